@@ -1,0 +1,135 @@
+//! What the kernel tells about processes: whether one still lives, its parent, its command line, its terminal.
+//!
+//! A process id alone is reused; together with its start time it names one process for ever ([`Host`]). Nothing here
+//! fails loudly: a process that is gone or cannot be read is simply not there.
+
+use crate::wire::Host;
+
+/// This process's parent; none where it is already gone.
+pub fn parent() -> Option<u32> {
+    rustix::process::getppid().and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
+}
+
+/// The process `pid` as it is now: its number and when it started.
+pub fn identify(pid: u32) -> Option<Host> {
+    imp::started(pid).map(|started| Host { pid, started })
+}
+
+/// Whether that very process still lives. A zombie counts as gone: nothing of it runs any more.
+pub fn is_alive(process: Host) -> bool {
+    match imp::started(process.pid) {
+        Some(started) => process.started == 0 || started == 0 || started == process.started,
+        None => false,
+    }
+}
+
+/// The ancestors of `pid`, nearest first, at most 64 of them.
+pub fn ancestors(pid: u32) -> Vec<u32> {
+    let up = |pid: &u32| imp::parent_of(*pid).filter(|parent| *parent > 0);
+    std::iter::successors(up(&pid), up).take(64).collect()
+}
+
+/// The words of the command line of `pid`.
+pub fn command_line(pid: u32) -> Vec<String> {
+    imp::command_line(pid)
+}
+
+/// The controlling terminal of `pid`, such as `/dev/pts/3`.
+pub fn terminal(pid: u32) -> Option<String> {
+    imp::terminal(pid)
+}
+
+#[cfg(target_os = "linux")]
+mod imp {
+    use std::fs;
+
+    /// The fields of `/proc/PID/stat` behind the command's name, which may itself hold spaces and brackets: proc(5) numbers
+    /// them from 3 (state) on.
+    fn stat(pid: u32) -> Option<Vec<String>> {
+        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        let (_, behind_name) = text.rsplit_once(')')?;
+        Some(behind_name.split_ascii_whitespace().map(str::to_owned).collect())
+    }
+
+    fn field(stat: &[String], number: usize) -> Option<&str> {
+        stat.get(number.checked_sub(3)?).map(String::as_str)
+    }
+
+    pub fn started(pid: u32) -> Option<u64> {
+        let stat = stat(pid)?;
+        if matches!(field(&stat, 3)?, "Z" | "X") {
+            return None;
+        }
+        field(&stat, 22)?.parse().ok()
+    }
+
+    pub fn parent_of(pid: u32) -> Option<u32> {
+        field(&stat(pid)?, 4)?.parse().ok()
+    }
+
+    pub fn command_line(pid: u32) -> Vec<String> {
+        let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        bytes.split(|b| *b == 0).filter(|word| !word.is_empty()).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    }
+
+    pub fn terminal(pid: u32) -> Option<String> {
+        let device: u64 = field(&stat(pid)?, 7)?.parse::<i64>().ok()?.try_into().ok()?;
+        // The encoding of tty_nr: minor in bits 31-20 and 7-0, major in bits 15-8 (proc_pid_stat(5)).
+        let (major, minor) = ((device >> 8) & 0xfff, (device & 0xff) | ((device >> 12) & 0xfff00));
+        match major {
+            136..=143 => Some(format!("/dev/pts/{}", (major - 136) * 256 + minor)),
+            4 => Some(format!("/dev/tty{minor}")),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod imp {
+    //! Systems without `/proc`: `ps` is the interface that POSIX gives. Asked only when a session starts or ends.
+    use std::process::Command;
+
+    fn ps(pid: u32, column: &str) -> Option<String> {
+        let output = Command::new("ps").args(["-o", &format!("{column}="), "-p", &pid.to_string()]).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        (output.status.success() && !text.is_empty()).then_some(text)
+    }
+
+    /// The start time in whole seconds as a hash of `ps`'s own wording: only equality matters.
+    pub fn started(pid: u32) -> Option<u64> {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        if ps(pid, "stat")?.starts_with('Z') {
+            return None;
+        }
+        let mut hasher = DefaultHasher::new();
+        ps(pid, "lstart")?.hash(&mut hasher);
+        Some(hasher.finish() >> 1 | 1) // fits SQLite's signed integers, and is never 0
+    }
+
+    pub fn parent_of(pid: u32) -> Option<u32> {
+        ps(pid, "ppid")?.parse().ok()
+    }
+
+    pub fn command_line(pid: u32) -> Vec<String> {
+        ps(pid, "args").map(|args| args.split_whitespace().map(str::to_owned).collect()).unwrap_or_default()
+    }
+
+    pub fn terminal(pid: u32) -> Option<String> {
+        ps(pid, "tty").filter(|tty| !tty.starts_with('?')).map(|tty| format!("/dev/{tty}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_lives_and_a_later_one_of_its_number_is_another() {
+        let me = identify(std::process::id()).expect("this process");
+        assert!(is_alive(me));
+        assert!(!is_alive(Host { started: me.started + 1, ..me }));
+        assert!(ancestors(me.pid).contains(&parent().expect("a parent")));
+        assert!(!command_line(me.pid).is_empty());
+    }
+}

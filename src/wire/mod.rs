@@ -1,0 +1,38 @@
+//! What is said between the programs: the domain's types and the protocol's requests and answers.
+//!
+//! Promises: serde only, no I/O, no clock, no global state; a value that exists is valid (ids and references are parsed,
+//! not merely wrapped). Field names on the wire are `camelCase`; unknown fields are ignored, so that a newer client can
+//! talk to an older broker and the other way round within one [`API`] version.
+
+mod error;
+mod id;
+mod message;
+mod peer;
+mod request;
+pub mod text;
+mod time;
+
+pub use error::{Code, Error, Result};
+pub use id::{InvalidId, MessageId, PeerId, PeerRef, random_token};
+pub use message::{From, HistoryEntry, Inbound, Outcome, Receipt, Route, State};
+pub use peer::{DeliveryChoice, Git, Host, Peer, Scope, Status, SummarySource};
+pub use request::{
+    BrokerStatus, ClientInfo, DatabaseStatus, Event, Hello, History, HistoryPage, ListPeers, ListenerStatus, Ok, Peers, Register,
+    Registered, Send, SetSummary, Settle, Settled, Settlement, Summary, Take, Taken, WhoAmI,
+};
+pub use time::Timestamp;
+
+/// The version of the `/v1` protocol this build speaks.
+pub const API: u32 = 1;
+/// The oldest version of the protocol this build can serve or use.
+pub const API_MIN: u32 = 1;
+/// The version of this package.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The header in which client and broker name the protocol version they speak, on every request and answer.
+pub const API_HEADER: &str = "claude-peers-api";
+/// The header that carries the machine token where the kernel cannot tell who is connecting over TCP.
+pub const TOKEN_HEADER: &str = "claude-peers-token";
+/// The sender id of messages sent by a person or script through the CLI.
+pub const CLI_SENDER: &str = "cli";
+/// The sender id of notices that the broker itself writes (a message of yours has expired).
+pub const BROKER_SENDER: &str = "broker";

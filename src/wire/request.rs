@@ -1,0 +1,285 @@
+//! One request type a verb, and what answers it. Handlers parse the text fields (scopes, references) into validated types.
+
+use super::{
+    DeliveryChoice, Git, HistoryEntry, Host, Inbound, MessageId, Outcome, Peer, PeerId, Route, SummarySource, Timestamp,
+};
+use serde::{Deserialize, Serialize};
+
+/// Derives what every type of the protocol needs.
+macro_rules! wire {
+    ($($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident : $type:ty),* $(,)? })*) => {$(
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
+        #[serde(rename_all = "camelCase")]
+        pub struct $name { $($(#[$field_meta])* pub $field: $type),* }
+    )*};
+}
+
+wire! {
+    /// `GET /v1/hello`: who answers, and which versions of the protocol it can serve.
+    pub struct Hello {
+        /// Always `claude-peersd`.
+        pub server: String,
+        /// The broker's version.
+        pub version: String,
+        /// The newest protocol version it serves.
+        pub api: u32,
+        /// The oldest protocol version it serves.
+        pub api_min: u32,
+        /// The broker's process id.
+        pub pid: u32,
+    }
+
+    /// Which program is speaking.
+    pub struct ClientInfo {
+        /// The program's name.
+        pub name: String,
+        /// Its version.
+        pub version: String,
+    }
+
+    /// `POST /v1/register`: a session presents itself. With a peer's secret as bearer token it is that peer again.
+    pub struct Register {
+        /// Which program registers.
+        pub client: ClientInfo,
+        /// A random text of at most 64 characters that names this process for its life.
+        pub instance: String,
+        /// The session's id as its client gives it (`CLAUDE_CODE_SESSION_ID`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub session_id: Option<String>,
+        /// The process that registers.
+        pub pid: u32,
+        /// The `claude` process that runs this session; none where the parent is not Claude Code.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub host: Option<Host>,
+        /// The working directory, absolute.
+        pub cwd: String,
+        /// What git says about it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub git: Option<Git>,
+        /// The session's terminal.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub tty: Option<String>,
+        /// The start flags of the session name this server as a channel.
+        #[serde(default)]
+        pub channel: bool,
+        /// `CLAUDE_PEERS_DELIVERY`.
+        #[serde(default)]
+        pub delivery: DeliveryChoice,
+    }
+
+    /// The answer to a registration.
+    pub struct Registered {
+        /// Who the session is.
+        pub id: PeerId,
+        /// Its readable name.
+        pub name: String,
+        /// Proves from now on that a request comes from this peer (`Authorization: Bearer …`).
+        pub secret: String,
+        /// Its summary, kept from before if it is a known session.
+        pub summary: String,
+        /// Who wrote that summary.
+        pub summary_source: SummarySource,
+        /// The session was known before.
+        pub resumed: bool,
+        /// How many messages wait for it.
+        pub waiting: u32,
+        /// The broker's version.
+        pub broker_version: String,
+    }
+
+    /// `GET /v1/peers?scope=…&cwd=…`: which peers to list. A registered caller need not give `cwd` and is left out.
+    pub struct ListPeers {
+        /// `machine`, `directory` or `repo`.
+        pub scope: String,
+        /// The directory from which `directory` and `repo` are seen; the caller's own by default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub cwd: Option<String>,
+    }
+
+    /// The peers in a scope.
+    pub struct Peers {
+        /// The peers, by name; the caller left out.
+        pub peers: Vec<Peer>,
+        /// The caller itself, if it is a peer.
+        #[serde(rename = "self", default, skip_serializing_if = "Option::is_none")]
+        pub myself: Option<Peer>,
+    }
+
+    /// `POST /v1/send`: a message. The sender is whoever the bearer token says; without one, the command line.
+    pub struct Send {
+        /// The recipient: an id or a name.
+        pub to: String,
+        /// The text, at most 256 KiB.
+        pub text: String,
+        /// The message this one answers.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub reply_to: Option<String>,
+        /// The idempotency key, at most 64 characters: the same key from the same sender is the same message.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub key: Option<String>,
+    }
+
+    /// `POST /v1/set-summary`
+    pub struct SetSummary {
+        /// The summary, at most 1,000 characters.
+        pub summary: String,
+        /// Who wrote it; a generated one never overrules one that the session set.
+        pub source: SummarySource,
+    }
+
+    /// The summary as it is stored now.
+    pub struct Summary {
+        /// The summary.
+        pub summary: String,
+        /// Who wrote it.
+        pub source: SummarySource,
+    }
+
+    /// `POST /v1/take`: gives the caller its waiting messages under a lease, to be settled once they were handed over.
+    /// Asking again with the same lease gives the same messages again.
+    pub struct Take {
+        /// A fresh random text of at most 64 characters that names this hand-over.
+        pub lease: String,
+        /// The route that will hand them over: `tool_result`, `check_messages` or `hook`.
+        pub route: Route,
+        /// At most this many bytes of text (one message is always given).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub max_bytes: Option<u32>,
+        /// Wait up to this many seconds for a message if none is there; at most 3,600.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub wait_seconds: Option<u32>,
+    }
+
+    /// The messages taken.
+    pub struct Taken {
+        /// The messages, oldest first.
+        pub messages: Vec<Inbound>,
+        /// How many more wait.
+        pub more: u32,
+    }
+
+    /// What became of one message.
+    pub struct Settlement {
+        /// The message.
+        pub id: MessageId,
+        /// What the client did with it.
+        pub outcome: Outcome,
+    }
+
+    /// `POST /v1/settle`: says what became of messages taken or pushed. Saying it twice changes nothing.
+    pub struct Settle {
+        /// The route they went.
+        pub route: Route,
+        /// Each message and its outcome.
+        pub messages: Vec<Settlement>,
+    }
+
+    /// The answer to a settlement.
+    pub struct Settled {
+        /// How many messages changed their state.
+        pub changed: u32,
+    }
+
+    /// `GET /v1/history?peer=…&limit=…&before=…`: messages, newest first.
+    pub struct History {
+        /// Only messages from or to this peer (id or name).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub peer: Option<String>,
+        /// At most this many, 1 to 1,000; 50 by default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub limit: Option<u32>,
+        /// Only messages older than this message id.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub before: Option<String>,
+    }
+
+    /// `GET /v1/whoami?sessionId=…&pid=…`: which peer a process belongs to. A bearer token answers before either.
+    pub struct WhoAmI {
+        /// The session's id (`CLAUDE_CODE_SESSION_ID`).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub session_id: Option<String>,
+        /// Process ids of the asker's ancestors, nearest first, with commas between.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub pids: Option<String>,
+    }
+
+    /// An answer that only says yes.
+    pub struct Ok {
+        /// Always true.
+        pub ok: bool,
+    }
+
+    /// A socket the broker was to listen on.
+    pub struct ListenerStatus {
+        /// `unix` or `tcp`.
+        pub kind: String,
+        /// The path or address.
+        pub address: String,
+        /// Whether it is being served.
+        pub listening: bool,
+        /// `service manager` if it was handed over, `own` if the broker bound it.
+        pub origin: String,
+        /// Why it is not served, and who holds it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub problem: Option<String>,
+    }
+
+    /// The database behind the broker.
+    pub struct DatabaseStatus {
+        /// Its path.
+        pub path: String,
+        /// Its size in bytes, side files included.
+        pub bytes: u64,
+        /// Messages that wait for their recipients.
+        pub waiting: u64,
+        /// Messages stored in all.
+        pub messages: u64,
+    }
+
+    /// `GET /v1/status`: the broker's state.
+    pub struct BrokerStatus {
+        /// The broker's version.
+        pub version: String,
+        /// The newest protocol version it serves.
+        pub api: u32,
+        /// Its process id.
+        pub pid: u32,
+        /// When it started.
+        pub started_at: Timestamp,
+        /// How many peers are connected or reconnecting.
+        pub peers: u32,
+        /// Its sockets.
+        pub listeners: Vec<ListenerStatus>,
+        /// Its database.
+        pub database: DatabaseStatus,
+        /// What a person should know: a damaged database set aside, a port held by somebody else.
+        pub notices: Vec<String>,
+    }
+}
+
+/// An event of the stream `GET /v1/events`: the SSE event's name, with the JSON of its data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
+#[serde(tag = "event", content = "data", rename_all = "snake_case")]
+pub enum Event {
+    /// A message to push into the channel now; settle it as `offered` once it is written.
+    Message(Inbound),
+    /// Messages wait and nothing pushes them: take them with the next tool call.
+    Waiting,
+    /// Another process has registered as this session; this one is not needed any more.
+    Displaced,
+}
+
+/// The history's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryPage {
+    /// The messages, newest first.
+    pub messages: Vec<HistoryEntry>,
+    /// Give this as `before` to read on; none at the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<MessageId>,
+}
