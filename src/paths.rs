@@ -59,7 +59,8 @@ pub fn token(socket: &Path) -> PathBuf {
 /// # Errors
 /// If the variable is no port number.
 pub fn port() -> Result<u16, InvalidSetting> {
-    let port = settings::parsed("CLAUDE_PEERS_PORT", "a port number from 1 to 65535, or 0 for any free one", |text| text.parse().ok())?;
+    let port =
+        settings::parsed("CLAUDE_PEERS_PORT", "a port number from 1 to 65535, or 0 for any free one", |text| text.parse().ok())?;
     Ok(port.unwrap_or(DEFAULT_PORT))
 }
 

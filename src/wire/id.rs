@@ -54,6 +54,11 @@ impl PeerId {
         Self(random_token(PEER_ID_LENGTH))
     }
 
+    /// The id that `text` is, or `unknown` for one that was stored by a program with other rules.
+    pub fn lenient(text: &str) -> Self {
+        text.parse().unwrap_or_else(|_| Self("unknown".to_owned()))
+    }
+
     /// The id as text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -100,7 +105,6 @@ impl FromStr for PeerRef {
 /// Ids of one broker sort by the order in which messages were accepted; the random part keeps an id from being guessed,
 /// which is why a reply that names one proves that its text was read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[cfg_attr(feature = "broker", derive(utoipa::ToSchema), schema(value_type = String, example = "m1042-k7xq2m"))]
 pub struct MessageId {
     /// The place in the store: 1, 2, 3 …
     pub seq: i64,
@@ -173,6 +177,21 @@ macro_rules! as_text {
     )*};
 }
 as_text!(PeerId, PeerRef, MessageId);
+
+/// In the OpenAPI document a message id is the text it travels as, not the struct it is parsed into.
+#[cfg(feature = "broker")]
+impl utoipa::PartialSchema for MessageId {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        utoipa::openapi::ObjectBuilder::new()
+            .schema_type(utoipa::openapi::schema::Type::String)
+            .description(Some("The identity of a message: `m`, its place in the store, `-`, six random characters."))
+            .examples([serde_json::json!("m1042-k7xq2m")])
+            .into()
+    }
+}
+
+#[cfg(feature = "broker")]
+impl utoipa::ToSchema for MessageId {}
 
 #[cfg(test)]
 mod tests {

@@ -9,6 +9,7 @@ mod id;
 mod message;
 mod peer;
 mod request;
+mod summary;
 pub mod text;
 mod time;
 
@@ -20,6 +21,7 @@ pub use request::{
     BrokerStatus, ClientInfo, DatabaseStatus, Event, Hello, History, HistoryPage, ListPeers, ListenerStatus, Ok, Peers, Register,
     Registered, Send, SetSummary, Settle, Settled, Settlement, Summary, Take, Taken, WhoAmI,
 };
+pub use summary::SummaryFacts;
 pub use time::Timestamp;
 
 /// The version of the `/v1` protocol this build speaks.

@@ -24,7 +24,8 @@ impl std::str::FromStr for Scope {
             "repo" => Ok(Self::Repo),
             other => {
                 let other: String = other.chars().take(40).collect();
-                Err(Error::new(Code::UnknownScope, format!("scope {other:?} is unknown")).help("use \"machine\", \"directory\" or \"repo\""))
+                Err(Error::new(Code::UnknownScope, format!("scope {other:?} is unknown"))
+                    .help("use \"machine\", \"directory\" or \"repo\""))
             }
         }
     }

@@ -1,0 +1,176 @@
+//! Mail goes out: taken under a lease, handed over, settled.
+
+use super::{Broker, state};
+use crate::{
+    store::messages::{self, Change, Message},
+    wire::{
+        self, BROKER_SENDER, CLI_SENDER, Code, Error, From, Inbound, Outcome, PeerId, Receipt, Route, Settle, Settled, Take,
+        Taken, Timestamp,
+    },
+};
+use std::{sync::Mutex, time::Duration};
+use tokio::time::Instant;
+
+/// Longest wait of one take.
+const LONGEST_WAIT: u32 = 3_600;
+/// Text given by one take that names no bound, in bytes: a full-size message fits.
+const DEFAULT_BYTES: u32 = 256 * 1024;
+/// Most messages settled at once: more than a mailbox holds by default.
+const MOST_SETTLED: usize = 10_000;
+
+impl Broker {
+    /// Leases the caller's waiting messages to it.
+    ///
+    /// # Errors
+    /// [`Code::InvalidRequest`] for a route or lease out of shape; the store's.
+    pub async fn take(&self, id: &PeerId, request: Take) -> wire::Result<Taken> {
+        super::register::check_token("lease", &request.lease)?;
+        let announced_too = match request.route {
+            Route::CheckMessages => true,
+            Route::ToolResult | Route::Hook => false,
+            other => {
+                let what = format!("messages cannot be taken for route {other}");
+                return Err(Error::new(Code::InvalidRequest, what).help("use tool_result, check_messages or hook"));
+            }
+        };
+        let max_bytes = request.max_bytes.unwrap_or(DEFAULT_BYTES) as usize;
+        let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
+        let deadline = Instant::now() + wait;
+        let (instance, mut wake) = {
+            let state = self.state();
+            let peer = state.peers.get(id).ok_or_else(|| self.known(id))?;
+            (peer.row.instance.clone(), peer.wake.subscribe())
+        };
+        let lease = state::take_lease(&instance, &request.lease);
+        let _waiting = (!wait.is_zero()).then(|| Taker::new(self, id));
+        loop {
+            wake.mark_unchanged();
+            let (id, lease) = (id.clone(), lease.clone());
+            let waiting = self.state().peers.get(&id).map_or(0, |peer| peer.waiting);
+            if waiting > 0 {
+                let taker = id.clone();
+                let taken = self.store.write(move |c| Ok(messages::take(c, &taker, &lease, announced_too, max_bytes)?)).await?;
+                if !taken.is_empty() {
+                    let more = waiting.saturating_sub(u32::try_from(taken.len()).unwrap_or(u32::MAX));
+                    return Ok(Taken { messages: self.inbound(taken), more });
+                }
+            }
+            tokio::select! {
+                biased;
+                () = self.stopped() => return Err(Error::new(Code::Stopping, "the broker is stopping").help("try again in a moment")),
+                _ = tokio::time::sleep_until(deadline) => return Ok(Taken { messages: Vec::new(), more: 0 }),
+                changed = wake.changed() => drop(changed),
+            }
+        }
+    }
+
+    /// Takes note of what became of messages.
+    ///
+    /// # Errors
+    /// [`Code::InvalidRequest`] for too many at once; the store's. A message that is not the caller's changes nothing.
+    pub async fn settle(&self, id: &PeerId, request: Settle) -> wire::Result<Settled> {
+        if request.messages.len() > MOST_SETTLED {
+            return Err(Error::new(Code::InvalidRequest, format!("more than {MOST_SETTLED} messages in one settlement")));
+        }
+        let now = Timestamp::now();
+        let (channel, proved) = {
+            let state = self.state();
+            let peer = state.peers.get(id).ok_or_else(|| self.known(id))?;
+            (peer.channel_key(), peer.channel_proved())
+        };
+        let (peer, route) = (id.clone(), request.route);
+        let job = move |c: &rusqlite::Connection| {
+            let mut sum = (0_u32, 0_i64, false);
+            for settlement in &request.messages {
+                let Change { changed, waiting } = match settlement.outcome {
+                    Outcome::Offered => messages::offered(c, &peer, &settlement.id, &channel, proved, now)?,
+                    Outcome::Announced => messages::announced(c, &peer, &settlement.id, route, now)?,
+                    Outcome::Delivered => messages::delivered(c, &peer, &settlement.id, route, now)?,
+                    Outcome::Released => messages::released(c, &peer, &settlement.id)?,
+                };
+                let waits_again = changed && settlement.outcome != Outcome::Delivered && waiting == 0;
+                sum = (sum.0 + u32::from(changed), sum.1 + waiting, sum.2 || waits_again);
+            }
+            Ok(sum)
+        };
+        let (changed, waiting, waits_again) = self.store.write(job).await?;
+        let mut state = self.state();
+        if let Some(peer) = state.peers.get_mut(id) {
+            peer.waiting = peer.waiting.saturating_add_signed(i32::try_from(waiting).unwrap_or_default());
+            if waits_again {
+                peer.hint = true;
+                peer.wake();
+            }
+        }
+        tracing::debug!(peer = %id, %route, changed, "settled");
+        Ok(Settled { changed })
+    }
+
+    /// Stored messages as their recipient is shown them.
+    pub(super) fn inbound(&self, messages: Vec<Message>) -> Vec<Inbound> {
+        let state = self.state();
+        let sender = |id: &str| {
+            let id = PeerId::lenient(id);
+            state.peers.get(&id).map(state::Peer::as_sender).unwrap_or_else(|| {
+                let name = match id.as_str() {
+                    CLI_SENDER => "the command line".to_owned(),
+                    BROKER_SENDER => "claude-peers".to_owned(),
+                    unknown => unknown.to_owned(),
+                };
+                From { id, name, cwd: String::new(), summary: String::new() }
+            })
+        };
+        let inbound = |message: Message| Inbound {
+            from: sender(&message.from),
+            repeat: message.handed > 1,
+            id: message.id,
+            text: message.text,
+            sent_at: message.sent_at,
+            reply_to: message.reply_to,
+        };
+        messages.into_iter().map(inbound).collect()
+    }
+}
+
+/// A take that waits: while it does, mail is kept for it and not pushed into the channel, which proves nothing.
+struct Taker<'a> {
+    state: &'a Mutex<state::State>,
+    id: PeerId,
+}
+
+impl<'a> Taker<'a> {
+    fn new(broker: &'a Broker, id: &PeerId) -> Self {
+        if let Some(peer) = broker.state().peers.get_mut(id) {
+            peer.takers += 1;
+        }
+        Self { state: &broker.state, id: id.clone() }
+    }
+}
+
+impl Drop for Taker<'_> {
+    fn drop(&mut self) {
+        if let Some(peer) = state::lock(self.state).peers.get_mut(&self.id) {
+            peer.takers = peer.takers.saturating_sub(1);
+            peer.wake(); // what it left goes to the channel after all
+        }
+    }
+}
+
+/// What is known of a stored message.
+pub(super) fn receipt(message: &Message, to_name: &str) -> Receipt {
+    Receipt {
+        message_id: message.id.clone(),
+        from: PeerId::lenient(&message.from),
+        to: PeerId::lenient(&message.to),
+        to_name: to_name.to_owned(),
+        state: message.state,
+        route: message.route,
+        sent_at: message.sent_at,
+        offered_at: message.offered_at,
+        delivered_at: message.delivered_at,
+        expired_at: message.expired_at,
+        expires_at: message.expires_at,
+        reply_to: message.reply_to.clone(),
+        warning: None,
+    }
+}

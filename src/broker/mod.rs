@@ -1,0 +1,124 @@
+//! The rules: who is a peer, what becomes of a message, who may do what. No HTTP, no D-Bus: the edges call one method a verb.
+//!
+//! Promises: a method that changes something answers after the commit; what is told to a recipient comes from the store,
+//! by cursor, so that a wake-up lost or doubled changes nothing; liveness is derived when asked for (is the stream open,
+//! does the process live), never remembered.
+//!
+//! Locks: one mutex over the peers in memory ([`state::State`]), held for microseconds and never across an await or a
+//! call to the store. Jobs of the store take it inside the writing thread, never the other way round.
+
+mod deliver;
+mod history;
+mod legacy;
+mod limits;
+mod list;
+mod names;
+mod register;
+mod send;
+mod state;
+mod stream;
+mod summary;
+mod sweep;
+
+pub use legacy::LegacyRegister;
+pub use limits::Limits;
+pub use stream::{Stream, StreamItem};
+
+use crate::{
+    store::{self, Store},
+    wire::{self, Code, Error, PeerId, Timestamp},
+};
+use state::State;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// Who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// The user at the command line, or a script of theirs: no secret was shown.
+    User,
+    /// The peer whose secret was shown.
+    Peer(PeerId),
+}
+
+/// The broker.
+#[derive(Debug)]
+pub struct Broker {
+    store: Store,
+    state: Arc<Mutex<State>>,
+    limits: Limits,
+    started_at: Timestamp,
+    notices: Mutex<Vec<String>>,
+    stopping: watch::Sender<bool>,
+}
+
+impl Broker {
+    /// A broker over `store`, with everything the store knows.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn open(store: Store, limits: Limits, notices: Vec<String>) -> wire::Result<Arc<Self>> {
+        let (peers, sessions, waiting) =
+            store.read(|c| Ok((store::peers::all(c)?, store::peers::sessions(c)?, store::messages::waiting(c)?))).await?;
+        let state = Arc::new(Mutex::new(State::new(peers, sessions, waiting)));
+        let (stopping, _) = watch::channel(false);
+        Ok(Arc::new(Self { store, state, limits, started_at: Timestamp::now(), notices: Mutex::new(notices), stopping }))
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The peer whose secret this is.
+    ///
+    /// # Errors
+    /// [`Code::Unauthorized`] if it is nobody's.
+    pub fn authenticate(&self, secret: &str) -> wire::Result<PeerId> {
+        let hash = register::hash(secret);
+        self.state().by_secret(&hash).ok_or_else(|| {
+            Error::new(Code::Unauthorized, "the secret belongs to no peer of this broker").help("register to get a new one")
+        })
+    }
+
+    /// Proves that the broker works: a job goes through the writer and back. Costs no disk access.
+    ///
+    /// # Errors
+    /// If the writer does not answer.
+    pub async fn check(&self) -> wire::Result<()> {
+        Ok(self.store.write(|_| Ok(())).await?)
+    }
+
+    /// Ends every stream and every wait, so that connections can close. New requests are still answered.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Resolves once [`Broker::stop`] was called.
+    pub async fn stopped(&self) {
+        // The sender lives as long as the broker: an error cannot come.
+        drop(self.stopping.subscribe().wait_for(|stopping| *stopping).await);
+    }
+
+    /// Closes the store after everything accepted is on disk. The last call.
+    pub fn close(self: Arc<Self>) {
+        match Arc::try_unwrap(self) {
+            Ok(broker) => broker.store.close(),
+            Err(_) => tracing::warn!("closing with requests still under way; what was accepted is on disk"),
+        }
+    }
+
+    /// Adds a notice for people to `status`, and says it in the log.
+    pub fn notice(&self, text: String) {
+        tracing::warn!("{text}");
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        state::lock(&self.state)
+    }
+
+    fn known(&self, id: &PeerId) -> wire::Error {
+        Error::new(Code::PeerNotFound, format!("Peer {id} not found")).help("list the peers to see who is there")
+    }
+}

@@ -1,0 +1,62 @@
+//! Readable names: `poker-engine`, `poker-engine-2`.
+
+use super::state::State;
+use crate::wire::{BROKER_SENDER, CLI_SENDER, Git, PeerId, Status, Timestamp};
+use std::path::Path;
+
+/// Longest name without its number: short enough for a table and a prompt.
+const LONGEST: usize = 32;
+/// Words that mean something else in our commands.
+const RESERVED: [&str; 7] = [CLI_SENDER, BROKER_SENDER, "self", "all", "machine", "directory", "repo"];
+
+/// The name a session would like: its repository's, else its directory's, in lower-case letters, digits and single hyphens.
+pub(super) fn wish(git: Option<&Git>, cwd: &str) -> String {
+    let directory = || Path::new(cwd).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let source = git.map(|git| git.repo.clone()).filter(|repo| !repo.is_empty()).unwrap_or_else(directory);
+    let mut name = String::new();
+    for c in source.chars() {
+        match c.to_ascii_lowercase() {
+            c @ ('a'..='z' | '0'..='9') => name.push(c),
+            _ if !name.is_empty() && !name.ends_with('-') => name.push('-'),
+            _ => {}
+        }
+        if name.len() >= LONGEST {
+            break;
+        }
+    }
+    let name = name.trim_end_matches('-');
+    if name.is_empty() { "session".to_owned() } else { name.to_owned() }
+}
+
+/// `wish`, or `wish-2`, `wish-3` …: the first that no other live peer has, as its name or as its id.
+pub(super) fn free(state: &State, wish: &str, owner: &PeerId, now: Timestamp) -> String {
+    let taken = |name: &str| {
+        RESERVED.contains(&name)
+            || state.peers.values().any(|peer| {
+                let row = &peer.row;
+                row.id != *owner && (row.name == name || row.id.as_str() == name) && peer.status(now) != Status::Gone
+            })
+    };
+    let numbered = (2_u32..).map(|number| format!("{wish}-{number}"));
+    std::iter::once(wish.to_owned()).chain(numbered).find(|name| !taken(name)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_made_of_plain_letters() {
+        let git = |repo: &str| Git { common_dir: String::new(), head: String::new(), repo: repo.to_owned(), branch: None };
+        assert_eq!(wish(Some(&git("Poker Engine!")), "/x"), "poker-engine");
+        assert_eq!(wish(None, "/home/me/my_app"), "my-app");
+        assert_eq!(wish(None, "/"), "session");
+        assert_eq!(wish(None, "/日本"), "session");
+        assert!(wish(None, &format!("/{}", "a".repeat(300))).len() <= LONGEST);
+    }
+
+    #[test]
+    fn reserved_words_get_a_number() {
+        assert_eq!(free(&State::default(), "cli", &"x".parse().unwrap(), Timestamp(0)), "cli-2");
+    }
+}

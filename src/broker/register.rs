@@ -1,0 +1,179 @@
+//! Who a session is: the same peer after a reconnect, a restart of the broker, `/clear` and `--resume`.
+//!
+//! `/clear` keeps the process and changes the session id; `--resume` keeps the id and changes the process. So neither alone
+//! identifies a session, and a registration is matched, in this order, by
+//! 1. the secret of an earlier registration (the same process reconnects);
+//! 2. the session id, unless that peer is alive in another Claude process (a second `--resume` beside the first is a
+//!    session of its own);
+//! 3. the Claude process, if the process that served it is gone (the MCP server was restarted after a `/clear`).
+
+use super::{Broker, names, state::State};
+use crate::{
+    process,
+    store::{self, peers::PeerRow},
+    wire::{self, Code, Error, Host, PeerId, Register, Registered, Status, SummarySource, Timestamp, VERSION, random_token},
+};
+use sha2::{Digest, Sha256};
+
+/// Length of a secret: 31³² possibilities.
+const SECRET_LENGTH: usize = 32;
+/// Longest instance name and session id accepted.
+const LONGEST_TOKEN: usize = 128;
+/// Longest path accepted, in bytes (Linux's PATH_MAX).
+const LONGEST_PATH: usize = 4_096;
+
+/// What is stored of a secret.
+pub(super) fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+impl Broker {
+    /// A session presents itself. `peer` is who its secret says it is, `kernel_pid` the process the kernel saw connecting.
+    ///
+    /// # Errors
+    /// [`Code::InvalidPath`], [`Code::InvalidRequest`] for facts out of shape; the store's.
+    pub async fn register(&self, request: Register, peer: Option<PeerId>, kernel_pid: Option<u32>) -> wire::Result<Registered> {
+        check_path("cwd", &request.cwd)?;
+        if let Some(git) = &request.git {
+            check_path("git.commonDir", &git.common_dir)?;
+            check_path("git.head", &git.head)?;
+        }
+        check_token("instance", &request.instance)?;
+        if let Some(session) = &request.session_id {
+            check_token("sessionId", session)?;
+        }
+        let now = Timestamp::now();
+        // What the kernel says counts more than what the process says of itself.
+        let pid = kernel_pid.unwrap_or(request.pid);
+        let process = process::identify(pid);
+        let host = request.host.filter(|host| kernel_pid.is_none() || process::ancestors(pid).contains(&host.pid));
+
+        let (row, resumed, secret) = {
+            let mut state = self.state();
+            let same_process = peer.is_some();
+            let known = peer.or_else(|| find(&state, &request, host, now));
+            let resumed = known.is_some();
+            let id = known.unwrap_or_else(|| fresh_id(&state));
+            let old = state.peers.get(&id).map(|peer| peer.row.clone());
+            let secret = random_token(SECRET_LENGTH);
+            // A name is kept for the session's life, unless somebody alive took it while the session was away.
+            let wish = old.as_ref().map_or_else(|| names::wish(request.git.as_ref(), &request.cwd), |old| old.name.clone());
+            let row = PeerRow {
+                name: names::free(&state, &wish, &id, now),
+                id: id.clone(),
+                legacy: false,
+                secret: Some(hash(&secret)),
+                instance: request.instance,
+                process,
+                host,
+                cwd: request.cwd,
+                git: request.git,
+                tty: request.tty.filter(|tty| tty.len() <= LONGEST_TOKEN),
+                channel: request.channel,
+                delivery: request.delivery,
+                proved: old.as_ref().and_then(|old| old.proved.clone()),
+                summary: old.as_ref().map(|old| old.summary.clone()).unwrap_or_default(),
+                summary_source: old.as_ref().map_or(SummarySource::None, |old| old.summary_source),
+                registered_at: old.as_ref().map_or(now, |old| old.registered_at),
+                last_seen: now,
+                ended: false,
+            };
+            // Reserve id and name before the commit: another registration must not take them meanwhile.
+            state.put(row.clone());
+            if let Some(session) = &request.session_id {
+                state.sessions.insert(session.clone(), id);
+            }
+            let displaced = old.is_some_and(|old| old.instance != row.instance) && !same_process;
+            if displaced && let Some(peer) = state.peers.get_mut(&row.id) {
+                peer.link = None; // its stream sees that it is not the peer's any more
+                peer.takers = 0;
+                peer.wake();
+            }
+            (row, resumed, secret)
+        };
+
+        let (stored, session) = (row.clone(), request.session_id);
+        self.store
+            .write(move |c| {
+                store::peers::put(c, &stored)?;
+                if let Some(session) = &session {
+                    store::peers::put_session(c, session, &stored.id, now)?;
+                }
+                Ok(store::messages::lapse(c, &stored.id, &stored.instance)?)
+            })
+            .await?;
+        tracing::info!(peer = %row.id, name = row.name, pid, resumed, client = %request.client.version, "registered");
+        let waiting = self.state().peers.get(&row.id).map_or(0, |peer| peer.waiting);
+        Ok(Registered {
+            id: row.id,
+            name: row.name,
+            secret,
+            summary: row.summary,
+            summary_source: row.summary_source,
+            resumed,
+            waiting,
+            broker_version: VERSION.to_owned(),
+        })
+    }
+
+    /// The peer says goodbye: it leaves the list at once; its mailbox stays.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn unregister(&self, id: &PeerId) -> wire::Result<()> {
+        let row = {
+            let mut state = self.state();
+            let peer = state.peers.get_mut(id).ok_or_else(|| self.known(id))?;
+            peer.row.ended = true;
+            peer.row.last_seen = Timestamp::now();
+            peer.link = None;
+            peer.wake();
+            peer.row.clone()
+        };
+        self.store.write(move |c| Ok(store::peers::put(c, &row)?)).await?;
+        tracing::info!(peer = %id, "left");
+        Ok(())
+    }
+}
+
+/// The peer that a registration without a secret is, if it is a known one.
+fn find(state: &State, request: &Register, host: Option<Host>, now: Timestamp) -> Option<PeerId> {
+    let by_session =
+        request.session_id.as_ref().and_then(|session| state.sessions.get(session)).and_then(|id| state.peers.get(id));
+    if let Some(peer) = by_session {
+        let same_host = host.is_some() && peer.row.host == host;
+        if same_host || peer.status(now) == Status::Gone || !serves(peer.row.process) {
+            return Some(peer.row.id.clone());
+        }
+    }
+    let host = host?;
+    let of_host = |peer: &&super::state::Peer| peer.row.host == Some(host) && !serves(peer.row.process);
+    state.peers.values().filter(of_host).max_by_key(|peer| peer.row.last_seen).map(|peer| peer.row.id.clone())
+}
+
+/// Whether the process that registered a peer still runs.
+fn serves(process: Option<Host>) -> bool {
+    process.is_some_and(process::is_alive)
+}
+
+fn fresh_id(state: &State) -> PeerId {
+    let taken = |id: &PeerId| state.peers.contains_key(id) || state.peers.values().any(|peer| peer.row.name == id.as_str());
+    std::iter::repeat_with(PeerId::random).find(|id| !taken(id)).unwrap_or_else(PeerId::random)
+}
+
+/// Refuses a path that is not absolute, too long, or could steer a terminal.
+pub(super) fn check_path(field: &str, path: &str) -> wire::Result<()> {
+    if !path.starts_with('/') || path.len() > LONGEST_PATH || path.chars().any(char::is_control) {
+        let what = format!("{field} is not an absolute path without control characters of at most {LONGEST_PATH} bytes");
+        return Err(Error::new(Code::InvalidPath, what).help("give the session's working directory"));
+    }
+    Ok(())
+}
+
+pub(super) fn check_token(field: &str, token: &str) -> wire::Result<()> {
+    if token.is_empty() || token.len() > LONGEST_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        let what = format!("{field} is not 1 to {LONGEST_TOKEN} visible ASCII characters");
+        return Err(Error::new(Code::InvalidRequest, what).help("give a random text that names this process or session"));
+    }
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! A message comes in: limits, rules, commit, wake.
+
+use super::{
+    Broker, Caller,
+    deliver::receipt,
+    state::{self, Resolved, State},
+};
+use crate::{
+    store::{
+        self,
+        messages::{self, Message, NewMessage},
+    },
+    wire::{self, CLI_SENDER, Code, Error, MessageId, PeerId, PeerRef, Receipt, Route, Send, Status, Timestamp},
+};
+use rusqlite::Connection;
+use std::sync::Mutex;
+
+impl Broker {
+    /// Accepts a message. Once this answers, the message is on disk.
+    ///
+    /// # Errors
+    /// A limit or rule refused it ([`Code::TooLarge`], [`Code::RateLimited`], [`Code::PeerNotFound`] …); the store's.
+    pub async fn send(&self, caller: &Caller, request: Send) -> wire::Result<Receipt> {
+        self.limits.check_text(&request.text)?;
+        let reference: PeerRef = request.to.parse()?;
+        let reply_to: Option<MessageId> = request.reply_to.as_deref().filter(|id| !id.is_empty()).map(str::parse).transpose()?;
+        if let Some(key) = &request.key {
+            super::register::check_token("key", key)?;
+        }
+        let now = Timestamp::now();
+        let from = sender_id(caller)?;
+        let to = self.recipient(&reference, &from, now)?;
+        let message = NewMessage {
+            tag: MessageId::random_tag(),
+            from: from.clone(),
+            to: to.clone(),
+            text: request.text,
+            reply_to,
+            key: request.key,
+            sent_at: now,
+            expires_at: now.plus(self.limits.expiry),
+        };
+        let (state, limits, caller) = (self.state.clone(), self.limits.clone(), caller.clone());
+        let accepted = self.store.write(move |c| accept(c, &state, &limits, &caller, message)).await;
+        if let Err(store::Error::Commit(_)) = accepted {
+            // It was counted inside the transaction that did not come to be.
+            if let Some(peer) = self.state().peers.get_mut(&to) {
+                peer.waiting = peer.waiting.saturating_sub(1);
+            }
+        }
+        let accepted = accepted?;
+        if let Some((by, at)) = accepted.proved {
+            self.remember_proof(&from, by, at, accepted.trusted).await?;
+        }
+        let mut state = self.state();
+        let (name, warning) = match state.peers.get_mut(&to) {
+            Some(peer) => {
+                if accepted.is_new {
+                    peer.hint |= !accepted.pushed;
+                    peer.wake();
+                }
+                (peer.row.name.clone(), warning(peer, &accepted.message, now))
+            }
+            None => (to.to_string(), None),
+        };
+        drop(state);
+        if accepted.is_new {
+            tracing::info!(message = %accepted.message.id, peer = %to, sender = %from, "accepted");
+        }
+        Ok(Receipt { warning, ..receipt(&accepted.message, &name) })
+    }
+
+    fn recipient(&self, reference: &PeerRef, from: &PeerId, now: Timestamp) -> wire::Result<PeerId> {
+        let no_mailbox = |what: &str| Err(Error::new(Code::NoMailbox, what).help("list the peers to see who can be written to"));
+        if reference.as_str() == CLI_SENDER || reference.as_str() == wire::BROKER_SENDER {
+            return no_mailbox(&format!("{reference} has no mailbox: nobody reads there"));
+        }
+        match self.state().resolve(reference, now) {
+            Resolved::One(id) if id == *from => no_mailbox("a peer cannot write to itself"),
+            Resolved::One(id) => Ok(id),
+            Resolved::None => Err(Error::new(Code::PeerNotFound, format!("Peer {reference} not found"))
+                .help("list the peers to see who is there, and use an id or name from that list")),
+            Resolved::Many(ids) => {
+                Err(Error::new(Code::AmbiguousPeer, format!("{reference} fits {}", ids.join(", "))).help("use one of these ids"))
+            }
+        }
+    }
+
+    /// The channel of `peer` has proved itself: remembered, and what it was given does not wait any more.
+    async fn remember_proof(&self, peer: &PeerId, by: String, at: Timestamp, trusted: usize) -> wire::Result<()> {
+        let row = {
+            let mut state = self.state();
+            let Some(peer) = state.peers.get_mut(peer) else { return Ok(()) };
+            peer.row.proved = Some((by, at));
+            peer.waiting = peer.waiting.saturating_sub(u32::try_from(trusted).unwrap_or(u32::MAX));
+            peer.row.clone()
+        };
+        tracing::info!(peer = %row.id, "its channel has proved itself");
+        Ok(self.store.write(move |c| Ok(store::peers::put(c, &row)?)).await?)
+    }
+}
+
+fn sender_id(caller: &Caller) -> wire::Result<PeerId> {
+    match caller {
+        Caller::User => Ok(CLI_SENDER.parse()?),
+        Caller::Peer(id) => Ok(id.clone()),
+    }
+}
+
+struct Accepted {
+    message: Message,
+    is_new: bool,
+    pushed: bool,
+    /// The reply proved the sender's own channel, by this key.
+    proved: Option<(String, Timestamp)>,
+    trusted: usize,
+}
+
+/// Inside the transaction: a known key is the same message; then the limits; then what the message says about earlier ones;
+/// then the row. All on the writing thread, so two messages never race for the last free place.
+fn accept(
+    c: &Connection,
+    state: &Mutex<State>,
+    limits: &super::Limits,
+    caller: &Caller,
+    new: NewMessage,
+) -> store::Result<Accepted> {
+    if let Some(key) = &new.key
+        && let Some(message) = messages::sent_before(c, &new.from, key, &new.to, &new.text)?
+    {
+        return Ok(Accepted { message, is_new: false, pushed: false, proved: None, trusted: 0 });
+    }
+    let unleased = messages::has_unleased(c, &new.to)?;
+    let (lease, channel) = {
+        let mut state = state::lock(state);
+        let (waiting, name, lease) = match state.peers.get(&new.to) {
+            Some(peer) => (peer.waiting, peer.row.name.clone(), peer.pushing()),
+            None => return Err(Error::new(Code::PeerNotFound, format!("Peer {} not found", new.to)).into()),
+        };
+        limits.check_waiting(waiting, &name)?;
+        let State { peers, cli_pace, .. } = &mut *state;
+        let (pace, channel) = match caller {
+            Caller::User => (cli_pace, None),
+            Caller::Peer(id) => match peers.get_mut(id) {
+                Some(peer) => {
+                    let channel = Some((peer.channel_key(), peer.channel_proved()));
+                    (&mut peer.pace, channel)
+                }
+                None => return Err(Error::new(Code::Unauthorized, "the sender is not registered").help("register again").into()),
+            },
+        };
+        pace.count(limits, &new.to, &new.text, new.sent_at)?;
+        (lease.filter(|_| !unleased), channel)
+    };
+    let (mut proved, mut trusted) = (None, 0);
+    let mut settled_by_reply = 0;
+    if let Some((key, already_proved)) = channel {
+        if let Some(answered) = &new.reply_to {
+            let (change, proof) = confirm(c, &new, answered)?;
+            settled_by_reply = change.waiting;
+            if proof && !already_proved {
+                trusted = messages::trust_channel(c, &new.from, &key)?;
+                proved = Some((key, new.sent_at));
+            }
+        }
+        // Only where the channel has proved itself does writing to somebody show that what it pushed was read.
+        if already_proved || proved.is_some() {
+            messages::confirm_pushed(c, &new.from, &new.to, new.sent_at)?;
+        }
+    } else if let Some(answered) = &new.reply_to {
+        must_exist(c, answered)?;
+    }
+    let seq = messages::insert(c, &new, lease.as_deref())?;
+    let mut state = state::lock(state);
+    if let Some(peer) = state.peers.get_mut(&new.to) {
+        peer.waiting += 1;
+    }
+    if let Some(peer) = state.peers.get_mut(&new.from) {
+        peer.waiting = peer.waiting.saturating_add_signed(i32::try_from(settled_by_reply).unwrap_or_default());
+    }
+    let message = Message {
+        id: MessageId { seq, tag: new.tag },
+        from: new.from.to_string(),
+        to: new.to.to_string(),
+        text: new.text,
+        reply_to: new.reply_to,
+        sent_at: new.sent_at,
+        expires_at: new.expires_at,
+        state: wire::State::Queued,
+        route: None,
+        handed: u32::from(lease.is_some()),
+        offered_at: None,
+        delivered_at: None,
+        expired_at: None,
+    };
+    Ok(Accepted { message, is_new: true, pushed: lease.is_some(), proved, trusted })
+}
+
+/// A reply that names a message addressed to its sender shows that it was read; if a channel had pushed it, that channel works.
+fn confirm(c: &Connection, new: &NewMessage, answered: &MessageId) -> store::Result<(messages::Change, bool)> {
+    let named = must_exist(c, answered)?;
+    if named.to == new.from.as_str() {
+        Ok((messages::delivered(c, &new.from, answered, Route::Reply, new.sent_at)?, named.through_channel))
+    } else if named.from == new.from.as_str() {
+        Ok((messages::Change::default(), false)) // a follow-up on one's own message
+    } else {
+        Err(no_such_message(answered).into())
+    }
+}
+
+fn must_exist(c: &Connection, answered: &MessageId) -> store::Result<messages::Named> {
+    messages::named(c, answered)?.ok_or_else(|| no_such_message(answered).into())
+}
+
+fn no_such_message(id: &MessageId) -> Error {
+    Error::new(Code::MessageNotFound, format!("replyTo names {id}, which is no message to or from this sender"))
+        .help("use the message_id of the message you answer, or leave replyTo out")
+}
+
+/// Why the recipient will not see a new message at once.
+fn warning(peer: &state::Peer, message: &Message, now: Timestamp) -> Option<String> {
+    if message.state != wire::State::Queued {
+        return None;
+    }
+    let name = &peer.row.name;
+    match (peer.status(now), peer.delivery().0) {
+        (Status::Gone, _) => {
+            Some(format!("{name} is not running; the message waits for its session to be resumed, until {}", message.expires_at))
+        }
+        (Status::Reconnecting, _) => Some(format!("{name} is reconnecting; it gets the message when it is back")),
+        (Status::Connected, Route::Pull) if peer.takers == 0 => {
+            Some(format!("{name} cannot be interrupted; it sees the message when it next uses one of its claude-peers tools"))
+        }
+        (Status::Connected, _) => None,
+    }
+}

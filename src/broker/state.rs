@@ -1,0 +1,246 @@
+//! The peers in memory: what the store holds, plus what lives only as long as a connection.
+
+use super::limits::Pace;
+use crate::{
+    process,
+    store::peers::PeerRow,
+    wire::{DeliveryChoice, From, PeerId, PeerRef, Route, Status, Timestamp},
+};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::sync::watch;
+
+/// How long a peer without a connection, whose process the kernel cannot show us, stays in the list.
+pub(super) const GRACE: Duration = Duration::from_secs(60);
+
+/// Locks the state. A panic elsewhere cannot leave it half-changed: every change is a plain assignment.
+pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A peer's open event stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    /// Tells this stream from an earlier or later one of the same peer.
+    pub number: u64,
+}
+
+/// A peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// As stored.
+    pub row: PeerRow,
+    /// How many messages some route still has to hand over.
+    pub waiting: u32,
+    /// Its open event stream.
+    pub link: Option<Link>,
+    /// How many `take` calls wait for a message right now; they come before the channel.
+    pub takers: u32,
+    /// Mail waits that no stream will push: the peer is to be told.
+    pub hint: bool,
+    /// Messages handed out by `/poll-messages` are not yet known to have arrived.
+    pub polled: bool,
+    /// Bumped when something may have changed for this peer's stream or takers.
+    pub wake: watch::Sender<u64>,
+    /// What it sent lately.
+    pub pace: Pace,
+}
+
+impl Peer {
+    /// A peer as the store knows it.
+    pub fn new(row: PeerRow) -> Self {
+        let (wake, _) = watch::channel(0);
+        let polled = row.legacy;
+        Self { row, waiting: 0, link: None, takers: 0, hint: false, polled, wake, pace: Pace::default() }
+    }
+
+    /// Wakes whoever waits for something of this peer.
+    pub fn wake(&self) {
+        self.wake.send_modify(|count| *count += 1);
+    }
+
+    /// Whether it can be reached right now. Reads the process table: not for hot paths.
+    pub fn status(&self, now: Timestamp) -> Status {
+        let row = &self.row;
+        if self.link.is_some() {
+            return Status::Connected;
+        }
+        if row.ended {
+            return Status::Gone;
+        }
+        // A session of the reference names a process of its own beside the one that the kernel saw.
+        if row.legacy && row.host.is_some_and(|named| named.started != 0 && !process::is_alive(named)) {
+            return Status::Gone;
+        }
+        let recent = row.last_seen.plus(GRACE) > now;
+        let alive = row.process.map(|process| (process.started != 0, process::is_alive(process)));
+        match alive {
+            Some((_, false)) => Status::Gone,
+            // A process that the kernel shows to be the same one is never evicted, however long it is silent.
+            Some((true, true)) if row.legacy => Status::Connected,
+            Some((true, true)) => Status::Reconnecting,
+            Some((false, true)) | None if recent => {
+                if row.legacy {
+                    Status::Connected
+                } else {
+                    Status::Reconnecting
+                }
+            }
+            Some((false, true)) | None => Status::Gone,
+        }
+    }
+
+    /// The route by which a message will reach it now, and why.
+    pub fn delivery(&self) -> (Route, String) {
+        let row = &self.row;
+        if row.legacy {
+            return (Route::Poll, "poll: the reference's client fetches every second".to_owned());
+        }
+        let proved = row.proved.as_ref().filter(|(by, _)| *by == self.channel_key());
+        let confirmed = match proved {
+            Some((_, at)) => format!("confirmed {at}"),
+            None => "not confirmed yet".to_owned(),
+        };
+        match row.delivery {
+            DeliveryChoice::Channel => (Route::Channel, format!("channel: asked for by CLAUDE_PEERS_DELIVERY, {confirmed}")),
+            DeliveryChoice::Auto if row.channel => (Route::Channel, format!("channel: named in the start flags, {confirmed}")),
+            DeliveryChoice::Auto => (Route::Pull, "pull: no channel in the start flags".to_owned()),
+            DeliveryChoice::Hook => (Route::Pull, "pull: no hook is waiting".to_owned()),
+            DeliveryChoice::Pull => (Route::Pull, "pull: asked for by CLAUDE_PEERS_DELIVERY".to_owned()),
+        }
+    }
+
+    /// What a channel's proof is tied to: the `claude` process, whose flags decide whether the channel exists; where that
+    /// is unknown, the process that registered.
+    pub fn channel_key(&self) -> String {
+        match self.row.host {
+            Some(host) => format!("{}:{}", host.pid, host.started),
+            None => self.row.instance.clone(),
+        }
+    }
+
+    /// Whether the channel has proved itself.
+    pub fn channel_proved(&self) -> bool {
+        let key = self.channel_key();
+        self.row.proved.as_ref().is_some_and(|(by, _)| *by == key)
+    }
+
+    /// The lease under which its stream hands over messages.
+    pub fn stream_lease(&self) -> String {
+        stream_lease(&self.row.instance)
+    }
+
+    /// The stream's lease, if a message that comes now is to go to the channel at once.
+    pub fn pushing(&self) -> Option<String> {
+        (self.link.is_some() && self.takers == 0 && self.delivery().0 == Route::Channel).then(|| self.stream_lease())
+    }
+
+    /// How it appears as the sender of a message.
+    pub fn as_sender(&self) -> From {
+        let PeerRow { id, name, cwd, summary, .. } = &self.row;
+        From { id: id.clone(), name: name.clone(), cwd: cwd.clone(), summary: summary.clone() }
+    }
+}
+
+/// The lease of the stream of the process `instance` (`s:`), and of its takes (`t:`): the process's name stands in both, so
+/// that a process that is gone leaves leases that are known to be dead.
+pub(super) fn stream_lease(instance: &str) -> String {
+    format!("s:{instance}")
+}
+
+/// The lease of one take.
+pub(super) fn take_lease(instance: &str, lease: &str) -> String {
+    format!("t:{instance}:{lease}")
+}
+
+/// All peers.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// By id, those that are gone included.
+    pub peers: HashMap<PeerId, Peer>,
+    /// Which peer a session id belongs to.
+    pub sessions: HashMap<String, PeerId>,
+    /// What the command line sent lately.
+    pub cli_pace: Pace,
+    secrets: HashMap<[u8; 32], PeerId>,
+    links: u64,
+}
+
+impl State {
+    pub fn new(rows: Vec<PeerRow>, sessions: Vec<(String, String)>, waiting: Vec<(String, u32)>) -> Self {
+        let mut state = Self::default();
+        for row in rows {
+            state.put(row);
+        }
+        for (session, peer) in sessions {
+            if let Ok(peer) = peer.parse() {
+                state.sessions.insert(session, peer);
+            }
+        }
+        for (peer, count) in waiting {
+            if let Some(peer) = peer.parse().ok().and_then(|id: PeerId| state.peers.get_mut(&id)) {
+                peer.waiting = count;
+            }
+        }
+        state
+    }
+
+    /// Puts a row in place of the peer's earlier one; what lives with its connection stays.
+    pub fn put(&mut self, row: PeerRow) {
+        if let Some(old) = self.peers.get(&row.id).and_then(|peer| peer.row.secret) {
+            self.secrets.remove(&old);
+        }
+        if let Some(secret) = row.secret {
+            self.secrets.insert(secret, row.id.clone());
+        }
+        match self.peers.get_mut(&row.id) {
+            Some(peer) => peer.row = row,
+            None => drop(self.peers.insert(row.id.clone(), Peer::new(row))),
+        }
+    }
+
+    pub fn remove(&mut self, id: &PeerId) {
+        if let Some(secret) = self.peers.remove(id).and_then(|peer| peer.row.secret) {
+            self.secrets.remove(&secret);
+        }
+        self.sessions.retain(|_, peer| peer != id);
+    }
+
+    pub fn by_secret(&self, hash: &[u8; 32]) -> Option<PeerId> {
+        self.secrets.get(hash).cloned()
+    }
+
+    /// A number no other stream has.
+    pub fn next_link(&mut self) -> u64 {
+        self.links += 1;
+        self.links
+    }
+
+    /// Finds the peer that `reference` names: by id, then by name among the living, then by name among the gone.
+    pub fn resolve(&self, reference: &PeerRef, now: Timestamp) -> Resolved {
+        let text = reference.as_str();
+        if let Some((id, _)) = text.parse::<PeerId>().ok().and_then(|id| self.peers.get_key_value(&id)) {
+            return Resolved::One(id.clone());
+        }
+        let named: Vec<&Peer> = self.peers.values().filter(|peer| peer.row.name.eq_ignore_ascii_case(text)).collect();
+        let living: Vec<&&Peer> = named.iter().filter(|peer| peer.status(now) != Status::Gone).collect();
+        match (living.as_slice(), named.as_slice()) {
+            ([one], _) => Resolved::One(one.row.id.clone()),
+            ([], [one]) => Resolved::One(one.row.id.clone()),
+            ([], []) => Resolved::None,
+            ([], many) => Resolved::Many(many.iter().map(|peer| peer.row.id.to_string()).collect()),
+            (many, _) => Resolved::Many(many.iter().map(|peer| peer.row.id.to_string()).collect()),
+        }
+    }
+}
+
+/// What a reference names.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Resolved {
+    One(PeerId),
+    Many(Vec<String>),
+    None,
+}

@@ -1,0 +1,157 @@
+//! A peer's event stream: the connection that shows it is alive, and through which it is told at once.
+//!
+//! The stream reads what is leased to it from the store, by cursor: a wake-up only says "look again". When it is dropped,
+//! whatever the reason, the peer is not connected any more.
+
+use super::{Broker, state};
+use crate::{
+    store::messages,
+    wire::{self, Event, Inbound, PeerId, Route, Timestamp},
+};
+use std::{collections::VecDeque, sync::Arc};
+use tokio::sync::watch;
+
+/// How many messages are read from the store at a time: bounds the memory of a stream to a slow client.
+const BATCH: u32 = 16;
+
+/// What a stream gives.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StreamItem {
+    /// The stream is open: the peer counts as connected.
+    Ready,
+    /// An event for the client.
+    Event(Event),
+}
+
+/// An open event stream of a peer.
+#[derive(Debug)]
+pub struct Stream {
+    broker: Arc<Broker>,
+    peer: PeerId,
+    instance: String,
+    number: u64,
+    after: i64,
+    ready: bool,
+    buffer: VecDeque<Inbound>,
+    wake: watch::Receiver<u64>,
+}
+
+/// What a look at the peer in memory says to do.
+enum Look {
+    /// Another process is this session now.
+    Displaced,
+    /// The peer has a newer stream, said goodbye, or is forgotten.
+    Over,
+    /// Go on; `push` says whether messages go through here, `hint` whether the client is to be told that some do not.
+    On { push: bool, hint: bool },
+}
+
+impl Broker {
+    /// Opens the event stream of a peer. `after` is the place of the newest message that its process has already written
+    /// into its channel; what is leased to it behind that is given again.
+    ///
+    /// # Errors
+    /// If the peer is not known.
+    pub fn open_stream(self: &Arc<Self>, id: &PeerId, after: i64) -> wire::Result<Stream> {
+        let mut state = self.state();
+        let number = state.next_link();
+        let peer = state.peers.get_mut(id).ok_or_else(|| self.known(id))?;
+        peer.link = Some(state::Link { number });
+        peer.row.ended = false;
+        peer.hint = peer.waiting > 0;
+        peer.wake(); // an older stream of this peer sees that it is not wanted any more
+        let (instance, wake) = (peer.row.instance.clone(), peer.wake.subscribe());
+        tracing::info!(peer = %id, "connected");
+        let broker = self.clone();
+        Ok(Stream { broker, peer: id.clone(), instance, number, after, ready: false, buffer: VecDeque::new(), wake })
+    }
+}
+
+impl Stream {
+    /// The next thing to tell the client; none when the stream is over. Cancel-safe: what was not returned is given later.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn next(&mut self) -> wire::Result<Option<StreamItem>> {
+        if !self.ready {
+            self.ready = true;
+            return Ok(Some(StreamItem::Ready));
+        }
+        loop {
+            self.wake.mark_unchanged();
+            let (push, hint) = match self.look() {
+                Look::Displaced => return Ok(Some(StreamItem::Event(Event::Displaced))),
+                Look::Over => return Ok(None),
+                Look::On { push, hint } => (push, hint),
+            };
+            if push && let Some(message) = self.next_message().await? {
+                return Ok(Some(StreamItem::Event(Event::Message(message))));
+            }
+            if hint && self.take_hint() {
+                return Ok(Some(StreamItem::Event(Event::Waiting)));
+            }
+            tokio::select! {
+                biased;
+                () = self.broker.stopped() => return Ok(None),
+                changed = self.wake.changed() => if changed.is_err() { return Ok(None) },
+            }
+        }
+    }
+
+    fn look(&mut self) -> Look {
+        let state = self.broker.state();
+        let Some(peer) = state.peers.get(&self.peer) else { return Look::Over };
+        if peer.row.instance != self.instance {
+            // Told once; after that the stream is over.
+            return if std::mem::take(&mut self.instance).is_empty() { Look::Over } else { Look::Displaced };
+        }
+        if peer.link.as_ref().is_none_or(|link| link.number != self.number) {
+            return Look::Over;
+        }
+        Look::On { push: peer.delivery().0 == Route::Channel && (peer.takers == 0 || !self.buffer.is_empty()), hint: peer.hint }
+    }
+
+    /// The next message leased to this stream; leases what waits and is not under way otherwise.
+    async fn next_message(&mut self) -> wire::Result<Option<Inbound>> {
+        if self.buffer.is_empty() {
+            let (peer, lease, after) = (self.peer.clone(), state::stream_lease(&self.instance), self.after);
+            let read = move |c: &rusqlite::Connection| {
+                Ok((messages::leased(c, &peer, &lease, after, BATCH)?, messages::has_unleased(c, &peer)?))
+            };
+            let (mut batch, unleased) = self.broker.store.read(read).await?;
+            if batch.is_empty() && unleased {
+                let (peer, lease, after) = (self.peer.clone(), state::stream_lease(&self.instance), self.after);
+                let write = move |c: &rusqlite::Connection| {
+                    messages::lease_to_stream(c, &peer, &lease)?;
+                    Ok(messages::leased(c, &peer, &lease, after, BATCH)?)
+                };
+                batch = self.broker.store.write(write).await?;
+            }
+            if let Some(last) = batch.last() {
+                self.after = last.id.seq;
+            }
+            self.buffer = self.broker.inbound(batch).into();
+        }
+        Ok(self.buffer.pop_front())
+    }
+
+    fn take_hint(&self) -> bool {
+        let mut state = self.broker.state();
+        state.peers.get_mut(&self.peer).is_some_and(|peer| std::mem::take(&mut peer.hint))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut state = self.broker.state();
+        let Some(peer) = state.peers.get_mut(&self.peer) else { return };
+        if peer.link.as_ref().is_some_and(|link| link.number == self.number) {
+            peer.link = None;
+            peer.row.last_seen = Timestamp::now();
+            let row = peer.row.clone();
+            drop(state);
+            tracing::info!(peer = %self.peer, "disconnected");
+            self.broker.remember_seen(row);
+        }
+    }
+}

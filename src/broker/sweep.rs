@@ -1,0 +1,132 @@
+//! Housekeeping: undelivered mail expires and says so to its sender; what ended long ago is removed, in small steps that
+//! stall nobody. Sleeps until something is due; does nothing in between.
+
+use super::Broker;
+use crate::{
+    store::{
+        self,
+        messages::{self, Message, NewMessage},
+        peers::PeerRow,
+    },
+    wire::{self, BROKER_SENDER, MessageId, PeerId, Timestamp},
+};
+use std::{sync::Arc, time::Duration};
+
+/// Rows looked at in one transaction: a few milliseconds of the writer's time.
+const STEP: u32 = 200;
+/// Pause between steps, in which everybody else's messages go first.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How often old history is looked for.
+const ROUND: Duration = Duration::from_secs(3_600);
+/// Shortest sleep: nothing here is so urgent that an idle broker should wake more often.
+const SHORTEST: Duration = Duration::from_secs(10);
+
+impl Broker {
+    /// Does the housekeeping until the broker stops.
+    pub async fn keep_house(self: Arc<Self>) {
+        loop {
+            let next = match self.sweep().await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::error!(%error, "housekeeping failed");
+                    None
+                }
+            };
+            let due = next.map(|at| Duration::from_millis(at.0.saturating_sub(Timestamp::now().0).max(0).unsigned_abs()));
+            let sleep = due.unwrap_or(ROUND).clamp(SHORTEST, ROUND);
+            tokio::select! {
+                () = self.stopped() => return,
+                () = tokio::time::sleep(sleep) => {}
+            }
+        }
+    }
+
+    /// One round; when the next message expires.
+    async fn sweep(&self) -> wire::Result<Option<Timestamp>> {
+        while self.expire_some().await? {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let before = Timestamp::now().minus(self.limits.history);
+        let mut cursor = Some(0);
+        while let Some(at) = cursor {
+            cursor = self.store.write(move |c| Ok(messages::forget_ended(c, before, at, STEP)?)).await?;
+            tokio::time::sleep(PAUSE).await;
+        }
+        let forgotten = self.store.write(move |c| Ok(store::peers::forget_unseen(c, before, STEP)?)).await?;
+        for id in forgotten.iter().filter_map(|id| id.parse().ok()) {
+            self.state().remove(&id);
+        }
+        Ok(self.store.read(|c| Ok(messages::next_expiry(c)?)).await?)
+    }
+
+    /// Lets a few messages expire and tells their senders; whether there may be more.
+    async fn expire_some(&self) -> wire::Result<bool> {
+        let now = Timestamp::now();
+        let notices_until = now.plus(self.limits.expiry);
+        let names: Vec<(String, String)> =
+            self.state().peers.values().map(|peer| (peer.row.id.to_string(), peer.row.name.clone())).collect();
+        let job = move |c: &rusqlite::Connection| {
+            let due = messages::expire(c, now, STEP)?;
+            let mut notices = Vec::new();
+            for (message, _) in &due {
+                let known = |id: &str| names.iter().find(|(known, _)| known == id);
+                // Notices are not answered by notices, and the command line has no mailbox.
+                if message.from == BROKER_SENDER || known(&message.from).is_none() {
+                    continue;
+                }
+                let name = known(&message.to).map_or(message.to.as_str(), |(_, name)| name);
+                let notice = notice(message, name, now, notices_until);
+                messages::insert(c, &notice, None)?;
+                notices.push(notice.to);
+            }
+            Ok((due, notices))
+        };
+        let (due, notices) = self.store.write(job).await?;
+        let mut state = self.state();
+        for (message, waited) in &due {
+            tracing::info!(message = %message.id, peer = %message.to, "expired");
+            if *waited && let Some(peer) = state.peers.get_mut(&PeerId::lenient(&message.to)) {
+                peer.waiting = peer.waiting.saturating_sub(1);
+            }
+        }
+        for to in &notices {
+            if let Some(peer) = state.peers.get_mut(to) {
+                peer.waiting += 1;
+                peer.hint = true;
+                peer.wake();
+            }
+        }
+        Ok(due.len() >= STEP as usize)
+    }
+
+    /// Notes in the background when a peer was last seen; on failure its time is only less exact after a restart.
+    pub(super) fn remember_seen(self: &Arc<Self>, row: PeerRow) {
+        let broker = self.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let id = row.id.clone();
+                let job = move |c: &rusqlite::Connection| Ok(store::peers::seen(c, &row.id, row.last_seen)?);
+                if let Err(error) = broker.store.write(job).await {
+                    tracing::debug!(peer = %id, %error, "noting its last sign of life failed");
+                }
+            });
+        }
+    }
+}
+
+fn notice(message: &Message, to_name: &str, now: Timestamp, until: Timestamp) -> NewMessage {
+    let text = format!(
+        "Message {} to {to_name} ({}), sent {}, was not delivered in time and has expired. It will not be shown to {to_name} any more.",
+        message.id, message.to, message.sent_at
+    );
+    NewMessage {
+        tag: MessageId::random_tag(),
+        from: PeerId::lenient(BROKER_SENDER),
+        to: PeerId::lenient(&message.from),
+        text,
+        reply_to: Some(message.id.clone()),
+        key: None,
+        sent_at: now,
+        expires_at: until,
+    }
+}

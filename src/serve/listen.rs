@@ -1,0 +1,238 @@
+//! The two sockets: given by the service manager, told apart by name, or bound here.
+//!
+//! Promises: the Unix socket is there or the broker does not start; a taken TCP port is reported with its holder and does
+//! not stop the Unix socket; a stale socket file is replaced, a living broker never.
+
+use super::kernel;
+use crate::{process, wire::ListenerStatus, wire::text::printable_line};
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    net::{Ipv4Addr, SocketAddr},
+    os::{
+        fd::{AsFd, FromRawFd, OwnedFd, RawFd},
+        unix::{
+            fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+};
+
+/// The names under which the service manager gives the sockets: `FileDescriptorName=` of our units, or the units' own
+/// names, which systemd uses where that is not set.
+const UNIX_NAMES: [&str; 2] = ["unix", "claude-peers.socket"];
+const TCP_NAMES: [&str; 2] = ["tcp", "claude-peers-tcp.socket"];
+
+/// Why a socket cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// A descriptor from the service manager is not what its name says.
+    #[error("socket activation gave descriptor {fd} as {name:?}: {problem}; expected a listening {expected}")]
+    Activation {
+        /// The descriptor.
+        fd: RawFd,
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+        /// What was expected.
+        expected: &'static str,
+    },
+    /// The service manager's variables cannot be read.
+    #[error("reading the sockets from the service manager: {0}")]
+    Manager(io::Error),
+    /// Another broker is at work.
+    #[error("another broker already serves {path}; use that one, stop it with `claude-peers stop`, or set CLAUDE_PEERS_SOCKET")]
+    Living {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The socket's place cannot be used.
+    #[error("{doing} {path}: {source}")]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// What is listened on.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The Unix socket.
+    pub unix: UnixListener,
+    /// The TCP socket, if it could be had.
+    pub tcp: Option<std::net::TcpListener>,
+    /// Both, as `status` shows them.
+    pub status: Vec<ListenerStatus>,
+    /// The socket file to remove at the end, with its inode: only if this process made it.
+    pub made: Option<(PathBuf, u64)>,
+}
+
+/// Sockets given by the service manager.
+#[derive(Debug, Default)]
+pub struct Given {
+    unix: Option<UnixListener>,
+    tcp: Option<std::net::TcpListener>,
+}
+
+/// Takes the sockets that the service manager passed to this process. To be called before any thread is started.
+///
+/// # Errors
+/// If a descriptor has an unknown name or is not what its name says.
+pub fn given() -> Result<Given, ListenError> {
+    let mut given = Given::default();
+    for (fd, name) in sd_notify::listen_fds_with_names().map_err(ListenError::Manager)? {
+        // SAFETY: the service manager opened this descriptor for us (LISTEN_PID was checked), each is given once, and
+        // nothing else in this process has taken it: this runs once, at the start, before any thread.
+        #[expect(unsafe_code, reason = "a descriptor that was inherited can only be taken over by its number")]
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        let wrong =
+            |problem: &str, expected| ListenError::Activation { fd, name: name.clone(), problem: problem.to_owned(), expected };
+        let listens = rustix::net::sockopt::socket_acceptconn(&socket).unwrap_or(false);
+        let family = rustix::net::getsockname(&socket).map(|address| address.address_family());
+        if UNIX_NAMES.contains(&name.as_str()) {
+            if family != Ok(rustix::net::AddressFamily::UNIX) || !listens {
+                return Err(wrong("it is no listening Unix socket", "Unix socket"));
+            }
+            given.unix = Some(UnixListener::from(socket));
+        } else if TCP_NAMES.contains(&name.as_str()) {
+            let loopback = std::net::TcpListener::from(socket);
+            if !listens || !loopback.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
+                return Err(wrong("it does not listen on a loopback address", "TCP socket on 127.0.0.1"));
+            }
+            given.tcp = Some(loopback);
+        } else {
+            return Err(wrong("the name is unknown", "socket named \"unix\" or \"tcp\" (FileDescriptorName=)"));
+        }
+    }
+    Ok(given)
+}
+
+/// Completes what was given by binding the rest.
+///
+/// # Errors
+/// If there can be no Unix socket.
+pub fn complete(given: Given, socket: &Path, port: u16) -> Result<Listeners, ListenError> {
+    let origin = |given: bool| if given { "service manager" } else { "own" }.to_owned();
+    let (unix_given, tcp_given) = (given.unix.is_some(), given.tcp.is_some());
+    let (unix, made) = match given.unix {
+        Some(unix) => (unix, None),
+        None => {
+            let unix = bind_unix(socket)?;
+            let inode = fs::symlink_metadata(socket).map(|meta| meta.ino()).unwrap_or_default();
+            (unix, Some((socket.to_owned(), inode)))
+        }
+    };
+    let path =
+        unix.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned)).unwrap_or_else(|| socket.to_owned());
+    let unix_status = ListenerStatus {
+        kind: "unix".to_owned(),
+        address: path.to_string_lossy().into_owned(),
+        listening: true,
+        origin: origin(unix_given),
+        problem: shared_folder(&path),
+    };
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let (tcp, problem) = match given.tcp {
+        Some(tcp) => (Some(tcp), None),
+        None => match std::net::TcpListener::bind(address) {
+            Ok(tcp) => (Some(tcp), None),
+            Err(e) => (None, Some(taken(port, &e))),
+        },
+    };
+    let bound = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()).unwrap_or(address);
+    let tcp_status = ListenerStatus {
+        kind: "tcp".to_owned(),
+        address: bound.to_string(),
+        listening: tcp.is_some(),
+        origin: origin(tcp_given),
+        problem,
+    };
+    Ok(Listeners { unix, tcp, status: vec![unix_status, tcp_status], made })
+}
+
+fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
+    let fail = |doing: &'static str, at: &Path| {
+        let path = at.to_owned();
+        move |source| ListenError::File { doing, path, source }
+    };
+    if let Some(folder) = path.parent() {
+        if !folder.exists() {
+            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(fail("making the socket's folder", folder))?;
+        } else if folder.file_name().is_some_and(|name| name == "claude-peers" || name == ".claude-peers") {
+            // Our own folder: nobody else has business in it.
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
+                .map_err(fail("closing the socket's folder", folder))?;
+        }
+    }
+    match fs::symlink_metadata(path) {
+        Ok(meta) if !meta.file_type().is_socket() => {
+            return Err(fail("binding", path)(io::Error::new(
+                ErrorKind::AlreadyExists,
+                "there is a file that is no socket; remove it",
+            )));
+        }
+        Ok(_) => match UnixStream::connect(path) {
+            Ok(_) => return Err(ListenError::Living { path: path.to_owned() }),
+            Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(fail("removing the stale socket", path))?;
+            }
+            Err(e) => return Err(fail("looking at the existing socket", path)(e)),
+        },
+        Err(e) if e.kind() == ErrorKind::NotFound => {}
+        Err(e) => return Err(fail("looking at", path)(e)),
+    }
+    // The process's umask (0077) makes the file 0600 from its first moment.
+    UnixListener::bind(path).map_err(fail("binding", path))
+}
+
+/// A word on a folder that others may enter: the socket itself is 0600 and callers are checked all the same.
+fn shared_folder(socket: &Path) -> Option<String> {
+    let folder = socket.parent()?;
+    let mode = fs::metadata(folder).ok()?.mode();
+    (mode & 0o077 != 0).then(|| {
+        format!(
+            "its folder {} is open to others (mode {:04o}); only you can connect, but a folder with mode 0700 is better",
+            folder.display(),
+            mode & 0o7777
+        )
+    })
+}
+
+fn taken(port: u16, error: &io::Error) -> String {
+    if error.kind() != ErrorKind::AddrInUse {
+        return format!("binding 127.0.0.1:{port}: {error}");
+    }
+    let holder = match kernel::listening(port) {
+        None => "another program".to_owned(),
+        Some(socket) => match kernel::owner(socket.inode) {
+            Some(pid) => format!("process {pid} ({})", printable_line(&process::command_line(pid).join(" "))),
+            None => format!("a program of user {}", socket.uid),
+        },
+    };
+    format!(
+        "port {port} is held by {holder}; sessions of the reference system cannot reach this broker, all others use the Unix \
+         socket; set CLAUDE_PEERS_PORT for another port"
+    )
+}
+
+/// Removes the socket file at the end, if it is still the one this process made.
+pub fn remove(made: Option<(PathBuf, u64)>) {
+    if let Some((path, inode)) = made
+        && fs::symlink_metadata(&path).is_ok_and(|meta| meta.ino() == inode)
+        && let Err(error) = fs::remove_file(&path)
+    {
+        tracing::warn!(%error, "removing {}", path.display());
+    }
+}
+
+/// Makes a listener ready for the runtime.
+pub(super) fn nonblocking(socket: impl AsFd) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(socket, true)?)
+}

@@ -1,0 +1,311 @@
+//! The daemon's edges: sockets, access, routes, the event stream, the service manager, the log.
+//!
+//! Promises: ready is said only when requests are answered; after a SIGTERM what was accepted is finished and the process
+//! ends within five seconds; every connection, wait and body is bounded, so that a bad client costs itself and not others.
+
+mod access;
+mod body;
+mod config;
+mod errors;
+mod events;
+mod kernel;
+mod legacy;
+pub mod listen;
+pub mod log;
+mod notify;
+mod router;
+mod v1;
+
+pub use config::Config;
+pub use router::openapi;
+
+use crate::{
+    broker::Broker,
+    paths,
+    settings::InvalidSetting,
+    store::{self, OpenError},
+    wire::{self, ListenerStatus, random_token},
+};
+use access::Connection;
+use axum::{Router, body::Body};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use listen::{Given, ListenError};
+use sd_notify::NotifyState;
+use std::{fs, io, io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tower_service::Service;
+
+/// Most open connections on each socket: far more than a user has sessions, and each costs some 20 KiB.
+const MAX_CONNECTIONS: usize = 1_024;
+/// How long the head of a request may take, an idle connection's next one included.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long requests under way may take to finish after the call to stop; with the store's last commit it stays under 5 s.
+const DRAIN: Duration = Duration::from_secs(3);
+/// How long to leave a socket alone whose accept failed (too many open files), instead of spinning.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a refusal without a request may take to write.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why the daemon cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Database(#[from] OpenError),
+    /// A socket cannot be served.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The broker cannot read its database.
+    #[error(transparent)]
+    Broker(#[from] wire::Error),
+    /// The system refused something.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+impl ServeError {
+    /// The daemon's exit code for this error; stable: 1 failure, 2 unusable setting, 3 another broker is at work, 4 the
+    /// database is from a newer version.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Setting(_) => 2,
+            Self::Listen(ListenError::Living { .. }) | Self::Database(OpenError::InUse { .. }) => 3,
+            Self::Database(OpenError::TooNew { .. }) => 4,
+            _ => 1,
+        }
+    }
+}
+
+/// What every handler can reach.
+#[derive(Debug)]
+pub struct App {
+    broker: Arc<Broker>,
+    listeners: Vec<ListenerStatus>,
+}
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// If it cannot start; see [`ServeError`].
+pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
+    let system = |doing| move |source| ServeError::System { doing, source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("waiting for SIGTERM"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("waiting for SIGINT"))?;
+    // The database first: its lock makes sure that of two brokers started together only one touches the sockets.
+    let opened = store::open(&config.database)?;
+    let listeners = listen::complete(given, &config.socket, config.port)?;
+    let broker = Broker::open(opened.store, config.limits, Vec::new()).await?;
+    opened.notices.into_iter().for_each(|notice| broker.notice(notice));
+    for listener in &listeners.status {
+        match &listener.problem {
+            Some(problem) => broker.notice(format!("{} socket {}: {problem}", listener.kind, listener.address)),
+            None => tracing::info!(origin = listener.origin, "listening on {} {}", listener.kind, listener.address),
+        }
+    }
+    let app = Arc::new(App { broker: broker.clone(), listeners: listeners.status });
+    let router = router::router(app);
+
+    let mut tasks = JoinSet::new();
+    listen::nonblocking(&listeners.unix).map_err(system("preparing the Unix socket"))?;
+    let unix = UnixListener::from_std(listeners.unix).map_err(system("listening on the Unix socket"))?;
+    tasks.spawn(accept_unix(unix, router.clone(), broker.clone()));
+    if let Some(tcp) = listeners.tcp {
+        listen::nonblocking(&tcp).map_err(system("preparing the TCP socket"))?;
+        let tcp = TcpListener::from_std(tcp).map_err(system("listening on the TCP socket"))?;
+        let token = machine_token(&config.socket).map_err(system("writing the machine token"))?;
+        tasks.spawn(accept_tcp(tcp, router, broker.clone(), token));
+    }
+    tasks.spawn(broker.clone().keep_house());
+    tasks.spawn(notify::watchdog(broker.clone()));
+    notify::say(&[NotifyState::Ready, NotifyState::Status(&format!("{} peers", broker.peer_count()))]);
+    tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready");
+
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+        () = broker.stopped() => {}
+    }
+    notify::say(&[NotifyState::Stopping, NotifyState::Status("finishing what was accepted")]);
+    listen::remove(listeners.made);
+    broker.stop();
+    let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
+    if drained.is_err() {
+        tracing::warn!("some requests did not finish in time and were cut off");
+        tasks.shutdown().await;
+    }
+    broker.close();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn accept_unix(listener: UnixListener, router: Router, broker: Arc<Broker>) {
+    let ours = rustix::process::geteuid().as_raw();
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = broker.stopped() => break,
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let (stream, cred) = match accepted.and_then(|(stream, _)| stream.peer_cred().map(|cred| (stream, cred))) {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause_after(&error).await;
+                continue;
+            }
+        };
+        if cred.uid() != ours {
+            tracing::warn!(uid = cred.uid(), "another user connected to the Unix socket: refused");
+            connections.spawn(refuse(stream, Refused::OtherUser));
+        } else if let Ok(slot) = slots.clone().try_acquire_owned() {
+            let pid = cred.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
+            let (router, broker) = (router.clone(), broker.clone());
+            connections.spawn(async move {
+                serve(stream, Connection::Unix { pid }, router, broker).await;
+                drop(slot);
+            });
+        } else {
+            connections.spawn(refuse(stream, Refused::Busy));
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn accept_tcp(listener: TcpListener, router: Router, broker: Arc<Broker>, token: Option<Arc<str>>) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = broker.stopped() => break,
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let (stream, peer, local) =
+            match accepted.and_then(|(stream, peer)| stream.local_addr().map(|local| (stream, peer, local))) {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    pause_after(&error).await;
+                    continue;
+                }
+            };
+        let Ok(slot) = slots.clone().try_acquire_owned() else {
+            connections.spawn(refuse(stream, Refused::Busy));
+            continue;
+        };
+        let (router, broker, token) = (router.clone(), broker.clone(), token.clone());
+        connections.spawn(async move {
+            // Small answers go out at once; a failure to say so costs only time.
+            drop(stream.set_nodelay(true));
+            match identify(peer, local, token).await {
+                Some(connection) => serve(stream, connection, router, broker).await,
+                None => refuse(stream, Refused::OtherUser).await,
+            }
+            drop(slot);
+        });
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+/// What the kernel says of a TCP connection; none if it is not this user's. With a token it is the token that decides.
+async fn identify(peer: SocketAddr, local: SocketAddr, token: Option<Arc<str>>) -> Option<Connection> {
+    let port = local.port();
+    if token.is_some() {
+        return Some(Connection::Tcp { inode: None, port, token });
+    }
+    let look = tokio::task::spawn_blocking(move || access::connecting_socket(peer, local));
+    let inode = look.await.ok().flatten();
+    if inode.is_none() {
+        tracing::warn!(%peer, "a TCP connection that is not this user's: refused");
+    }
+    Some(Connection::Tcp { inode: Some(inode?), port, token: None })
+}
+
+async fn serve<S>(stream: S, connection: Connection, router: Router, broker: Arc<Broker>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(connection.clone());
+        router.clone().call(request)
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(64 * 1024)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = std::pin::pin!(served);
+    let result = tokio::select! {
+        result = served.as_mut() => result,
+        () = broker.stopped() => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = result {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+/// Why a connection is not served at all.
+#[derive(Debug, Clone, Copy)]
+enum Refused {
+    OtherUser,
+    Busy,
+}
+
+/// Answers without reading: whoever is not to be served gets no say in how long this takes.
+async fn refuse(mut stream: impl AsyncWrite + Unpin, why: Refused) {
+    let (status, code, message) = match why {
+        Refused::OtherUser => ("403 Forbidden", "forbidden", "this broker belongs to another user"),
+        Refused::Busy => ("503 Service Unavailable", "busy", "too many connections"),
+    };
+    let body = format!(r#"{{"error":{{"code":"{code}","message":"{message}"}}}}"#);
+    let head =
+        format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n", body.len());
+    let answer = format!("{head}{}: {}\r\n\r\n{body}", wire::API_HEADER, wire::API);
+    let write = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.shutdown().await
+    };
+    // It may be gone already; nothing is owed to it.
+    drop(tokio::time::timeout(REFUSAL_TIMEOUT, write).await);
+}
+
+async fn pause_after(error: &io::Error) {
+    tracing::warn!(%error, "accepting a connection failed");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+/// Where the kernel cannot tell who connects over TCP: a fresh token in a file that only this user can read.
+fn machine_token(socket: &Path) -> io::Result<Option<Arc<str>>> {
+    if kernel::can_tell() {
+        return Ok(None);
+    }
+    let path = paths::token(socket);
+    match fs::remove_file(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        other => other?,
+    }
+    let token = random_token(32);
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(token.as_bytes())?;
+    Ok(Some(token.into()))
+}

@@ -1,0 +1,164 @@
+//! The handlers of our own API: each parses its request and calls one method of the broker.
+
+use super::{
+    App,
+    access::{AppState, AsPeer, Connection},
+    body::{Json, Query},
+    errors::{ErrorBody, Refusal},
+};
+use crate::{
+    broker::Caller,
+    wire::{
+        API, API_MIN, BrokerStatus, Hello, History, HistoryEntry, HistoryPage, ListPeers, Ok as Yes, Peer, Peers, Receipt,
+        Register, Registered, Send, SetSummary, Settle, Settled, Summary, Take, Taken, VERSION, WhoAmI,
+    },
+};
+use axum::{
+    Json as Answer,
+    extract::{Path, State},
+};
+use std::sync::Arc;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// The routes of `/v1`, with their documentation.
+pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::new()
+        .routes(routes!(hello))
+        .routes(routes!(register))
+        .routes(routes!(unregister))
+        .routes(routes!(peers))
+        .routes(routes!(whoami))
+        .routes(routes!(send))
+        .routes(routes!(set_summary))
+        .routes(routes!(take))
+        .routes(routes!(settle))
+        .routes(routes!(message))
+        .routes(routes!(history))
+        .routes(routes!(status))
+        .routes(routes!(stop))
+        .routes(routes!(super::events::events))
+}
+
+type Reply<T> = Result<Answer<T>, Refusal>;
+
+/// Who answers, and which versions of the protocol it can serve. The first request on a connection.
+#[utoipa::path(get, path = "/v1/hello", responses((status = 200, body = Hello), (status = 426, body = ErrorBody)))]
+async fn hello() -> Answer<Hello> {
+    Answer(Hello {
+        server: "claude-peersd".to_owned(),
+        version: VERSION.to_owned(),
+        api: API,
+        api_min: API_MIN,
+        pid: std::process::id(),
+    })
+}
+
+/// A session presents itself and gets its id and secret. With the secret of an earlier registration it is that peer again;
+/// without, the broker recognises it by its session id and its Claude process, or makes a new peer.
+#[utoipa::path(post, path = "/v1/register", request_body = Register, security((), ("secret" = [])),
+    responses((status = 200, body = Registered), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+async fn register(
+    State(app): AppState,
+    caller: Caller,
+    connection: Connection,
+    Json(request): Json<Register>,
+) -> Reply<Registered> {
+    let peer = match caller {
+        Caller::Peer(id) => Some(id),
+        Caller::User => None,
+    };
+    let kernel_pid = match connection {
+        Connection::Unix { pid } => pid,
+        Connection::Tcp { .. } => None,
+    };
+    Ok(Answer(app.broker.register(request, peer, kernel_pid).await?))
+}
+
+/// The peer says goodbye and leaves the list at once. Its mailbox is kept.
+#[utoipa::path(post, path = "/v1/unregister", security(("secret" = [])), responses((status = 200, body = Yes), (status = 401, body = ErrorBody)))]
+async fn unregister(State(app): AppState, AsPeer(id): AsPeer) -> Reply<Yes> {
+    app.broker.unregister(&id).await?;
+    Ok(Answer(Yes { ok: true }))
+}
+
+/// The live peers in a scope; a registered caller is left out and told who it is.
+#[utoipa::path(get, path = "/v1/peers", security((), ("secret" = [])),
+    params(("scope" = String, Query, description = "`machine`, `directory` or `repo`"),
+           ("cwd" = Option<String>, Query, description = "the directory it is seen from; a registered caller's own by default")),
+    responses((status = 200, body = Peers), (status = 400, body = ErrorBody)))]
+async fn peers(State(app): AppState, caller: Caller, Query(request): Query<ListPeers>) -> Reply<Peers> {
+    Ok(Answer(app.broker.list(&caller, &request).await?))
+}
+
+/// Which peer a process belongs to.
+#[utoipa::path(get, path = "/v1/whoami", security((), ("secret" = [])),
+    params(("sessionId" = Option<String>, Query, description = "`CLAUDE_CODE_SESSION_ID`"),
+           ("pids" = Option<String>, Query, description = "process ids of the asker's ancestors, nearest first, with commas between")),
+    responses((status = 200, body = Peer), (status = 404, body = ErrorBody)))]
+async fn whoami(State(app): AppState, caller: Caller, Query(request): Query<WhoAmI>) -> Reply<Peer> {
+    Ok(Answer(app.broker.whoami(&caller, &request).await?))
+}
+
+/// Accepts a message. The answer comes after the commit: from then on the message is kept.
+#[utoipa::path(post, path = "/v1/send", request_body = Send, security((), ("secret" = [])),
+    responses((status = 200, body = Receipt), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+              (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody)))]
+async fn send(State(app): AppState, caller: Caller, Json(request): Json<Send>) -> Reply<Receipt> {
+    Ok(Answer(app.broker.send(&caller, request).await?))
+}
+
+/// Sets what the caller is working on; answers with the summary that stands.
+#[utoipa::path(post, path = "/v1/set-summary", request_body = SetSummary, security(("secret" = [])),
+    responses((status = 200, body = Summary), (status = 401, body = ErrorBody), (status = 413, body = ErrorBody)))]
+async fn set_summary(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<SetSummary>) -> Reply<Summary> {
+    Ok(Answer(app.broker.set_summary(&id, request).await?))
+}
+
+/// Leases the caller's waiting messages to it, to be handed over and settled.
+#[utoipa::path(post, path = "/v1/take", request_body = Take, security(("secret" = [])),
+    responses((status = 200, body = Taken), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+async fn take(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Take>) -> Reply<Taken> {
+    Ok(Answer(app.broker.take(&id, request).await?))
+}
+
+/// Says what became of messages that were taken or pushed. Saying it twice changes nothing.
+#[utoipa::path(post, path = "/v1/settle", request_body = Settle, security(("secret" = [])),
+    responses((status = 200, body = Settled), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+async fn settle(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Settle>) -> Reply<Settled> {
+    Ok(Answer(app.broker.settle(&id, request).await?))
+}
+
+/// A message with its receipt. A peer may ask for what it sent or was sent.
+#[utoipa::path(get, path = "/v1/messages/{id}", security((), ("secret" = [])), params(("id" = String, Path, description = "the message's id")),
+    responses((status = 200, body = HistoryEntry), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn message(State(app): AppState, caller: Caller, Path(id): Path<String>) -> Reply<HistoryEntry> {
+    Ok(Answer(app.broker.message(&caller, &id).await?))
+}
+
+/// Messages, newest first. A peer sees its own; without a secret the user sees all.
+#[utoipa::path(get, path = "/v1/history", security((), ("secret" = [])),
+    params(("peer" = Option<String>, Query, description = "only messages from or to this peer"),
+           ("limit" = Option<u32>, Query, description = "1 to 1,000; 50 by default"),
+           ("before" = Option<String>, Query, description = "only messages older than this one")),
+    responses((status = 200, body = HistoryPage), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn history(State(app): AppState, caller: Caller, Query(request): Query<History>) -> Reply<HistoryPage> {
+    Ok(Answer(app.broker.history(&caller, &request).await?))
+}
+
+/// The broker's state.
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = BrokerStatus)))]
+async fn status(State(app): AppState) -> Reply<BrokerStatus> {
+    Ok(Answer(app.broker.status(app.listeners.clone()).await?))
+}
+
+/// Stops the broker: it finishes what it has accepted and ends. The user may; a peer may not.
+#[utoipa::path(post, path = "/v1/stop", responses((status = 200, body = Yes), (status = 403, body = ErrorBody)))]
+async fn stop(State(app): AppState, caller: Caller, Json(_): Json<serde_json::Value>) -> Reply<Yes> {
+    if let Caller::Peer(id) = caller {
+        let error = crate::wire::Error::new(crate::wire::Code::Forbidden, format!("peer {id} may not stop the broker"));
+        return Err(error.help("leave that to the user: `claude-peers stop`").into());
+    }
+    tracing::info!("asked to stop");
+    app.broker.stop();
+    Ok(Answer(Yes { ok: true }))
+}
