@@ -1,1 +1,33 @@
-fn main() {}
+//! The MCP server that a Claude Code session starts: speaks MCP over stdin and stdout, and to the broker over its socket.
+
+use std::{
+    io::{Write, stderr, stdout},
+    process::ExitCode,
+};
+
+fn main() -> ExitCode {
+    let name = env!("CARGO_BIN_NAME");
+    let outcome = match std::env::args().nth(1).as_deref() {
+        None => serve(),
+        Some("--version" | "-V") => writeln!(stdout(), "{name} {}", claude_peers::wire::VERSION),
+        Some(other) => {
+            let _ = writeln!(stderr(), "{name}: unknown argument {other:?}; it takes none, or --version. Claude Code starts it.");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(stderr(), "{name}: starting: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One thread is all a session needs; what still runs at the end (a blocked read of a terminal) is not waited for.
+fn serve() -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(claude_peers::mcp::run());
+    runtime.shutdown_background();
+    Ok(())
+}

@@ -1,1 +1,72 @@
-//! placeholder
+//! The command line, `claude-peers`: one file a command, and a dispatch without logic.
+//!
+//! Promises: a command does one thing and asks the broker for it over the Unix socket; its answer goes to standard output,
+//! as text or with `--json` as JSON; why it failed goes to standard error (with `--json` to standard output) and its exit
+//! code is one of [`exit::Exit`]. Nothing runs in the background and nothing is locked.
+
+mod args;
+mod demo;
+pub mod exit;
+mod history;
+mod message;
+mod out;
+mod peers;
+mod send;
+mod status;
+mod stop;
+mod summarize;
+mod whoami;
+
+use crate::{client::Client, paths};
+use args::{Cli, Command};
+use clap::Parser;
+use exit::{Exit, Failure};
+use out::Out;
+
+/// Does what the process's arguments say.
+pub fn run() -> Exit {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse_usage(&error),
+    };
+    let out = Out::new(cli.json);
+    match dispatch(cli.command, out) {
+        Ok(()) => Exit::Success,
+        Err(failure) => out.failure(&failure),
+    }
+}
+
+fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime
+        .map_err(|e| Failure::local(format!("starting the runtime: {e}"), "look at the limits of this session (`ulimit -a`)"))?;
+    runtime.block_on(async {
+        match command {
+            Command::Status => status::run(&broker()?, out).await,
+            Command::Peers(args) => peers::run(args, &broker()?, out).await,
+            Command::Send(args) => send::run(args, &broker()?, out).await,
+            Command::Message(args) => message::run(args, &broker()?, out).await,
+            Command::History(args) => history::run(args, &broker()?, out).await,
+            Command::Whoami => whoami::run(&broker()?, out).await,
+            Command::Stop => stop::run(&broker()?, out).await,
+            Command::Demo => demo::run(out).await,
+            Command::Summarize => summarize::run(out),
+        }
+    })
+}
+
+fn broker() -> Result<Client, Failure> {
+    Ok(Client::new(paths::socket()?, "claude-peers"))
+}
+
+/// Usage errors come from the parser before it is known whether `--json` was meant; the word itself decides.
+fn refuse_usage(error: &clap::Error) -> Exit {
+    if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
+        let text = error.render().to_string();
+        let what = text.split("\n\n").next().unwrap_or(&text).trim_start_matches("error: ");
+        let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
+        return Out::new(true).failure(&Failure::Usage(what));
+    }
+    let _ = error.print(); // there is nowhere left to report that it cannot be printed
+    if error.use_stderr() { Exit::Usage } else { Exit::Success }
+}

@@ -5,6 +5,10 @@
 //! own. Every failure to reach the broker is [`Code::Unreachable`] with its cause and its remedy. No lock is held while a
 //! request is under way.
 
+mod query;
+
+pub use query::with_query;
+
 use crate::wire::{API, API_HEADER, API_MIN, Code, Error, Hello, Result, VERSION};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -227,6 +231,10 @@ fn version_mismatch(hello: &Hello) -> Error {
         "this program ({VERSION}, protocol {API_MIN} to {API}) and the broker ({}, protocol {} to {}) have no protocol version in common",
         hello.version, hello.api_min, hello.api
     );
-    let older = if hello.api < API_MIN { "restart the broker after the upgrade: `systemctl --user restart claude-peers`" } else { "upgrade this program" };
+    let older = if hello.api < API_MIN {
+        "restart the broker after the upgrade: `systemctl --user restart claude-peers`"
+    } else {
+        "upgrade this program"
+    };
     Error::new(Code::VersionMismatch, what).help(older)
 }

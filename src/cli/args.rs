@@ -1,0 +1,88 @@
+//! The words of the command line, and what `--help` says about them.
+
+use super::{exit, history, message, peers, send};
+use clap::{Parser, Subcommand};
+
+/// The coding-agent sessions on this machine find each other and talk; this is how a person watches them and joins in.
+///
+/// Every command asks the broker, `claude-peersd`, which the service manager starts when it is first needed. Answers are
+/// tables on a terminal and plain aligned lines in a pipe; with --json they are one line of JSON, also for errors.
+#[derive(Debug, Parser)]
+#[command(name = "claude-peers", version, arg_required_else_help = true, max_term_width = 110, after_help = after_help())]
+pub struct Cli {
+    /// Print the answer as one line of JSON; an error as {"error":{"code","message","help"}}
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show the broker, its sockets and database, and all peers
+    Status,
+    /// List the sessions that can be written to
+    Peers(peers::Args),
+    /// Send a message to a session
+    Send(send::Args),
+    /// Show what became of a message, with all its times
+    Message(message::Args),
+    /// Show the messages sent and received, newest first
+    History(history::Args),
+    /// Show which peer the session is that this command runs in
+    Whoami,
+    /// Stop the broker and wait until it is gone; nothing accepted is lost
+    #[command(visible_alias = "kill-broker")]
+    Stop,
+    /// Watch two sessions talk, lose their broker and miss nothing; touches none of your files
+    Demo,
+    /// Make a summary from facts in JSON on standard input (used by claude-peers-mcp)
+    #[command(hide = true)]
+    Summarize,
+}
+
+fn after_help() -> String {
+    format!(
+        "\
+Examples:
+  claude-peers peers --scope repo
+  claude-peers send poker-engine \"Is the schema of /hands final?\"
+  git diff | claude-peers send poker-engine -
+  claude-peers message m1042-k7xq2m --json
+
+Environment:
+  CLAUDE_PEERS_SOCKET  the broker's Unix socket; by default
+                       $XDG_RUNTIME_DIR/claude-peers/broker.sock,
+                       else ~/.claude-peers/broker.sock
+  NO_COLOR             set to anything: no colours
+  Of the broker: CLAUDE_PEERS_SOCKET, CLAUDE_PEERS_PORT (7899),
+  CLAUDE_PEERS_DB (~/.claude-peers.db), CLAUDE_PEERS_RATE_LIMIT.
+  Of the sessions' servers: CLAUDE_PEERS_SOCKET, CLAUDE_PEERS_DELIVERY,
+  OPENAI_API_KEY, OPENAI_BASE_URL, CLAUDE_PEERS_SUMMARY_MODEL.
+
+Exit codes:
+{}",
+        exit::HELP
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_references_words_are_understood() {
+        for words in ["status", "peers", "send abc123 hello there", "kill-broker", "stop", "peers --json --scope repo"] {
+            let words = std::iter::once("claude-peers").chain(words.split(' '));
+            Cli::try_parse_from(words).expect("understood");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! A session of the demo: a real `claude-peers-mcp` process over standard input and output, driven as Claude Code drives it.
+
+use super::{
+    PATIENCE,
+    broker::{broken, cannot_run, how},
+    late,
+    stage::Stage,
+};
+use crate::cli::exit::Failure;
+use serde_json::{Map, Value, json};
+use std::{collections::VecDeque, path::Path, process::Stdio, time::Duration};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin},
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+
+/// Messages from the server that may wait to be looked at; far more than the demo ever has under way.
+const BACKLOG: usize = 64;
+/// What Claude Code offers, first in its probe and then in `initialize`.
+const PROBED_REVISION: &str = "2026-07-28";
+const REVISION: &str = "2025-11-25";
+
+/// A message pushed into the session, and when.
+#[derive(Debug)]
+pub struct Push {
+    /// When its line arrived.
+    pub at: Instant,
+    /// The message's text.
+    pub text: String,
+    /// The message's id.
+    pub id: String,
+}
+
+/// The session.
+#[derive(Debug)]
+pub struct Session {
+    name: String,
+    process: Child,
+    stdin: ChildStdin,
+    lines: mpsc::Receiver<(Instant, Value)>,
+    pushed: VecDeque<Push>,
+    last_id: u64,
+}
+
+impl Session {
+    /// Starts the server in `project` for the session `id` and does the handshake; says how long both took.
+    pub async fn start(stage: &Stage, project: &Path, id: &str) -> Result<(Self, Duration), Failure> {
+        let began = Instant::now();
+        let name = project.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut command = stage.program("claude-peers-mcp", &name)?;
+        command.current_dir(project).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env("CLAUDECODE", "1").env("CLAUDE_CODE_ENTRYPOINT", "cli").env("CLAUDE_CODE_SESSION_ID", id);
+        command.env("CLAUDE_PROJECT_DIR", project).env("PWD", project);
+        // The channel is proved by Claude Code's start flags, and the demo has none.
+        command.env("CLAUDE_PEERS_DELIVERY", "channel");
+        let mut process = command.spawn().map_err(|e| cannot_run("claude-peers-mcp", &e))?;
+        let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
+            return Err(broken("claude-peers-mcp has no standard input and output"));
+        };
+        let (sender, lines) = mpsc::channel(BACKLOG);
+        tokio::spawn(async move {
+            let mut stdout = BufReader::new(stdout).lines();
+            while let Ok(Some(line)) = stdout.next_line().await {
+                let line = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                if sender.send((Instant::now(), line)).await.is_err() {
+                    return; // nobody looks at this session any more
+                }
+            }
+        });
+        let mut session = Self { name, process, stdin, lines, pushed: VecDeque::new(), last_id: 0 };
+        session.handshake().await?;
+        Ok((session, began.elapsed()))
+    }
+
+    async fn handshake(&mut self) -> Result<(), Failure> {
+        let client = json!({ "name": "claude-code", "version": "2.1.330" });
+        let meta = json!({ "io.modelcontextprotocol/protocolVersion": PROBED_REVISION });
+        self.exchange("server/discover", json!({ "_meta": meta })).await?; // may well be refused
+        let hello = json!({ "protocolVersion": REVISION, "capabilities": {}, "clientInfo": client });
+        let server = self.request("initialize", hello).await?;
+        if server["capabilities"]["experimental"]["claude/channel"].is_null() {
+            return Err(self.broken("does not declare the claude/channel capability"));
+        }
+        self.write(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await?;
+        let listed = self.request("tools/list", json!({})).await?;
+        let tools: Vec<_> = listed["tools"].as_array().into_iter().flatten().filter_map(|tool| tool["name"].as_str()).collect();
+        match ["list_peers", "send_message", "set_summary", "check_messages"].iter().find(|tool| !tools.contains(tool)) {
+            Some(missing) => Err(self.broken(format!("does not offer the tool {missing}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Calls a tool and gives its structured result.
+    pub async fn tool(&mut self, name: &str, arguments: Value) -> Result<Value, Failure> {
+        let mut result = self.request("tools/call", json!({ "name": name, "arguments": arguments })).await?;
+        if result["isError"] == true {
+            let said = result["content"][0]["text"].as_str().unwrap_or("no reason");
+            return Err(self.broken(format!("answers to {name}: {said}")));
+        }
+        Ok(result["structuredContent"].take())
+    }
+
+    /// The next message pushed into the session.
+    pub async fn push(&mut self) -> Result<Push, Failure> {
+        let waited = async {
+            loop {
+                if let Some(push) = self.pushed.pop_front() {
+                    return Ok(push);
+                }
+                if let Some(answer) = self.read().await? {
+                    return Err(self.broken(format!("answers to nothing: {}", Value::from(answer))));
+                }
+            }
+        };
+        match timeout(PATIENCE, waited).await {
+            Ok(push) => push,
+            Err(_) => Err(late(&format!("nothing was pushed to {}", self.name))),
+        }
+    }
+
+    /// Whether a message was pushed that nobody has looked at.
+    pub fn has_push(&self) -> bool {
+        !self.pushed.is_empty()
+    }
+
+    /// Ends the session as Claude Code does: its standard input ends, and the process follows by itself.
+    pub async fn end(self) -> Result<(), Failure> {
+        let Self { name, mut process, stdin, .. } = self;
+        drop(stdin);
+        match timeout(PATIENCE, process.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(ended) => Err(broken(format!("the server of {name} did not end well: {}", how(ended)))),
+            Err(_) => Err(late(&format!("the server of {name} still ran after the end of its input"))),
+        }
+    }
+
+    /// A request that must succeed; gives its result.
+    async fn request(&mut self, method: &str, params: Value) -> Result<Value, Failure> {
+        let mut answer = self.exchange(method, params).await?;
+        match answer.remove("result") {
+            Some(result) => Ok(result),
+            None => Err(self.broken(format!("refuses {method}: {}", Value::from(answer)))),
+        }
+    }
+
+    /// A request with its answer, whatever that is. What is pushed meanwhile is kept.
+    async fn exchange(&mut self, method: &str, params: Value) -> Result<Map<String, Value>, Failure> {
+        self.last_id += 1;
+        let id = self.last_id;
+        self.write(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })).await?;
+        let answered = async {
+            loop {
+                match self.read().await? {
+                    Some(answer) if answer.get("id") == Some(&id.into()) => return Ok(answer),
+                    Some(other) => {
+                        return Err(self.broken(format!("answers another question than {method}: {}", Value::from(other))));
+                    }
+                    None => {}
+                }
+            }
+        };
+        match timeout(PATIENCE, answered).await {
+            Ok(answer) => answer,
+            Err(_) => Err(late(&format!("{} did not answer {method}", self.name))),
+        }
+    }
+
+    async fn write(&mut self, message: &Value) -> Result<(), Failure> {
+        let line = format!("{message}\n");
+        let wrote = async {
+            self.stdin.write_all(line.as_bytes()).await?;
+            self.stdin.flush().await
+        };
+        wrote.await.map_err(|e| self.broken(format!("does not read: {e}")))
+    }
+
+    /// Reads one message: an answer is given back, a push is kept, other notifications are let go.
+    async fn read(&mut self) -> Result<Option<Map<String, Value>>, Failure> {
+        let Some((at, line)) = self.lines.recv().await else { return Err(self.broken("has closed its output")) };
+        let Value::Object(mut message) = line else { return Err(self.broken(format!("wrote what is not JSON-RPC: {line}"))) };
+        let Some(method) = message.get("method").and_then(Value::as_str) else { return Ok(Some(message)) };
+        if method == "notifications/claude/channel" {
+            let params = message.remove("params").unwrap_or_default();
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            self.pushed.push_back(Push { at, text: text(&params["content"]), id: text(&params["meta"]["message_id"]) });
+        }
+        Ok(None)
+    }
+
+    fn broken(&self, what: impl std::fmt::Display) -> Failure {
+        broken(format!("the server of {} {what}", self.name))
+    }
+}

@@ -1,0 +1,174 @@
+//! How a command ends: the exit codes, the one place that gives them a meaning, and the failure behind one.
+//!
+//! The numbers are a contract with people's scripts: one that is published keeps its meaning.
+
+use crate::{
+    settings::InvalidSetting,
+    wire::{self, Code},
+};
+use serde::Serialize;
+use std::{io, process::ExitCode};
+
+/// What the exit codes mean, as `--help` shows it.
+pub const HELP: &str = "  0  success
+  1  the command failed for another reason
+  2  wrong usage, or a setting that cannot be used
+  3  the broker cannot be reached
+  4  no such peer or message
+  5  refused by a limit or a rule: rate, repeat, mailbox full, too large,
+     forbidden
+  6  the versions of this program and the broker do not fit together";
+
+/// An exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// The command did what it was asked to.
+    Success = 0,
+    /// It did not, for a reason that no other code names.
+    Failure = 1,
+    /// Wrong usage, or a setting that cannot be used.
+    Usage = 2,
+    /// The broker cannot be reached.
+    Unreachable = 3,
+    /// There is no such peer or message.
+    NotFound = 4,
+    /// A limit or a rule forbids it.
+    Refused = 5,
+    /// Program and broker have no protocol in common.
+    Version = 6,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+impl From<Code> for Exit {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::InvalidRequest | Code::InvalidId | Code::UnknownScope | Code::InvalidPath | Code::EmptyMessage => Self::Usage,
+            Code::Unreachable | Code::Stopping => Self::Unreachable,
+            Code::PeerNotFound | Code::AmbiguousPeer | Code::MessageNotFound => Self::NotFound,
+            Code::TooLarge
+            | Code::Forbidden
+            | Code::Unauthorized
+            | Code::RateLimited
+            | Code::RepeatLimited
+            | Code::MailboxFull
+            | Code::NoMailbox
+            | Code::Busy => Self::Refused,
+            // A path or method that this program knows and the broker does not: they are of different versions.
+            Code::VersionMismatch | Code::NotFound | Code::MethodNotAllowed => Self::Version,
+            Code::UnsupportedMediaType | Code::RequestTimeout | Code::IdempotencyConflict | Code::Internal | Code::Unknown => {
+                Self::Failure
+            }
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The broker, or the way to it, says no.
+    #[error(transparent)]
+    Protocol(#[from] wire::Error),
+    /// A setting cannot be used.
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
+    /// The command was called in a way it does not understand.
+    #[error("{0}")]
+    Usage(String),
+    /// Something else went wrong on this side.
+    #[error("{what}; {help}")]
+    Local {
+        /// What happened.
+        what: String,
+        /// What to do next.
+        help: String,
+    },
+    /// The answer could not be written.
+    #[error("writing to standard output: {0}")]
+    Output(#[source] io::Error),
+}
+
+/// A failure as `--json` prints it; the same shape as the broker's errors.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    code: serde_json::Value,
+    /// What happened.
+    pub message: String,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+impl Failure {
+    /// A failure on this side: what happened, and what to do next.
+    pub fn local(what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::Local { what: what.into(), help: help.into() }
+    }
+
+    /// The code that the process ends with.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Protocol(error) => error.code.into(),
+            Self::Setting(_) | Self::Usage(_) => Exit::Usage,
+            Self::Local { .. } => Exit::Failure,
+            // Whoever read our output has seen enough: `claude-peers history | head` is no failure.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
+            Self::Output(_) => Exit::Failure,
+        }
+    }
+
+    /// The failure in parts.
+    pub fn report(&self) -> Report {
+        let report = |code: &str, message: String, help: Option<&str>| Report {
+            code: code.into(),
+            message,
+            help: help.map(str::to_owned),
+            retry_after_ms: None,
+        };
+        match self {
+            Self::Protocol(error) => Report {
+                code: serde_json::json!(error.code),
+                message: error.message.clone(),
+                help: error.help.clone(),
+                retry_after_ms: error.retry_after_ms,
+            },
+            Self::Setting(error) => report("invalid_setting", error.to_string(), Some("correct or unset the variable")),
+            Self::Usage(message) => report("usage", message.clone(), Some("`claude-peers --help` shows what is understood")),
+            Self::Local { what, help } => report("failed", what.clone(), Some(help)),
+            Self::Output(_) => report("output", self.to_string(), None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exit_code_is_documented() {
+        let all = [Exit::Success, Exit::Failure, Exit::Usage, Exit::Unreachable, Exit::NotFound, Exit::Refused, Exit::Version];
+        let documented = HELP.lines().filter_map(|line| line.strip_prefix("  ")?.split_once("  ")?.0.parse().ok());
+        assert_eq!(documented.collect::<Vec<u8>>(), all.map(|exit| exit as u8));
+    }
+
+    #[test]
+    fn a_reader_that_leaves_early_is_no_failure() {
+        assert_eq!(Failure::Output(io::ErrorKind::BrokenPipe.into()).exit(), Exit::Success);
+        assert_eq!(Failure::Output(io::ErrorKind::StorageFull.into()).exit(), Exit::Failure);
+    }
+
+    #[test]
+    fn a_report_has_the_shape_of_the_brokers_errors() {
+        let error = wire::Error::new(Code::RateLimited, "too many").help("wait").retry_after(std::time::Duration::from_secs(1));
+        let report = serde_json::to_value(Failure::from(error.clone()).report()).expect("JSON");
+        assert_eq!(report, serde_json::to_value(error).expect("JSON"));
+    }
+}

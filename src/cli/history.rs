@@ -1,0 +1,72 @@
+//! `history`: what was said, newest first.
+
+use super::{
+    exit::Failure,
+    message,
+    out::{Field, Look, Out, Tone, ago},
+};
+use crate::{
+    client::{Client, with_query},
+    wire::{HistoryEntry, HistoryPage, MessageId, PeerRef, Timestamp},
+};
+
+/// Most characters of a text that a row shows; `message ID` shows all of it.
+const SHOWN: usize = 200;
+
+/// Which messages.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only messages from or to this peer (an id or a name; `cli` is you)
+    #[arg(long)]
+    pub peer: Option<PeerRef>,
+    /// At most this many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub limit: u32,
+    /// Only messages older than this one
+    #[arg(long, value_name = "ID")]
+    pub before: Option<MessageId>,
+}
+
+/// Shows them.
+pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
+    let (limit, before) = (args.limit.to_string(), args.before.map(|id| id.to_string()));
+    let mut query = vec![("limit", limit.as_str())];
+    query.extend(args.peer.as_ref().map(|peer| ("peer", peer.as_str())));
+    query.extend(before.as_deref().map(|id| ("before", id)));
+    let page: HistoryPage = broker.get(&with_query("/v1/history", &query), None).await?;
+    out.answer(&page, |page, look| render(page, Timestamp::now(), look))?;
+    if let Some(next) = page.next {
+        out.aside(&format!("Older ones: claude-peers history --before {next}"));
+    }
+    Ok(())
+}
+
+fn render(page: &HistoryPage, now: Timestamp, look: Look) -> String {
+    if page.messages.is_empty() && look.terminal {
+        return "No messages.\n".to_owned();
+    }
+    look.table(
+        &["MESSAGE", "SENT", "FROM", "TO", "STATE", "TEXT"],
+        page.messages.iter().map(|entry| row(entry, now, look)).collect(),
+    )
+}
+
+fn row(entry: &HistoryEntry, now: Timestamp, look: Look) -> Vec<Field> {
+    let receipt = &entry.receipt;
+    // A person wants to know how long ago it was, a script when.
+    let sent = if look.terminal { ago(receipt.sent_at, now) } else { receipt.sent_at.to_string() };
+    // One line a message, whatever breaks its lines.
+    let words = entry.text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut text: String = words.chars().take(SHOWN).collect();
+    if text.len() < words.len() {
+        text.push('…');
+    }
+    vec![
+        receipt.message_id.to_string().into(),
+        Field::new(sent, Tone::Dim),
+        entry.from_name.as_str().into(),
+        receipt.to_name.as_str().into(),
+        Field::new(receipt.state.as_str(), message::tone(receipt.state)),
+        text.into(),
+    ]
+}

@@ -1,0 +1,88 @@
+//! `message`: what became of a message, with its text.
+
+use super::{
+    exit::Failure,
+    out::{Look, Out, Tone},
+};
+use crate::{
+    client::Client,
+    wire::{
+        HistoryEntry, MessageId, State,
+        text::{printable, printable_line},
+    },
+};
+
+/// Which message.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The message's id, as `send` and `history` show it
+    pub id: MessageId,
+}
+
+/// Shows it.
+pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
+    let entry: HistoryEntry = broker.get(&format!("/v1/messages/{}", args.id), None).await?;
+    out.answer(&entry, render)
+}
+
+/// The tone in which a state is shown.
+pub fn tone(state: State) -> Tone {
+    match state {
+        State::Queued => Tone::Warn,
+        State::Offered => Tone::Plain,
+        State::Delivered => Tone::Good,
+        State::Expired => Tone::Bad,
+    }
+}
+
+fn render(entry: &HistoryEntry, look: Look) -> String {
+    let receipt = &entry.receipt;
+    let party = |name: &str, id: &str| if name == id { id.to_owned() } else { format!("{} ({id})", printable_line(name)) };
+    let state = look.paint(tone(receipt.state), receipt.state.as_str());
+    let route = receipt.route.map(|route| format!(", by {route}")).unwrap_or_default();
+    let mut facts = vec![
+        ("message", receipt.message_id.to_string()),
+        ("from", party(&entry.from_name, receipt.from.as_str())),
+        ("to", party(&receipt.to_name, receipt.to.as_str())),
+        ("state", state + &route),
+        ("sent", receipt.sent_at.to_string()),
+    ];
+    let times = [("offered", receipt.offered_at), ("delivered", receipt.delivered_at), ("expired", receipt.expired_at)];
+    facts.extend(times.into_iter().filter_map(|(name, time)| Some((name, time?.to_string()))));
+    if matches!(receipt.state, State::Queued | State::Offered) {
+        facts.push(("expires", receipt.expires_at.to_string()));
+    }
+    facts.extend(receipt.reply_to.as_ref().map(|id| ("answers", id.to_string())));
+    facts.extend(receipt.warning.as_ref().map(|warning| ("warning", look.paint(Tone::Warn, printable_line(warning)))));
+    format!("{}\n{}\n", look.facts(&facts), printable(&entry.text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_receipt_shows_every_time_and_a_harmless_text() {
+        let entry: HistoryEntry = serde_json::from_value(json!({
+            "fromName": "eel", "text": "one\ntwo\u{1b}[31m", "messageId": "m7-abcdef", "from": "aaaaaa", "to": "bbbbbb",
+            "toName": "bbbbbb", "state": "offered", "route": "channel", "sentAt": "2026-05-16T12:36:00Z",
+            "offeredAt": "2026-05-16T12:36:01Z", "expiresAt": "2026-05-23T12:36:00Z", "replyTo": "m6-abcdef",
+        }))
+        .expect("an entry");
+        let expected = "\
+message  m7-abcdef
+from     eel (aaaaaa)
+to       bbbbbb
+state    offered, by channel
+sent     2026-05-16T12:36:00.000Z
+offered  2026-05-16T12:36:01.000Z
+expires  2026-05-23T12:36:00.000Z
+answers  m6-abcdef
+
+one
+two\\u{1b}[31m
+";
+        assert_eq!(render(&entry, Look::PLAIN), expected);
+    }
+}

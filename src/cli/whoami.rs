@@ -1,0 +1,39 @@
+//! `whoami`: which peer the session is that this command runs in.
+
+use super::{
+    exit::Failure,
+    out::{Look, Out, Tone},
+    peers,
+};
+use crate::{
+    client::{Client, with_query},
+    process, settings,
+    wire::{Peer, text::printable_line},
+};
+
+/// Shows it. The session's id says it at once; after `/clear` that may be a new one, and then the process that hosts the
+/// session, an ancestor of this one, still says it.
+pub async fn run(broker: &Client, out: Out) -> Result<(), Failure> {
+    let session = settings::text("CLAUDE_CODE_SESSION_ID")?;
+    let pids = process::ancestors(std::process::id()).iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let mut query = vec![("pids", pids.as_str())];
+    query.extend(session.as_deref().map(|session| ("sessionId", session)));
+    let peer: Peer = broker.get(&with_query("/v1/whoami", &query), None).await?;
+    out.answer(&peer, render)
+}
+
+fn render(peer: &Peer, look: Look) -> String {
+    let (status, tone) = peers::status(peer.status);
+    let mut facts = vec![
+        ("name", look.paint(Tone::Strong, printable_line(&peer.name))),
+        ("id", peer.id.to_string()),
+        ("status", look.paint(tone, status)),
+        ("delivery", printable_line(&peer.delivery_reason).into_owned()),
+        ("waiting", peer.waiting.to_string()),
+        ("directory", printable_line(&peer.cwd).into_owned()),
+    ];
+    let optional = [("repository", &peer.git_repo), ("branch", &peer.git_branch)];
+    facts.extend(optional.into_iter().filter_map(|(name, value)| Some((name, printable_line(value.as_deref()?).into_owned()))));
+    facts.push(("summary", printable_line(&peer.summary).into_owned()));
+    look.facts(&facts)
+}

@@ -1,0 +1,263 @@
+//! The link to the broker: keeps this session registered and its event stream open, and carries the calls of the tools.
+//!
+//! Promises: a broker that is away is tried again with growing pauses, at once when a tool needs it, and a restart of it is
+//! no error: calls wait for its return. While the stream is open nothing here wakes up by itself. Every call may be said
+//! twice (the protocol's idempotency keys and leases), so a call that was cut off is repeated.
+
+use super::{channel::Channel, inbox::Inbox, log, session};
+use crate::{
+    client::{Client, START_HELP},
+    wire::{Code, Error, Inbound, Register, Registered, Result},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use sse_stream::SseStream;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_stream::StreamExt;
+
+/// How long a call waits for the broker to come back: longer than a restart takes.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a waiting call has the link try again.
+const NUDGE: Duration = Duration::from_millis(100);
+/// The first pause after a lost connection: a broker behind a waiting socket is back at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// A registration with a broker that is there.
+pub struct Up {
+    client: Client,
+    /// Who this session is.
+    pub me: Registered,
+}
+
+#[derive(Clone)]
+enum State {
+    /// Not registered, or not any more; with the reason once there is one.
+    Down(Option<Error>),
+    Up(Arc<Up>),
+    /// This process will not be served any more, whatever the broker does.
+    Over(Error),
+}
+
+/// The link of one session.
+pub struct Link {
+    state: watch::Sender<State>,
+    nudged: Notify,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { state: watch::Sender::new(State::Down(None)), nudged: Notify::new() }
+    }
+}
+
+/// Whether the error may be gone a moment later without anybody doing anything.
+pub fn mends_itself(error: &Error) -> bool {
+    // An unknown secret mends itself too: the link registers anew.
+    matches!(error.code, Code::Unreachable | Code::Stopping | Code::Busy | Code::RequestTimeout | Code::Unauthorized)
+}
+
+impl Link {
+    /// Keeps the session registered until another process takes it over. `parent` is the process that started this one.
+    pub async fn run(&self, parent: Option<u32>, channel: &Channel, inbox: &Inbox) {
+        let (socket, facts) = match session::facts(parent) {
+            Ok(facts) => facts,
+            Err(error) => {
+                log!("{error}");
+                self.state.send_replace(State::Over(error));
+                return;
+            }
+        };
+        let mut secret = None;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let client = Client::new(socket.clone(), session::PROGRAM);
+            let Err(error) = self.follow(client, &facts, &mut secret, channel, inbox).await else { break };
+            if self.current().is_some() {
+                pause = FIRST_PAUSE;
+            }
+            if !self.is_down_for(&error) {
+                log!("{error}");
+            }
+            pause = if mends_itself(&error) { pause } else { LONGEST_PAUSE };
+            self.state.send_replace(State::Down(Some(error)));
+            tokio::select! {
+                () = sleep(spread(pause)) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = self.nudged.notified() => {}
+            }
+        }
+        log!("another process serves this session now");
+        let what = "another claude-peers-mcp process has taken over this session, so this one gets no messages any more";
+        let error = Error::new(Code::Forbidden, what).help("reconnect the MCP server with /mcp, or use the newer session");
+        self.state.send_replace(State::Over(error));
+    }
+
+    /// Registers and follows the event stream: an error when it ends, nothing when another process has taken over.
+    async fn follow(
+        &self,
+        client: Client,
+        facts: &Register,
+        secret: &mut Option<String>,
+        channel: &Channel,
+        inbox: &Inbox,
+    ) -> Result<()> {
+        let me: Registered = match client.post("/v1/register", secret.as_deref(), facts).await {
+            Err(error) if error.code == Code::Unauthorized && secret.is_some() => {
+                client.post("/v1/register", None, facts).await?
+            }
+            registered => registered?,
+        };
+        *secret = Some(me.secret.clone());
+        let path = format!("/v1/events?after={}", channel.pushed());
+        let mut events = SseStream::new(client.stream(&path, &me.secret).await?);
+        log!("connected as {} ({}) to broker {}", me.name, me.id, me.broker_version);
+        inbox.mail_waits(); // perhaps: the broker says so only when something new comes
+        self.state.send_replace(State::Up(Arc::new(Up { client, me })));
+        while let Some(event) = events.next().await {
+            let event = event.map_err(|error| lost(&error))?;
+            match (event.event.as_deref(), event.data) {
+                (Some("message"), Some(data)) => channel.push(read(&data)?).await,
+                (Some("waiting"), _) => inbox.mail_waits(),
+                (Some("displaced"), _) => return Ok(()),
+                _ => {} // `ready`, and what a newer broker may say
+            }
+        }
+        Err(lost(&"the broker closed it"))
+    }
+
+    /// Takes the session off the list of peers, if the broker is there.
+    pub async fn unregister(&self) {
+        if let Some(up) = self.current()
+            && let Err(error) =
+                up.client.post::<crate::wire::Ok>("/v1/unregister", Some(&up.me.secret), &serde_json::json!({})).await
+        {
+            log!("unregistering: {error}");
+        }
+    }
+
+    /// The registration, if the broker is there right now.
+    pub fn current(&self) -> Option<Arc<Up>> {
+        match &*self.state.borrow() {
+            State::Up(up) => Some(up.clone()),
+            _ => None,
+        }
+    }
+
+    /// Waits until the session is registered, however long that takes.
+    ///
+    /// # Errors
+    /// If this process will not be served any more.
+    pub async fn up(&self) -> Result<Arc<Up>> {
+        let mut state = self.state.subscribe();
+        loop {
+            match &*state.borrow_and_update() {
+                State::Up(up) => return Ok(up.clone()),
+                State::Over(error) => return Err(error.clone()),
+                State::Down(_) => {}
+            }
+            if state.changed().await.is_err() {
+                return Err(lost(&"this process is ending"));
+            }
+        }
+    }
+
+    /// `GET path` as this session.
+    pub async fn get<T: DeserializeOwned + Send>(&self, path: &str) -> Result<T> {
+        self.call(|up| async move { up.client.get(path, Some(&up.me.secret)).await }).await
+    }
+
+    /// `POST path` as this session.
+    pub async fn post<T: DeserializeOwned + Send>(&self, path: &str, body: &(impl Serialize + Sync)) -> Result<T> {
+        self.post_waiting(path, body, Duration::ZERO).await
+    }
+
+    /// Like [`Link::post`], for a request that the broker answers up to `wait` later on purpose.
+    pub async fn post_waiting<T: DeserializeOwned + Send>(
+        &self,
+        path: &str,
+        body: &(impl Serialize + Sync),
+        wait: Duration,
+    ) -> Result<T> {
+        self.call(|up| async move { up.client.post_waiting(path, Some(&up.me.secret), body, wait).await }).await
+    }
+
+    async fn call<T, F: Future<Output = Result<T>> + Send>(&self, attempt: impl Fn(Arc<Up>) -> F) -> Result<T> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let up = self.up_by(deadline).await?;
+            match attempt(up).await {
+                Err(error) if mends_itself(&error) && Instant::now() < deadline => sleep(FIRST_PAUSE).await,
+                answer => return answer,
+            }
+        }
+    }
+
+    /// Waits until `deadline` for the session to be registered, and has the link hurry.
+    async fn up_by(&self, deadline: Instant) -> Result<Arc<Up>> {
+        let mut state = self.state.subscribe();
+        loop {
+            let reason = match &*state.borrow_and_update() {
+                State::Up(up) => return Ok(up.clone()),
+                State::Over(error) => return Err(error.clone()),
+                State::Down(reason) => reason.clone(),
+            };
+            self.nudged.notify_one();
+            let now = Instant::now();
+            match reason {
+                Some(error) if now >= deadline || !mends_itself(&error) => return Err(error),
+                None if now >= deadline => {
+                    let what = "the claude-peers broker has not answered yet";
+                    return Err(Error::new(Code::Unreachable, what).help(START_HELP));
+                }
+                // Either the state changes, or it is time to nudge again.
+                _ => _ = timeout_at(deadline.min(now + NUDGE), state.changed()).await,
+            }
+        }
+    }
+
+    fn is_down_for(&self, error: &Error) -> bool {
+        matches!(&*self.state.borrow(), State::Down(Some(reason)) if reason == error)
+    }
+}
+
+fn lost(cause: &dyn std::fmt::Display) -> Error {
+    Error::new(Code::Unreachable, format!("the connection to the claude-peers broker ended: {cause}")).help(START_HELP)
+}
+
+fn read(data: &str) -> Result<Inbound> {
+    let garbled = |error| Error::new(Code::VersionMismatch, format!("a message from the broker cannot be read: {error}"));
+    serde_json::from_str(data).map_err(garbled)
+}
+
+/// `pause`, up to a quarter longer: sessions that lost the broker together do not all come back in the same moment.
+fn spread(pause: Duration) -> Duration {
+    let share = getrandom::u32().map_or(0.0, |random| f64::from(random) / f64::from(u32::MAX));
+    pause.mul_f64(1.0 + share / 4.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_waits_for_a_broker_that_may_come_back_and_for_nothing_else() {
+        let link = Link::default();
+        let down = |code| State::Down(Some(Error::new(code, "no socket").help("start it")));
+        link.state.send_replace(down(Code::VersionMismatch));
+        let failed = link.get::<()>("/v1/status").await.expect_err("there is no broker");
+        assert_eq!(failed.to_string(), "no socket; start it", "what does not mend itself is said at once");
+
+        link.state.send_replace(down(Code::Unreachable));
+        let call = link.get::<()>("/v1/status");
+        let return_of_another = async {
+            link.nudged.notified().await; // the call hurries the link
+            link.state.send_replace(down(Code::VersionMismatch));
+        };
+        let (failed, ()) = tokio::join!(call, return_of_another);
+        assert_eq!(failed.expect_err("there is no broker").code, Code::VersionMismatch);
+    }
+}

@@ -1,0 +1,73 @@
+use super::*;
+use crate::mcp::{link::Link, settle::Settler};
+use tokio::io::{DuplexStream, duplex};
+
+/// A transport with its client's ends.
+fn transport() -> (Stdio, BufReader<DuplexStream>, DuplexStream, CancellationToken) {
+    let ((near_in, far_out), (far_in, near_out)) = (duplex(64 * 1024), duplex(64 * 1024));
+    let inbox = Arc::new(Inbox::new(Arc::new(Link::default()), Arc::new(Settler::default())));
+    let closing = CancellationToken::new();
+    let stdio = Stdio::new(Box::new(near_in), Writer::new(near_out), inbox, closing.clone());
+    (stdio, BufReader::new(far_in), far_out, closing)
+}
+
+async fn answer(from: &mut BufReader<DuplexStream>) -> Value {
+    let mut line = String::new();
+    from.read_line(&mut line).await.expect("an answer");
+    serde_json::from_str(&line).expect("JSON")
+}
+
+const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":9,"method":"initialize","params":{"protocolVersion":"2026-07-28","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
+
+#[tokio::test]
+async fn before_initialize_a_probe_is_refused_and_strays_are_ignored() {
+    let (mut stdio, mut from, mut to, _) = transport();
+    let probe = r#"{"jsonrpc":"2.0","id":"d","method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}"#;
+    let early = r#"{"jsonrpc":"2.0","id":2,"method":"tools/list"}"#;
+    let stray = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+    to.write_all(format!("{stray}\n{probe}\n{early}\n\r\n{INITIALIZE}\n").as_bytes()).await.expect("written");
+    let opening = stdio.receive().await.expect("initialize");
+    assert!(
+        matches!(opening, JsonRpcMessage::Request(request) if matches!(request.request, ClientRequest::InitializeRequest(_)))
+    );
+    let refused = answer(&mut from).await;
+    assert_eq!((&refused["id"], &refused["error"]["code"]), (&json!("d"), &json!(-32601)));
+    assert!(!refused.to_string().contains("2026-07-28"));
+    let early = answer(&mut from).await;
+    assert_eq!((&early["id"], &early["error"]["code"]), (&json!(2), &json!(-32600)));
+}
+
+#[tokio::test]
+async fn lines_that_are_no_messages_are_answered_and_survived() {
+    let (mut stdio, mut from, mut to, closing) = transport();
+    let long = "x".repeat(MAX_LINE + 1);
+    let writing = tokio::spawn(async move {
+        let lines = format!("not json\n[]\n{{\"jsonrpc\":\"2.0\",\"method\":5}}\n{{\"id\":7}}\n{long}\n\u{1}\n{INITIALIZE}\n");
+        to.write_all(lines.as_bytes()).await.expect("written");
+    });
+    assert!(stdio.receive().await.is_some());
+    writing.await.expect("written");
+    for (id, code) in
+        [(json!(null), -32700), (json!(null), -32600), (json!(7), -32600), (json!(null), -32600), (json!(null), -32700)]
+    {
+        let answer = answer(&mut from).await;
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&id, &json!(code)));
+    }
+    assert!(!closing.is_cancelled());
+    assert!(stdio.receive().await.is_none(), "the end of stdin ends the session");
+    assert!(closing.is_cancelled());
+}
+
+#[tokio::test]
+async fn a_request_cannot_select_a_revision_and_a_half_read_line_is_kept() {
+    let (mut stdio, _from, mut to, _) = transport();
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","k":1}}}"#;
+    to.write_all(format!("{INITIALIZE}\n{}", &call[..40]).as_bytes()).await.expect("written");
+    assert!(stdio.receive().await.is_some());
+    let half = tokio::time::timeout(std::time::Duration::from_millis(20), stdio.receive()).await;
+    assert!(half.is_err(), "half a line is no message");
+    to.write_all(format!("{}\n", &call[40..]).as_bytes()).await.expect("written");
+    let Some(JsonRpcMessage::Request(request)) = stdio.receive().await else { panic!("a request") };
+    let meta = request.request.get_meta();
+    assert!(meta.protocol_version().is_none() && meta.get("k").is_some());
+}

@@ -1,0 +1,9 @@
+//! The real programs on real sockets with a real database: what a user or a client would see.
+//!
+//! One binary, a module a subject. Readiness is an event (`READY=1`, a line of JSON, the end of a process), never a sleep;
+//! waits are bounded only so that a broken build fails instead of hanging; a failing test prints the broker's log.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
+
+mod smoke;
+mod support;

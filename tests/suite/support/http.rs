@@ -1,0 +1,150 @@
+//! HTTP by hand, so that a test can also say what no well-behaved client would.
+
+use super::PATIENCE;
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
+
+/// Where to connect to.
+#[derive(Debug, Clone)]
+pub struct Http {
+    to: To,
+    secret: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+enum To {
+    Unix(PathBuf),
+    Tcp(u16),
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Answer {
+    /// The body as JSON, of an answer that says yes.
+    pub fn json(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.body);
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
+    }
+
+    /// The stable code of an answer that says no.
+    pub fn code(&self) -> String {
+        assert!(self.status >= 400, "HTTP {} {}", self.status, self.body);
+        let body: Value = serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body));
+        let code = body["error"]["code"].as_str().or_else(|| body["code"].as_str());
+        code.unwrap_or_else(|| panic!("no code in {body}")).to_owned()
+    }
+
+    /// A header's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+}
+
+/// A connection, of either kind.
+pub trait Wire: Read + Write + Send {}
+impl<T: Read + Write + Send> Wire for T {}
+
+impl Http {
+    pub fn unix(socket: &Path) -> Self {
+        Self { to: To::Unix(socket.to_owned()), secret: None }
+    }
+
+    pub fn tcp(port: u16) -> Self {
+        Self { to: To::Tcp(port), secret: None }
+    }
+
+    /// The same, speaking as the peer with this secret.
+    pub fn as_peer(&self, secret: &str) -> Self {
+        Self { to: self.to.clone(), secret: Some(secret.to_owned()) }
+    }
+
+    /// A fresh connection.
+    pub fn connect(&self) -> Box<dyn Wire> {
+        match &self.to {
+            To::Unix(path) => {
+                let stream = UnixStream::connect(path).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                Box::new(stream)
+            }
+            To::Tcp(port) => {
+                let stream = TcpStream::connect(("127.0.0.1", *port)).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                Box::new(stream)
+            }
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, &[], "")
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.request("POST", path, &[("Content-Type", "application/json")], &body.to_string())
+    }
+
+    /// A request with exactly these headers beside `Host`, `Content-Length` and the secret; naming one of them replaces it.
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut head = format!("{method} {path} HTTP/1.1\r\n");
+        let named = |name: &str| headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
+        if !named("host") {
+            let host = match self.to {
+                To::Unix(_) => "localhost".to_owned(),
+                To::Tcp(port) => format!("127.0.0.1:{port}"),
+            };
+            head += &format!("Host: {host}\r\n");
+        }
+        if let Some(secret) = &self.secret {
+            head += &format!("Authorization: Bearer {secret}\r\n");
+        }
+        if !named("content-length") && !body.is_empty() {
+            head += &format!("Content-Length: {}\r\n", body.len());
+        }
+        for (name, value) in headers {
+            head += &format!("{name}: {value}\r\n");
+        }
+        self.raw(format!("{head}Connection: close\r\n\r\n{body}").as_bytes())
+    }
+
+    /// Writes these bytes on a fresh connection and reads one answer.
+    pub fn raw(&self, bytes: &[u8]) -> Answer {
+        let mut wire = self.connect();
+        // The broker may refuse before it has read everything.
+        drop(wire.write_all(bytes));
+        read_answer(wire)
+    }
+}
+
+/// Reads one answer.
+pub fn read_answer(wire: Box<dyn Wire>) -> Answer {
+    let mut reader = BufReader::new(wire);
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("no status line: {line:?}")).parse().unwrap();
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        match line.trim_end().split_once(": ") {
+            Some((name, value)) => headers.push((name.to_owned(), value.to_owned())),
+            None => break,
+        }
+    }
+    let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, v)| v.parse().unwrap());
+    let mut body = Vec::new();
+    match length {
+        Some(length) => drop(reader.take(length).read_to_end(&mut body).unwrap()),
+        None => drop(reader.read_to_end(&mut body).unwrap()),
+    }
+    Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() }
+}

@@ -1,0 +1,31 @@
+//! What every test needs: a broker of its own, MCP sessions, HTTP, git repositories.
+
+pub mod broker;
+pub mod git;
+pub mod http;
+pub mod mcp;
+
+pub use broker::Broker;
+pub use mcp::Session;
+
+use std::time::Duration;
+
+/// How long an event may take before a test gives up. Generous: it bounds a hang, it measures nothing.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for `condition` to give something, looking again after every `pause`; for facts that no event announces.
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = std::time::Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A temporary folder that only we can enter.
+pub fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("claude-peers-test-").tempdir().unwrap()
+}
