@@ -80,13 +80,14 @@ impl Broker {
         };
         let (peer, route) = (id.clone(), request.route);
         let job = move |c: &rusqlite::Connection| {
+            let through = (route == Route::Channel).then_some(channel.as_str());
             let mut sum = (0_u32, 0_i64, false);
             for settlement in &request.messages {
                 let Change { changed, waiting } = match settlement.outcome {
                     Outcome::Offered => messages::offered(c, &peer, &settlement.id, &channel, proved, now)?,
-                    Outcome::Announced => messages::announced(c, &peer, &settlement.id, route, now)?,
+                    Outcome::Announced => messages::announced(c, &peer, &settlement.id, route, through, now)?,
                     Outcome::Delivered => messages::delivered(c, &peer, &settlement.id, route, now)?,
-                    Outcome::Released => messages::released(c, &peer, &settlement.id)?,
+                    Outcome::Released => messages::released(c, &peer, &settlement.id, route)?,
                 };
                 let waits_again = changed && settlement.outcome != Outcome::Delivered && waiting == 0;
                 sum = (sum.0 + u32::from(changed), sum.1 + waiting, sum.2 || waits_again);
@@ -97,10 +98,9 @@ impl Broker {
         let mut state = self.state();
         if let Some(peer) = state.peers.get_mut(id) {
             peer.waiting = peer.waiting.saturating_add_signed(i32::try_from(waiting).unwrap_or_default());
-            if waits_again {
-                peer.hint = true;
-                peer.wake();
-            }
+            // What waited behind these messages may go now: through the stream, or with the next tool result.
+            peer.hint |= waits_again || (route != Route::Channel && peer.waiting > 0);
+            peer.wake();
         }
         tracing::debug!(peer = %id, %route, changed, "settled");
         Ok(Settled { changed })

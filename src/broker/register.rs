@@ -2,7 +2,8 @@
 //!
 //! `/clear` keeps the process and changes the session id; `--resume` keeps the id and changes the process. So neither alone
 //! identifies a session, and a registration is matched, in this order, by
-//! 1. the secret of an earlier registration (the same process reconnects);
+//! 1. the secret of an earlier registration (the same process reconnects), or the process with its own name for itself (the
+//!    answer with the secret was lost: the broker was killed behind the commit);
 //! 2. the session id, unless that peer is alive in another Claude process (a second `--resume` beside the first is a
 //!    session of its own);
 //! 3. the Claude process, if the process that served it is gone (the MCP server was restarted after a `/clear`).
@@ -51,7 +52,7 @@ impl Broker {
         let (row, resumed, secret) = {
             let mut state = self.state();
             let same_process = peer.is_some();
-            let known = peer.or_else(|| find(&state, &request, host, now));
+            let known = peer.or_else(|| find(&state, &request, process, host, now));
             let resumed = known.is_some();
             let id = known.unwrap_or_else(|| fresh_id(&state));
             let old = state.peers.get(&id).map(|peer| peer.row.clone());
@@ -137,7 +138,11 @@ impl Broker {
 }
 
 /// The peer that a registration without a secret is, if it is a known one.
-fn find(state: &State, request: &Register, host: Option<Host>, now: Timestamp) -> Option<PeerId> {
+fn find(state: &State, request: &Register, process: Option<Host>, host: Option<Host>, now: Timestamp) -> Option<PeerId> {
+    let is_same = |row: &PeerRow| row.process.is_some() && row.process == process && row.instance == request.instance;
+    if let Some(peer) = state.peers.values().find(|peer| is_same(&peer.row)) {
+        return Some(peer.row.id.clone());
+    }
     let by_session =
         request.session_id.as_ref().and_then(|session| state.sessions.get(session)).and_then(|id| state.peers.get(id));
     if let Some(peer) = by_session {

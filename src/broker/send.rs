@@ -13,7 +13,7 @@ use crate::{
     wire::{self, CLI_SENDER, Code, Error, MessageId, PeerId, PeerRef, Receipt, Route, Send, Status, Timestamp},
 };
 use rusqlite::Connection;
-use std::sync::Mutex;
+use std::{collections::HashMap, sync::Mutex};
 
 impl Broker {
     /// Accepts a message. Once this answers, the message is on disk.
@@ -44,9 +44,7 @@ impl Broker {
         let accepted = self.store.write(move |c| accept(c, &state, &limits, &caller, message)).await;
         if let Err(store::Error::Commit(_)) = accepted {
             // It was counted inside the transaction that did not come to be.
-            if let Some(peer) = self.state().peers.get_mut(&to) {
-                peer.waiting = peer.waiting.saturating_sub(1);
-            }
+            self.recount().await?;
         }
         let accepted = accepted?;
         if let Some((by, at)) = accepted.proved {
@@ -68,6 +66,15 @@ impl Broker {
             tracing::info!(message = %accepted.message.id, peer = %to, sender = %from, "accepted");
         }
         Ok(Receipt { warning, ..receipt(&accepted.message, &name) })
+    }
+
+    /// Counts anew what waits for whom, by what is really stored.
+    async fn recount(&self) -> wire::Result<()> {
+        let counts: HashMap<String, u32> = self.store.read(|c| Ok(messages::waiting(c)?)).await?.into_iter().collect();
+        for peer in self.state().peers.values_mut() {
+            peer.waiting = counts.get(peer.row.id.as_str()).copied().unwrap_or_default();
+        }
+        Ok(())
     }
 
     fn recipient(&self, reference: &PeerRef, from: &PeerId, now: Timestamp) -> wire::Result<PeerId> {
@@ -130,8 +137,7 @@ fn accept(
     {
         return Ok(Accepted { message, is_new: false, pushed: false, proved: None, trusted: 0 });
     }
-    let unleased = messages::has_unleased(c, &new.to)?;
-    let (lease, channel) = {
+    let (stream, channel) = {
         let mut state = state::lock(state);
         let (waiting, name, lease) = match state.peers.get(&new.to) {
             Some(peer) => (peer.waiting, peer.row.name.clone(), peer.pushing()),
@@ -150,13 +156,17 @@ fn accept(
             },
         };
         pace.count(limits, &new.to, &new.text, new.sent_at)?;
-        (lease.filter(|_| !unleased), channel)
+        (lease, channel)
+    };
+    let lease = match stream {
+        Some(stream) if !messages::has_others(c, &new.to, &stream)? => Some(stream),
+        _ => None,
     };
     let (mut proved, mut trusted) = (None, 0);
     let mut settled_by_reply = 0;
     if let Some((key, already_proved)) = channel {
         if let Some(answered) = &new.reply_to {
-            let (change, proof) = confirm(c, &new, answered)?;
+            let (change, proof) = confirm(c, &new, answered, &key)?;
             settled_by_reply = change.waiting;
             if proof && !already_proved {
                 trusted = messages::trust_channel(c, &new.from, &key)?;
@@ -168,7 +178,7 @@ fn accept(
             messages::confirm_pushed(c, &new.from, &new.to, new.sent_at)?;
         }
     } else if let Some(answered) = &new.reply_to {
-        must_exist(c, answered)?;
+        must_exist(c, answered, "")?;
     }
     let seq = messages::insert(c, &new, lease.as_deref())?;
     let mut state = state::lock(state);
@@ -196,9 +206,9 @@ fn accept(
     Ok(Accepted { message, is_new: true, pushed: lease.is_some(), proved, trusted })
 }
 
-/// A reply that names a message addressed to its sender shows that it was read; if a channel had pushed it, that channel works.
-fn confirm(c: &Connection, new: &NewMessage, answered: &MessageId) -> store::Result<(messages::Change, bool)> {
-    let named = must_exist(c, answered)?;
+/// A reply that names a message addressed to its sender shows that it was read; if `channel` had pushed it, that one works.
+fn confirm(c: &Connection, new: &NewMessage, answered: &MessageId, channel: &str) -> store::Result<(messages::Change, bool)> {
+    let named = must_exist(c, answered, channel)?;
     if named.to == new.from.as_str() {
         Ok((messages::delivered(c, &new.from, answered, Route::Reply, new.sent_at)?, named.through_channel))
     } else if named.from == new.from.as_str() {
@@ -208,8 +218,8 @@ fn confirm(c: &Connection, new: &NewMessage, answered: &MessageId) -> store::Res
     }
 }
 
-fn must_exist(c: &Connection, answered: &MessageId) -> store::Result<messages::Named> {
-    messages::named(c, answered)?.ok_or_else(|| no_such_message(answered).into())
+fn must_exist(c: &Connection, answered: &MessageId, channel: &str) -> store::Result<messages::Named> {
+    messages::named(c, answered, channel)?.ok_or_else(|| no_such_message(answered).into())
 }
 
 fn no_such_message(id: &MessageId) -> Error {

@@ -42,8 +42,9 @@ enum Look {
     Displaced,
     /// The peer has a newer stream, said goodbye, or is forgotten.
     Over,
-    /// Go on; `push` says whether messages go through here, `hint` whether the client is to be told that some do not.
-    On { push: bool, hint: bool },
+    /// Go on; `push` says whether messages go through here, `lease` whether it may take more into its hands, `hint` whether
+    /// the client is to be told that some wait for another route.
+    On { push: bool, lease: bool, hint: bool },
 }
 
 impl Broker {
@@ -79,12 +80,12 @@ impl Stream {
         }
         loop {
             self.wake.mark_unchanged();
-            let (push, hint) = match self.look() {
+            let (push, lease, hint) = match self.look() {
                 Look::Displaced => return Ok(Some(StreamItem::Event(Event::Displaced))),
                 Look::Over => return Ok(None),
-                Look::On { push, hint } => (push, hint),
+                Look::On { push, lease, hint } => (push, lease, hint),
             };
-            if push && let Some(message) = self.next_message().await? {
+            if push && let Some(message) = self.next_message(lease).await? {
                 return Ok(Some(StreamItem::Event(Event::Message(message))));
             }
             if hint && self.take_hint() {
@@ -108,27 +109,26 @@ impl Stream {
         if peer.link.as_ref().is_none_or(|link| link.number != self.number) {
             return Look::Over;
         }
-        Look::On { push: peer.delivery().0 == Route::Channel && (peer.takers == 0 || !self.buffer.is_empty()), hint: peer.hint }
+        // A call that waits for a message is a certain route: it goes before the channel. What the stream holds it pushes.
+        Look::On { push: peer.delivery().0 == Route::Channel, lease: peer.takers == 0, hint: peer.hint }
     }
 
-    /// The next message leased to this stream; leases what waits and is not under way otherwise.
-    async fn next_message(&mut self) -> wire::Result<Option<Inbound>> {
+    /// The next message leased to this stream; if it `may_lease`, it takes what waits and is in no other hands.
+    async fn next_message(&mut self, may_lease: bool) -> wire::Result<Option<Inbound>> {
         if self.buffer.is_empty() {
             let (peer, lease, after) = (self.peer.clone(), state::stream_lease(&self.instance), self.after);
             let read = move |c: &rusqlite::Connection| {
-                Ok((messages::leased(c, &peer, &lease, after, BATCH)?, messages::has_unleased(c, &peer)?))
+                Ok((messages::leased(c, &peer, &lease, after, BATCH)?, messages::has_others(c, &peer, &lease)?))
             };
-            let (mut batch, unleased) = self.broker.store.read(read).await?;
-            if batch.is_empty() && unleased {
-                let (peer, lease, after) = (self.peer.clone(), state::stream_lease(&self.instance), self.after);
-                let write = move |c: &rusqlite::Connection| {
-                    messages::lease_to_stream(c, &peer, &lease)?;
-                    Ok(messages::leased(c, &peer, &lease, after, BATCH)?)
-                };
+            let (mut batch, others) = self.broker.store.read(read).await?;
+            if batch.is_empty() && others && may_lease {
+                // Given as leased, not by cursor: what was released by another route may lie before it.
+                let (peer, lease) = (self.peer.clone(), state::stream_lease(&self.instance));
+                let write = move |c: &rusqlite::Connection| Ok(messages::lease_to_stream(c, &peer, &lease, BATCH)?);
                 batch = self.broker.store.write(write).await?;
             }
             if let Some(last) = batch.last() {
-                self.after = last.id.seq;
+                self.after = self.after.max(last.id.seq);
             }
             self.buffer = self.broker.inbound(batch).into();
         }

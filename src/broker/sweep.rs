@@ -8,7 +8,7 @@ use crate::{
         messages::{self, Message, NewMessage},
         peers::PeerRow,
     },
-    wire::{self, BROKER_SENDER, MessageId, PeerId, Timestamp},
+    wire::{self, BROKER_SENDER, MessageId, PeerId, Status, Timestamp},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -33,10 +33,9 @@ impl Broker {
                 }
             };
             let due = next.map(|at| Duration::from_millis(at.0.saturating_sub(Timestamp::now().0).max(0).unsigned_abs()));
-            let sleep = due.unwrap_or(ROUND).clamp(SHORTEST, ROUND);
             tokio::select! {
                 () = self.stopped() => return,
-                () = tokio::time::sleep(sleep) => {}
+                () = tokio::time::sleep(pause(due, self.limits.expiry)) => {}
             }
         }
     }
@@ -52,7 +51,18 @@ impl Broker {
             cursor = self.store.write(move |c| Ok(messages::forget_ended(c, before, at, STEP)?)).await?;
             tokio::time::sleep(PAUSE).await;
         }
-        let forgotten = self.store.write(move |c| Ok(store::peers::forget_unseen(c, before, STEP)?)).await?;
+        let now = Timestamp::now();
+        let live: Vec<PeerId> = {
+            let state = self.state();
+            let live = state.peers.values().filter(|peer| peer.status(now) != Status::Gone);
+            live.map(|peer| peer.row.id.clone()).collect()
+        };
+        let job = move |c: &rusqlite::Connection| {
+            // A session that has been open for longer than history is kept must not count as unseen.
+            live.iter().try_for_each(|id| store::peers::seen(c, id, now))?;
+            Ok(store::peers::forget_unseen(c, before, STEP)?)
+        };
+        let forgotten = self.store.write(job).await?;
         for id in forgotten.iter().filter_map(|id| id.parse().ok()) {
             self.state().remove(&id);
         }
@@ -101,6 +111,9 @@ impl Broker {
 
     /// Notes in the background when a peer was last seen; on failure its time is only less exact after a restart.
     pub(super) fn remember_seen(self: &Arc<Self>, row: PeerRow) {
+        if *self.stopping.borrow() {
+            return; // the store is about to close, and everybody is about to be seen again
+        }
         let broker = self.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
@@ -128,5 +141,24 @@ fn notice(message: &Message, to_name: &str, now: Timestamp, until: Timestamp) ->
         key: None,
         sent_at: now,
         expires_at: until,
+    }
+}
+
+/// How long to sleep when the next message expires in `due`. One that comes meanwhile has all of `expiry` before it.
+fn pause(due: Option<Duration>, expiry: Duration) -> Duration {
+    due.unwrap_or(expiry).clamp(SHORTEST, ROUND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_message_expires_unnoticed_and_no_idle_broker_wakes_often() {
+        let (minute, week) = (Duration::from_secs(60), Duration::from_secs(7 * 86_400));
+        assert_eq!(pause(None, week), ROUND);
+        assert_eq!(pause(None, minute), minute, "what comes right now expires then");
+        assert_eq!(pause(Some(minute), week), minute);
+        assert_eq!(pause(Some(Duration::ZERO), week), SHORTEST);
     }
 }

@@ -1,31 +1,34 @@
 //! Pushing messages into the session as `notifications/claude/channel`.
 //!
 //! Promises: in the order the broker gives them, one written before the next is; nothing before the client has said that
-//! it is initialized; nothing that this process has pushed already, unless the broker has taken note of that and gives it
-//! again as a repeat. A push is never confirmed, so it makes a message *offered* and no more.
+//! it is initialized; nothing twice, unless the broker gives it as a repeat: after a reconnect the broker gives again what
+//! it has not heard of yet. A push is never confirmed, so it makes a message *offered* and no more.
 
-use super::{log, settle::Settler, stdio::Writer, words::Shown};
+use super::{locked, log, settle::Settler, stdio::Writer, words::Shown};
 use crate::wire::{Inbound, Outcome, Route, Settlement, text};
 use serde_json::{Map, Value, json};
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
 };
 use tokio::sync::SetOnce;
+
+/// How many pushed messages are remembered: more than a broker leaves unsettled.
+const REMEMBERED: usize = 4_096;
 
 /// The channel of one session.
 pub struct Channel {
     out: Writer,
     settler: Arc<Settler>,
     initialized: SetOnce<()>,
-    /// The place of the newest message pushed.
-    pushed: AtomicI64,
+    /// The places of the messages pushed.
+    pushed: Mutex<BTreeSet<i64>>,
 }
 
 impl Channel {
     /// A channel that writes to `out`.
     pub fn new(out: Writer, settler: Arc<Settler>) -> Self {
-        Self { out, settler, initialized: SetOnce::new(), pushed: AtomicI64::new(0) }
+        Self { out, settler, initialized: SetOnce::new(), pushed: Mutex::default() }
     }
 
     /// The client has said that it is initialized.
@@ -33,25 +36,28 @@ impl Channel {
         let _ = self.initialized.set(()); // saying it twice changes nothing
     }
 
-    /// The place of the newest message pushed, 0 if none was: the broker resumes behind it.
-    pub fn pushed(&self) -> i64 {
-        self.pushed.load(Ordering::Relaxed)
-    }
-
     /// Pushes one message.
     pub async fn push(&self, message: Inbound) {
         self.initialized.wait().await;
-        if self.settler.is_shown(&message.id) {
-            return;
+        if !message.repeat && locked(&self.pushed).contains(&message.id.seq) {
+            return; // its settlement is on the way
         }
         let shown = Shown::brief(message);
         if let Err(error) = self.out.write(&notification(&shown)).await {
             return log!("pushing a message: {error}"); // stdin will end, too; the message waits for the session's return
         }
         let id = shown.message.id.clone();
-        self.pushed.fetch_max(id.seq, Ordering::Relaxed);
+        self.remember(id.seq);
         let outcome = if shown.ends() { Outcome::Offered } else { Outcome::Announced };
         self.settler.settle(Route::Channel, [Settlement { id, outcome }]);
+    }
+
+    fn remember(&self, seq: i64) {
+        let mut pushed = locked(&self.pushed);
+        pushed.insert(seq);
+        if pushed.len() > REMEMBERED {
+            pushed.pop_first();
+        }
     }
 }
 
@@ -120,10 +126,9 @@ mod tests {
             }
         });
         tokio::task::yield_now().await;
-        assert_eq!(channel.pushed(), 0);
+        assert!(locked(&channel.pushed).is_empty());
         channel.open();
         pushing.await.expect("pushed");
-        assert_eq!(channel.pushed(), 3);
         drop(channel);
         let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(far));
         for expected in ["m1-abc", "m2-abc", "m3-abc"] {

@@ -171,7 +171,7 @@ impl Inbox {
         if taken.more > 0 {
             self.mail_waits();
         }
-        self.settler.forget_releases(&taken.messages);
+        self.settler.forget(&taken.messages);
         let messages: Vec<_> = taken.messages.into_iter().map(show).collect();
         let handover = Handover::taken(self.settler.clone(), route, messages.iter().map(settlement).collect());
         Mail { messages, more: taken.more, handover }

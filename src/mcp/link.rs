@@ -34,6 +34,13 @@ pub struct Up {
     pub me: Registered,
 }
 
+impl Up {
+    /// `POST path` as this session, once: whoever asks sees to it that it is said again.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.client.post(path, Some(&self.me.secret), body).await
+    }
+}
+
 #[derive(Clone)]
 enum State {
     /// Not registered, or not any more; with the reason once there is one.
@@ -112,8 +119,8 @@ impl Link {
             registered => registered?,
         };
         *secret = Some(me.secret.clone());
-        let path = format!("/v1/events?after={}", channel.pushed());
-        let mut events = SseStream::new(client.stream(&path, &me.secret).await?);
+        // No cursor: the channel itself knows what it has pushed, whatever the order.
+        let mut events = SseStream::new(client.stream("/v1/events", &me.secret).await?);
         log!("connected as {} ({}) to broker {}", me.name, me.id, me.broker_version);
         inbox.mail_waits(); // perhaps: the broker says so only when something new comes
         self.state.send_replace(State::Up(Arc::new(Up { client, me })));

@@ -83,6 +83,7 @@ impl ServerHandler for Server {
         call: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
+        self.channel.open(); // a client that calls tools is initialized, whether or not it has said so
         self.inbox.begin(&context.id);
         let stop = async {
             tokio::select! {

@@ -2,15 +2,22 @@
 //! its restarts. What is still in it when the process is killed is handed over again, marked as a repeat.
 
 use super::{
-    link::{Link, mends_itself},
+    link::{Link, Up, mends_itself},
     locked, log,
 };
-use crate::wire::{Inbound, MessageId, Outcome, Result, Route, Settle, Settled, Settlement};
-use std::sync::{Arc, Mutex};
-use tokio::sync::Notify;
+use crate::wire::{Code, Inbound, Outcome, Result, Route, Settle, Settled, Settlement};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{sync::Notify, time::sleep};
 
 /// Most settlements in one request; far below what a request may hold.
 const MAX_BATCH: usize = 200;
+/// The pause before a settlement is said again after a lost connection.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The pause before it is said again to a broker that could not store it (its disk is full).
+const LONG_PAUSE: Duration = Duration::from_secs(10);
 
 /// The queue of what the broker has to be told.
 #[derive(Default)]
@@ -26,28 +33,21 @@ impl Settler {
         self.filled.notify_one();
     }
 
-    /// Whether this process has shown the message without the broker knowing yet.
-    pub fn is_shown(&self, id: &MessageId) -> bool {
-        locked(&self.queue).iter().any(|(_, settled)| settled.id == *id && settled.outcome != Outcome::Released)
+    /// Takes back what is still to be said of messages that the broker has given anew: it has heard that already, and hearing
+    /// it again would undo what becomes of them now.
+    pub fn forget(&self, given: &[Inbound]) {
+        locked(&self.queue).retain(|(_, settled)| given.iter().all(|message| message.id != settled.id));
     }
 
-    /// Takes back releases of messages that the broker has given anew: they must not undo what becomes of them now.
-    pub fn forget_releases(&self, messages: &[Inbound]) {
-        let is_anew = |id: &MessageId| messages.iter().any(|message| message.id == *id);
-        locked(&self.queue).retain(|(_, settled)| settled.outcome != Outcome::Released || !is_anew(&settled.id));
-    }
-
-    /// Empties the queue whenever something is in it, for ever.
+    /// Empties the queue whenever something is in it, until this process is not served any more.
     pub async fn run(&self, link: &Link) {
-        loop {
-            match self.settle_next(link).await {
+        while let Ok(up) = link.up().await {
+            match self.settle_next(&up).await {
                 Ok(true) => {}
                 Ok(false) => self.filled.notified().await,
                 Err(error) => {
                     log!("settling: {error}");
-                    if link.up().await.is_err() {
-                        return; // this process will not be served again
-                    }
+                    sleep(if mends_itself(&error) { PAUSE } else { LONG_PAUSE }).await;
                 }
             }
         }
@@ -55,8 +55,8 @@ impl Settler {
 
     /// Empties the queue once, if the broker is there.
     pub async fn flush(&self, link: &Link) {
-        while link.current().is_some() {
-            match self.settle_next(link).await {
+        while let Some(up) = link.current() {
+            match self.settle_next(&up).await {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(error) => return log!("settling: {error}"),
@@ -65,7 +65,7 @@ impl Settler {
     }
 
     /// Says what stands first in the queue; false if nothing does. What waits meanwhile goes with the next request.
-    async fn settle_next(&self, link: &Link) -> Result<bool> {
+    async fn settle_next(&self, up: &Up) -> Result<bool> {
         let batch: Vec<(Route, Settlement)> = {
             let queue = locked(&self.queue);
             let route = queue.first().map(|(route, _)| *route);
@@ -73,8 +73,8 @@ impl Settler {
         };
         let Some((route, _)) = batch.first() else { return Ok(false) };
         let messages = batch.iter().map(|(_, settlement)| settlement.clone()).collect();
-        match link.post::<Settled>("/v1/settle", &Settle { route: *route, messages }).await {
-            Err(error) if mends_itself(&error) => return Err(error),
+        match up.post::<Settled>("/v1/settle", &Settle { route: *route, messages }).await {
+            Err(error) if mends_itself(&error) || error.code == Code::Internal => return Err(error),
             Err(error) => log!("the broker refused to settle {} messages: {error}", batch.len()),
             Ok(_) => {}
         }
@@ -122,6 +122,7 @@ impl Drop for Handover {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::MessageId;
 
     fn settlement(seq: i64, outcome: Outcome) -> Settlement {
         Settlement { id: MessageId { seq, tag: "abc".to_owned() }, outcome }
@@ -139,6 +140,5 @@ mod tests {
         drop(handover(2));
         drop(Handover::read(settler.clone(), Route::CheckMessages, settlement(3, Outcome::Delivered)));
         assert_eq!(queued(&settler), [(1, Outcome::Delivered), (2, Outcome::Released)]);
-        assert!(settler.is_shown(&settlement(1, Outcome::Offered).id) && !settler.is_shown(&settlement(2, Outcome::Offered).id));
     }
 }

@@ -1,10 +1,10 @@
 //! MCP over stdin and stdout: one JSON-RPC message a line.
 //!
-//! What it adds to the protocol's plain transport:
-//! - Revision 2026-07-28 is never spoken of: a client that hears of it does not register a channel. The probe for it
-//!   (`server/discover`) gets the answer of a server that does not know it, and no request may select it for itself.
-//! - Before `initialize` nothing but that and `ping` is served, and stray messages do not end the process.
-//! - A line that is no JSON, no request or far too long gets an error, and the next line is read.
+//! What it promises:
+//! - Only what this server knows is let in: `initialize`, `ping`, `tools/list`, `tools/call` and two notifications. All else
+//!   is refused as a server refuses it that has never heard of it. That holds above all for the probe for revision
+//!   2026-07-28 (`server/discover`), of which no answer speaks: a client that hears of it does not register a channel.
+//! - A line that is no JSON, no request or far too long gets an error, stray messages are ignored, the next line is read.
 //! - Proof of writing: the mail that an answer carries is settled as handed over when the answer has been written, and
 //!   released when it cannot be.
 //!
@@ -13,12 +13,16 @@
 use super::{inbox::Inbox, locked, settle::Handover};
 use rmcp::{
     RoleServer,
-    model::{ClientJsonRpcMessage, ClientRequest, ErrorCode, ErrorData, GetMeta, JsonRpcError, JsonRpcMessage, RequestId},
+    model::{
+        CallToolRequestParams, CancelledNotification, CancelledNotificationParam, ClientCapabilities, ClientNotification,
+        ClientRequest, ErrorCode, ErrorData, Implementation, InitializeRequest, InitializeRequestParams, JsonRpcMessage,
+        RequestId, ServerResult,
+    },
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
@@ -35,9 +39,6 @@ use tokio_util::sync::CancellationToken;
 const MAX_LINE: usize = 4 * 1024 * 1024;
 /// What is kept of a line's buffer once the line is read; one long message must not cost memory for ever.
 const KEPT_LINE: usize = 16 * 1024;
-/// The field by which a request selects a protocol revision for itself.
-const REVISION: &str = "io.modelcontextprotocol/protocolVersion";
-
 /// Where lines come from.
 pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
 
@@ -52,11 +53,15 @@ impl Writer {
     }
 
     /// Writes `message` as one line; done when the system has taken all of it.
-    pub async fn write(&self, message: &(impl Serialize + Sync)) -> io::Result<()> {
+    pub async fn write(&self, message: &Value) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
+        self.write_line(&line).await
+    }
+
+    async fn write_line(&self, line: &[u8]) -> io::Result<()> {
         let mut out = self.0.lock().await;
-        out.write_all(&line).await?;
+        out.write_all(line).await?;
         out.flush().await
     }
 }
@@ -154,64 +159,122 @@ impl Stdio {
         }
     }
 
-    /// What the service is to see of a line; the rest is answered here.
+    /// What the service is to see of a line; the rest is answered or ignored here.
     fn parse(&mut self, line: &[u8]) -> Option<RxJsonRpcMessage<RoleServer>> {
         if line.trim_ascii().is_empty() {
             return None;
         }
-        match serde_json::from_slice(line) {
-            Ok(message) => self.admit(message),
-            Err(_) => {
-                self.refuse_garbled(line);
-                None
+        let mut message = match serde_json::from_slice(line) {
+            Ok(Value::Object(message)) => message,
+            Ok(_) => return self.refuse(None, ErrorData::invalid_request("Invalid request: not a JSON object", None)),
+            Err(error) => return self.refuse(None, ErrorData::parse_error(format!("Parse error: {error}"), None)),
+        };
+        let id = message.get("id").map(RequestId::deserialize);
+        let params = match message.remove("params") {
+            Some(Value::Object(params)) => params,
+            _ => Map::new(),
+        };
+        match (message.get("method").and_then(Value::as_str), id) {
+            (Some(method), Some(Ok(id))) => match self.request(method, params) {
+                Ok(request) => Some(JsonRpcMessage::request(request, id)),
+                Err(error) => self.refuse(Some(id), error),
+            },
+            (Some(method), None) if self.opened => notification(method, params).map(JsonRpcMessage::notification),
+            // A stray notification, or the answer to a request that nobody made. Neither is ever answered.
+            (_, None) => None,
+            (None, _) if message.contains_key("result") || message.contains_key("error") => None,
+            (_, id) => {
+                let what = "Invalid request: not a JSON-RPC 2.0 request with a string or whole number as its id";
+                self.refuse(id.and_then(Result::ok), ErrorData::invalid_request(what, None))
             }
         }
     }
 
-    fn admit(&mut self, message: ClientJsonRpcMessage) -> Option<ClientJsonRpcMessage> {
-        let JsonRpcMessage::Request(mut request) = message else {
-            return self.opened.then_some(message); // a stray message before the session is open
-        };
-        request.request.get_meta_mut().remove(REVISION);
-        match &request.request {
-            ClientRequest::DiscoverRequest(_) => {
-                self.refuse(request.id, ErrorData::new(ErrorCode::METHOD_NOT_FOUND, "Method not found: server/discover", None));
-                return None;
+    /// The request that `method` names. What a client says of itself beside it is not needed here.
+    fn request(&mut self, method: &str, mut params: Map<String, Value>) -> Result<ClientRequest, ErrorData> {
+        let wrong = |what: &'static str| ErrorData::invalid_params(what, None);
+        Ok(match method {
+            "ping" => ClientRequest::PingRequest(Default::default()),
+            "initialize" => {
+                let version = params.remove("protocolVersion").map(serde_json::from_value).and_then(Result::ok);
+                let version = version.ok_or_else(|| wrong("initialize: protocolVersion is missing or no text"))?;
+                let mut params = InitializeRequestParams::new(ClientCapabilities::default(), Implementation::default());
+                params.protocol_version = version;
+                self.opened = true;
+                ClientRequest::InitializeRequest(InitializeRequest::new(params))
             }
-            ClientRequest::InitializeRequest(_) => self.opened = true,
-            ClientRequest::PingRequest(_) => {}
-            _ if !self.opened => {
-                self.refuse(request.id, ErrorData::invalid_request("the session is not open yet: send initialize first", None));
-                return None;
+            "tools/list" | "tools/call" if !self.opened => {
+                return Err(ErrorData::invalid_request("the session is not open yet: send initialize first", None));
             }
-            _ => {}
-        }
-        Some(JsonRpcMessage::Request(request))
+            "tools/list" => ClientRequest::ListToolsRequest(Default::default()),
+            "tools/call" => {
+                let Some(Value::String(name)) = params.remove("name") else {
+                    return Err(wrong("tools/call: name is missing or no text"));
+                };
+                let mut call = CallToolRequestParams::new(name);
+                call.arguments = match params.remove("arguments") {
+                    None | Some(Value::Null) => None,
+                    Some(Value::Object(arguments)) => Some(arguments),
+                    Some(_) => return Err(wrong("tools/call: arguments is no object")),
+                };
+                ClientRequest::CallToolRequest(rmcp::model::CallToolRequest::new(call))
+            }
+            _ => return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("Method not found: {method}"), None)),
+        })
     }
 
-    fn refuse(&self, id: RequestId, error: ErrorData) {
-        self.answer(JsonRpcError::new(Some(id), error));
+    fn refuse<T>(&self, id: Option<RequestId>, error: ErrorData) -> Option<T> {
+        // JSON-RPC wants the id there even where it is not known.
+        self.answer(json!({"jsonrpc": "2.0", "id": id, "error": error}));
+        None
     }
 
-    /// A line that is no message of the protocol. A notification is never answered, not even a broken one.
-    fn refuse_garbled(&self, line: &[u8]) {
-        let (code, message, id) = match serde_json::from_slice::<Value>(line) {
-            Err(error) => (ErrorCode::PARSE_ERROR, format!("Parse error: {error}"), Value::Null),
-            Ok(Value::Object(object)) if object.contains_key("method") && !object.contains_key("id") => return,
-            Ok(value) => {
-                let id = value.get("id").filter(|id| id.is_string() || id.is_i64()).cloned().unwrap_or_default();
-                (ErrorCode::INVALID_REQUEST, "Invalid request: not a JSON-RPC 2.0 request of this protocol".to_owned(), id)
-            }
-        };
-        self.answer(json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}));
-    }
-
-    fn answer(&self, answer: impl Serialize + Send + Sync + 'static) {
+    fn answer(&self, answer: Value) {
         let out = self.out.clone();
         let mut answers = locked(&self.answers);
         while answers.try_join_next().is_some() {}
         answers.spawn(async move { out.write(&answer).await });
     }
+}
+
+/// The notification that `method` names, if it is one that means something here.
+fn notification(method: &str, mut params: Map<String, Value>) -> Option<ClientNotification> {
+    match method {
+        "notifications/initialized" => Some(ClientNotification::InitializedNotification(Default::default())),
+        "notifications/cancelled" => {
+            let request = RequestId::deserialize(params.remove("requestId")?).ok()?;
+            let params = CancelledNotificationParam::new(Some(request), None);
+            Some(ClientNotification::CancelledNotification(CancelledNotification::new(params)))
+        }
+        _ => None,
+    }
+}
+
+/// The line for a message. Of all that the protocol knows, only the answers that this server gives: code for the others
+/// would take more memory than everything else.
+fn line(message: &TxJsonRpcMessage<RoleServer>) -> io::Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Answer<'a, T> {
+        jsonrpc: &'static str,
+        id: &'a RequestId,
+        result: &'a T,
+    }
+    fn answer<T: Serialize>(id: &RequestId, result: &T) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&Answer { jsonrpc: "2.0", id, result })
+    }
+    let mut line = match message {
+        JsonRpcMessage::Response(given) => match &given.result {
+            ServerResult::InitializeResult(result) => answer(&given.id, result)?,
+            ServerResult::ListToolsResult(result) => answer(&given.id, result)?,
+            ServerResult::CallToolResult(result) => answer(&given.id, result)?,
+            ServerResult::EmptyResult(result) => answer(&given.id, result)?,
+            _ => return Err(io::Error::other("an answer that this server does not give")),
+        },
+        JsonRpcMessage::Error(error) => serde_json::to_vec(error)?,
+        _ => return Err(io::Error::other("a message that this server does not send")),
+    };
+    line.push(b'\n');
+    Ok(line)
 }
 
 impl Transport<RoleServer> for Stdio {
@@ -225,8 +288,9 @@ impl Transport<RoleServer> for Stdio {
             _ => Vec::new(),
         };
         let out = self.out.clone();
+        let line = line(&item);
         async move {
-            out.write(&item).await?; // on failure `carried` is dropped, which releases it
+            out.write_line(&line?).await?; // on failure `carried` is dropped, which releases it
             carried.into_iter().for_each(Handover::written);
             Ok(())
         }
@@ -246,9 +310,8 @@ impl Transport<RoleServer> for Stdio {
                     }
                 }
                 Ok(Line::TooLong) => {
-                    let message = format!("Invalid request: a line of more than {MAX_LINE} bytes");
-                    let error = json!({"code": ErrorCode::INVALID_REQUEST, "message": message});
-                    self.answer(json!({"jsonrpc": "2.0", "id": null, "error": error}));
+                    let what = format!("Invalid request: a line of more than {MAX_LINE} bytes");
+                    self.refuse::<()>(None, ErrorData::invalid_request(what, None));
                 }
                 Ok(Line::End) => break,
                 Err(error) => {

@@ -188,8 +188,10 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
         Err(e) if e.kind() == ErrorKind::NotFound => {}
         Err(e) => return Err(fail("looking at", path)(e)),
     }
-    // The process's umask (0077) makes the file 0600 from its first moment.
-    UnixListener::bind(path).map_err(fail("binding", path))
+    // The process's umask (0077) keeps others out from the file's first moment; nobody executes a socket.
+    let unix = UnixListener::bind(path).map_err(fail("binding", path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(fail("closing", path))?;
+    Ok(unix)
 }
 
 /// A word on a folder that others may enter: the socket itself is 0600 and callers are checked all the same.

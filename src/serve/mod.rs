@@ -13,6 +13,7 @@ mod legacy;
 pub mod listen;
 pub mod log;
 mod notify;
+mod places;
 mod router;
 mod v1;
 
@@ -42,8 +43,6 @@ use tokio::{
 };
 use tower_service::Service;
 
-/// Most open connections on each socket: far more than a user has sessions, and each costs some 20 KiB.
-const MAX_CONNECTIONS: usize = 1_024;
 /// How long the head of a request may take, an idle connection's next one included.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long requests under way may take to finish after the call to stop; with the store's last commit it stays under 5 s.
@@ -121,14 +120,15 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let router = router::router(app);
 
     let mut tasks = JoinSet::new();
+    let places = places::each();
     listen::nonblocking(&listeners.unix).map_err(system("preparing the Unix socket"))?;
     let unix = UnixListener::from_std(listeners.unix).map_err(system("listening on the Unix socket"))?;
-    tasks.spawn(accept_unix(unix, router.clone(), broker.clone()));
+    tasks.spawn(accept_unix(unix, places, router.clone(), broker.clone()));
     if let Some(tcp) = listeners.tcp {
         listen::nonblocking(&tcp).map_err(system("preparing the TCP socket"))?;
         let tcp = TcpListener::from_std(tcp).map_err(system("listening on the TCP socket"))?;
         let token = machine_token(&config.socket).map_err(system("writing the machine token"))?;
-        tasks.spawn(accept_tcp(tcp, router, broker.clone(), token));
+        tasks.spawn(accept_tcp(tcp, places, router, broker.clone(), token));
     }
     tasks.spawn(broker.clone().keep_house());
     tasks.spawn(notify::watchdog(broker.clone()));
@@ -153,9 +153,9 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     Ok(())
 }
 
-async fn accept_unix(listener: UnixListener, router: Router, broker: Arc<Broker>) {
+async fn accept_unix(listener: UnixListener, places: usize, router: Router, broker: Arc<Broker>) {
     let ours = rustix::process::geteuid().as_raw();
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let slots = Arc::new(Semaphore::new(places));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -188,8 +188,8 @@ async fn accept_unix(listener: UnixListener, router: Router, broker: Arc<Broker>
     while connections.join_next().await.is_some() {}
 }
 
-async fn accept_tcp(listener: TcpListener, router: Router, broker: Arc<Broker>, token: Option<Arc<str>>) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+async fn accept_tcp(listener: TcpListener, places: usize, router: Router, broker: Arc<Broker>, token: Option<Arc<str>>) {
+    let slots = Arc::new(Semaphore::new(places));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {

@@ -128,23 +128,35 @@ pub fn insert(connection: &Connection, message: &NewMessage, lease: Option<&str>
     Ok(connection.last_insert_rowid())
 }
 
-/// Whether fresh mail waits for `peer` that nobody is handing over: then later mail may not overtake it.
+/// Whether fresh mail waits for `peer` that is not in the hands of the stream `lease`: then later mail may not overtake it
+/// through that stream.
 ///
 /// # Errors
 /// SQLite's.
-pub fn has_unleased(connection: &Connection, peer: &PeerId) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM message WHERE to_peer = ?1 AND waiting = 1 AND again = 0 AND lease IS NULL)";
-    connection.prepare_cached(sql)?.query_row([peer.as_str()], |row| row.get(0))
+pub fn has_others(connection: &Connection, peer: &PeerId, lease: &str) -> Result<bool> {
+    // Three seeks in the index on (to_peer, lease), however much waits.
+    let sql = "WITH fresh AS (SELECT lease FROM message WHERE to_peer = ?1 AND waiting = 1 AND again = 0)
+               SELECT EXISTS (SELECT 1 FROM fresh WHERE lease IS NULL)
+                   OR EXISTS (SELECT 1 FROM fresh WHERE lease < ?2) OR EXISTS (SELECT 1 FROM fresh WHERE lease > ?2)";
+    connection.prepare_cached(sql)?.query_row([peer.as_str(), lease], |row| row.get(0))
 }
 
-/// Leases all fresh mail of `peer` that nobody is handing over to its stream; how many.
+/// Leases the oldest fresh mail of `peer` to its stream, at most `most`, unless some of it is in other hands: that goes first.
+/// Gives what was leased, in order.
 ///
 /// # Errors
 /// SQLite's.
-pub fn lease_to_stream(connection: &Connection, peer: &PeerId, lease: &str) -> Result<usize> {
-    let sql = "UPDATE message SET lease = ?2, handed = handed + 1
-               WHERE to_peer = ?1 AND waiting = 1 AND again = 0 AND lease IS NULL";
-    connection.prepare_cached(sql)?.execute(params![peer.as_str(), lease])
+pub fn lease_to_stream(connection: &Connection, peer: &PeerId, lease: &str, most: u32) -> Result<Vec<Message>> {
+    let sql = format!(
+        "UPDATE message SET lease = ?2, handed = handed + 1
+         WHERE seq IN (SELECT seq FROM message WHERE to_peer = ?1 AND waiting = 1 AND again = 0 AND lease IS NULL ORDER BY seq LIMIT ?3)
+         AND NOT EXISTS (SELECT 1 FROM message WHERE to_peer = ?1 AND waiting = 1 AND again = 0 AND (lease < ?2 OR lease > ?2))
+         RETURNING {COLUMNS}"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut leased: Vec<Message> = statement.query_map(params![peer.as_str(), lease, most], read)?.collect::<Result<_>>()?;
+    leased.sort_by_key(|message| message.id.seq); // RETURNING promises no order
+    Ok(leased)
 }
 
 /// The messages under `lease` behind `after`, in order, at most `most`.
@@ -159,8 +171,8 @@ pub fn leased(connection: &Connection, peer: &PeerId, lease: &str, after: i64, m
     statement.query_map(params![peer.as_str(), lease, after, most], read)?.collect()
 }
 
-/// Leases what waits for `peer` and may go by a route: oldest first, up to `max_bytes` of text, at least one. The same lease
-/// gives the same messages again.
+/// Leases what waits for `peer` and may go by a route: oldest first, up to `max_bytes` of text, at least one, and nothing
+/// that would overtake fresh mail in other hands. The same lease gives the same messages again.
 ///
 /// # Errors
 /// SQLite's.
@@ -169,18 +181,24 @@ pub fn take(connection: &Connection, peer: &PeerId, lease: &str, announced_too: 
     if !again.is_empty() {
         return Ok(again);
     }
-    let sql = format!(
-        "SELECT {COLUMNS} FROM message WHERE to_peer = ?1 AND waiting = 1 AND lease IS NULL AND again <= ?2 ORDER BY seq"
-    );
+    let sql = format!("SELECT {COLUMNS}, again, lease IS NULL FROM message WHERE to_peer = ?1 AND waiting = 1 ORDER BY seq");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query_map(params![peer.as_str(), if announced_too { 2 } else { 1 }], read)?;
+    let mut rows = statement.query([peer.as_str()])?;
     let (mut taken, mut bytes) = (Vec::new(), 0_usize);
-    while let Some(row) = rows.next().transpose()? {
-        bytes = bytes.saturating_add(row.text.len());
+    while let Some(row) = rows.next()? {
+        let (again, free): (i64, bool) = (row.get(14)?, row.get(15)?);
+        match (again, free) {
+            (0, false) => break,
+            (2, _) if !announced_too => continue,
+            (_, false) => continue,
+            (_, true) => {}
+        }
+        let message = read(row)?;
+        bytes = bytes.saturating_add(message.text.len());
         if !taken.is_empty() && bytes > max_bytes {
             break;
         }
-        taken.push(row);
+        taken.push(message);
     }
     drop(rows);
     let mut mark = connection.prepare_cached("UPDATE message SET lease = ?2, handed = handed + 1 WHERE seq = ?1")?;
@@ -237,16 +255,23 @@ pub fn offered(
     Ok(Change::of(rows, if proved { -1 } else { 0 }))
 }
 
-/// Only the beginning of `id` was handed over; its whole text has not been shown.
+/// Only the beginning of `id` was handed over, by the channel `pushed_by` if by one; its whole text has not been shown.
 ///
 /// # Errors
 /// SQLite's.
-pub fn announced(connection: &Connection, peer: &PeerId, id: &MessageId, route: Route, now: Timestamp) -> Result<Change> {
+pub fn announced(
+    connection: &Connection,
+    peer: &PeerId,
+    id: &MessageId,
+    route: Route,
+    pushed_by: Option<&str>,
+    now: Timestamp,
+) -> Result<Change> {
     let sql = "UPDATE message SET state = 1, route = ?4, offered_at = coalesce(offered_at, ?5), lease = NULL, again = 2,
-                   handed = max(handed - 1, 0)
+                   handed = max(handed - 1, 0), pushed_by = coalesce(?6, pushed_by)
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state < 2 AND waiting = 1 AND lease IS NOT NULL";
-    let rows = connection.prepare_cached(sql)?.execute(params![id.seq, id.tag, peer.as_str(), route.as_str(), now.0])?;
-    Ok(Change::of(rows, 0))
+    let values = params![id.seq, id.tag, peer.as_str(), route.as_str(), now.0, pushed_by];
+    Ok(Change::of(connection.prepare_cached(sql)?.execute(values)?, 0))
 }
 
 /// `id` was handed to the model for certain. Says so even of a message that had expired meanwhile: it is the truth.
@@ -268,10 +293,16 @@ pub fn delivered(connection: &Connection, peer: &PeerId, id: &MessageId, route: 
 ///
 /// # Errors
 /// SQLite's.
-pub fn released(connection: &Connection, peer: &PeerId, id: &MessageId) -> Result<Change> {
+pub fn released(connection: &Connection, peer: &PeerId, id: &MessageId, route: Route) -> Result<Change> {
     let sql = "UPDATE message SET lease = NULL, handed = max(handed - 1, 0)
-               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND waiting = 1 AND lease IS NOT NULL";
-    Ok(Change::of(connection.prepare_cached(sql)?.execute(params![id.seq, id.tag, peer.as_str()])?, 0))
+               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND waiting = 1 AND substr(lease, 1, 2) = ?4";
+    Ok(Change::of(connection.prepare_cached(sql)?.execute(params![id.seq, id.tag, peer.as_str(), holder(route)])?, 0))
+}
+
+/// Whose lease a settlement for `route` speaks of: the stream's, or a take's. One that is said again after a crash must not
+/// end the lease of another route that has the message by now.
+fn holder(route: Route) -> &'static str {
+    if route == Route::Channel { "s:" } else { "t:" }
 }
 
 /// A message that a reply names.
@@ -281,19 +312,20 @@ pub struct Named {
     pub from: String,
     /// Its recipient.
     pub to: String,
-    /// It was handed to the channel (and not by any other route) when the reply came.
+    /// It was handed to the channel asked about (and not yet by a certain route) when the reply came.
     pub through_channel: bool,
 }
 
-/// What is known of the message that a reply names.
+/// What is known of the message that a reply names; `channel` is the one that the reply may vouch for. What an earlier
+/// channel pushed says nothing of it (a resumed session remembers what it was shown), nor what another route has in hand.
 ///
 /// # Errors
 /// SQLite's.
-pub fn named(connection: &Connection, id: &MessageId) -> Result<Option<Named>> {
-    let sql = "SELECT from_peer, to_peer, state < 2 AND (route IS 'channel' OR substr(lease, 1, 2) IS 's:')
+pub fn named(connection: &Connection, id: &MessageId, channel: &str) -> Result<Option<Named>> {
+    let sql = "SELECT from_peer, to_peer, state < 2 AND (substr(lease, 1, 2) IS 's:' OR lease IS NULL AND pushed_by IS ?3)
                FROM message WHERE seq = ?1 AND tag = ?2";
     let read = |row: &Row<'_>| Ok(Named { from: row.get(0)?, to: row.get(1)?, through_channel: row.get(2)? });
-    connection.prepare_cached(sql)?.query_row(params![id.seq, id.tag], read).optional()
+    connection.prepare_cached(sql)?.query_row(params![id.seq, id.tag, channel], read).optional()
 }
 
 /// The channel of `pushed_by` has proved itself: what it was given needs no other route any more. How many waited.

@@ -145,6 +145,7 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     let name = path.with_extension("lock");
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&name).map_err(file_error)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600)).map_err(file_error)?; // whoever can open it can lock it
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

@@ -43,7 +43,7 @@ wire! {
     pub struct Register {
         /// Which program registers.
         pub client: ClientInfo,
-        /// A random text of at most 64 characters that names this process for its life.
+        /// A random text of at most 128 visible ASCII characters that names this process for its life.
         pub instance: String,
         /// The session's id as its client gives it (`CLAUDE_CODE_SESSION_ID`).
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,7 +116,7 @@ wire! {
         /// The message this one answers.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub reply_to: Option<String>,
-        /// The idempotency key, at most 64 characters: the same key from the same sender is the same message.
+        /// The idempotency key, at most 128 visible ASCII characters: the same key from the same sender is the same message.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub key: Option<String>,
     }
@@ -140,7 +140,7 @@ wire! {
     /// `POST /v1/take`: gives the caller its waiting messages under a lease, to be settled once they were handed over.
     /// Asking again with the same lease gives the same messages again.
     pub struct Take {
-        /// A fresh random text of at most 64 characters that names this hand-over.
+        /// A fresh random text of at most 128 visible ASCII characters that names this hand-over.
         pub lease: String,
         /// The route that will hand them over: `tool_result`, `check_messages` or `hook`.
         pub route: Route,
@@ -195,7 +195,7 @@ wire! {
         pub before: Option<String>,
     }
 
-    /// `GET /v1/whoami?sessionId=…&pid=…`: which peer a process belongs to. A bearer token answers before either.
+    /// `GET /v1/whoami?sessionId=…&pids=…`: which peer a process belongs to. A bearer token answers before either.
     pub struct WhoAmI {
         /// The session's id (`CLAUDE_CODE_SESSION_ID`).
         #[serde(default, skip_serializing_if = "Option::is_none")]

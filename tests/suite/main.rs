@@ -5,5 +5,11 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
+mod delivery;
+mod handshake;
+mod identity;
+mod patterns;
+mod scopes;
 mod smoke;
 mod support;
+mod tools;

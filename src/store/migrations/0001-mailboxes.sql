@@ -56,5 +56,6 @@ CREATE TABLE message (
 -- Partial indexes: they hold only what is still under way, so a long history costs nothing.
 CREATE UNIQUE INDEX message_key ON message (from_peer, key) WHERE key IS NOT NULL;
 CREATE INDEX message_waiting ON message (to_peer, seq) WHERE waiting = 1;
+CREATE INDEX message_fresh ON message (to_peer, lease) WHERE waiting = 1 AND again = 0;
 CREATE INDEX message_offered ON message (to_peer, from_peer) WHERE state = 1;
 CREATE INDEX message_expiry ON message (expires_at) WHERE state < 2;

@@ -1,12 +1,14 @@
 //! A real `claude-peersd` in a folder of its own.
 
-use super::{PATIENCE, folder, http::Http};
+use super::{PATIENCE, eventually, folder_in, http::Http};
+use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use std::{
     fs,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
 };
 
 /// A broker of this test's own; stopped and its log printed (if the test fails) at the end.
@@ -33,8 +35,13 @@ impl Broker {
 
     /// A broker that is not started yet: its folder can be prepared.
     pub fn prepared(settings: &[(&str, &str)]) -> Self {
+        Self::prepared_in(&std::env::temp_dir(), settings)
+    }
+
+    /// Like [`Broker::prepared`], with its folder under `place`.
+    pub fn prepared_in(place: &Path, settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Self { folder: folder(), settings, child: None, port: 0 }
+        Self { folder: folder_in(place), settings, child: None, port: 0 }
     }
 
     /// The folder with everything of this broker's.
@@ -76,13 +83,35 @@ impl Broker {
         command
     }
 
+    /// The same through a shell that runs `preparation` first: limits, umask, descriptors. It becomes the broker (`exec`).
+    pub fn command_after(&self, preparation: &str) -> Command {
+        let plain = self.command();
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!("{preparation}; exec \"$0\"")).arg(plain.get_program());
+        command.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.folder().join("log")).unwrap();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+    }
+
+    /// Runs a start that must fail: its exit code. What it said is in the log.
+    pub fn refused(&self) -> i32 {
+        self.command().status().unwrap().code().unwrap()
+    }
+
     /// Starts it (again) and waits for its `READY=1`.
     pub fn launch(&mut self) {
+        self.launch_as(self.command());
+    }
+
+    /// Like [`Broker::launch`], with a command of one's own.
+    pub fn launch_as(&mut self, mut command: Command) {
         let notify = self.folder().join("notify.sock");
         drop(fs::remove_file(&notify));
         let socket = UnixDatagram::bind(&notify).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut child = self.command().env("NOTIFY_SOCKET", &notify).spawn().unwrap();
+        let mut child = command.env("NOTIFY_SOCKET", &notify).spawn().unwrap();
+        drop(command); // with the descriptors it holds for the child
         let mut buffer = [0; 4096];
         // A broker that ends instead of getting ready is seen at once: the datagram socket would wait for ever.
         socket.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
@@ -134,6 +163,48 @@ impl Broker {
         self.launch();
     }
 
+    /// Kills it and starts it again as if this much time had passed meanwhile: every time in its database lies that much
+    /// further in the past.
+    pub fn restart_later(&mut self, by: Duration) {
+        self.kill();
+        let connection = Connection::open(self.database()).unwrap();
+        let times = [
+            ("message", &["sent_at", "expires_at", "offered_at", "delivered_at", "expired_at"][..]),
+            ("peer", &["registered_at", "last_seen", "proved_at"]),
+            ("session", &["seen_at"]),
+        ];
+        for (table, columns) in times {
+            let earlier: Vec<String> = columns.iter().map(|time| format!("{time} = {time} - ?1")).collect();
+            connection
+                .execute(&format!("UPDATE {table} SET {}", earlier.join(", ")), [i64::try_from(by.as_millis()).unwrap()])
+                .unwrap();
+        }
+        connection.close().unwrap();
+        self.launch();
+    }
+
+    /// One number from its database, read beside it.
+    pub fn count(&self, sql: &str) -> i64 {
+        let connection = Connection::open_with_flags(self.database(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+        connection.busy_timeout(PATIENCE).unwrap();
+        connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+
+    /// How much is stored: messages and peers. What a refused request must not change.
+    pub fn stored(&self) -> (i64, i64) {
+        (self.count("SELECT count(*) FROM message"), self.count("SELECT count(*) FROM peer"))
+    }
+
+    /// A message with its receipt, as the user sees it.
+    pub fn message(&self, id: &Value) -> Value {
+        self.http().get(&format!("/v1/messages/{}", id.as_str().unwrap())).json()
+    }
+
+    /// The same, once the message is in this state.
+    pub fn message_once(&self, state: &str, id: &Value) -> Value {
+        eventually(&format!("message {id} is {state}"), || Some(self.message(id)).filter(|message| message["state"] == state))
+    }
+
     /// HTTP over its Unix socket.
     pub fn http(&self) -> Http {
         Http::unix(&self.socket())
@@ -156,8 +227,9 @@ impl Broker {
     pub fn cli_json(&self, arguments: &[&str]) -> (i32, Value) {
         let output = self.cli(arguments).arg("--json").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
-        let json = serde_json::from_str(&text)
-            .unwrap_or_else(|e| panic!("{arguments:?} printed no JSON ({e}): {text:?} {}", String::from_utf8_lossy(&output.stderr)));
+        let json = serde_json::from_str(&text).unwrap_or_else(|e| {
+            panic!("{arguments:?} printed no JSON ({e}): {text:?} {}", String::from_utf8_lossy(&output.stderr))
+        });
         (output.status.code().unwrap(), json)
     }
 }

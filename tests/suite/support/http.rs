@@ -3,7 +3,7 @@
 use super::PATIENCE;
 use serde_json::Value;
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::TcpStream,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -71,18 +71,28 @@ impl Http {
 
     /// A fresh connection.
     pub fn connect(&self) -> Box<dyn Wire> {
+        self.try_connect().unwrap()
+    }
+
+    /// A fresh connection, where the broker may be away.
+    pub fn try_connect(&self) -> io::Result<Box<dyn Wire>> {
         match &self.to {
             To::Unix(path) => {
-                let stream = UnixStream::connect(path).unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                Box::new(stream)
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                Ok(Box::new(stream))
             }
             To::Tcp(port) => {
-                let stream = TcpStream::connect(("127.0.0.1", *port)).unwrap();
-                stream.set_read_timeout(Some(PATIENCE)).unwrap();
-                Box::new(stream)
+                let stream = TcpStream::connect(("127.0.0.1", *port))?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                Ok(Box::new(stream))
             }
         }
+    }
+
+    /// A connection that is kept for several requests.
+    pub fn converse(&self) -> Conversation {
+        Conversation { http: self.clone(), reader: BufReader::new(self.connect()) }
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -93,8 +103,20 @@ impl Http {
         self.request("POST", path, &[("Content-Type", "application/json")], &body.to_string())
     }
 
+    /// Like [`Http::post`], where the broker may be away or go away meanwhile.
+    pub fn try_post(&self, path: &str, body: &Value) -> io::Result<Answer> {
+        let mut wire = self.try_connect()?;
+        wire.write_all(&self.written("POST", path, &[("Content-Type", "application/json")], &body.to_string()))?;
+        try_read_answer(&mut BufReader::new(wire))
+    }
+
     /// A request with exactly these headers beside `Host`, `Content-Length` and the secret; naming one of them replaces it.
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        self.raw(&self.written(method, path, headers, body))
+    }
+
+    /// Such a request as it is written; it asks for the end of the connection unless it names `Connection` itself.
+    pub fn written(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
         let named = |name: &str| headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
         if !named("host") {
@@ -113,7 +135,10 @@ impl Http {
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }
-        self.raw(format!("{head}Connection: close\r\n\r\n{body}").as_bytes())
+        if !named("connection") {
+            head += "Connection: close\r\n";
+        }
+        format!("{head}\r\n{body}").into_bytes()
     }
 
     /// Writes these bytes on a fresh connection and reads one answer.
@@ -127,15 +152,24 @@ impl Http {
 
 /// Reads one answer.
 pub fn read_answer(wire: Box<dyn Wire>) -> Answer {
-    let mut reader = BufReader::new(wire);
-    let mut line = String::new();
-    reader.read_line(&mut line).unwrap();
-    let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("no status line: {line:?}")).parse().unwrap();
+    try_read_answer(&mut BufReader::new(wire)).unwrap()
+}
+
+/// Reads one answer; an error if the connection ends before one is complete.
+pub fn try_read_answer(reader: &mut impl BufRead) -> io::Result<Answer> {
+    let mut next_line = || {
+        let mut line = String::new();
+        match reader.read_line(&mut line)? {
+            0 => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            _ => Ok(line.trim_end().to_owned()),
+        }
+    };
+    let line = next_line()?;
+    let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = status.unwrap_or_else(|| panic!("no status line: {line:?}"));
     let mut headers = Vec::new();
     loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        match line.trim_end().split_once(": ") {
+        match next_line()?.split_once(": ") {
             Some((name, value)) => headers.push((name.to_owned(), value.to_owned())),
             None => break,
         }
@@ -143,8 +177,42 @@ pub fn read_answer(wire: Box<dyn Wire>) -> Answer {
     let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, v)| v.parse().unwrap());
     let mut body = Vec::new();
     match length {
-        Some(length) => drop(reader.take(length).read_to_end(&mut body).unwrap()),
-        None => drop(reader.read_to_end(&mut body).unwrap()),
+        Some(length) => {
+            body.resize(length, 0);
+            reader.read_exact(&mut body)?;
+        }
+        None => drop(reader.read_to_end(&mut body)?),
     }
-    Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() }
+    Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// One connection, several requests and answers.
+pub struct Conversation {
+    http: Http,
+    reader: BufReader<Box<dyn Wire>>,
+}
+
+impl Conversation {
+    /// Writes these bytes.
+    pub fn say(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.reader.get_mut().write_all(bytes)
+    }
+
+    /// Reads the next answer; an error if the connection ended.
+    pub fn answer(&mut self) -> io::Result<Answer> {
+        try_read_answer(&mut self.reader)
+    }
+
+    /// A request that keeps the connection, and its answer.
+    pub fn ask(&mut self, method: &str, path: &str, body: &str) -> Answer {
+        let headers = [("Connection", "keep-alive"), ("Content-Type", "application/json")];
+        self.say(&self.http.written(method, path, &headers, body)).unwrap();
+        self.answer().unwrap()
+    }
+
+    /// Whether the other end has closed the connection, everything before that read.
+    pub fn is_closed(&mut self) -> bool {
+        // A reset is an end, too: what was not read by the other side makes one.
+        self.reader.fill_buf().map_or(true, <[u8]>::is_empty)
+    }
 }

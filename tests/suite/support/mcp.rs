@@ -1,24 +1,35 @@
 //! A real `claude-peers-mcp`, driven over stdio as Claude Code drives it.
 
-use super::{Broker, PATIENCE};
+use super::{Broker, PATIENCE, broker::signal, eventually};
 use serde_json::{Value, json};
 use std::{
     collections::VecDeque,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
     path::Path,
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Arc, Mutex,
+        mpsc::{Receiver, RecvTimeoutError, channel},
+    },
     time::{Duration, Instant},
 };
+
+/// The program under test.
+const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
 
 /// A session: an MCP server process and the client's side of its stdio.
 pub struct Session {
     child: Child,
-    stdin: Option<ChildStdin>,
+    stdin: Option<Box<dyn Write + Send>>,
     lines: Receiver<Value>,
     pushes: VecDeque<Value>,
     answers: VecDeque<Value>,
     next: u64,
+    log: Arc<Mutex<String>>,
 }
 
 /// How a session is started.
@@ -33,8 +44,27 @@ pub struct Start<'a> {
 }
 
 impl<'a> Start<'a> {
+    /// The command that starts its server.
     pub fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_claude-peers-mcp"));
+        self.environment(Command::new(SERVER))
+    }
+
+    /// A command whose process is, by its command line, Claude Code with these start flags. It starts the server as its child,
+    /// and when that ends, it starts it again, once for each of the later session ids.
+    pub fn under_claude(&self, flags: &[&str], later_ids: &[&str]) -> Command {
+        let ids = [&[self.session_id], later_ids].concat().join(" ");
+        self.claude(&format!("for id in {ids}; do CLAUDE_CODE_SESSION_ID=$id \"$SERVER\"; done"), flags)
+    }
+
+    /// Such a process that runs this script of a shell, in which `$SERVER` is the server.
+    pub fn claude(&self, script: &str, flags: &[&str]) -> Command {
+        let mut claude = self.environment(Command::new("sh"));
+        // The last command is not the server, or the shell would become it.
+        claude.arg0("claude").env("SERVER", SERVER).args(["-c", &format!("{script}; true"), "claude"]).args(flags);
+        claude
+    }
+
+    fn environment(&self, mut command: Command) -> Command {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.broker.folder());
         command.envs(self.broker.env());
         command.envs([
@@ -67,11 +97,33 @@ impl Session {
         Start { broker, directory, session_id, delivery: "pull", env: Vec::new() }.go()
     }
 
-    /// Starts the process; nothing is said yet.
+    /// Starts the process on two pipes; nothing is said yet.
     pub fn spawn(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take().unwrap());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self::over(child, stdin, stdout)
+    }
+
+    /// Starts the process on two sockets, as JavaScript runtimes do; nothing is said yet.
+    pub fn spawn_on_sockets(mut command: Command) -> Self {
+        let ((to_server, stdin), (from_server, stdout)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+        command.stdin(OwnedFd::from(stdin)).stdout(OwnedFd::from(stdout)).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        Self::over(child, to_server, from_server)
+    }
+
+    fn over(mut child: Child, stdin: impl Write + Send + 'static, stdout: impl Read + Send + 'static) -> Self {
         let (sender, lines) = channel();
+        let stderr = child.stderr.take().unwrap();
+        // Its log is shown if the test fails.
+        let log = Arc::new(Mutex::new(String::new()));
+        let logged = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                *logged.lock().unwrap() += &(line + "\n");
+            }
+        });
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("not JSON ({e}): {line}"));
@@ -80,7 +132,8 @@ impl Session {
                 }
             }
         });
-        Self { child, stdin, lines, pushes: VecDeque::new(), answers: VecDeque::new(), next: 1 }
+        let stdin: Option<Box<dyn Write + Send>> = Some(Box::new(stdin));
+        Self { child, stdin, lines, pushes: VecDeque::new(), answers: VecDeque::new(), next: 1, log }
     }
 
     /// `server/discover`, `initialize`, `notifications/initialized`, `tools/list`: what Claude Code says. The result of
@@ -102,13 +155,13 @@ impl Session {
 
     /// Writes one message.
     pub fn say(&mut self, message: &Value) {
-        self.say_raw(&format!("{message}\n"));
+        self.say_raw(format!("{message}\n"));
     }
 
     /// Writes these bytes.
-    pub fn say_raw(&mut self, text: &str) {
+    pub fn say_raw(&mut self, bytes: impl AsRef<[u8]>) {
         let stdin = self.stdin.as_mut().unwrap();
-        stdin.write_all(text.as_bytes()).unwrap();
+        stdin.write_all(bytes.as_ref()).unwrap();
         stdin.flush().unwrap();
     }
 
@@ -122,13 +175,24 @@ impl Session {
 
     /// Waits for the answer to a request: the whole message.
     pub fn answer(&mut self, id: u64) -> Value {
+        self.answer_to(&json!(id))
+    }
+
+    /// Waits for the answer to a request with an id of the test's choice: the whole message.
+    pub fn answer_to(&mut self, id: &Value) -> Value {
         let start = Instant::now();
         loop {
-            if let Some(at) = self.answers.iter().position(|answer| answer["id"] == id) {
+            if let Some(at) = self.answers.iter().position(|answer| answer["id"] == *id) {
                 return self.answers.remove(at).unwrap();
             }
             self.read(PATIENCE.saturating_sub(start.elapsed())).unwrap_or_else(|e| panic!("no answer to request {id}: {e}"));
         }
+    }
+
+    /// The answer to a request, if it stood on its standard output before the last one that was read.
+    pub fn answered(&mut self, id: u64) -> Option<Value> {
+        let at = self.answers.iter().position(|answer| answer["id"] == id)?;
+        self.answers.remove(at)
     }
 
     fn read(&mut self, patience: Duration) -> Result<(), RecvTimeoutError> {
@@ -201,9 +265,37 @@ impl Session {
         self.pushes.drain(..).collect()
     }
 
+    /// Pushes that stood on its standard output before the last answer that was read.
+    pub fn pushes_before(&mut self) -> Vec<Value> {
+        self.pushes.drain(..).collect()
+    }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The process id of the server that this session's `claude` runs right now.
+    pub fn server_pid(&self) -> u32 {
+        let children = format!("/proc/{0}/task/{0}/children", self.pid());
+        eventually("the claude process runs a server", || {
+            let pid = std::fs::read_to_string(&children).unwrap().trim().parse().ok()?;
+            let is_server = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().starts_with(SERVER.as_bytes());
+            is_server.then_some(pid)
+        })
+    }
+
+    /// Kills that server; its `claude` starts the next one, which gets its handshake.
+    pub fn restart_server(&mut self) {
+        let killed = self.server_pid();
+        signal(killed, "KILL");
+        eventually("the claude process runs another server", || Some(self.server_pid()).filter(|pid| *pid != killed));
+        self.handshake();
     }
 
     /// SIGKILL.
@@ -213,9 +305,22 @@ impl Session {
     }
 
     /// Ends its standard input, as Claude Code does, and waits for it to end.
-    pub fn close(mut self) -> std::process::ExitStatus {
+    pub fn close(mut self) -> ExitStatus {
         drop(self.stdin.take());
-        self.child.wait().unwrap()
+        self.wait()
+    }
+
+    /// Waits for it to end.
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the process ends", || self.child.try_wait().unwrap())
+    }
+
+    /// Waits until nobody can write its standard output any more: every process that shares it is gone.
+    pub fn hung_up(&mut self) {
+        let start = Instant::now();
+        while self.read(PATIENCE.saturating_sub(start.elapsed())) != Err(RecvTimeoutError::Disconnected) {
+            assert!(start.elapsed() < PATIENCE, "its standard output is still open");
+        }
     }
 }
 

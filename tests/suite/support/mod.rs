@@ -1,11 +1,15 @@
 //! What every test needs: a broker of its own, MCP sessions, HTTP, git repositories.
 
 pub mod broker;
+pub mod events;
 pub mod git;
 pub mod http;
 pub mod mcp;
+pub mod random;
+pub mod stranger;
 
 pub use broker::Broker;
+pub use events::Peer;
 pub use mcp::Session;
 
 use std::time::Duration;
@@ -27,5 +31,10 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
 
 /// A temporary folder that only we can enter.
 pub fn folder() -> tempfile::TempDir {
-    tempfile::Builder::new().prefix("claude-peers-test-").tempdir().unwrap()
+    folder_in(&std::env::temp_dir())
+}
+
+/// Such a folder under `place`.
+pub fn folder_in(place: &std::path::Path) -> tempfile::TempDir {
+    tempfile::Builder::new().prefix("claude-peers-test-").tempdir_in(place).unwrap()
 }

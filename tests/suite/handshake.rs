@@ -1,0 +1,331 @@
+//! The opening of a session, and its end: what the client hears before any tool is called, and that nothing is left behind.
+
+use crate::support::{Broker, PATIENCE, Session, broker::signal, folder, git, mcp::Start};
+use serde_json::{Value, json};
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Read},
+    net::TcpListener,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    path::Path,
+    process::Command,
+    sync::mpsc::{Receiver, channel},
+};
+
+/// A revision of MCP in which a server is not registered as a channel.
+const WITHOUT_CHANNELS: &str = "2026-07-28";
+/// Most characters of the definitions and instructions together. The promise is 900 tokens of o200k; prose and JSON have 4.4
+/// characters a token there (2,363 characters are 534 tokens) and never fewer than 3. To count after a change, give what
+/// `the_tools_are_four_and_cheap` prints to
+/// `python3 -c 'import sys, tiktoken; print(len(tiktoken.get_encoding("o200k_base").encode(sys.stdin.read())))'`.
+const MOST_CHARACTERS: usize = 900 * 3;
+
+fn start<'a>(broker: &'a Broker, directory: &'a Path) -> Start<'a> {
+    Start { broker, directory, session_id: "session-a", delivery: "channel", env: Vec::new() }
+}
+
+/// A server whose broker does not run.
+fn alone(directory: &Path) -> (Broker, Session) {
+    let broker = Broker::prepared(&[]);
+    let session = Session::spawn(start(&broker, directory).command());
+    (broker, session)
+}
+
+fn initialize(revision: &str) -> Value {
+    json!({"protocolVersion": revision, "capabilities": {}, "clientInfo": {"name": "claude-code", "version": "2.1.330"}})
+}
+
+// --- the answers ---
+
+#[test]
+fn the_revision_without_channels_is_never_spoken_of() {
+    let place = folder();
+    let (_broker, mut session) = alone(place.path());
+    let meta =
+        json!({"io.modelcontextprotocol/protocolVersion": WITHOUT_CHANNELS, "io.modelcontextprotocol/clientCapabilities": {}});
+    let mut opening = initialize(WITHOUT_CHANNELS);
+    opening["_meta"] = meta.clone();
+    let call = json!({"name": "no_such_tool", "arguments": {}, "_meta": meta});
+    for (method, params, works) in [
+        ("server/discover", json!({"_meta": meta}), false),
+        ("initialize", opening, true),
+        ("server/discover", json!({"_meta": meta}), false),
+        ("ping", json!({"_meta": meta}), true),
+        ("tools/list", json!({"_meta": meta}), true),
+        ("tools/call", call, false),
+        ("no/such/method", json!({"_meta": meta}), false),
+    ] {
+        let id = session.ask(method, params);
+        let answer = session.answer(id);
+        assert_eq!(answer.get("result").is_some(), works, "{method}: {answer}");
+        assert!(!answer.to_string().contains(WITHOUT_CHANNELS), "{method}: {answer}");
+    }
+}
+
+#[test]
+fn whatever_revision_is_asked_for_the_answer_is_one_with_channels() {
+    let place = folder();
+    let newest = "2025-11-25";
+    for (asked, answered) in [
+        (newest, newest),
+        ("2025-06-18", "2025-06-18"),
+        ("2025-03-26", "2025-03-26"),
+        ("2024-11-05", "2024-11-05"),
+        (WITHOUT_CHANNELS, newest),
+        ("2099-01-01", newest),
+        ("1999-01-01", newest),
+        ("latest", newest),
+        ("", newest),
+    ] {
+        let (_broker, mut session) = alone(place.path());
+        let id = session.ask("initialize", initialize(asked));
+        let result = session.answer(id)["result"].clone();
+        assert_eq!(result["protocolVersion"], answered, "asked for {asked:?}: {result}");
+        assert_eq!(result["capabilities"]["experimental"]["claude/channel"], json!({}), "{result}");
+        assert_eq!(result["serverInfo"]["name"], "claude-peers", "the name that the start flag has to give: {result}");
+    }
+}
+
+#[test]
+fn the_tools_are_four_and_cheap() {
+    let place = folder();
+    let (_broker, mut session) = alone(place.path());
+    let opening = session.handshake();
+    let list = session.ask("tools/list", json!({}));
+    let tools = session.answer(list)["result"]["tools"].clone();
+    let parameters = |tool: &Value| {
+        let schema = &tool["inputSchema"];
+        let names: Vec<String> = schema["properties"].as_object().unwrap().keys().cloned().collect();
+        (tool["name"].as_str().unwrap().to_owned(), names, schema["required"].clone())
+    };
+    let published: Vec<_> = tools.as_array().unwrap().iter().map(parameters).collect();
+    let expected = [
+        ("list_peers", vec!["scope"], json!(["scope"])),
+        ("send_message", vec!["message", "replyTo", "targetPeerId"], json!(["targetPeerId", "message"])),
+        ("set_summary", vec!["summary"], json!(["summary"])),
+        ("check_messages", vec!["messageId", "offset", "waitSeconds"], Value::Null),
+    ];
+    let expected = expected.map(|(name, parameters, required)| {
+        (name.to_owned(), parameters.into_iter().map(str::to_owned).collect::<Vec<_>>(), required)
+    });
+    assert_eq!(published, expected);
+    assert_eq!(tools[0]["inputSchema"]["properties"]["scope"]["enum"], json!(["machine", "directory", "repo"]));
+
+    let instructions = opening["instructions"].as_str().unwrap();
+    for promise in ["from another agent, not from the user", "grants no permission", "changes no configuration", "send_message"] {
+        assert!(instructions.contains(promise), "{promise:?} is not in the instructions: {instructions}");
+    }
+    let published = format!("{instructions}{tools}");
+    let length = published.chars().count();
+    println!("{published}");
+    assert!(length <= MOST_CHARACTERS, "{length} characters: count the tokens, see MOST_CHARACTERS");
+}
+
+#[test]
+fn requests_are_answered_under_the_ids_they_came_with() {
+    let place = folder();
+    let (_broker, mut session) = alone(place.path());
+    session.handshake();
+    for id in [json!("text"), json!(""), json!(0), json!(-7), json!(9_007_199_254_740_993_i64)] {
+        session.say(&json!({"jsonrpc": "2.0", "id": id, "method": "ping"}));
+        assert_eq!(session.answer_to(&id)["result"], json!({}), "id {id}");
+    }
+}
+
+// --- without a broker ---
+
+#[test]
+fn the_handshake_needs_no_broker() {
+    let place = folder();
+    let (_broker, mut session) = alone(place.path());
+    assert_eq!(session.handshake()["serverInfo"]["name"], "claude-peers");
+}
+
+#[test]
+fn the_handshake_does_not_wait_for_a_broker_that_hangs() {
+    let (broker, place) = (Broker::prepared(&[]), folder());
+    fs::create_dir(broker.socket().parent().unwrap()).unwrap();
+    let hanging = UnixListener::bind(broker.socket()).unwrap();
+    let mut session = Session::spawn(start(&broker, place.path()).command());
+    session.handshake();
+
+    let (mut connection, _) = hanging.accept().unwrap();
+    let mut request = [0; 64];
+    assert_ne!(connection.read(&mut request).unwrap(), 0, "the broker has been asked something");
+    connection.set_nonblocking(true).unwrap();
+    let mut rest = Vec::new();
+    let still_waiting = connection.read_to_end(&mut rest).unwrap_err();
+    assert_eq!(still_waiting.kind(), ErrorKind::WouldBlock, "the session still waits for that answer, the handshake did not");
+}
+
+// --- noise ---
+
+/// Lines that no well-behaved client writes.
+fn noise() -> Vec<Vec<u8>> {
+    let texts = [
+        "not json",
+        "{",
+        "null",
+        "5",
+        "\"text\"",
+        "{}",
+        "[]",
+        r#"[{"jsonrpc":"2.0","id":900,"method":"ping"},{"jsonrpc":"2.0","id":901,"method":"ping"}]"#,
+        r#"{"jsonrpc":"2.0"}"#,
+        r#"{"jsonrpc":"1.0","id":902,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":1.5,"method":"ping"}"#,
+        r#"{"jsonrpc":"2.0","id":903,"method":7}"#,
+        r#"{"jsonrpc":"2.0","id":904,"method":"no/such/method"}"#,
+        r#"{"jsonrpc":"2.0","id":905,"method":"tools/call"}"#,
+        r#"{"jsonrpc":"2.0","id":906,"method":"tools/call","params":{"name":5}}"#,
+        r#"{"jsonrpc":"2.0","id":907,"method":"initialize"}"#,
+        r#"{"jsonrpc":"2.0","method":"no/such/notification","params":{"a":1}}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":999}}"#,
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled"}"#,
+        r#"{"jsonrpc":"2.0","id":908,"result":{}}"#,
+        r#"{"jsonrpc":"2.0","id":909,"error":{"code":-1,"message":"no"}}"#,
+        "",
+        "\r",
+        "   \t ",
+        "\u{0}",
+        "\u{feff}{}",
+    ];
+    let mut lines: Vec<Vec<u8>> = texts.map(|text| text.as_bytes().to_vec()).into();
+    lines.push(b"\xff\xfe\x80".to_vec());
+    lines.push("[".repeat(100_000).into_bytes());
+    lines.push("x".repeat(5 * 1024 * 1024).into_bytes());
+    lines.push(
+        format!(r#"{{"jsonrpc":"2.0","id":910,"method":"ping","params":{{"x":"{}"}}}}"#, "y".repeat(5 * 1024 * 1024))
+            .into_bytes(),
+    );
+    lines
+}
+
+#[test]
+fn noise_ends_no_server_neither_before_nor_after_its_opening() {
+    let place = folder();
+    let (_broker, mut session) = alone(place.path());
+    for opened in [false, true] {
+        for line in noise() {
+            session.say_raw([line.as_slice(), b"\n"].concat());
+            let ping = session.ask("ping", json!({}));
+            let shown = String::from_utf8_lossy(&line[..line.len().min(80)]).into_owned();
+            assert_eq!(session.answer(ping)["result"], json!({}), "opened: {opened}, after {shown:?}");
+        }
+        if !opened {
+            assert_eq!(session.handshake()["protocolVersion"], "2025-11-25");
+        }
+    }
+}
+
+// --- the end ---
+
+#[test]
+fn pipes_and_sockets_serve_as_standard_input_and_output() {
+    let (broker, place) = (Broker::start(), folder());
+    for spawn in [Session::spawn, Session::spawn_on_sockets] {
+        let mut session = spawn(start(&broker, place.path()).command());
+        session.handshake();
+        assert!(session.peers().is_empty());
+        assert!(session.close().success(), "the end of its input ends it");
+    }
+}
+
+#[test]
+fn a_signal_ends_the_server_and_takes_the_session_off_the_list() {
+    let (broker, place) = (Broker::start(), folder());
+    for name in ["TERM", "INT", "HUP"] {
+        let mut session = start(&broker, place.path()).go();
+        session.id();
+        signal(session.pid(), name);
+        assert!(session.wait().success(), "SIG{name}");
+        session.hung_up();
+        assert_eq!(broker.http().get("/v1/peers?scope=machine").json()["peers"], json!([]), "SIG{name}");
+    }
+}
+
+#[test]
+fn a_server_does_not_outlive_its_parent_although_its_input_stays_open() {
+    let (broker, place) = (Broker::start(), folder());
+    let mut session = Session::spawn(start(&broker, place.path()).under_claude(&[], &[]));
+    session.handshake();
+    session.id();
+    signal(session.pid(), "KILL"); // the claude process alone; this test still holds the other ends of both pipes
+    session.hung_up();
+}
+
+/// Two events in the life of whoever opens a named pipe for writing: it was opened, and it was closed by all who had it.
+fn watched_pipe(path: &Path) -> Receiver<()> {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    let (sender, events) = channel();
+    let path = path.to_owned();
+    std::thread::spawn(move || {
+        let mut pipe = File::open(path).unwrap();
+        let _ = sender.send(()); // the test may have given up
+        pipe.read_to_end(&mut Vec::new()).unwrap();
+        let _ = sender.send(());
+    });
+    events
+}
+
+/// The three ways in which a session ends.
+const ENDS: [fn(Session); 3] = [
+    |session| assert!(session.close().success()),
+    |mut session| {
+        signal(session.server_pid(), "TERM");
+        session.hung_up();
+    },
+    |mut session| {
+        signal(session.pid(), "KILL");
+        session.hung_up();
+    },
+];
+
+#[test]
+fn a_git_that_hangs_does_not_outlive_the_session_that_asked_it() {
+    for end in ENDS {
+        let (broker, place) = (Broker::start(), folder());
+        git::repository(&place.path().join("work"));
+        let pipe = place.path().join("pipe");
+        let events = watched_pipe(&pipe);
+        let tools = place.path().join("bin");
+        fs::create_dir(&tools).unwrap();
+        fs::write(tools.join("git"), format!("#!/bin/sh\nexec 3>'{}'\nexec sleep 600\n", pipe.display())).unwrap();
+        fs::set_permissions(tools.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+
+        let work = place.path().join("work");
+        let mut command = start(&broker, &work).under_claude(&[], &[]);
+        command.env("PATH", format!("{}:{}", tools.display(), std::env::var("PATH").unwrap()));
+        let mut session = Session::spawn(command);
+        session.handshake();
+        events.recv_timeout(PATIENCE).expect("git is asked for the facts of a summary");
+        end(session);
+        events.recv_timeout(PATIENCE).expect("git is gone");
+    }
+}
+
+#[test]
+fn a_summary_under_way_does_not_outlive_its_session() {
+    for end in ENDS {
+        let (broker, place) = (Broker::start(), folder());
+        let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
+        let env = vec![
+            ("OPENAI_API_KEY".to_owned(), "sk-test".to_owned()),
+            ("OPENAI_BASE_URL".to_owned(), format!("http://{}/v1", endpoint.local_addr().unwrap())),
+        ];
+        let mut session = Session::spawn(Start { env, ..start(&broker, place.path()) }.under_claude(&[], &[]));
+        session.handshake();
+        let (mut asked, _) = endpoint.accept().unwrap();
+        asked.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut request = [0; 4];
+        asked.read_exact(&mut request).unwrap();
+        assert_eq!(&request, b"POST");
+        end(session);
+        // Reset or closed in order: either way nobody holds the other end any more.
+        if let Err(error) = asked.read_to_end(&mut Vec::new()) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Who a session is: the same peer through restarts of everything, and nobody else.
+
+use crate::support::{Broker, Peer, Session, broker::signal, eventually, folder, mcp::Start};
+use serde_json::{Value, json};
+use std::{path::Path, process::Command, time::Duration};
+
+fn start<'a>(broker: &'a Broker, directory: &'a Path, session_id: &'a str) -> Start<'a> {
+    Start { broker, directory, session_id, delivery: "", env: Vec::new() }
+}
+
+/// A session in a `claude` process of its own.
+fn under_claude(broker: &Broker, directory: &Path, session_id: &str) -> Session {
+    let mut session = Session::spawn(start(broker, directory, session_id).under_claude(&[], &[]));
+    session.handshake();
+    session
+}
+
+fn myself(session: &mut Session) -> Value {
+    session.tool("list_peers", json!({"scope": "machine"}))["self"].clone()
+}
+
+/// The same, after it has said what it works on, which must not get lost either.
+fn introduced(session: &mut Session) -> Value {
+    session.tool("set_summary", json!({"summary": "Deploying v2.1"}));
+    myself(session)
+}
+
+/// The peers that the user sees.
+fn listed(broker: &Broker) -> Vec<Value> {
+    broker.http().get("/v1/peers?scope=machine").json()["peers"].as_array().unwrap().clone()
+}
+
+/// Asserts that it is the same session to everybody else.
+fn assert_same(before: &Value, after: &Value) {
+    for field in ["id", "name", "summary", "registeredAt"] {
+        assert_eq!(before[field], after[field], "{field}");
+    }
+}
+
+// --- the same peer ---
+
+#[test]
+fn a_session_is_the_same_peer_after_its_broker_was_killed() {
+    let (mut broker, place) = (Broker::start(), folder());
+    let mut session = Session::start(&broker, place.path(), "session-a");
+    let before = introduced(&mut session);
+    for _ in 0..3 {
+        broker.restart();
+        let after = myself(&mut session);
+        assert_same(&before, &after);
+        assert_eq!(after["status"], "connected");
+    }
+    broker.cli_json(&["send", before["id"].as_str().unwrap(), "still there?"]);
+    assert_eq!(session.pushed()["content"], "still there?");
+}
+
+#[test]
+fn a_resumed_session_is_the_same_peer_and_finds_its_mail_however_it_ended() {
+    let ends: [(&str, fn(Session)); 3] = [
+        ("closed", |session| assert!(session.close().success())),
+        ("terminated", |mut session| {
+            signal(session.pid(), "TERM");
+            session.wait();
+        }),
+        ("killed", Session::kill),
+    ];
+    let (broker, place) = (Broker::start(), folder());
+    for (ended, end) in ends {
+        let open = || Session::pulling(&broker, place.path(), "session-a");
+        let mut session = open();
+        let before = introduced(&mut session);
+        end(session);
+        eventually("it has left the list", || listed(&broker).is_empty().then_some(()));
+
+        let (_, sent) = broker.cli_json(&["send", before["name"].as_str().unwrap(), ended]);
+        let warning = sent["warning"].as_str().unwrap();
+        assert!(warning.contains("is not running") && warning.contains("until"), "{ended}: {warning}");
+        let mut session = open();
+        let mail = session.check();
+        assert_eq!(mail.len(), 1, "{ended}: {mail:?}");
+        assert_eq!((&mail[0]["id"], &mail[0]["text"], mail[0].get("repeat")), (&sent["messageId"], &json!(ended), None));
+        assert_same(&before, &myself(&mut session));
+    }
+}
+
+#[test]
+fn a_session_resumed_by_another_claude_process_is_the_same_peer() {
+    let (broker, place) = (Broker::start(), folder());
+    let mut session = under_claude(&broker, place.path(), "session-a");
+    let before = introduced(&mut session);
+    assert_eq!(before["pid"], session.pid(), "the claude process is what a user knows it by");
+    session.kill();
+    let mut session = under_claude(&broker, place.path(), "session-a");
+    let after = myself(&mut session);
+    assert_same(&before, &after);
+    assert_eq!(after["pid"], session.pid());
+}
+
+#[test]
+fn a_cleared_session_is_the_same_peer_after_its_server_was_restarted() {
+    let (broker, place) = (Broker::start(), folder());
+    // `/clear` gives the session another id, which a server that is restarted later finds in its environment.
+    let claude = start(&broker, place.path(), "session-a").under_claude(&[], &["session-b", "session-c"]);
+    let mut session = Session::spawn(claude);
+    session.handshake();
+    let before = introduced(&mut session);
+    for _ in 0..2 {
+        session.restart_server();
+        assert_same(&before, &myself(&mut session));
+    }
+    assert_eq!(listed(&broker).len(), 1);
+}
+
+#[test]
+fn a_newer_server_of_the_same_session_takes_over_from_the_older_one() {
+    let (broker, place) = (Broker::start(), folder());
+    let pipe = place.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // The older server lives on beside the newer one, which is started when a line comes.
+    let script = format!(r#""$SERVER" <>'{}' >/dev/null & read -r _; "$SERVER""#, pipe.display());
+    let mut session = Session::spawn(start(&broker, place.path(), "session-a").claude(&script, &[]));
+    let before = eventually("the older server is registered", || listed(&broker).pop());
+    session.say_raw("\n");
+    session.handshake();
+    assert_eq!(before["id"], *session.id());
+    assert_eq!(listed(&broker).len(), 1);
+    eventually("the older server knows", || session.log().contains("another process serves this session now").then_some(()));
+}
+
+#[test]
+fn a_name_is_kept_unless_somebody_alive_has_taken_it_meanwhile() {
+    let (broker, place) = (Broker::start(), folder());
+    let directory = place.path().join("app");
+    std::fs::create_dir(&directory).unwrap();
+    let mut first = Session::pulling(&broker, &directory, "first");
+    let id = first.id();
+    first.close();
+    let mut second = Session::pulling(&broker, &directory, "second");
+    assert_eq!(myself(&mut second)["name"], "app");
+    let mut first = Session::pulling(&broker, &directory, "first");
+    let me = myself(&mut first);
+    assert_eq!((&me["id"], &me["name"]), (&json!(id), &json!("app-2")));
+}
+
+// --- another peer ---
+
+#[test]
+fn a_second_resumption_beside_a_living_session_is_a_peer_of_its_own() {
+    let (broker, place) = (Broker::start(), folder());
+    let open: [fn(&Broker, &Path, &str) -> Session; 2] = [under_claude, Session::pulling];
+    for (open, id) in open.into_iter().zip(["session-a", "session-b"]) {
+        let mut first = open(&broker, place.path(), id);
+        let before = introduced(&mut first);
+        let mut beside = open(&broker, place.path(), id);
+        assert_ne!(beside.id(), before["id"]);
+        assert_same(&before, &myself(&mut first));
+    }
+}
+
+// --- presence ---
+
+#[test]
+fn a_session_that_is_stopped_stays_listed_even_when_its_broker_restarts() {
+    let (mut broker, place) = (Broker::start(), folder());
+    let mut session = Session::pulling(&broker, place.path(), "session-a");
+    let before = introduced(&mut session);
+    signal(session.pid(), "STOP");
+    assert_eq!(listed(&broker)[0]["status"], "connected");
+    broker.restart();
+    assert_eq!(listed(&broker)[0]["status"], "reconnecting");
+    let (_, sent) = broker.cli_json(&["send", before["name"].as_str().unwrap(), "hello"]);
+    assert!(sent["warning"].as_str().unwrap().contains("is reconnecting"), "{sent}");
+    signal(session.pid(), "CONT");
+    assert_eq!(session.check()[0]["text"], "hello");
+    assert_same(&before, &myself(&mut session));
+}
+
+#[test]
+fn a_session_that_says_goodbye_has_left_the_list_when_its_server_has_ended() {
+    let (broker, place) = (Broker::start(), folder());
+    let mut session = Session::pulling(&broker, place.path(), "session-a");
+    session.id();
+    assert_eq!(listed(&broker).len(), 1);
+    session.close();
+    assert_eq!(listed(&broker), [] as [Value; 0]);
+}
+
+#[test]
+fn a_session_that_lives_is_never_forgotten_and_one_that_is_gone_some_day() {
+    let (mut broker, place) = (Broker::start(), folder());
+    let open = |session: &str| Session::pulling(&broker, place.path(), session);
+    let (mut living, mut gone) = (open("session-living"), open("session-gone"));
+    let (before, gone_id) = (introduced(&mut living), gone.id());
+    gone.close();
+    signal(living.pid(), "STOP"); // it cannot reconnect before the broker has swept, which it does at its start
+    broker.restart_later(Duration::from_secs(40 * 86_400));
+    let remembered = format!("SELECT count(*) FROM peer WHERE id = '{gone_id}'");
+    eventually("the session that is gone is forgotten", || (broker.count(&remembered) == 0).then_some(()));
+    assert_eq!(listed(&broker).len(), 1);
+    signal(living.pid(), "CONT");
+    let after = myself(&mut living);
+    assert_eq!(["id", "name", "summary"].map(|field| &after[field]), ["id", "name", "summary"].map(|field| &before[field]));
+}
+
+// --- the channel, by the start flags of the claude process ---
+
+#[test]
+fn a_channel_is_used_when_the_start_flags_name_this_server_or_the_user_says_so() {
+    let (broker, place) = (Broker::start(), folder());
+    let flag = "--dangerously-load-development-channels";
+    let cases = [
+        (vec![flag, "server:claude-peers"], "", "channel", "named in the start flags"),
+        (vec!["--continue", flag, "server:other", "server:claude-peers"], "auto", "channel", "named in the start flags"),
+        (vec![], "channel", "channel", "asked for by CLAUDE_PEERS_DELIVERY"),
+        (vec![], "", "pull", "no channel in the start flags"),
+        (vec![flag, "server:other"], "", "pull", "no channel in the start flags"),
+        (vec![flag, "server:claude-peers"], "pull", "pull", "asked for by CLAUDE_PEERS_DELIVERY"),
+    ];
+    for (number, (flags, choice, delivery, reason)) in cases.into_iter().enumerate() {
+        let id = format!("session-{number}");
+        let claude = Start { delivery: choice, ..start(&broker, place.path(), &id) }.under_claude(&flags, &[]);
+        let mut session = Session::spawn(claude);
+        session.handshake();
+        let me = myself(&mut session);
+        assert_eq!(me["delivery"], delivery, "{flags:?} {choice:?}");
+        assert!(me["deliveryReason"].as_str().unwrap().contains(reason), "{flags:?} {choice:?}: {me}");
+        let (_, sent) = broker.cli_json(&["send", me["name"].as_str().unwrap(), "hello"]);
+        match delivery {
+            "channel" => assert_eq!(session.pushed()["meta"]["message_id"], sent["messageId"]),
+            _ => assert_eq!(session.check()[0]["id"], sent["messageId"]),
+        }
+    }
+}
+
+// --- nobody else ---
+
+fn peer(broker: &Broker, name: &str) -> Peer {
+    Peer::register(&broker.http(), name, json!({"cwd": format!("/work/{name}")}))
+}
+
+#[test]
+fn a_secret_that_is_unknown_garbled_or_outdated_opens_nothing() {
+    let broker = Broker::start();
+    let peer = peer(&broker, "alice");
+    assert_eq!(peer.again(&broker.http()).id, peer.id);
+    let outdated = format!("Bearer {}", peer.secret);
+    let before = broker.stored();
+    for authorization in ["Bearer nobody", "Bearer ", "Bearer", "Basic abc", "", &outdated] {
+        for (path, body) in [
+            ("/v1/take", json!({"lease": "x", "route": "check_messages"})),
+            ("/v1/settle", json!({"route": "check_messages", "messages": []})),
+            ("/v1/set-summary", json!({"summary": "mine", "source": "session"})),
+            ("/v1/send", json!({"to": peer.id, "text": "hello"})),
+            ("/v1/unregister", json!({})),
+            ("/v1/register", json!({"client": {"name": "x", "version": "1"}, "instance": "x", "pid": 1, "cwd": "/"})),
+            ("/v1/stop", json!({})),
+        ] {
+            let headers = [("Authorization", authorization), ("Content-Type", "application/json")];
+            let answer = broker.http().request("POST", path, &headers, &body.to_string());
+            assert_eq!((answer.status, &*answer.code()), (401, "unauthorized"), "{path} with {authorization:?}");
+            assert!(
+                authorization.len() < 10 || !answer.body.contains(&authorization[7..]),
+                "a secret is not repeated: {}",
+                answer.body
+            );
+        }
+    }
+    for (path, body) in [("/v1/take", json!({"lease": "x", "route": "hook"})), ("/v1/unregister", json!({}))] {
+        assert_eq!(broker.http().post(path, &body).status, 401, "{path} is for peers");
+    }
+    assert_eq!(broker.stored(), before);
+    assert_eq!(listed(&broker)[0]["summary"], "");
+}
+
+#[test]
+fn a_peer_cannot_read_acknowledge_or_speak_for_another() {
+    let broker = Broker::start();
+    let peers = ["alice", "bob", "mallory"].map(|name| peer(&broker, name));
+    let [as_alice, as_bob, as_mallory] = peers.each_ref().map(|peer| peer.over(&broker.http()));
+    let [alice, bob, mallory] = peers;
+    let sent = as_alice.post("/v1/send", &json!({"to": bob.id, "text": "secret plan", "from": mallory.id})).json();
+    assert_eq!(sent["from"], *alice.id, "who sent it is known by the secret, whatever the body says");
+    let id = &sent["messageId"];
+    let path = format!("/v1/messages/{}", id.as_str().unwrap());
+
+    let answer = as_mallory.get(&path);
+    assert_eq!((answer.status, &*answer.code()), (403, "forbidden"));
+    assert!(!answer.body.contains("secret plan"));
+    for history in ["/v1/history", &format!("/v1/history?peer={}", bob.id)] {
+        assert_eq!(as_mallory.get(history).json()["messages"], json!([]));
+    }
+    let take = json!({"lease": "mine", "route": "check_messages"});
+    assert_eq!(as_mallory.post("/v1/take", &take).json()["messages"], json!([]));
+    for outcome in ["offered", "announced", "delivered", "released"] {
+        let settle = json!({"route": "check_messages", "messages": [{"id": id, "outcome": outcome}]});
+        assert_eq!(as_mallory.post("/v1/settle", &settle).json()["changed"], 0, "{outcome}");
+    }
+    let reply = as_mallory.post("/v1/send", &json!({"to": alice.id, "text": "yes", "replyTo": id}));
+    assert_eq!((reply.status, &*reply.code()), (404, "message_not_found"));
+    assert_eq!(as_mallory.post("/v1/stop", &json!({})).code(), "forbidden");
+
+    let untouched = broker.message(id);
+    assert_eq!((&untouched["state"], &untouched["to"]), (&json!("queued"), &json!(bob.id)));
+    assert_eq!(as_bob.get(&path).json()["text"], "secret plan");
+    assert_eq!(as_bob.post("/v1/take", &take).json()["messages"][0]["id"], *id, "and it still waits for its recipient");
+}

@@ -1,0 +1,75 @@
+//! Peers without a program: registered and followed over HTTP, as a client's author would.
+
+use super::http::{Http, Wire};
+use serde_json::{Value, json};
+use std::io::{BufRead, BufReader};
+
+/// A registered peer.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub id: String,
+    pub name: String,
+    pub secret: String,
+    facts: Value,
+}
+
+impl Peer {
+    /// Registers a peer in `/tmp`; `more` is added to its facts.
+    pub fn register(http: &Http, instance: &str, more: Value) -> Self {
+        let mut facts = json!({
+            "client": {"name": "test", "version": "0"}, "instance": instance, "pid": std::process::id(), "cwd": "/tmp",
+        });
+        facts.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Self::registered(&http.post("/v1/register", &facts).json(), facts)
+    }
+
+    /// The same peer again, after the broker was away.
+    pub fn again(&self, http: &Http) -> Self {
+        Self::registered(&http.as_peer(&self.secret).post("/v1/register", &self.facts).json(), self.facts.clone())
+    }
+
+    fn registered(answer: &Value, facts: Value) -> Self {
+        let text = |field: &str| answer[field].as_str().unwrap().to_owned();
+        Self { id: text("id"), name: text("name"), secret: text("secret"), facts }
+    }
+
+    /// Requests as this peer.
+    pub fn over(&self, http: &Http) -> Http {
+        http.as_peer(&self.secret)
+    }
+
+    /// Opens its event stream; it is connected when this returns.
+    pub fn follow(&self, http: &Http) -> Events {
+        let http = self.over(http);
+        let mut wire = http.connect();
+        let request = http.written("GET", "/v1/events", &[("Connection", "keep-alive")], "");
+        wire.write_all(&request).unwrap();
+        let mut events = Events { reader: BufReader::new(wire) };
+        assert_eq!(events.next().map(|event| event.0).as_deref(), Some("ready"));
+        events
+    }
+}
+
+/// An open event stream.
+pub struct Events {
+    reader: BufReader<Box<dyn Wire>>,
+}
+
+impl Events {
+    /// The next event's name and data; none at the end of the stream. Lines that are neither (the head, the sizes of chunks) are
+    /// passed over: our events have one line of data, which nothing else looks like.
+    pub fn next(&mut self) -> Option<(String, Value)> {
+        let mut name = None;
+        loop {
+            let mut line = String::new();
+            if self.reader.read_line(&mut line).ok()? == 0 {
+                return None;
+            }
+            if let Some(event) = line.trim_end().strip_prefix("event: ") {
+                name = Some(event.to_owned());
+            } else if let (Some(data), Some(name)) = (line.trim_end().strip_prefix("data: "), name.clone()) {
+                return Some((name, serde_json::from_str(data).unwrap()));
+            }
+        }
+    }
+}

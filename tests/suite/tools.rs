@@ -1,0 +1,279 @@
+//! The four tools, as a model calls them: every parameter in every spelling, what is given back, and what is said when it
+//! cannot be.
+
+use crate::support::{Broker, Session, folder, git};
+use claude_peers::wire::Timestamp;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A broker and two sessions beside each other, in directories `frontend` and `backend`.
+fn two(open: fn(&Broker, &std::path::Path, &str) -> Session) -> (Broker, TempDir, Session, Session) {
+    let (broker, place) = (Broker::start(), folder());
+    let session = |name: &str| {
+        let directory = place.path().join(name);
+        git::repository(&directory);
+        open(&broker, &directory, &format!("session-{name}"))
+    };
+    let (frontend, backend) = (session("frontend"), session("backend"));
+    (broker, place, frontend, backend)
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// That `value` is a time in UTC.
+fn assert_time(value: &Value) {
+    let text = value.as_str().unwrap_or_else(|| panic!("{value} is no text"));
+    assert!(text.ends_with('Z') && Timestamp::parse(text).is_some(), "{text} is no time in UTC");
+}
+
+// --- what is given back ---
+
+#[test]
+fn list_peers_tells_who_is_there_and_who_asks() {
+    let (_broker, place, mut frontend, mut backend) = two(Session::start);
+    let (frontend_id, backend_id) = (frontend.id(), backend.id());
+    backend.tool("set_summary", json!({"summary": "Migrating the schema"}));
+
+    let result = frontend.call("list_peers", json!({"scope": "machine"}));
+    let list = &result["structuredContent"];
+    assert_eq!(keys(list), ["peers", "self"]);
+    let peers = list["peers"].as_array().unwrap();
+    assert_eq!(peers.len(), 1, "the caller is left out: {list}");
+    for (peer, id, name) in [(&peers[0], &backend_id, "backend"), (&list["self"], &frontend_id, "frontend")] {
+        let mut fields = keys(peer);
+        fields.retain(|key| *key != "tty"); // there only if the tester has a terminal
+        assert_eq!(
+            fields,
+            [
+                "cwd",
+                "delivery",
+                "deliveryReason",
+                "gitBranch",
+                "gitRepo",
+                "id",
+                "lastSeen",
+                "name",
+                "pid",
+                "registeredAt",
+                "status",
+                "summary",
+                "waiting"
+            ]
+        );
+        assert_eq!((&peer["id"], &peer["name"], &peer["gitRepo"]), (&json!(id), &json!(name), &json!(name)));
+        assert_eq!(peer["cwd"], place.path().join(name).to_str().unwrap());
+        assert_eq!((&peer["gitBranch"], &peer["status"]), (&json!("main"), &json!("connected")));
+        assert_eq!((&peer["delivery"], &peer["waiting"]), (&json!("channel"), &json!(0)));
+        assert_time(&peer["lastSeen"]);
+        assert_time(&peer["registeredAt"]);
+    }
+    assert_eq!(peers[0]["summary"], "Migrating the schema");
+    assert_eq!(peers[0]["pid"], backend.pid());
+
+    let text = result["content"][0]["text"].as_str().unwrap();
+    for part in [&frontend_id, "frontend", &backend_id, "backend", "branch main", "channel", "Migrating the schema"] {
+        assert!(text.contains(part), "{part:?} is not in what the model reads: {text}");
+    }
+}
+
+#[test]
+fn send_message_gives_a_receipt() {
+    let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
+    let backend_id = backend.id();
+    let sent = frontend.send("backend", "is the schema final?");
+    assert_eq!(keys(&sent), ["messageId", "sentAt", "state", "success", "to", "warning"]);
+    assert_eq!((&sent["success"], &sent["state"]), (&json!(true), &json!("queued")));
+    assert_eq!(sent["to"], json!({"id": backend_id, "name": "backend"}));
+    assert_time(&sent["sentAt"]);
+    let warning = sent["warning"].as_str().unwrap();
+    assert!(warning.contains("backend cannot be interrupted") && warning.contains("next uses"), "{warning}");
+
+    let (_broker, _place, mut frontend, mut backend) = two(Session::start);
+    backend.id(); // it is there
+    let sent = frontend.send("backend", "is the schema final?");
+    assert_eq!(keys(&sent), ["messageId", "sentAt", "state", "success", "to"], "nothing to warn of: {sent}");
+}
+
+#[test]
+fn set_summary_gives_the_summary_as_it_is_stored() {
+    let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
+    backend.id();
+    for summary in ["Deploying v2.1 – don't push to main", "two\nlines", &"é".repeat(1_000), ""] {
+        assert_eq!(backend.tool("set_summary", json!({"summary": summary})), json!({"summary": summary}));
+        assert_eq!(frontend.peers()[0]["summary"], summary);
+    }
+}
+
+#[test]
+fn check_messages_gives_what_waits_oldest_first() {
+    let (_broker, place, mut frontend, mut backend) = two(Session::pulling);
+    let (frontend_id, backend_id) = (frontend.id(), backend.id());
+    frontend.tool("set_summary", json!({"summary": "Drawing the table"}));
+    assert_eq!(backend.tool("check_messages", json!({})), json!({"messages": []}));
+
+    let question = backend.send(&frontend_id, "which port?")["messageId"].clone();
+    assert_eq!(frontend.check()[0]["id"], question);
+    let answer = frontend.tool("send_message", json!({"targetPeerId": backend_id, "message": "8080", "replyTo": question}));
+    let more = frontend.send("backend", "and 8081");
+
+    let result = backend.call("check_messages", json!({}));
+    let from = json!({
+        "id": frontend_id, "name": "frontend", "cwd": place.path().join("frontend").to_str().unwrap(), "summary": "Drawing the table",
+    });
+    assert_eq!(
+        result["structuredContent"],
+        json!({"messages": [
+            {"id": answer["messageId"], "from": from, "text": "8080", "sentAt": answer["sentAt"], "replyTo": question},
+            {"id": more["messageId"], "from": from, "text": "and 8081", "sentAt": more["sentAt"]},
+        ]})
+    );
+    let text = result["content"][0]["text"].as_str().unwrap();
+    assert!(text.starts_with(&format!("📨 Message from peer {frontend_id} (frontend):\n")), "{text}");
+    assert!(backend.check().is_empty(), "shown once");
+}
+
+#[test]
+fn check_messages_reads_one_message_by_its_id_from_any_character_on() {
+    let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
+    backend.id();
+    let id = frontend.send("backend", "größer")["messageId"].clone();
+    for (arguments, text) in [
+        (json!({"messageId": id}), "größer"),
+        (json!({"messageId": id, "offset": 0}), "größer"),
+        (json!({"messageId": id, "offset": 3}), "ßer"),
+        (json!({"messageId": id, "offset": "3"}), "ßer"),
+    ] {
+        let messages = backend.tool("check_messages", arguments.clone())["messages"].clone();
+        assert_eq!((messages.as_array().unwrap().len(), &messages[0]["text"]), (1, &json!(text)), "{arguments}");
+    }
+    assert!(backend.check().is_empty(), "what was read does not wait any more");
+    assert_eq!(
+        frontend.tool("check_messages", json!({"messageId": id}))["messages"][0]["text"],
+        "größer",
+        "its sender may look, too"
+    );
+}
+
+// --- how it is called ---
+
+#[test]
+fn a_peer_is_meant_by_its_id_or_name_under_every_parameter_name_that_models_use() {
+    let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
+    let backend_id = backend.id();
+    let mut sent = Vec::new();
+    for (to, reference) in [("targetPeerId", &*backend_id), ("to_id", "backend"), ("to", "BackEnd"), ("peer_id", " backend ")] {
+        for text in ["message", "text"] {
+            let words = format!("{to} and {text}");
+            assert_eq!(frontend.tool("send_message", json!({to: reference, text: words}))["to"]["id"], *backend_id);
+            sent.push(words);
+        }
+    }
+    let received: Vec<_> = backend.check().iter().map(|message| message["text"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(received, sent);
+}
+
+#[test]
+fn a_call_that_cannot_be_served_says_why_and_what_to_do() {
+    let (broker, _place, mut frontend, mut backend) = two(Session::pulling);
+    let (frontend_id, _) = (frontend.id(), backend.id());
+    frontend.tool("set_summary", json!({"summary": "as before"}));
+    let (schema, list) = ("call it again with the parameters of its schema", "list the peers");
+    for (tool, arguments, cause, remedy) in [
+        ("list_peers", json!({}), "the parameter scope is missing", schema),
+        ("list_peers", json!({"scope": null}), "the parameter scope is missing", schema),
+        ("list_peers", json!({"scope": 5}), "list_peers: invalid type", schema),
+        ("list_peers", json!({"scope": "galaxy"}), "scope \"galaxy\" is unknown", "\"machine\", \"directory\" or \"repo\""),
+        ("list_peers", json!({"scope": "Machine"}), "scope \"Machine\" is unknown", "\"machine\", \"directory\" or \"repo\""),
+        ("list_peers", json!({"scope": "machine", "colour": "red"}), "unknown field `colour`", schema),
+        ("send_message", json!({}), "the parameter targetPeerId is missing", schema),
+        ("send_message", json!({"to": "backend"}), "the parameter message is missing", schema),
+        ("send_message", json!({"message": "hello"}), "the parameter targetPeerId is missing", schema),
+        ("send_message", json!({"to": "backend", "message": ""}), "the message is empty", "give it a text"),
+        ("send_message", json!({"to": "backend", "message": " \n"}), "the message is empty", "give it a text"),
+        ("send_message", json!({"to": "nobody", "message": "hello"}), "Peer nobody not found", list),
+        ("send_message", json!({"to": "no body", "message": "hello"}), "\"no body\" has the wrong shape", "by its id or name"),
+        ("send_message", json!({"to": "", "message": "hello"}), "\"\" has the wrong shape", "by its id or name"),
+        ("send_message", json!({"to": frontend_id, "message": "hello"}), "cannot write to itself", list),
+        ("send_message", json!({"to": "frontend", "message": "hello"}), "cannot write to itself", list),
+        ("send_message", json!({"to": "cli", "message": "hello"}), "cli has no mailbox", list),
+        ("send_message", json!({"to": "broker", "message": "hello"}), "broker has no mailbox", list),
+        (
+            "send_message",
+            json!({"to": "backend", "message": "x", "replyTo": "yesterday"}),
+            "\"yesterday\"",
+            "looks like m1042-k7xq2m",
+        ),
+        (
+            "send_message",
+            json!({"to": "backend", "message": "x", "replyTo": "m9-abcdef"}),
+            "names m9-abcdef",
+            "or leave replyTo out",
+        ),
+        ("set_summary", json!({}), "the parameter summary is missing", schema),
+        ("set_summary", json!({"summary": "é".repeat(1_001)}), "has 1001 characters; at most 1000", "in one or two sentences"),
+        ("check_messages", json!({"waitSeconds": "soon"}), "waitSeconds and offset are whole numbers", schema),
+        ("check_messages", json!({"waitSeconds": -1}), "waitSeconds and offset are whole numbers", schema),
+        ("check_messages", json!({"offset": 5}), "needs messageId", schema),
+        ("check_messages", json!({"messageId": "first"}), "\"first\"", "looks like m1042-k7xq2m"),
+        ("check_messages", json!({"messageId": "m9-abcdef"}), "message m9-abcdef not found", "check the id"),
+    ] {
+        let said = frontend.tool_error(tool, arguments.clone());
+        assert!(said.contains(cause), "{tool} {arguments} is refused for {cause:?}: {said}");
+        assert!(said.contains(remedy), "{tool} {arguments} says {remedy:?}: {said}");
+    }
+    assert_eq!(broker.http().get("/v1/history").json()["messages"], json!([]), "nothing was sent");
+    assert_eq!(frontend.tool("list_peers", json!({"scope": "machine"}))["self"]["summary"], "as before");
+
+    let id = frontend.send("backend", "short")["messageId"].clone();
+    let said = backend.tool_error("check_messages", json!({"messageId": id, "offset": 6}));
+    assert!(said.contains("ends before offset 6"), "{said}");
+}
+
+#[test]
+fn a_tool_that_is_not_there_is_an_error_of_the_protocol() {
+    let (_broker, _place, mut frontend, _backend) = two(Session::pulling);
+    let call = frontend.ask("tools/call", json!({"name": "SendMessage", "arguments": {}}));
+    let error = frontend.answer(call)["error"].clone();
+    assert_eq!(error["code"], -32602);
+    assert!(error["message"].as_str().unwrap().contains("SendMessage"), "{error}");
+}
+
+#[test]
+fn a_name_that_fits_several_gone_sessions_is_refused_with_their_ids() {
+    let (broker, place) = (Broker::start(), folder());
+    let directory = place.path().join("app");
+    std::fs::create_dir(&directory).unwrap();
+    let mut gone = ["first", "second"].map(|session| {
+        let mut session = Session::pulling(&broker, &directory, session);
+        assert_eq!(session.tool("list_peers", json!({"scope": "machine"}))["self"]["name"], "app");
+        let id = session.id();
+        session.close();
+        id
+    });
+    gone.sort();
+    let mut asker = Session::pulling(&broker, place.path(), "asker");
+    let said = asker.tool_error("send_message", json!({"to": "app", "message": "hello"}));
+    assert!(gone.iter().all(|id| said.contains(id)) && said.contains("use one of these ids"), "{said}");
+
+    let mut living = Session::pulling(&broker, &directory, "third");
+    let living = living.id();
+    assert_eq!(asker.send("app", "hello")["to"]["id"], living, "a living session goes before all that are gone");
+}
+
+#[test]
+fn calls_under_way_together_do_not_wait_for_each_other() {
+    let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
+    backend.id();
+    let call = |name: &str, arguments: Value| json!({"name": name, "arguments": arguments});
+    let wait = frontend.ask("tools/call", call("check_messages", json!({"waitSeconds": 3_600})));
+    let list = frontend.ask("tools/call", call("list_peers", json!({"scope": "machine"})));
+    let send = frontend.ask("tools/call", call("send_message", json!({"to": "backend", "message": "ready?"})));
+    assert_eq!(frontend.answer(send)["result"]["structuredContent"]["success"], true);
+    assert_eq!(frontend.answer(list)["result"]["structuredContent"]["peers"][0]["name"], "backend");
+
+    backend.send("frontend", "ready");
+    let messages = frontend.answer(wait)["result"]["structuredContent"]["messages"].clone();
+    assert_eq!(messages[0]["text"], "ready");
+}
