@@ -131,6 +131,27 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{collection::vec, prelude::*};
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// Whatever is sent when: of one text to one peer, no minute sees more than the limit, and nothing else is refused.
+        #[test]
+        fn repeats_are_counted_over_any_minute(sent in vec((0_i64..40_000, 0..2, 0..2), 1..60), repeats in 1_usize..4) {
+            let most = NonZeroU32::new(u32::MAX).unwrap();
+            let limits = Limits { per_minute: Some(most), burst: most, repeats, ..Limits::default() };
+            let (mut pace, mut now) = (Pace::default(), 0);
+            let mut accepted: BTreeMap<_, Vec<i64>> = BTreeMap::new();
+            for (later, to, text) in sent {
+                now += later;
+                let before = accepted.entry((to, text)).or_default();
+                let lately = before.iter().filter(|at| **at > now - 60_000).count();
+                let passed = pace.count(&limits, &peer(&format!("p{to}")), &format!("t{text}"), Timestamp(now)).is_ok();
+                prop_assert_eq!(passed, lately < repeats);
+                before.extend(passed.then_some(now));
+            }
+        }
+    }
 
     fn peer(id: &str) -> PeerId {
         id.parse().unwrap()

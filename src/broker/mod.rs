@@ -4,7 +4,7 @@
 //! by cursor, so that a wake-up lost or doubled changes nothing; liveness is derived when asked for (is the stream open,
 //! does the process live), never remembered.
 //!
-//! Locks: one mutex over the peers in memory ([`state::State`]), held for microseconds and never across an await or a
+//! Locks: one mutex over the peers in memory (`state::State`), held for microseconds and never across an await or a
 //! call to the store. Jobs of the store take it inside the writing thread, never the other way round.
 
 mod deliver;

@@ -44,6 +44,17 @@ pub(super) fn free(state: &State, wish: &str, owner: &PeerId, now: Timestamp) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::PeerRef;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_directory_makes_a_name_that_can_be_typed(cwd in any::<String>()) {
+            let name = wish(None, &format!("/{cwd}"));
+            prop_assert!((1..=LONGEST).contains(&name.len()) && !name.starts_with('-') && !name.ends_with('-'), "{}", name);
+            prop_assert!(name.parse::<PeerRef>().is_ok() && !name.contains("--"), "{}", name);
+        }
+    }
 
     #[test]
     fn a_name_is_made_of_plain_letters() {

@@ -1,7 +1,7 @@
 //! The MCP server of one session: four tools, the channel, the session's facts.
 //!
 //! Promises: the handshake is answered at once, whether or not the broker is there; everything else runs beside it. A
-//! message counts as handed over only after the answer that carries it has been written ([`inbox`]). Nothing polls: the
+//! message counts as handed over only after the answer that carries it has been written (`inbox`). Nothing polls: the
 //! process sleeps until stdin, the broker or a signal wakes it, and ends with its client.
 //!
 //! One thread runs everything (the runtime is `current_thread`). Locks are `std` mutexes around small maps and queues, and

@@ -1,7 +1,7 @@
 //! What the kernel knows of a TCP connection: who is at its other end, and which process holds it.
 //!
 //! `sock_diag` would answer for one connection alone, but a hardened unit has no netlink sockets
-//! (`RestrictAddressFamilies=`); `/proc/net/tcp` needs nothing. It is read once a connection, at accept.
+//! (`RestrictAddressFamilies=`); the tables in `/proc/net` need nothing. They are read once a connection, at accept.
 
 use std::net::SocketAddr;
 
@@ -19,30 +19,50 @@ pub use imp::{can_tell, connecting, holds, listening, owner};
 #[cfg(target_os = "linux")]
 mod imp {
     use super::{Socket, SocketAddr};
-    use procfs::net::{TcpNetEntry, TcpState};
-    use std::{fs, net::IpAddr};
+    use std::{
+        fs::{self, File},
+        io::{BufRead, BufReader},
+        net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    };
+
+    /// The kernel's tables of sockets, by the family of the socket: proc_net(5).
+    const IPV4: &str = "/proc/net/tcp";
+    const IPV6: &str = "/proc/net/tcp6";
+    /// Behind the addresses: the state of a socket that listens, the user, the inode.
+    const STATE: usize = 3;
+    const LISTENING: &str = "0A";
+    const USER: usize = 7;
+    const INODE: usize = 9;
 
     /// Whether connections can be looked up at all on this machine.
     pub fn can_tell() -> bool {
-        procfs::net::tcp().is_ok()
+        File::open(IPV4).is_ok()
     }
 
     /// The socket at the other end of a connection from `peer` to us at `local`. A socket that its process has closed
     /// already has no inode and belongs to nobody: such an end is not found.
     pub fn connecting(peer: SocketAddr, local: SocketAddr) -> Option<Socket> {
-        let is_it = |entry: &TcpNetEntry| entry.local_address == peer && entry.remote_address == local && entry.inode != 0;
-        entries().find(is_it).map(socket)
+        let row = |peer, local| format!(" {} {} ", notation(peer), notation(local));
+        let find = |table: &str, row: String| find(table, |line| line.contains(&row));
+        let found = match peer {
+            // A socket of the newer family may have connected to an address of the older one.
+            SocketAddr::V4(_) => find(IPV4, row(peer, local)).or_else(|| find(IPV6, row(mapped(peer), mapped(local)))),
+            SocketAddr::V6(_) => find(IPV6, row(peer, local)),
+        };
+        found.filter(|socket| socket.inode != 0)
     }
 
     /// Who listens on a TCP port of this machine's loopback.
     pub fn listening(port: u16) -> Option<Socket> {
-        let is_it = |entry: &TcpNetEntry| {
-            let ip = entry.local_address.ip();
-            let loopback =
-                ip.is_loopback() || ip.is_unspecified() || matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
-            entry.state == TcpState::Listen && entry.local_address.port() == port && loopback
+        let on = |ip: IpAddr| SocketAddr::from((ip, port));
+        let four = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED].map(|ip| on(ip.into()));
+        let six = [Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED].map(|ip| on(ip.into()));
+        let find = |table: &str, addresses: &[SocketAddr]| {
+            let rows: Vec<String> = addresses.iter().map(|address| format!(" {} ", notation(*address))).collect();
+            let listens = |line: &str| line.split_ascii_whitespace().nth(STATE) == Some(LISTENING);
+            find(table, |line| rows.iter().any(|row| line.contains(row)) && listens(line))
         };
-        entries().find(is_it).map(socket)
+        find(IPV4, &four).or_else(|| find(IPV6, &[&six[..], &four.map(mapped)].concat()))
     }
 
     /// The process that holds a socket; none if it is another user's.
@@ -58,14 +78,38 @@ mod imp {
         Some(files.filter_map(|file| fs::read_link(file.ok()?.path()).ok()).any(|target| target.as_os_str() == wanted.as_str()))
     }
 
-    fn entries() -> impl Iterator<Item = TcpNetEntry> {
-        let four = procfs::net::tcp().unwrap_or_default();
-        let six = procfs::net::tcp6().unwrap_or_default();
-        four.into_iter().chain(six)
+    /// The first socket whose line is `wanted`. Reads no further: the kernel makes the table as it is read, which on a busy
+    /// machine costs milliseconds.
+    fn find(table: &str, wanted: impl Fn(&str) -> bool) -> Option<Socket> {
+        let mut table = BufReader::new(File::open(table).ok()?);
+        let mut line = String::new();
+        while table.read_line(&mut line).ok()? > 0 {
+            if wanted(&line) {
+                let field = |number| line.split_ascii_whitespace().nth(number);
+                return Some(Socket { uid: field(USER)?.parse().ok()?, inode: field(INODE)?.parse().ok()? });
+            }
+            line.clear();
+        }
+        None
     }
 
-    fn socket(entry: TcpNetEntry) -> Socket {
-        Socket { uid: entry.uid, inode: entry.inode }
+    fn mapped(address: SocketAddr) -> SocketAddr {
+        match address.ip() {
+            IpAddr::V4(ip) => SocketAddr::from((ip.to_ipv6_mapped(), address.port())),
+            IpAddr::V6(_) => address,
+        }
+    }
+
+    /// An address as the tables write it: the four-byte words of the IP as numbers of this machine, in hexadecimal.
+    fn notation(address: SocketAddr) -> String {
+        let words = |ip: &[u8]| -> String {
+            ip.chunks(4).map(|word| format!("{:08X}", word.try_into().map_or(0, u32::from_ne_bytes))).collect()
+        };
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => words(&ip.octets()),
+            IpAddr::V6(ip) => words(&ip.octets()),
+        };
+        format!("{ip}:{:04X}", address.port())
     }
 }
 

@@ -47,6 +47,8 @@ use tower_service::Service;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long requests under way may take to finish after the call to stop; with the store's last commit it stays under 5 s.
 const DRAIN: Duration = Duration::from_secs(3);
+/// How many TCP connections are looked up at the same time: each costs the kernel a walk through all of the machine's.
+const LOOKUPS: usize = 2;
 /// How long to leave a socket alone whose accept failed (too many open files), instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a refusal without a request may take to write.
@@ -189,7 +191,7 @@ async fn accept_unix(listener: UnixListener, places: usize, router: Router, brok
 }
 
 async fn accept_tcp(listener: TcpListener, places: usize, router: Router, broker: Arc<Broker>, token: Option<Arc<str>>) {
-    let slots = Arc::new(Semaphore::new(places));
+    let (slots, lookups) = (Arc::new(Semaphore::new(places)), Arc::new(Semaphore::new(LOOKUPS)));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -209,11 +211,11 @@ async fn accept_tcp(listener: TcpListener, places: usize, router: Router, broker
             connections.spawn(refuse(stream, Refused::Busy));
             continue;
         };
-        let (router, broker, token) = (router.clone(), broker.clone(), token.clone());
+        let (router, broker, token, lookups) = (router.clone(), broker.clone(), token.clone(), lookups.clone());
         connections.spawn(async move {
             // Small answers go out at once; a failure to say so costs only time.
             drop(stream.set_nodelay(true));
-            match identify(peer, local, token).await {
+            match identify(peer, local, token, &lookups).await {
                 Some(connection) => serve(stream, connection, router, broker).await,
                 None => refuse(stream, Refused::OtherUser).await,
             }
@@ -225,11 +227,12 @@ async fn accept_tcp(listener: TcpListener, places: usize, router: Router, broker
 }
 
 /// What the kernel says of a TCP connection; none if it is not this user's. With a token it is the token that decides.
-async fn identify(peer: SocketAddr, local: SocketAddr, token: Option<Arc<str>>) -> Option<Connection> {
+async fn identify(peer: SocketAddr, local: SocketAddr, token: Option<Arc<str>>, lookups: &Semaphore) -> Option<Connection> {
     let port = local.port();
     if token.is_some() {
         return Some(Connection::Tcp { inode: None, port, token });
     }
+    let _turn = lookups.acquire().await.ok()?;
     let look = tokio::task::spawn_blocking(move || access::connecting_socket(peer, local));
     let inode = look.await.ok().flatten();
     if inode.is_none() {

@@ -47,7 +47,7 @@ pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
 
 /// Copies what can be read of the database set aside into `fresh`; says in words what was saved.
 pub(super) fn salvage(aside: &Path, fresh: &Connection, cause: &rusqlite::Error) -> String {
-    let saved = Connection::open_with_flags(aside, OpenFlags::SQLITE_OPEN_READ_ONLY)
+    let saved = readable(aside)
         .map(|damaged| TABLES.map(|table| (table, copy(&damaged, fresh, table))))
         .map(|counts| counts.map(|(table, rows)| format!("{rows} of table {table}")).join(", "))
         .unwrap_or_else(|e| format!("nothing ({e})"));
@@ -58,9 +58,20 @@ pub(super) fn salvage(aside: &Path, fresh: &Connection, cause: &rusqlite::Error)
     )
 }
 
+/// A connection that reads what it can: with this setting SQLite opens even a file that ends before its time.
+fn readable(damaged: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(damaged, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.pragma_update(None, "writable_schema", true)?;
+    Ok(connection)
+}
+
 /// Reads rows from both ends until the damage stops it, and writes each into `fresh`; how many rows were saved.
 fn copy(damaged: &Connection, fresh: &Connection, table: &str) -> usize {
-    ["ASC", "DESC"].into_iter().map(|order| copy_from_one_end(damaged, fresh, table, order).unwrap_or_default()).sum()
+    // One commit for all: a commit a row would take hours where there are a million.
+    let Ok(together) = fresh.unchecked_transaction() else { return 0 };
+    let saved =
+        ["ASC", "DESC"].into_iter().map(|order| copy_from_one_end(damaged, fresh, table, order).unwrap_or_default()).sum();
+    together.commit().map_or(0, |()| saved)
 }
 
 fn copy_from_one_end(damaged: &Connection, fresh: &Connection, table: &str, order: &str) -> rusqlite::Result<usize> {

@@ -124,13 +124,16 @@ impl Store {
     /// Waits until everything that was handed to [`Store::write`] is committed, then closes the database.
     pub fn close(self) {
         let Self { jobs, readers, thread, .. } = self;
+        // The writer goes last: whoever closes the database as the last one folds the WAL into it, and a reader could not.
+        if let Ok(mut readers) = readers.lock() {
+            readers.clear();
+        }
         drop(jobs);
         if let Some(thread) = thread.lock().ok().and_then(|mut thread| thread.take())
             && thread.join().is_err()
         {
             tracing::error!("the database's writer ended with a panic");
         }
-        drop(readers);
     }
 
     /// Where the database lies.

@@ -12,7 +12,10 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
         return Ok(());
     }
     let now = Timestamp::now();
-    let mut peers = tx.prepare("SELECT id, pid, cwd, tty, summary, registered_at, last_seen FROM peers")?;
+    // Its columns hold whatever was put in (SQLite's types are loose): each is read as what it should be.
+    let columns = "CAST(id AS TEXT), CAST(pid AS INTEGER), CAST(cwd AS TEXT), CAST(tty AS TEXT), CAST(summary AS TEXT),
+                   CAST(registered_at AS TEXT), CAST(last_seen AS TEXT)";
+    let mut peers = tx.prepare(&format!("SELECT {columns} FROM peers WHERE id IS NOT NULL"))?;
     let mut rows = peers.query([])?;
     let mut imported_peers = 0;
     while let Some(row) = rows.next()? {
@@ -29,7 +32,7 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
              VALUES (?1, ?1, 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 id,
-                row.get::<_, Option<u32>>(1)?,
+                row.get::<_, Option<i64>>(1)?.and_then(|pid| u32::try_from(pid).ok()),
                 row.get::<_, Option<String>>(2)?.unwrap_or_default(),
                 row.get::<_, Option<String>>(3)?,
                 summary,
@@ -39,7 +42,9 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
             ],
         )?;
     }
-    let mut messages = tx.prepare("SELECT from_id, to_id, text, sent_at, delivered FROM messages ORDER BY id")?;
+    let columns =
+        "CAST(from_id AS TEXT), CAST(to_id AS TEXT), CAST(text AS TEXT), CAST(sent_at AS TEXT), CAST(delivered AS INTEGER)";
+    let mut messages = tx.prepare(&format!("SELECT {columns} FROM messages ORDER BY id"))?;
     let mut rows = messages.query([])?;
     let mut imported_messages = 0;
     while let Some(row) = rows.next()? {

@@ -196,6 +196,20 @@ impl utoipa::ToSchema for MessageId {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_read_as_an_id_has_one_spelling(text in "[ m]?[0-9+]{0,3}[-]?[a-zA-Z0-9_.é-]{0,70}[ \\n]?") {
+            if let Ok(id) = text.parse::<MessageId>() {
+                prop_assert_eq!(id.to_string(), text.trim());
+            }
+            if let Ok(id) = text.parse::<PeerId>() {
+                prop_assert_eq!(id.as_str(), &text);
+                prop_assert_eq!(text.parse::<PeerRef>(), Ok(id.into()));
+            }
+        }
+    }
 
     #[test]
     fn ids_of_the_wrong_shape_are_refused() {

@@ -102,6 +102,53 @@ pub fn attribute(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::{collection::vec, prelude::*, sample::select};
+
+    /// Texts in which what could end a fence, a tag or an attribute is likely.
+    fn hostile_text() -> impl Strategy<Value = String> {
+        let piece = select(vec![
+            "`", "```", "\n", "<", "</", ">", "channel", "CHANNEL", " ", "\"", "&", "&lt;", "\u{1b}[", "\u{200b}", "\u{202e}",
+            "x",
+        ]);
+        let pieces = vec(prop_oneof![piece.prop_map(str::to_owned), any::<char>().prop_map(String::from)], 0..24);
+        pieces.prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_printable_steers_a_terminal(text in hostile_text()) {
+            let safe = printable(&text);
+            prop_assert!(!safe.chars().any(|c| c != '\n' && c != '\t' && is_treacherous(c)));
+            prop_assert!(!printable_line(&text).chars().any(is_treacherous));
+            prop_assert_eq!(printable(&safe), safe.as_ref(), "what is safe stays as it is");
+        }
+
+        #[test]
+        fn whatever_a_text_holds_its_fence_holds_it(text in hostile_text()) {
+            let fenced = fence(&text);
+            let bar = fenced.lines().next().expect("a first line");
+            prop_assert!(bar.len() >= MIN_FENCE && bar.bytes().all(|b| b == b'`'));
+            let inner = fenced.strip_prefix(bar).and_then(|rest| rest.strip_suffix(bar)).expect("two bars");
+            prop_assert!(!inner.contains(bar));
+            prop_assert_eq!(inner, format!("\n{}\n", printable(&text)));
+        }
+
+        #[test]
+        fn whatever_a_text_holds_it_stays_in_its_channel_tag(text in hostile_text()) {
+            let safe = channel_content(&text);
+            let squeezed: String = safe.to_ascii_lowercase().chars().filter(|c| !c.is_whitespace() && *c != '/').collect();
+            prop_assert!(!squeezed.contains("<channel"), "{}", safe);
+            prop_assert_eq!(safe.replace("&lt;", "<"), printable(&text).replace("&lt;", "<"), "nothing else is changed");
+        }
+
+        #[test]
+        fn whatever_a_text_holds_it_stays_in_its_attribute(text in hostile_text()) {
+            let safe = attribute(&text);
+            prop_assert!(!safe.chars().any(|c| matches!(c, '<' | '>' | '"') || is_treacherous(c)), "{}", safe);
+            let read = safe.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+            prop_assert_eq!(read, printable_line(&text), "and is read back as it was");
+        }
+    }
 
     #[test]
     fn escapes_of_a_terminal_are_made_visible() {

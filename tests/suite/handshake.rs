@@ -1,11 +1,10 @@
 //! The opening of a session, and its end: what the client hears before any tool is called, and that nothing is left behind.
 
-use crate::support::{Broker, PATIENCE, Session, broker::signal, folder, git, mcp::Start};
+use crate::support::{Broker, PATIENCE, Session, broker::signal, eventually, folder, folder_in, git, mcp::Start};
 use serde_json::{Value, json};
 use std::{
     fs::{self, File},
     io::{ErrorKind, Read},
-    net::TcpListener,
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
     process::Command,
@@ -146,10 +145,12 @@ fn the_handshake_does_not_wait_for_a_broker_that_hangs() {
     let (broker, place) = (Broker::prepared(&[]), folder());
     fs::create_dir(broker.socket().parent().unwrap()).unwrap();
     let hanging = UnixListener::bind(broker.socket()).unwrap();
+    hanging.set_nonblocking(true).unwrap();
     let mut session = Session::spawn(start(&broker, place.path()).command());
     session.handshake();
 
-    let (mut connection, _) = hanging.accept().unwrap();
+    let (mut connection, _) = eventually("the session connects", || hanging.accept().ok());
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut request = [0; 64];
     assert_ne!(connection.read(&mut request).unwrap(), 0, "the broker has been asked something");
     connection.set_nonblocking(true).unwrap();
@@ -284,48 +285,30 @@ const ENDS: [fn(Session); 3] = [
 ];
 
 #[test]
-fn a_git_that_hangs_does_not_outlive_the_session_that_asked_it() {
-    for end in ENDS {
-        let (broker, place) = (Broker::start(), folder());
-        git::repository(&place.path().join("work"));
-        let pipe = place.path().join("pipe");
-        let events = watched_pipe(&pipe);
-        let tools = place.path().join("bin");
-        fs::create_dir(&tools).unwrap();
-        fs::write(tools.join("git"), format!("#!/bin/sh\nexec 3>'{}'\nexec sleep 600\n", pipe.display())).unwrap();
-        fs::set_permissions(tools.join("git"), fs::Permissions::from_mode(0o755)).unwrap();
+fn a_helper_that_hangs_does_not_outlive_the_session_that_asked_it() {
+    const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
+    let generated = ("OPENAI_API_KEY".to_owned(), "sk-test".to_owned());
+    // Git is asked for facts, and `claude-peers`, which lies beside the server, for a summary.
+    for (helper, env) in [("git", vec![]), ("claude-peers", vec![generated])] {
+        for end in ENDS {
+            let (broker, place, programs) = (Broker::start(), folder(), folder_in(Path::new(SERVER).parent().unwrap()));
+            let (pipe, work, server) =
+                (place.path().join("pipe"), place.path().join("work"), programs.path().join("claude-peers-mcp"));
+            let events = watched_pipe(&pipe);
+            fs::hard_link(SERVER, &server).unwrap();
+            let hanging = programs.path().join(helper);
+            fs::write(&hanging, format!("#!/bin/sh\nexec 3>'{}'\nexec sleep 600\n", pipe.display())).unwrap();
+            fs::set_permissions(&hanging, fs::Permissions::from_mode(0o755)).unwrap();
 
-        let work = place.path().join("work");
-        let mut command = start(&broker, &work).under_claude(&[], &[]);
-        command.env("PATH", format!("{}:{}", tools.display(), std::env::var("PATH").unwrap()));
-        let mut session = Session::spawn(command);
-        session.handshake();
-        events.recv_timeout(PATIENCE).expect("git is asked for the facts of a summary");
-        end(session);
-        events.recv_timeout(PATIENCE).expect("git is gone");
-    }
-}
-
-#[test]
-fn a_summary_under_way_does_not_outlive_its_session() {
-    for end in ENDS {
-        let (broker, place) = (Broker::start(), folder());
-        let endpoint = TcpListener::bind("127.0.0.1:0").unwrap();
-        let env = vec![
-            ("OPENAI_API_KEY".to_owned(), "sk-test".to_owned()),
-            ("OPENAI_BASE_URL".to_owned(), format!("http://{}/v1", endpoint.local_addr().unwrap())),
-        ];
-        let mut session = Session::spawn(Start { env, ..start(&broker, place.path()) }.under_claude(&[], &[]));
-        session.handshake();
-        let (mut asked, _) = endpoint.accept().unwrap();
-        asked.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut request = [0; 4];
-        asked.read_exact(&mut request).unwrap();
-        assert_eq!(&request, b"POST");
-        end(session);
-        // Reset or closed in order: either way nobody holds the other end any more.
-        if let Err(error) = asked.read_to_end(&mut Vec::new()) {
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            git::repository(&work);
+            let mut command = Start { env: env.clone(), ..start(&broker, &work) }.under_claude(&[], &[]);
+            command.env("SERVER", server);
+            command.env("PATH", format!("{}:{}", programs.path().display(), std::env::var("PATH").unwrap()));
+            let mut session = Session::spawn(command);
+            session.handshake();
+            events.recv_timeout(PATIENCE).expect("the helper is asked");
+            end(session);
+            events.recv_timeout(PATIENCE).expect("the helper is gone");
         }
     }
 }

@@ -5,10 +5,15 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
+mod access;
+mod crash;
 mod delivery;
 mod handshake;
+mod hostile;
 mod identity;
+mod legacy;
 mod patterns;
+mod reference_database;
 mod scopes;
 mod smoke;
 mod support;

@@ -16,6 +16,9 @@ pub struct Broker {
     folder: tempfile::TempDir,
     settings: Vec<(String, String)>,
     child: Option<Child>,
+    manager: Option<UnixDatagram>,
+    /// What it told its service manager when it got ready.
+    pub ready: String,
     /// The TCP port it listens on.
     pub port: u16,
 }
@@ -41,7 +44,7 @@ impl Broker {
     /// Like [`Broker::prepared`], with its folder under `place`.
     pub fn prepared_in(place: &Path, settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Self { folder: folder_in(place), settings, child: None, port: 0 }
+        Self { folder: folder_in(place), settings, child: None, manager: None, ready: String::new(), port: 0 }
     }
 
     /// The folder with everything of this broker's.
@@ -96,7 +99,8 @@ impl Broker {
 
     /// Runs a start that must fail: its exit code. What it said is in the log.
     pub fn refused(&self) -> i32 {
-        self.command().status().unwrap().code().unwrap()
+        let mut child = self.command().spawn().unwrap();
+        eventually("the broker refuses to start", || child.try_wait().unwrap()).code().unwrap()
     }
 
     /// Starts it (again) and waits for its `READY=1`.
@@ -109,7 +113,6 @@ impl Broker {
         let notify = self.folder().join("notify.sock");
         drop(fs::remove_file(&notify));
         let socket = UnixDatagram::bind(&notify).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut child = command.env("NOTIFY_SOCKET", &notify).spawn().unwrap();
         drop(command); // with the descriptors it holds for the child
         let mut buffer = [0; 4096];
@@ -118,8 +121,12 @@ impl Broker {
         let start = std::time::Instant::now();
         loop {
             match socket.recv(&mut buffer) {
-                Ok(size) if String::from_utf8_lossy(&buffer[..size]).lines().any(|line| line == "READY=1") => break,
-                Ok(_) => {}
+                Ok(size) => {
+                    self.ready = String::from_utf8_lossy(&buffer[..size]).into_owned();
+                    if self.ready.lines().any(|line| line == "READY=1") {
+                        break;
+                    }
+                }
                 Err(_) => {
                     if let Some(status) = child.try_wait().unwrap() {
                         panic!("the broker ended with {status} instead of getting ready:\n{}", self.log());
@@ -128,10 +135,18 @@ impl Broker {
                 }
             }
         }
-        self.child = Some(child);
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        (self.child, self.manager) = (Some(child), Some(socket));
         let status: Value = self.http().get("/v1/status").json();
         let tcp = status["listeners"].as_array().unwrap().iter().find(|l| l["kind"] == "tcp").unwrap();
         self.port = tcp["address"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+    }
+
+    /// What it tells its service manager next, after `READY=1`.
+    pub fn tells(&self) -> String {
+        let mut buffer = [0; 4096];
+        let size = self.manager.as_ref().unwrap().recv(&mut buffer).unwrap();
+        String::from_utf8_lossy(&buffer[..size]).into_owned()
     }
 
     /// Its process id.

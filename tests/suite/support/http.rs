@@ -168,11 +168,8 @@ pub fn try_read_answer(reader: &mut impl BufRead) -> io::Result<Answer> {
     let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
     let status = status.unwrap_or_else(|| panic!("no status line: {line:?}"));
     let mut headers = Vec::new();
-    loop {
-        match next_line()?.split_once(": ") {
-            Some((name, value)) => headers.push((name.to_owned(), value.to_owned())),
-            None => break,
-        }
+    while let Some((name, value)) = next_line()?.split_once(": ") {
+        headers.push((name.to_owned(), value.to_owned()));
     }
     let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, v)| v.parse().unwrap());
     let mut body = Vec::new();

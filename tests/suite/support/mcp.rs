@@ -285,7 +285,8 @@ impl Session {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
         eventually("the claude process runs a server", || {
             let pid = std::fs::read_to_string(&children).unwrap().trim().parse().ok()?;
-            let is_server = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default().starts_with(SERVER.as_bytes());
+            let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+            let is_server = program.file_name()?.to_string_lossy().starts_with("claude-peers-mcp");
             is_server.then_some(pid)
         })
     }

@@ -5,12 +5,13 @@ pub mod events;
 pub mod git;
 pub mod http;
 pub mod mcp;
+pub mod other;
 pub mod random;
-pub mod stranger;
 
 pub use broker::Broker;
 pub use events::Peer;
 pub use mcp::Session;
+pub use other::Other;
 
 use std::time::Duration;
 

@@ -1,0 +1,136 @@
+//! Killed processes, many senders, the same thing said twice: nothing is lost, doubled in silence or out of order.
+
+use super::{Scene, assert_nothing_more, ids};
+use crate::support::{Session, eventually, mcp::Start};
+use serde_json::{Value, json};
+use std::{
+    io::{Read, Write},
+    process::Stdio,
+    thread,
+};
+
+#[test]
+fn the_reply_of_a_resumed_session_confirms_what_the_killed_server_pushed() {
+    let scene = Scene::new();
+    let (mut asker, mut worker) = (scene.pulling("asker"), scene.pushed("worker"));
+    let id = asker.send("worker", "did the schema change?")["messageId"].clone();
+    assert_eq!(worker.pushed()["meta"]["message_id"], id);
+    worker.kill();
+    let mut worker = Session::start(&scene.broker, &scene.directory("worker"), "worker");
+    let answer = worker.tool("send_message", json!({"targetPeerId": "asker", "message": "no", "replyTo": id}));
+    scene.assert_state(&id, "delivered", "reply");
+    let messages = asker.check();
+    assert_eq!((&messages[0]["id"], &messages[0]["replyTo"]), (&answer["messageId"], &id));
+}
+
+#[test]
+fn a_server_killed_while_it_wrote_an_answer_has_its_messages_shown_again_marked() {
+    let scene = Scene::new();
+    let mut asker = scene.pulling("asker");
+    let directory = scene.directory("worker");
+    let start = Start { broker: &scene.broker, directory: &directory, session_id: "worker", delivery: "pull", env: Vec::new() };
+    // A client that reads nothing: the answer does not fit into the pipe, so the server is stuck in the middle of it.
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    rustix::pipe::fcntl_setpipe_size(&writer, 4_096).unwrap();
+    rustix::io::ioctl_fionbio(&reader, true).unwrap();
+    let mut next_byte = || {
+        let mut byte = [0];
+        eventually("the worker writes", || reader.read_exact(&mut byte).ok());
+        byte[0]
+    };
+    let mut worker = start.command().stdin(Stdio::piped()).stdout(writer).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdin = worker.stdin.take().unwrap();
+    let client = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "slow", "version": "1"}});
+    writeln!(stdin, "{}", json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client})).unwrap();
+    while next_byte() != b'\n' {}
+    writeln!(stdin, "{}", json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).unwrap();
+    eventually("the worker is there", || asker.peers().pop());
+    let sent: Vec<Value> = ["a", "b"].map(|letter| asker.send("worker", &letter.repeat(7_000))["messageId"].clone()).into();
+    let call = json!({"name": "check_messages", "arguments": {}});
+    writeln!(stdin, "{}", json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call})).unwrap();
+    next_byte(); // it has taken the messages and begun to write them
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+
+    let mut worker = scene.resumed("worker");
+    let messages = worker.check();
+    assert_eq!(ids(&messages), sent);
+    assert!(messages.iter().all(|message| message["repeat"] == true), "{messages:?}");
+    for id in &sent {
+        assert_eq!(scene.broker.message_once("delivered", id)["route"], "check_messages");
+    }
+    assert_nothing_more(&mut worker);
+}
+
+#[test]
+fn messages_of_one_sender_arrive_in_order_however_many_send() {
+    const EACH: usize = 15;
+    let scene = Scene::new();
+    let (mut worker, mut reader) = (scene.pushed("worker"), scene.pulling("reader"));
+    let mut senders = ["one", "two", "three"].map(|name| scene.pulling(name));
+    thread::scope(|scope| {
+        for (number, sender) in senders.iter_mut().enumerate() {
+            scope.spawn(move || {
+                for at in 0..EACH {
+                    for to in ["worker", "reader"] {
+                        sender.send(to, &format!("{number} {at:02}"));
+                    }
+                }
+            });
+        }
+        let pushed: Vec<String> = (0..3 * EACH).map(|_| worker.pushed()["content"].as_str().unwrap().to_owned()).collect();
+        let mut read: Vec<String> = Vec::new();
+        while read.len() < 3 * EACH {
+            read.extend(reader.check().iter().map(|message| message["text"].as_str().unwrap().to_owned()));
+        }
+        for (by, texts) in [("channel", pushed), ("check_messages", read)] {
+            for number in 0..3 {
+                let of_one: Vec<_> = texts.iter().filter(|text| text.starts_with(&number.to_string())).cloned().collect();
+                let sent: Vec<_> = (0..EACH).map(|at| format!("{number} {at:02}")).collect();
+                assert_eq!(of_one, sent, "{by}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_idempotency_key_makes_one_message_of_however_many_attempts() {
+    let mut scene = Scene::new();
+    let (mut worker, _other) = (scene.pulling("worker"), scene.pulling("other"));
+    let body = json!({"to": "worker", "text": "once", "key": "attempt-1"});
+    let first = thread::scope(|scope| {
+        let attempts: Vec<_> = (0..8).map(|_| scope.spawn(|| scene.broker.http().post("/v1/send", &body).json())).collect();
+        let receipts: Vec<Value> = attempts.into_iter().map(|attempt| attempt.join().unwrap()).collect();
+        assert!(receipts.iter().all(|receipt| receipt["messageId"] == receipts[0]["messageId"]), "{receipts:?}");
+        receipts[0]["messageId"].clone()
+    });
+    scene.broker.restart();
+    assert_eq!(scene.broker.http().post("/v1/send", &body).json()["messageId"], first);
+    assert_eq!(ids(&worker.check()), [first.clone()]);
+    scene.broker.message_once("delivered", &first);
+    let again = scene.broker.http().post("/v1/send", &body).json();
+    assert_eq!((&again["messageId"], &again["state"]), (&first, &json!("delivered")), "the receipt tells the present state");
+
+    for other in
+        [json!({"to": "worker", "text": "twice", "key": "attempt-1"}), json!({"to": "other", "text": "once", "key": "attempt-1"})]
+    {
+        let refused = scene.broker.http().post("/v1/send", &other);
+        assert_eq!((refused.status, &*refused.code()), (409, "idempotency_conflict"), "{other}");
+    }
+    let fresh = scene.broker.http().post("/v1/send", &json!({"to": "worker", "text": "once", "key": "attempt-2"})).json();
+    assert_eq!(ids(&worker.check()), [fresh["messageId"].clone()]);
+}
+
+#[test]
+fn a_message_sent_while_the_broker_restarts_is_accepted_once() {
+    let mut scene = Scene::new();
+    let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
+    scene.broker.kill();
+    let call = json!({"name": "send_message", "arguments": {"targetPeerId": "worker", "message": "hold the line"}});
+    let sending = asker.ask("tools/call", call);
+    scene.broker.launch();
+    let sent = asker.answer(sending)["result"]["structuredContent"].clone();
+    assert_eq!(sent["success"], true, "{sent}");
+    assert_eq!(ids(&worker.check()), [sent["messageId"].clone()]);
+    assert_nothing_more(&mut worker);
+}

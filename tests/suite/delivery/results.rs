@@ -1,0 +1,103 @@
+//! The results of tools, which are certain; and calls that wait.
+
+use super::{Scene, assert_nothing_more, carried, ids, messages_of, prove_channel};
+use crate::support::eventually;
+use serde_json::json;
+use std::thread;
+
+#[test]
+fn a_session_without_channel_gets_its_mail_once_with_the_result_of_any_tool() {
+    let scene = Scene::new();
+    let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
+    for (tool, arguments) in [
+        ("list_peers", json!({"scope": "machine"})),
+        ("set_summary", json!({"summary": "busy"})),
+        ("send_message", json!({"targetPeerId": "asker", "message": "something else"})),
+    ] {
+        let sent = [asker.send("worker", "one")["messageId"].clone(), asker.send("worker", "two")["messageId"].clone()];
+        worker.tool_error("list_peers", json!({})); // an error carries no mail and loses none
+        let messages = carried(&mut worker, tool, &arguments);
+        assert_eq!(ids(&messages), sent, "{tool}");
+        assert!(messages.iter().all(|message| message.get("repeat").is_none()), "{tool}: {messages:?}");
+        for id in &sent {
+            assert_eq!(scene.broker.message_once("delivered", id)["route"], "tool_result", "{tool}");
+        }
+        assert_nothing_more(&mut worker);
+    }
+}
+
+#[test]
+fn mail_beside_a_result_is_readable_too() {
+    let scene = Scene::new();
+    let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
+    asker.send("worker", "one\ntwo");
+    let text = eventually("a result carries the message", || {
+        let result = worker.call("list_peers", json!({"scope": "machine"}));
+        result["content"][1]["text"].as_str().map(str::to_owned)
+    });
+    let (heading, body) = text.split_once("\nid ").unwrap();
+    assert_eq!(heading, format!("📨 Message from peer {} (asker):", asker.id()));
+    assert!(body.ends_with("\n```\none\ntwo\n```"), "{text}");
+}
+
+#[test]
+fn a_call_that_waits_is_answered_by_the_message_and_the_channel_is_not_used() {
+    let scene = Scene::new();
+    let (mut asker, mut worker) = (scene.pulling("asker"), scene.pushed("worker"));
+    prove_channel(&scene, &mut asker, &mut worker, "worker");
+    let wait = worker.ask("tools/call", json!({"name": "check_messages", "arguments": {"waitSeconds": 3_600}}));
+    // Nothing shows when the broker has heard of the wait: what is sent before goes through the channel.
+    let mut through_channel = Vec::new();
+    let answered = eventually("a message answers the wait", || {
+        let id = asker.send("worker", "ready")["messageId"].clone();
+        let message = eventually("it is handed over", || Some(scene.broker.message(&id)).filter(|m| m["state"] != "queued"));
+        if message["route"] == "check_messages" {
+            return Some(id);
+        }
+        through_channel.push(id);
+        None
+    });
+    let messages = messages_of(&worker.answer(wait)["result"]);
+    assert_eq!((ids(&messages), messages[0].get("repeat")), (vec![answered], None));
+    let pushed: Vec<_> = worker.pushes_so_far().iter().map(|push| push["meta"]["message_id"].clone()).collect();
+    assert_eq!(pushed, through_channel);
+    assert_nothing_more(&mut worker);
+}
+
+#[test]
+fn a_wait_that_is_cancelled_loses_no_message_and_shows_none_twice() {
+    let scene = Scene::new();
+    let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
+    for round in 0..30 {
+        let wait = worker.ask("tools/call", json!({"name": "check_messages", "arguments": {"waitSeconds": 3_600}}));
+        let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": wait}});
+        // The cancellation comes before, after and beside the message.
+        let id = match round % 3 {
+            0 => {
+                worker.say(&cancel);
+                asker.send("worker", "hello")["messageId"].clone()
+            }
+            1 => {
+                let id = asker.send("worker", "hello")["messageId"].clone();
+                worker.say(&cancel);
+                id
+            }
+            _ => thread::scope(|scope| {
+                let sending = scope.spawn(|| asker.send("worker", "hello")["messageId"].clone());
+                worker.say(&cancel);
+                sending.join().unwrap()
+            }),
+        };
+        // The call may have been answered all the same: then the message was in that answer.
+        let mut look = || {
+            let mut shown = worker.check();
+            let answer = worker.answered(wait);
+            shown.extend(answer.iter().flat_map(|answer| messages_of(&answer["result"])));
+            shown
+        };
+        let mut shown = eventually("the message is shown", || Some(look()).filter(|shown| !shown.is_empty()));
+        shown.extend(look());
+        assert_eq!((ids(&shown), shown[0].get("repeat")), (vec![id.clone()], None), "round {round}");
+        scene.broker.message_once("delivered", &id);
+    }
+}

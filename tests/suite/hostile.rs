@@ -1,0 +1,463 @@
+//! Bad input of every kind: a clear refusal with a stable code, bounded memory, nothing stored, and everybody else is served.
+
+use crate::support::{
+    Broker, Peer, Session, eventually, folder,
+    http::{Answer, Conversation, Http},
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
+use std::fs;
+
+/// Bytes of a message's text that these brokers take, so that too much of it is not much.
+const TEXT_LIMIT: usize = 1_000;
+/// What a storm may leave in the broker's memory, in KiB. Generous: it bounds a leak, it measures nothing.
+const LEFT_BEHIND: u64 = 64 * 1024;
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// A broker with one peer whose name is `victim`.
+fn broker() -> (Broker, Peer) {
+    let broker = Broker::with(&[("CLAUDE_PEERS_TEXT_LIMIT", &TEXT_LIMIT.to_string()), ("CLAUDE_PEERS_RATE_LIMIT", "0")]);
+    let victim = Peer::register(&broker.http(), "victim", json!({"cwd": "/victim"}));
+    (broker, victim)
+}
+
+fn both(broker: &Broker) -> [Http; 2] {
+    [broker.http(), broker.tcp()]
+}
+
+/// The broker's memory, in KiB.
+fn memory(broker: &Broker) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", broker.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse().unwrap()
+}
+
+fn is_well(broker: &Broker) {
+    for http in both(broker) {
+        assert_eq!(http.post("/v1/send", &json!({"to": "victim", "text": "still there?"})).status, 200);
+    }
+}
+
+// What a request says.
+
+#[test]
+fn a_request_that_says_nonsense_gets_its_code_and_nothing_is_stored() {
+    let (broker, victim) = broker();
+    let before = broker.stored();
+    let register = |field: &str, value: Value| {
+        let mut facts = json!({"client": {"name": "x", "version": "1"}, "instance": "x", "pid": 1, "cwd": "/tmp"});
+        facts[field] = value;
+        ("/v1/register", facts)
+    };
+    let send = |to: Value, text: Value| ("/v1/send", json!({"to": to, "text": text}));
+    let sent_with = |field: &str, value: Value| ("/v1/send", json!({"to": "victim", "text": "x", field: value}));
+    let long = "x".repeat(TEXT_LIMIT + 1);
+    let git = |directory: &str| json!({"commonDir": directory, "head": "/tmp/HEAD", "repo": "x"});
+    let cases: Vec<(&str, u16, (&str, Value))> = vec![
+        ("invalid_request", 400, ("/v1/send", json!({}))),
+        ("invalid_request", 400, ("/v1/send", json!([]))),
+        ("invalid_request", 400, ("/v1/send", json!("text"))),
+        ("invalid_request", 400, ("/v1/send", Value::Null)),
+        ("invalid_request", 400, ("/v1/send", json!({"to": "victim"}))),
+        ("invalid_request", 400, send(json!(1), json!("x"))),
+        ("invalid_request", 400, send(json!("victim"), json!(["x"]))),
+        ("invalid_request", 400, send(json!("victim"), Value::Null)),
+        ("empty_message", 400, send(json!("victim"), json!(""))),
+        ("empty_message", 400, send(json!("victim"), json!(" \n\t"))),
+        ("too_large", 413, send(json!("victim"), json!(long))),
+        ("invalid_id", 400, send(json!(""), json!("x"))),
+        ("invalid_id", 400, send(json!("a b"), json!("x"))),
+        ("invalid_id", 400, send(json!("../../etc/passwd"), json!("x"))),
+        ("invalid_id", 400, send(json!("v\u{0}"), json!("x"))),
+        ("invalid_id", 400, send(json!("ü"), json!("x"))),
+        ("invalid_id", 400, send(json!("a".repeat(65)), json!("x"))),
+        ("peer_not_found", 404, send(json!("a".repeat(64)), json!("x"))),
+        ("no_mailbox", 409, send(json!("cli"), json!("x"))),
+        ("no_mailbox", 409, send(json!("broker"), json!("x"))),
+        ("invalid_id", 400, sent_with("replyTo", json!("m01-abc"))),
+        ("invalid_id", 400, sent_with("replyTo", json!("'; DROP TABLE message; --"))),
+        ("message_not_found", 404, sent_with("replyTo", json!("m999-abcdef"))),
+        ("invalid_request", 400, sent_with("key", json!(""))),
+        ("invalid_request", 400, sent_with("key", json!("a b"))),
+        ("invalid_request", 400, sent_with("key", json!("a\u{7}"))),
+        ("invalid_request", 400, sent_with("key", json!("k".repeat(129)))),
+        ("invalid_path", 400, register("cwd", json!(""))),
+        ("invalid_path", 400, register("cwd", json!("tmp"))),
+        ("invalid_path", 400, register("cwd", json!("/tmp\n/x"))),
+        ("invalid_path", 400, register("cwd", json!("/tmp/\u{1b}[2J"))),
+        ("invalid_path", 400, register("cwd", json!("/tmp/\u{0}"))),
+        ("invalid_path", 400, register("cwd", json!("/tmp/\u{9b}31m"))),
+        ("invalid_path", 400, register("cwd", json!(format!("/{}", "x".repeat(4_096))))),
+        ("invalid_path", 400, register("git", git("relative/.git"))),
+        ("invalid_path", 400, register("git", git("/tmp/\u{7}"))),
+        ("invalid_request", 400, register("instance", json!(""))),
+        ("invalid_request", 400, register("instance", json!("two words"))),
+        ("invalid_request", 400, register("sessionId", json!("\u{1b}[31m"))),
+        ("invalid_request", 400, register("sessionId", json!("s".repeat(129)))),
+        ("invalid_request", 400, register("pid", json!(-1))),
+        ("invalid_request", 400, register("pid", json!(4_294_967_296_u64))),
+        ("invalid_request", 400, register("delivery", json!("pigeon"))),
+        ("unknown_scope", 400, ("/list-peers", json!({"scope": "galaxy", "cwd": "/", "git_root": null}))),
+        ("invalid_path", 400, ("/list-peers", json!({"scope": "repo", "cwd": "x", "git_root": null}))),
+        ("invalid_id", 400, ("/list-peers", json!({"scope": "machine", "cwd": "/", "git_root": null, "exclude_id": "a b"}))),
+        ("invalid_id", 400, ("/poll-messages", json!({"id": "a b"}))),
+        ("invalid_path", 400, ("/register", json!({"pid": 1, "cwd": "/\u{1b}", "git_root": null, "tty": null, "summary": ""}))),
+        ("invalid_path", 400, ("/register", json!({"pid": 1, "cwd": "/", "git_root": "x", "tty": null, "summary": ""}))),
+        (
+            "too_large",
+            413,
+            ("/register", json!({"pid": 1, "cwd": "/", "git_root": null, "tty": null, "summary": "x".repeat(1_001)})),
+        ),
+        ("invalid_request", 400, ("/register", json!({"pid": "1", "cwd": "/", "git_root": null, "tty": null, "summary": ""}))),
+        ("too_large", 413, ("/send-message", json!({"from_id": "cli", "to_id": victim.id, "text": long}))),
+        ("invalid_id", 400, ("/send-message", json!({"from_id": "c l i", "to_id": victim.id, "text": "x"}))),
+    ];
+    let own_cases = [
+        ("too_large", 413, ("/v1/set-summary", json!({"summary": "x".repeat(1_001), "source": "session"}))),
+        ("invalid_request", 400, ("/v1/set-summary", json!({"summary": "x", "source": "root"}))),
+        ("invalid_request", 400, ("/v1/take", json!({"lease": "l", "route": "pigeon"}))),
+        ("invalid_request", 400, ("/v1/take", json!({"lease": "l", "route": "channel"}))),
+        ("invalid_request", 400, ("/v1/take", json!({"lease": "", "route": "check_messages"}))),
+        ("invalid_request", 400, ("/v1/take", json!({"lease": "l", "route": "check_messages", "waitSeconds": -1}))),
+        ("invalid_request", 400, ("/v1/take", json!({"lease": "l", "route": "check_messages", "waitSeconds": 1e99}))),
+        ("invalid_request", 400, ("/v1/settle", json!({"route": "channel", "messages": [{"id": "m1", "outcome": "delivered"}]}))),
+        ("invalid_request", 400, ("/v1/settle", json!({"route": "channel", "messages": [{"id": "m1-a", "outcome": "eaten"}]}))),
+    ];
+    for http in both(&broker) {
+        for (code, status, (path, body)) in &cases {
+            let answer = http.post(path, body);
+            assert_eq!((answer.status, answer.code().as_str()), (*status, *code), "{path} {body}");
+            says_it_in_words(&answer);
+        }
+        for (code, status, (path, body)) in &own_cases {
+            let answer = victim.over(&http).post(path, body);
+            assert_eq!((answer.status, answer.code().as_str()), (*status, *code), "{path} {body}");
+            says_it_in_words(&answer);
+        }
+    }
+    assert_eq!(broker.stored(), before);
+    is_well(&broker);
+}
+
+/// A sentence, for a person: some words, no control characters, not the whole nonsense again.
+fn says_it_in_words(answer: &Answer) {
+    let error = serde_json::from_str::<Value>(&answer.body).unwrap()["error"].clone();
+    let words = error["message"].as_str().or(error.as_str()).unwrap();
+    assert!(words.contains(' ') && words.len() < 500 && !words.contains(char::is_control), "{}", answer.body);
+}
+
+#[test]
+fn a_query_that_says_nonsense_gets_its_code() {
+    let (broker, _) = broker();
+    let cases = [
+        ("invalid_request", "/v1/peers"),
+        ("unknown_scope", "/v1/peers?scope=galaxy"),
+        ("unknown_scope", "/v1/peers?scope=MACHINE"),
+        ("unknown_scope", "/v1/peers?scope=%00"),
+        ("invalid_request", "/v1/peers?scope=repo"),
+        ("invalid_path", "/v1/peers?scope=repo&cwd=tmp"),
+        ("invalid_path", "/v1/peers?scope=repo&cwd=%2Ftmp%0A"),
+        ("invalid_path", "/v1/peers?scope=machine&cwd=%2F%1B%5B2J"),
+        ("invalid_request", "/v1/peers?scope=machine&scope=repo"),
+        ("invalid_request", "/v1/history?limit=0"),
+        ("invalid_request", "/v1/history?limit=1001"),
+        ("invalid_request", "/v1/history?limit=-1"),
+        ("invalid_request", "/v1/history?limit=many"),
+        ("invalid_id", "/v1/history?before=m1"),
+        ("invalid_id", "/v1/history?peer=a%20b"),
+        ("invalid_id", "/v1/messages/nonsense"),
+        ("invalid_id", "/v1/messages/m99999999999999999999-abc"),
+        ("invalid_id", "/v1/messages/m1-abc%27%20OR%201=1"),
+        ("message_not_found", "/v1/messages/m1-abcdef"),
+        ("peer_not_found", "/v1/whoami"),
+        ("peer_not_found", "/v1/whoami?pids=,,x,-1,99999999999"),
+        ("unauthorized", "/v1/events?after=1"),
+    ];
+    for http in both(&broker) {
+        for (code, path) in cases {
+            let answer = http.get(path);
+            assert_eq!(answer.code(), code, "{path}");
+            assert!((400..500).contains(&answer.status), "{path}: {}", answer.status);
+        }
+    }
+}
+
+#[test]
+fn what_a_newer_client_adds_is_passed_over() {
+    let (broker, _) = broker();
+    let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
+    let body = format!(r#"{{"to":"victim","text":"x","later":{{"a":[1,{{}}]}},"deep":{deep}}}"#);
+    assert_eq!(broker.http().request("POST", "/v1/send", &[JSON], &body).status, 200);
+    assert_eq!(broker.http().get("/v1/peers?scope=machine&colour=blue").status, 200);
+    is_well(&broker);
+}
+
+#[test]
+fn a_body_that_is_no_json_is_refused() {
+    let (broker, _) = broker();
+    let before = broker.stored();
+    let deep = |open: &str, close: &str| open.repeat(10_000) + &close.repeat(10_000);
+    let bodies = [
+        "".to_owned(),
+        "{".to_owned(),
+        r#"{"to":"#.to_owned(),
+        r#"{"to":"victim","text":"x"} and more"#.to_owned(),
+        r#"{"to":"victim","to":"victim","text":"x"}"#.to_owned(),
+        r#"{"to":"victim","text":"\ud800"}"#.to_owned(),
+        "{\"to\":\"victim\",\"text\":\"a raw \u{1} byte\"}".to_owned(),
+        r#"{'to':'victim','text':'x'}"#.to_owned(),
+        "to=victim&text=x".to_owned(),
+        "nul".to_owned(),
+        deep("[", "]"),
+        deep("{\"to\":", "}"),
+        format!(r#"{{"to":"victim","text":{}}}"#, deep("[", "]")),
+    ];
+    let invalid_utf8 =
+        [&b"{\"to\":\"victim\",\"text\":\"\xff\xfe\"}"[..], b"\xff\xfe{\x00}\x00", b"{\"to\":\"victim\",\"text\":\"\xc0\xaf\"}"];
+    for http in both(&broker) {
+        for path in ["/v1/send", "/send-message"] {
+            for body in &bodies {
+                let answer = http.request("POST", path, &[JSON, ("Content-Length", &body.len().to_string())], body);
+                let shown: String = body.chars().take(60).collect();
+                assert_eq!((answer.status, answer.code().as_str()), (400, "invalid_request"), "{path}: {shown}");
+            }
+            for body in invalid_utf8 {
+                let mut request = http.written("POST", path, &[JSON, ("Content-Length", &body.len().to_string())], "");
+                request.extend(body);
+                assert_eq!(http.raw(&request).code(), "invalid_request", "{path}: {body:?}");
+            }
+        }
+    }
+    assert_eq!(broker.stored(), before);
+    is_well(&broker);
+}
+
+#[test]
+fn a_body_over_its_limit_is_refused_announced_or_not() {
+    let (broker, _) = broker();
+    let before = broker.stored();
+    let huge = " ".repeat(200_000);
+    for http in both(&broker) {
+        for path in ["/v1/send", "/send-message", "/v1/stop"] {
+            for announced in ["100000", "99999999999"] {
+                let answer = http.request("POST", path, &[JSON, ("Content-Length", announced)], "{");
+                assert_eq!((answer.status, answer.code().as_str()), (413, "too_large"), "{path}: {announced}");
+            }
+            let chunked = format!("{:x}\r\n{huge}\r\n0\r\n\r\n", huge.len());
+            let mut request = http.written("POST", path, &[JSON, ("Transfer-Encoding", "chunked")], "");
+            request.extend(chunked.as_bytes());
+            let answer = http.raw(&request);
+            assert_eq!((answer.status, answer.code().as_str()), (413, "too_large"), "{path}: in chunks");
+        }
+    }
+    assert_eq!(broker.stored(), before);
+    is_well(&broker);
+}
+
+#[test]
+fn a_path_or_method_that_is_not_there_is_named_as_such() {
+    let (broker, _) = broker();
+    for http in both(&broker) {
+        for (method, path, code) in [
+            ("GET", "/v1", "not_found"),
+            ("GET", "/v1/", "not_found"),
+            ("GET", "/v1/nowhere", "not_found"),
+            ("GET", "/v1/../v1/status", "not_found"),
+            ("GET", "//v1/status", "not_found"),
+            ("GET", "/v1/%73tatus", "not_found"),
+            ("GET", "/V1/status", "not_found"),
+            ("GET", "/v1/send", "method_not_allowed"),
+            ("DELETE", "/v1/send", "method_not_allowed"),
+            ("PUT", "/v1/messages/m1-abcdef", "method_not_allowed"),
+            ("BREW", "/v1/send", "method_not_allowed"),
+            ("POST", "/v1/hello", "method_not_allowed"),
+            ("POST", "/health", "method_not_allowed"),
+            ("GET", "/send-message", "method_not_allowed"),
+        ] {
+            let answer = http.request(method, path, &[JSON], "");
+            if path.starts_with("/v1/") || code != "not_found" {
+                assert_eq!(answer.code(), code, "{method} {path}");
+            }
+            assert_eq!(answer.status, if code == "not_found" { 404 } else { 405 }, "{method} {path}");
+        }
+    }
+}
+
+// What is no request at all.
+
+#[test]
+fn what_is_not_http_ends_with_a_4xx_or_the_connection() {
+    let (broker, _) = broker();
+    let before = broker.stored();
+    let head = |line: &str, headers: &str| format!("{line}\r\nHost: 127.0.0.1:{}\r\n{headers}\r\n", broker.port).into_bytes();
+    let post = |headers: &str| head("POST /v1/send HTTP/1.1", &format!("Content-Type: application/json\r\n{headers}"));
+    let many_headers: String = (0..500).map(|n| format!("X-Header-{n}: x\r\n")).collect();
+    let garbage: Vec<(&str, Vec<u8>)> = vec![
+        ("noise", b"\x00\x01\x02\xff\xfe\r\n\r\n".to_vec()),
+        ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec()),
+        ("a line of text", b"hello there\r\n\r\n".to_vec()),
+        ("a version from the future", head("GET /health HTTP/9.9", "")),
+        ("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec()),
+        ("a header without a name", head("GET /health HTTP/1.1", ": x\r\n")),
+        ("a header with a newline in its name", head("GET /health HTTP/1.1", "X\r-Y: x\r\n")),
+        ("a zero byte in a header", head("GET /health HTTP/1.1", "X: a\0b\r\n")),
+        ("a huge header", head("GET /health HTTP/1.1", &format!("X: {}\r\n", "x".repeat(200_000)))),
+        ("endless headers", head("GET /health HTTP/1.1", &many_headers)),
+        ("a huge path", head(&format!("GET /{} HTTP/1.1", "x".repeat(200_000)), "")),
+        ("a space in the path", head("GET /he alth HTTP/1.1", "")),
+        ("two lengths", post("Content-Length: 2\r\nContent-Length: 3\r\n")),
+        ("an endless length", post("Content-Length: 18446744073709551615\r\n")),
+        ("a negative length", post("Content-Length: -1\r\n")),
+        ("a length in words", post("Content-Length: many\r\n")),
+        ("an unknown transfer", post("Transfer-Encoding: magic\r\n")),
+        ("chunked, but not last", post("Transfer-Encoding: chunked, gzip\r\n")),
+        ("a chunk without a size", [post("Transfer-Encoding: chunked\r\n"), b"zz\r\n{}\r\n0\r\n\r\n".to_vec()].concat()),
+        ("a proxy's request", head("CONNECT evil.example:443 HTTP/1.1", "")),
+    ];
+    for http in both(&broker) {
+        for (what, bytes) in &garbage {
+            let mut conversation = http.converse();
+            drop(conversation.say(bytes)); // it may be refused before its end
+            match conversation.answer() {
+                Ok(answer) => assert!((400..500).contains(&answer.status), "{what}: HTTP {}", answer.status),
+                Err(_) => assert!(conversation.is_closed(), "{what}"),
+            }
+        }
+    }
+    assert_eq!(broker.stored(), before);
+    is_well(&broker);
+}
+
+#[test]
+fn requests_in_a_row_are_answered_in_a_row_and_garbage_behind_them_ends_it() {
+    let (broker, _) = broker();
+    for http in both(&broker) {
+        let keep = [("Connection", "keep-alive"), JSON];
+        let health = http.written("GET", "/health", &keep, "");
+        let send = http.written("POST", "/v1/send", &keep, &json!({"to": "victim", "text": "one of many"}).to_string());
+        let before = broker.stored().0;
+        let mut conversation = http.converse();
+        conversation.say(&[&health[..], &send, &send, &health, b"\x00garbage\r\n\r\n"].concat()).unwrap();
+        let statuses: Vec<u16> = (0..5).map(|_| conversation.answer().unwrap().status).collect();
+        assert_eq!(statuses, [200, 200, 200, 200, 400]);
+        assert!(conversation.is_closed());
+        assert_eq!(broker.stored().0, before + 2);
+    }
+}
+
+#[test]
+fn http_1_0_is_understood() {
+    let (broker, _) = broker();
+    for http in both(&broker) {
+        let request = format!("GET /health HTTP/1.0\r\nHost: 127.0.0.1:{}\r\n\r\n", broker.port);
+        let mut conversation = http.converse();
+        conversation.say(request.as_bytes()).unwrap();
+        assert_eq!(conversation.answer().unwrap().json()["status"], "ok");
+        assert!(conversation.is_closed());
+    }
+}
+
+#[test]
+fn half_a_request_is_no_request() {
+    let (broker, _) = broker();
+    let before = broker.stored();
+    for http in both(&broker) {
+        let whole = http.written("POST", "/v1/send", &[JSON], &json!({"to": "victim", "text": "half"}).to_string());
+        for length in 1..whole.len() {
+            drop(http.connect().write_all(&whole[..length]));
+        }
+        assert_eq!(http.get("/health").status, 200);
+    }
+    assert_eq!(broker.stored(), before);
+    is_well(&broker);
+}
+
+// Those who take their time, and those who come in masses.
+
+#[test]
+fn slow_ones_keep_nobody_waiting_and_are_served_in_the_end() {
+    let (broker, _) = broker();
+    for http in both(&broker) {
+        let body = json!({"to": "victim", "text": "slow"}).to_string();
+        let whole = http.written("POST", "/v1/send", &[JSON], &body);
+        let halves =
+            [("half a head", 20), ("a head without its end", whole.len() - body.len() - 2), ("half a body", whole.len() - 9)];
+        let mut slow: Vec<(&str, usize, Conversation)> = halves
+            .iter()
+            .cycle()
+            .take(60)
+            .map(|(what, length)| {
+                let mut conversation = http.converse();
+                conversation.say(&whole[..*length]).unwrap();
+                (*what, *length, conversation)
+            })
+            .collect();
+        is_well(&broker);
+        for (what, length, conversation) in &mut slow {
+            conversation.say(&whole[*length..]).unwrap();
+            assert_eq!(conversation.answer().unwrap().status, 200, "{what}");
+        }
+    }
+}
+
+/// Raises this process's own limit on open files as far as it goes.
+fn raise_own_limit() -> u64 {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    maximum.unwrap_or(u64::MAX)
+}
+
+#[test]
+fn thousands_of_idle_connections_cost_the_late_ones_their_place_and_nobody_else() {
+    let idle = 2_000;
+    if raise_own_limit() < idle as u64 + 500 {
+        return eprintln!("SKIPPED: this process may not open {idle} connections (ulimit -Hn)");
+    }
+    let (broker, _) = broker();
+    flood(&broker, idle, 1_024);
+}
+
+#[test]
+fn where_few_files_may_be_open_there_are_fewer_places_and_the_same_words() {
+    let mut broker = Broker::prepared(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
+    broker.launch_as(broker.command_after("ulimit -n 256"));
+    Peer::register(&broker.http(), "victim", json!({"cwd": "/victim"}));
+    flood(&broker, 200, 64);
+}
+
+#[test]
+fn the_broker_takes_the_places_that_the_system_would_give_it() {
+    let mut broker = Broker::prepared(&[]);
+    broker.launch_as(broker.command_after("ulimit -S -n 256"));
+    let limits = fs::read_to_string(format!("/proc/{}/limits", broker.pid())).unwrap();
+    let files: Vec<&str> =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap().split_whitespace().collect();
+    let (soft, hard): (u64, u64) = (files[0].parse().unwrap(), files[1].parse().unwrap_or(u64::MAX));
+    assert!(soft == hard || soft > 2 * 1_024, "soft {soft}, hard {hard}");
+}
+
+/// Opens `idle` connections to each socket in turn, of which only `places` can be served, and looks who is harmed.
+fn flood(broker: &Broker, idle: usize, places: usize) {
+    let place = folder();
+    let mut session = Session::start(broker, place.path(), "session");
+    let id = session.id();
+    let before = memory(broker);
+    for (flooded, other) in [(broker.tcp(), broker.http()), (broker.http(), broker.tcp())] {
+        let mut connections: Vec<Conversation> = (0..idle).map(|_| flooded.converse()).collect();
+        // They come in by the order in which they connected, so these found no place. (One that did all the same, because an
+        // earlier one was given up for its silence, is given up itself in the end.)
+        let refused: Vec<Answer> = connections[places..].iter_mut().filter_map(|late| late.answer().ok()).collect();
+        assert!(!refused.is_empty(), "nobody was refused");
+        for answer in refused {
+            assert_eq!((answer.status, answer.code().as_str()), (503, "busy"));
+        }
+        let sent = other.post("/v1/send", &json!({"to": id, "text": "can you hear me?"})).json();
+        assert_eq!(session.pushed()["meta"]["message_id"], sent["messageId"], "a session that is connected goes on");
+        assert_eq!(other.get("/v1/status").json()["pid"], broker.pid());
+        assert!(memory(broker) < before + LEFT_BEHIND, "{} KiB before, {} KiB under the flood", before, memory(broker));
+        drop(connections);
+        eventually("there are places again", || (flooded.get("/v1/hello").status == 200).then_some(()));
+    }
+    assert!(memory(broker) < before + LEFT_BEHIND, "{} KiB before, {} KiB after the flood", before, memory(broker));
+    is_well(broker);
+}

@@ -1,0 +1,333 @@
+//! Databases that are not ours or not well: the reference's, a newer version's, an older one's, a damaged one, none at all.
+
+use crate::support::{Broker, Peer, other::as_another_user};
+use rusqlite::{Connection, config::DbConfig, params, types::Value as Cell};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    process,
+};
+
+const UNLIMITED: [(&str, &str); 1] = [("CLAUDE_PEERS_RATE_LIMIT", "0")];
+
+/// The time, as the reference writes it.
+fn now() -> String {
+    claude_peers::wire::Timestamp::now().to_string()
+}
+
+/// A database as the reference leaves it when it is killed: in WAL mode, some of it only in the log.
+fn reference(path: &Path) -> Connection {
+    let database = Connection::open(path).unwrap();
+    database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
+    database.pragma_update(None, "journal_mode", "wal").unwrap();
+    database.pragma_update(None, "foreign_keys", false).unwrap(); // as the reference has it
+    database
+        .execute_batch(
+            "CREATE TABLE peers (id TEXT PRIMARY KEY, pid INTEGER, cwd TEXT, git_root TEXT, tty TEXT, summary TEXT,
+                 registered_at TEXT, last_seen TEXT);
+             CREATE TABLE messages (id INTEGER PRIMARY KEY AUTOINCREMENT, from_id TEXT REFERENCES peers (id),
+                 to_id TEXT REFERENCES peers (id), text TEXT, sent_at TEXT, delivered INTEGER DEFAULT 0);",
+        )
+        .unwrap();
+    database
+}
+
+fn add_peer(database: &Connection, id: &str, pid: u32, seen: &str) {
+    let sql = "INSERT INTO peers VALUES (?1, ?2, '/work/' || ?1, NULL, '/dev/pts/3', 'works on ' || ?1, ?3, ?3)";
+    database.execute(sql, params![id, pid, seen]).unwrap();
+}
+
+fn add_message(database: &Connection, from: &str, to: &str, text: &str, delivered: bool) {
+    let sql =
+        "INSERT INTO messages (from_id, to_id, text, sent_at, delivered) VALUES (?1, ?2, ?3, '2026-05-16T12:36:00.000Z', ?4)";
+    database.execute(sql, params![from, to, text, delivered]).unwrap();
+}
+
+/// Every row of the reference's tables.
+fn rows(path: &Path) -> Vec<Vec<Cell>> {
+    let database = Connection::open(path).unwrap();
+    let mut all = Vec::new();
+    for table in ["peers", "messages"] {
+        let mut statement = database.prepare(&format!("SELECT * FROM {table} ORDER BY rowid")).unwrap();
+        let columns = statement.column_count();
+        let row = |row: &rusqlite::Row<'_>| (0..columns).map(|column| row.get(column)).collect();
+        all.extend(statement.query_map([], row).unwrap().map(Result::unwrap));
+    }
+    all
+}
+
+fn history(broker: &Broker) -> Vec<Value> {
+    let page = broker.http().get("/v1/history?limit=1000").json();
+    page["messages"].as_array().unwrap().iter().rev().cloned().collect()
+}
+
+fn poll(broker: &Broker, id: &str) -> Vec<Value> {
+    broker.tcp().post("/poll-messages", &json!({"id": id})).json()["messages"].as_array().unwrap().clone()
+}
+
+#[test]
+fn the_references_database_is_taken_over_and_stays_as_it_is() {
+    let mut broker = Broker::prepared(&[]);
+    let database = reference(&broker.database());
+    let seen = now();
+    add_peer(&database, "eel", process::id(), &seen);
+    add_peer(&database, "gone", 999_999_999, "2026-05-16T12:36:00.000Z");
+    add_message(&database, "gone", "eel", "fetched already", true);
+    add_message(&database, "gone", "eel", "from a peer that is gone", false);
+    add_message(&database, "cli", "eel", "from a person", false);
+    add_message(&database, "eel", "gone", "to a peer that is gone", false);
+    add_message(&database, "stray", "never-was", "between peers that never were", false);
+    drop(database);
+    assert!(fs::metadata(broker.folder().join("peers.db-wal")).unwrap().len() > 0, "some of it is only in the log");
+    let before = rows(&broker.database());
+
+    let starts = 3;
+    for start in 0..starts {
+        broker.launch();
+        let known: Vec<(Value, Value, Value, Value)> = history(&broker)
+            .iter()
+            .map(|entry| (entry["from"].clone(), entry["to"].clone(), entry["text"].clone(), entry["state"].clone()))
+            .collect();
+        let entry = |from, to, text, state| (json!(from), json!(to), json!(text), json!(state));
+        assert_eq!(
+            known,
+            [
+                entry("gone", "eel", "fetched already", "offered"),
+                entry("gone", "eel", "from a peer that is gone", "queued"),
+                entry("cli", "eel", "from a person", "queued"),
+                entry("eel", "gone", "to a peer that is gone", "queued"),
+                entry("stray", "never-was", "between peers that never were", "queued"),
+            ],
+            "start {start}"
+        );
+        assert_eq!(broker.stored(), (5, 2));
+        if start + 1 < starts {
+            assert!(broker.terminate().success());
+        }
+    }
+    assert_eq!(rows(&broker.database()), before, "the reference's own tables are untouched");
+
+    // The reference's session goes on polling, and gets what waited.
+    let mail = poll(&broker, "eel");
+    let shown: Vec<_> = mail.iter().map(|m| (m["from_id"].as_str().unwrap(), m["text"].as_str().unwrap())).collect();
+    assert_eq!(shown, [("gone", "from a peer that is gone"), ("cli", "from a person")]);
+    let peers = broker.http().get("/v1/peers?scope=machine").json();
+    let listed: Vec<_> = peers["peers"].as_array().unwrap().iter().map(|peer| peer["id"].as_str().unwrap()).collect();
+    assert_eq!(listed, ["eel"], "the one that is gone is not listed");
+    let eel = &peers["peers"][0];
+    assert_eq!((&eel["summary"], &eel["cwd"], &eel["tty"]), (&json!("works on eel"), &json!("/work/eel"), &json!("/dev/pts/3")));
+    let reply = json!({"from_id": "eel", "to_id": "gone", "text": "on we go"});
+    assert_eq!(broker.tcp().post("/send-message", &reply).json()["ok"], true);
+}
+
+#[test]
+fn odd_rows_of_the_references_database_stop_nobody() {
+    let mut broker = Broker::prepared(&[]);
+    let database = reference(&broker.database());
+    let odd = "INSERT INTO peers VALUES ('nothing', NULL, NULL, NULL, NULL, NULL, NULL, NULL),
+                   ('an id with spaces', 1, '/', NULL, NULL, '', 'yesterday', 'today'),
+                   ('huge', 1099511627776, '/', NULL, NULL, '', '', ''), ('minus', -1, '/', NULL, NULL, '', '', ''),
+                   ('words', 'many', 7, NULL, NULL, 3.5, 8, x'00');
+               INSERT INTO messages (from_id, to_id, text, sent_at, delivered) VALUES (NULL, NULL, NULL, NULL, NULL),
+                   ('words', 'huge', 42, 'yesterday', 'no'), ('words', 'huge', 'plain', '2026-05-16T12:36:00Z', 0);";
+    database.execute_batch(odd).unwrap();
+    drop(database);
+    broker.launch();
+    let texts: Vec<_> = history(&broker).iter().map(|entry| entry["text"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(texts.last().map(String::as_str), Some("plain"));
+    assert!(texts.contains(&"42".to_owned()), "{texts:?}");
+}
+
+#[test]
+fn a_newer_versions_database_is_refused_and_left_untouched_to_the_byte() {
+    for in_wal_mode in [false, true] {
+        let broker = Broker::prepared(&[]);
+        let database = reference(&broker.database());
+        add_message(&database, "cli", "eel", "from the future", false);
+        database.pragma_update(None, "user_version", 99).unwrap();
+        if !in_wal_mode {
+            database.pragma_update(None, "journal_mode", "delete").unwrap();
+        }
+        drop(database);
+        let before = files(broker.folder());
+        assert_eq!(broker.refused(), 4);
+        assert_eq!(files(broker.folder()), before, "in WAL mode: {in_wal_mode}");
+        let (log, path) = (broker.log(), broker.database());
+        for words in [path.to_str().unwrap(), "newer", "schema 99", "upgrade claude-peers", "CLAUDE_PEERS_DB"] {
+            assert!(log.contains(words), "{words}: {log}");
+        }
+        assert!(!broker.socket().exists(), "it never listened");
+    }
+}
+
+/// Every file in a folder with its bytes, but for the log, the lock and the index of the WAL, which is made anew by each reader.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let counts = |path: &PathBuf| !["log", "peers.lock", "peers.db-shm"].iter().any(|name| path.ends_with(name));
+    paths.filter(counts).map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+/// The first schema as it was released. A database that any earlier version wrote must open for ever, so this never changes.
+const SCHEMA_1: &str = include_str!("fixtures/schema-1.sql");
+
+#[test]
+fn a_database_of_the_first_schema_opens_with_all_that_is_in_it() {
+    let migration = include_str!("../../src/store/migrations/0001-mailboxes.sql");
+    assert_eq!(SCHEMA_1, migration, "a migration that was released is never changed: append another one");
+
+    let mut broker = Broker::prepared(&[]);
+    let database = Connection::open(broker.database()).unwrap();
+    database.execute_batch(SCHEMA_1).unwrap();
+    database.pragma_update(None, "user_version", 1).unwrap();
+    database
+        .execute_batch(&format!(
+            "INSERT INTO peer (id, name, secret, cwd, summary, summary_source, registered_at, last_seen)
+                 VALUES ('k7xq2m', 'eel', x'5d865deae06fbd34fe9ce848f3e5fc4368f2f612b18aef47f29f2164563a0140', '/work/eel', 'old work', 'session', 1, {0});
+             INSERT INTO session VALUES ('session-a', 'k7xq2m', {0});
+             INSERT INTO message (tag, from_peer, to_peer, text, key, sent_at, expires_at, state, waiting)
+                 VALUES ('aaaaaa', 'cli', 'k7xq2m', 'waits', 'key-1', 1, {1}, 0, 1), ('bbbbbb', 'cli', 'k7xq2m', 'was read', NULL, 1, {1}, 2, 0);",
+            claude_peers::wire::Timestamp::now().0,
+            i64::MAX / 2
+        ))
+        .unwrap();
+    drop(database);
+    broker.launch();
+    let eel = broker.http().as_peer("old-secret");
+    let me = eel.get("/v1/whoami").json();
+    assert_eq!(
+        (&me["id"], &me["name"], &me["summary"], &me["waiting"]),
+        (&json!("k7xq2m"), &json!("eel"), &json!("old work"), &json!(1))
+    );
+    let again = json!({"to": "eel", "text": "waits", "key": "key-1"});
+    assert_eq!(broker.http().post("/v1/send", &again).json()["messageId"], "m1-aaaaaa", "its idempotency keys hold");
+    let taken = eel.post("/v1/take", &json!({"lease": "l", "route": "check_messages"})).json();
+    assert_eq!((&taken["messages"][0]["text"], &taken["more"]), (&json!("waits"), &json!(0)));
+    assert_eq!(history(&broker).len(), 2);
+    let facts = json!({"sessionId": "session-a"});
+    assert_eq!(Peer::register(&broker.http(), "resumed", facts).id, "k7xq2m", "its session is known");
+}
+
+type Damage = fn(&Path);
+
+/// What can happen to a database's file.
+const DAMAGES: [(&str, Damage); 4] = [
+    ("pages in the middle are overwritten", |path| {
+        let (mut file, length) = opened(path);
+        file.seek(SeekFrom::Start(length / 4096 * 2 / 5 * 4096)).unwrap();
+        file.write_all(&vec![0xa5; (length / 5) as usize]).unwrap();
+    }),
+    ("it ends half-way", |path| {
+        let (file, length) = opened(path);
+        file.set_len(length / 4096 / 2 * 4096).unwrap();
+    }),
+    ("its head is overwritten", |path| opened(path).0.write_all(&[0; 100]).unwrap()),
+    ("it is something else", |path| fs::write(path, "to be or not to be\n".repeat(1_000)).unwrap()),
+];
+
+fn opened(path: &Path) -> (fs::File, u64) {
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    let length = file.metadata().unwrap().len();
+    (file, length)
+}
+
+#[test]
+fn a_damaged_database_is_set_aside_what_can_be_read_is_saved_and_the_broker_serves() {
+    const MESSAGES: usize = 200;
+    for (what, damage) in DAMAGES {
+        let mut broker = Broker::with(&UNLIMITED);
+        let reader = Peer::register(&broker.http(), "reader", json!({}));
+        let mut conversation = broker.http().converse();
+        for number in 0..MESSAGES {
+            let message = json!({"to": reader.id, "text": format!("number {number} {}", "x".repeat(1_000))});
+            assert_eq!(conversation.ask("POST", "/v1/send", &message.to_string()).status, 200);
+        }
+        assert!(broker.terminate().success());
+        damage(&broker.database());
+        let damaged = fs::read(broker.database()).unwrap();
+
+        broker.launch();
+        let aside = set_aside(&broker);
+        assert_eq!(aside.len(), 1, "{what}: {aside:?}");
+        let name = aside[0].file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with("peers.db.damaged-20") && name.ends_with('Z'), "{name}");
+        assert!(fs::read(&aside[0]).unwrap() == damaged, "{what}: it was changed");
+        let notices = broker.http().get("/v1/status").json()["notices"].to_string();
+        for said in [&notices, &broker.log()] {
+            assert!(said.contains("damaged") && said.contains(name) && said.contains("recovered"), "{what}: {said}");
+        }
+        let saved = history(&broker).len();
+        let readable = what.starts_with("pages") || what.starts_with("it ends");
+        assert!(if readable { saved > 10 && saved < MESSAGES } else { saved == 0 }, "{what}: {saved} messages were saved");
+        if saved > 0 {
+            assert_eq!(poll_as(&broker, &reader), saved, "{what}: what was saved is handed over");
+        }
+        let reader = Peer::register(&broker.http(), "new-reader", json!({}));
+        assert_eq!(broker.http().post("/v1/send", &json!({"to": reader.id, "text": "on we go"})).status, 200, "{what}");
+
+        assert!(broker.terminate().success());
+        broker.launch();
+        assert_eq!((set_aside(&broker), history(&broker).len()), (aside, saved + 1), "{what}: it is well from then on");
+        assert_eq!(broker.http().get("/v1/status").json()["notices"], json!([]));
+    }
+}
+
+fn set_aside(broker: &Broker) -> Vec<PathBuf> {
+    let paths = fs::read_dir(broker.folder()).unwrap().map(|entry| entry.unwrap().path());
+    let is_main = |name: &str| name.contains(".damaged-") && !name.ends_with("-wal") && !name.ends_with("-shm");
+    paths.filter(|path| is_main(path.to_str().unwrap())).collect()
+}
+
+/// How many messages the peer is given.
+fn poll_as(broker: &Broker, peer: &Peer) -> usize {
+    let http = peer.over(&broker.http());
+    let take = json!({"lease": "l", "route": "check_messages", "maxBytes": u32::MAX});
+    http.post("/v1/take", &take).json()["messages"].as_array().unwrap().len()
+}
+
+#[test]
+fn an_empty_file_and_no_file_become_a_database() {
+    for found in [true, false] {
+        let mut broker = Broker::prepared(&[]);
+        if found {
+            fs::write(broker.database(), "").unwrap();
+        }
+        broker.launch();
+        assert_eq!(broker.stored(), (0, 0));
+        assert_eq!(broker.http().get("/v1/status").json()["notices"], json!([]));
+    }
+}
+
+#[test]
+fn a_place_that_cannot_hold_a_database_is_named_with_what_to_do() {
+    let folder = Broker::prepared(&[]).folder().to_owned();
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("file"), "").unwrap();
+    for place in [folder.join("file/peers.db"), PathBuf::from("/proc/nowhere/peers.db"), folder.clone()] {
+        let broker = Broker::prepared(&[("CLAUDE_PEERS_DB", place.to_str().unwrap())]);
+        assert_eq!(broker.refused(), 1, "{}", place.display());
+        let log = broker.log();
+        assert!(log.contains(&format!("opening database {}", place.display())) && log.contains("set CLAUDE_PEERS_DB"), "{log}");
+        assert!(!broker.socket().exists(), "it never listened");
+    }
+    fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn a_folder_that_may_not_be_written_is_named_with_what_to_do() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED: only root can become a user who may not write everywhere");
+    }
+    use std::os::unix::fs::PermissionsExt;
+    let broker = Broker::prepared(&[]);
+    let program = broker.folder().join("claude-peersd");
+    fs::copy(env!("CARGO_BIN_EXE_claude-peersd"), &program).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::set_permissions(broker.folder(), fs::Permissions::from_mode(0o755)).unwrap();
+    let output = as_another_user(&program).envs(broker.env()).output().unwrap();
+    let log = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("Permission denied") && log.contains("writable, or set CLAUDE_PEERS_DB"), "{log}");
+}
