@@ -2,7 +2,11 @@
 
 use super::{Broker, state};
 use crate::{
-    store::messages::{self, Change, Message},
+    store::{
+        leases,
+        messages::Message,
+        outcomes::{self, Change},
+    },
     wire::{
         self, BROKER_SENDER, CLI_SENDER, Code, Error, From, Inbound, Outcome, PeerId, Receipt, Route, Settle, Settled, Take,
         Taken, Timestamp,
@@ -49,7 +53,7 @@ impl Broker {
             let waiting = self.state().peers.get(&id).map_or(0, |peer| peer.waiting);
             if waiting > 0 {
                 let taker = id.clone();
-                let taken = self.store.write(move |c| Ok(messages::take(c, &taker, &lease, announced_too, max_bytes)?)).await?;
+                let taken = self.store.write(move |c| Ok(leases::take(c, &taker, &lease, announced_too, max_bytes)?)).await?;
                 if !taken.is_empty() {
                     let more = waiting.saturating_sub(u32::try_from(taken.len()).unwrap_or(u32::MAX));
                     return Ok(Taken { messages: self.inbound(taken), more });
@@ -84,10 +88,10 @@ impl Broker {
             let mut sum = (0_u32, 0_i64, false);
             for settlement in &request.messages {
                 let Change { changed, waiting } = match settlement.outcome {
-                    Outcome::Offered => messages::offered(c, &peer, &settlement.id, &channel, proved, now)?,
-                    Outcome::Announced => messages::announced(c, &peer, &settlement.id, route, through, now)?,
-                    Outcome::Delivered => messages::delivered(c, &peer, &settlement.id, route, now)?,
-                    Outcome::Released => messages::released(c, &peer, &settlement.id, route)?,
+                    Outcome::Offered => outcomes::offered(c, &peer, &settlement.id, &channel, proved, now)?,
+                    Outcome::Announced => outcomes::announced(c, &peer, &settlement.id, route, through, now)?,
+                    Outcome::Delivered => outcomes::delivered(c, &peer, &settlement.id, route, now)?,
+                    Outcome::Released => outcomes::released(c, &peer, &settlement.id, route)?,
                 };
                 let waits_again = changed && settlement.outcome != Outcome::Delivered && waiting == 0;
                 sum = (sum.0 + u32::from(changed), sum.1 + waiting, sum.2 || waits_again);

@@ -2,7 +2,10 @@
 
 use super::{Broker, Caller, deliver::receipt, state::Resolved};
 use crate::{
-    store::messages::{self, Message},
+    store::{
+        history,
+        messages::{self, Message},
+    },
     wire::{self, Code, Error, History, HistoryEntry, HistoryPage, MessageId, PeerId, PeerRef, Timestamp},
 };
 
@@ -50,7 +53,7 @@ impl Broker {
             (Caller::User, Some(reference)) => Some(self.mentioned(&reference.parse()?)?),
             (Caller::User, None) => None,
         };
-        let found = self.store.read(move |c| Ok(messages::history(c, peer.as_ref(), before, limit)?)).await?;
+        let found = self.store.read(move |c| Ok(history::history(c, peer.as_ref(), before, limit)?)).await?;
         let full = u32::try_from(found.len()).is_ok_and(|count| count == limit);
         let next = found.last().filter(|_| full).map(|message| message.id.clone());
         Ok(HistoryPage { messages: found.into_iter().map(|message| self.entry(message)).collect(), next })

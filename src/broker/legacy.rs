@@ -110,7 +110,7 @@ impl Broker {
             return Ok(Vec::new());
         }
         let (peer, now) = (id.clone(), Timestamp::now());
-        let (_, messages) = self.store.write(move |c| Ok(store::messages::poll(c, &peer, MOST_POLLED, now)?)).await?;
+        let (_, messages) = self.store.write(move |c| Ok(store::outcomes::poll(c, &peer, MOST_POLLED, now)?)).await?;
         if let Some(peer) = self.state().peers.get_mut(id) {
             peer.waiting = peer.waiting.saturating_sub(u32::try_from(messages.len()).unwrap_or(u32::MAX));
             peer.polled = !messages.is_empty();

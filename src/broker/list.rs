@@ -136,7 +136,7 @@ impl Broker {
     /// # Errors
     /// The store's.
     pub async fn status(&self, listeners: Vec<ListenerStatus>) -> wire::Result<BrokerStatus> {
-        let messages = self.store.read(|c| Ok(store::messages::stored(c)?)).await?;
+        let messages = self.store.read(|c| Ok(store::history::stored(c)?)).await?;
         let waiting = self.state().peers.values().map(|peer| u64::from(peer.waiting)).sum();
         let notices = self.notices.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         Ok(BrokerStatus {

@@ -100,7 +100,7 @@ impl Broker {
                 if let Some(session) = &session {
                     store::peers::put_session(c, session, &stored.id, now)?;
                 }
-                Ok(store::messages::lapse(c, &stored.id, &stored.instance)?)
+                Ok(store::leases::lapse(c, &stored.id, &stored.instance)?)
             })
             .await?;
         tracing::info!(peer = %row.id, name = row.name, pid, resumed, client = %request.client.version, "registered");

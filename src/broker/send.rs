@@ -7,8 +7,9 @@ use super::{
 };
 use crate::{
     store::{
-        self,
+        self, leases,
         messages::{self, Message, NewMessage},
+        outcomes,
     },
     wire::{self, CLI_SENDER, Code, Error, MessageId, PeerId, PeerRef, Receipt, Route, Send, Status, Timestamp},
 };
@@ -159,7 +160,7 @@ fn accept(
         (lease, channel)
     };
     let lease = match stream {
-        Some(stream) if !messages::has_others(c, &new.to, &stream)? => Some(stream),
+        Some(stream) if !leases::has_others(c, &new.to, &stream)? => Some(stream),
         _ => None,
     };
     let (mut proved, mut trusted) = (None, 0);
@@ -169,13 +170,13 @@ fn accept(
             let (change, proof) = confirm(c, &new, answered, &key)?;
             settled_by_reply = change.waiting;
             if proof && !already_proved {
-                trusted = messages::trust_channel(c, &new.from, &key)?;
+                trusted = outcomes::trust_channel(c, &new.from, &key)?;
                 proved = Some((key, new.sent_at));
             }
         }
         // Only where the channel has proved itself does writing to somebody show that what it pushed was read.
         if already_proved || proved.is_some() {
-            messages::confirm_pushed(c, &new.from, &new.to, new.sent_at)?;
+            outcomes::confirm_pushed(c, &new.from, &new.to, new.sent_at)?;
         }
     } else if let Some(answered) = &new.reply_to {
         must_exist(c, answered, "")?;
@@ -207,19 +208,19 @@ fn accept(
 }
 
 /// A reply that names a message addressed to its sender shows that it was read; if `channel` had pushed it, that one works.
-fn confirm(c: &Connection, new: &NewMessage, answered: &MessageId, channel: &str) -> store::Result<(messages::Change, bool)> {
+fn confirm(c: &Connection, new: &NewMessage, answered: &MessageId, channel: &str) -> store::Result<(outcomes::Change, bool)> {
     let named = must_exist(c, answered, channel)?;
     if named.to == new.from.as_str() {
-        Ok((messages::delivered(c, &new.from, answered, Route::Reply, new.sent_at)?, named.through_channel))
+        Ok((outcomes::delivered(c, &new.from, answered, Route::Reply, new.sent_at)?, named.through_channel))
     } else if named.from == new.from.as_str() {
-        Ok((messages::Change::default(), false)) // a follow-up on one's own message
+        Ok((outcomes::Change::default(), false)) // a follow-up on one's own message
     } else {
         Err(no_such_message(answered).into())
     }
 }
 
-fn must_exist(c: &Connection, answered: &MessageId, channel: &str) -> store::Result<messages::Named> {
-    messages::named(c, answered, channel)?.ok_or_else(|| no_such_message(answered).into())
+fn must_exist(c: &Connection, answered: &MessageId, channel: &str) -> store::Result<outcomes::Named> {
+    outcomes::named(c, answered, channel)?.ok_or_else(|| no_such_message(answered).into())
 }
 
 fn no_such_message(id: &MessageId) -> Error {

@@ -5,7 +5,7 @@
 
 use super::{Broker, state};
 use crate::{
-    store::messages,
+    store::leases,
     wire::{self, Event, Inbound, PeerId, Route, Timestamp},
 };
 use std::{collections::VecDeque, sync::Arc};
@@ -118,13 +118,13 @@ impl Stream {
         if self.buffer.is_empty() {
             let (peer, lease, after) = (self.peer.clone(), state::stream_lease(&self.instance), self.after);
             let read = move |c: &rusqlite::Connection| {
-                Ok((messages::leased(c, &peer, &lease, after, BATCH)?, messages::has_others(c, &peer, &lease)?))
+                Ok((leases::leased(c, &peer, &lease, after, BATCH)?, leases::has_others(c, &peer, &lease)?))
             };
             let (mut batch, others) = self.broker.store.read(read).await?;
             if batch.is_empty() && others && may_lease {
                 // Given as leased, not by cursor: what was released by another route may lie before it.
                 let (peer, lease) = (self.peer.clone(), state::stream_lease(&self.instance));
-                let write = move |c: &rusqlite::Connection| Ok(messages::lease_to_stream(c, &peer, &lease, BATCH)?);
+                let write = move |c: &rusqlite::Connection| Ok(leases::lease_to_stream(c, &peer, &lease, BATCH)?);
                 batch = self.broker.store.write(write).await?;
             }
             if let Some(last) = batch.last() {

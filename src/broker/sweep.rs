@@ -4,7 +4,7 @@
 use super::Broker;
 use crate::{
     store::{
-        self,
+        self, history,
         messages::{self, Message, NewMessage},
         peers::PeerRow,
     },
@@ -48,7 +48,7 @@ impl Broker {
         let before = Timestamp::now().minus(self.limits.history);
         let mut cursor = Some(0);
         while let Some(at) = cursor {
-            cursor = self.store.write(move |c| Ok(messages::forget_ended(c, before, at, STEP)?)).await?;
+            cursor = self.store.write(move |c| Ok(history::forget_ended(c, before, at, STEP)?)).await?;
             tokio::time::sleep(PAUSE).await;
         }
         let now = Timestamp::now();
@@ -66,7 +66,7 @@ impl Broker {
         for id in forgotten.iter().filter_map(|id| id.parse().ok()) {
             self.state().remove(&id);
         }
-        Ok(self.store.read(|c| Ok(messages::next_expiry(c)?)).await?)
+        Ok(self.store.read(|c| Ok(history::next_expiry(c)?)).await?)
     }
 
     /// Lets a few messages expire and tells their senders; whether there may be more.
@@ -76,7 +76,7 @@ impl Broker {
         let names: Vec<(String, String)> =
             self.state().peers.values().map(|peer| (peer.row.id.to_string(), peer.row.name.clone())).collect();
         let job = move |c: &rusqlite::Connection| {
-            let due = messages::expire(c, now, STEP)?;
+            let due = history::expire(c, now, STEP)?;
             let mut notices = Vec::new();
             for (message, _) in &due {
                 let known = |id: &str| names.iter().find(|(known, _)| known == id);

@@ -86,6 +86,9 @@ pub struct Given {
 /// If a descriptor has an unknown name or is not what its name says.
 pub fn given() -> Result<Given, ListenError> {
     let mut given = Given::default();
+    if sd_notify::listen_fds().map_err(ListenError::Manager)?.len() == 0 {
+        return Ok(given); // the names that are there all the same are those of another process, from which they were inherited
+    }
     for (fd, name) in sd_notify::listen_fds_with_names().map_err(ListenError::Manager)? {
         // SAFETY: the service manager opened this descriptor for us (LISTEN_PID was checked), each is given once, and
         // nothing else in this process has taken it: this runs once, at the start, before any thread.

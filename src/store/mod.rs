@@ -9,8 +9,11 @@
 //! wait for the writer nor make it wait. The file is locked for the process's life, so two brokers never share one.
 
 mod damage;
+pub mod history;
+pub mod leases;
 pub mod messages;
 mod open;
+pub mod outcomes;
 pub mod peers;
 mod reference;
 mod writer;

@@ -56,20 +56,19 @@ fn a_session_is_the_same_peer_after_its_broker_was_killed() {
 
 #[test]
 fn a_resumed_session_is_the_same_peer_and_finds_its_mail_however_it_ended() {
-    let ends: [(&str, fn(Session)); 3] = [
-        ("closed", |session| assert!(session.close().success())),
-        ("terminated", |mut session| {
-            signal(session.pid(), "TERM");
-            session.wait();
-        }),
-        ("killed", Session::kill),
-    ];
     let (broker, place) = (Broker::start(), folder());
-    for (ended, end) in ends {
+    for ended in ["closed", "terminated", "killed"] {
         let open = || Session::pulling(&broker, place.path(), "session-a");
         let mut session = open();
         let before = introduced(&mut session);
-        end(session);
+        match ended {
+            "closed" => assert!(session.close().success()),
+            "terminated" => {
+                signal(session.pid(), "TERM");
+                session.wait();
+            }
+            _ => session.kill(),
+        }
         eventually("it has left the list", || listed(&broker).is_empty().then_some(()));
 
         let (_, sent) = broker.cli_json(&["send", before["name"].as_str().unwrap(), ended]);

@@ -84,12 +84,11 @@ fn each_scope_shows_exactly_whom_it_names() {
             seen.sort_unstable();
             seen
         };
-        let others = |same: &dyn Fn(&(&str, Option<&str>, Option<&str>, &str)) -> bool| -> Vec<usize> {
-            (0..sessions.len()).filter(|other| *other != at && same(&sessions[*other])).collect()
-        };
-        assert_eq!(seen("machine"), others(&|_| true), "{directory}");
-        assert_eq!(seen("directory"), others(&|other| other.0 == *directory), "{directory}");
-        assert_eq!(seen("repo"), others(&|other| other.3 == *group), "{directory}");
+        let others: Vec<usize> = (0..sessions.len()).filter(|other| *other != at).collect();
+        let of = |same: &dyn Fn(usize) -> bool| others.iter().copied().filter(|other| same(*other)).collect::<Vec<_>>();
+        assert_eq!(seen("machine"), others, "{directory}");
+        assert_eq!(seen("directory"), of(&|other| sessions[other].0 == *directory), "{directory}");
+        assert_eq!(seen("repo"), of(&|other| sessions[other].3 == *group), "{directory}");
     }
 }
 

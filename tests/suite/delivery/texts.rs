@@ -60,7 +60,7 @@ fn a_long_text_is_announced_and_read_whole_in_parts() {
 
     for (session, id) in [(&mut listener, &id), (&mut reader, &other)] {
         let first = session.check();
-        assert_eq!(ids(&first), [id.clone()]);
+        assert_eq!(ids(&first), std::slice::from_ref(id));
         assert_eq!(first[0].get("repeat"), None, "it has not been shown yet, only announced");
         assert!(read_whole(session, &first[0]) == text, "the parts are the text");
         assert_eq!(scene.broker.message_once("delivered", id)["route"], "check_messages");

@@ -117,7 +117,7 @@ impl Broker {
         drop(command); // with the descriptors it holds for the child
         let mut buffer = [0; 4096];
         // A broker that ends instead of getting ready is seen at once: the datagram socket would wait for ever.
-        socket.set_read_timeout(Some(std::time::Duration::from_millis(200))).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let start = std::time::Instant::now();
         loop {
             match socket.recv(&mut buffer) {
@@ -135,7 +135,6 @@ impl Broker {
                 }
             }
         }
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
         (self.child, self.manager) = (Some(child), Some(socket));
         let status: Value = self.http().get("/v1/status").json();
         let tcp = status["listeners"].as_array().unwrap().iter().find(|l| l["kind"] == "tcp").unwrap();
@@ -144,9 +143,15 @@ impl Broker {
 
     /// What it tells its service manager next, after `READY=1`.
     pub fn tells(&self) -> String {
-        let mut buffer = [0; 4096];
-        let size = self.manager.as_ref().unwrap().recv(&mut buffer).unwrap();
-        String::from_utf8_lossy(&buffer[..size]).into_owned()
+        self.tells_within(PATIENCE).expect("something is told to the service manager")
+    }
+
+    /// The same; none if it says nothing for so long.
+    pub fn tells_within(&self, patience: Duration) -> Option<String> {
+        let (manager, mut buffer) = (self.manager.as_ref().unwrap(), [0; 4096]);
+        manager.set_read_timeout(Some(patience)).unwrap();
+        let size = manager.recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..size]).into_owned())
     }
 
     /// Its process id.

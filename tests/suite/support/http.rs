@@ -171,6 +171,9 @@ pub fn try_read_answer(reader: &mut impl BufRead) -> io::Result<Answer> {
     while let Some((name, value)) = next_line()?.split_once(": ") {
         headers.push((name.to_owned(), value.to_owned()));
     }
+    if status < 200 {
+        return Ok(Answer { status, headers, body: String::new() }); // only a word in between
+    }
     let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, v)| v.parse().unwrap());
     let mut body = Vec::new();
     match length {

@@ -1,0 +1,152 @@
+//! What became of a message: pushed, announced, delivered, given back, confirmed by a reply.
+
+use super::messages::{COLUMNS, Message, read};
+use crate::wire::{MessageId, PeerId, Route, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Result, Row, params};
+
+/// What a settlement changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Change {
+    /// The message's state or lease changed.
+    pub changed: bool,
+    /// By how much the number of waiting messages changed.
+    pub waiting: i64,
+}
+
+impl Change {
+    fn of(rows: usize, waiting: i64) -> Self {
+        Self { changed: rows > 0, waiting: if rows > 0 { waiting } else { 0 } }
+    }
+}
+
+/// `id` was pushed into the channel of the host process `pushed_by`; if that channel has `proved` itself, nothing else will
+/// hand it over again.
+///
+/// # Errors
+/// SQLite's.
+pub fn offered(
+    connection: &Connection,
+    peer: &PeerId,
+    id: &MessageId,
+    pushed_by: &str,
+    proved: bool,
+    now: Timestamp,
+) -> Result<Change> {
+    let sql =
+        "UPDATE message SET state = 1, route = 'channel', offered_at = ?4, lease = NULL, pushed_by = ?5, again = 1, waiting = ?6
+               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state = 0";
+    let rows = connection.prepare_cached(sql)?.execute(params![id.seq, id.tag, peer.as_str(), now.0, pushed_by, !proved])?;
+    Ok(Change::of(rows, if proved { -1 } else { 0 }))
+}
+
+/// Only the beginning of `id` was handed over, by the channel `pushed_by` if by one; its whole text has not been shown.
+///
+/// # Errors
+/// SQLite's.
+pub fn announced(
+    connection: &Connection,
+    peer: &PeerId,
+    id: &MessageId,
+    route: Route,
+    pushed_by: Option<&str>,
+    now: Timestamp,
+) -> Result<Change> {
+    let sql = "UPDATE message SET state = 1, route = ?4, offered_at = coalesce(offered_at, ?5), lease = NULL, again = 2,
+                   handed = max(handed - 1, 0), pushed_by = coalesce(?6, pushed_by)
+               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state < 2 AND waiting = 1 AND lease IS NOT NULL";
+    let values = params![id.seq, id.tag, peer.as_str(), route.as_str(), now.0, pushed_by];
+    Ok(Change::of(connection.prepare_cached(sql)?.execute(values)?, 0))
+}
+
+/// `id` was handed to the model for certain. Says so even of a message that had expired meanwhile: it is the truth.
+///
+/// # Errors
+/// SQLite's.
+pub fn delivered(connection: &Connection, peer: &PeerId, id: &MessageId, route: Route, now: Timestamp) -> Result<Change> {
+    let waited = connection
+        .prepare_cached("SELECT waiting FROM message WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state <> 2")?
+        .query_row(params![id.seq, id.tag, peer.as_str()], |row| row.get::<_, i64>(0))
+        .optional()?;
+    let Some(waited) = waited else { return Ok(Change::default()) };
+    let sql = "UPDATE message SET state = 2, route = ?2, delivered_at = ?3, lease = NULL, waiting = 0 WHERE seq = ?1";
+    let rows = connection.prepare_cached(sql)?.execute(params![id.seq, route.as_str(), now.0])?;
+    Ok(Change::of(rows, -waited))
+}
+
+/// `id` was taken but not shown: it waits again as if never taken.
+///
+/// # Errors
+/// SQLite's.
+pub fn released(connection: &Connection, peer: &PeerId, id: &MessageId, route: Route) -> Result<Change> {
+    let sql = "UPDATE message SET lease = NULL, handed = max(handed - 1, 0)
+               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND waiting = 1 AND substr(lease, 1, 2) = ?4";
+    Ok(Change::of(connection.prepare_cached(sql)?.execute(params![id.seq, id.tag, peer.as_str(), holder(route)])?, 0))
+}
+
+/// Whose lease a settlement for `route` speaks of: the stream's, or a take's. One that is said again after a crash must not
+/// end the lease of another route that has the message by now.
+fn holder(route: Route) -> &'static str {
+    if route == Route::Channel { "s:" } else { "t:" }
+}
+
+/// A message that a reply names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its sender.
+    pub from: String,
+    /// Its recipient.
+    pub to: String,
+    /// It was handed to the channel asked about (and not yet by a certain route) when the reply came.
+    pub through_channel: bool,
+}
+
+/// What is known of the message that a reply names; `channel` is the one that the reply may vouch for. What an earlier
+/// channel pushed says nothing of it (a resumed session remembers what it was shown), nor what another route has in hand.
+///
+/// # Errors
+/// SQLite's.
+pub fn named(connection: &Connection, id: &MessageId, channel: &str) -> Result<Option<Named>> {
+    let sql = "SELECT from_peer, to_peer, state < 2 AND (substr(lease, 1, 2) IS 's:' OR lease IS NULL AND pushed_by IS ?3)
+               FROM message WHERE seq = ?1 AND tag = ?2";
+    let read = |row: &Row<'_>| Ok(Named { from: row.get(0)?, to: row.get(1)?, through_channel: row.get(2)? });
+    connection.prepare_cached(sql)?.query_row(params![id.seq, id.tag, channel], read).optional()
+}
+
+/// The channel of `pushed_by` has proved itself: what it was given needs no other route any more. How many waited.
+///
+/// # Errors
+/// SQLite's.
+pub fn trust_channel(connection: &Connection, peer: &PeerId, pushed_by: &str) -> Result<usize> {
+    let sql = "UPDATE message SET waiting = 0
+               WHERE to_peer = ?1 AND waiting = 1 AND state = 1 AND again = 1 AND lease IS NULL AND pushed_by = ?2";
+    connection.prepare_cached(sql)?.execute(params![peer.as_str(), pushed_by])
+}
+
+/// `peer` writes to `sender`, whose messages a proven channel had pushed: they were read.
+///
+/// # Errors
+/// SQLite's.
+pub fn confirm_pushed(connection: &Connection, peer: &PeerId, sender: &PeerId, now: Timestamp) -> Result<usize> {
+    let sql = "UPDATE message SET state = 2, route = 'reply', delivered_at = ?3
+               WHERE to_peer = ?1 AND from_peer = ?2 AND state = 1 AND waiting = 0 AND route = 'channel'";
+    connection.prepare_cached(sql)?.execute(params![peer.as_str(), sender.as_str(), now.0])
+}
+
+/// A poll of the reference's client: what the poll before it handed out has arrived; gives the next messages.
+///
+/// # Errors
+/// SQLite's.
+pub fn poll(connection: &Connection, peer: &PeerId, most: u32, now: Timestamp) -> Result<(usize, Vec<Message>)> {
+    let arrived = connection
+        .prepare_cached("UPDATE message SET state = 2, delivered_at = ?2 WHERE to_peer = ?1 AND state = 1 AND route = 'poll'")?
+        .execute(params![peer.as_str(), now.0])?;
+    let sql = format!("SELECT {COLUMNS} FROM message WHERE to_peer = ?1 AND waiting = 1 AND lease IS NULL ORDER BY seq LIMIT ?2");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let messages: Vec<Message> = statement.query_map(params![peer.as_str(), most], read)?.collect::<Result<_>>()?;
+    let sql = "UPDATE message SET state = 1, route = 'poll', offered_at = ?2, waiting = 0, handed = handed + 1 WHERE seq = ?1";
+    let mut mark = connection.prepare_cached(sql)?;
+    for message in &messages {
+        mark.execute(params![message.id.seq, now.0])?;
+    }
+    Ok((arrived, messages))
+}

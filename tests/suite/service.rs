@@ -1,0 +1,402 @@
+//! The broker as a service: sockets given or bound, readiness and its end told, the port and the socket file in other hands,
+//! settings that cannot be used.
+
+use crate::support::{
+    Broker, PATIENCE, Peer, Session,
+    broker::signal,
+    eventually, folder,
+    http::{Conversation, Http},
+    mcp::Start,
+};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use std::{
+    ffi::OsString,
+    fs,
+    net::TcpListener,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::OsStringExt,
+            fs::{DirBuilderExt, MetadataExt},
+            net::{UnixDatagram, UnixListener, UnixStream},
+        },
+    },
+    process::Command,
+    time::Duration,
+};
+
+/// The headers of a request that first waits to hear that its head has been read.
+const HEARD: [(&str, &str); 2] = [("Content-Type", "application/json"), ("Expect", "100-continue")];
+
+fn listener(broker: &Broker, kind: &str) -> Value {
+    let status = broker.http().get("/v1/status").json();
+    status["listeners"].as_array().unwrap().iter().find(|listener| listener["kind"] == kind).unwrap().clone()
+}
+
+/// The Unix socket where the broker looks for it, in a folder of its own.
+fn bind_unix(broker: &Broker) -> UnixListener {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(broker.socket().parent().unwrap()).unwrap();
+    UnixListener::bind(broker.socket()).unwrap()
+}
+
+// Socket activation.
+
+/// The command that starts the broker with these descriptors from 3 on, as a service manager does. They pass through the shell
+/// as its standard input and output, which are the only descriptors that `Command` gives to a child.
+fn activated<const N: usize>(broker: &Broker, descriptors: [(&str, OwnedFd); N]) -> Command {
+    let places = ["3<&0 0</dev/null", "4<&1 1>/dev/null"][..N].join(" ");
+    let mut command = broker.command_after(&format!("exec {places}; export LISTEN_PID=$$"));
+    let names: Vec<&str> = descriptors.iter().map(|(name, _)| *name).collect();
+    command.env("LISTEN_FDS", N.to_string()).env("LISTEN_FDNAMES", names.join(":"));
+    let mut descriptors = descriptors.into_iter().map(|(_, descriptor)| descriptor);
+    descriptors.next().map(|first| command.stdin(first));
+    descriptors.next().map(|second| command.stdout(second));
+    command
+}
+
+/// A request that is written now and answered later.
+fn said(http: &Http) -> Conversation {
+    let mut conversation = http.converse();
+    conversation.say(&http.written("GET", "/v1/status", &[], "")).unwrap();
+    conversation
+}
+
+#[test]
+fn given_sockets_are_told_apart_by_their_names_in_any_order_and_no_request_is_lost() {
+    for (unix_name, tcp_name) in [("unix", "tcp"), ("claude-peers.socket", "claude-peers-tcp.socket")] {
+        for unix_first in [true, false] {
+            let mut broker = Broker::prepared(&[]);
+            // The service manager keeps them: they listen before the broker starts, and after it has ended.
+            let (unix, tcp) = (bind_unix(&broker), TcpListener::bind("127.0.0.1:0").unwrap());
+            let over_tcp = Http::tcp(tcp.local_addr().unwrap().port());
+            for round in 0..2 {
+                let early = [said(&broker.http()), said(&over_tcp)];
+                let unix = (unix_name, OwnedFd::from(unix.try_clone().unwrap()));
+                let tcp = (tcp_name, OwnedFd::from(tcp.try_clone().unwrap()));
+                let descriptors = if unix_first { [unix, tcp] } else { [tcp, unix] };
+                broker.launch_as(activated(&broker, descriptors));
+                for mut early in early {
+                    let status = early.answer().unwrap().json();
+                    assert_eq!(status["pid"], broker.pid());
+                    for listener in status["listeners"].as_array().unwrap() {
+                        assert_eq!((&listener["origin"], &listener["listening"]), (&json!("service manager"), &json!(true)));
+                    }
+                }
+                assert_eq!(listener(&broker, "unix")["address"], *broker.socket().to_str().unwrap());
+                assert!(broker.terminate().success(), "round {round}");
+                assert!(broker.socket().exists(), "the socket's file is the service manager's");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_two_sockets_one_may_be_given_and_the_other_is_bound() {
+    let mut broker = Broker::prepared(&[]);
+    let unix = bind_unix(&broker);
+    broker.launch_as(activated(&broker, [("unix", OwnedFd::from(unix))]));
+    assert_eq!(
+        (&listener(&broker, "unix")["origin"], &listener(&broker, "tcp")["origin"]),
+        (&json!("service manager"), &json!("own"))
+    );
+    assert_eq!(broker.tcp().get("/health").status, 200);
+
+    let mut broker = Broker::prepared(&[]);
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = tcp.local_addr().unwrap().port();
+    broker.launch_as(activated(&broker, [("tcp", OwnedFd::from(tcp))]));
+    assert_eq!(
+        (&listener(&broker, "unix")["origin"], &listener(&broker, "tcp")["origin"]),
+        (&json!("own"), &json!("service manager"))
+    );
+    assert_eq!((broker.port, broker.tcp().get("/health").status), (port, 200));
+}
+
+#[test]
+fn a_descriptor_that_is_not_what_its_name_says_is_refused_in_words() {
+    let unix = || OwnedFd::from(UnixListener::bind(folder().path().join("s")).unwrap());
+    let tcp = |address: &str| OwnedFd::from(TcpListener::bind(address).unwrap());
+    let cases: [(&str, OwnedFd, &str); 7] = [
+        ("http", tcp("127.0.0.1:0"), "the name is unknown"),
+        ("", tcp("127.0.0.1:0"), "the name is unknown"),
+        ("unix", tcp("127.0.0.1:0"), "it is no listening Unix socket"),
+        ("unix", OwnedFd::from(UnixStream::pair().unwrap().0), "it is no listening Unix socket"),
+        ("unix", OwnedFd::from(UnixDatagram::unbound().unwrap()), "it is no listening Unix socket"),
+        ("tcp", unix(), "it does not listen on a loopback address"),
+        ("tcp", tcp("0.0.0.0:0"), "it does not listen on a loopback address"),
+    ];
+    for (name, descriptor, words) in cases {
+        let broker = Broker::prepared(&[]);
+        let mut child = activated(&broker, [(name, descriptor)]).spawn().unwrap();
+        let status = eventually("it refuses to start", || child.try_wait().unwrap());
+        let log = broker.log();
+        assert_eq!(status.code(), Some(1), "{name:?}: {log}");
+        assert!(log.contains(words) && log.contains(&format!("{name:?}")), "{name:?}: {log}");
+    }
+    let broker = Broker::prepared(&[]);
+    let mut command = activated(&broker, [("unix", unix())]);
+    let mut child = command.env("LISTEN_FDNAMES", "unix:tcp").spawn().unwrap();
+    let status = eventually("it refuses to start", || child.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1), "more names than descriptors");
+    assert!(broker.log().contains("LISTEN_FDNAMES"), "{}", broker.log());
+}
+
+#[test]
+fn sockets_that_were_given_to_another_process_are_not_ours() {
+    let mut broker = Broker::prepared(&[]);
+    let mut command = broker.command();
+    command.envs([("LISTEN_PID", "1"), ("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "unix:tcp")]);
+    broker.launch_as(command);
+    assert_eq!(listener(&broker, "unix")["origin"], "own");
+}
+
+// What the service manager is told.
+
+#[test]
+fn it_is_ready_when_it_answers_and_says_so_with_its_state() {
+    let broker = Broker::start();
+    assert!(broker.ready.contains("READY=1") && broker.ready.contains("STATUS=0 peers"), "{}", broker.ready);
+    assert_eq!(broker.http().get("/v1/hello").json()["pid"], broker.pid());
+}
+
+#[test]
+fn the_watchdog_is_fed_by_the_work_itself() {
+    let broker = Broker::with(&[("WATCHDOG_USEC", "200000")]);
+    Peer::register(&broker.http(), "peer", json!({}));
+    let pings: Vec<String> = (0..3).map(|_| broker.tells()).collect();
+    assert!(pings.iter().all(|ping| ping.contains("WATCHDOG=1")), "{pings:?}");
+    assert!(broker.tells().contains("STATUS=1 peers"));
+
+    // With the database in other hands nothing is accepted any more, and so nothing is said to be well.
+    let database = Connection::open(broker.database()).unwrap();
+    database.busy_timeout(PATIENCE).unwrap();
+    database.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // What was said before is still to be read; then there is silence, for ten times as long as it takes to say it.
+    let said = (0..100).take_while(|_| broker.tells_within(Duration::from_secs(1)).is_some()).count();
+    assert!(said < 100, "it says that it is well while it cannot work");
+    database.execute_batch("ROLLBACK").unwrap();
+    assert!(broker.tells().contains("WATCHDOG=1"), "it is well again");
+}
+
+/// A request whose head has been read by the broker, and whose body is still to come.
+fn begun(http: &Http, path: &str, body: &str) -> Conversation {
+    let mut conversation = http.converse();
+    let whole = http.written("POST", path, &HEARD, body);
+    conversation.say(&whole[..whole.len() - body.len()]).unwrap();
+    assert_eq!(conversation.answer().unwrap().status, 100);
+    conversation
+}
+
+#[test]
+fn a_sigterm_ends_what_waits_and_finishes_what_was_begun() {
+    let mut broker = Broker::start();
+    let (reader, writer) =
+        (Peer::register(&broker.http(), "reader", json!({})), Peer::register(&broker.http(), "writer", json!({})));
+    let mut events = reader.follow(&broker.http());
+    let as_reader = reader.over(&broker.http());
+    let mut idle = broker.tcp().converse();
+    assert_eq!(idle.ask("GET", "/health", "").status, 200);
+    let take = json!({"lease": "l", "route": "check_messages", "waitSeconds": 3600}).to_string();
+    let mut taking = begun(&as_reader, "/v1/take", &take);
+    taking.say(take.as_bytes()).unwrap();
+    let body = json!({"to": writer.id, "text": "just in time"}).to_string();
+    let mut half = begun(&broker.http(), "/v1/send", &body);
+    half.say(&body.as_bytes()[..10]).unwrap();
+
+    signal(broker.pid(), "TERM");
+    assert!(broker.tells().contains("STOPPING=1"));
+    half.say(&body.as_bytes()[10..]).unwrap();
+    let accepted = half.answer().unwrap().json();
+    assert_eq!(accepted["state"], "queued");
+    assert_eq!(taking.answer().unwrap().code(), "stopping");
+    assert_eq!(events.next(), None);
+    assert!(idle.is_closed());
+    assert!(broker.wait().success());
+    let log = broker.log();
+    assert!(log.contains("SIGTERM: stopping") && log.contains("INFO stopped") && !log.contains("cut off"), "{log}");
+    assert!(!broker.socket().exists(), "its socket is gone");
+    assert!(!broker.folder().join("peers.db-wal").exists(), "the database is one whole file");
+
+    broker.launch();
+    let entry = broker.http().get(&format!("/v1/messages/{}", accepted["messageId"].as_str().unwrap())).json();
+    assert_eq!(entry["text"], "just in time");
+}
+
+#[test]
+fn a_request_that_never_ends_does_not_hold_up_the_end() {
+    let mut broker = Broker::start();
+    let mut endless = begun(&broker.http(), "/v1/send", "a body that never comes");
+    assert!(broker.terminate().success());
+    assert!(broker.log().contains("cut off"), "{}", broker.log());
+    assert!(endless.is_closed());
+}
+
+#[test]
+fn ctrl_c_in_a_terminal_ends_it_as_well() {
+    let mut broker = Broker::start();
+    signal(broker.pid(), "INT");
+    assert!(broker.wait().success());
+    assert!(broker.log().contains("SIGINT: stopping"), "{}", broker.log());
+}
+
+// The port and the socket file.
+
+#[test]
+fn a_taken_port_is_reported_with_its_holder_and_stops_nothing_else() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let broker = Broker::with(&[("CLAUDE_PEERS_PORT", &port.to_string())]);
+    let tcp = listener(&broker, "tcp");
+    assert_eq!((&tcp["listening"], &tcp["address"]), (&json!(false), &json!(format!("127.0.0.1:{port}"))));
+    let program = std::env::current_exe().unwrap();
+    let human = String::from_utf8(broker.cli(&["status"]).output().unwrap().stdout).unwrap();
+    for told in [tcp["problem"].as_str().unwrap(), &broker.log(), &human] {
+        for words in [format!("port {port} is held by process {}", std::process::id()), program.to_str().unwrap().to_owned()] {
+            assert!(told.contains(&words), "{words}: {told}");
+        }
+    }
+    let place = folder();
+    let mut session = Session::start(&broker, place.path(), "session");
+    assert!(session.peers().is_empty(), "the Unix socket serves");
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_a_living_one_never() {
+    let mut broker = Broker::prepared(&[]);
+    drop(bind_unix(&broker));
+    assert!(broker.socket().exists());
+    broker.launch();
+    let socket = || fs::symlink_metadata(broker.socket()).unwrap().ino();
+    let (pid, inode) = (broker.pid(), socket());
+
+    let second = Broker::prepared(&[("CLAUDE_PEERS_SOCKET", broker.socket().to_str().unwrap())]);
+    assert_eq!(second.refused(), 3);
+    let words = format!("another broker already serves {}", broker.socket().display());
+    assert!(second.log().contains(&words) && second.log().contains("claude-peers stop"), "{}", second.log());
+    assert_eq!((&broker.http().get("/v1/hello").json()["pid"], socket()), (&json!(pid), inode), "the first one is untouched");
+}
+
+#[test]
+fn at_its_end_it_removes_its_own_socket_and_no_other() {
+    let mut broker = Broker::start();
+    fs::remove_file(broker.socket()).unwrap();
+    let other = UnixListener::bind(broker.socket()).unwrap();
+    assert!(broker.terminate().success());
+    assert!(UnixStream::connect(broker.socket()).is_ok(), "somebody else's socket was removed");
+    drop(other);
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_not_removed() {
+    let broker = Broker::prepared(&[]);
+    drop(bind_unix(&broker));
+    fs::remove_file(broker.socket()).unwrap();
+    fs::write(broker.socket(), "precious").unwrap();
+    assert_eq!(broker.refused(), 1);
+    assert!(broker.log().contains(&format!("binding {}: there is a file that is no socket", broker.socket().display())));
+    assert_eq!(fs::read_to_string(broker.socket()).unwrap(), "precious");
+}
+
+#[test]
+fn two_brokers_never_share_a_database() {
+    let broker = Broker::start();
+    let second = Broker::prepared(&[("CLAUDE_PEERS_DB", broker.database().to_str().unwrap())]);
+    assert_eq!(second.refused(), 3);
+    let words = format!("is in use by another claude-peersd (process {})", broker.pid());
+    assert!(second.log().contains(&words), "{}", second.log());
+    assert!(!second.socket().exists(), "it never listened");
+}
+
+#[test]
+fn of_brokers_that_are_started_together_one_serves() {
+    let broker = Broker::prepared(&[]);
+    let mut started: Vec<_> = (0..5).map(|_| broker.command().spawn().unwrap()).collect();
+    let mut ended = Vec::new();
+    eventually("all but one have ended", || {
+        started.retain_mut(|child| match child.try_wait().unwrap() {
+            Some(status) => {
+                ended.push(status.code());
+                false
+            }
+            None => true,
+        });
+        (started.len() <= 1).then_some(())
+    });
+    assert_eq!(ended, [Some(3); 4], "{}", broker.log());
+    let status =
+        eventually("the one answers", || broker.http().try_connect().ok().map(|_| broker.http().get("/v1/status").json()));
+    assert_eq!(status["pid"], started[0].id());
+    started[0].kill().unwrap();
+    started[0].wait().unwrap();
+}
+
+// Settings.
+
+#[test]
+fn a_setting_that_cannot_be_used_stops_the_broker_with_words() {
+    let long = format!("/{}", "x".repeat(103));
+    for (variable, value, allowed) in [
+        ("CLAUDE_PEERS_PORT", "99999", "a port number"),
+        ("CLAUDE_PEERS_PORT", "-1", "a port number"),
+        ("CLAUDE_PEERS_PORT", "http", "a port number"),
+        ("CLAUDE_PEERS_SOCKET", "run/broker.sock", "an absolute path"),
+        ("CLAUDE_PEERS_SOCKET", &long, "at most 103 bytes"),
+        ("CLAUDE_PEERS_SOCKET", "/", "an absolute path"),
+        ("CLAUDE_PEERS_DB", "peers.db", "the absolute path of a file"),
+        ("CLAUDE_PEERS_LOG", "loud", "error, warn, info, debug or trace"),
+        ("CLAUDE_PEERS_RATE_LIMIT", "-5", "a whole number"),
+        ("CLAUDE_PEERS_RATE_LIMIT", "many", "0 for no limit"),
+        ("CLAUDE_PEERS_RATE_BURST", "0", "1 to"),
+        ("CLAUDE_PEERS_REPEAT_LIMIT", "0", "1 to"),
+        ("CLAUDE_PEERS_TEXT_LIMIT", "1GB", "a whole number of bytes"),
+        ("CLAUDE_PEERS_TEXT_LIMIT", "99999999999", "1 to 16777216"),
+        ("CLAUDE_PEERS_SUMMARY_LIMIT", "1e3", "a whole number of characters"),
+        ("CLAUDE_PEERS_WAITING_LIMIT", "0", "1 to"),
+        ("CLAUDE_PEERS_EXPIRY", "7", "a span of time"),
+        ("CLAUDE_PEERS_EXPIRY", "0d", "such as 90s, 30m, 12h or 7d"),
+        ("CLAUDE_PEERS_HISTORY", "for ever", "a span of time"),
+    ] {
+        let broker = Broker::prepared(&[(variable, value)]);
+        assert_eq!(broker.refused(), 2, "{variable}={value}");
+        let log = broker.log();
+        assert!(log.contains(&format!("{variable}={value:?}")) && log.contains("allowed: ") && log.contains(allowed), "{log}");
+        assert!(!broker.database().exists() && !broker.socket().exists(), "{variable}: something was made");
+    }
+    let broker = Broker::prepared(&[]);
+    let mut command = broker.command();
+    let mut child = command.env("CLAUDE_PEERS_HISTORY", OsString::from_vec(b"30\xff".to_vec())).spawn().unwrap();
+    assert_eq!(eventually("it refuses to start", || child.try_wait().unwrap()).code(), Some(2));
+    assert!(broker.log().contains("text in UTF-8"), "{}", broker.log());
+}
+
+#[test]
+fn an_argument_it_does_not_know_is_a_usage_error() {
+    let broker = Broker::prepared(&[]);
+    for (arguments, code) in [(&["--port=1"][..], 2), (&["serve"], 2), (&["--help"], 0), (&["--version"], 0)] {
+        assert_eq!(broker.command().args(arguments).status().unwrap().code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_setting_that_cannot_be_used_is_said_by_command_line_and_tools() {
+    let (broker, place) = (Broker::start(), folder());
+    let relative = [("CLAUDE_PEERS_SOCKET", "run/broker.sock")];
+    let output = broker.cli(&["status", "--json"]).envs(relative).output().unwrap();
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &error["error"]["code"]), (Some(2), &json!("invalid_setting")));
+    let output = broker.cli(&["peers"]).envs(relative).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
+    assert!(said.contains("CLAUDE_PEERS_SOCKET=\"run/broker.sock\"") && said.contains("allowed: an absolute path"), "{said}");
+
+    for (variable, value, allowed) in [
+        ("CLAUDE_PEERS_DELIVERY", "pigeon", "auto, hook, channel, pull"),
+        ("CLAUDE_PEERS_SOCKET", "run/broker.sock", "an absolute path"),
+    ] {
+        let env = vec![(variable.to_owned(), value.to_owned())];
+        let mut session = Start { broker: &broker, directory: place.path(), session_id: "s", delivery: "", env }.go();
+        let words = session.tool_error("list_peers", json!({"scope": "machine"}));
+        assert!(words.contains(&format!("{variable}={value:?}")) && words.contains(allowed), "{words}");
+    }
+}
