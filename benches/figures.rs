@@ -7,7 +7,7 @@
 //! figures `/dev/shm`.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark")]
-#![allow(dead_code, reason = "shares the test suite's support code")]
+#![allow(dead_code, unused_imports, reason = "shares the test suite's support code")]
 
 #[path = "../tests/suite/support/mod.rs"]
 mod support;

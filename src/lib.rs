@@ -17,9 +17,9 @@
 //! ```
 //!
 //! Who may import whom: `settings`, `wire` import nobody; `paths`, `git`, `process` those two; `store` → `wire`; `broker` →
-//! `store`, `wire`, `git`, `process`; `serve` → `broker` and all leaves; `client` → `wire`, `paths`; `mcp` and `cli` → `client`
-//! and the leaves. Never `broker` → `serve`, never `mcp`/`cli` → `broker`/`store`/`serve`; no SQL outside `store`, no HTTP
-//! status outside `serve`. `cargo check` per feature holds this up.
+//! `store`, `wire`, `git`, `process`; `serve` → `broker`, all leaves, and `store` to open it; `client` → `wire`, `paths`; `mcp`
+//! and `cli` → `client` and the leaves. Never `broker` → `serve`, never `mcp`/`cli` → `broker`/`store`/`serve`; no SQL outside
+//! `store`, no HTTP status outside `serve` but where `client` reads it. `.ci/layering` and a build per feature hold this up.
 //!
 //! # A message's one path
 //!

@@ -49,13 +49,14 @@ impl Broker {
         let process = process::identify(pid);
         let host = request.host.filter(|host| kernel_pid.is_none() || process::ancestors(pid).contains(&host.pid));
 
-        let (row, resumed, secret) = {
+        let (row, resumed, secret, gone_channel) = {
             let mut state = self.state();
             let same_process = peer.is_some();
             let known = peer.or_else(|| find(&state, &request, process, host, now));
             let resumed = known.is_some();
             let id = known.unwrap_or_else(|| fresh_id(&state));
             let old = state.peers.get(&id).map(|peer| peer.row.clone());
+            let old_channel = state.peers.get(&id).map(super::state::Peer::channel_key);
             let secret = random_token(SECRET_LENGTH);
             // A name is kept for the session's life, unless somebody alive took it while the session was away.
             let wish = old.as_ref().map_or_else(|| names::wish(request.git.as_ref(), &request.cwd), |old| old.name.clone());
@@ -90,19 +91,24 @@ impl Broker {
                 peer.takers = 0;
                 peer.wake();
             }
-            (row, resumed, secret)
+            let channel = state.peers.get(&row.id).map(super::state::Peer::channel_key);
+            (row, resumed, secret, old_channel.filter(|old| channel.as_ref() != Some(old)))
         };
 
         let (stored, session) = (row.clone(), request.session_id);
-        self.store
-            .write(move |c| {
-                store::peers::put(c, &stored)?;
-                if let Some(session) = &session {
-                    store::peers::put_session(c, session, &stored.id, now)?;
-                }
-                Ok(store::leases::lapse(c, &stored.id, &stored.instance)?)
-            })
-            .await?;
+        let job = move |c: &rusqlite::Connection| {
+            store::peers::put(c, &stored)?;
+            if let Some(session) = &session {
+                store::peers::put_session(c, session, &stored.id, now)?;
+            }
+            store::leases::lapse(c, &stored.id, &stored.instance)?;
+            let doubted = gone_channel.map(|channel| store::outcomes::doubt_channel(c, &stored.id, &channel)).transpose()?;
+            Ok(doubted.unwrap_or_default())
+        };
+        let doubted = self.store.write(job).await?;
+        if let Some(peer) = self.state().peers.get_mut(&row.id) {
+            peer.waiting = peer.waiting.saturating_add(u32::try_from(doubted).unwrap_or(u32::MAX));
+        }
         tracing::info!(peer = %row.id, name = row.name, pid, resumed, client = %request.client.version, "registered");
         let waiting = self.state().peers.get(&row.id).map_or(0, |peer| peer.waiting);
         Ok(Registered {

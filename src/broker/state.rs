@@ -4,9 +4,10 @@ use super::limits::Pace;
 use crate::{
     process,
     store::peers::PeerRow,
-    wire::{DeliveryChoice, From, PeerId, PeerRef, Route, Status, Timestamp},
+    wire::{DeliveryChoice, From, Host, PeerId, PeerRef, Route, Status, Timestamp},
 };
 use std::{
+    cell::Cell,
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -15,6 +16,9 @@ use tokio::sync::watch;
 
 /// How long a peer without a connection, whose process the kernel cannot show us, stays in the list.
 pub(super) const GRACE: Duration = Duration::from_secs(60);
+
+/// For how long a look at a living process is good enough.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// Locks the state. A panic elsewhere cannot leave it half-changed: every change is a plain assignment.
 pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -47,6 +51,8 @@ pub(super) struct Peer {
     pub wake: watch::Sender<u64>,
     /// What it sent lately.
     pub pace: Pace,
+    /// When its process was last looked at, and whether it lived.
+    looked: Cell<Option<(Timestamp, bool)>>,
 }
 
 impl Peer {
@@ -54,7 +60,7 @@ impl Peer {
     pub fn new(row: PeerRow) -> Self {
         let (wake, _) = watch::channel(0);
         let polled = row.legacy;
-        Self { row, waiting: 0, link: None, takers: 0, hint: false, polled, wake, pace: Pace::default() }
+        Self { row, waiting: 0, link: None, takers: 0, hint: false, polled, wake, pace: Pace::default(), looked: Cell::default() }
     }
 
     /// Wakes whoever waits for something of this peer.
@@ -62,7 +68,7 @@ impl Peer {
         self.wake.send_modify(|count| *count += 1);
     }
 
-    /// Whether it can be reached right now. Reads the process table: not for hot paths.
+    /// Whether it can be reached right now. May look at the process table.
     pub fn status(&self, now: Timestamp) -> Status {
         let row = &self.row;
         if self.link.is_some() {
@@ -76,7 +82,7 @@ impl Peer {
             return Status::Gone;
         }
         let recent = row.last_seen.plus(GRACE) > now;
-        let alive = row.process.map(|process| (process.started != 0, process::is_alive(process)));
+        let alive = row.process.map(|process| (process.started != 0, self.process_lives(process, now)));
         match alive {
             Some((_, false)) => Status::Gone,
             // A process that the kernel shows to be the same one is never evicted, however long it is silent.
@@ -90,6 +96,18 @@ impl Peer {
                 }
             }
             Some((false, true)) | None => Status::Gone,
+        }
+    }
+
+    /// Whether its process lives. A burst of messages to a session that is away looks only once.
+    fn process_lives(&self, process: Host, now: Timestamp) -> bool {
+        match self.looked.get() {
+            Some((at, lived)) if !lived || at.plus(LOOK) > now => lived,
+            _ => {
+                let lives = process::is_alive(process);
+                self.looked.set(Some((now, lives)));
+                lives
+            }
         }
     }
 
@@ -197,7 +215,10 @@ impl State {
             self.secrets.insert(secret, row.id.clone());
         }
         match self.peers.get_mut(&row.id) {
-            Some(peer) => peer.row = row,
+            Some(peer) => {
+                peer.row = row;
+                peer.looked.take();
+            }
             None => drop(self.peers.insert(row.id.clone(), Peer::new(row))),
         }
     }

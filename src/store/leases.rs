@@ -93,6 +93,7 @@ pub fn take(connection: &Connection, peer: &PeerId, lease: &str, announced_too: 
 /// SQLite's.
 pub fn lapse(connection: &Connection, peer: &PeerId, instance: &str) -> Result<usize> {
     let sql = "UPDATE message SET lease = NULL
-               WHERE to_peer = ?1 AND waiting = 1 AND lease IS NOT NULL AND substr(lease, 3, length(?2)) <> ?2";
+               WHERE to_peer = ?1 AND waiting = 1 AND lease IS NOT NULL
+               AND lease <> 's:' || ?2 AND substr(lease, 1, length(?2) + 3) <> 't:' || ?2 || ':'";
     connection.prepare_cached(sql)?.execute(params![peer.as_str(), instance])
 }

@@ -53,8 +53,8 @@ pub fn announced(
 ) -> Result<Change> {
     let sql = "UPDATE message SET state = 1, route = ?4, offered_at = coalesce(offered_at, ?5), lease = NULL, again = 2,
                    handed = max(handed - 1, 0), pushed_by = coalesce(?6, pushed_by)
-               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state < 2 AND waiting = 1 AND lease IS NOT NULL";
-    let values = params![id.seq, id.tag, peer.as_str(), route.as_str(), now.0, pushed_by];
+               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state < 2 AND waiting = 1 AND substr(lease, 1, 2) = ?7";
+    let values = params![id.seq, id.tag, peer.as_str(), route.as_str(), now.0, pushed_by, holder(route)];
     Ok(Change::of(connection.prepare_cached(sql)?.execute(values)?, 0))
 }
 
@@ -119,6 +119,17 @@ pub fn named(connection: &Connection, id: &MessageId, channel: &str) -> Result<O
 pub fn trust_channel(connection: &Connection, peer: &PeerId, pushed_by: &str) -> Result<usize> {
     let sql = "UPDATE message SET waiting = 0
                WHERE to_peer = ?1 AND waiting = 1 AND state = 1 AND again = 1 AND lease IS NULL AND pushed_by = ?2";
+    connection.prepare_cached(sql)?.execute(params![peer.as_str(), pushed_by])
+}
+
+/// The `claude` process `pushed_by` is gone: what its channel was given and nothing confirmed may have died with it unread,
+/// however well that channel had proved itself. It waits again, to be shown as a repeat. How many.
+///
+/// # Errors
+/// SQLite's.
+pub fn doubt_channel(connection: &Connection, peer: &PeerId, pushed_by: &str) -> Result<usize> {
+    let sql = "UPDATE message SET waiting = 1, again = 1
+               WHERE to_peer = ?1 AND state = 1 AND waiting = 0 AND route = 'channel' AND pushed_by = ?2";
     connection.prepare_cached(sql)?.execute(params![peer.as_str(), pushed_by])
 }
 

@@ -120,7 +120,7 @@ pub fn seen(connection: &Connection, id: &PeerId, at: Timestamp) -> Result<()> {
     Ok(())
 }
 
-/// Forgets peers unseen since `before` whose mailbox is empty and of whom no message is left; their ids.
+/// Forgets peers unseen since `before` for whom nothing waits, at most `most`; their ids. What they said stays in the history.
 ///
 /// # Errors
 /// SQLite's.

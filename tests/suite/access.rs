@@ -1,9 +1,11 @@
 //! Who may reach the broker: not another user, not a web page, not a peer that lies; and what may be seen of secrets and files.
 
 use crate::support::{
-    Broker, Other, Peer, Session, eventually, folder,
+    Broker, Session,
+    events::Peer,
+    eventually, folder,
     http::{Http, read_answer},
-    other::as_another_user,
+    other::{Other, as_another_user},
 };
 use serde_json::{Value, json};
 use std::{

@@ -1,6 +1,6 @@
 //! What was accepted is kept: the broker is killed with SIGKILL at any moment, under load and between commit and answer.
 
-use crate::support::{Broker, PATIENCE, Peer, Session, eventually, folder, http::Http, random::Random};
+use crate::support::{Broker, PATIENCE, Session, events::Peer, eventually, folder, http::Http, random::Random};
 use serde_json::{Value, json};
 use std::{
     collections::{HashMap, HashSet},

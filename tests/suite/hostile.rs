@@ -1,7 +1,9 @@
 //! Bad input of every kind: a clear refusal with a stable code, bounded memory, nothing stored, and everybody else is served.
 
 use crate::support::{
-    Broker, Peer, Session, eventually, folder,
+    Broker, Session,
+    events::Peer,
+    eventually, folder,
     http::{Answer, Conversation, Http},
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};

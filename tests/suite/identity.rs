@@ -1,6 +1,6 @@
 //! Who a session is: the same peer through restarts of everything, and nobody else.
 
-use crate::support::{Broker, Peer, Session, broker::signal, eventually, folder, mcp::Start};
+use crate::support::{Broker, Session, broker::signal, events::Peer, eventually, folder, mcp::Start};
 use serde_json::{Value, json};
 use std::{path::Path, process::Command, time::Duration};
 

@@ -1,8 +1,9 @@
 //! The reference's API: its programs work against this broker unchanged, and see our sessions as we see theirs.
 
 use crate::support::{
-    Broker, Other, Session, folder, git,
+    Broker, Session, folder, git,
     http::{Answer, Http},
+    other::Other,
 };
 use serde_json::{Map, Value, json};
 use std::{path::Path, process};

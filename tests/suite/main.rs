@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 mod access;
+mod cli;
 mod crash;
 mod delivery;
 mod handshake;
@@ -18,5 +19,6 @@ mod reference_database;
 mod scopes;
 mod service;
 mod smoke;
+mod summary;
 mod support;
 mod tools;

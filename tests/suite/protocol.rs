@@ -1,6 +1,6 @@
 //! The protocol is what it says it is: the OpenAPI document fits what is served, and versions that do not fit say so.
 
-use crate::support::{Broker, Peer, Session, folder, http::Http, mcp::Start};
+use crate::support::{Broker, Session, events::Peer, folder, http::Http, mcp::Start};
 use serde_json::{Map, Value, json};
 use std::{
     collections::BTreeSet,

@@ -1,6 +1,6 @@
 //! Databases that are not ours or not well: the reference's, a newer version's, an older one's, a damaged one, none at all.
 
-use crate::support::{Broker, Peer, other::as_another_user};
+use crate::support::{Broker, events::Peer, other::as_another_user};
 use rusqlite::{Connection, config::DbConfig, params, types::Value as Cell};
 use serde_json::{Value, json};
 use std::{

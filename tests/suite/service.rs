@@ -2,8 +2,9 @@
 //! settings that cannot be used.
 
 use crate::support::{
-    Broker, PATIENCE, Peer, Session,
+    Broker, PATIENCE, Session,
     broker::signal,
+    events::Peer,
     eventually, folder,
     http::{Conversation, Http},
     mcp::Start,

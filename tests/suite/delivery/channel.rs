@@ -1,7 +1,7 @@
 //! The channel, which proves nothing until a reply does.
 
 use super::{Scene, assert_nothing_more, carried, ids, prove_channel};
-use crate::support::{Broker, Peer, Session, eventually, mcp::Start};
+use crate::support::{Broker, Session, events::Peer, eventually, mcp::Start};
 use serde_json::{Value, json};
 
 #[test]

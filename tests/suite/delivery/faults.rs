@@ -134,3 +134,17 @@ fn a_message_sent_while_the_broker_restarts_is_accepted_once() {
     assert_eq!(ids(&worker.check()), [sent["messageId"].clone()]);
     assert_nothing_more(&mut worker);
 }
+
+#[test]
+fn what_a_trusted_channel_pushed_to_a_session_that_died_before_it_answered_is_shown_again_marked() {
+    let scene = Scene::new();
+    let (mut asker, mut worker) = (scene.pulling("asker"), scene.pushed("worker"));
+    super::prove_channel(&scene, &mut asker, &mut worker, "worker");
+    let id = asker.send("worker", "the last words before the crash")["messageId"].clone();
+    worker.pushed();
+    scene.broker.message_once("offered", &id);
+    worker.kill(); // Claude Code may have had it in its queue, unread
+    let mut worker = scene.resumed("worker");
+    let messages = worker.check();
+    assert_eq!((ids(&messages), &messages[0]["repeat"]), (vec![id], &json!(true)));
+}

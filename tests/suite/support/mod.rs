@@ -9,9 +9,7 @@ pub mod other;
 pub mod random;
 
 pub use broker::Broker;
-pub use events::Peer;
 pub use mcp::Session;
-pub use other::Other;
 
 use std::time::Duration;
 
