@@ -5,8 +5,8 @@ use clap::{Parser, Subcommand};
 
 /// The coding-agent sessions on this machine find each other and talk; this is how a person watches them and joins in.
 ///
-/// Every command asks the broker, `claude-peersd`, which the service manager starts when it is first needed. Answers are
-/// tables on a terminal and plain aligned lines in a pipe; with --json they are one line of JSON, also for errors.
+/// Every command asks the broker, `claude-peersd`. Answers are tables on a terminal and plain aligned lines in a pipe; with
+/// --json they are one line of JSON, also for errors.
 #[derive(Debug, Parser)]
 #[command(name = "claude-peers", version, arg_required_else_help = true, max_term_width = 110, after_help = after_help())]
 pub struct Cli {
