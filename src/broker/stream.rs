@@ -116,14 +116,13 @@ impl Stream {
     /// The next message leased to this stream; if it `may_lease`, it takes what waits and is in no other hands.
     async fn next_message(&mut self, may_lease: bool) -> wire::Result<Option<Inbound>> {
         if self.buffer.is_empty() {
-            let (peer, lease, after) = (self.peer.clone(), state::stream_lease(&self.instance), self.after);
-            let read = move |c: &rusqlite::Connection| {
-                Ok((leases::leased(c, &peer, &lease, after, BATCH)?, leases::has_others(c, &peer, &lease)?))
-            };
-            let (mut batch, others) = self.broker.store.read(read).await?;
+            let lease = state::stream_lease(&self.instance);
+            let (mut batch, others) = self.broker.store.glance(|c| {
+                Ok((leases::leased(c, &self.peer, &lease, self.after, BATCH)?, leases::has_others(c, &self.peer, &lease)?))
+            })?;
             if batch.is_empty() && others && may_lease {
                 // Given as leased, not by cursor: what was released by another route may lie before it.
-                let (peer, lease) = (self.peer.clone(), state::stream_lease(&self.instance));
+                let peer = self.peer.clone();
                 let write = move |c: &rusqlite::Connection| Ok(leases::lease_to_stream(c, &peer, &lease, BATCH)?);
                 batch = self.broker.store.write(write).await?;
             }

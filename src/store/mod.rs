@@ -107,21 +107,16 @@ impl Store {
         F: FnOnce(&Connection) -> Result<T> + Send + 'static,
     {
         let (readers, path) = (self.readers.clone(), self.path.clone());
-        let run = move || {
-            let idle = readers.lock().ok().and_then(|mut idle| idle.pop());
-            let connection = match idle {
-                Some(connection) => connection,
-                None => open::reader(&path)?,
-            };
-            let result = work(&connection);
-            if let Ok(mut idle) = readers.lock()
-                && idle.len() < IDLE_READERS
-            {
-                idle.push(connection);
-            }
-            result
-        };
-        tokio::task::spawn_blocking(run).await.unwrap_or(Err(Error::Closed))
+        tokio::task::spawn_blocking(move || with_reader(&readers, &path, work)).await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Like [`Store::read`], on the calling thread: for a few rows found by index that were written a moment ago and so lie
+    /// in memory. Two changes of threads would cost ten times what the look does, on every message's way.
+    ///
+    /// # Errors
+    /// What `work` says, or that no connection could be opened.
+    pub fn glance<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        with_reader(&self.readers, &self.path, work)
     }
 
     /// Waits until everything that was handed to [`Store::write`] is committed, then closes the database.
@@ -148,4 +143,20 @@ impl Store {
     pub fn size(&self) -> u64 {
         open::side_files(&self.path).iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
     }
+}
+
+/// Runs `work` on an idle reading connection, or on a new one.
+fn with_reader<T>(readers: &Mutex<Vec<Connection>>, path: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    let idle = readers.lock().ok().and_then(|mut idle| idle.pop());
+    let connection = match idle {
+        Some(connection) => connection,
+        None => open::reader(path)?,
+    };
+    let result = work(&connection);
+    if let Ok(mut idle) = readers.lock()
+        && idle.len() < IDLE_READERS
+    {
+        idle.push(connection);
+    }
+    result
 }

@@ -370,3 +370,28 @@ fn what_was_under_way_when_the_broker_was_killed_comes_again_and_is_marked() {
     let other = Peer::register(&broker.http(), "other", json!({}));
     assert_ne!(other.id, taker.id);
 }
+
+#[test]
+fn what_a_lost_stream_had_in_its_hands_is_overtaken_by_nothing() {
+    let broker = Broker::with(&UNLIMITED);
+    let peer = Peer::register(&broker.http(), "peer", json!({"delivery": "channel"}));
+    let http = peer.over(&broker.http());
+    let send = |text: &str| broker.http().post("/v1/send", &json!({"to": peer.id, "text": text})).json();
+    let mut events = peer.follow(&broker.http());
+    let first = send("first");
+    assert_eq!(events.next().unwrap().1["id"], first["messageId"]);
+    drop(events); // written into the channel or not: nobody has said
+    eventually("the broker sees it", || {
+        let me = http.get("/v1/whoami").json();
+        (me["status"] != "connected").then_some(())
+    });
+    send("second");
+    let take = |lease: &str| http.post("/v1/take", &json!({"lease": lease, "route": "tool_result"})).json();
+    assert_eq!(take("a")["messages"], json!([]), "the second waits for the first");
+
+    let offered = json!({"route": "channel", "messages": [{"id": first["messageId"], "outcome": "offered"}]});
+    assert_eq!(http.post("/v1/settle", &offered).json()["changed"], 1);
+    let taken = take("b");
+    let shown = |at: usize| (taken["messages"][at]["text"].as_str(), taken["messages"][at]["repeat"] == true);
+    assert_eq!((shown(0), shown(1)), ((Some("first"), true), (Some("second"), false)), "{taken}");
+}

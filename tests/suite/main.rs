@@ -8,6 +8,7 @@
 mod access;
 mod cli;
 mod crash;
+mod crowds;
 mod delivery;
 mod handshake;
 mod hostile;
@@ -17,6 +18,7 @@ mod patterns;
 mod protocol;
 mod reference_database;
 mod scopes;
+mod secrets;
 mod service;
 mod smoke;
 mod summary;

@@ -166,6 +166,13 @@ impl Broker {
         child.wait().unwrap();
     }
 
+    /// Its memory, in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        resident.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     /// SIGTERM, and how it ended.
     pub fn terminate(&mut self) -> ExitStatus {
         signal(self.pid(), "TERM");
