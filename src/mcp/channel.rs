@@ -103,7 +103,7 @@ mod tests {
         assert_eq!(
             params["meta"],
             json!({
-                "from_id": "def456", "from_name": "eel", "from_cwd": "/work/eel",
+                "from_id": "def456", "from_name": "eel", "from_cwd": "/home/ada/eel",
                 "from_summary": "a &quot;quoted&quot; &lt;summary&gt;\\nof two lines",
                 "message_id": "m7-abc", "sent_at": "2026-05-16T12:36:00.000Z", "reply_to": "m3-xyz",
             })

@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_local_summary_says_branch_last_commit_and_changes() {
-        let mut facts = SummaryFacts { cwd: "/work/poker-engine".into(), project: Some("rust".into()), ..Default::default() };
+        let mut facts = SummaryFacts { cwd: "/home/ada/poker-engine".into(), project: Some("rust".into()), ..Default::default() };
         assert_eq!(local(&facts), "In poker-engine (rust).");
         facts.branch = Some("main".into());
         facts.files = ["a.rs", "b.rs", "c.rs", "d.rs"].map(str::to_owned).into();

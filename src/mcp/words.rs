@@ -142,8 +142,12 @@ pub mod tests {
 
     /// A message for tests, from eel.
     pub fn message(seq: i64, text: &str) -> Inbound {
-        let from =
-            From { id: "def456".parse().expect("an id"), name: "eel".into(), cwd: "/work/eel".into(), summary: String::new() };
+        let from = From {
+            id: "def456".parse().expect("an id"),
+            name: "eel".into(),
+            cwd: "/home/ada/eel".into(),
+            summary: String::new(),
+        };
         let id = MessageId { seq, tag: "abc".to_owned() };
         Inbound { id, from, text: text.to_owned(), sent_at: Timestamp(0), reply_to: None, repeat: false }
     }
@@ -183,7 +187,7 @@ pub mod tests {
         assert_eq!(
             json,
             serde_json::json!({
-                "id": "m1-abc", "from": {"id": "def456", "name": "eel", "cwd": "/work/eel", "summary": ""},
+                "id": "m1-abc", "from": {"id": "def456", "name": "eel", "cwd": "/home/ada/eel", "summary": ""},
                 "text": "hello", "sentAt": "1970-01-01T00:00:00.000Z",
             })
         );

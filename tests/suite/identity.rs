@@ -234,7 +234,7 @@ fn a_channel_is_used_when_the_start_flags_name_this_server_or_the_user_says_so()
 // --- nobody else ---
 
 fn peer(broker: &Broker, name: &str) -> Peer {
-    Peer::register(&broker.http(), name, json!({"cwd": format!("/work/{name}")}))
+    Peer::register(&broker.http(), name, json!({"cwd": format!("/srv/{name}")}))
 }
 
 #[test]

@@ -36,7 +36,7 @@ fn reference(path: &Path) -> Connection {
 }
 
 fn add_peer(database: &Connection, id: &str, pid: u32, seen: &str) {
-    let sql = "INSERT INTO peers VALUES (?1, ?2, '/work/' || ?1, NULL, '/dev/pts/3', 'works on ' || ?1, ?3, ?3)";
+    let sql = "INSERT INTO peers VALUES (?1, ?2, '/srv/' || ?1, NULL, '/dev/pts/3', 'works on ' || ?1, ?3, ?3)";
     database.execute(sql, params![id, pid, seen]).unwrap();
 }
 
@@ -118,7 +118,7 @@ fn the_references_database_is_taken_over_and_stays_as_it_is() {
     let listed: Vec<_> = peers["peers"].as_array().unwrap().iter().map(|peer| peer["id"].as_str().unwrap()).collect();
     assert_eq!(listed, ["eel"], "the one that is gone is not listed");
     let eel = &peers["peers"][0];
-    assert_eq!((&eel["summary"], &eel["cwd"], &eel["tty"]), (&json!("works on eel"), &json!("/work/eel"), &json!("/dev/pts/3")));
+    assert_eq!((&eel["summary"], &eel["cwd"], &eel["tty"]), (&json!("works on eel"), &json!("/srv/eel"), &json!("/dev/pts/3")));
     let reply = json!({"from_id": "eel", "to_id": "gone", "text": "on we go"});
     assert_eq!(broker.tcp().post("/send-message", &reply).json()["ok"], true);
 }
@@ -185,7 +185,7 @@ fn a_database_of_the_first_schema_opens_with_all_that_is_in_it() {
     database
         .execute_batch(&format!(
             "INSERT INTO peer (id, name, secret, cwd, summary, summary_source, registered_at, last_seen)
-                 VALUES ('k7xq2m', 'eel', x'5d865deae06fbd34fe9ce848f3e5fc4368f2f612b18aef47f29f2164563a0140', '/work/eel', 'old work', 'session', 1, {0});
+                 VALUES ('k7xq2m', 'eel', x'5d865deae06fbd34fe9ce848f3e5fc4368f2f612b18aef47f29f2164563a0140', '/srv/eel', 'old work', 'session', 1, {0});
              INSERT INTO session VALUES ('session-a', 'k7xq2m', {0});
              INSERT INTO message (tag, from_peer, to_peer, text, key, sent_at, expires_at, state, waiting)
                  VALUES ('aaaaaa', 'cli', 'k7xq2m', 'waits', 'key-1', 1, {1}, 0, 1), ('bbbbbb', 'cli', 'k7xq2m', 'was read', NULL, 1, {1}, 2, 0);",
