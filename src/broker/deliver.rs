@@ -42,7 +42,7 @@ impl Broker {
         let deadline = Instant::now() + wait;
         let (instance, mut wake) = {
             let state = self.state();
-            let peer = state.peers.get(id).ok_or_else(|| self.known(id))?;
+            let peer = state.peers.get(id).ok_or_else(|| self.unknown_peer(id))?;
             (peer.row.instance.clone(), peer.wake.subscribe())
         };
         let lease = state::take_lease(&instance, &request.lease);
@@ -79,7 +79,7 @@ impl Broker {
         let now = Timestamp::now();
         let (channel, proved) = {
             let state = self.state();
-            let peer = state.peers.get(id).ok_or_else(|| self.known(id))?;
+            let peer = state.peers.get(id).ok_or_else(|| self.unknown_peer(id))?;
             (peer.channel_key(), peer.channel_proved())
         };
         let (peer, route) = (id.clone(), request.route);

@@ -83,7 +83,7 @@ impl Broker {
         let id: PeerId = id.parse()?;
         let bound = {
             let state = self.state();
-            let peer = state.peers.get(&id).ok_or_else(|| self.known(&id))?;
+            let peer = state.peers.get(&id).ok_or_else(|| self.unknown_peer(&id))?;
             if !peer.row.legacy {
                 let what = format!("{id} is not a session of the reference system; it proves itself with its secret");
                 return Err(Error::new(Code::Forbidden, what));

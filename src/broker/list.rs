@@ -114,7 +114,7 @@ impl Broker {
             Error::new(Code::PeerNotFound, "this process belongs to no session that is registered here")
                 .help("run it inside a Claude Code session that has the claude-peers MCP server")
         })?;
-        self.shown(|_| false, Some(&id)).await.myself.ok_or_else(|| self.known(&id))
+        self.shown(|_| false, Some(&id)).await.myself.ok_or_else(|| self.unknown_peer(&id))
     }
 
     /// The top of a peer's worktree as the reference's lists show it: where its `HEAD`'s `.git` lies.

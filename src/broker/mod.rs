@@ -108,17 +108,20 @@ impl Broker {
         }
     }
 
-    /// Adds a notice for people to `status`, and says it in the log.
+    /// Adds a notice for people to `status`, and says it in the log. What is said again stands there once.
     pub fn notice(&self, text: String) {
         tracing::warn!("{text}");
-        self.notices.lock().unwrap_or_else(PoisonError::into_inner).push(text);
+        let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
+        if !notices.contains(&text) {
+            notices.push(text);
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         state::lock(&self.state)
     }
 
-    fn known(&self, id: &PeerId) -> wire::Error {
+    fn unknown_peer(&self, id: &PeerId) -> wire::Error {
         Error::new(Code::PeerNotFound, format!("Peer {id} not found")).help("list the peers to see who is there")
     }
 }

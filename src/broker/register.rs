@@ -130,7 +130,7 @@ impl Broker {
     pub async fn unregister(&self, id: &PeerId) -> wire::Result<()> {
         let row = {
             let mut state = self.state();
-            let peer = state.peers.get_mut(id).ok_or_else(|| self.known(id))?;
+            let peer = state.peers.get_mut(id).ok_or_else(|| self.unknown_peer(id))?;
             peer.row.ended = true;
             peer.row.last_seen = Timestamp::now();
             peer.link = None;

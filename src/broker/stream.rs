@@ -56,7 +56,7 @@ impl Broker {
     pub fn open_stream(self: &Arc<Self>, id: &PeerId, after: i64) -> wire::Result<Stream> {
         let mut state = self.state();
         let number = state.next_link();
-        let peer = state.peers.get_mut(id).ok_or_else(|| self.known(id))?;
+        let peer = state.peers.get_mut(id).ok_or_else(|| self.unknown_peer(id))?;
         peer.link = Some(state::Link { number });
         peer.row.ended = false;
         peer.hint = peer.waiting > 0;

@@ -15,7 +15,7 @@ impl Broker {
         self.limits.check_summary(&request.summary)?;
         let row = {
             let mut state = self.state();
-            let peer = state.peers.get_mut(id).ok_or_else(|| self.known(id))?;
+            let peer = state.peers.get_mut(id).ok_or_else(|| self.unknown_peer(id))?;
             let row = &mut peer.row;
             if request.source < row.summary_source || request.source == SummarySource::None {
                 return Ok(Summary { summary: row.summary.clone(), source: row.summary_source });

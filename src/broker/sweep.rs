@@ -28,7 +28,8 @@ impl Broker {
             let next = match self.sweep().await {
                 Ok(next) => next,
                 Err(error) => {
-                    tracing::error!(%error, "housekeeping failed");
+                    // Damage that only old history has shows here first: nobody would look for it in the log.
+                    self.notice(format!("clearing up the database failed: {error}"));
                     None
                 }
             };
