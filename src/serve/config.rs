@@ -1,5 +1,6 @@
 //! What the broker is told by its environment. A value that cannot be used stops it with an error that names it.
 
+use super::IdleExit;
 use crate::{
     broker::Limits,
     paths,
@@ -18,6 +19,8 @@ pub struct Config {
     pub database: PathBuf,
     /// The limits.
     pub limits: Limits,
+    /// When to leave because nobody is connected.
+    pub idle_exit: IdleExit,
 }
 
 impl Config {
@@ -43,7 +46,13 @@ impl Config {
             expiry: span("CLAUDE_PEERS_EXPIRY")?.unwrap_or(defaults.expiry),
             history: span("CLAUDE_PEERS_HISTORY")?.unwrap_or(defaults.history),
         };
-        Ok(Self { socket: paths::socket()?, port: paths::port()?, database: paths::database()?, limits })
+        Ok(Self {
+            socket: paths::socket()?,
+            port: paths::port()?,
+            database: paths::database()?,
+            limits,
+            idle_exit: IdleExit::from_env()?,
+        })
     }
 }
 

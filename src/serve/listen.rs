@@ -80,6 +80,13 @@ pub struct Given {
     tcp: Option<std::net::TcpListener>,
 }
 
+impl Given {
+    /// Whether a connection starts the next broker when this one has left.
+    pub(super) fn comes_back(&self) -> bool {
+        cfg!(target_os = "linux") && self.unix.is_some()
+    }
+}
+
 /// Takes the sockets that the service manager passed to this process. To be called before any thread is started.
 ///
 /// # Errors

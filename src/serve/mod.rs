@@ -8,6 +8,7 @@ mod body;
 mod config;
 mod errors;
 mod events;
+mod idle;
 mod kernel;
 mod legacy;
 pub mod listen;
@@ -18,6 +19,7 @@ mod router;
 mod v1;
 
 pub use config::Config;
+pub use idle::IdleExit;
 pub use router::openapi;
 
 use crate::{
@@ -31,6 +33,7 @@ use access::Connection;
 use axum::{Router, body::Body};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use idle::Open;
 use listen::{Given, ListenError};
 use sd_notify::NotifyState;
 use std::{fs, io, io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
@@ -38,7 +41,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     task::JoinSet,
 };
 use tower_service::Service;
@@ -47,6 +50,8 @@ use tower_service::Service;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long requests under way may take to finish after the call to stop; with the store's last commit it stays under 5 s.
 const DRAIN: Duration = Duration::from_secs(3);
+/// How long a connection that has said nothing yet is listened to after the call to stop.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// How many TCP connections are looked up at the same time: each costs the kernel a walk through all of the machine's.
 const LOOKUPS: usize = 2;
 /// How long to leave a socket alone whose accept failed (too many open files), instead of spinning.
@@ -109,6 +114,7 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("waiting for SIGINT"))?;
     // The database first: its lock makes sure that of two brokers started together only one touches the sockets.
     let opened = store::open(&config.database)?;
+    let comes_back = given.comes_back();
     let listeners = listen::complete(given, &config.socket, config.port)?;
     let broker = Broker::open(opened.store, config.limits, Vec::new()).await?;
     opened.notices.into_iter().for_each(|notice| broker.notice(notice));
@@ -122,25 +128,30 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let router = router::router(app);
 
     let mut tasks = JoinSet::new();
-    let places = places::each();
+    let (places, open) = (places::each(), Open::default());
     listen::nonblocking(&listeners.unix).map_err(system("preparing the Unix socket"))?;
     let unix = UnixListener::from_std(listeners.unix).map_err(system("listening on the Unix socket"))?;
-    tasks.spawn(accept_unix(unix, places, router.clone(), broker.clone()));
+    tasks.spawn(accept_unix(unix, places, open.clone(), router.clone(), broker.clone()));
     if let Some(tcp) = listeners.tcp {
         listen::nonblocking(&tcp).map_err(system("preparing the TCP socket"))?;
         let tcp = TcpListener::from_std(tcp).map_err(system("listening on the TCP socket"))?;
         let token = machine_token(&config.socket).map_err(system("writing the machine token"))?;
-        tasks.spawn(accept_tcp(tcp, places, router, broker.clone(), token));
+        tasks.spawn(accept_tcp(tcp, places, open.clone(), router, broker.clone(), token));
     }
     tasks.spawn(broker.clone().keep_house());
     tasks.spawn(notify::watchdog(broker.clone()));
     notify::say(&[NotifyState::Ready, NotifyState::Status(&format!("{} peers", broker.peer_count()))]);
+    let idle_exit = config.idle_exit.span(comes_back);
+    if let Some(span) = idle_exit {
+        tracing::info!("leaves after {} s without a connection", span.as_secs());
+    }
     tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready");
 
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         () = broker.stopped() => {}
+        () = idle(&open, idle_exit) => tracing::info!("nobody is connected: leaving until somebody connects"),
     }
     notify::say(&[NotifyState::Stopping, NotifyState::Status("finishing what was accepted")]);
     listen::remove(listeners.made);
@@ -155,12 +166,21 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     Ok(())
 }
 
-async fn accept_unix(listener: UnixListener, places: usize, router: Router, broker: Arc<Broker>) {
+/// Resolves when it is time to leave; never where that is not wanted.
+async fn idle(open: &Open, span: Option<Duration>) {
+    match span {
+        Some(span) => open.idle_for(span).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn accept_unix(listener: UnixListener, places: usize, open: Open, router: Router, broker: Arc<Broker>) {
     let ours = rustix::process::geteuid().as_raw();
     let slots = Arc::new(Semaphore::new(places));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
+            biased; // after the call to stop, whoever connects waits in the socket's queue for the next broker
             () = broker.stopped() => break,
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
@@ -177,10 +197,10 @@ async fn accept_unix(listener: UnixListener, places: usize, router: Router, brok
             connections.spawn(refuse(stream, Refused::OtherUser));
         } else if let Ok(slot) = slots.clone().try_acquire_owned() {
             let pid = cred.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
-            let (router, broker) = (router.clone(), broker.clone());
+            let (counted, router, broker) = (open.count(), router.clone(), broker.clone());
             connections.spawn(async move {
                 serve(stream, Connection::Unix { pid }, router, broker).await;
-                drop(slot);
+                drop((slot, counted));
             });
         } else {
             connections.spawn(refuse(stream, Refused::Busy));
@@ -190,11 +210,19 @@ async fn accept_unix(listener: UnixListener, places: usize, router: Router, brok
     while connections.join_next().await.is_some() {}
 }
 
-async fn accept_tcp(listener: TcpListener, places: usize, router: Router, broker: Arc<Broker>, token: Option<Arc<str>>) {
+async fn accept_tcp(
+    listener: TcpListener,
+    places: usize,
+    open: Open,
+    router: Router,
+    broker: Arc<Broker>,
+    token: Option<Arc<str>>,
+) {
     let (slots, lookups) = (Arc::new(Semaphore::new(places)), Arc::new(Semaphore::new(LOOKUPS)));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
+            biased; // after the call to stop, whoever connects waits in the socket's queue for the next broker
             () = broker.stopped() => break,
             accepted = listener.accept() => accepted,
             Some(_) = connections.join_next() => continue,
@@ -211,6 +239,7 @@ async fn accept_tcp(listener: TcpListener, places: usize, router: Router, broker
             connections.spawn(refuse(stream, Refused::Busy));
             continue;
         };
+        let counted = open.count();
         let (router, broker, token, lookups) = (router.clone(), broker.clone(), token.clone(), lookups.clone());
         connections.spawn(async move {
             // Small answers go out at once; a failure to say so costs only time.
@@ -219,7 +248,7 @@ async fn accept_tcp(listener: TcpListener, places: usize, router: Router, broker
                 Some(connection) => serve(stream, connection, router, broker).await,
                 None => refuse(stream, Refused::OtherUser).await,
             }
-            drop(slot);
+            drop((slot, counted));
         });
     }
     drop(listener);
@@ -245,7 +274,10 @@ async fn serve<S>(stream: S, connection: Connection, router: Router, broker: Arc
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let heard = Arc::new(Notify::new());
+    let first = heard.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
+        heard.notify_one();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(connection.clone());
         router.clone().call(request)
@@ -259,8 +291,15 @@ where
     let result = tokio::select! {
         result = served.as_mut() => result,
         () = broker.stopped() => {
-            served.as_mut().graceful_shutdown();
-            served.await
+            // Whoever has just connected is still heard: a request may be on its way.
+            let heard = tokio::time::timeout(FIRST_REQUEST, first.notified());
+            tokio::select! {
+                result = served.as_mut() => result,
+                _ = heard => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            }
         }
     };
     if let Err(error) = result {

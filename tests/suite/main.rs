@@ -13,6 +13,7 @@ mod delivery;
 mod handshake;
 mod hostile;
 mod identity;
+mod idle;
 mod legacy;
 mod patterns;
 mod protocol;

@@ -3,6 +3,7 @@
 
 use crate::support::{
     Broker, PATIENCE, Session,
+    activation::{activated, bind_unix, said},
     broker::signal,
     events::Peer,
     eventually, folder,
@@ -35,33 +36,7 @@ fn listener(broker: &Broker, kind: &str) -> Value {
     status["listeners"].as_array().unwrap().iter().find(|listener| listener["kind"] == kind).unwrap().clone()
 }
 
-/// The Unix socket where the broker looks for it, in a folder of its own.
-fn bind_unix(broker: &Broker) -> UnixListener {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(broker.socket().parent().unwrap()).unwrap();
-    UnixListener::bind(broker.socket()).unwrap()
-}
-
 // Socket activation.
-
-/// The command that starts the broker with these descriptors from 3 on, as a service manager does. They pass through the shell
-/// as its standard input and output, which are the only descriptors that `Command` gives to a child.
-fn activated<const N: usize>(broker: &Broker, descriptors: [(&str, OwnedFd); N]) -> Command {
-    let places = ["3<&0 0</dev/null", "4<&1 1>/dev/null"][..N].join(" ");
-    let mut command = broker.command_after(&format!("exec {places}; export LISTEN_PID=$$"));
-    let names: Vec<&str> = descriptors.iter().map(|(name, _)| *name).collect();
-    command.env("LISTEN_FDS", N.to_string()).env("LISTEN_FDNAMES", names.join(":"));
-    let mut descriptors = descriptors.into_iter().map(|(_, descriptor)| descriptor);
-    descriptors.next().map(|first| command.stdin(first));
-    descriptors.next().map(|second| command.stdout(second));
-    command
-}
-
-/// A request that is written now and answered later.
-fn said(http: &Http) -> Conversation {
-    let mut conversation = http.converse();
-    conversation.say(&http.written("GET", "/v1/status", &[], "")).unwrap();
-    conversation
-}
 
 #[test]
 fn given_sockets_are_told_apart_by_their_names_in_any_order_and_no_request_is_lost() {

@@ -1,5 +1,6 @@
 //! What every test needs: a broker of its own, MCP sessions, HTTP, git repositories.
 
+pub mod activation;
 pub mod broker;
 pub mod events;
 pub mod git;

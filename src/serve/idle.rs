@@ -1,0 +1,82 @@
+//! Leaving when nobody needs the broker: the service manager keeps its sockets, and the next connection brings it back.
+//!
+//! Promises: a broker with an open connection never leaves; one that leaves loses nothing, because whoever connects
+//! meanwhile waits in the socket's queue for the next broker.
+
+use crate::settings::{self, InvalidSetting};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long a broker whose sockets systemd keeps stays without a connection.
+const DEFAULT: Duration = Duration::from_secs(600);
+
+/// What `CLAUDE_PEERS_IDLE_EXIT` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IdleExit {
+    /// After ten minutes where systemd keeps the sockets, else never.
+    #[default]
+    Default,
+    /// Never.
+    Off,
+    /// After this long without a connection.
+    After(Duration),
+}
+
+impl IdleExit {
+    /// Reads the variable.
+    ///
+    /// # Errors
+    /// If it is neither `off` nor a span of time.
+    pub(super) fn from_env() -> Result<Self, InvalidSetting> {
+        let parse = |text: &str| match text {
+            "off" => Some(Self::Off),
+            span => settings::span(span).map(Self::After),
+        };
+        Ok(settings::parsed("CLAUDE_PEERS_IDLE_EXIT", "off, or a span of time such as 90s, 10m or 1h", parse)?
+            .unwrap_or_default())
+    }
+
+    /// After how long to leave, if at all; `comes_back` is whether the next connection starts the broker again.
+    pub(super) fn span(self, comes_back: bool) -> Option<Duration> {
+        match self {
+            Self::Default => comes_back.then_some(DEFAULT),
+            Self::Off => None,
+            Self::After(span) => Some(span),
+        }
+    }
+}
+
+/// The number of open connections.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Open(watch::Sender<usize>);
+
+/// An open connection; counted as long as it lives.
+#[derive(Debug)]
+pub(super) struct Counted(watch::Sender<usize>);
+
+impl Open {
+    /// Counts one more.
+    pub(super) fn count(&self) -> Counted {
+        self.0.send_modify(|open| *open += 1);
+        Counted(self.0.clone())
+    }
+
+    /// Resolves once there has been no connection for all of `span`.
+    pub(super) async fn idle_for(&self, span: Duration) {
+        let mut open = self.0.subscribe();
+        loop {
+            // The sender lives in `self`: an error cannot come.
+            drop(open.wait_for(|open| *open == 0).await);
+            tokio::select! {
+                () = tokio::time::sleep(span) => return,
+                _ = open.changed() => {}
+            }
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.send_modify(|open| *open -= 1);
+    }
+}
