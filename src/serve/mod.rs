@@ -131,21 +131,27 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let (places, open) = (places::each(), Open::default());
     listen::nonblocking(&listeners.unix).map_err(system("preparing the Unix socket"))?;
     let unix = UnixListener::from_std(listeners.unix).map_err(system("listening on the Unix socket"))?;
-    tasks.spawn(accept_unix(unix, places, open.clone(), router.clone(), broker.clone()));
-    if let Some(tcp) = listeners.tcp {
-        listen::nonblocking(&tcp).map_err(system("preparing the TCP socket"))?;
-        let tcp = TcpListener::from_std(tcp).map_err(system("listening on the TCP socket"))?;
-        let token = machine_token(&config.socket).map_err(system("writing the machine token"))?;
-        tasks.spawn(accept_tcp(tcp, places, open.clone(), router, broker.clone(), token));
-    }
-    tasks.spawn(broker.clone().keep_house());
-    tasks.spawn(notify::watchdog(broker.clone()));
-    notify::say(&[NotifyState::Ready, NotifyState::Status(&format!("{} peers", broker.peer_count()))]);
+    let tcp = match listeners.tcp {
+        None => None,
+        Some(tcp) => {
+            listen::nonblocking(&tcp).map_err(system("preparing the TCP socket"))?;
+            let tcp = TcpListener::from_std(tcp).map_err(system("listening on the TCP socket"))?;
+            Some((tcp, machine_token(&config.socket).map_err(system("writing the machine token"))?))
+        }
+    };
     let idle_exit = config.idle_exit.span(comes_back);
     if let Some(span) = idle_exit {
         tracing::info!("leaves after {} s without a connection", span.as_secs());
     }
+    // Before the first answer: whoever has one may rely on the service manager's word as well.
+    notify::say(&[NotifyState::Ready, NotifyState::Status(&format!("{} peers", broker.peer_count()))]);
     tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready");
+    tasks.spawn(accept_unix(unix, places, open.clone(), router.clone(), broker.clone()));
+    if let Some((tcp, token)) = tcp {
+        tasks.spawn(accept_tcp(tcp, places, open.clone(), router, broker.clone(), token));
+    }
+    tasks.spawn(broker.clone().keep_house());
+    tasks.spawn(notify::watchdog(broker.clone()));
 
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),

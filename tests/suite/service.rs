@@ -20,11 +20,10 @@ use std::{
         fd::OwnedFd,
         unix::{
             ffi::OsStringExt,
-            fs::{DirBuilderExt, MetadataExt},
+            fs::MetadataExt,
             net::{UnixDatagram, UnixListener, UnixStream},
         },
     },
-    process::Command,
     time::Duration,
 };
 

@@ -1,0 +1,218 @@
+//! A real Debian with systemd as process 1, booted from a folder in namespaces of its own.
+//!
+//! Each machine has a copy of its own of what is prepared once (an overlay), so that tests can run side by side; at the end it
+//! is halted and everything of it removed. A failing test prints the machine's journal.
+
+use crate::{
+    prepare::{Prepared, Release},
+    support::Session,
+};
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// How long a machine may take to boot or a command in it to end before a test gives up; it bounds a hang, it measures nothing.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The users of every machine, each with a running user manager.
+pub const USERS: [&str; 2] = ["ada", "bob"];
+
+/// A booted machine.
+pub struct Machine {
+    folder: tempfile::TempDir,
+    boot: Option<(Child, u32)>,
+}
+
+/// What a command printed, and how it ended.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Run {
+    /// What it printed; it must have succeeded.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "out: {}\nerr: {}", self.out, self.err);
+        self.out
+    }
+
+    /// What it printed, as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("no JSON ({e}): {self:?}"))
+    }
+}
+
+impl Machine {
+    /// A machine that runs this release, up and with its users' managers running.
+    pub fn boot(prepared: &Prepared, release: Release) -> Self {
+        let folder = tempfile::Builder::new().prefix("machine-").tempdir_in(prepared.place()).unwrap();
+        for part in ["upper", "work", "root"] {
+            fs::create_dir(folder.path().join(part)).unwrap();
+        }
+        let mut machine = Self { folder, boot: None };
+        let layers = format!(
+            "lowerdir={},upperdir={1}/upper,workdir={1}/work",
+            prepared.root(release).display(),
+            machine.folder.path().display()
+        );
+        call(Command::new("mount").args(["-t", "overlay", "-o", &layers, "overlay"]).arg(machine.path("/")));
+        for (source, target) in prepared.shared() {
+            let target = machine.path(target);
+            fs::create_dir_all(&target).unwrap();
+            call(Command::new("mount").arg("--bind").arg(source).arg(target));
+        }
+        machine.start();
+        machine
+    }
+
+    /// Boots it, as switching it on does.
+    pub fn start(&mut self) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/host/boot");
+        let log = fs::File::create(self.folder.path().join("boot.log")).unwrap();
+        let mut command = Command::new("bash");
+        command.arg(script).arg(self.path("/")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let mut child = command.spawn().unwrap();
+        let children = format!("/proc/{0}/task/{0}/children", child.id());
+        let init = eventually("the machine starts", || {
+            if let Some(status) = child.try_wait().unwrap() {
+                panic!("it ended with {status}: {}", fs::read_to_string(self.folder.path().join("boot.log")).unwrap_or_default());
+            }
+            let pid = fs::read_to_string(&children).ok()?.trim().parse().ok()?;
+            // The setup runs in a shell that becomes systemd.
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+            (name.trim() == "systemd").then_some(pid)
+        });
+        self.boot = Some((child, init));
+        let state = eventually("the machine is up", || {
+            let run = self.root("systemctl is-system-running --wait");
+            Some(run.out.trim().to_owned()).filter(|state| ["running", "degraded"].contains(&state.as_str()))
+        });
+        assert!(state == "running", "{state}: {}", self.root("systemctl --failed; journalctl -b -p warning --no-pager").out);
+        for user in USERS {
+            self.root(&format!("systemctl start user@$(id -u {user}).service")).ok();
+        }
+    }
+
+    /// Waits until it has halted.
+    pub fn halted(&mut self) {
+        let (mut child, _) = self.boot.take().expect("a running machine");
+        eventually("the machine halts", || child.try_wait().unwrap());
+        gone(child);
+    }
+
+    /// A file of it, as seen from outside.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join("root").join(path.trim_start_matches('/'))
+    }
+
+    /// A command in it, as this user with the user's runtime directory, bus and home, or as root.
+    pub fn command(&self, user: &str, program: impl AsRef<OsStr>) -> Command {
+        let (_, init) = self.boot.as_ref().expect("a running machine");
+        let mut command = Command::new("nsenter");
+        command.args(["-t", &init.to_string(), "-m", "-u", "-i", "-n", "-p", "-C", "-r", "-w", "--"]);
+        command.args(["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"]);
+        if user == "root" {
+            command.arg("HOME=/root");
+        } else {
+            command.args(["runuser", "-u", user, "--", "/usr/local/bin/as-at-login"]);
+        }
+        command.arg(program).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a script in it as this user.
+    pub fn run(&self, user: &str, script: &str) -> Run {
+        let mut command = self.command(user, "timeout");
+        let output = command.args([&PATIENCE.as_secs().to_string(), "sh", "-c", script]).output().unwrap();
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Run { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
+    /// Runs a script in it as root.
+    pub fn root(&self, script: &str) -> Run {
+        self.run("root", script)
+    }
+
+    /// Runs a script in it as ada.
+    pub fn ada(&self, script: &str) -> Run {
+        self.run("ada", script)
+    }
+
+    /// Runs a script in it as bob.
+    pub fn bob(&self, script: &str) -> Run {
+        self.run("bob", script)
+    }
+
+    /// An MCP session of this user, as Claude Code starts it in the user's home, with its handshake done.
+    pub fn session(&self, user: &str, session_id: &str) -> Session {
+        let mut command = self.command(user, "env");
+        command.args(["CLAUDECODE=1", "CLAUDE_CODE_ENTRYPOINT=cli", "CLAUDE_PEERS_DELIVERY=channel"]);
+        command.arg(format!("CLAUDE_CODE_SESSION_ID={session_id}")).arg("claude-peers-mcp");
+        let mut session = Session::spawn(command);
+        session.handshake();
+        session
+    }
+
+    /// A property of one of a user's units.
+    pub fn property(&self, user: &str, unit: &str, property: &str) -> String {
+        self.run(user, &format!("systemctl --user show --value -p {property} {unit}")).ok().trim().to_owned()
+    }
+
+    /// Installs a package.
+    pub fn install(&self, package: &Path) -> Run {
+        let name = package.file_name().unwrap().to_str().unwrap();
+        fs::copy(package, self.path("/var/tmp").join(name)).unwrap();
+        self.root(&format!("dpkg --install /var/tmp/{name} && rm /var/tmp/{name}"))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if self.boot.is_some() && std::thread::panicking() {
+            eprintln!("--- the machine's journal ---\n{}--- end ---", self.root("journalctl -b -n 200 --no-pager").out);
+        }
+        if let Some((child, init)) = self.boot.take() {
+            drop(Command::new("kill").args(["-9", &init.to_string()]).status());
+            gone(child);
+        }
+        // Everything that was mounted below, then the overlay itself; lazily, for processes that are just ending.
+        drop(Command::new("umount").args(["--recursive", "--lazy"]).arg(self.folder.path().join("root")).status());
+    }
+}
+
+/// Waits for a machine's end and removes its control group.
+fn gone(mut boot: Child) {
+    drop(boot.wait());
+    let script = "group=$(awk '$3 == \"cgroup2\" { print $2; exit }' /proc/mounts)/claude-peers-host-$0\n\
+        for try in 1 2 3 4 5; do find $group -depth -type d -exec rmdir {} + 2>/dev/null && break; sleep 0.1; done";
+    drop(Command::new("sh").args(["-c", script, &boot.id().to_string()]).output());
+}
+
+/// Runs a command that must succeed.
+#[track_caller]
+pub fn call(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{out}{err}", output.status);
+    out.into_owned()
+}
+
+/// Waits for `condition` to give something; for facts that no event announces.
+pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

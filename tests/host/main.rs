@@ -1,0 +1,50 @@
+//! The service as people get it: packages installed on a real Debian with systemd as process 1 and two users.
+//!
+//! Needs root, debootstrap and cargo-deb; where something is missing the tests are skipped, loudly, unless
+//! `CLAUDE_PEERS_HOST_TESTS=required`. Readiness is an event, waits are bounded only so that a broken build fails.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
+
+mod install;
+mod machine;
+mod prepare;
+#[path = "../suite/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "shared with the other tests")]
+mod support;
+
+use libtest_mimic::{Arguments, Trial};
+use prepare::Prepared;
+use std::{process::ExitCode, sync::Arc};
+
+/// A test on machines.
+type Test = fn(&Prepared);
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    let tests: Vec<(&str, Test)> = [install::TESTS].concat();
+    let prepared = if arguments.list { Err("only listed".to_owned()) } else { Prepared::new() };
+    let trials = match prepared {
+        Ok(prepared) => {
+            let prepared = Arc::new(prepared);
+            let trial = |(name, test): (&str, Test)| {
+                let prepared = prepared.clone();
+                Trial::test(name, move || {
+                    test(&prepared);
+                    Ok(())
+                })
+            };
+            tests.into_iter().map(trial).collect()
+        }
+        Err(missing) => {
+            if std::env::var_os("CLAUDE_PEERS_HOST_TESTS").is_some_and(|value| value == "required") {
+                eprintln!("the tests on real machines must run, but: {missing}");
+                return ExitCode::FAILURE;
+            }
+            eprintln!("SKIPPED: all tests on real Debian machines: {missing}");
+            tests.into_iter().map(|(name, _)| Trial::test(name, || Ok(())).with_ignored_flag(true)).collect()
+        }
+    };
+    // Machines take memory and processors of their own.
+    arguments.test_threads.get_or_insert(3);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

@@ -1,0 +1,169 @@
+//! What the machines need, made once: Debian's base systems, our packages, a real Claude Code.
+//!
+//! Everything lies under `target/host` and is kept between runs. What cannot be had here makes the tests be skipped with its
+//! reason, or fail where `CLAUDE_PEERS_HOST_TESTS=required` says that they must run.
+
+use crate::machine::{USERS, call};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The real Claude Code that the tests talk to.
+const CLAUDE: &str = "@anthropic-ai/claude-code@2.1.330";
+/// What a machine has beside Debian's smallest system.
+const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,git,procps,iproute2,curl,ca-certificates";
+/// Written last into what was prepared whole; changes with what is prepared.
+const STAMP: &str = "prepared-3";
+
+/// A release of Debian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// Debian 12, systemd 252.
+    Bookworm,
+    /// Debian 13, systemd 257.
+    Trixie,
+}
+
+impl Release {
+    /// Debian's name for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bookworm => "bookworm",
+            Self::Trixie => "trixie",
+        }
+    }
+}
+
+/// What was prepared.
+pub struct Prepared {
+    place: PathBuf,
+    /// This version's package.
+    pub package: PathBuf,
+    /// The same with a lower version number: what an upgrade starts from.
+    pub previous: PathBuf,
+    /// The folder of a real Claude Code, where one could be had.
+    pub claude: Option<PathBuf>,
+}
+
+impl Prepared {
+    /// Prepares everything.
+    ///
+    /// # Errors
+    /// Says what is missing.
+    pub fn new() -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("only root can boot a machine".to_owned());
+        }
+        for program in ["bash", "unshare", "nsenter", "mount", "debootstrap", "cargo-deb"] {
+            if which(program).is_none() {
+                return Err(format!("{program} is not installed"));
+            }
+        }
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap_or(Path::new("target")).join("host");
+        fs::create_dir_all(&place).map_err(|e| format!("{}: {e}", place.display()))?;
+        for release in [Release::Bookworm, Release::Trixie] {
+            base(&place, release)?;
+        }
+        let package = |version: &str| {
+            let binaries = Path::new(env!("CARGO_BIN_EXE_claude-peersd")).parent().unwrap();
+            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/build");
+            let file = place.join(format!("claude-peers_{version}.deb"));
+            call(Command::new(script).arg("--bin-dir").arg(binaries).args(["--version", version, "--output"]).arg(&file));
+            file
+        };
+        let version = env!("CARGO_PKG_VERSION");
+        let (package, previous) = (package(version), package(&format!("{version}~previous")));
+        let claude = claude(&place)?;
+        Ok(Self { place, package, previous, claude })
+    }
+
+    /// Where machines are made.
+    pub fn place(&self) -> &Path {
+        &self.place
+    }
+
+    /// The base system of a release; never written to.
+    pub fn root(&self, release: Release) -> PathBuf {
+        self.place.join(release.name())
+    }
+
+    /// Folders of this machine that are seen in each of them, and where.
+    pub fn shared(&self) -> Vec<(&Path, &'static str)> {
+        self.claude.iter().map(|claude| (claude.as_path(), "/opt/claude")).collect()
+    }
+}
+
+/// Makes a base system, unless it is there.
+fn base(place: &Path, release: Release) -> Result<(), String> {
+    let root = place.join(release.name());
+    let stamp = place.join(format!("{}.{STAMP}", release.name()));
+    if stamp.exists() {
+        return Ok(());
+    }
+    drop(fs::remove_dir_all(&root));
+    eprintln!("preparing Debian {} in {} (about a minute)", release.name(), root.display());
+    let mirror = mirror().ok_or("no Debian mirror is named in /etc/apt")?;
+    let mut command = Command::new("debootstrap");
+    command.args(["--variant=minbase", &format!("--include={PACKAGES}"), release.name()]).arg(&root).arg(mirror);
+    call(&mut command);
+    let write = |path: &str, text: &str, mode: u32| {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    for user in USERS {
+        call(Command::new("chroot").arg(&root).args(["useradd", "--create-home", "--shell", "/bin/bash", user]));
+        write(&format!("var/lib/systemd/linger/{user}"), "", 0o644);
+    }
+    // The environment that a login gives.
+    let login = "#!/bin/sh\n\
+        uid=$(id -u)\n\
+        export HOME=/home/$(id -un) USER=$(id -un) LOGNAME=$(id -un) XDG_RUNTIME_DIR=/run/user/$uid\n\
+        export DBUS_SESSION_BUS_ADDRESS=unix:path=$XDG_RUNTIME_DIR/bus\n\
+        cd && exec \"$@\"\n";
+    write("usr/local/bin/as-at-login", login, 0o755);
+    // Each user's journal is readable to that user, and kept over a reboot.
+    fs::create_dir_all(root.join("var/log/journal")).unwrap();
+    write("etc/systemd/journald.conf.d/test.conf", "[Journal]\nStorage=persistent\nRateLimitBurst=0\n", 0o644);
+    // What a container cannot have.
+    for unit in ["systemd-modules-load.service", "systemd-udevd.service", "apt-daily.timer", "apt-daily-upgrade.timer"] {
+        drop(Command::new("chroot").arg(&root).args(["systemctl", "mask", unit]).output());
+    }
+    fs::write(stamp, "").map_err(|e| e.to_string())
+}
+
+/// The mirror that this machine's own packages come from.
+fn mirror() -> Option<String> {
+    let deb822 = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").unwrap_or_default();
+    let listed = deb822.lines().find_map(|line| Some(line.strip_prefix("URIs:")?.trim().to_owned()));
+    let classic = || {
+        let list = fs::read_to_string("/etc/apt/sources.list").ok()?;
+        let line = list.lines().find(|line| line.starts_with("deb "))?;
+        line.split_whitespace().find(|word| word.contains("://")).map(str::to_owned)
+    };
+    listed.or_else(classic)
+}
+
+/// A real Claude Code from the npm registry; none, and loudly, where npm is missing.
+fn claude(place: &Path) -> Result<Option<PathBuf>, String> {
+    let folder = place.join("claude");
+    let program = folder.join("node_modules/@anthropic-ai/claude-code-linux-x64/claude");
+    if !program.exists() {
+        if which("npm").is_none() {
+            eprintln!("SKIPPED: tests with a real Claude Code; npm is not installed");
+            return Ok(None);
+        }
+        eprintln!("installing {CLAUDE}");
+        fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
+        call(Command::new("npm").args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).arg(CLAUDE));
+    }
+    Ok(program.parent().filter(|_| program.exists()).map(Path::to_owned))
+}
+
+fn which(program: &str) -> Option<PathBuf> {
+    std::env::split_paths(&std::env::var_os("PATH")?).map(|folder| folder.join(program)).find(|path| path.exists())
+}
