@@ -1,17 +1,113 @@
-//! Installing the package gives a service that sleeps until it is needed.
+//! Installing the package gives a service that sleeps until it is needed, and says in the journal what it does.
 
 use crate::{
     Test,
-    machine::Machine,
+    machine::{Machine, eventually},
     prepare::{Prepared, Release},
 };
+use serde_json::Value;
 
-pub const TESTS: &[(&str, Test)] = &[("install::a_machine_boots", a_machine_boots)];
+pub const TESTS: &[(&str, Test)] = &[
+    ("install::the_first_connection_starts_the_broker", the_first_connection_starts_the_broker),
+    ("install::the_units_are_clean", the_units_are_clean),
+    ("install::nobody_connected_means_no_process", nobody_connected_means_no_process),
+    ("install::a_real_claude_code_is_registered_by_the_package", a_real_claude_code_is_registered_by_the_package),
+];
 
-fn a_machine_boots(prepared: &Prepared) {
+fn the_first_connection_starts_the_broker(prepared: &Prepared) {
     for release in [Release::Bookworm, Release::Trixie] {
         let machine = Machine::boot(prepared, release);
-        assert_eq!(machine.ada("systemctl --user is-system-running").ok().trim(), "running");
-        assert_eq!(machine.bob("id -un; echo $HOME").ok(), "bob\n/home/bob\n");
+        machine.install(&prepared.package).ok();
+        for user in ["ada", "bob"] {
+            assert_eq!(machine.property(user, "claude-peers.socket", "ActiveState"), "active", "{user}");
+            assert_eq!(machine.property(user, "claude-peers.service", "ActiveState"), "inactive", "{user}");
+        }
+        assert_ne!(machine.root("pgrep -x claude-peersd").code, 0, "nobody has asked for a broker yet");
+        let mode = machine.ada("stat -c '%a %U' $XDG_RUNTIME_DIR/claude-peers $XDG_RUNTIME_DIR/claude-peers/broker.sock").ok();
+        assert_eq!(mode, "700 ada\n600 ada\n");
+
+        let mut session = machine.session("ada", "session-1");
+        let id = session.id();
+        assert_eq!(machine.property("ada", "claude-peers.service", "ActiveState"), "active");
+        assert_eq!(machine.property("bob", "claude-peers.service", "ActiveState"), "inactive");
+        assert_eq!(machine.property("ada", "claude-peers.service", "StatusText"), "1 peers");
+
+        let unit = machine.ada("journalctl --user -u claude-peers -o cat --no-pager").ok();
+        assert!(unit.contains("registered"), "{unit}");
+        // With fields of their own, by which a person finds what concerns one session.
+        let lines = machine.ada(&format!("journalctl --user CLAUDE_PEERS_PEER={id} -o json --no-pager")).ok();
+        let entries: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let registered = entries.iter().find(|entry| entry["MESSAGE"].as_str().unwrap().starts_with("registered")).expect(&lines);
+        for (field, value) in
+            [("SYSLOG_IDENTIFIER", "claude-peersd"), ("_SYSTEMD_USER_UNIT", "claude-peers.service"), ("PRIORITY", "5")]
+        {
+            assert_eq!(registered[field], value, "{registered}");
+        }
+        // READY=1 came before the first answer.
+        let time = |text: &str| text.trim().parse::<u64>().unwrap();
+        let ready = time(&machine.property("ada", "claude-peers.service", "ActiveEnterTimestampMonotonic"));
+        let answered = time(
+            registered["_SOURCE_MONOTONIC_TIMESTAMP"].as_str().unwrap_or(registered["__MONOTONIC_TIMESTAMP"].as_str().unwrap()),
+        );
+        assert!(ready <= answered, "ready at {ready}, registered at {answered}");
+        assert!(session.close().success());
     }
+}
+
+fn the_units_are_clean(prepared: &Prepared) {
+    for release in [Release::Bookworm, Release::Trixie] {
+        let machine = Machine::boot(prepared, release);
+        machine.install(&prepared.package).ok();
+        let units = "claude-peers.service claude-peers.socket claude-peers-tcp.socket claude-peers-setup.service";
+        let verify = machine.ada(&format!("cd /usr/lib/systemd/user && systemd-analyze --user verify {units}"));
+        assert_eq!((verify.code, verify.out.as_str(), verify.err.as_str()), (0, "", ""), "{}", release.name());
+        // The broker lives with all that its unit forbids: no system call of its own is refused.
+        let mut session = machine.session("ada", "session-1");
+        let receipt = machine.ada(&format!("claude-peers send {} 'Is it up?' --json", session.id()));
+        assert_eq!(receipt.json()["state"], "queued", "{receipt:?}");
+        assert_eq!(session.pushed()["content"], "Is it up?");
+        let log = machine.ada("journalctl --user -u claude-peers -p warning -o cat --no-pager").ok();
+        assert_eq!(log, "", "warnings");
+    }
+}
+
+fn nobody_connected_means_no_process(prepared: &Prepared) {
+    let machine = Machine::boot(prepared, Release::Bookworm);
+    machine.install(&prepared.package).ok();
+    machine.override_unit("ada", "claude-peers.service", "[Service]\nEnvironment=CLAUDE_PEERS_IDLE_EXIT=1s\n");
+    let session = machine.session("ada", "session-1");
+    assert_eq!(machine.property("ada", "claude-peers.service", "ActiveState"), "active");
+    session.close();
+    eventually("the broker leaves", || {
+        (machine.property("ada", "claude-peers.service", "ActiveState") == "inactive").then_some(())
+    });
+    assert_eq!(machine.property("ada", "claude-peers.service", "Result"), "success");
+    assert_eq!(machine.property("ada", "claude-peers.socket", "ActiveState"), "active");
+    machine.ada("claude-peers status").ok();
+}
+
+fn a_real_claude_code_is_registered_by_the_package(prepared: &Prepared) {
+    if prepared.claude.is_none() {
+        return;
+    }
+    let machine = Machine::boot(prepared, Release::Bookworm);
+    // Ada has it where its installer puts it, which is not on the PATH of her service manager; bob does not have it.
+    machine.ada("mkdir -p ~/.local/bin && ln -s /opt/claude/claude ~/.local/bin/claude").ok();
+    machine.install(&prepared.package).ok();
+    let setup = |user| {
+        eventually("the setup unit has run", || {
+            let state = machine.property(user, "claude-peers-setup.service", "ActiveState");
+            let ran = machine.property(user, "claude-peers-setup.service", "ExecMainExitTimestampMonotonic");
+            (state == "inactive" && ran != "0").then(|| machine.property(user, "claude-peers-setup.service", "Result"))
+        })
+    };
+    assert_eq!((setup("ada"), setup("bob")), ("success".to_owned(), "success".to_owned()));
+    let list = machine.ada("~/.local/bin/claude mcp list").ok();
+    let line = list.lines().find(|line| line.starts_with("claude-peers:")).expect(&list);
+    assert!(line.contains("/usr/bin/claude-peers-mcp") && line.contains("Connected"), "{list}");
+    assert!(!machine.path("/home/bob/.claude.json").exists());
+
+    // Whoever has taken the entry out, or made one of another kind, keeps that over a login.
+    let doctor = machine.ada("claude-peers doctor --json");
+    assert_eq!(doctor.json()["ok"], true, "{doctor:?}");
 }

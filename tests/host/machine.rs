@@ -101,6 +101,13 @@ impl Machine {
         }
     }
 
+    /// Ends it as a power cut does.
+    pub fn cut_power(&mut self) {
+        let (_, init) = self.boot.as_ref().expect("a running machine");
+        call(Command::new("kill").args(["-9", &init.to_string()]));
+        self.halted();
+    }
+
     /// Waits until it has halted.
     pub fn halted(&mut self) {
         let (mut child, _) = self.boot.take().expect("a running machine");
@@ -164,6 +171,16 @@ impl Machine {
     /// A property of one of a user's units.
     pub fn property(&self, user: &str, unit: &str, property: &str) -> String {
         self.run(user, &format!("systemctl --user show --value -p {property} {unit}")).ok().trim().to_owned()
+    }
+
+    /// Changes one of a user's units by a drop-in file, as `systemctl --user edit` does.
+    pub fn override_unit(&self, user: &str, unit: &str, text: &str) {
+        let folder = format!("~/.config/systemd/user/{unit}.d");
+        self.run(
+            user,
+            &format!("mkdir -p {folder} && printf '{text}' >{folder}/override.conf && systemctl --user daemon-reload"),
+        )
+        .ok();
     }
 
     /// Installs a package.

@@ -5,12 +5,14 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
+mod faults;
 mod install;
 mod machine;
 mod prepare;
 #[path = "../suite/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
+mod users;
 
 use libtest_mimic::{Arguments, Trial};
 use prepare::Prepared;
@@ -21,7 +23,7 @@ type Test = fn(&Prepared);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let tests: Vec<(&str, Test)> = [install::TESTS].concat();
+    let tests: Vec<(&str, Test)> = [install::TESTS, users::TESTS, faults::TESTS].concat();
     let prepared = if arguments.list { Err("only listed".to_owned()) } else { Prepared::new() };
     let trials = match prepared {
         Ok(prepared) => {

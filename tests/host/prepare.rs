@@ -70,9 +70,9 @@ impl Prepared {
         let package = |version: &str| {
             let binaries = Path::new(env!("CARGO_BIN_EXE_claude-peersd")).parent().unwrap();
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/build");
-            let file = place.join(format!("claude-peers_{version}.deb"));
-            call(Command::new(script).arg("--bin-dir").arg(binaries).args(["--version", version, "--output"]).arg(&file));
-            file
+            let said = call(Command::new(script).arg("--bin-dir").arg(binaries).args(["--version", version]));
+            let built = said.lines().filter_map(|line| line.split_whitespace().find(|word| word.ends_with(".deb"))).next_back();
+            PathBuf::from(built.unwrap_or_else(|| panic!("{script} names no package: {said}")))
         };
         let version = env!("CARGO_PKG_VERSION");
         let (package, previous) = (package(version), package(&format!("{version}~previous")));

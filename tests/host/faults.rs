@@ -1,0 +1,119 @@
+//! The broker is killed, hangs, cannot live, and the machine is switched off: sessions and mail come through.
+
+use crate::{
+    Test,
+    machine::{Machine, eventually},
+    prepare::{Prepared, Release},
+    support::Session,
+};
+
+pub const TESTS: &[(&str, Test)] = &[
+    ("faults::a_killed_broker_comes_back", a_killed_broker_comes_back),
+    ("faults::a_broker_that_hangs_is_replaced", a_broker_that_hangs_is_replaced),
+    ("faults::a_crash_loop_is_named_and_mended", a_crash_loop_is_named_and_mended),
+    ("faults::mail_waits_over_a_reboot", mail_waits_over_a_reboot),
+];
+
+fn broker_pid(machine: &Machine) -> String {
+    machine.property("ada", "claude-peers.service", "MainPID")
+}
+
+/// A message from one session to the other arrives.
+fn talk(from: &mut Session, to: &mut Session, text: &str) {
+    let id = to.id();
+    from.send(&id, text);
+    assert_eq!(to.pushed()["content"], text);
+}
+
+/// Another broker than this one serves, and both sessions, which have not been touched, are there.
+fn both_come_back(machine: &Machine, before: &str, sessions: [&mut Session; 2]) {
+    eventually("another broker", || Some(broker_pid(machine)).filter(|pid| pid != before && pid != "0"));
+    let [a, b] = sessions;
+    eventually("both are connected again", || {
+        let peers = machine.ada("claude-peers peers --json").json();
+        let connected = peers["peers"].as_array()?.iter().filter(|peer| peer["status"] == "connected").count();
+        (connected == 2).then_some(())
+    });
+    talk(a, b, "still there?");
+    talk(b, a, "yes");
+}
+
+fn a_killed_broker_comes_back(prepared: &Prepared) {
+    let machine = Machine::boot(prepared, Release::Bookworm);
+    machine.install(&prepared.package).ok();
+    let (mut a, mut b) = (machine.session("ada", "a"), machine.session("ada", "b"));
+    talk(&mut a, &mut b, "hello");
+    for _ in 0..3 {
+        let pid = broker_pid(&machine);
+        machine.ada(&format!("kill -9 {pid}")).ok();
+        both_come_back(&machine, &pid, [&mut a, &mut b]);
+    }
+    assert_eq!(machine.property("ada", "claude-peers.service", "NRestarts"), "3");
+}
+
+fn a_broker_that_hangs_is_replaced(prepared: &Prepared) {
+    let machine = Machine::boot(prepared, Release::Bookworm);
+    machine.install(&prepared.package).ok();
+    machine.override_unit("ada", "claude-peers.service", "[Service]\nWatchdogSec=2\n");
+    let (mut a, mut b) = (machine.session("ada", "a"), machine.session("ada", "b"));
+    talk(&mut a, &mut b, "hello");
+    let pid = broker_pid(&machine);
+    machine.ada(&format!("kill -STOP {pid}")).ok();
+    both_come_back(&machine, &pid, [&mut a, &mut b]);
+    let log = machine.ada("journalctl --user -u claude-peers -o cat --no-pager").ok();
+    assert!(log.contains("Watchdog timeout"), "{log}");
+}
+
+fn a_crash_loop_is_named_and_mended(prepared: &Prepared) {
+    let machine = Machine::boot(prepared, Release::Bookworm);
+    machine.install(&prepared.package).ok();
+    // A setting that cannot be used: the broker ends as soon as it is started, whoever starts it.
+    machine.override_unit("ada", "claude-peers.service", "[Service]\nRestartSec=50ms\nEnvironment=CLAUDE_PEERS_EXPIRY=soon\n");
+    let mut session = machine.session("ada", "a");
+    assert!(session.tool_error("list_peers", serde_json::json!({"scope": "machine"})).contains("doctor"));
+    eventually("systemd gives up", || {
+        (machine.property("ada", "claude-peers.service", "Result") == "exit-code"
+            && machine.property("ada", "claude-peers.socket", "ActiveState") == "failed")
+            .then_some(())
+    });
+    let doctor = machine.ada("claude-peers doctor --json");
+    assert_eq!(doctor.code, 1);
+    let text = doctor.json().to_string();
+    assert!(text.contains("CLAUDE_PEERS_EXPIRY") && text.contains("doctor --fix"), "{text}");
+
+    // The cause is mended, and one command brings everything back: the session as well, without being touched.
+    machine.override_unit("ada", "claude-peers.service", "[Service]\nRestartSec=50ms\n");
+    machine.ada("claude-peers doctor --fix").ok();
+    let peers = eventually("the session is connected", || {
+        let peers = machine.ada("claude-peers peers --json").json()["peers"].clone();
+        (peers.as_array()?.len() == 1).then_some(peers)
+    });
+    assert_eq!(peers[0]["status"], "connected");
+    assert_eq!(session.peers(), [] as [serde_json::Value; 0]);
+}
+
+fn mail_waits_over_a_reboot(prepared: &Prepared) {
+    for orderly in [true, false] {
+        let mut machine = Machine::boot(prepared, Release::Bookworm);
+        machine.install(&prepared.package).ok();
+        let (mut a, mut b) = (machine.session("ada", "session-a"), machine.session("ada", "session-b"));
+        let (a_id, b_id) = (a.id(), b.id());
+        drop(b.close());
+        let receipt = a.send(&b_id, "Read this tomorrow");
+        assert_eq!(receipt["state"], "queued");
+        if orderly {
+            machine.root("systemctl poweroff --no-block").ok();
+            machine.halted();
+        } else {
+            machine.cut_power();
+        }
+        drop(a);
+        machine.start();
+        assert_eq!(machine.property("ada", "claude-peers.service", "ActiveState"), "inactive");
+        let mut b = machine.session("ada", "session-b");
+        let messages = b.check();
+        assert_eq!((messages.len(), &messages[0]["text"]), (1, &"Read this tomorrow".into()), "{messages:?}");
+        assert_eq!((&messages[0]["from"]["id"], b.id()), (&a_id.into(), b_id));
+        assert_eq!(b.check().len(), 0, "shown once");
+    }
+}

@@ -1,0 +1,57 @@
+//! Two users of one machine: each has a broker, peers and mail of their own, and nobody reaches the other's.
+
+use crate::{
+    Test,
+    machine::Machine,
+    prepare::{Prepared, Release},
+};
+
+pub const TESTS: &[(&str, Test)] = &[("users::neither_reaches_the_other", neither_reaches_the_other)];
+
+fn neither_reaches_the_other(prepared: &Prepared) {
+    let machine = Machine::boot(prepared, Release::Bookworm);
+    machine.install(&prepared.package).ok();
+    let (mut a1, mut a2) = (machine.session("ada", "a1"), machine.session("ada", "a2"));
+    let (mut b1, mut b2) = (machine.session("bob", "b1"), machine.session("bob", "b2"));
+    let ids = [a1.id(), a2.id(), b1.id(), b2.id()];
+    for (session, other) in [(&mut a1, &ids[1]), (&mut a2, &ids[0]), (&mut b1, &ids[3]), (&mut b2, &ids[2])] {
+        let peers = session.peers();
+        assert_eq!(peers.len(), 1, "{peers:?}");
+        assert_eq!(peers[0]["id"], **other);
+    }
+    a1.send(&ids[1], "to ada's second");
+    b1.send(&ids[3], "to bob's second");
+    assert_eq!((&a2.pushed()["content"], &b2.pushed()["content"]), (&"to ada's second".into(), &"to bob's second".into()));
+    assert!(a1.tool_error("send_message", serde_json::json!({"targetPeerId": ids[2], "message": "hello bob"})).contains(&ids[2]));
+
+    // The port is one user's. The other has everything, and is told why the port is not theirs.
+    let has_port = |user| machine.property(user, "claude-peers-tcp.socket", "ActiveState") == "active";
+    let (owner, other) = if has_port("ada") { ("ada", "bob") } else { ("bob", "ada") };
+    assert!(has_port(owner) && !has_port(other));
+    let doctor = machine.run(other, "claude-peers doctor --json");
+    let text = doctor.json().to_string();
+    assert!(text.contains("7899") && text.contains(owner), "{text}");
+    assert_eq!(machine.run(owner, "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:7899/health").ok(), "200");
+
+    // Neither socket lets the other in, and nothing is stored.
+    let refused = machine.run(other, "curl -s -w '%{http_code}' http://127.0.0.1:7899/health").ok();
+    assert!(refused.ends_with("403"), "{refused}");
+    let post = "-H 'Content-Type: application/json' -d '{\"scope\":\"machine\"}' http://127.0.0.1:7899/list-peers";
+    let refused = machine.run(other, &format!("curl -s -w '%{{http_code}}' {post}")).ok();
+    assert!(refused.ends_with("403"), "{refused}");
+    let uid = machine.run(owner, "id -u").ok().trim().to_owned();
+    let knock = format!("curl -s --unix-socket /run/user/{uid}/claude-peers/broker.sock http://localhost/v1/status");
+    assert_eq!(machine.run(other, &knock).code, 7, "curl cannot connect");
+    assert_ne!(
+        machine
+            .run(
+                other,
+                &format!(
+                    "claude-peers --json peers; CLAUDE_PEERS_SOCKET=/run/user/{uid}/claude-peers/broker.sock claude-peers status"
+                )
+            )
+            .code,
+        0
+    );
+    assert_ne!(machine.run(other, &format!("cat ~{owner}/.claude-peers.db")).code, 0);
+}
