@@ -1,6 +1,6 @@
 //! The words of the command line, and what `--help` says about them.
 
-use super::{exit, history, message, peers, send};
+use super::{completions, exit, history, manual, message, peers, send};
 use clap::{Parser, Subcommand};
 
 /// The coding-agent sessions on this machine find each other and talk; this is how a person watches them and joins in.
@@ -38,6 +38,11 @@ pub enum Command {
     Stop,
     /// Watch two sessions talk, lose their broker and miss nothing; touches none of your files
     Demo,
+    /// Print the script that completes these commands in your shell
+    Completions(completions::Args),
+    /// Write the man pages to a folder (used by whoever packages this)
+    #[command(hide = true)]
+    Manual(manual::Args),
     /// Make a summary from facts in JSON on standard input (used by claude-peers-mcp)
     #[command(hide = true)]
     Summarize,

@@ -5,9 +5,11 @@
 //! code is one of [`exit::Exit`]. Nothing runs in the background and nothing is locked.
 
 mod args;
+mod completions;
 mod demo;
 pub mod exit;
 mod history;
+mod manual;
 mod message;
 mod out;
 mod peers;
@@ -50,6 +52,8 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Whoami => whoami::run(&broker()?, out).await,
             Command::Stop => stop::run(&broker()?, out).await,
             Command::Demo => demo::run(out).await,
+            Command::Completions(args) => completions::run(&args, out),
+            Command::Manual(args) => manual::run(&args, out),
             Command::Summarize => summarize::run(out),
         }
     })

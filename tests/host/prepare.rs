@@ -71,7 +71,7 @@ impl Prepared {
             let binaries = Path::new(env!("CARGO_BIN_EXE_claude-peersd")).parent().unwrap();
             let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/build");
             let said = call(Command::new(script).arg("--bin-dir").arg(binaries).args(["--version", version]));
-            let built = said.lines().filter_map(|line| line.split_whitespace().find(|word| word.ends_with(".deb"))).next_back();
+            let built = said.split_whitespace().map(|word| word.trim_end_matches(":")).rfind(|word| word.ends_with(".deb"));
             PathBuf::from(built.unwrap_or_else(|| panic!("{script} names no package: {said}")))
         };
         let version = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,129 @@
+//! `manual`: writes the man pages, one per command from its `--help`, and those of the two other programs.
+//!
+//! Promises: whoever packages the programs calls this and nothing else, so that a page never says anything but `--help`.
+
+use super::{args::Cli, exit::Failure, out::Out};
+use clap::{Command, CommandFactory};
+use clap_mangen::{
+    Man,
+    roff::{Roff, roman},
+};
+use serde::Serialize;
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// The pages of the programs whose `--help` the command line cannot see.
+const OTHERS: [(&str, &str); 2] = [
+    ("claude-peersd.1", include_str!("../../packaging/man/claude-peersd.1")),
+    ("claude-peers-mcp.1", include_str!("../../packaging/man/claude-peers-mcp.1")),
+];
+
+/// Where to.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The folder that the pages are written to; made if it is not there
+    pub dir: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Written {
+    /// The files, in the order in which they were written.
+    pages: Vec<PathBuf>,
+}
+
+/// Writes them.
+pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
+    let failed = |path: &Path, error: &io::Error| {
+        Failure::local(format!("writing {}: {error}", path.display()), "name a folder that you can write to")
+    };
+    fs::create_dir_all(&args.dir).map_err(|e| failed(&args.dir, &e))?;
+    let mut pages = Vec::new();
+    for (name, page) in all().map_err(|e| failed(&args.dir, &e))? {
+        let path = args.dir.join(name);
+        fs::write(&path, page).map_err(|e| failed(&path, &e))?;
+        pages.push(path);
+    }
+    out.answer(&Written { pages }, |written, _| written.pages.iter().map(|page| format!("{}\n", page.display())).collect())
+}
+
+/// Every page with the name of its file.
+fn all() -> io::Result<Vec<(String, Vec<u8>)>> {
+    // `help` explains the others and needs no page of its own.
+    let mut cli = Cli::command().disable_help_subcommand(true);
+    cli.build();
+    let commands = cli.get_subcommands().filter(|command| !command.is_hide_set());
+    let mut pages = std::iter::once(&cli).chain(commands).map(page).collect::<io::Result<Vec<_>>>()?;
+    pages.extend(OTHERS.map(|(name, page)| (name.to_owned(), page.into())));
+    Ok(pages)
+}
+
+/// The page of one command.
+fn page(command: &Command) -> io::Result<(String, Vec<u8>)> {
+    let man = Man::new(command.clone()).source(format!("claude-peers {}", crate::wire::VERSION)).manual("claude-peers");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    for (title, lines) in sections(&command.get_after_help().map(ToString::to_string).unwrap_or_default()) {
+        let mut section = Roff::new();
+        section.control("SH", [title.as_str()]).control("nf", []);
+        for line in lines {
+            section.text([roman(line)]);
+        }
+        section.control("fi", []);
+        section.to_writer(&mut page)?;
+    }
+    page.write_all(b".SH SEE ALSO\n.BR claude\\-peers (1),\n.BR claude\\-peersd (1),\n.BR claude\\-peers\\-mcp (1)\n")?;
+    Ok((man.get_filename(), page))
+}
+
+/// What stands below the options in `--help`, by its headings: a line that ends in a colon, its text indented below it.
+fn sections(after_help: &str) -> Vec<(String, Vec<String>)> {
+    let mut sections: Vec<(String, Vec<String>)> = Vec::new();
+    for line in after_help.lines() {
+        match line.strip_suffix(':').filter(|title| !title.starts_with(' ')) {
+            Some("Exit codes") => sections.push(("EXIT STATUS".to_owned(), Vec::new())),
+            Some(title) => sections.push((title.to_uppercase(), Vec::new())),
+            None => {
+                if sections.is_empty() {
+                    sections.push(("NOTES".to_owned(), Vec::new()));
+                }
+                if let Some((_, lines)) = sections.last_mut() {
+                    lines.push(line.strip_prefix("  ").unwrap_or(line).to_owned());
+                }
+            }
+        }
+    }
+    for (_, lines) in &mut sections {
+        while lines.last().is_some_and(|line| line.trim().is_empty()) {
+            lines.pop();
+        }
+    }
+    sections
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_below_the_options_becomes_sections() {
+        let sections = sections("First of all.\n\nExamples:\n  claude-peers peers\n    --json\n\nExit codes:\n  0  success\n");
+        let expected = [
+            ("NOTES", vec!["First of all."]),
+            ("EXAMPLES", vec!["claude-peers peers", "  --json"]),
+            ("EXIT STATUS", vec!["0  success"]),
+        ];
+        let expected: Vec<_> =
+            expected.map(|(title, lines)| (title.to_owned(), lines.into_iter().map(str::to_owned).collect::<Vec<_>>())).into();
+        assert_eq!(sections, expected);
+    }
+}
