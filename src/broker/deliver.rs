@@ -1,15 +1,15 @@
 //! Mail goes out: taken under a lease, handed over, settled.
 
-use super::{Broker, state};
+use super::{Broker, MessageChange, state};
 use crate::{
     store::{
         leases,
         messages::Message,
-        outcomes::{self, Change},
+        outcomes,
     },
     wire::{
-        self, BROKER_SENDER, CLI_SENDER, Code, Error, From, Inbound, Outcome, PeerId, Receipt, Route, Settle, Settled, Take,
-        Taken, Timestamp,
+        self, BROKER_SENDER, CLI_SENDER, Code, Error, From, Inbound, Outcome, PeerId, Receipt, Route, Settle, Settled,
+        Settlement, State, Take, Taken, Timestamp,
     },
 };
 use std::{sync::Mutex, time::Duration};
@@ -85,20 +85,23 @@ impl Broker {
         let (peer, route) = (id.clone(), request.route);
         let job = move |c: &rusqlite::Connection| {
             let through = (route == Route::Channel).then_some(channel.as_str());
-            let mut sum = (0_u32, 0_i64, false);
-            for settlement in &request.messages {
-                let Change { changed, waiting } = match settlement.outcome {
+            let (mut changes, mut waiting, mut waits_again) = (Vec::new(), 0_i64, false);
+            for settlement in request.messages {
+                let change = match settlement.outcome {
                     Outcome::Offered => outcomes::offered(c, &peer, &settlement.id, &channel, proved, now)?,
                     Outcome::Announced => outcomes::announced(c, &peer, &settlement.id, route, through, now)?,
                     Outcome::Delivered => outcomes::delivered(c, &peer, &settlement.id, route, now)?,
                     Outcome::Released => outcomes::released(c, &peer, &settlement.id, route)?,
                 };
-                let waits_again = changed && settlement.outcome != Outcome::Delivered && waiting == 0;
-                sum = (sum.0 + u32::from(changed), sum.1 + waiting, sum.2 || waits_again);
+                let Some(sender) = change.sender else { continue };
+                waiting += change.waiting;
+                waits_again |= settlement.outcome != Outcome::Delivered && change.waiting == 0;
+                changes.push((settlement, sender));
             }
-            Ok(sum)
+            Ok((changes, waiting, waits_again))
         };
-        let (changed, waiting, waits_again) = self.store.write(job).await?;
+        let (changes, waiting, waits_again) = self.store.write(job).await?;
+        let changed = u32::try_from(changes.len()).unwrap_or(u32::MAX);
         let mut state = self.state();
         if let Some(peer) = state.peers.get_mut(id) {
             peer.waiting = peer.waiting.saturating_add_signed(i32::try_from(waiting).unwrap_or_default());
@@ -106,6 +109,17 @@ impl Broker {
             peer.hint |= waits_again || (route != Route::Channel && peer.waiting > 0);
             peer.wake();
         }
+        drop(state);
+        let told = |(settlement, sender): (Settlement, String)| {
+            let state = match settlement.outcome {
+                Outcome::Offered | Outcome::Announced => State::Offered,
+                Outcome::Delivered => State::Delivered,
+                Outcome::Released => return None,
+            };
+            let from = PeerId::lenient(&sender);
+            Some(MessageChange { id: settlement.id, from, to: id.clone(), state, route: Some(route) })
+        };
+        self.changes.messages(changes.into_iter().filter_map(told));
         tracing::debug!(peer = %id, %route, changed, "settled");
         Ok(Settled { changed })
     }

@@ -1,11 +1,11 @@
 //! Sessions that still run the reference's MCP server: known by a bare id, bound to the process that registered them, and
 //! fetching by polls. They and our own sessions see each other.
 
-use super::{Broker, names, register::check_path, state};
+use super::{Broker, MessageChange, names, register::check_path, state};
 use crate::{
     git, process,
     store::{self, messages::Message, peers::PeerRow},
-    wire::{self, Code, DeliveryChoice, Error, Host, PeerId, SummarySource, Timestamp},
+    wire::{self, Code, DeliveryChoice, Error, Host, PeerId, Route, State, SummarySource, Timestamp},
 };
 use std::path::Path;
 
@@ -70,6 +70,7 @@ impl Broker {
         };
         let stored = row.clone();
         self.store.write(move |c| Ok(store::peers::put(c, &stored)?)).await?;
+        self.changes.hint();
         tracing::info!(peer = %row.id, name = row.name, pid = request.pid, "registered through the reference's API");
         Ok(row.id)
     }
@@ -95,7 +96,9 @@ impl Broker {
         }
         if let Some(peer) = self.state().peers.get_mut(&id) {
             peer.row.last_seen = Timestamp::now();
-            peer.row.ended = false;
+            if std::mem::take(&mut peer.row.ended) {
+                self.changes.hint();
+            }
         }
         Ok(id)
     }
@@ -110,11 +113,21 @@ impl Broker {
             return Ok(Vec::new());
         }
         let (peer, now) = (id.clone(), Timestamp::now());
-        let (_, messages) = self.store.write(move |c| Ok(store::outcomes::poll(c, &peer, MOST_POLLED, now)?)).await?;
+        let (arrived, messages) = self.store.write(move |c| Ok(store::outcomes::poll(c, &peer, MOST_POLLED, now)?)).await?;
         if let Some(peer) = self.state().peers.get_mut(id) {
             peer.waiting = peer.waiting.saturating_sub(u32::try_from(messages.len()).unwrap_or(u32::MAX));
             peer.polled = !messages.is_empty();
         }
+        let to = id;
+        let change = |id, from: &str, state| MessageChange {
+            id,
+            from: PeerId::lenient(from),
+            to: to.clone(),
+            state,
+            route: Some(Route::Poll),
+        };
+        let arrived = arrived.into_iter().map(|(id, from)| change(id, &from, State::Delivered));
+        self.changes.messages(arrived.chain(messages.iter().map(|m| change(m.id.clone(), &m.from, State::Offered))));
         Ok(messages)
     }
 }

@@ -137,7 +137,6 @@ impl Broker {
     /// The store's.
     pub async fn status(&self, listeners: Vec<ListenerStatus>) -> wire::Result<BrokerStatus> {
         let messages = self.store.read(|c| Ok(store::history::stored(c)?)).await?;
-        let waiting = self.state().peers.values().map(|peer| u64::from(peer.waiting)).sum();
         let notices = self.notices.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         Ok(BrokerStatus {
             version: VERSION.to_owned(),
@@ -149,7 +148,7 @@ impl Broker {
             database: DatabaseStatus {
                 path: self.store.path().to_string_lossy().into_owned(),
                 bytes: self.store.size(),
-                waiting,
+                waiting: self.waiting_count(),
                 messages,
             },
             notices,

@@ -19,10 +19,12 @@ mod state;
 mod stream;
 mod summary;
 mod sweep;
+mod watch;
 
 pub use legacy::LegacyRegister;
 pub use limits::Limits;
 pub use stream::{Stream, StreamItem};
+pub use watch::{MessageChange, News, Presence, Watch};
 
 use crate::{
     store::{self, Store},
@@ -30,7 +32,7 @@ use crate::{
 };
 use state::State;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
+use tokio::sync;
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +51,8 @@ pub struct Broker {
     limits: Limits,
     started_at: Timestamp,
     notices: Mutex<Vec<String>>,
-    stopping: watch::Sender<bool>,
+    changes: watch::Changes,
+    stopping: sync::watch::Sender<bool>,
 }
 
 impl Broker {
@@ -61,8 +64,15 @@ impl Broker {
         let (peers, sessions, waiting) =
             store.read(|c| Ok((store::peers::all(c)?, store::peers::sessions(c)?, store::messages::waiting(c)?))).await?;
         let state = Arc::new(Mutex::new(State::new(peers, sessions, waiting)));
-        let (stopping, _) = watch::channel(false);
-        Ok(Arc::new(Self { store, state, limits, started_at: Timestamp::now(), notices: Mutex::new(notices), stopping }))
+        Ok(Arc::new(Self {
+            store,
+            state,
+            limits,
+            started_at: Timestamp::now(),
+            notices: Mutex::new(notices),
+            changes: watch::Changes::new(),
+            stopping: sync::watch::Sender::new(false),
+        }))
     }
 
     /// The limits in force.

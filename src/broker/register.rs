@@ -109,6 +109,7 @@ impl Broker {
         if let Some(peer) = self.state().peers.get_mut(&row.id) {
             peer.waiting = peer.waiting.saturating_add(u32::try_from(doubted).unwrap_or(u32::MAX));
         }
+        self.changes.hint();
         tracing::info!(peer = %row.id, name = row.name, pid, resumed, client = %request.client.version, "registered");
         let waiting = self.state().peers.get(&row.id).map_or(0, |peer| peer.waiting);
         Ok(Registered {
@@ -137,6 +138,7 @@ impl Broker {
             peer.wake();
             peer.row.clone()
         };
+        self.changes.hint();
         self.store.write(move |c| Ok(store::peers::put(c, &row)?)).await?;
         tracing::info!(peer = %id, "left");
         Ok(())

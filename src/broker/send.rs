@@ -1,7 +1,7 @@
 //! A message comes in: limits, rules, commit, wake.
 
 use super::{
-    Broker, Caller,
+    Broker, Caller, MessageChange,
     deliver::receipt,
     state::{self, Resolved, State},
 };
@@ -64,6 +64,10 @@ impl Broker {
         };
         drop(state);
         if accepted.is_new {
+            let message = &accepted.message;
+            let queued =
+                MessageChange { id: message.id.clone(), from: from.clone(), to: to.clone(), state: message.state, route: None };
+            self.changes.messages(accepted.confirmed.into_iter().chain([queued]));
             tracing::info!(message = %accepted.message.id, peer = %to, sender = %from, "accepted");
         }
         Ok(Receipt { warning, ..receipt(&accepted.message, &name) })
@@ -122,6 +126,8 @@ struct Accepted {
     /// The reply proved the sender's own channel, by this key.
     proved: Option<(String, Timestamp)>,
     trusted: usize,
+    /// What the message showed to have been read.
+    confirmed: Vec<MessageChange>,
 }
 
 /// Inside the transaction: a known key is the same message; then the limits; then what the message says about earlier ones;
@@ -136,7 +142,7 @@ fn accept(
     if let Some(key) = &new.key
         && let Some(message) = messages::sent_before(c, &new.from, key, &new.to, &new.text)?
     {
-        return Ok(Accepted { message, is_new: false, pushed: false, proved: None, trusted: 0 });
+        return Ok(Accepted { message, is_new: false, pushed: false, proved: None, trusted: 0, confirmed: Vec::new() });
     }
     let (stream, channel) = {
         let mut state = state::lock(state);
@@ -163,12 +169,20 @@ fn accept(
         Some(stream) if !leases::has_others(c, &new.to, &stream)? => Some(stream),
         _ => None,
     };
-    let (mut proved, mut trusted) = (None, 0);
+    let (mut proved, mut trusted, mut confirmed) = (None, 0, Vec::new());
     let mut settled_by_reply = 0;
+    let delivered = |id, sender: PeerId| MessageChange {
+        id,
+        from: sender,
+        to: new.from.clone(),
+        state: wire::State::Delivered,
+        route: Some(Route::Reply),
+    };
     if let Some((key, already_proved)) = channel {
         if let Some(answered) = &new.reply_to {
             let (change, proof) = confirm(c, &new, answered, &key)?;
             settled_by_reply = change.waiting;
+            confirmed.extend(change.sender.map(|sender| delivered(answered.clone(), PeerId::lenient(&sender))));
             if proof && !already_proved {
                 trusted = outcomes::trust_channel(c, &new.from, &key)?;
                 proved = Some((key, new.sent_at));
@@ -176,7 +190,8 @@ fn accept(
         }
         // Only where the channel has proved itself does writing to somebody show that what it pushed was read.
         if already_proved || proved.is_some() {
-            outcomes::confirm_pushed(c, &new.from, &new.to, new.sent_at)?;
+            let pushed = outcomes::confirm_pushed(c, &new.from, &new.to, new.sent_at)?;
+            confirmed.extend(pushed.into_iter().map(|id| delivered(id, new.to.clone())));
         }
     } else if let Some(answered) = &new.reply_to {
         must_exist(c, answered, "")?;
@@ -204,7 +219,7 @@ fn accept(
         delivered_at: None,
         expired_at: None,
     };
-    Ok(Accepted { message, is_new: true, pushed: lease.is_some(), proved, trusted })
+    Ok(Accepted { message, is_new: true, pushed: lease.is_some(), proved, trusted, confirmed })
 }
 
 /// A reply that names a message addressed to its sender shows that it was read; if `channel` had pushed it, that one works.

@@ -62,6 +62,7 @@ impl Broker {
         peer.hint = peer.waiting > 0;
         peer.wake(); // an older stream of this peer sees that it is not wanted any more
         let (instance, wake) = (peer.row.instance.clone(), peer.wake.subscribe());
+        self.changes.hint();
         tracing::info!(peer = %id, "connected");
         let broker = self.clone();
         Ok(Stream { broker, peer: id.clone(), instance, number, after, ready: false, buffer: VecDeque::new(), wake })
@@ -149,6 +150,7 @@ impl Drop for Stream {
             peer.row.last_seen = Timestamp::now();
             let row = peer.row.clone();
             drop(state);
+            self.broker.changes.hint();
             tracing::info!(peer = %self.peer, "disconnected");
             self.broker.remember_seen(row);
         }

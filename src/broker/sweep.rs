@@ -1,14 +1,14 @@
 //! Housekeeping: undelivered mail expires and says so to its sender; what ended long ago is removed, in small steps that
 //! stall nobody. Sleeps until something is due; does nothing in between.
 
-use super::Broker;
+use super::{Broker, MessageChange};
 use crate::{
     store::{
         self, history,
         messages::{self, Message, NewMessage},
         peers::PeerRow,
     },
-    wire::{self, BROKER_SENDER, MessageId, PeerId, Status, Timestamp},
+    wire::{self, BROKER_SENDER, MessageId, PeerId, State, Status, Timestamp},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -87,8 +87,8 @@ impl Broker {
                 }
                 let name = known(&message.to).map_or(message.to.as_str(), |(_, name)| name);
                 let notice = notice(message, name, now, notices_until);
-                messages::insert(c, &notice, None)?;
-                notices.push(notice.to);
+                let id = MessageId { seq: messages::insert(c, &notice, None)?, tag: notice.tag };
+                notices.push((id, notice.to));
             }
             Ok((due, notices))
         };
@@ -100,13 +100,29 @@ impl Broker {
                 peer.waiting = peer.waiting.saturating_sub(1);
             }
         }
-        for to in &notices {
+        for (_, to) in &notices {
             if let Some(peer) = state.peers.get_mut(to) {
                 peer.waiting += 1;
                 peer.hint = true;
                 peer.wake();
             }
         }
+        drop(state);
+        let expired = due.iter().map(|(message, _)| MessageChange {
+            id: message.id.clone(),
+            from: PeerId::lenient(&message.from),
+            to: PeerId::lenient(&message.to),
+            state: State::Expired,
+            route: None,
+        });
+        let told = notices.into_iter().map(|(id, to)| MessageChange {
+            id,
+            from: PeerId::lenient(BROKER_SENDER),
+            to,
+            state: State::Queued,
+            route: None,
+        });
+        self.changes.messages(expired.chain(told));
         Ok(due.len() >= STEP as usize)
     }
 

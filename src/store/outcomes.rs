@@ -2,20 +2,27 @@
 
 use super::messages::{COLUMNS, Message, read};
 use crate::wire::{MessageId, PeerId, Route, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Result, Row, params};
+use rusqlite::{Connection, OptionalExtension, Params, Result, Row, params};
 
 /// What a settlement changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Change {
-    /// The message's state or lease changed.
-    pub changed: bool,
+    /// The sender of the message whose state or lease changed; none if nothing did.
+    pub sender: Option<String>,
     /// By how much the number of waiting messages changed.
     pub waiting: i64,
 }
 
 impl Change {
-    fn of(rows: usize, waiting: i64) -> Self {
-        Self { changed: rows > 0, waiting: if rows > 0 { waiting } else { 0 } }
+    /// Runs an `UPDATE` of one message that gives its sender back.
+    fn by(connection: &Connection, sql: &str, values: impl Params, waiting: i64) -> Result<Self> {
+        let sender = connection.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?;
+        Ok(Self { waiting: if sender.is_some() { waiting } else { 0 }, sender })
+    }
+
+    /// Whether the message's state or lease changed.
+    pub fn changed(&self) -> bool {
+        self.sender.is_some()
     }
 }
 
@@ -34,9 +41,9 @@ pub fn offered(
 ) -> Result<Change> {
     let sql =
         "UPDATE message SET state = 1, route = 'channel', offered_at = ?4, lease = NULL, pushed_by = ?5, again = 1, waiting = ?6
-               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state = 0";
-    let rows = connection.prepare_cached(sql)?.execute(params![id.seq, id.tag, peer.as_str(), now.0, pushed_by, !proved])?;
-    Ok(Change::of(rows, if proved { -1 } else { 0 }))
+               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state = 0 RETURNING from_peer";
+    let values = params![id.seq, id.tag, peer.as_str(), now.0, pushed_by, !proved];
+    Change::by(connection, sql, values, if proved { -1 } else { 0 })
 }
 
 /// Only the beginning of `id` was handed over, by the channel `pushed_by` if by one; its whole text has not been shown.
@@ -53,9 +60,10 @@ pub fn announced(
 ) -> Result<Change> {
     let sql = "UPDATE message SET state = 1, route = ?4, offered_at = coalesce(offered_at, ?5), lease = NULL, again = 2,
                    handed = max(handed - 1, 0), pushed_by = coalesce(?6, pushed_by)
-               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state < 2 AND waiting = 1 AND substr(lease, 1, 2) = ?7";
+               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state < 2 AND waiting = 1 AND substr(lease, 1, 2) = ?7
+               RETURNING from_peer";
     let values = params![id.seq, id.tag, peer.as_str(), route.as_str(), now.0, pushed_by, holder(route)];
-    Ok(Change::of(connection.prepare_cached(sql)?.execute(values)?, 0))
+    Change::by(connection, sql, values, 0)
 }
 
 /// `id` was handed to the model for certain. Says so even of a message that had expired meanwhile: it is the truth.
@@ -68,9 +76,8 @@ pub fn delivered(connection: &Connection, peer: &PeerId, id: &MessageId, route: 
         .query_row(params![id.seq, id.tag, peer.as_str()], |row| row.get::<_, i64>(0))
         .optional()?;
     let Some(waited) = waited else { return Ok(Change::default()) };
-    let sql = "UPDATE message SET state = 2, route = ?2, delivered_at = ?3, lease = NULL, waiting = 0 WHERE seq = ?1";
-    let rows = connection.prepare_cached(sql)?.execute(params![id.seq, route.as_str(), now.0])?;
-    Ok(Change::of(rows, -waited))
+    let sql = "UPDATE message SET state = 2, route = ?2, delivered_at = ?3, lease = NULL, waiting = 0 WHERE seq = ?1 RETURNING from_peer";
+    Change::by(connection, sql, params![id.seq, route.as_str(), now.0], -waited)
 }
 
 /// `id` was taken but not shown: it waits again as if never taken.
@@ -79,8 +86,9 @@ pub fn delivered(connection: &Connection, peer: &PeerId, id: &MessageId, route: 
 /// SQLite's.
 pub fn released(connection: &Connection, peer: &PeerId, id: &MessageId, route: Route) -> Result<Change> {
     let sql = "UPDATE message SET lease = NULL, handed = max(handed - 1, 0)
-               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND waiting = 1 AND substr(lease, 1, 2) = ?4";
-    Ok(Change::of(connection.prepare_cached(sql)?.execute(params![id.seq, id.tag, peer.as_str(), holder(route)])?, 0))
+               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND waiting = 1 AND substr(lease, 1, 2) = ?4
+               RETURNING from_peer";
+    Change::by(connection, sql, params![id.seq, id.tag, peer.as_str(), holder(route)], 0)
 }
 
 /// Whose lease a settlement for `route` speaks of: the stream's, or a take's. One that is said again after a crash must not
@@ -133,24 +141,35 @@ pub fn doubt_channel(connection: &Connection, peer: &PeerId, pushed_by: &str) ->
     connection.prepare_cached(sql)?.execute(params![peer.as_str(), pushed_by])
 }
 
-/// `peer` writes to `sender`, whose messages a proven channel had pushed: they were read.
+/// `peer` writes to `sender`, whose messages a proven channel had pushed: they were read. Which they are.
 ///
 /// # Errors
 /// SQLite's.
-pub fn confirm_pushed(connection: &Connection, peer: &PeerId, sender: &PeerId, now: Timestamp) -> Result<usize> {
+pub fn confirm_pushed(connection: &Connection, peer: &PeerId, sender: &PeerId, now: Timestamp) -> Result<Vec<MessageId>> {
     let sql = "UPDATE message SET state = 2, route = 'reply', delivered_at = ?3
-               WHERE to_peer = ?1 AND from_peer = ?2 AND state = 1 AND waiting = 0 AND route = 'channel'";
-    connection.prepare_cached(sql)?.execute(params![peer.as_str(), sender.as_str(), now.0])
+               WHERE to_peer = ?1 AND from_peer = ?2 AND state = 1 AND waiting = 0 AND route = 'channel'
+               RETURNING seq, tag";
+    let id = |row: &Row<'_>| Ok(MessageId { seq: row.get(0)?, tag: row.get(1)? });
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_map(params![peer.as_str(), sender.as_str(), now.0], id)?.collect()
 }
 
-/// A poll of the reference's client: what the poll before it handed out has arrived; gives the next messages.
+/// A poll of the reference's client: what the poll before it handed out has arrived (each with its sender); gives the next
+/// messages.
 ///
 /// # Errors
 /// SQLite's.
-pub fn poll(connection: &Connection, peer: &PeerId, most: u32, now: Timestamp) -> Result<(usize, Vec<Message>)> {
-    let arrived = connection
-        .prepare_cached("UPDATE message SET state = 2, delivered_at = ?2 WHERE to_peer = ?1 AND state = 1 AND route = 'poll'")?
-        .execute(params![peer.as_str(), now.0])?;
+pub fn poll(
+    connection: &Connection,
+    peer: &PeerId,
+    most: u32,
+    now: Timestamp,
+) -> Result<(Vec<(MessageId, String)>, Vec<Message>)> {
+    let sql = "UPDATE message SET state = 2, delivered_at = ?2 WHERE to_peer = ?1 AND state = 1 AND route = 'poll'
+               RETURNING seq, tag, from_peer";
+    let mut statement = connection.prepare_cached(sql)?;
+    let arrived = |row: &Row<'_>| Ok((MessageId { seq: row.get(0)?, tag: row.get(1)? }, row.get(2)?));
+    let arrived = statement.query_map(params![peer.as_str(), now.0], arrived)?.collect::<Result<_>>()?;
     let sql = format!("SELECT {COLUMNS} FROM message WHERE to_peer = ?1 AND waiting = 1 AND lease IS NULL ORDER BY seq LIMIT ?2");
     let mut statement = connection.prepare_cached(&sql)?;
     let messages: Vec<Message> = statement.query_map(params![peer.as_str(), most], read)?.collect::<Result<_>>()?;
