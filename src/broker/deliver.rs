@@ -2,11 +2,7 @@
 
 use super::{Broker, MessageChange, state};
 use crate::{
-    store::{
-        leases,
-        messages::Message,
-        outcomes,
-    },
+    store::{leases, messages::Message, outcomes},
     wire::{
         self, BROKER_SENDER, CLI_SENDER, Code, Error, From, Inbound, Outcome, PeerId, Receipt, Route, Settle, Settled,
         Settlement, State, Take, Taken, Timestamp,

@@ -110,8 +110,7 @@ impl Broker {
     pub fn watch(self: &Arc<Self>) -> Watch {
         let messages = self.changes.messages.get_or_init(|| broadcast::Sender::new(BACKLOG)).subscribe();
         let hint = self.changes.hint.subscribe();
-        let mut watch =
-            Watch { broker: self.clone(), hint, messages, present: HashMap::new(), waiting: 0, unsure: false };
+        let mut watch = Watch { broker: self.clone(), hint, messages, present: HashMap::new(), waiting: 0, unsure: false };
         watch.look(&mut News::default());
         watch
     }
@@ -148,7 +147,8 @@ impl Watch {
             }
             self.hint.mark_unchanged();
             let counts_changed = self.look(&mut news);
-            if counts_changed || news.missed > 0 || !(news.joined.is_empty() && news.left.is_empty() && news.messages.is_empty()) {
+            if counts_changed || news.missed > 0 || !(news.joined.is_empty() && news.left.is_empty() && news.messages.is_empty())
+            {
                 return Some(news);
             }
         }
@@ -167,8 +167,7 @@ impl Watch {
             }
             self.unsure |= peer.link.is_none();
             let presence = gone.remove(&peer.row.id).unwrap_or_else(|| {
-                let presence =
-                    Presence { id: peer.row.id.clone(), name: peer.row.name.clone(), cwd: peer.row.cwd.clone() };
+                let presence = Presence { id: peer.row.id.clone(), name: peer.row.name.clone(), cwd: peer.row.cwd.clone() };
                 news.joined.push(presence.clone());
                 presence
             });

@@ -5,6 +5,8 @@
 
 mod access;
 mod body;
+#[cfg(all(feature = "dbus", target_os = "linux"))]
+mod bus;
 mod config;
 mod errors;
 mod events;
@@ -125,7 +127,7 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         }
     }
     let app = Arc::new(App { broker: broker.clone(), listeners: listeners.status });
-    let router = router::router(app);
+    let router = router::router(app.clone());
 
     let mut tasks = JoinSet::new();
     let (places, open) = (places::each(), Open::default());
@@ -143,6 +145,12 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     if let Some(span) = idle_exit {
         tracing::info!("leaves after {} s without a connection", span.as_secs());
     }
+    // The name on the bus before readiness: whoever started the broker by calling it waits for both.
+    #[cfg(all(feature = "dbus", target_os = "linux"))]
+    if let Some(bus) = bus::Bus::join(&app).await {
+        tasks.spawn(bus.serve());
+    }
+    drop(app);
     // Before the first answer: whoever has one may rely on the service manager's word as well.
     notify::say(&[NotifyState::Ready, NotifyState::Status(&format!("{} peers", broker.peer_count()))]);
     tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready");

@@ -13,8 +13,19 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 /// Variables that would tie a program to what surrounds the demo, by the beginning of their names.
-const SURROUNDINGS: [&str; 9] =
-    ["CLAUDE", "OPENAI_", "GIT_", "NOTIFY_SOCKET", "LISTEN_", "WATCHDOG_", "JOURNAL_STREAM", "INVOCATION_ID", "RUST_LOG"];
+const SURROUNDINGS: [&str; 11] = [
+    "CLAUDE",
+    "OPENAI_",
+    "GIT_",
+    "NOTIFY_SOCKET",
+    "LISTEN_",
+    "WATCHDOG_",
+    "JOURNAL_STREAM",
+    "INVOCATION_ID",
+    "RUST_LOG",
+    "DBUS_",
+    "XDG_RUNTIME_DIR",
+];
 /// How many lines of each log a failure shows.
 const LOG_TAIL: usize = 15;
 

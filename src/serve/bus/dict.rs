@@ -1,0 +1,46 @@
+//! The protocol's answers as D-Bus dictionaries: the same fields under the same names, so that HTTP and D-Bus tell the same.
+//!
+//! Text is `s`, a number `t`, yes or no `b`, an object `a{sv}`, a list of texts `as`, a list of objects `aa{sv}`. What is
+//! not known is left out.
+
+use crate::wire::{self, Code, Error};
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::HashMap;
+use zbus::Variant;
+
+/// A dictionary on the bus.
+pub type Dict = HashMap<String, Variant<'static>>;
+
+/// The fields of `answer`.
+///
+/// # Errors
+/// [`Code::Internal`] if it is no object: a fault of ours.
+pub fn dict(answer: &impl Serialize) -> wire::Result<Dict> {
+    match serde_json::to_value(answer) {
+        Ok(Value::Object(fields)) => Ok(fields.into_iter().filter_map(|(name, value)| Some((name, variant(value)?))).collect()),
+        other => Err(Error::new(Code::Internal, format!("{other:?} is no dictionary"))),
+    }
+}
+
+fn variant(value: Value) -> Option<Variant<'static>> {
+    Some(match value {
+        Value::Null => return None,
+        Value::Bool(yes) => yes.into(),
+        // All our numbers count something.
+        Value::Number(number) => number.as_u64()?.into(),
+        Value::String(text) => plain(text).into(),
+        Value::Array(list) if list.iter().any(Value::is_object) => {
+            list.iter().filter_map(|object| dict(object).ok()).collect::<Vec<Dict>>().into()
+        }
+        Value::Array(list) => {
+            list.into_iter().filter_map(|text| Some(plain(text.as_str()?.to_owned()))).collect::<Vec<String>>().into()
+        }
+        object @ Value::Object(_) => dict(&object).ok()?.into(),
+    })
+}
+
+/// A text on the bus has no zero byte: the bus would drop the connection that sends one.
+fn plain(text: String) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+}

@@ -1,0 +1,162 @@
+//! The interface `dev.claudepeers.Broker1`: each method parses its arguments and calls the method of the broker that HTTP
+//! calls too. The comments on its members are its documentation on the bus: introspection shows them.
+
+use super::{
+    dict::{Dict, dict},
+    errors::Refusal,
+};
+use crate::{
+    broker::Caller,
+    serve::{App, log},
+    wire::{self, Code, Error, ListPeers, Scope, Send, VERSION},
+};
+use std::{collections::HashMap, sync::Arc};
+use zbus::{Variant, object_server::SignalEmitter};
+
+// The macro knows a method that may fail by the word `Result`.
+type Result<T, E = Refusal> = std::result::Result<T, E>;
+
+/// What is served on the bus.
+pub struct Interface {
+    app: Arc<App>,
+}
+
+impl Interface {
+    pub fn new(app: Arc<App>) -> Self {
+        Self { app }
+    }
+}
+
+// Who can reach the session bus is the user: the bus lets nobody else in, and whose it is was checked.
+#[zbus::interface(name = "dev.claudepeers.Broker1")]
+impl Interface {
+    /// The broker's state, as `claude-peers status` shows it: version (s), api (t), pid (t), startedAt (s), peers (t),
+    /// listeners (aa{sv}), database (a{sv}), notices (as).
+    #[zbus(out_args("status"))]
+    async fn status(&self) -> Result<Dict> {
+        Ok(dict(&self.app.broker.status(self.app.listeners.clone()).await?)?)
+    }
+
+    /// The sessions that are there now, by name. Each has id (s), name (s), cwd (s), summary (s), status (s: connected,
+    /// reconnecting), delivery (s), deliveryReason (s), waiting (t), lastSeen (s), registeredAt (s), and where known gitRepo
+    /// (s), gitBranch (s), pid (t), tty (s).
+    ///
+    /// scope: machine, or seen from a directory: directory, repo. An empty text is machine.
+    ///
+    /// directory: the absolute path it is seen from; empty for machine.
+    #[zbus(out_args("peers"))]
+    async fn list_peers(&self, scope: &str, directory: &str) -> Result<Vec<Dict>> {
+        let scope = if scope.is_empty() { Scope::Machine.as_str() } else { scope };
+        let request = ListPeers { scope: scope.to_owned(), cwd: Some(directory.to_owned()).filter(|cwd| !cwd.is_empty()) };
+        let listed = self.app.broker.list(&Caller::User, &request).await?;
+        Ok(listed.peers.iter().map(dict).collect::<wire::Result<_>>()?)
+    }
+
+    /// Sends a message as the command line does. When this answers, the message is on disk.
+    ///
+    /// recipient: a session's id or name.
+    ///
+    /// options: replyTo (s), the id of the message this one answers; key (s), which makes it safe to send again: the same key
+    /// is the same message.
+    ///
+    /// receipt: messageId (s), from (s), to (s), toName (s), state (s), sentAt (s), expiresAt (s), and where there is one
+    /// replyTo (s) and warning (s): why the recipient will not see it at once.
+    #[zbus(out_args("message_id", "receipt"))]
+    async fn send(&self, recipient: &str, text: &str, options: HashMap<String, Variant<'_>>) -> Result<(String, Dict)> {
+        let mut request = Send { to: recipient.to_owned(), text: text.to_owned(), reply_to: None, key: None };
+        for (name, value) in &options {
+            let place = match name.as_str() {
+                "replyTo" => &mut request.reply_to,
+                "key" => &mut request.key,
+                _ => return Err(wrong_option(name, "is unknown")),
+            };
+            *place = Some(value.downcast_ref::<String>().map_err(|_| wrong_option(name, "is no text"))?);
+        }
+        let receipt = self.app.broker.send(&Caller::User, request).await?;
+        Ok((receipt.message_id.to_string(), dict(&receipt)?))
+    }
+
+    /// What became of a message.
+    ///
+    /// state: queued, offered, delivered or expired.
+    ///
+    /// receipt: as Send answers it, and route (s), offeredAt (s), deliveredAt (s), expiredAt (s) once that is so.
+    #[zbus(out_args("state", "receipt"))]
+    async fn message_state(&self, message_id: &str) -> Result<(String, Dict)> {
+        let receipt = self.app.broker.message(&Caller::User, message_id).await?.receipt;
+        Ok((receipt.state.to_string(), dict(&receipt)?))
+    }
+
+    /// Logs from this level on, until the broker ends: error, warn, info, debug or trace.
+    async fn set_log_level(&self, level: &str, #[zbus(signal_emitter)] to: SignalEmitter<'_>) -> Result<()> {
+        if level != log::level() {
+            log::set_level(level)?;
+            tracing::info!(level, "the log level was set");
+            if let Err(error) = self.log_level_changed(&to).await {
+                tracing::debug!(%error, "telling the bus of the log level failed");
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the broker: it finishes what it has accepted and ends. The next session, or the next call here, starts it again
+    /// where a service manager holds its sockets.
+    async fn stop(&self) {
+        tracing::info!("asked to stop");
+        self.app.broker.stop();
+    }
+
+    /// The broker's version.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn version(&self) -> &str {
+        VERSION
+    }
+
+    /// How many sessions are there.
+    #[zbus(property)]
+    fn peer_count(&self) -> u32 {
+        self.app.broker.peer_count()
+    }
+
+    /// How many messages wait for their recipients.
+    #[zbus(property)]
+    fn waiting_count(&self) -> u64 {
+        self.app.broker.waiting_count()
+    }
+
+    /// The level from which on the broker logs; SetLogLevel sets it.
+    #[zbus(property)]
+    fn log_level(&self) -> String {
+        log::level()
+    }
+
+    /// A session is there that was not.
+    #[zbus(signal)]
+    pub async fn peer_joined(to: &SignalEmitter<'_>, id: &str, name: &str, directory: &str) -> zbus::Result<()>;
+
+    /// A session is not there any more. Its mailbox is kept.
+    #[zbus(signal)]
+    pub async fn peer_left(to: &SignalEmitter<'_>, id: &str, name: &str) -> zbus::Result<()>;
+
+    /// A message was accepted (queued), pushed (offered), handed over for certain (delivered), or not in time (expired).
+    ///
+    /// sender, recipient: ids of sessions; cli is the command line, broker the broker itself.
+    ///
+    /// route: how it got there, empty while queued.
+    ///
+    /// A hint for the eye: of very many at once some are left out. MessageState always tells.
+    #[zbus(signal)]
+    pub async fn message_state_changed(
+        to: &SignalEmitter<'_>,
+        message_id: &str,
+        sender: &str,
+        recipient: &str,
+        state: &str,
+        route: &str,
+    ) -> zbus::Result<()>;
+}
+
+fn wrong_option(name: &str, why: &str) -> Refusal {
+    let name: String = name.chars().take(40).collect();
+    Error::new(Code::InvalidRequest, format!("option {name:?} {why}")).help("there are replyTo (s) and key (s)").into()
+}

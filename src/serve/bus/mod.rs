@@ -1,0 +1,166 @@
+//! The broker on the session bus: status, peers and messages for desktops and scripts, signals when they change.
+//!
+//! Promises: the name is taken before the broker says that it is ready; no bus, a silent one, one of another user or a name
+//! in other hands costs a bounded wait and a word, never the broker; a slow bus misses signals and holds up nobody; a call
+//! under way when the broker stops, the one that stops it included, gets its answer.
+
+mod dict;
+mod errors;
+mod interface;
+
+use super::App;
+use crate::{
+    broker::News,
+    settings::{self, InvalidSetting},
+};
+use interface::Interface;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use zbus::{Connection, connection, object_server::InterfaceRef};
+
+/// The name on the bus.
+pub const NAME: &str = "dev.claudepeers.Broker1";
+/// The one object.
+const PATH: &str = "/dev/claudepeers/Broker1";
+/// How long the bus may take, for everything at the start and for each call later.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Pause after each batch of signals: what comes meanwhile goes together, and the bus hears of no more than it can take.
+const PACE: Duration = Duration::from_millis(50);
+
+/// The broker's place on the bus.
+pub struct Bus {
+    app: Arc<App>,
+    connection: Connection,
+}
+
+/// Why the broker is not on the bus.
+#[derive(Debug, thiserror::Error)]
+enum NotJoined {
+    #[error(transparent)]
+    Setting(#[from] InvalidSetting),
+    #[error("it did not answer within {} s", PATIENCE.as_secs())]
+    Silent,
+    #[error("it belongs to {}", .0.map_or("nobody knows whom".to_owned(), |uid| format!("user {uid}")))]
+    NotOurs(Option<u32>),
+    #[error("the name is held by another program, perhaps another broker of yours; stop that one and restart this one")]
+    Taken,
+    #[error(transparent)]
+    Bus(#[from] zbus::Error),
+    #[error(transparent)]
+    System(#[from] std::io::Error),
+}
+
+impl Bus {
+    /// Takes the broker's place on the session bus, if there is one. What stands in the way is told as a notice.
+    pub async fn join(app: &Arc<App>) -> Option<Self> {
+        let joined = match address() {
+            Ok(None) => {
+                tracing::info!("there is no session bus: going on without D-Bus");
+                return None;
+            }
+            Ok(Some(address)) => tokio::time::timeout(PATIENCE, join(app, &address)).await.unwrap_or(Err(NotJoined::Silent)),
+            Err(error) => Err(error.into()),
+        };
+        match joined {
+            Ok(connection) => {
+                tracing::info!("serving D-Bus as {NAME}");
+                Some(Self { app: app.clone(), connection })
+            }
+            Err(error) => {
+                app.broker.notice(format!("D-Bus is not served as {NAME}: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Sends the signals until the broker stops or the bus is gone.
+    pub async fn serve(self) {
+        let Self { app, connection } = self;
+        let ended = tokio::select! {
+            ended = tell(&app, &connection) => ended,
+            () = connection.closed() => Err(zbus::Error::InputOutput(Arc::new(std::io::ErrorKind::BrokenPipe.into()))),
+        };
+        match ended {
+            Ok(()) => leave(connection).await,
+            Err(error) => app.broker.notice(format!(
+                "the session bus is gone ({error}): D-Bus is not served until the broker is restarted; all else goes on"
+            )),
+        }
+    }
+}
+
+/// Where the session bus is. The library would guess where neither variable says so, and a program that was started with a
+/// clean environment would talk to a bus that it was not told of.
+fn address() -> Result<Option<String>, InvalidSetting> {
+    if let Some(address) = settings::text("DBUS_SESSION_BUS_ADDRESS")? {
+        return Ok(Some(address));
+    }
+    let usual = settings::text("XDG_RUNTIME_DIR")?.map(|dir| PathBuf::from(dir).join("bus"));
+    Ok(usual.filter(|socket| socket.exists()).map(|socket| format!("unix:path={}", socket.display())))
+}
+
+async fn join(app: &Arc<App>, address: &str) -> Result<Connection, NotJoined> {
+    let connection = connection::Builder::address(address).method_timeout(PATIENCE).build().await?;
+    // The variable may be left over from another user's session (`sudo -E`, `su`): their programs must not reach this broker.
+    let owner = connection.peer_creds().await?.unix_user_id();
+    if owner != Some(rustix::process::geteuid().as_raw()) {
+        return Err(NotJoined::NotOurs(owner));
+    }
+    connection.object_server().at(PATH, Interface::new(app.clone())).await?;
+    match connection.request_name_with_flags(NAME, zbus::fdo::RequestNameFlags::DO_NOT_QUEUE).await {
+        Ok(_) => Ok(connection),
+        Err(zbus::Error::NameTaken) => Err(NotJoined::Taken),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Tells the bus what changes, until the broker stops.
+async fn tell(app: &Arc<App>, connection: &Connection) -> zbus::Result<()> {
+    let interface: InterfaceRef<Interface> = connection.object_server().interface(PATH).await?;
+    let mut watch = app.broker.watch();
+    let mut told = (app.broker.peer_count(), app.broker.waiting_count());
+    while let Some(news) = watch.next().await {
+        signal(&interface, &news, &mut told).await?;
+        tokio::time::sleep(PACE).await;
+    }
+    Ok(())
+}
+
+async fn signal(interface: &InterfaceRef<Interface>, news: &News, told: &mut (u32, u64)) -> zbus::Result<()> {
+    let to = interface.signal_emitter();
+    for peer in &news.joined {
+        Interface::peer_joined(to, peer.id.as_str(), &peer.name, &peer.cwd).await?;
+    }
+    for change in &news.messages {
+        let (id, route) = (change.id.to_string(), change.route.map_or("", |route| route.as_str()));
+        let (from, recipient) = (change.from.as_str(), change.to.as_str());
+        Interface::message_state_changed(to, &id, from, recipient, change.state.as_str(), route).await?;
+    }
+    for peer in &news.left {
+        Interface::peer_left(to, peer.id.as_str(), &peer.name).await?;
+    }
+    if news.missed > 0 {
+        tracing::warn!(missed = news.missed, "messages change faster than the bus is told; some signals were left out");
+    }
+    let now = (news.peers, news.waiting);
+    let properties = interface.get().await;
+    if now.0 != told.0 {
+        properties.peer_count_changed(to).await?;
+    }
+    if now.1 != told.1 {
+        properties.waiting_count_changed(to).await?;
+    }
+    *told = now;
+    Ok(())
+}
+
+/// Gives the name back, then waits for the calls under way. The drain bounds it.
+async fn leave(connection: Connection) {
+    let left = async {
+        connection.release_name(NAME).await?;
+        connection.object_server().remove::<Interface, _>(PATH).await
+    };
+    if let Err(error) = left.await {
+        tracing::warn!(%error, "leaving the session bus");
+    }
+    connection.graceful_shutdown().await;
+}
