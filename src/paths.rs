@@ -76,7 +76,7 @@ pub fn home() -> Result<PathBuf, InvalidSetting> {
 
 /// The runtime directory that the login manager made for this user. A process that was started without the login's
 /// environment (cron, some terminals) still finds it by its usual place, so that both ends look for the same socket.
-fn runtime_dir() -> Option<PathBuf> {
+pub fn runtime_dir() -> Option<PathBuf> {
     let uid = rustix::process::getuid().as_raw();
     let ours = |dir: &PathBuf| dir.is_absolute() && std::fs::metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid);
     settings::raw("XDG_RUNTIME_DIR").map(PathBuf::from).filter(ours).or_else(|| {

@@ -88,6 +88,9 @@ pub enum Failure {
         /// What to do next.
         help: String,
     },
+    /// The command has said itself, step by step, what it could not do.
+    #[error("not everything could be done")]
+    Told,
     /// The answer could not be written.
     #[error("writing to standard output: {0}")]
     Output(#[source] io::Error),
@@ -118,7 +121,7 @@ impl Failure {
         match self {
             Self::Protocol(error) => error.code.into(),
             Self::Setting(_) | Self::Usage(_) => Exit::Usage,
-            Self::Local { .. } => Exit::Failure,
+            Self::Local { .. } | Self::Told => Exit::Failure,
             // Whoever read our output has seen enough: `claude-peers history | head` is no failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
             Self::Output(_) => Exit::Failure,
@@ -143,6 +146,7 @@ impl Failure {
             Self::Setting(error) => report("invalid_setting", error.to_string(), Some("correct or unset the variable")),
             Self::Usage(message) => report("usage", message.clone(), Some("`claude-peers --help` shows what is understood")),
             Self::Local { what, help } => report("failed", what.clone(), Some(help)),
+            Self::Told => report("failed", self.to_string(), None),
             Self::Output(_) => report("output", self.to_string(), None),
         }
     }

@@ -5,10 +5,16 @@
 //! code is one of [`exit::Exit`]. Nothing runs in the background and nothing is locked.
 
 mod args;
+#[allow(dead_code, reason = "setup and doctor use it")]
+mod call;
+#[allow(dead_code, unused_imports, reason = "setup and doctor use it")]
+mod claude;
 mod completions;
 mod demo;
 pub mod exit;
 mod history;
+#[allow(dead_code, unused_imports, reason = "setup and doctor use it")]
+mod manager;
 mod manual;
 mod message;
 mod out;

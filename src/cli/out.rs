@@ -193,7 +193,7 @@ impl Out {
     pub fn failure(self, failure: &Failure) -> Exit {
         let (exit, report) = (failure.exit(), failure.report());
         // There is nowhere left to report that these cannot be written; the exit code still says it.
-        if exit == Exit::Success {
+        if exit == Exit::Success || matches!(failure, Failure::Told) {
         } else if self.json {
             let _ = self.json(&Refused { error: report });
         } else {

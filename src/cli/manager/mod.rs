@@ -1,0 +1,50 @@
+//! The service manager of this user: which one there is, and what can be asked of it.
+//!
+//! Promises: nothing here changes anything until a [`Call`] is run; a call names itself as one would type it.
+
+mod agent;
+mod launchd;
+mod systemd;
+
+pub use agent::{LABEL, plist};
+pub use launchd::Launchd;
+pub use systemd::{SERVICE, SETUP_SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET, Unit};
+
+use std::time::Duration;
+
+/// How long a service manager may take: starting a broker, or stopping one that drains first.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The service manager of this user.
+#[derive(Debug, Clone)]
+pub enum Manager {
+    /// The user's systemd.
+    Systemd(Systemd),
+    /// The user's launchd.
+    Launchd(Launchd),
+    /// None that could be asked.
+    None(Absent),
+}
+
+/// Why there is no service manager.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absent {
+    /// Why.
+    pub reason: String,
+    /// What brings it back where this machine has one; nothing where it has none, as in most containers.
+    pub help: Option<String>,
+}
+
+impl Manager {
+    /// Looks for it, and has it answer.
+    pub async fn find() -> Self {
+        let found = if cfg!(target_os = "macos") {
+            Launchd::find().await.map(Self::Launchd)
+        } else if cfg!(target_os = "linux") {
+            Systemd::find().await.map(Self::Systemd)
+        } else {
+            Err(Absent { reason: "claude-peers knows no service manager of this system".to_owned(), help: None })
+        };
+        found.unwrap_or_else(Self::None)
+    }
+}
