@@ -40,7 +40,12 @@ pub fn terminal(pid: u32) -> Option<String> {
 }
 
 #[cfg(target_os = "linux")]
-mod imp {
+use proc as imp;
+#[cfg(not(target_os = "linux"))]
+use ps as imp;
+
+#[cfg(target_os = "linux")]
+mod proc {
     use std::fs;
 
     /// The fields of `/proc/PID/stat` behind the command's name, which may itself hold spaces and brackets: proc(5) numbers
@@ -85,26 +90,29 @@ mod imp {
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-mod imp {
+#[cfg(any(not(target_os = "linux"), test))]
+mod ps {
     //! Systems without `/proc`: `ps` is the interface that POSIX gives. Asked only when a session starts or ends.
     use std::process::Command;
 
     fn ps(pid: u32, column: &str) -> Option<String> {
-        let output = Command::new("ps").args(["-o", &format!("{column}="), "-p", &pid.to_string()]).output().ok()?;
+        let mut command = Command::new("ps");
+        // However wide, and in the same words for every process that asks, wherever it runs.
+        command.args(["-ww", "-o", &format!("{column}="), "-p", &pid.to_string()]).env("LC_ALL", "C").env("TZ", "UTC0");
+        let output = command.output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         (output.status.success() && !text.is_empty()).then_some(text)
     }
 
-    /// The start time in whole seconds as a hash of `ps`'s own wording: only equality matters.
+    /// The start time in whole seconds as a number made of `ps`'s own wording: only equality matters. The sum is FNV-1a, the
+    /// same in every build of ours, because broker and session compare theirs.
     pub fn started(pid: u32) -> Option<u64> {
-        use std::hash::{DefaultHasher, Hash, Hasher};
         if ps(pid, "stat")?.starts_with('Z') {
             return None;
         }
-        let mut hasher = DefaultHasher::new();
-        ps(pid, "lstart")?.hash(&mut hasher);
-        Some(hasher.finish() >> 1 | 1) // fits SQLite's signed integers, and is never 0
+        let sum = |sum: u64, byte| (sum ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
+        let sum = ps(pid, "lstart")?.bytes().fold(0xcbf2_9ce4_8422_2325, sum);
+        Some(sum >> 1 | 1) // fits SQLite's signed integers, and is never 0
     }
 
     pub fn parent_of(pid: u32) -> Option<u32> {
@@ -131,5 +139,28 @@ mod tests {
         assert!(!is_alive(Host { started: me.started + 1, ..me }));
         assert!(ancestors(me.pid).contains(&parent().expect("a parent")));
         assert!(!command_line(me.pid).is_empty());
+    }
+
+    /// What other systems ask `ps`, asked here as well: it must tell the same as `/proc`.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn ps_tells_what_proc_tells() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = child.id();
+        assert_eq!(ps::parent_of(pid), proc::parent_of(pid));
+        assert_eq!(ps::terminal(pid), proc::terminal(pid));
+        assert_eq!(ps::command_line(pid), ["sleep", "1000"]);
+        let started = ps::started(pid);
+        assert!(started.is_some());
+        assert_eq!(ps::started(pid), started);
+        assert_ne!(ps::started(1), started);
+        child.kill().unwrap();
+        // Dead, but not yet waited for: a zombie.
+        while proc::started(pid).is_some() {
+            std::thread::yield_now();
+        }
+        assert_eq!(ps::started(pid), None);
+        child.wait().unwrap();
+        assert_eq!((ps::started(pid), ps::parent_of(pid)), (None, None));
     }
 }
