@@ -16,6 +16,8 @@ mod identity;
 mod idle;
 mod legacy;
 mod patterns;
+#[cfg(target_os = "linux")]
+mod pkg;
 mod protocol;
 mod reference_database;
 mod scopes;
