@@ -219,12 +219,8 @@ impl Client {
     }
 }
 
-/// How a person starts the broker on this system.
-pub const START_HELP: &str = if cfg!(target_os = "macos") {
-    "start it with `launchctl kickstart gui/$(id -u)/dev.claudepeers.broker`, or run `claude-peersd` in a terminal"
-} else {
-    "start it with `systemctl --user start claude-peers`, or run `claude-peersd` in a terminal"
-};
+/// What a person does when the broker cannot be reached.
+pub const START_HELP: &str = "`claude-peers doctor` finds out why; to run it by hand: `claude-peersd`";
 
 fn version_mismatch(hello: &Hello) -> Error {
     let what = format!(

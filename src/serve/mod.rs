@@ -152,7 +152,7 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     }
     drop(app);
     // Before the first answer: whoever has one may rely on the service manager's word as well.
-    notify::say(&[NotifyState::Ready, NotifyState::Status(&format!("{} peers", broker.peer_count()))]);
+    notify::ready(&broker);
     tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready");
     tasks.spawn(accept_unix(unix, places, open.clone(), router.clone(), broker.clone()));
     if let Some((tcp, token)) = tcp {
@@ -160,6 +160,7 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     }
     tasks.spawn(broker.clone().keep_house());
     tasks.spawn(notify::watchdog(broker.clone()));
+    tasks.spawn(notify::report(broker.clone()));
 
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),

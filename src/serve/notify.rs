@@ -1,6 +1,6 @@
 //! Telling the service manager: ready, still well, stopping.
 
-use crate::broker::Broker;
+use crate::{broker::Broker, settings};
 use sd_notify::NotifyState;
 use std::{sync::Arc, time::Duration};
 
@@ -9,6 +9,32 @@ pub(super) fn say(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "telling the service manager failed");
     }
+}
+
+/// Says that the broker is ready.
+pub(super) fn ready(broker: &Broker) {
+    say(&[NotifyState::Ready, NotifyState::Status(&status(broker.peer_count()))]);
+}
+
+/// Tells how many peers there are, whenever that changes; `systemctl --user status` shows it.
+pub(super) async fn report(broker: Arc<Broker>) {
+    if settings::raw("NOTIFY_SOCKET").is_none() {
+        return;
+    }
+    let (mut watch, mut said) = (broker.watch(), None);
+    loop {
+        let peers = broker.peer_count();
+        if said.replace(peers) != Some(peers) {
+            say(&[NotifyState::Status(&status(peers))]);
+        }
+        if watch.next().await.is_none() {
+            return;
+        }
+    }
+}
+
+fn status(peers: u32) -> String {
+    format!("{peers} peer{}", if peers == 1 { "" } else { "s" })
 }
 
 /// Pings the watchdog as long as the broker really works: each ping follows a job through the writer, the loop that does
@@ -23,7 +49,7 @@ pub(super) async fn watchdog(broker: Arc<Broker>) {
             _ = ticks.tick() => {}
         }
         match broker.check().await {
-            Ok(()) => say(&[NotifyState::Watchdog, NotifyState::Status(&format!("{} peers", broker.peer_count()))]),
+            Ok(()) => say(&[NotifyState::Watchdog]),
             Err(error) => tracing::error!(%error, "not well; the watchdog is not told"),
         }
     }
