@@ -5,7 +5,6 @@
 //! code is one of [`exit::Exit`]. Nothing runs in the background and nothing is locked.
 
 mod args;
-#[allow(dead_code, reason = "setup and doctor use it")]
 mod call;
 #[allow(dead_code, unused_imports, reason = "setup and doctor use it")]
 mod claude;
@@ -20,6 +19,7 @@ mod message;
 mod out;
 mod peers;
 mod send;
+mod setup;
 mod status;
 mod stop;
 mod summarize;
@@ -57,6 +57,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::History(args) => history::run(args, &broker()?, out).await,
             Command::Whoami => whoami::run(&broker()?, out).await,
             Command::Stop => stop::run(&broker()?, out).await,
+            Command::Setup(args) => setup::run(args, out).await,
             Command::Demo => demo::run(out).await,
             Command::Completions(args) => completions::run(&args, out),
             Command::Manual(args) => manual::run(&args, out),

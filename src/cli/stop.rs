@@ -14,9 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// First and longest pause between two looks at its process.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
-#[derive(Serialize)]
+/// A broker that is gone.
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Stopped {
+pub struct Stopped {
     ok: bool,
     /// The process that ended.
     pid: u32,
@@ -24,9 +25,21 @@ struct Stopped {
     starts_again: bool,
 }
 
+/// Stops it, and says so.
+pub async fn run(broker: &Client, out: Out) -> Result<(), Failure> {
+    out.answer(&stop(broker).await?, |stopped, _| {
+        let mut text = format!("The broker (pid {}) has stopped.\n", stopped.pid);
+        if stopped.starts_again {
+            text += "The service manager holds its socket and starts it again on the next connection.\n\
+                     To keep it stopped: systemctl --user stop claude-peers.socket claude-peers-tcp.socket claude-peers.service\n";
+        }
+        text
+    })
+}
+
 /// Stops it. Its end is seen by its process, not by its socket: where the service manager holds that one, asking again
 /// would start the next broker.
-pub async fn run(broker: &Client, out: Out) -> Result<(), Failure> {
+pub async fn stop(broker: &Client) -> Result<Stopped, Failure> {
     let status: BrokerStatus = broker.get("/v1/status", None).await?;
     let process = identify(status.pid);
     let answer: Yes = broker.post("/v1/stop", None, &serde_json::json!({})).await?;
@@ -38,14 +51,7 @@ pub async fn run(broker: &Client, out: Out) -> Result<(), Failure> {
         return Err(Failure::local(what, "look into its log, or end it with `kill`; nothing it has accepted is lost"));
     }
     let starts_again = status.listeners.iter().any(|listener| listener.origin != "own");
-    out.answer(&Stopped { ok: answer.ok, pid: status.pid, starts_again }, |stopped, _| {
-        let mut text = format!("The broker (pid {}) has stopped.\n", stopped.pid);
-        if stopped.starts_again {
-            text += "The service manager holds its socket and starts it again on the next connection.\n\
-                     To keep it stopped: systemctl --user stop claude-peers.socket claude-peers-tcp.socket claude-peers.service\n";
-        }
-        text
-    })
+    Ok(Stopped { ok: answer.ok, pid: status.pid, starts_again })
 }
 
 /// Ends when `process` does.

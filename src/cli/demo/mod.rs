@@ -4,9 +4,9 @@
 //! when it is interrupted; every wait has a bound and ends with an event, none sleeps; a step that fails ends the demo with
 //! the reason and the ends of the logs.
 
-mod broker;
-mod session;
-mod stage;
+pub mod broker;
+pub mod session;
+pub mod stage;
 mod teller;
 
 use super::{exit::Failure, out::Out};
@@ -38,7 +38,7 @@ To have this in Claude Code:
 
 /// Shows it.
 pub async fn run(out: Out) -> Result<(), Failure> {
-    let stage = Stage::set()?;
+    let stage = Stage::set("demo")?;
     let teller = Teller::new(out);
     let ended = tokio::select! {
         ended = story(&stage, &teller) => Some(ended),
@@ -97,9 +97,9 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
     let api = stage.repository("shop-api", "The shop's API").await?;
     teller.step("repositories", began.elapsed(), "git made shop-web and shop-api")?;
     let (web_session, api_session) = (random_token(24), random_token(24));
-    let (mut a, took) = Session::start(stage, &web, &web_session).await?;
+    let (mut a, took) = Session::start(stage, &web, &web_session, "channel").await?;
     teller.step("session_connected", took, "shop-web: claude-peers-mcp started, MCP handshake done")?;
-    let (mut b, took) = Session::start(stage, &api, &api_session).await?;
+    let (mut b, took) = Session::start(stage, &api, &api_session, "channel").await?;
     teller.step("session_connected", took, "shop-api: claude-peers-mcp started, MCP handshake done")?;
 
     teller.scene("They say what they work on, and find each other")?;
@@ -130,7 +130,7 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
     let (broker, hello, took) = Broker::start(stage).await?;
     teller.step("broker_ready", took, &format!("claude-peersd is ready again on the same database (process {})", hello.pid))?;
     let began = Instant::now();
-    let (mut b, took) = Session::start(stage, &api, &api_session).await?;
+    let (mut b, took) = Session::start(stage, &api, &api_session, "channel").await?;
     teller.step("session_resumed", took, "shop-api's session is resumed: a new process, the same session")?;
     arrives(&mut b, teller, "shop-api", &notice, ("the session's start", began)).await?;
     let reply = say(&mut b, teller, "shop-api", &web_peer, Some(&notice.id), "None. Noon is fine.").await?;

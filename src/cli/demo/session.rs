@@ -1,4 +1,5 @@
-//! A session of the demo: a real `claude-peers-mcp` process over standard input and output, driven as Claude Code drives it.
+//! A session, of the demo and of the check that ends setup: a real `claude-peers-mcp` process over standard input and output,
+//! driven as Claude Code drives it.
 
 use super::{
     PATIENCE,
@@ -45,16 +46,17 @@ pub struct Session {
 }
 
 impl Session {
-    /// Starts the server in `project` for the session `id` and does the handshake; says how long both took.
-    pub async fn start(stage: &Stage, project: &Path, id: &str) -> Result<(Self, Duration), Failure> {
+    /// Starts the server in `project` for the session `id`, with `delivery` for `CLAUDE_PEERS_DELIVERY`, and does the handshake;
+    /// says how long both took.
+    pub async fn start(stage: &Stage, project: &Path, id: &str, delivery: &str) -> Result<(Self, Duration), Failure> {
         let began = Instant::now();
         let name = project.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut command = stage.program("claude-peers-mcp", &name)?;
         command.current_dir(project).stdin(Stdio::piped()).stdout(Stdio::piped());
         command.env("CLAUDECODE", "1").env("CLAUDE_CODE_ENTRYPOINT", "cli").env("CLAUDE_CODE_SESSION_ID", id);
         command.env("CLAUDE_PROJECT_DIR", project).env("PWD", project);
-        // The channel is proved by Claude Code's start flags, and the demo has none.
-        command.env("CLAUDE_PEERS_DELIVERY", "channel");
+        // A channel is proved by Claude Code's start flags, and there are none here.
+        command.env("CLAUDE_PEERS_DELIVERY", delivery);
         let mut process = command.spawn().map_err(|e| cannot_run("claude-peers-mcp", &e))?;
         let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
             return Err(broken("claude-peers-mcp has no standard input and output"));

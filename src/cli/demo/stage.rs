@@ -35,27 +35,37 @@ pub struct Stage {
     dir: TempDir,
     root: PathBuf,
     programs: PathBuf,
+    socket: PathBuf,
 }
 
 impl Stage {
-    /// Finds the programs and makes the directory.
-    pub fn set() -> Result<Self, Failure> {
+    /// Finds the programs and makes the directory for `play`.
+    pub fn set(play: &str) -> Result<Self, Failure> {
         let me = std::env::current_exe()
             .map_err(|e| Failure::local(format!("finding this program's file: {e}"), "call it by its full path"))?;
         let programs = me.parent().unwrap_or(Path::new("/")).to_owned();
         for program in ["claude-peersd", "claude-peers-mcp"] {
             if !programs.join(program).is_file() {
-                let what = format!("the demo needs {program} beside {}, and it is not there", me.display());
+                let what = format!("claude-peers needs {program} beside {}, and it is not there", me.display());
                 return Err(Failure::local(
                     what,
                     "install all three programs together (`cargo install --path .`), or build them with `cargo build`",
                 ));
             }
         }
-        let made = tempfile::Builder::new().prefix("claude-peers-demo-").permissions(Permissions::from_mode(0o700)).tempdir();
+        let made = tempfile::Builder::new()
+            .prefix(&format!("claude-peers-{play}-"))
+            .permissions(Permissions::from_mode(0o700))
+            .tempdir();
         let dir = made.map_err(|e| no_room("making a temporary directory", &e))?;
         let root = fs::canonicalize(dir.path()).map_err(|e| no_room("making a temporary directory", &e))?;
-        Ok(Self { dir, root, programs })
+        let socket = root.join("broker.sock");
+        Ok(Self { dir, root, programs, socket })
+    }
+
+    /// The same stage before a broker that is not of it.
+    pub fn before(self, socket: PathBuf) -> Self {
+        Self { socket, ..self }
     }
 
     /// The place of `name` on the stage.
@@ -65,7 +75,7 @@ impl Stage {
 
     /// The broker's socket.
     pub fn socket(&self) -> PathBuf {
-        self.path("broker.sock")
+        self.socket.clone()
     }
 
     /// One of our own programs, with its standard error in a log on the stage; it is killed when its handle is dropped.
@@ -73,7 +83,7 @@ impl Stage {
         let path = self.path(&format!("{log}.log"));
         let log = File::options().create(true).append(true).open(path).map_err(|e| no_room("opening a log", &e))?;
         let mut command = self.command(self.programs.join(program));
-        command.env("CLAUDE_PEERS_SOCKET", self.socket()).stderr(log);
+        command.env("CLAUDE_PEERS_SOCKET", &self.socket).stderr(log);
         Ok(command)
     }
 

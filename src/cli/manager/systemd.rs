@@ -23,6 +23,8 @@ pub const SOCKETS: [&str; 2] = [SOCKET, TCP_SOCKET];
 pub struct Systemd {
     /// Its version, as it says it.
     pub version: String,
+    /// The folders that it reads units from, first come first served.
+    pub unit_path: Vec<PathBuf>,
     /// The runtime directory that it serves (`%t` in its units).
     pub runtime: PathBuf,
 }
@@ -44,6 +46,8 @@ pub struct Unit {
     pub file_state: String,
     /// The file it was read from.
     pub file: Option<PathBuf>,
+    /// Where it listens, if it is a socket.
+    pub listen: Option<String>,
     /// The drop-ins that change it.
     pub drop_ins: Vec<PathBuf>,
     /// Its files have changed since they were read.
@@ -91,10 +95,12 @@ impl Systemd {
         let Some(runtime) = paths::runtime_dir().filter(|runtime| runtime.join("systemd/private").exists()) else {
             return Err(absent());
         };
-        let mut systemd = Self { version: String::new(), runtime };
-        match systemd.call(["show", "--property=Version", "--value"]).run().await {
-            Ok(version) => {
-                version.trim().clone_into(&mut systemd.version);
+        let mut systemd = Self { version: String::new(), unit_path: Vec::new(), runtime };
+        match systemd.call(["show", "--property=Version,UnitPath"]).run().await {
+            Ok(shown) => {
+                let value = |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+                value("Version=").clone_into(&mut systemd.version);
+                systemd.unit_path = value("UnitPath=").split_whitespace().map(PathBuf::from).collect();
                 Ok(systemd)
             }
             Err(error) => Err(Absent {
@@ -170,7 +176,7 @@ impl Systemd {
     /// # Errors
     /// If it does not answer.
     pub async fn units<const N: usize>(&self, names: [&str; N]) -> Result<[Unit; N], CallFailed> {
-        const PROPERTIES: &str = "--property=Id,LoadState,LoadError,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,\
+        const PROPERTIES: &str = "--property=Id,LoadState,LoadError,ActiveState,SubState,UnitFileState,FragmentPath,DropInPaths,Listen,\
                                   NeedDaemonReload,Result,NRestarts,MainPID,ActiveEnterTimestamp";
         let shown = self.call(["show", PROPERTIES].into_iter().chain(names)).run().await?;
         let mut units: HashMap<String, Unit> = shown.split("\n\n").map(read).map(|unit| (unit.name.clone(), unit)).collect();
@@ -195,6 +201,8 @@ fn read(block: &str) -> Unit {
         sub: text("SubState"),
         file_state: text("UnitFileState"),
         file: value("FragmentPath").map(PathBuf::from),
+        // `127.0.0.1:7899 (Stream)`
+        listen: value("Listen").and_then(|listen| Some(listen.rsplit_once(' ')?.0.to_owned())),
         drop_ins: text("DropInPaths").split_whitespace().map(PathBuf::from).collect(),
         stale: text("NeedDaemonReload") == "yes",
         result: text("Result"),
