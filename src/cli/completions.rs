@@ -45,7 +45,10 @@ pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
     let mut script = Vec::new();
     aot::generate(shell, &mut shown(), "claude-peers", &mut script);
     // The generators write only what the parser was told, which is text.
-    let script = String::from_utf8_lossy(&script).into_owned();
+    let script = String::from_utf8_lossy(&script);
+    // For a program with a hyphen in its name, the generator for bash writes the name in two ways and then completes no
+    // option of any command (clap-rs/clap#6421). In the others' scripts neither way occurs.
+    let script = script.replace("claude__subcmd__peers", "claude__peers");
     out.answer(&Completions { shell: args.shell, script }, |completions, _| completions.script.clone())
 }
 

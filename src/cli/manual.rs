@@ -52,7 +52,8 @@ pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
 /// Every page with the name of its file.
 fn all() -> io::Result<Vec<(String, Vec<u8>)>> {
     // `help` explains the others and needs no page of its own.
-    let mut cli = Cli::command().disable_help_subcommand(true);
+    let mut cli =
+        Cli::command().disable_help_subcommand(true).subcommand_help_heading("COMMANDS").subcommand_value_name("COMMAND");
     cli.build();
     let commands = cli.get_subcommands().filter(|command| !command.is_hide_set());
     let mut pages = std::iter::once(&cli).chain(commands).map(page).collect::<io::Result<Vec<_>>>()?;
@@ -65,13 +66,14 @@ fn page(command: &Command) -> io::Result<(String, Vec<u8>)> {
     let man = Man::new(command.clone()).source(format!("claude-peers {}", crate::wire::VERSION)).manual("claude-peers");
     let mut page = Vec::new();
     man.render_title(&mut page)?;
+    page.write_all(b".nh\n")?; // what people copy is not hyphenated
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
-    man.render_options_section(&mut page)?;
     if command.has_subcommands() {
         man.render_subcommands_section(&mut page)?;
     }
+    man.render_options_section(&mut page)?;
     for (title, lines) in sections(&command.get_after_help().map(ToString::to_string).unwrap_or_default()) {
         let mut section = Roff::new();
         section.control("SH", [title.as_str()]).control("nf", []);

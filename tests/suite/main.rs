@@ -15,6 +15,7 @@ mod hostile;
 mod identity;
 mod idle;
 mod legacy;
+mod manual;
 mod patterns;
 #[cfg(target_os = "linux")]
 mod pkg;

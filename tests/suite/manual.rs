@@ -1,0 +1,145 @@
+//! The man pages and completions: every command has them, and they say what `--help` says.
+
+use crate::support::folder;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
+
+const CLI: &str = env!("CARGO_BIN_EXE_claude-peers");
+const BROKER: &str = env!("CARGO_BIN_EXE_claude-peersd");
+
+/// What a program prints; it must succeed.
+fn says(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The first words of the indented lines below a heading of `--help`, with the rest of their entry.
+fn listed(help: &str, heading: &str) -> BTreeMap<String, String> {
+    let lines = help.lines().skip_while(|line| *line != heading).skip(1).take_while(|line| line.starts_with("  "));
+    let mut entries = BTreeMap::new();
+    for line in lines.filter(|line| !line.starts_with("   ")) {
+        let (name, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+        entries.insert(name.to_owned(), rest.trim().to_owned());
+    }
+    assert!(!entries.is_empty(), "{heading} has no entries in: {help}");
+    entries
+}
+
+/// The commands that people are shown.
+fn commands() -> BTreeSet<String> {
+    listed(&says(CLI, &["--help"]), "Commands:").into_keys().filter(|command| command != "help").collect()
+}
+
+/// A page as it is read: without the escapes of its source.
+fn page(folder: &Path, name: &str) -> String {
+    fs::read_to_string(folder.join(name)).unwrap().replace("\\-", "-")
+}
+
+#[test]
+fn every_command_has_a_page() {
+    let place = folder();
+    let pages = place.path().join("man");
+    says(CLI, &["manual", pages.to_str().unwrap()]);
+
+    let written: BTreeSet<_> =
+        fs::read_dir(&pages).unwrap().map(|page| page.unwrap().file_name().into_string().unwrap()).collect();
+    let mut expected: BTreeSet<_> = commands().iter().map(|command| format!("claude-peers-{command}.1")).collect();
+    assert!(expected.insert("claude-peers-mcp.1".to_owned()), "a command has the name of a program");
+    expected.extend(["claude-peers.1", "claude-peersd.1"].map(str::to_owned));
+    assert_eq!(written, expected);
+
+    for name in written {
+        let text = page(&pages, &name);
+        let title = name.strip_suffix(".1").unwrap();
+        assert!(text.contains(&format!(".TH {title} 1 ")) && text.contains(&format!("\n{title} - ")), "{name}: {text}");
+        for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "SEE ALSO"] {
+            assert!(
+                text.contains(&format!(".SH {section}\n")) || text.contains(&format!(".SH \"{section}\"\n")),
+                "{name}: {section}"
+            );
+        }
+    }
+    let main = page(&pages, "claude-peers.1");
+    for words in ["\nclaude-peers peers --scope repo\n", "$XDG_RUNTIME_DIR/claude-peers/broker.sock", ".SH \"EXIT STATUS\"\n"] {
+        assert!(main.contains(words), "{words}: {main}");
+    }
+}
+
+/// The broker's page is written by hand; `--help` is what it is measured by, and the other way round.
+#[test]
+fn the_brokers_page_says_what_its_help_says() {
+    let place = folder();
+    says(CLI, &["manual", place.path().to_str().unwrap()]);
+    let (page, help) = (page(place.path(), "claude-peersd.1"), says(BROKER, &["--help"]));
+
+    let section = |name: &str| {
+        let (_, rest) = page.split_once(&format!(".SH {name}\n")).unwrap();
+        let text = format!("\n{}", rest.split("\n.SH ").next().unwrap());
+        let entries = text.split("\n.TP\n.B ").skip(1).map(|entry| {
+            let (name, text) = entry.split_once('\n').unwrap();
+            (name.to_owned(), text.to_owned())
+        });
+        entries.collect::<BTreeMap<_, _>>()
+    };
+    let (documented, real) = (section("ENVIRONMENT"), listed(&help, "Environment:"));
+    assert_eq!(documented.keys().collect::<Vec<_>>(), real.keys().collect::<Vec<_>>());
+    for (variable, words) in real {
+        let default = words.rsplit_once('[').unwrap().1.trim_end_matches(']');
+        assert!(documented[&variable].contains(default), "{variable}: {default} is not in {}", documented[&variable]);
+    }
+    let (documented, real) = (section("EXIT STATUS"), listed(&help, "Exit codes:"));
+    assert_eq!(documented.keys().collect::<Vec<_>>(), real.keys().collect::<Vec<_>>());
+    for (code, words) in real {
+        assert!(documented[&code].to_lowercase().contains(&words.to_lowercase()), "{code}: {words}: {}", documented[&code]);
+    }
+}
+
+#[test]
+fn every_shell_completes_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = says(CLI, &["completions", shell]);
+        for command in commands() {
+            assert!(script.contains(&command), "{shell}: {command}");
+        }
+        assert!(!script.contains("summarize"), "{shell} completes what is hidden");
+    }
+    assert_eq!(Command::new(CLI).args(["completions", "tcsh"]).output().unwrap().status.code(), Some(2));
+}
+
+/// In a real bash: the words it offers after `claude-peers s` and after a command.
+#[test]
+fn bash_offers_the_right_words() {
+    let place = folder();
+    let script = place.path().join("claude-peers");
+    fs::write(&script, says(CLI, &["completions", "bash"])).unwrap();
+    let offered = |words: &str| {
+        let ask = format!(
+            "set -e; source '{}'; [[ $(complete -p claude-peers) =~ -F\\ ([^ ]+) ]]; COMP_WORDS=({words}); \
+             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); now=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}}; \
+             ${{BASH_REMATCH[1]}} claude-peers \"$now\" \"$before\"; echo \"${{COMPREPLY[@]}}\"",
+            script.display()
+        );
+        says("bash", &["--norc", "-c", &ask]).split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let starting: BTreeSet<_> = commands().into_iter().filter(|command| command.starts_with('s')).collect();
+    assert_eq!(offered("claude-peers s"), starting);
+    assert!(offered("claude-peers history --p").contains("--peer"));
+    assert_eq!(offered("claude-peers completions b"), BTreeSet::from(["bash".to_owned()]));
+}
+
+/// dpkg runs them with whatever /bin/sh is; a mistake would stop the installation half way.
+#[test]
+fn the_maintainer_scripts_are_one_sound_script() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/deb/scripts");
+    let postinst = fs::read_to_string(scripts.join("postinst")).unwrap();
+    for name in ["prerm", "postrm"] {
+        assert_eq!(fs::read_to_string(scripts.join(name)).unwrap(), postinst, "{name}");
+    }
+    says("sh", &["-n", scripts.join("postinst").to_str().unwrap()]);
+    says("bash", &["-n", scripts.join("../build").to_str().unwrap()]);
+}
