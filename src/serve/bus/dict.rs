@@ -6,11 +6,11 @@
 use crate::wire::{self, Code, Error};
 use serde::Serialize;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use zbus::Variant;
 
 /// A dictionary on the bus.
-pub type Dict = HashMap<String, Variant<'static>>;
+pub type Dict = BTreeMap<String, Variant<'static>>;
 
 /// The fields of `answer`.
 ///

@@ -25,6 +25,8 @@ const PATH: &str = "/dev/claudepeers/Broker1";
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Pause after each batch of signals: what comes meanwhile goes together, and the bus hears of no more than it can take.
 const PACE: Duration = Duration::from_millis(50);
+/// How long leaving the bus may take when the broker stops: a part of the time for draining.
+const LEAVE: Duration = Duration::from_secs(1);
 
 /// The broker's place on the bus.
 pub struct Bus {
@@ -75,14 +77,24 @@ impl Bus {
     /// Sends the signals until the broker stops or the bus is gone.
     pub async fn serve(self) {
         let Self { app, connection } = self;
-        let ended = tokio::select! {
-            ended = tell(&app, &connection) => ended,
-            () = connection.closed() => Err(zbus::Error::InputOutput(Arc::new(std::io::ErrorKind::BrokenPipe.into()))),
+        let closed = connection.clone();
+        let orderly = async {
+            tell(&app, &connection).await?;
+            leave(connection).await
         };
-        match ended {
-            Ok(()) => leave(connection).await,
-            Err(error) => app.broker.notice(format!(
-                "the session bus is gone ({error}): D-Bus is not served until the broker is restarted; all else goes on"
+        let late = async {
+            app.broker.stopped().await;
+            tokio::time::sleep(LEAVE).await;
+        };
+        let lost = tokio::select! {
+            ended = orderly => ended.err().map(|error| error.to_string()),
+            () = closed.closed() => Some("it closed the connection".to_owned()),
+            () = late => return tracing::warn!("the session bus does not answer: leaving it as it is"),
+        };
+        match lost {
+            None => closed.graceful_shutdown().await,
+            Some(why) => app.broker.notice(format!(
+                "the session bus is gone ({why}): D-Bus is not served until the broker is restarted; all else goes on"
             )),
         }
     }
@@ -153,14 +165,9 @@ async fn signal(interface: &InterfaceRef<Interface>, news: &News, told: &mut (u3
     Ok(())
 }
 
-/// Gives the name back, then waits for the calls under way. The drain bounds it.
-async fn leave(connection: Connection) {
-    let left = async {
-        connection.release_name(NAME).await?;
-        connection.object_server().remove::<Interface, _>(PATH).await
-    };
-    if let Err(error) = left.await {
-        tracing::warn!(%error, "leaving the session bus");
-    }
-    connection.graceful_shutdown().await;
+/// Gives the name back: no new call comes. Those under way keep what they need and are answered.
+async fn leave(connection: Connection) -> zbus::Result<()> {
+    connection.release_name(NAME).await?;
+    connection.object_server().remove::<Interface, _>(PATH).await?;
+    Ok(())
 }

@@ -2,6 +2,8 @@
 
 pub mod activation;
 pub mod broker;
+#[cfg(target_os = "linux")]
+pub mod bus;
 pub mod events;
 pub mod git;
 pub mod http;
