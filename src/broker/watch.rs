@@ -87,10 +87,6 @@ pub struct News {
     pub messages: Vec<MessageChange>,
     /// How many changes of messages came too fast and are not told.
     pub missed: u64,
-    /// How many peers are there.
-    pub peers: u32,
-    /// How many messages wait for a recipient.
-    pub waiting: u64,
 }
 
 /// A watcher.
@@ -122,6 +118,11 @@ impl Broker {
 }
 
 impl Watch {
+    /// How many peers are there and how many messages wait, by the last look.
+    pub fn counts(&self) -> (u32, u64) {
+        (u32::try_from(self.present.len()).unwrap_or(u32::MAX), self.waiting)
+    }
+
     /// Waits for something new; none when the broker stops. What is not asked for meanwhile is told together.
     pub async fn next(&mut self) -> Option<News> {
         loop {
@@ -174,8 +175,6 @@ impl Watch {
             self.present.insert(presence.id.clone(), presence);
         }
         news.left = gone.into_values().collect();
-        news.peers = u32::try_from(self.present.len()).unwrap_or(u32::MAX);
-        news.waiting = waiting;
         std::mem::replace(&mut self.waiting, waiting) != waiting
     }
 }

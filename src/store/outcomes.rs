@@ -154,17 +154,14 @@ pub fn confirm_pushed(connection: &Connection, peer: &PeerId, sender: &PeerId, n
     statement.query_map(params![peer.as_str(), sender.as_str(), now.0], id)?.collect()
 }
 
-/// A poll of the reference's client: what the poll before it handed out has arrived (each with its sender); gives the next
-/// messages.
+/// Messages that have arrived, each with its sender.
+pub type Arrived = Vec<(MessageId, String)>;
+
+/// A poll of the reference's client: what the poll before it handed out has arrived; gives that, and the next messages.
 ///
 /// # Errors
 /// SQLite's.
-pub fn poll(
-    connection: &Connection,
-    peer: &PeerId,
-    most: u32,
-    now: Timestamp,
-) -> Result<(Vec<(MessageId, String)>, Vec<Message>)> {
+pub fn poll(connection: &Connection, peer: &PeerId, most: u32, now: Timestamp) -> Result<(Arrived, Vec<Message>)> {
     let sql = "UPDATE message SET state = 2, delivered_at = ?2 WHERE to_peer = ?1 AND state = 1 AND route = 'poll'
                RETURNING seq, tag, from_peer";
     let mut statement = connection.prepare_cached(sql)?;

@@ -9,7 +9,7 @@ use crate::support::{
     other::as_another_user,
 };
 use serde_json::{Value, json};
-use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{collections::HashMap, fs, os::unix::fs::PermissionsExt, path::Path, process::Command, time::Duration};
 use zbus::Variant;
 
 /// A broker on this bus.
@@ -133,7 +133,7 @@ fn a_message_goes_its_way_and_every_state_is_told() {
 #[test]
 fn a_reply_a_poll_and_an_expiry_are_told_too() {
     let bus = Bus::start();
-    let (mut client, broker) = (bus.client(), broker_on(&bus, &[("CLAUDE_PEERS_EXPIRY", "1s")]));
+    let (mut client, mut broker) = (bus.client(), broker_on(&bus, &[]));
     let http = broker.http();
     let (ada, bob) = (Peer::register(&http, "a", json!({"channel": true})), Peer::register(&http, "b", json!({})));
     let (mut pushes, _bobs) = (ada.follow(&http), bob.follow(&http));
@@ -163,7 +163,8 @@ fn a_reply_a_poll_and_an_expiry_are_told_too() {
         assert_eq!(client.signal("MessageStateChanged"), json!([sent, ada.id, old, state, route]));
     }
 
-    // Housekeeping sleeps ten seconds at least: what bob was sent expires, and ada is told by the broker.
+    // A week later what bob was sent expires, and ada is told by the broker.
+    broker.restart_later(Duration::from_secs(7 * 86_400 + 60));
     assert_eq!(client.signal("MessageStateChanged"), json!([reply, ada.id, bob.id, "expired", ""]));
     let notice = client.signal("MessageStateChanged");
     assert_eq!((&notice[1], &notice[2], &notice[3]), (&json!("broker"), &json!(ada.id), &json!("queued")));
@@ -241,6 +242,28 @@ fn the_call_that_stops_it_is_answered_and_the_name_given_back() {
     assert!(!client.broker_is_there());
     let log = broker.log();
     assert!(!log.contains("WARN") && !log.contains("ERROR") && log.contains("stopped"), "{log}");
+}
+
+/// The bus starts the program itself where it is not told to ask systemd.
+#[test]
+fn a_call_to_its_name_starts_it() {
+    let (broker, data) = (Broker::prepared(&[]), folder());
+    let services = data.path().join("dbus-1/services");
+    fs::create_dir_all(&services).unwrap();
+    let file = include_str!("../../packaging/dbus/dev.claudepeers.Broker1.service");
+    let file = file.replace("/usr/bin/claude-peersd", env!("CARGO_BIN_EXE_claude-peersd"));
+    fs::write(services.join(format!("{NAME}.service")), file).unwrap();
+    let mut daemon = Command::new("dbus-daemon");
+    daemon.arg("--session").env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+    daemon.env("HOME", broker.folder()).env("XDG_DATA_HOME", data.path()).envs(broker.env());
+    let bus = Bus::run(daemon, folder());
+    let client = bus.client();
+    assert!(!client.broker_is_there());
+    let status = client.call("Status", &()).unwrap();
+    assert_eq!(status[0]["listeners"][0]["address"], *broker.socket().to_str().unwrap());
+    client.call("Stop", &()).unwrap();
+    let process = format!("/proc/{}", status[0]["pid"]);
+    eventually("the broker ends", || (!Path::new(&process).exists()).then_some(()));
 }
 
 // Buses that are not as they should be.

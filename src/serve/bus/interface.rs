@@ -144,7 +144,7 @@ impl Interface {
     ///
     /// route: how it got there, empty while queued.
     ///
-    /// A hint for the eye: of very many at once some are left out. MessageState always tells.
+    /// Of very many at once some are left out; MessageState always tells.
     #[zbus(signal)]
     pub async fn message_state_changed(
         to: &SignalEmitter<'_>,

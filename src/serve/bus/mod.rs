@@ -10,7 +10,7 @@ mod interface;
 
 use super::App;
 use crate::{
-    broker::News,
+    broker::{News, Watch},
     settings::{self, InvalidSetting},
 };
 use interface::Interface;
@@ -32,6 +32,7 @@ const LEAVE: Duration = Duration::from_secs(1);
 pub struct Bus {
     app: Arc<App>,
     connection: Connection,
+    watch: Watch,
 }
 
 /// Why the broker is not on the bus.
@@ -65,7 +66,7 @@ impl Bus {
         match joined {
             Ok(connection) => {
                 tracing::info!("serving D-Bus as {NAME}");
-                Some(Self { app: app.clone(), connection })
+                Some(Self { app: app.clone(), connection, watch: app.broker.watch() })
             }
             Err(error) => {
                 app.broker.notice(format!("D-Bus is not served as {NAME}: {error}"));
@@ -76,10 +77,10 @@ impl Bus {
 
     /// Sends the signals until the broker stops or the bus is gone.
     pub async fn serve(self) {
-        let Self { app, connection } = self;
+        let Self { app, connection, watch } = self;
         let closed = connection.clone();
         let orderly = async {
-            tell(&app, &connection).await?;
+            tell(watch, &connection).await?;
             leave(connection).await
         };
         let late = async {
@@ -126,18 +127,27 @@ async fn join(app: &Arc<App>, address: &str) -> Result<Connection, NotJoined> {
 }
 
 /// Tells the bus what changes, until the broker stops.
-async fn tell(app: &Arc<App>, connection: &Connection) -> zbus::Result<()> {
+async fn tell(mut watch: Watch, connection: &Connection) -> zbus::Result<()> {
     let interface: InterfaceRef<Interface> = connection.object_server().interface(PATH).await?;
-    let mut watch = app.broker.watch();
-    let mut told = (app.broker.peer_count(), app.broker.waiting_count());
+    let mut told = watch.counts();
     while let Some(news) = watch.next().await {
-        signal(&interface, &news, &mut told).await?;
+        signal(&interface, &news).await?;
+        let counts = watch.counts();
+        let properties = interface.get().await;
+        if counts.0 != told.0 {
+            properties.peer_count_changed(interface.signal_emitter()).await?;
+        }
+        if counts.1 != told.1 {
+            properties.waiting_count_changed(interface.signal_emitter()).await?;
+        }
+        drop(properties);
+        told = counts;
         tokio::time::sleep(PACE).await;
     }
     Ok(())
 }
 
-async fn signal(interface: &InterfaceRef<Interface>, news: &News, told: &mut (u32, u64)) -> zbus::Result<()> {
+async fn signal(interface: &InterfaceRef<Interface>, news: &News) -> zbus::Result<()> {
     let to = interface.signal_emitter();
     for peer in &news.joined {
         Interface::peer_joined(to, peer.id.as_str(), &peer.name, &peer.cwd).await?;
@@ -153,15 +163,6 @@ async fn signal(interface: &InterfaceRef<Interface>, news: &News, told: &mut (u3
     if news.missed > 0 {
         tracing::warn!(missed = news.missed, "messages change faster than the bus is told; some signals were left out");
     }
-    let now = (news.peers, news.waiting);
-    let properties = interface.get().await;
-    if now.0 != told.0 {
-        properties.peer_count_changed(to).await?;
-    }
-    if now.1 != told.1 {
-        properties.waiting_count_changed(to).await?;
-    }
-    *told = now;
     Ok(())
 }
 
