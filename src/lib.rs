@@ -7,6 +7,7 @@
 //! settings      reading the environment, with errors that name variable, value and what is allowed
 //! paths         where the socket, the database and the token live
 //! git, process  facts about a directory and about a process, read from the system's files
+//! kernel        facts about TCP connections, read from the kernel's tables
 //! wire/         domain types and the protocol: serde only, no I/O
 //! client/       connect over the Unix socket, exchange versions, call a verb
 //! mcp/          the MCP server: four tools, the channel, the session's facts
@@ -16,7 +17,7 @@
 //! serve/        the daemon's edges: listeners, access, routes, handlers, event stream, sd_notify, logs
 //! ```
 //!
-//! Who may import whom: `settings`, `wire` import nobody; `paths`, `git`, `process` those two; `store` → `wire`; `broker` →
+//! Who may import whom: `settings`, `kernel`, `wire` import nobody; `paths`, `git`, `process` those two; `store` → `wire`; `broker` →
 //! `store`, `wire`, `git`, `process`; `serve` → `broker`, all leaves, and `store` to open it; `client` → `wire`, `paths`; `mcp`
 //! and `cli` → `client` and the leaves. Never `broker` → `serve`, never `mcp`/`cli` → `broker`/`store`/`serve`; no SQL outside
 //! `store`, no HTTP status outside `serve` but where `client` reads it. `.ci/layering` and a build per feature hold this up.
@@ -29,6 +30,7 @@
 //! *delivered*. A wake-up is only a hint: what is not read now is read later.
 
 pub mod git;
+pub mod kernel;
 pub mod paths;
 pub mod process;
 pub mod settings;

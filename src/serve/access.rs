@@ -6,10 +6,10 @@
 //! | a web page | 403 | any `Origin` or `Sec-Fetch-Site`, any `Host` but this port's loopback names |
 //! | a liar | 401, 403 | a peer is who its secret says; a session of the reference is bound to its process |
 
-use super::{errors::Refusal, kernel};
+use super::errors::Refusal;
 use crate::{
     broker::{Broker, Caller},
-    process,
+    kernel, process,
     wire::{self, API, API_HEADER, API_MIN, Code, Error, Host, TOKEN_HEADER, VERSION},
 };
 use axum::{

@@ -3,8 +3,7 @@
 //! Promises: the Unix socket is there or the broker does not start; a taken TCP port is reported with its holder and does
 //! not stop the Unix socket; a stale socket file is replaced, a living broker never.
 
-use super::kernel;
-use crate::{process, wire::ListenerStatus, wire::text::printable_line};
+use crate::{kernel, process, wire::ListenerStatus, wire::text::printable_line};
 use std::{
     fs,
     io::{self, ErrorKind},

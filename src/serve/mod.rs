@@ -11,7 +11,6 @@ mod config;
 mod errors;
 mod events;
 mod idle;
-mod kernel;
 mod legacy;
 pub mod listen;
 pub mod log;
@@ -26,7 +25,7 @@ pub use router::openapi;
 
 use crate::{
     broker::Broker,
-    paths,
+    kernel, paths,
     settings::InvalidSetting,
     store::{self, OpenError},
     wire::{self, ListenerStatus, random_token},

@@ -1,9 +1,7 @@
 //! What the kernel knows of a TCP connection: who is at its other end, and which process holds it.
 //!
 //! `sock_diag` would answer for one connection alone, but a hardened unit has no netlink sockets
-//! (`RestrictAddressFamilies=`); the tables in `/proc/net` need nothing. They are read once a connection, at accept.
-
-use std::net::SocketAddr;
+//! (`RestrictAddressFamilies=`); the tables in `/proc/net` need nothing. The broker reads them once a connection, at accept.
 
 /// The other end of a connection, or the holder of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,11 +16,11 @@ pub use imp::{can_tell, connecting, holds, listening, owner};
 
 #[cfg(target_os = "linux")]
 mod imp {
-    use super::{Socket, SocketAddr};
+    use crate::kernel::Socket;
     use std::{
         fs::{self, File},
         io::{BufRead, BufReader},
-        net::{IpAddr, Ipv4Addr, Ipv6Addr},
+        net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     };
 
     /// The kernel's tables of sockets, by the family of the socket: proc_net(5).
@@ -116,20 +114,26 @@ mod imp {
 #[cfg(not(target_os = "linux"))]
 mod imp {
     //! Elsewhere the kernel does not tell: TCP requests carry the machine token instead.
-    use super::{Socket, SocketAddr};
+    use crate::kernel::Socket;
+    use std::net::SocketAddr;
 
+    /// Never.
     pub fn can_tell() -> bool {
         false
     }
+    /// Not known.
     pub fn connecting(_peer: SocketAddr, _local: SocketAddr) -> Option<Socket> {
         None
     }
+    /// Not known.
     pub fn listening(_port: u16) -> Option<Socket> {
         None
     }
+    /// Not known.
     pub fn owner(_inode: u64) -> Option<u32> {
         None
     }
+    /// Not known.
     pub fn holds(_pid: u32, _inode: u64) -> Option<bool> {
         None
     }
