@@ -1,8 +1,15 @@
 //! The broker: reads its settings, takes its sockets, serves until told to stop.
 
 use clap::Parser;
-use claude_peers::serve::{self, Config, ServeError, listen, log};
-use std::process::ExitCode;
+use claude_peers::{
+    serve::{self, Config, ServeError, listen, log},
+    store,
+    wire::DatabaseState,
+};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 /// The claude-peers broker: lets the coding-agent sessions of this user find each other and talk.
 ///
@@ -32,18 +39,52 @@ Exit codes:
   1  failure
   2  a setting or argument cannot be used
   3  another broker is at work on this socket or database
-  4  the database was written by a newer version"
+  4  the database was written by a newer version
+
+With --check-database:
+  0  the database is sound, or there is none yet
+  1  it is damaged, or cannot be read or written
+  2  a setting or argument cannot be used
+  4  it was written by a newer version"
 )]
-struct Args {}
+struct Args {
+    /// Look at the database, print what is found as one line of JSON and end; changes nothing, also beside a running broker
+    #[arg(long)]
+    check_database: bool,
+}
 
 fn main() -> ExitCode {
-    let Args {} = Args::parse();
+    let args = Args::parse();
+    if args.check_database {
+        return check_database();
+    }
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+fn check_database() -> ExitCode {
+    let path = match Config::from_env() {
+        Ok(config) => config.database,
+        Err(error) => {
+            say(&error);
+            return ExitCode::from(2);
+        }
+    };
+    let report = store::check(&path);
+    let written = serde_json::to_string(&report).map_err(io::Error::from).and_then(|json| writeln!(io::stdout(), "{json}"));
+    if let Err(error) = written {
+        say(&error);
+        return ExitCode::FAILURE;
+    }
+    match report.state {
+        DatabaseState::Ok | DatabaseState::Missing => ExitCode::SUCCESS,
+        DatabaseState::TooNew => ExitCode::from(4),
+        DatabaseState::Damaged | DatabaseState::NotWritable | DatabaseState::Unreadable => ExitCode::FAILURE,
     }
 }
 
@@ -64,8 +105,8 @@ fn run() -> Result<(), ServeError> {
     runtime.block_on(serve::run(config, given))
 }
 
-/// For the one error that comes before there is a log.
-#[expect(clippy::print_stderr, reason = "the log could not be started")]
+/// For errors where there is no log.
+#[expect(clippy::print_stderr, reason = "there is no log")]
 fn say(error: &dyn std::error::Error) {
     eprintln!("claude-peersd: {error}");
 }

@@ -8,6 +8,7 @@
 //! Locks: one thread owns the only writing connection; readers use connections of their own and, as WAL has it, neither
 //! wait for the writer nor make it wait. The file is locked for the process's life, so two brokers never share one.
 
+mod check;
 mod damage;
 pub mod history;
 pub mod leases;
@@ -18,6 +19,7 @@ pub mod peers;
 mod reference;
 mod writer;
 
+pub use check::check;
 pub use open::{OpenError, Opened, open};
 
 use crate::wire;

@@ -26,7 +26,7 @@ static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
 });
 
 /// How many migrations there are: the schema version of a database this build has opened.
-const SCHEMA: usize = 1;
+pub(super) const SCHEMA: usize = 1;
 
 /// Why the database could not be opened.
 #[derive(Debug, thiserror::Error)]

@@ -4,6 +4,7 @@
 //! not merely wrapped). Field names on the wire are `camelCase`; unknown fields are ignored, so that a newer client can
 //! talk to an older broker and the other way round within one [`API`] version.
 
+mod database;
 mod error;
 mod id;
 mod message;
@@ -13,6 +14,7 @@ mod summary;
 pub mod text;
 mod time;
 
+pub use database::{DatabaseReport, DatabaseState};
 pub use error::{Code, Error, Result};
 pub use id::{InvalidId, MessageId, PeerId, PeerRef, random_token};
 pub use message::{From, HistoryEntry, Inbound, Outcome, Receipt, Route, State};
