@@ -10,6 +10,7 @@ mod call;
 mod claude;
 mod completions;
 mod demo;
+mod doctor;
 pub mod exit;
 mod history;
 #[allow(dead_code, unused_imports, reason = "setup and doctor use it")]
@@ -58,6 +59,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Whoami => whoami::run(&broker()?, out).await,
             Command::Stop => stop::run(&broker()?, out).await,
             Command::Setup(args) => setup::run(args, out).await,
+            Command::Doctor(args) => doctor::run(args, out).await,
             Command::Demo => demo::run(out).await,
             Command::Completions(args) => completions::run(&args, out),
             Command::Manual(args) => manual::run(&args, out),

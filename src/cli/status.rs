@@ -52,7 +52,7 @@ fn socket(listener: &ListenerStatus, look: Look) -> String {
 }
 
 /// `bytes` in a unit that keeps the number short.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     match bytes {
         0..1_024 => format!("{bytes} bytes"),
         1_024..1_048_576 => format!("{} KiB", bytes / 1_024),

@@ -12,6 +12,7 @@ mod cli;
 mod crash;
 mod crowds;
 mod delivery;
+mod doctor;
 mod handshake;
 mod hostile;
 mod identity;

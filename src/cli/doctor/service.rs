@@ -1,0 +1,209 @@
+//! The service manager and our units in it.
+
+use super::{
+    Finding,
+    fix::Fix,
+    scene::{Scene, Units},
+};
+use crate::{
+    cli::{
+        call::Call,
+        manager::{Launchd, Manager, Unit},
+    },
+    kernel,
+};
+use std::{path::Path, time::Duration};
+
+const SERVICE: &str = "service";
+const UNITS: &str = "units";
+/// How long the journal may take to be searched.
+const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
+/// Where packages put units of users.
+const PACKAGED: [&str; 3] = ["/usr/lib/systemd/user", "/lib/systemd/user", "/usr/share/systemd/user"];
+
+/// The service and where its units come from.
+pub async fn check(scene: &Scene) -> Vec<Finding> {
+    match (&scene.manager, &scene.units) {
+        (Manager::None(absent), _) => {
+            let what = format!("{}; a broker runs only while somebody runs `claude-peersd`", absent.reason);
+            vec![match &absent.help {
+                Some(help) => Finding::warning(SERVICE, what, help.clone()),
+                None => Finding::skipped(SERVICE, what),
+            }]
+        }
+        (Manager::Launchd(launchd), _) => vec![agent(launchd).await],
+        (Manager::Systemd(_), None) => {
+            vec![Finding::failed(
+                SERVICE,
+                "systemd does not tell about the units",
+                "look at `systemctl --user status`, or log in again",
+            )]
+        }
+        (Manager::Systemd(_), Some(units)) if !units.installed() => {
+            vec![Finding::warning(
+                SERVICE,
+                "the units are not installed: nothing starts the broker by itself",
+                "`claude-peers setup`",
+            )]
+        }
+        (Manager::Systemd(_), Some(units)) => {
+            let mut findings = states(scene, units).await;
+            findings.extend(units.all().into_iter().filter_map(shadow));
+            findings
+        }
+    }
+}
+
+async fn agent(launchd: &Launchd) -> Finding {
+    if launchd.print().await.is_none() {
+        return Finding::failed(SERVICE, "launchd does not know the broker: nothing starts it by itself", "`claude-peers setup`");
+    }
+    match launchd.pid().await {
+        Ok(Some(pid)) => Finding::ok(SERVICE, format!("launchd runs the broker (pid {pid})")),
+        Ok(None) => Finding::ok(SERVICE, "launchd listens and starts the broker with the next connection"),
+        Err(error) => Finding::failed(SERVICE, error.to_string(), "log out and in again"),
+    }
+}
+
+/// Brings failed and stopped sockets back: the service is started by the next connection. A socket cannot be started under a
+/// broker that runs; it stops first, and what is connected to it comes back by itself.
+pub fn start_sockets(units: &Units) -> Vec<Fix> {
+    let systemd = &units.systemd;
+    let (all, sockets) = (units.all().map(|unit| unit.name.as_str()), units.sockets().map(|unit| unit.name.as_str()));
+    let stop = units.service.is_active().then(|| systemd.stop([units.service.name.as_str()]));
+    let calls = [systemd.reload()].into_iter().chain(stop).chain([systemd.reset_failed(all), systemd.start(sockets)]);
+    calls.map(Fix::Run).collect()
+}
+
+/// A finding for every unit that is not as it should be; one if all are.
+async fn states(scene: &Scene, units: &Units) -> Vec<Finding> {
+    let mut findings: Vec<_> = units.all().into_iter().filter_map(unloaded).collect();
+    if !findings.is_empty() {
+        return findings;
+    }
+    findings.extend(failed_service(units).await);
+    findings.extend(failed_sockets(scene, units));
+    if units.all().iter().any(|unit| unit.stale) {
+        findings.push(
+            Finding::warning(
+                SERVICE,
+                "the unit files were changed and systemd has not read them again",
+                "`systemctl --user daemon-reload`",
+            )
+            .fixes([Fix::Run(units.systemd.reload())]),
+        );
+    }
+    let disabled: Vec<_> = units.sockets().into_iter().filter(|unit| !unit.is_enabled()).map(|unit| unit.name.as_str()).collect();
+    if !disabled.is_empty() {
+        findings.push(Finding::warning(
+            SERVICE,
+            format!("{} not enabled: nothing listens after the next login", list(&disabled)),
+            format!("`systemctl --user enable --now {}`", disabled.join(" ")),
+        ));
+    }
+    if findings.is_empty() {
+        let broker = match units.service.pid {
+            Some(pid) => format!("the broker runs (pid {pid})"),
+            None => "the broker starts with the next connection".to_owned(),
+        };
+        findings.push(Finding::ok(SERVICE, format!("systemd {} listens on both sockets, {broker}", units.systemd.version)));
+    }
+    findings
+}
+
+fn list(names: &[&str]) -> String {
+    format!("{} {}", names.join(" and "), if names.len() == 1 { "is" } else { "are" })
+}
+
+/// A unit that systemd cannot start at all.
+fn unloaded(unit: &Unit) -> Option<Finding> {
+    let name = &unit.name;
+    if unit.is_masked() {
+        return Some(Finding::failed(
+            SERVICE,
+            format!("{name} is masked: somebody has forbidden that it is started"),
+            format!("if you want it to run: `systemctl --user unmask {name}`, then `claude-peers doctor --fix`"),
+        ));
+    }
+    if unit.is_loaded() {
+        return None;
+    }
+    let why = unit.load_error.clone().unwrap_or_else(|| unit.load.clone());
+    Some(Finding::failed(
+        SERVICE,
+        format!("{name} cannot be loaded: {why}"),
+        "install the units again: `claude-peers setup`, or the package",
+    ))
+}
+
+/// The broker does not stay up: why it ended, and its last words.
+async fn failed_service(units: &Units) -> Option<Finding> {
+    let service = &units.service;
+    let hit_limit = units.sockets().iter().any(|socket| socket.result.contains("start-limit-hit"));
+    let looping = service.sub == "auto-restart";
+    if !service.is_failed() && !hit_limit && !looping {
+        return None;
+    }
+    let status = units.systemd.call(["show", &service.name, "--property=ExecMainStatus", "--value"]).run().await;
+    let status = status.unwrap_or_default().trim().to_owned();
+    let how = match (looping, service.result.as_str()) {
+        (true, _) => format!("ends as soon as it is started, and is started again and again ({} times so far)", service.restarts),
+        (false, "start-limit-hit") => "was started too often and has been given up".to_owned(),
+        (false, result) => format!("has failed ({result}) and has been given up after {} restarts", service.restarts),
+    };
+    let why = match status.as_str() {
+        "2" => "a setting cannot be used",
+        "3" => "another broker is at work on this socket or database",
+        "4" => "the database was written by a newer version",
+        "" | "0" => "",
+        _ => "its log says why",
+    };
+    let exit = if why.is_empty() { String::new() } else { format!("; exit code {status}: {why}") };
+    let last = last_words().await;
+    let said = if last.is_empty() { String::new() } else { format!("; its last words: {}", last.join(" | ")) };
+    Some(
+        Finding::failed(
+            SERVICE,
+            format!("{} {how}{exit}{said}", service.name),
+            "mend what its log says (`journalctl --user -u claude-peers -n 20`), then `claude-peers doctor --fix`: it starts the sockets again",
+        )
+        .fixes(start_sockets(units)),
+    )
+}
+
+/// The last lines of the broker's own in the journal; none if it cannot be read.
+async fn last_words() -> Vec<String> {
+    let words = ["--user", "-u", "claude-peers", "-n", "5", "-o", "cat", "--no-pager", "-q"];
+    let said = Call::new("journalctl", "journalctl", words, JOURNAL_PATIENCE).run().await.unwrap_or_default();
+    said.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+}
+
+fn failed_sockets(scene: &Scene, units: &Units) -> Option<Finding> {
+    // The port in other hands is told by the check of the port.
+    let taken = scene.port.as_ref().is_ok_and(|port| kernel::listening(*port).is_some());
+    let down = units.sockets().into_iter().filter(|unit| !unit.is_active() && (unit.name != units.tcp.name || !taken));
+    let down: Vec<_> = down.collect();
+    let (first, names) = (*down.first()?, down.iter().map(|unit| unit.name.as_str()).collect::<Vec<_>>());
+    let how = match (first.is_failed(), first.result.as_str()) {
+        (true, "service-start-limit-hit" | "trigger-limit-hit") => "down, because the broker was started too often".to_owned(),
+        (true, result) => format!("down: {result}"),
+        (false, _) => "stopped: nothing starts the broker".to_owned(),
+    };
+    let help = format!("`claude-peers doctor --fix`, or `systemctl --user start {}`", names.join(" "));
+    Some(Finding::failed(SERVICE, format!("{} {how}", list(&names)), help).fixes(start_sockets(units)))
+}
+
+/// A unit of one's own, or of the machine's administrator, that hides the package's.
+fn shadow(unit: &Unit) -> Option<Finding> {
+    let file = unit.file.as_ref()?;
+    let packaged = PACKAGED.iter().map(|folder| Path::new(folder).join(&unit.name)).find(|path| path.is_file())?;
+    if PACKAGED.iter().any(|folder| file.starts_with(folder)) {
+        return None;
+    }
+    let (place, hidden) = (file.display(), packaged.display());
+    Some(Finding::failed(
+        UNITS,
+        format!("{place} hides {hidden}, the package's unit: an upgrade of the package does not reach it"),
+        format!("`rm {place}`, then `systemctl --user daemon-reload` and `systemctl --user restart {}`", unit.name),
+    ))
+}
