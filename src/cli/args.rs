@@ -1,6 +1,6 @@
 //! The words of the command line, and what `--help` says about them.
 
-use super::{completions, doctor, exit, history, manual, message, peers, send, setup};
+use super::{completions, doctor, exit, history, manual, message, peers, send, setup, update};
 use clap::{Parser, Subcommand};
 
 /// The coding-agent sessions on this machine find each other and talk; this is how a person watches them and joins in.
@@ -40,6 +40,8 @@ pub enum Command {
     Setup(setup::Args),
     /// Look for what is wrong with the installation and say what mends it
     Doctor(doctor::Args),
+    /// Replace these programs by those of a newer, signed release
+    Update(update::Args),
     /// Watch two sessions talk, lose their broker and miss nothing; touches none of your files
     Demo,
     /// Print the script that completes these commands in your shell

@@ -24,6 +24,7 @@ mod setup;
 mod status;
 mod stop;
 mod summarize;
+mod update;
 mod whoami;
 
 use crate::{client::Client, paths};
@@ -60,6 +61,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Stop => stop::run(&broker()?, out).await,
             Command::Setup(args) => setup::run(args, out).await,
             Command::Doctor(args) => doctor::run(args, out).await,
+            Command::Update(args) => update::run(args, out).await,
             Command::Demo => demo::run(out).await,
             Command::Completions(args) => completions::run(&args, out),
             Command::Manual(args) => manual::run(&args, out),

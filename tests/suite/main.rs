@@ -31,3 +31,4 @@ mod smoke;
 mod summary;
 mod support;
 mod tools;
+mod update;

@@ -1,0 +1,168 @@
+//! `update`: puts the programs of a newer release in the place of the installed ones.
+//!
+//! Promises: nothing is run or installed but what a trusted key has signed for exactly this version and this kind of machine;
+//! the three programs change together or not at all, and each of them at no moment is missing; never to an older version;
+//! never behind the back of a package manager. What is trusted and who is asked is said on the command line or built in,
+//! never read from the environment. While it works it holds an advisory lock on the programs' folder.
+
+mod keys;
+mod owner;
+mod programs;
+mod release;
+
+use crate::{
+    cli::{
+        exit::Failure,
+        out::{Look, Out, Tone},
+    },
+    wire::VERSION,
+};
+use programs::Folder;
+use release::Server;
+use self_update::version::cmp_versions;
+use serde::Serialize;
+use std::{
+    cmp::Ordering,
+    path::{Path, PathBuf},
+};
+
+/// Where releases come from, unless `--from` says otherwise.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only say whether there is a newer release
+    #[arg(long)]
+    check: bool,
+    /// Take this version instead of the newest; never one that is older than the installed
+    #[arg(long, value_name = "VERSION", value_parser = version)]
+    version: Option<String>,
+    /// Ask this release server (an organisation's mirror; it answers as GitHub's API does)
+    #[arg(long, value_name = "URL", value_parser = release::base)]
+    from: Option<String>,
+    /// Trust the public key in FILE instead of those that are built in
+    #[arg(long, value_name = "FILE", requires = "from")]
+    key: Option<PathBuf>,
+}
+
+/// Reads the number of a version, also with the `v` of its tag.
+fn version(text: &str) -> Result<String, String> {
+    let number = text.strip_prefix('v').unwrap_or(text);
+    let valid = cmp_versions(number, number).is_ok();
+    valid.then(|| number.to_owned()).ok_or_else(|| "a version looks like 1.2.3".to_owned())
+}
+
+/// What was found, and what was done about it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    /// The version that was installed when the command began.
+    current: &'static str,
+    /// The version that the server offers.
+    version: String,
+    /// Whether that one is newer.
+    newer: bool,
+    /// Whether it is installed now.
+    updated: bool,
+    /// The release server.
+    from: String,
+    /// The signed archive that was installed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive: Option<String>,
+    /// The programs that were replaced or added.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    installed: Vec<PathBuf>,
+    /// The command that updates, if it is not this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    update_with: Option<String>,
+}
+
+/// Looks for a newer release and installs it.
+pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
+    let program = std::env::current_exe().and_then(|path| path.canonicalize());
+    let program = program.map_err(|e| Failure::local(format!("finding this program's own file: {e}"), programs::REINSTALL))?;
+    let server = Server::new(args.from, args.key.as_deref())?;
+    let owner = owner::of(&program).await?;
+    if let Some(owner) = owner.as_ref().filter(|_| !args.check) {
+        return Err(owner.refusal(&program));
+    }
+    if let Some(wanted) = args.version.as_deref().filter(|wanted| !args.check && order(wanted) == Ordering::Less) {
+        let what = format!("version {wanted} is older than {VERSION}, which is installed");
+        return Err(Failure::local(what, "an update never goes back: remove this version, then install the older one"));
+    }
+
+    let release = server.release(args.version.as_deref())?;
+    let mut answer = Answer {
+        current: VERSION,
+        newer: order(&release.version) == Ordering::Greater,
+        version: release.version.clone(),
+        updated: false,
+        from: server.name(),
+        archive: None,
+        installed: Vec::new(),
+        update_with: owner.map(|owner| owner.command),
+    };
+    if args.check || !answer.newer {
+        return out.answer(&answer, |answer, _| found(answer));
+    }
+
+    let mut folder = Folder::of(&program)?;
+    out.aside(&format!("Downloading claude-peers {} from {} …", answer.version, answer.from));
+    let archive = server.fetch(&release, folder.workshop())?;
+    folder.unpack(&archive)?;
+    folder.try_out(&release.version).await?;
+    answer.installed = folder.replace()?;
+    answer.archive = archive.file_name().map(|name| name.to_string_lossy().into_owned());
+    answer.updated = true;
+    out.answer(&answer, done)
+}
+
+/// How `version`, known to be one, stands to the installed one.
+fn order(version: &str) -> Ordering {
+    cmp_versions(version, VERSION).unwrap_or(Ordering::Equal)
+}
+
+fn found(answer: &Answer) -> String {
+    let Answer { current, version, from, .. } = answer;
+    if answer.newer {
+        let command = answer.update_with.as_deref().unwrap_or("claude-peers update");
+        format!("claude-peers {version} is available from {from}; installed is {current}.\nTo update: {command}\n")
+    } else {
+        format!("claude-peers {current} is already up to date; {from} has {version}.\n")
+    }
+}
+
+fn done(answer: &Answer, look: Look) -> String {
+    let programs: Vec<_> = answer.installed.iter().map(|path| path.display().to_string()).collect();
+    let headline = format!("claude-peers {} is installed; it was {}.", answer.version, answer.current);
+    let archive = format!("{}; checksum and signature are right", answer.archive.as_deref().unwrap_or_default());
+    look.paint(Tone::Good, headline)
+        + "\n"
+        + &look.facts(&[("from", answer.from.clone()), ("archive", archive), ("replaced", programs.join(", "))])
+        + "Sessions that run go on with their old MCP server until they are started again.\n"
+}
+
+/// `path` between quotes for a shell, if it needs them.
+fn shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_with_and_without_the_v_of_a_tag() {
+        assert_eq!(version("1.2.3"), Ok("1.2.3".to_owned()));
+        assert_eq!(version("v1.2.3-rc.1"), Ok("1.2.3-rc.1".to_owned()));
+        for wrong in ["", "v", "latest", "1.2", "1.2.3/../..", "vv1.2.3"] {
+            version(wrong).expect_err(wrong);
+        }
+    }
+
+    #[test]
+    fn a_path_is_quoted_for_a_shell_where_it_must_be() {
+        assert_eq!(shell(Path::new("/usr/local/bin/x")), "/usr/local/bin/x");
+        assert_eq!(shell(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+    }
+}

@@ -1,0 +1,163 @@
+//! Who looks after an installed program: a package manager updates its own, and a copy replaced behind its back would make
+//! its records lie.
+//!
+//! Promises: asks and changes nothing. What the package managers say is believed; one that is not there owns nothing, one
+//! that cannot answer is a failure.
+
+use crate::cli::exit::Failure;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+use tokio::process::Command;
+
+/// How long a package manager may look through its records.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Who looks after a program, and how to update it there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Owner {
+    who: String,
+    /// What to run instead of this.
+    pub command: String,
+}
+
+impl Owner {
+    fn new(who: impl Into<String>, command: impl Into<String>) -> Self {
+        Self { who: who.into(), command: command.into() }
+    }
+
+    /// Why `program` is not updated here.
+    pub fn refusal(&self, program: &Path) -> Failure {
+        Failure::local(format!("{} belongs to {}", program.display(), self.who), format!("update it with: {}", self.command))
+    }
+}
+
+/// Who looks after `program`; nobody, if it was put there by hand.
+///
+/// # Errors
+/// If a package manager cannot say.
+pub async fn of(program: &Path) -> Result<Option<Owner>, Failure> {
+    if program.components().any(|part| part.as_os_str() == "Cellar") {
+        return Ok(Some(Owner::new("Homebrew", "brew upgrade claude-peers")));
+    }
+    if let Some(owner) = cargo(program)? {
+        return Ok(Some(owner));
+    }
+    if let Some(said) = ask("dpkg", &["-S"], program).await? {
+        match said.status.code() {
+            Some(0 | 1) => {
+                if let Some(package) = dpkg_owner(&String::from_utf8_lossy(&said.stdout), program) {
+                    let command = format!("sudo apt install --only-upgrade {package}");
+                    return Ok(Some(Owner::new(format!("the Debian package {package}"), command)));
+                }
+            }
+            _ => return Err(unanswered("dpkg", &String::from_utf8_lossy(&said.stderr))),
+        }
+    }
+    // It ends with 1 both for a file that is nobody's and for a database that it cannot read.
+    if let Some(said) = ask("rpm", &["-qf", "--queryformat", "%{NAME}"], program).await?.filter(|said| said.status.success()) {
+        let package = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+        return Ok(Some(Owner::new(format!("the RPM package {package}"), format!("sudo dnf upgrade {package}"))));
+    }
+    if let Some(said) = ask("pkgutil", &["--file-info"], program).await?
+        && let Some(package) = String::from_utf8_lossy(&said.stdout).lines().find_map(|line| line.strip_prefix("pkgid: "))
+    {
+        let command = format!("the newest .pkg of {}/releases", env!("CARGO_PKG_REPOSITORY"));
+        return Ok(Some(Owner::new(format!("the installer package {package}"), command)));
+    }
+    let system = program.starts_with("/usr") && !program.starts_with("/usr/local");
+    Ok(system.then(|| Owner::new("the system, under /usr", "the package manager that installed it")))
+}
+
+/// Whether `cargo install` put `program` there: it keeps a record beside the folder of programs.
+fn cargo(program: &Path) -> Result<Option<Owner>, Failure> {
+    let Some(root) = program.parent().and_then(Path::parent) else { return Ok(None) };
+    let record: PathBuf = root.join(".crates2.json");
+    let text = match fs::read_to_string(&record) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read.map_err(|e| unanswered("cargo", &format!("reading {}: {e}", record.display())))?,
+    };
+    let known: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| unanswered("cargo", &format!("reading {}: {e}", record.display())))?;
+    let packages = known["installs"].as_object().into_iter().flat_map(|installs| installs.keys());
+    Ok(packages.into_iter().find_map(|package| cargo_owner(package)))
+}
+
+/// Reads an entry such as `claude-peers 0.1.0 (path+file:///home/me/claude-peers)`: how it was installed is how it is updated.
+fn cargo_owner(package: &str) -> Option<Owner> {
+    let (_, source) = package.strip_prefix("claude-peers ")?.split_once(" (")?;
+    let source = source.trim_end_matches(')');
+    let how = match source.split_once('+') {
+        Some(("path", url)) => format!("--path {}", super::shell(Path::new(url.strip_prefix("file://").unwrap_or(url)))),
+        Some(("git", url)) => format!("--git {}", super::shell(Path::new(url.split(['#', '?']).next().unwrap_or(url)))),
+        _ => "claude-peers".to_owned(),
+    };
+    Some(Owner::new("cargo", format!("cargo install --locked {how}")))
+}
+
+/// The package in an answer such as `claude-peers: /usr/bin/claude-peers`.
+fn dpkg_owner(said: &str, program: &Path) -> Option<String> {
+    let ours = |line: &&str| line.split_once(": ").is_some_and(|(_, path)| Path::new(path) == program);
+    let packages = said.lines().filter(|line| !line.starts_with("diversion ")).find(ours)?.split_once(": ")?.0;
+    // Several, if they share the file; and with its architecture, if that is not the machine's own.
+    packages.split(", ").next().map(str::to_owned)
+}
+
+/// What `manager` says about `program`; nothing, where there is no such manager.
+async fn ask(manager: &str, words: &[&str], program: &Path) -> Result<Option<Output>, Failure> {
+    // Looked for beforehand: folders on the way that may not be entered hide its absence from whoever just starts it.
+    let Ok(found) = which::which(manager) else { return Ok(None) };
+    let mut command = Command::new(found);
+    command.args(words).arg(program).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(PATIENCE, command.output()).await {
+        Err(_) => Err(unanswered(manager, &format!("no answer within {} s", PATIENCE.as_secs()))),
+        Ok(Err(e)) => Err(unanswered(manager, &e.to_string())),
+        Ok(Ok(said)) => Ok(Some(said)),
+    }
+}
+
+fn unanswered(manager: &str, why: &str) -> Failure {
+    let what = format!("asking {manager} whether this program is its own: {}", why.trim());
+    Failure::local(what, "nothing was changed; mend that, then try again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_is_told_to_install_it_the_way_it_did() {
+        let command = |package: &str| cargo_owner(package).map(|owner| owner.command);
+        let registry = "claude-peers 0.1.0 (registry+https://github.com/rust-lang/crates.io-index)";
+        assert_eq!(command(registry).as_deref(), Some("cargo install --locked claude-peers"));
+        let path = "claude-peers 0.1.0 (path+file:///home/me/claude-peers)";
+        assert_eq!(command(path).as_deref(), Some("cargo install --locked --path /home/me/claude-peers"));
+        let git = "claude-peers 0.1.0 (git+https://example.org/claude-peers?branch=main#0123abc)";
+        assert_eq!(command(git).as_deref(), Some("cargo install --locked --git https://example.org/claude-peers"));
+        assert_eq!(command("claude-peers-extra 0.1.0 (registry+https://example.org)"), None);
+    }
+
+    #[test]
+    fn dpkg_names_the_package_of_exactly_this_file() {
+        let program = Path::new("/opt/bin/claude-peers");
+        let owner = |said: &str| dpkg_owner(said, program);
+        assert_eq!(owner("claude-peers: /opt/bin/claude-peers\n").as_deref(), Some("claude-peers"));
+        assert_eq!(owner("a:arm64, b: /opt/bin/claude-peers\n").as_deref(), Some("a:arm64"));
+        assert_eq!(owner("diversion by x from: /opt/bin/claude-peers\nx: /opt/bin/claude-peers-mcp\n"), None);
+        assert_eq!(owner(""), None);
+    }
+
+    #[tokio::test]
+    async fn homebrew_is_known_by_its_cellar_and_the_system_by_its_place() {
+        let command = async |path: &str| of(Path::new(path)).await.expect("an answer").map(|owner| owner.command);
+        let brewed = command("/opt/homebrew/Cellar/claude-peers/0.1.0/bin/claude-peers").await;
+        assert_eq!(brewed.as_deref(), Some("brew upgrade claude-peers"));
+        assert!(
+            command("/usr/lib/no-such-package/claude-peers").await.is_some_and(|command| command.contains("package manager"))
+        );
+        assert_eq!(command("/usr/local/no-such-folder/claude-peers").await, None);
+    }
+}

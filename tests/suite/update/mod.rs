@@ -1,0 +1,429 @@
+//! `claude-peers update`: a signed release takes the place of the installed programs, and nothing else ever does.
+
+mod release;
+mod server;
+
+use crate::support::{folder, other::as_another_user};
+use rustix::process::geteuid;
+use serde_json::{Value, json};
+use server::{Entry, NEWER, PROGRAMS, Server, archive_name, key, pack, program, programs, sign, sum};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::TcpListener,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    process::Command,
+};
+use tar::EntryType;
+use tempfile::TempDir;
+
+const CURRENT: &str = env!("CARGO_PKG_VERSION");
+
+/// A copy of the programs in a folder of its own, and the public key that it is to trust.
+struct Installed {
+    place: TempDir,
+    key: PathBuf,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+struct Ended {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Installed {
+    fn new() -> Self {
+        let place = folder();
+        let bin = place.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        fs::copy(env!("CARGO_BIN_EXE_claude-peers"), bin.join("claude-peers")).unwrap();
+        for name in &PROGRAMS[1..] {
+            fs::write(bin.join(name), format!("the old {name}")).unwrap();
+        }
+        let public = place.path().join("release.pub");
+        fs::write(&public, key(1).verifying_key().to_bytes()).unwrap();
+        Self { place, key: public }
+    }
+
+    fn bin(&self) -> PathBuf {
+        self.place.path().join("bin")
+    }
+
+    fn program(&self) -> PathBuf {
+        self.bin().join("claude-peers")
+    }
+
+    /// Puts a program in the way of the system's of the same name.
+    fn tool(&self, name: &str, script: &str) {
+        let tools = self.place.path().join("tools");
+        fs::create_dir_all(&tools).unwrap();
+        let path = tools.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// The command, with nothing of our environment but where programs are.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.program());
+        let path = std::env::var("PATH").unwrap();
+        let path = format!("{}:{path}", self.place.path().join("tools").display());
+        command.env_clear().env("PATH", path).env("HOME", self.place.path()).arg("update").args(arguments);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        ended(&mut self.command(arguments))
+    }
+
+    /// Updates from `server`, trusting the key of this place.
+    fn update(&self, server: &Server, arguments: &[&str]) -> Ended {
+        let own = ["--from", &server.url, "--key", self.key.to_str().unwrap()];
+        self.run(&[&own, arguments].concat())
+    }
+
+    /// Every file beside the programs and what it holds.
+    fn content(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    walk(&path, found);
+                    found.insert(path, Vec::new());
+                } else {
+                    found.insert(path.clone(), fs::read(path).unwrap());
+                }
+            }
+        }
+        let mut found = BTreeMap::new();
+        walk(self.place.path(), &mut found);
+        found
+    }
+
+    /// Such an update fails, says these words, and leaves every file as it is.
+    fn refuses(&self, server: &Server, words: &str) {
+        let before = self.content();
+        let Ended { code, out, err } = self.update(server, &[]);
+        assert_eq!((code, out.as_str()), (1, ""), "{words}: {err}");
+        assert!(err.starts_with("error: ") && err.contains(words) && err.contains("\n help: "), "{words}: {err}");
+        assert!(self.content() == before, "{words}: something has changed");
+    }
+}
+
+fn ended(command: &mut Command) -> Ended {
+    let ran = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended { code: ran.status.code().unwrap(), out: text(ran.stdout), err: text(ran.stderr) }
+}
+
+fn json(ended: &Ended) -> Value {
+    serde_json::from_str(&ended.out).unwrap_or_else(|e| panic!("{e}: {ended:?}"))
+}
+
+/// A newer release with these entries, signed as it should be.
+fn release_of(entries: &[Entry]) -> Server {
+    let (server, name) = (Server::start(), archive_name(NEWER));
+    server.release(NEWER, &[(name.clone(), sign(&pack(entries), &key(1), &name))]);
+    server
+}
+
+#[test]
+fn a_good_release_takes_the_place_of_all_three_programs() {
+    let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
+    let before = installed.content();
+    let Ended { code, out, err } = installed.update(&server, &[]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    for words in [
+        format!("claude-peers {NEWER} is installed; it was {CURRENT}."),
+        server.url.clone(),
+        format!("{}; checksum and signature are right", archive_name(NEWER)),
+        installed.program().display().to_string(),
+        "Sessions that run go on with their old MCP server".to_owned(),
+    ] {
+        assert!(out.contains(&words), "{words}: {out}");
+    }
+    for name in PROGRAMS {
+        let path = installed.bin().join(name);
+        assert_eq!(ended(Command::new(&path).arg("--version")).out, format!("{name} {NEWER}\n"));
+        assert_eq!(fs::metadata(path).unwrap().mode() & 0o7777, 0o755);
+    }
+    assert!(installed.content().keys().eq(before.keys()), "nothing is left over");
+    let heads = server.heads();
+    assert_eq!(heads.len(), 3, "the release, the sums, the archive: {heads:?}");
+    assert!(heads[1..].iter().all(|head| head.to_ascii_lowercase().contains("accept: application/octet-stream")), "{heads:?}");
+}
+
+#[test]
+fn scripts_get_it_as_json() {
+    let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
+    let updated = installed.update(&server, &["--json", "--version", &format!("v{NEWER}")]);
+    let answer = json(&updated);
+    let paths = ["claude-peersd", "claude-peers-mcp", "claude-peers"].map(|name| installed.bin().join(name));
+    assert_eq!(updated.code, 0, "{updated:?}");
+    for (name, value) in [
+        ("current", json!(CURRENT)),
+        ("version", json!(NEWER)),
+        ("newer", json!(true)),
+        ("updated", json!(true)),
+        ("from", json!(server.url)),
+        ("archive", json!(archive_name(NEWER))),
+        ("installed", json!(paths)),
+    ] {
+        assert_eq!(answer[name], value, "{answer}");
+    }
+}
+
+#[test]
+fn a_check_only_says_what_there_is() {
+    let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(2)));
+    let before = installed.content();
+    let checked = installed.update(&server, &["--check"]);
+    assert_eq!((checked.code, checked.err.as_str()), (0, ""));
+    let expected = format!(
+        "claude-peers {NEWER} is available from {}; installed is {CURRENT}.\nTo update: claude-peers update\n",
+        server.url
+    );
+    assert_eq!(checked.out, expected);
+    let answer = json(&installed.update(&server, &["--check", "--json"]));
+    assert_eq!((&answer["newer"], &answer["updated"], &answer["version"]), (&json!(true), &json!(false), &json!(NEWER)));
+    assert!(installed.content() == before);
+}
+
+#[test]
+fn what_is_not_signed_for_this_very_release_is_refused() {
+    let (installed, name) = (Installed::new(), archive_name(NEWER));
+    let good = pack(&programs(NEWER));
+    let server = Server::start();
+    let unsigned = "is not signed by a key that this program trusts";
+    for (archive, words) in [
+        (sign(&good, &key(2), &name), "no matching key/signature pair found"),
+        (good.clone(), unsigned),
+        // Signed by the right key, for another version or another kind of machine.
+        (sign(&good, &key(1), &archive_name("99.9.8")), unsigned),
+        (sign(&good, &key(1), &format!("claude-peers-{NEWER}-sparc64-unknown-netbsd.tar.gz")), unsigned),
+        // Signed, then changed.
+        ([&[0; 9], &sign(&good, &key(1), &name)[9..]].concat(), unsigned),
+        (sign(&good, &key(1), &name)[..good.len() / 2].to_vec(), unsigned),
+        (Vec::new(), unsigned),
+    ] {
+        server.release(NEWER, &[(name.clone(), archive)]);
+        installed.refuses(&server, words);
+    }
+    // The keys that are built in do not trust a mirror's own key.
+    server.release(NEWER, &[(name.clone(), sign(&good, &key(1), &name))]);
+    let refused = installed.run(&["--from", &server.url]);
+    assert!(refused.code == 1 && refused.err.contains(unsigned), "{refused:?}");
+}
+
+#[test]
+fn what_is_not_as_it_was_released_is_refused() {
+    let (installed, name) = (Installed::new(), archive_name(NEWER));
+    let good = sign(&pack(&programs(NEWER)), &key(1), &name);
+    let server = Server::start();
+    let release = |assets: &[(&str, &[u8])]| {
+        let assets: Vec<_> = assets.iter().map(|(name, content)| ((*name).to_owned(), content.to_vec())).collect();
+        server.release_exactly(NEWER, &assets);
+    };
+    let sums = sum(&good, &name);
+
+    release(&[(&name, &good), ("SHA256SUMS", sum(b"another", &name).as_bytes())]);
+    installed.refuses(&server, "has not the checksum that the release states");
+    release(&[(&name, &good), ("SHA256SUMS", sum(&good, "another").as_bytes())]);
+    installed.refuses(&server, "states no SHA-256");
+    release(&[(&name, &good)]);
+    installed.refuses(&server, "has no file SHA256SUMS");
+    release(&[("claude-peers-99.9.9-sparc64-unknown-netbsd.tar.gz", &good), ("SHA256SUMS", sums.as_bytes())]);
+    installed.refuses(&server, self_update::get_target());
+    release(&[(&name, &good[..good.len() / 2]), ("SHA256SUMS", sums.as_bytes())]);
+    installed.refuses(&server, "has not the checksum");
+    release(&[(&name, &good), ("SHA256SUMS", sums.as_bytes())]);
+    server.cut(&format!("/{name}"));
+    installed.refuses(&server, &format!("downloading {name}"));
+    server.serve("/repos/claude-peers/claude-peers/releases/latest", b"<html>".to_vec());
+    installed.refuses(&server, "asking http://127.0.0.1");
+    installed.refuses(&Server::start(), "has no release");
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut gone = Server::start();
+    gone.url = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    installed.refuses(&gone, "asking http://127.0.0.1");
+}
+
+#[test]
+fn an_archive_gives_three_plain_files_or_nothing() {
+    let installed = Installed::new();
+    let with = |entry: Entry| {
+        let mut entries = programs(NEWER);
+        entries.retain(|Entry(name, ..)| entry.0 != *name && !entry.0.ends_with(&format!("/{name}")));
+        entries.push(entry);
+        release_of(&entries)
+    };
+    let link = |kind, target: &str| with(Entry("claude-peersd".to_owned(), kind, target.as_bytes().to_vec()));
+    let secret = installed.place.path().join("release.pub").display().to_string();
+    for (server, words) in [
+        (with(program("../claude-peersd", NEWER)), "holds no usable claude-peersd"),
+        (with(program("/claude-peersd", NEWER)), "holds no usable claude-peersd"),
+        (with(program("bin/claude-peersd", NEWER)), "holds no usable claude-peersd"),
+        (link(EntryType::Symlink, "claude-peers"), "holds no usable claude-peersd"),
+        (link(EntryType::Symlink, &secret), "holds no usable claude-peersd"),
+        (link(EntryType::Link, "claude-peers"), "holds no usable claude-peersd"),
+        (link(EntryType::Link, &secret), "holds no usable claude-peersd"),
+        (link(EntryType::Directory, ""), "holds no usable claude-peersd"),
+        (link(EntryType::Fifo, ""), "the new claude-peersd is not usable here"),
+        (with(program("claude-peers", "99.9.8")), "\"claude-peers 99.9.8\", not version 99.9.9"),
+        (with(program("claude-peers-mcp", "99.9.8")), "\"claude-peers-mcp 99.9.8\", not version 99.9.9"),
+        (
+            with(Entry("claude-peers".to_owned(), EntryType::Regular, b"\x7fELF".to_vec())),
+            "the new claude-peers is not usable here",
+        ),
+        (
+            with(Entry("claude-peersd".to_owned(), EntryType::Regular, b"#!/bin/sh\necho 'no GLIBC_9.9' >&2; exit 1\n".to_vec())),
+            "no GLIBC_9.9",
+        ),
+    ] {
+        installed.refuses(&server, words);
+    }
+
+    // What else lies in an archive is left there.
+    let mut entries = programs(NEWER);
+    entries.insert(0, program("../evil", NEWER));
+    entries.insert(0, Entry("evil-link".to_owned(), EntryType::Symlink, b"/etc/passwd".to_vec()));
+    let before = installed.content();
+    let updated = installed.update(&release_of(&entries), &[]);
+    assert_eq!(updated.code, 0, "{updated:?}");
+    assert!(installed.content().keys().eq(before.keys()), "nothing was added");
+}
+
+#[test]
+fn it_never_goes_back() {
+    let installed = Installed::new();
+    let before = installed.content();
+    for version in [CURRENT, "0.0.1"] {
+        let server = Server::with_release(version, &key(1));
+        let same = installed.update(&server, &[]);
+        assert_eq!((same.code, same.err.as_str()), (0, ""));
+        assert!(same.out.contains(&format!("claude-peers {CURRENT} is already up to date")), "{same:?}");
+        let answer = json(&installed.update(&server, &["--json", "--check"]));
+        assert_eq!((&answer["newer"], &answer["version"]), (&json!(false), &json!(version)));
+    }
+    let server = Server::with_release("0.0.1", &key(1));
+    let older = installed.update(&server, &["--version", "0.0.1"]);
+    assert_eq!((older.code, older.out.as_str()), (1, ""));
+    assert!(older.err.contains(&format!("version 0.0.1 is older than {CURRENT}")), "{older:?}");
+    // A server that answers with another release than it was asked for.
+    let asked = installed.update(&server, &["--version", NEWER]);
+    assert!(asked.code == 1 && asked.err.contains(&format!("has no release {NEWER}")), "{asked:?}");
+    let other = json!({"tag_name": "v99.9.8", "created_at": "", "assets": []}).to_string();
+    server.serve(&format!("/repos/claude-peers/claude-peers/releases/tags/v{NEWER}"), other.into_bytes());
+    let asked = installed.update(&server, &["--version", NEWER]);
+    assert!(asked.code == 1 && asked.err.contains("offers 99.9.8"), "{asked:?}");
+    assert!(installed.content() == before);
+}
+
+#[test]
+fn who_may_not_write_there_changes_nothing() {
+    let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
+    let before = installed.content();
+    let mut command = installed.command(&["--from", &server.url, "--key", installed.key.to_str().unwrap()]);
+    if geteuid().is_root() {
+        fs::set_permissions(installed.place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut other = as_another_user(&installed.program());
+        other.args(command.get_args());
+        command = other;
+    } else {
+        fs::set_permissions(installed.bin(), fs::Permissions::from_mode(0o555)).unwrap();
+    }
+    let Ended { code, out, err } = ended(&mut command);
+    fs::set_permissions(installed.bin(), fs::Permissions::from_mode(0o755)).unwrap();
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    let bin = installed.bin().display().to_string();
+    assert!(err.contains(&format!("the programs in {bin} cannot be replaced: permission denied")), "{err}");
+    assert!(err.contains(&format!("`sudo {bin}/claude-peers update`")), "{err}");
+    assert!(installed.content() == before);
+    assert_eq!(server.heads().len(), 1, "nothing was downloaded");
+}
+
+#[test]
+fn what_a_package_manager_installed_is_left_to_it() {
+    type Owner = (&'static str, Box<dyn Fn(&Installed)>, &'static str);
+    let owners: [Owner; 4] = [
+        (
+            "the Debian package claude-peers",
+            Box::new(|installed| installed.tool("dpkg", r#"[ "$1" = -S ] && echo "claude-peers: $2""#)),
+            "sudo apt install --only-upgrade claude-peers",
+        ),
+        (
+            "the RPM package claude-peers",
+            Box::new(|installed| {
+                installed.tool("dpkg", "exit 1");
+                installed.tool("rpm", r#"[ "$1" = -qf ] && printf claude-peers"#);
+            }),
+            "sudo dnf upgrade claude-peers",
+        ),
+        (
+            "the installer package dev.claudepeers.pkg",
+            Box::new(|installed| {
+                installed.tool("dpkg", "exit 1");
+                installed.tool("rpm", "exit 1");
+                installed.tool(
+                    "pkgutil",
+                    r#"[ "$1" = --file-info ] && printf 'volume: /\npath: %s\n\npkgid: dev.claudepeers.pkg\n' "$2""#,
+                );
+            }),
+            ".pkg of https://github.com/claude-peers/claude-peers/releases",
+        ),
+        (
+            "cargo",
+            Box::new(|installed| {
+                let record =
+                    json!({"installs": {format!("claude-peers {CURRENT} (path+file:///home/me/peers)"): {}}}).to_string();
+                fs::write(installed.place.path().join(".crates2.json"), record).unwrap();
+            }),
+            "cargo install --locked --path /home/me/peers",
+        ),
+    ];
+    for (owner, install, command) in owners {
+        let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
+        install(&installed);
+        let program = installed.program().display().to_string();
+        installed.refuses(&server, &format!("{program} belongs to {owner}"));
+        assert!(server.heads().is_empty(), "no server needs to be asked for that");
+        assert!(installed.update(&server, &[]).err.contains(command), "{command}");
+        let checked = installed.update(&server, &["--check"]);
+        assert!(checked.code == 0 && checked.out.contains(command), "{checked:?}");
+        assert!(json(&installed.update(&server, &["--check", "--json"]))["updateWith"].as_str().unwrap().contains(command));
+    }
+    // One that cannot say leaves it open whose the program is.
+    let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
+    installed.tool("dpkg", "echo 'dpkg-query: error: the database is locked' >&2; exit 2");
+    installed.refuses(&server, "the database is locked");
+}
+
+#[test]
+fn only_the_command_line_says_whom_to_trust() {
+    let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
+    let key = installed.key.to_str().unwrap().to_owned();
+    let short = installed.place.path().join("short.pub");
+    fs::write(&short, [1; 31]).unwrap();
+    let short = short.to_str().unwrap();
+    for (arguments, words) in [
+        (vec!["--key", &key], "--from"),
+        (vec!["--from", "mirror.example"], "http or https URL"),
+        (vec!["--from", "https://me:secret@mirror.example"], "without user"),
+        (vec!["--from", &server.url, "--key", short], "it has 31 bytes, not 32"),
+        (vec!["--from", &server.url, "--key", "/nonexistent/key"], "/nonexistent/key"),
+        (vec!["--version", "latest"], "a version looks like 1.2.3"),
+    ] {
+        let refused = installed.run(&arguments);
+        assert_eq!((refused.code, refused.out.as_str()), (2, ""), "{refused:?}");
+        assert!(refused.err.contains(words), "{words}: {refused:?}");
+    }
+    assert!(server.heads().is_empty());
+    // No secret of the environment goes to a release server.
+    let mut command = installed.command(&["--from", &server.url, "--key", &key]);
+    let updated = ended(command.env("GITHUB_TOKEN", "secret").env("GH_TOKEN", "secret"));
+    assert_eq!(updated.code, 0, "{updated:?}");
+    assert!(!server.heads().concat().to_ascii_lowercase().contains("authorization"), "{:?}", server.heads());
+}

@@ -1,0 +1,91 @@
+//! How a release is made: the keys that are compiled in, and the script that packs and signs.
+
+use super::{
+    Ended, Installed, ended,
+    server::{NEWER, PROGRAMS, Server, archive_name, key, program},
+};
+use crate::support::folder;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn project() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn a_program_without_a_usable_key_does_not_compile() {
+    let source = fs::read_to_string(project().join("src/cli/update/keys.rs")).unwrap();
+    let place = folder();
+    let compile = |source: &str, key: &[u8]| {
+        fs::write(place.path().join("release.pub"), key).unwrap();
+        let own = place.path().join("release.pub").display().to_string();
+        let source = source.replace("../../../packaging/release/keys/release.pub", &own);
+        fs::write(place.path().join("keys.rs"), source).unwrap();
+        let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or("rustc".into()));
+        rustc.args(["--edition", "2024", "--crate-type", "lib", "--emit", "metadata", "--out-dir"]).arg(place.path());
+        ended(rustc.arg(place.path().join("keys.rs")))
+    };
+    let built = compile(&source, &[7; 32]);
+    assert_eq!(built.code, 0, "{}", built.err);
+    let (start, list) = source.split_once("&[*").unwrap();
+    let (_, end) = list.split_once("];").unwrap();
+    let empty = compile(&format!("{start}&[];{end}"), &[7; 32]);
+    assert!(empty.code != 0 && empty.err.contains("a program that trusts no key would take any archive"), "{}", empty.err);
+    let short = compile(&source, &[7; 31]);
+    assert!(short.code != 0 && short.err.contains("32"), "{}", short.err);
+}
+
+/// Where `zipsign` is, which signs releases.
+fn zipsign() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join("zipsign")).find(|program| program.is_file());
+    if found.is_none() {
+        eprintln!("SKIPPED: zipsign, which signs releases, is not installed");
+    }
+    found
+}
+
+#[test]
+fn what_the_release_script_packs_and_signs_can_be_installed() {
+    if zipsign().is_none() {
+        return;
+    }
+    let installed = Installed::new();
+    let place = folder();
+    let [programs, out] = ["programs", "out"].map(|name| place.path().join(name));
+    fs::create_dir(&programs).unwrap();
+    for name in PROGRAMS {
+        fs::write(programs.join(name), program(name, NEWER).2).unwrap();
+    }
+    let secret = place.path().join("release.key");
+    fs::write(&secret, key(1).to_keypair_bytes()).unwrap();
+    let archive = |target: &str, programs: &Path| {
+        let mut script = Command::new(project().join("packaging/release/archive"));
+        ended(script.args([NEWER, target]).args([programs, &secret, &out]))
+    };
+    let target = self_update::get_target();
+    for target in ["sparc64-unknown-netbsd", target] {
+        let made = archive(target, &programs);
+        assert_eq!((made.code, made.err.as_str()), (0, ""), "{}", made.out);
+    }
+    let name = archive_name(NEWER);
+    let [packed, sums] = [&*name, "SHA256SUMS"].map(|name| fs::read(out.join(name)).unwrap());
+    assert_eq!(String::from_utf8_lossy(&sums).lines().count(), 2, "a line for each archive");
+    let server = Server::start();
+    server.release_exactly(NEWER, &[(name.clone(), packed.clone()), ("SHA256SUMS".to_owned(), sums)]);
+    let Ended { code, out: said, err } = installed.update(&server, &[]);
+    assert_eq!((code, err.as_str()), (0, ""), "{said}");
+    assert_eq!(fs::read(installed.program()).unwrap(), program("claude-peers", NEWER).2);
+
+    // The same programs give the same archive again; an unfinished set of programs gives none.
+    fs::remove_file(out.join(&name)).unwrap();
+    assert_eq!(archive(target, &programs).code, 0);
+    assert!(fs::read(out.join(&name)).unwrap() == packed);
+    fs::remove_file(programs.join("claude-peersd")).unwrap();
+    fs::remove_file(out.join(&name)).unwrap();
+    assert_ne!(archive(target, &programs).code, 0);
+    assert!(!out.join(&name).exists());
+}
