@@ -9,6 +9,7 @@ mod keys;
 mod owner;
 mod programs;
 mod release;
+mod restart;
 
 use crate::{
     cli::{
@@ -19,12 +20,10 @@ use crate::{
 };
 use programs::Folder;
 use release::Server;
+use restart::Broker;
 use self_update::version::cmp_versions;
 use serde::Serialize;
-use std::{
-    cmp::Ordering,
-    path::{Path, PathBuf},
-};
+use std::{cmp::Ordering, path::PathBuf};
 
 /// Where releases come from, unless `--from` says otherwise.
 #[derive(Debug, clap::Args)]
@@ -70,6 +69,9 @@ struct Answer {
     /// The programs that were replaced or added.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     installed: Vec<PathBuf>,
+    /// What became of the running broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    broker: Option<Broker>,
     /// The command that updates, if it is not this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     update_with: Option<String>,
@@ -98,6 +100,7 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
         from: server.name(),
         archive: None,
         installed: Vec::new(),
+        broker: None,
         update_with: owner.map(|owner| owner.command),
     };
     if args.check || !answer.newer {
@@ -112,7 +115,10 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     answer.installed = folder.replace()?;
     answer.archive = archive.file_name().map(|name| name.to_string_lossy().into_owned());
     answer.updated = true;
-    out.answer(&answer, done)
+    answer.broker = Some(restart::broker().await);
+    out.answer(&answer, done)?;
+    // The programs are new and stay; that the broker is not has been said with them.
+    if matches!(answer.broker, Some(Broker::Failed { .. })) { Err(Failure::Told) } else { Ok(()) }
 }
 
 /// How `version`, known to be one, stands to the installed one.
@@ -137,14 +143,8 @@ fn done(answer: &Answer, look: Look) -> String {
     look.paint(Tone::Good, headline)
         + "\n"
         + &look.facts(&[("from", answer.from.clone()), ("archive", archive), ("replaced", programs.join(", "))])
+        + &answer.broker.as_ref().map(Broker::line).unwrap_or_default()
         + "Sessions that run go on with their old MCP server until they are started again.\n"
-}
-
-/// `path` between quotes for a shell, if it needs them.
-fn shell(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]
@@ -158,11 +158,5 @@ mod tests {
         for wrong in ["", "v", "latest", "1.2", "1.2.3/../..", "vv1.2.3"] {
             version(wrong).expect_err(wrong);
         }
-    }
-
-    #[test]
-    fn a_path_is_quoted_for_a_shell_where_it_must_be() {
-        assert_eq!(shell(Path::new("/usr/local/bin/x")), "/usr/local/bin/x");
-        assert_eq!(shell(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 }

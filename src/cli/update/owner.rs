@@ -4,14 +4,16 @@
 //! Promises: asks and changes nothing. What the package managers say is believed; one that is not there owns nothing, one
 //! that cannot answer is a failure.
 
-use crate::cli::exit::Failure;
+use crate::cli::{
+    call::{Call, CallFailed, quoted},
+    exit::Failure,
+};
 use std::{
+    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
-    process::{Output, Stdio},
     time::Duration,
 };
-use tokio::process::Command;
 
 /// How long a package manager may look through its records.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -46,24 +48,17 @@ pub async fn of(program: &Path) -> Result<Option<Owner>, Failure> {
     if let Some(owner) = cargo(program)? {
         return Ok(Some(owner));
     }
-    if let Some(said) = ask("dpkg", &["-S"], program).await? {
-        match said.status.code() {
-            Some(0 | 1) => {
-                if let Some(package) = dpkg_owner(&String::from_utf8_lossy(&said.stdout), program) {
-                    let command = format!("sudo apt install --only-upgrade {package}");
-                    return Ok(Some(Owner::new(format!("the Debian package {package}"), command)));
-                }
-            }
-            _ => return Err(unanswered("dpkg", &String::from_utf8_lossy(&said.stderr))),
-        }
+    if let Some(said) = ask("dpkg", &["-S"], program).await?
+        && let Some(package) = dpkg_owner(&said, program)
+    {
+        let command = format!("sudo apt install --only-upgrade {package}");
+        return Ok(Some(Owner::new(format!("the Debian package {package}"), command)));
     }
-    // It ends with 1 both for a file that is nobody's and for a database that it cannot read.
-    if let Some(said) = ask("rpm", &["-qf", "--queryformat", "%{NAME}"], program).await?.filter(|said| said.status.success()) {
-        let package = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+    if let Some(package) = ask("rpm", &["-qf", "--queryformat", "%{NAME}"], program).await? {
         return Ok(Some(Owner::new(format!("the RPM package {package}"), format!("sudo dnf upgrade {package}"))));
     }
     if let Some(said) = ask("pkgutil", &["--file-info"], program).await?
-        && let Some(package) = String::from_utf8_lossy(&said.stdout).lines().find_map(|line| line.strip_prefix("pkgid: "))
+        && let Some(package) = said.lines().find_map(|line| line.strip_prefix("pkgid: "))
     {
         let command = format!("the newest .pkg of {}/releases", env!("CARGO_PKG_REPOSITORY"));
         return Ok(Some(Owner::new(format!("the installer package {package}"), command)));
@@ -91,8 +86,8 @@ fn cargo_owner(package: &str) -> Option<Owner> {
     let (_, source) = package.strip_prefix("claude-peers ")?.split_once(" (")?;
     let source = source.trim_end_matches(')');
     let how = match source.split_once('+') {
-        Some(("path", url)) => format!("--path {}", super::shell(Path::new(url.strip_prefix("file://").unwrap_or(url)))),
-        Some(("git", url)) => format!("--git {}", super::shell(Path::new(url.split(['#', '?']).next().unwrap_or(url)))),
+        Some(("path", url)) => format!("--path {}", quoted(url.strip_prefix("file://").unwrap_or(url))),
+        Some(("git", url)) => format!("--git {}", quoted(url.split(['#', '?']).next().unwrap_or(url))),
         _ => "claude-peers".to_owned(),
     };
     Some(Owner::new("cargo", format!("cargo install --locked {how}")))
@@ -106,16 +101,16 @@ fn dpkg_owner(said: &str, program: &Path) -> Option<String> {
     packages.split(", ").next().map(str::to_owned)
 }
 
-/// What `manager` says about `program`; nothing, where there is no such manager.
-async fn ask(manager: &str, words: &[&str], program: &Path) -> Result<Option<Output>, Failure> {
+/// What `manager` says about `program`; nothing, where there is no such manager, or it says with exit code 1 that the program
+/// is not its own.
+async fn ask(manager: &str, words: &[&str], program: &Path) -> Result<Option<String>, Failure> {
     // Looked for beforehand: folders on the way that may not be entered hide its absence from whoever just starts it.
     let Ok(found) = which::which(manager) else { return Ok(None) };
-    let mut command = Command::new(found);
-    command.args(words).arg(program).env("LC_ALL", "C").stdin(Stdio::null()).kill_on_drop(true);
-    match tokio::time::timeout(PATIENCE, command.output()).await {
-        Err(_) => Err(unanswered(manager, &format!("no answer within {} s", PATIENCE.as_secs()))),
-        Ok(Err(e)) => Err(unanswered(manager, &e.to_string())),
-        Ok(Ok(said)) => Ok(Some(said)),
+    let words = words.iter().map(OsStr::new).chain([program.as_os_str()]);
+    match Call::new(manager, found, words, PATIENCE).env("LC_ALL", "C").run().await {
+        Ok(said) => Ok(Some(said)),
+        Err(CallFailed::Refused { status, .. }) if status.code() == Some(1) => Ok(None),
+        Err(error) => Err(unanswered(manager, &error.to_string())),
     }
 }
 

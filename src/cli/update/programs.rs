@@ -4,18 +4,19 @@
 //! the way puts the old ones back; a program is replaced by one `rename`, so that it never is missing or half written.
 //! Locks: `flock` on the folder, so that two updates do not mix their programs.
 
-use crate::cli::exit::Failure;
+use crate::cli::{
+    call::{Call, quoted},
+    exit::Failure,
+};
 use rustix::fs::FlockOperation;
 use self_update::{ArchiveKind, Compression, Extract};
 use std::{
     fs, io,
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 use tempfile::TempDir;
-use tokio::process::Command;
 
 /// What to do when it cannot be helped.
 pub const REINSTALL: &str = "install claude-peers anew, as its README says";
@@ -47,7 +48,7 @@ impl Folder {
         }
         let workshop = tempfile::Builder::new().prefix(".claude-peers-update-").tempdir_in(&path);
         let workshop = workshop.map_err(|e| {
-            let command = super::shell(program);
+            let command = quoted(&program.to_string_lossy()).into_owned();
             let help = format!("update as somebody who may write there, such as with `sudo {command} update`");
             Failure::local(format!("the programs in {} cannot be replaced: {}", path.display(), e.kind()), help)
         })?;
@@ -110,15 +111,8 @@ impl Folder {
                 let help = "nothing was changed; whoever made the release should hear of it";
                 Failure::local(format!("the new {name} is not usable here: {why}"), help)
             };
-            let mut command = Command::new(self.staged().join(name));
-            command.arg("--version").stdin(Stdio::null()).kill_on_drop(true);
-            let ran = tokio::time::timeout(PATIENCE, command.output()).await;
-            let ran = ran.map_err(|_| wrong(format!("it does not tell its version within {} s", PATIENCE.as_secs())))?;
-            let ran = ran.map_err(|e| wrong(e.to_string()))?;
-            let said = String::from_utf8_lossy(&ran.stdout);
-            if !ran.status.success() {
-                return Err(wrong(format!("{}: {}", ran.status, String::from_utf8_lossy(&ran.stderr).trim())));
-            }
+            let call = Call::new(name, self.staged().join(name), ["--version"], PATIENCE);
+            let said = call.run().await.map_err(|e| wrong(e.to_string()))?;
             if said.trim() != format!("{name} {version}") {
                 return Err(wrong(format!("it says {:?}, not version {version}", said.trim())));
             }

@@ -70,7 +70,9 @@ impl Installed {
         let mut command = Command::new(self.program());
         let path = std::env::var("PATH").unwrap();
         let path = format!("{}:{path}", self.place.path().join("tools").display());
-        command.env_clear().env("PATH", path).env("HOME", self.place.path()).arg("update").args(arguments);
+        command.env_clear().env("PATH", path).env("HOME", self.place.path());
+        // Without this it would find the service manager of whoever runs the tests.
+        command.env("XDG_RUNTIME_DIR", self.place.path()).arg("update").args(arguments);
         command
     }
 
@@ -140,6 +142,7 @@ fn a_good_release_takes_the_place_of_all_three_programs() {
         server.url.clone(),
         format!("{}; checksum and signature are right", archive_name(NEWER)),
         installed.program().display().to_string(),
+        "There is no service manager here: a broker that runs goes on with the old program".to_owned(),
         "Sessions that run go on with their old MCP server".to_owned(),
     ] {
         assert!(out.contains(&words), "{words}: {out}");
@@ -153,6 +156,43 @@ fn a_good_release_takes_the_place_of_all_three_programs() {
     let heads = server.heads();
     assert_eq!(heads.len(), 3, "the release, the sums, the archive: {heads:?}");
     assert!(heads[1..].iter().all(|head| head.to_ascii_lowercase().contains("accept: application/octet-stream")), "{heads:?}");
+}
+
+#[test]
+fn a_broker_that_the_service_manager_runs_is_restarted() {
+    let server = Server::with_release(NEWER, &key(1));
+    for (active, result, code, state, words) in [
+        ("active", 0, 0, "restarted", "The broker was restarted with the new program."),
+        ("inactive", 0, 0, "notRunning", "The broker was not running; it starts with the new program."),
+        ("active", 1, 1, "failed", "To restart it: systemctl --user try-restart claude-peers.service"),
+    ] {
+        for json_too in [false, true] {
+            let installed = Installed::new();
+            fs::create_dir(installed.place.path().join("systemd")).unwrap();
+            fs::write(installed.place.path().join("systemd/private"), "").unwrap();
+            let asked = installed.place.path().join("asked");
+            let unit = format!("Id=claude-peers.service\\nLoadState=loaded\\nActiveState={active}\\n");
+            installed.tool(
+                "systemctl",
+                &format!(
+                    "echo \"$@\" >>{}; [ \"$2\" != show ] || printf '{unit}'; [ \"$2\" != try-restart ] || exit {result}",
+                    asked.display()
+                ),
+            );
+            let ended = installed.update(&server, if json_too { &["--json"] } else { &[] });
+            assert_eq!((ended.code, ended.err.as_str()), (code, ""), "{ended:?}");
+            if json_too {
+                assert_eq!((&json(&ended)["updated"], &json(&ended)["broker"]["state"]), (&json!(true), &json!(state)));
+            } else {
+                assert!(
+                    ended.out.contains(words) && ended.out.contains(&format!("claude-peers {NEWER} is installed")),
+                    "{ended:?}"
+                );
+            }
+            let asked = fs::read_to_string(asked).unwrap();
+            assert_eq!(asked.contains("--user try-restart claude-peers.service"), active == "active", "{asked}");
+        }
+    }
 }
 
 #[test]
@@ -170,6 +210,7 @@ fn scripts_get_it_as_json() {
         ("from", json!(server.url)),
         ("archive", json!(archive_name(NEWER))),
         ("installed", json!(paths)),
+        ("broker", json!({"state": "unmanaged"})),
     ] {
         assert_eq!(answer[name], value, "{answer}");
     }
