@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn homebrew_is_known_by_its_cellar_and_the_system_by_its_place() {
+    async fn package_managers_are_known_by_their_place_and_their_word() {
         let command = async |path: &str| of(Path::new(path)).await.expect("an answer").map(|owner| owner.command);
         let brewed = command("/opt/homebrew/Cellar/claude-peers/0.1.0/bin/claude-peers").await;
         assert_eq!(brewed.as_deref(), Some("brew upgrade claude-peers"));
@@ -154,5 +154,8 @@ mod tests {
             command("/usr/lib/no-such-package/claude-peers").await.is_some_and(|command| command.contains("package manager"))
         );
         assert_eq!(command("/usr/local/no-such-folder/claude-peers").await, None);
+        if Path::new("/usr/bin/dpkg").exists() {
+            assert_eq!(command("/usr/bin/dpkg").await.as_deref(), Some("sudo apt install --only-upgrade dpkg"));
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! the way puts the old ones back; a program is replaced by one `rename`, so that it never is missing or half written.
 //! Locks: `flock` on the folder, so that two updates do not mix their programs.
 
+use super::release;
 use crate::cli::{
     call::{Call, quoted},
     exit::Failure,
@@ -22,6 +23,8 @@ use tempfile::TempDir;
 pub const REINSTALL: &str = "install claude-peers anew, as its README says";
 /// The programs of a release; this one last, so that an update that was cut off is made good by the next.
 const PROGRAMS: [&str; 3] = ["claude-peersd", "claude-peers-mcp", "claude-peers"];
+/// How the name of a workshop begins.
+const WORKSHOP: &str = ".claude-peers-update-";
 /// How long the new program may take to tell its version.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -46,7 +49,7 @@ impl Folder {
                 return Err(Failure::local(what, "update what it points to, or remove it and try again"));
             }
         }
-        let workshop = tempfile::Builder::new().prefix(".claude-peers-update-").tempdir_in(&path);
+        let workshop = tempfile::Builder::new().prefix(WORKSHOP).tempdir_in(&path);
         let workshop = workshop.map_err(|e| {
             let command = quoted(&program.to_string_lossy()).into_owned();
             let help = format!("update as somebody who may write there, such as with `sudo {command} update`");
@@ -89,7 +92,7 @@ impl Folder {
         for name in PROGRAMS {
             let mut extract = Extract::from_source(archive);
             extract.archive(ArchiveKind::Tar(Some(Compression::Gz)));
-            extract.extract_file(&staged, name).map_err(|e| wrong(name, e.to_string()))?;
+            extract.extract_file(&staged, name).map_err(|e| wrong(name, release::words(&e)))?;
             let path = staged.join(name);
             let found = fs::symlink_metadata(&path).map_err(|e| wrong(name, e.to_string()))?;
             if !found.is_file() || found.nlink() != 1 {
@@ -140,11 +143,22 @@ impl Folder {
                 return Err(self.put_back(&PROGRAMS[..at]).err().unwrap_or(failure));
             }
         }
+        self.clear_up();
         // Only a loss of power now could bring the old names back.
         let settled = fs::File::open(&self.path).and_then(|folder| folder.sync_all());
         settled
             .map_err(|e| Failure::local(format!("the programs are replaced, but syncing their folder failed: {e}"), REINSTALL))?;
         Ok(PROGRAMS.map(|name| self.path.join(name)).to_vec())
+    }
+
+    /// Removes what updates that were cut off have left beside the programs; it has served its purpose.
+    fn clear_up(&self) {
+        let others = fs::read_dir(&self.path).into_iter().flatten().filter_map(|entry| entry.ok().map(|entry| entry.path()));
+        let left = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WORKSHOP));
+        for path in others.filter(left).filter(|path| path != self.workshop.path()) {
+            // What cannot be removed is clutter and no reason to fail.
+            drop(fs::remove_dir_all(path));
+        }
     }
 
     /// Puts back the old programs of these names.
@@ -206,6 +220,8 @@ mod tests {
     #[test]
     fn all_three_are_replaced_and_one_that_was_missing_is_added() {
         let (place, mut folder) = folder(&PROGRAMS[1..], &PROGRAMS);
+        // An update that was killed has left this.
+        fs::create_dir_all(place.path().join(".claude-peers-update-Xy12/new")).expect("made");
         assert_eq!(folder.replace().expect("replaced").len(), 3);
         drop(folder);
         assert_eq!(content(&place), all(&PROGRAMS, "new"));

@@ -77,7 +77,7 @@ impl Server {
                 Failure::local(format!("{name} has no release {version}"), "`claude-peers update --check` shows the newest")
             }
             (Error::NotFound { .. }, None) => none(),
-            _ => Failure::local(format!("asking {name} for a release: {e}"), "check the network, or try again later"),
+            _ => Failure::local(format!("asking {name} for a release: {}", words(&e)), "check the network, or try again later"),
         };
         let path = REPOSITORY.strip_prefix("https://github.com/").and_then(|path| path.split_once('/'));
         let (owner, repository) = path.ok_or_else(|| Failure::local(format!("{REPOSITORY} is not on GitHub"), "use --from"))?;
@@ -118,7 +118,7 @@ impl Server {
         let path = download(archive, MAX_ARCHIVE, folder)?;
         check_sum(&path, &name, &sums)?;
         self_update::verify_signature(&path, &self.keys).map_err(|e| {
-            Failure::local(format!("{name} is not signed by a key that this program trusts: {}", chain(&e)), UNTOUCHED)
+            Failure::local(format!("{name} is not signed by a key that this program trusts: {}", words(&e)), UNTOUCHED)
         })?;
         Ok(path)
     }
@@ -147,7 +147,7 @@ fn download(asset: &ReleaseAsset, limit: u64, folder: &Path) -> Result<PathBuf, 
     download.replace_headers(headers).timeout(DOWNLOAD_PATIENCE).max_download_size(limit);
     download.download_to(file).map_err(|e| {
         let help = "nothing was changed; check the network and the space on this disk, or try again later";
-        Failure::local(format!("downloading {}: {e}", asset.name()), help)
+        Failure::local(format!("downloading {}: {}", asset.name(), words(&e)), help)
     })?;
     Ok(path)
 }
@@ -169,18 +169,21 @@ fn check_sum(path: &Path, name: &str, sums: &str) -> Result<(), Failure> {
     Err(Failure::local(what, "nothing was changed; the download may have been cut short: try again"))
 }
 
-/// An error with its causes, for those who say nothing themselves.
-fn chain(error: &dyn std::error::Error) -> String {
+/// What the library says, with its causes and without the name of its error's kind (`IoError: `).
+pub fn words(error: &Error) -> String {
     let mut words = error.to_string();
-    let mut next = error.source();
+    let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
-        let cause_words = cause.to_string();
-        if !words.contains(&cause_words) {
-            words += &format!(": {cause_words}");
+        let said = cause.to_string();
+        if !words.contains(&said) {
+            words += &format!(": {said}");
         }
         next = cause.source();
     }
-    words
+    match words.split_once("Error: ") {
+        Some((kind, rest)) if kind.chars().all(|c| c.is_ascii_alphanumeric()) => rest.to_owned(),
+        _ => words,
+    }
 }
 
 #[cfg(test)]

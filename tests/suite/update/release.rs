@@ -60,11 +60,15 @@ fn what_the_release_script_packs_and_signs_can_be_installed() {
     for name in PROGRAMS {
         fs::write(programs.join(name), program(name, NEWER).2).unwrap();
     }
-    let secret = place.path().join("release.key");
-    fs::write(&secret, key(1).to_keypair_bytes()).unwrap();
+    // Two keys, as while one gives way to the next.
+    let secrets = [2, 1].map(|byte| {
+        let secret = place.path().join(format!("{byte}.key"));
+        fs::write(&secret, key(byte).to_keypair_bytes()).unwrap();
+        secret
+    });
     let archive = |target: &str, programs: &Path| {
         let mut script = Command::new(project().join("packaging/release/archive"));
-        ended(script.args([NEWER, target]).args([programs, &secret, &out]))
+        ended(script.args([NEWER, target]).args([programs, &out]).args(&secrets))
     };
     let target = self_update::get_target();
     for target in ["sparc64-unknown-netbsd", target] {
