@@ -31,6 +31,7 @@ const UNTOUCHED: &str = "nothing was changed; whoever runs the release server sh
 pub struct Server {
     /// The base of its API; GitHub's if there is none.
     base: Option<String>,
+    /// Never empty: to the library that would mean that any archive is welcome.
     keys: Vec<Key>,
 }
 

@@ -39,7 +39,7 @@ impl Installed {
         let place = folder();
         let bin = place.path().join("bin");
         fs::create_dir(&bin).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_claude-peers"), bin.join("claude-peers")).unwrap();
+        install(Path::new(env!("CARGO_BIN_EXE_claude-peers")), &bin.join("claude-peers"));
         for name in &PROGRAMS[1..] {
             fs::write(bin.join(name), format!("the old {name}")).unwrap();
         }
@@ -60,9 +60,9 @@ impl Installed {
     fn tool(&self, name: &str, script: &str) {
         let tools = self.place.path().join("tools");
         fs::create_dir_all(&tools).unwrap();
-        let path = tools.join(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let text = self.place.path().join(format!("{name}.sh"));
+        fs::write(&text, format!("#!/bin/sh\n{script}\n")).unwrap();
+        install(&text, &tools.join(name));
     }
 
     /// The command, with nothing of our environment but where programs are.
@@ -112,6 +112,12 @@ impl Installed {
         assert!(err.starts_with("error: ") && err.contains(words) && err.contains("\n help: "), "{words}: {err}");
         assert!(self.content() == before, "{words}: something has changed");
     }
+}
+
+/// Copies a program, in another process: what this one writes cannot be run as long as a child that another test starts
+/// meanwhile has inherited the file.
+fn install(from: &Path, to: &Path) {
+    assert!(Command::new("install").args(["-m", "755"]).args([from, to]).status().unwrap().success());
 }
 
 fn ended(command: &mut Command) -> Ended {
