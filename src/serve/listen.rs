@@ -3,6 +3,10 @@
 //! Promises: the Unix socket is there or the broker does not start; a taken TCP port is reported with its holder and does
 //! not stop the Unix socket; a stale socket file is replaced, a living broker never.
 
+#[cfg(target_os = "macos")]
+use super::launchd as manager;
+#[cfg(not(target_os = "macos"))]
+use super::systemd as manager;
 use crate::{kernel, process, wire::ListenerStatus, wire::text::printable_line};
 use std::{
     fs,
@@ -92,17 +96,14 @@ impl Given {
 /// If a descriptor has an unknown name or is not what its name says.
 pub fn given() -> Result<Given, ListenError> {
     let mut given = Given::default();
-    if sd_notify::listen_fds().map_err(ListenError::Manager)?.len() == 0 {
-        return Ok(given); // the names that are there all the same are those of another process, from which they were inherited
-    }
-    for (fd, name) in sd_notify::listen_fds_with_names().map_err(ListenError::Manager)? {
-        // SAFETY: the service manager opened this descriptor for us (LISTEN_PID was checked), each is given once, and
-        // nothing else in this process has taken it: this runs once, at the start, before any thread.
+    for (fd, name) in manager::inherited().map_err(ListenError::Manager)? {
+        // SAFETY: the service manager opened this descriptor for this very process, each is given once, and nothing else
+        // in this process has taken it: this runs once, at the start, before any thread.
         #[expect(unsafe_code, reason = "a descriptor that was inherited can only be taken over by its number")]
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
         let wrong =
             |problem: &str, expected| ListenError::Activation { fd, name: name.clone(), problem: problem.to_owned(), expected };
-        let listens = rustix::net::sockopt::socket_acceptconn(&socket).unwrap_or(false);
+        let listens = manager::listens(&socket);
         let family = rustix::net::getsockname(&socket).map(|address| address.address_family());
         if UNIX_NAMES.contains(&name.as_str()) {
             if family != Ok(rustix::net::AddressFamily::UNIX) || !listens {

@@ -11,12 +11,16 @@ mod config;
 mod errors;
 mod events;
 mod idle;
+#[cfg(any(target_os = "macos", test))]
+mod launchd;
 mod legacy;
 pub mod listen;
 pub mod log;
 mod notify;
 mod places;
 mod router;
+#[cfg(not(target_os = "macos"))]
+mod systemd;
 mod v1;
 
 pub use config::Config;
