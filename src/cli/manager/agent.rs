@@ -25,7 +25,7 @@ pub enum AgentError {
     List(#[from] plist::Error),
 }
 
-/// Where the broker's log goes. launchd makes the file but not its folder.
+/// Where the broker's log goes. launchd makes the file but not its folder, nor the socket's.
 pub fn log(home: &Path) -> PathBuf {
     home.join("Library/Logs/claude-peers/broker.log")
 }
@@ -122,7 +122,6 @@ mod tests {
 
     /// Apple's own parser is not to be had here, but one that others wrote after it is.
     #[test]
-    #[expect(clippy::print_stderr, reason = "a test that is skipped says so")]
     fn another_parser_reads_the_same() {
         let folder = tempfile::tempdir().unwrap();
         let (xml, binary) = (folder.path().join("agent.plist"), folder.path().join("agent.bin"));

@@ -2,7 +2,10 @@
 
 use super::{Absent, LABEL, PATIENCE};
 use crate::cli::call::{Call, CallFailed};
-use std::path::Path;
+use std::{path::Path, time::Duration};
+
+/// How often launchd is asked whether it has forgotten a job; it does not say so by itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The launchd of this user's login.
 #[derive(Debug, Clone)]
@@ -38,7 +41,12 @@ impl Launchd {
         Call::new("launchctl", "launchctl", words, PATIENCE)
     }
 
-    /// Loads the job from its file.
+    /// Takes back that the user has disabled the job: launchd would not load it.
+    pub fn enable(&self) -> Call {
+        self.call(["enable", &self.job()])
+    }
+
+    /// Loads the job from its file. launchd refuses a job that it knows already: [`Self::bootout`] and [`Self::gone`] first.
     pub fn bootstrap(&self, plist: &Path) -> Call {
         self.call(["bootstrap", &self.domain(), &plist.to_string_lossy()])
     }
@@ -48,14 +56,25 @@ impl Launchd {
         self.call(["bootout", &self.job()])
     }
 
+    /// Waits until launchd has forgotten the job: it answers `bootout` before the broker has ended. Says whether it has.
+    pub async fn gone(&self) -> bool {
+        let forgotten = async {
+            while self.print().await.is_some() {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, forgotten).await.is_ok()
+    }
+
     /// Starts the broker.
     pub fn kickstart(&self) -> Call {
         self.call(["kickstart", &self.job()])
     }
 
-    /// Ends the broker, if it runs, and starts it again.
+    /// Has the running broker finish what it has accepted and end. launchd keeps the sockets, and the next connection, which
+    /// sessions make by themselves, starts it again.
     pub fn restart(&self) -> Call {
-        self.call(["kickstart", "-k", &self.job()])
+        self.call(["kill", "SIGTERM", &self.job()])
     }
 
     /// What launchd knows of the job, in its own words; none where it is not loaded.

@@ -6,7 +6,7 @@ mod agent;
 mod launchd;
 mod systemd;
 
-pub use agent::{LABEL, plist};
+pub use agent::{LABEL, log, plist};
 pub use launchd::Launchd;
 pub use systemd::{SERVICE, SETUP_SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET, Unit};
 
