@@ -1,0 +1,51 @@
+# Builds claude-peers from source.
+class ClaudePeers < Formula
+  desc "Lets the Claude Code sessions on a machine find each other and talk"
+  homepage "https://github.com/claude-peers/claude-peers"
+  url "https://github.com/claude-peers/claude-peers/archive/refs/tags/v0.1.0.tar.gz"
+  sha256 "0000000000000000000000000000000000000000000000000000000000000000" # set by the release
+  license "MIT"
+  head "https://github.com/claude-peers/claude-peers.git", branch: "main"
+
+  depends_on "rust" => :build
+  depends_on :macos
+
+  def install
+    system "cargo", "install", *std_cargo_args
+    system bin/"claude-peers", "manual", buildpath/"man"
+    man1.install Dir["man/*.1"]
+    generate_completions_from_executable(bin/"claude-peers", "completions")
+    doc.install "docs/protocol.md"
+  end
+
+  # A broker that binds its own sockets: from here launchd could hold only the TCP one, `claude-peers setup` has it hold
+  # both.
+  service do
+    run opt_bin/"claude-peersd"
+    keep_alive successful_exit: false
+    error_log_path var/"log/claude-peers.log"
+  end
+
+  def caveats
+    <<~EOS
+      Every user runs once:
+        claude-peers setup
+      It has launchd start the broker with its first connection, and registers the MCP server with Claude Code. There is
+      no need for `brew services` then. After an upgrade run it again; `claude-peers doctor` says whether all is well.
+
+      Before `brew uninstall claude-peers`:
+        claude-peers setup --undo
+    EOS
+  end
+
+  test do
+    ENV["CLAUDE_PEERS_SOCKET"] = testpath/"broker.sock"
+    ENV["CLAUDE_PEERS_DB"] = testpath/"peers.db"
+    ENV["CLAUDE_PEERS_PORT"] = free_port.to_s
+    assert_match version.to_s, shell_output("#{bin}/claude-peers --version")
+    # Without a broker it says so, with the exit code that is meant for it.
+    assert_match "broker", shell_output("#{bin}/claude-peers status 2>&1", 3)
+    # Two sessions and a broker of their own: they find each other, talk, and lose nothing when it is killed.
+    system bin/"claude-peers", "demo"
+  end
+end
