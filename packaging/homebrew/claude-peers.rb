@@ -18,8 +18,8 @@ class ClaudePeers < Formula
     doc.install "docs/protocol.md"
   end
 
-  # A broker that binds its own sockets: from here launchd could hold only the TCP one, `claude-peers setup` has it hold
-  # both.
+  # A broker that binds its own sockets: from here launchd could hold only the TCP one. `claude-peers setup` has it
+  # hold both.
   service do
     run opt_bin/"claude-peersd"
     keep_alive successful_exit: false
