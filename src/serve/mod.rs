@@ -158,8 +158,10 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     notify::ready(&broker);
     tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready");
     tasks.spawn(accept_unix(unix, places, open.clone(), router.clone(), broker.clone()));
-    if let Some((tcp, token)) = tcp {
-        tasks.spawn(accept_tcp(tcp, places, open.clone(), router, broker.clone(), token));
+    match tcp {
+        Some((tcp, token)) => drop(tasks.spawn(accept_tcp(tcp, places, open.clone(), router, broker.clone(), token))),
+        // It holds the broker, which is closed once nobody does.
+        None => drop(router),
     }
     tasks.spawn(broker.clone().keep_house());
     tasks.spawn(notify::watchdog(broker.clone()));

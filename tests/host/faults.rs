@@ -112,9 +112,8 @@ fn mail_waits_over_a_reboot(prepared: &Prepared) {
         machine.start();
         assert_eq!(machine.property("ada", "claude-peers.service", "ActiveState"), "inactive");
         let mut b = machine.session("ada", "session-b");
-        let messages = b.check();
-        assert_eq!((messages.len(), &messages[0]["text"]), (1, &"Read this tomorrow".into()), "{messages:?}");
-        assert_eq!((&messages[0]["from"]["id"], b.id()), (&a_id.into(), b_id));
-        assert_eq!(b.check().len(), 0, "shown once");
+        let message = b.pushed();
+        assert_eq!((&message["content"], &message["meta"]["from_id"]), (&"Read this tomorrow".into(), &a_id.into()), "{message}");
+        assert_eq!(b.id(), b_id);
     }
 }

@@ -89,12 +89,11 @@ fn nobody_connected_means_no_process(prepared: &Prepared) {
 }
 
 fn a_real_claude_code_is_registered_by_the_package(prepared: &Prepared) {
-    if prepared.claude.is_none() {
+    let machine = Machine::boot(prepared, Release::Bookworm);
+    // Ada has it, not on the PATH of her service manager; bob does not.
+    if !machine.give_claude(prepared, "ada") {
         return;
     }
-    let machine = Machine::boot(prepared, Release::Bookworm);
-    // Ada has it where its installer puts it, which is not on the PATH of her service manager; bob does not have it.
-    machine.ada("mkdir -p ~/.local/bin && ln -s /opt/claude/claude ~/.local/bin/claude").ok();
     machine.install(&prepared.package).ok();
     let setup = |user| {
         eventually("the setup unit has run", || {

@@ -183,6 +183,14 @@ impl Machine {
         .ok();
     }
 
+    /// Gives this user a real Claude Code, where its installer puts it; false, if there is none.
+    pub fn give_claude(&self, prepared: &Prepared, user: &str) -> bool {
+        if prepared.claude.is_some() {
+            self.run(user, "mkdir -p ~/.local/bin && ln -s /opt/claude/claude ~/.local/bin/claude").ok();
+        }
+        prepared.claude.is_some()
+    }
+
     /// Installs a package.
     pub fn install(&self, package: &Path) -> Run {
         let name = package.file_name().unwrap().to_str().unwrap();

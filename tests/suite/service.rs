@@ -237,6 +237,15 @@ fn a_taken_port_is_reported_with_its_holder_and_stops_nothing_else() {
 }
 
 #[test]
+fn without_the_port_the_database_is_closed_all_the_same() {
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut broker = Broker::prepared(&[("CLAUDE_PEERS_PORT", &held.local_addr().unwrap().port().to_string())]);
+    broker.launch();
+    assert!(broker.terminate().success());
+    assert!(!broker.database().with_extension("db-wal").exists(), "{}", broker.log());
+}
+
+#[test]
 fn a_stale_socket_is_replaced_and_a_living_one_never() {
     let mut broker = Broker::prepared(&[]);
     drop(bind_unix(&broker));

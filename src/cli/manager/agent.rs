@@ -1,15 +1,26 @@
 //! The LaunchAgent that has launchd listen for the broker and start it.
 //!
-//! Promises: the same places give the same bytes, so that a file which is up to date can be told from one that is not. All
-//! but the places is said once, in `launchd/dev.claudepeers.broker.plist`.
+//! Promises: the same places give the same bytes, so that a file which is up to date can be told from one that is not.
+//! `launchd/dev.claudepeers.broker.plist` shows the result, with a word on each setting; a test holds it to that.
 
-use plist::Value;
-use std::path::{Path, PathBuf};
+use launchd::{
+    KeepAliveOptions, Launchd,
+    sockets::{SocketFamily, SocketOptions, SocketType, Sockets},
+};
+use plist::{Dictionary, Value};
+use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
 
 /// The agent's label, also the name of its file.
 pub const LABEL: &str = "dev.claudepeers.broker";
-/// The agent as it would be for `/Users/USER`, with a word on each of its settings.
-const TEMPLATE: &[u8] = include_bytes!("../../../launchd/dev.claudepeers.broker.plist");
+
+/// The Unix socket's mode, 0600: nobody else may connect.
+const SOCKET_MODE: u64 = 0o600;
+/// Every file that the broker makes is the user's alone.
+const UMASK: u16 = 0o077;
 
 /// Why there can be no agent.
 #[derive(Debug, thiserror::Error)]
@@ -17,10 +28,7 @@ pub enum AgentError {
     /// A property list holds text, and this path is none.
     #[error("the path {} is not UTF-8, and launchd takes no other; use another folder", .0.display())]
     Path(PathBuf),
-    /// The template has lost a setting.
-    #[error("the template of the LaunchAgent has no {0}; this is a bug in claude-peers")]
-    Setting(&'static str),
-    /// The list cannot be read or written.
+    /// The list cannot be made.
     #[error("writing the LaunchAgent: {0}")]
     List(#[from] plist::Error),
 }
@@ -35,36 +43,58 @@ pub fn log(home: &Path) -> PathBuf {
 /// # Errors
 /// If a path is not UTF-8.
 pub fn plist(bin: &Path, socket: &Path, home: &Path, port: u16) -> Result<Vec<u8>, AgentError> {
-    let text = |path: PathBuf| path.into_os_string().into_string().map_err(|path| AgentError::Path(path.into()));
-    let (program, socket, log) = (text(bin.join("claude-peersd"))?, text(socket.to_owned())?, text(log(home))?);
-    let port = port.to_string();
-    let mut agent = Value::from_reader_xml(TEMPLATE)?;
-    set(&mut agent, &["ProgramArguments"], Value::Array(vec![program.into()]))?;
-    set(&mut agent, &["EnvironmentVariables", "CLAUDE_PEERS_PORT"], port.clone().into())?;
-    set(&mut agent, &["EnvironmentVariables", "CLAUDE_PEERS_SOCKET"], socket.clone().into())?;
-    set(&mut agent, &["Sockets", "unix", "SockPathName"], socket.into())?;
-    set(&mut agent, &["Sockets", "tcp", "SockServiceName"], port.into())?;
-    set(&mut agent, &["StandardErrorPath"], log.into())?;
+    let text = |path: &Path| path.to_str().map(str::to_owned).ok_or_else(|| AgentError::Path(path.to_owned()));
+    let program = text(&bin.join("claude-peersd"))?;
+    let places = [("CLAUDE_PEERS_PORT", port.to_string()), ("CLAUDE_PEERS_SOCKET", text(socket)?)];
+    let unix = SocketOptions::new()
+        .with_type(SocketType::Stream)
+        .with_path_name(socket)
+        .map_err(|_| AgentError::Path(socket.to_owned()))?;
+    let tcp = SocketOptions::new()
+        .with_type(SocketType::Stream)
+        .with_family(SocketFamily::IPv4)
+        .with_node_name(Ipv4Addr::LOCALHOST.to_string())
+        .with_service_name(port.to_string());
+    let agent = Launchd::new(LABEL, bin.join("claude-peersd"))
+        .and_then(|agent| agent.with_standard_error_path(log(home)))
+        .map_err(|_| AgentError::Path(home.to_owned()))?
+        .with_program_arguments(vec![program])
+        .with_environment_variables(HashMap::from(places.map(|(name, value)| (name.to_owned(), value))))
+        .with_socket(Sockets::Dictionary(HashMap::from([("unix".to_owned(), unix), ("tcp".to_owned(), tcp)])))
+        .with_keep_alive(KeepAliveOptions::new().with_successful_exit(false).into())
+        .with_umask(UMASK);
+    let mut agent = plist::to_value(&agent)?;
+    // The crate keeps the mode as a number of 128 bits, which a property list does not know.
+    if let Some(unix) = inside(&mut agent, &["Sockets", "unix"]) {
+        unix.insert("SockPathMode".to_owned(), SOCKET_MODE.into());
+    }
+    sort(&mut agent);
     let mut list = Vec::new();
     agent.to_writer_xml(&mut list)?;
     list.push(b'\n');
     Ok(list)
 }
 
-/// Changes one of the template's settings.
-fn set(agent: &mut Value, place: &[&'static str], value: Value) -> Result<(), AgentError> {
-    let mut at = agent;
-    for key in place {
-        at = at.as_dictionary_mut().and_then(|settings| settings.get_mut(key)).ok_or(AgentError::Setting(key))?;
+/// The dictionary at this place.
+fn inside<'a>(agent: &'a mut Value, place: &[&str]) -> Option<&'a mut Dictionary> {
+    place.iter().try_fold(agent.as_dictionary_mut()?, |at, key| at.get_mut(key)?.as_dictionary_mut())
+}
+
+/// Brings settings into an order that is always the same.
+fn sort(value: &mut Value) {
+    if let Some(settings) = value.as_dictionary_mut() {
+        settings.sort_keys();
+        settings.iter_mut().for_each(|(_, value)| sort(value));
     }
-    *at = value;
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt, process::Command};
+
+    /// The agent as it would be for `/Users/USER`, with a word on each of its settings.
+    const TEMPLATE: &[u8] = include_bytes!("../../../launchd/dev.claudepeers.broker.plist");
 
     fn read(list: &[u8]) -> Value {
         Value::from_reader_xml(list).unwrap()
@@ -76,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_package_for_the_templates_user_is_the_template() {
+    fn the_documented_agent_is_the_one_that_is_written() {
         let (bin, home) = (Path::new("/usr/local/bin"), Path::new("/Users/USER"));
         let list = plist(bin, &home.join(".claude-peers/broker.sock"), home, crate::paths::DEFAULT_PORT).unwrap();
         assert_eq!(read(&list), read(TEMPLATE));
