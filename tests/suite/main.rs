@@ -27,6 +27,7 @@ mod reference_database;
 mod scopes;
 mod secrets;
 mod service;
+mod setup;
 mod smoke;
 mod summary;
 mod support;

@@ -14,7 +14,7 @@ use crate::{
         exit::Failure,
     },
     client::Client,
-    wire::{Hello, HistoryEntry, State},
+    wire::{Hello, HistoryEntry, State, random_token},
 };
 use serde_json::{Value, json};
 use std::{
@@ -23,7 +23,8 @@ use std::{
 };
 use tokio::time::Instant;
 
-const TEXT: &str = "This is `claude-peers setup`: a message to see whether messages arrive.";
+/// The message's text, before the words that make it another one every time: saying the same over and over is refused.
+const TEXT: &str = "A message of `claude-peers setup`, to see whether messages arrive:";
 
 /// Whose broker carries the message.
 pub enum Through {
@@ -96,14 +97,15 @@ async fn carry(stage: &Stage, client: &Client) -> Result<Carried, Failure> {
     let listed = receiver.tool("list_peers", json!({ "scope": "directory" })).await?;
     let id = listed["self"]["id"].as_str().ok_or_else(|| broken(format!("the session is no peer of its broker: {listed}")))?;
 
+    let text = format!("{TEXT} {}", random_token(8));
     let began = Instant::now();
-    let sent = sender.tool("send_message", json!({ "targetPeerId": id, "message": TEXT })).await?;
+    let sent = sender.tool("send_message", json!({ "targetPeerId": id, "message": text })).await?;
     let accepted = began.elapsed();
     let message = sent["messageId"].as_str().ok_or_else(|| broken(format!("the message was not accepted: {sent}")))?;
     let checked = receiver.tool("check_messages", json!({})).await?;
     let received = began.elapsed();
     let mut messages = checked["messages"].as_array().into_iter().flatten();
-    if !messages.any(|received| received["id"] == message && received["text"] == TEXT) {
+    if !messages.any(|received| received["id"] == message && received["text"] == text.as_str()) {
         return Err(broken(format!(
             "{message} was accepted, and its recipient got {}",
             Value::from(checked["messages"].to_string())
