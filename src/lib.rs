@@ -14,7 +14,7 @@
 //! cli/          the command line: one file per command
 //! store/        the only place with SQL: migrations, messages, peers, group commit
 //! broker/       the rules, no HTTP: one method per verb; delivery, presence, limits, sweep
-//! serve/        the daemon's edges: listeners, access, routes, handlers, event stream, sd_notify, logs
+//! serve/        the daemon's edges: listeners, access, routes, handlers, event stream, D-Bus, sd_notify, logs
 //! ```
 //!
 //! Who may import whom: `settings`, `kernel`, `wire` import nobody; `paths`, `git`, `process` those two; `store` → `wire`; `broker` →

@@ -33,6 +33,7 @@ Environment:
   CLAUDE_PEERS_IDLE_EXIT      leave after so long without a connection, or off
                               [10m under socket activation, else off]
   CLAUDE_PEERS_HISTORY        how long ended messages are kept [30d]
+  DBUS_SESSION_BUS_ADDRESS    session bus [$XDG_RUNTIME_DIR/bus, if it is there]
 
 Exit codes:
   0  stopped as asked

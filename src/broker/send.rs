@@ -65,9 +65,14 @@ impl Broker {
         drop(state);
         if accepted.is_new {
             let message = &accepted.message;
-            let queued =
-                MessageChange { id: message.id.clone(), from: from.clone(), to: to.clone(), state: message.state, route: None };
-            self.changes.messages(accepted.confirmed.into_iter().chain([queued]));
+            let queued = std::iter::once_with(|| MessageChange {
+                id: message.id.clone(),
+                from: from.clone(),
+                to: to.clone(),
+                state: message.state,
+                route: None,
+            });
+            self.changes.messages(accepted.confirmed.into_iter().chain(queued));
             tracing::info!(message = %accepted.message.id, peer = %to, sender = %from, "accepted");
         }
         Ok(Receipt { warning, ..receipt(&accepted.message, &name) })

@@ -1,4 +1,4 @@
-//! The daemon's edges: sockets, access, routes, the event stream, the service manager, the log.
+//! The daemon's edges: sockets, access, routes, the event stream, the session bus, the service manager, the log.
 //!
 //! Promises: ready is said only when requests are answered; after a SIGTERM what was accepted is finished and the process
 //! ends within five seconds; every connection, wait and body is bounded, so that a bad client costs itself and not others.

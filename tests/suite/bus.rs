@@ -97,6 +97,8 @@ fn the_bus_and_the_command_line_tell_the_same() {
     assert_eq!(client.call("ListPeers", &("", "")).unwrap()[0], listed);
     assert_eq!(client.call("ListPeers", &("directory", "/tmp")).unwrap()[0], listed);
     assert_eq!(client.call("ListPeers", &("directory", "/")).unwrap()[0], json!([]));
+    let told = format!("{:?}{:?}", client.call("Status", &()), client.call("ListPeers", &("", "")));
+    assert!(!told.contains(&peer.secret), "{told}");
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn variant(value: Value) -> Option<Variant<'static>> {
     })
 }
 
-/// A text on the bus has no zero byte: the bus would drop the connection that sends one.
-fn plain(text: String) -> String {
+/// `text` without zero bytes: the bus would drop the connection that sends one.
+pub fn plain(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
 }

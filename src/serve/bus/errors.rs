@@ -1,5 +1,6 @@
 //! The one place where an error becomes a D-Bus error.
 
+use super::dict::plain;
 use crate::wire::{self, Code};
 use zbus::{
     DBusError,
@@ -23,8 +24,7 @@ impl From<wire::Error> for Refusal {
         if error.code == Code::Internal {
             tracing::error!("{}", error.message);
         }
-        // A text on the bus has no zero byte; one that a caller sent is echoed in none of ours, and this makes sure of it.
-        Self { name: name(error.code), text: error.to_string().replace('\0', "\u{fffd}") }
+        Self { name: name(error.code), text: plain(error.to_string()) }
     }
 }
 

@@ -37,13 +37,15 @@ impl Interface {
         Ok(dict(&self.app.broker.status(self.app.listeners.clone()).await?)?)
     }
 
-    /// The sessions that are there now, by name. Each has id (s), name (s), cwd (s), summary (s), status (s: connected,
-    /// reconnecting), delivery (s), deliveryReason (s), waiting (t), lastSeen (s), registeredAt (s), and where known gitRepo
-    /// (s), gitBranch (s), pid (t), tty (s).
+    /// The sessions that are there now, by name.
     ///
-    /// scope: machine, or seen from a directory: directory, repo. An empty text is machine.
+    /// scope: machine (or empty) for all, directory for those in the same directory, repo for those in the same git repository.
     ///
-    /// directory: the absolute path it is seen from; empty for machine.
+    /// directory: the absolute path from which directory and repo are seen; empty for machine.
+    ///
+    /// peers: each with id (s), name (s), cwd (s), summary (s), status (s: connected, reconnecting), delivery (s),
+    /// deliveryReason (s), waiting (t), lastSeen (s), registeredAt (s), and where known gitRepo (s), gitBranch (s), pid (t),
+    /// tty (s).
     #[zbus(out_args("peers"))]
     async fn list_peers(&self, scope: &str, directory: &str) -> Result<Vec<Dict>> {
         let scope = if scope.is_empty() { Scope::Machine.as_str() } else { scope };

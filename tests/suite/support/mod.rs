@@ -2,7 +2,7 @@
 
 pub mod activation;
 pub mod broker;
-#[cfg(target_os = "linux")]
+#[cfg(all(feature = "dbus", target_os = "linux"))]
 pub mod bus;
 pub mod events;
 pub mod git;
