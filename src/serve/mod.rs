@@ -130,9 +130,14 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         }
     }
     let app = Arc::new(App { broker: broker.clone(), listeners: listeners.status });
-    let router = router::router(app.clone());
 
     let mut tasks = JoinSet::new();
+    // Before the first request is answered: what the service manager is told as ready is all there.
+    #[cfg(all(feature = "dbus", target_os = "linux"))]
+    if let Some(bus) = bus::Bus::join(&app).await {
+        tasks.spawn(bus.serve());
+    }
+    let router = router::router(app);
     let (places, open) = (places::each(), Open::default());
     listen::nonblocking(&listeners.unix).map_err(system("preparing the Unix socket"))?;
     let unix = UnixListener::from_std(listeners.unix).map_err(system("listening on the Unix socket"))?;
@@ -148,12 +153,6 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     if let Some(span) = idle_exit {
         tracing::info!("leaves after {} s without a connection", span.as_secs());
     }
-    // The name on the bus before readiness: whoever started the broker by calling it waits for both.
-    #[cfg(all(feature = "dbus", target_os = "linux"))]
-    if let Some(bus) = bus::Bus::join(&app).await {
-        tasks.spawn(bus.serve());
-    }
-    drop(app);
     // Before the first answer: whoever has one may rely on the service manager's word as well.
     notify::ready(&broker);
     tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready");
