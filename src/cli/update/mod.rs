@@ -13,6 +13,7 @@ mod restart;
 
 use crate::{
     cli::{
+        call::quoted,
         exit::Failure,
         out::{Look, Out, Tone},
     },
@@ -40,6 +41,16 @@ pub struct Args {
     /// Trust the public key in FILE instead of those that are built in
     #[arg(long, value_name = "FILE", requires = "from")]
     key: Option<PathBuf>,
+}
+
+impl Args {
+    /// The same command without the check, as one would type it.
+    fn again(&self) -> String {
+        let key = self.key.as_ref().map(|key| key.to_string_lossy());
+        let options = [("--version", self.version.as_deref()), ("--from", self.from.as_deref()), ("--key", key.as_deref())];
+        let given = options.into_iter().filter_map(|(name, value)| Some(format!(" {name} {}", quoted(value?))));
+        std::iter::once("claude-peers update".to_owned()).chain(given).collect()
+    }
 }
 
 /// Reads the number of a version, also with the `v` of its tag.
@@ -72,7 +83,7 @@ struct Answer {
     /// What became of the running broker.
     #[serde(skip_serializing_if = "Option::is_none")]
     broker: Option<Broker>,
-    /// The command that updates, if it is not this one.
+    /// The command that installs what a check has found.
     #[serde(skip_serializing_if = "Option::is_none")]
     update_with: Option<String>,
 }
@@ -81,6 +92,7 @@ struct Answer {
 pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     let program = std::env::current_exe().and_then(|path| path.canonicalize());
     let program = program.map_err(|e| Failure::local(format!("finding this program's own file: {e}"), programs::REINSTALL))?;
+    let again = args.again();
     let server = Server::new(args.from, args.key.as_deref())?;
     let owner = owner::of(&program).await?;
     if let Some(owner) = owner.as_ref().filter(|_| !args.check) {
@@ -101,8 +113,11 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
         archive: None,
         installed: Vec::new(),
         broker: None,
-        update_with: owner.map(|owner| owner.command),
+        update_with: None,
     };
+    if answer.newer && args.check {
+        answer.update_with = Some(owner.map_or(again, |owner| owner.command));
+    }
     if args.check || !answer.newer {
         return out.answer(&answer, |answer, _| found(answer));
     }
@@ -128,8 +143,7 @@ fn order(version: &str) -> Ordering {
 
 fn found(answer: &Answer) -> String {
     let Answer { current, version, from, .. } = answer;
-    if answer.newer {
-        let command = answer.update_with.as_deref().unwrap_or("claude-peers update");
+    if let Some(command) = &answer.update_with {
         format!("claude-peers {version} is available from {from}; installed is {current}.\nTo update: {command}\n")
     } else {
         format!("claude-peers {current} is already up to date; {from} has {version}.\n")

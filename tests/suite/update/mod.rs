@@ -228,9 +228,10 @@ fn a_check_only_says_what_there_is() {
     let before = installed.content();
     let checked = installed.update(&server, &["--check"]);
     assert_eq!((checked.code, checked.err.as_str()), (0, ""));
+    let (url, key) = (&server.url, installed.key.display());
     let expected = format!(
-        "claude-peers {NEWER} is available from {}; installed is {CURRENT}.\nTo update: claude-peers update\n",
-        server.url
+        "claude-peers {NEWER} is available from {url}; installed is {CURRENT}.\n\
+         To update: claude-peers update --from {url} --key {key}\n"
     );
     assert_eq!(checked.out, expected);
     let answer = json(&installed.update(&server, &["--check", "--json"]));
