@@ -63,9 +63,10 @@ fn under_load_nothing_is_refused_or_lost(prepared: &Prepared) {
         let version = machine.root("dpkg-query -W -f '${Version}' claude-peers").ok();
         assert!(!version.contains("previous"), "{version}");
 
-        for unit in ["claude-peers.socket", "claude-peers-tcp.socket", "claude-peers.service"] {
+        for unit in ["claude-peers.socket", "claude-peers.service"] {
             assert_eq!(machine.property("bob", unit, "ActiveState"), "inactive", "{unit}");
         }
+        assert_ne!(machine.property("bob", "claude-peers-tcp.socket", "ActiveState"), "active");
         // The sessions were never touched.
         eventually("both are connected", || {
             let peers = machine.ada("claude-peers peers --json").json();
