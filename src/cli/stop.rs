@@ -1,6 +1,6 @@
 //! `stop`: ends the broker, and returns when it is gone.
 
-use super::{exit::Failure, out::Out};
+use super::{exit::Failure, manager, out::Out};
 use crate::{
     client::Client,
     process::{identify, is_alive},
@@ -30,8 +30,8 @@ pub async fn run(broker: &Client, out: Out) -> Result<(), Failure> {
     out.answer(&stop(broker).await?, |stopped, _| {
         let mut text = format!("The broker (pid {}) has stopped.\n", stopped.pid);
         if stopped.starts_again {
-            text += "The service manager holds its socket and starts it again on the next connection.\n\
-                     To keep it stopped: systemctl --user stop claude-peers.socket claude-peers-tcp.socket claude-peers.service\n";
+            text += "The service manager holds its socket and starts it again on the next connection.\n";
+            text += &format!("To keep it stopped: {}\n", manager::keep_stopped());
         }
         text
     })

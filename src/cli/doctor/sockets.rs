@@ -8,7 +8,6 @@ use super::{
 };
 use crate::{
     cli::manager::Manager,
-    client::START_HELP,
     kernel, paths, process,
     wire::{self, API_HEADER, BrokerStatus, Code, Hello, TOKEN_HEADER, text::printable_line},
 };
@@ -82,6 +81,9 @@ fn mute_help(scene: &Scene, error: &wire::Error) -> String {
             "see what is said of the service; a broker that hangs is ended and started by `systemctl --user restart claude-peers`"
                 .to_owned()
         }
+        (Code::Unreachable, _) if let Manager::Launchd(launchd) = &scene.manager => {
+            format!("the broker hangs or ends at once: end it with `{}`; the next connection starts it again", launchd.kill())
+        }
         (Code::Unreachable, _) => "the broker hangs or ends at once: end it (`kill` its process) and start it again".to_owned(),
         (_, Some(help)) => help.clone(),
         (_, None) => "look into the broker's log".to_owned(),
@@ -96,7 +98,7 @@ fn start_help(scene: &Scene) -> String {
         Some(_) => "`claude-peers setup` has it started whenever it is needed; or run `claude-peersd` in a terminal of its own"
             .to_owned(),
         None if matches!(scene.manager, Manager::None(_)) => "run `claude-peersd` in a terminal of its own".to_owned(),
-        None => START_HELP.to_owned(),
+        None => "`claude-peers setup` has launchd start it whenever it is needed".to_owned(),
     }
 }
 

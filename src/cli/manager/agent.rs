@@ -26,7 +26,7 @@ const UMASK: u16 = 0o077;
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// A property list holds text, and this path is none.
-    #[error("the path {} is not UTF-8, and launchd takes no other; use another folder", .0.display())]
+    #[error("the path {} is not UTF-8, and a LaunchAgent holds no other", .0.display())]
     Path(PathBuf),
     /// The list cannot be made.
     #[error("writing the LaunchAgent: {0}")]

@@ -46,18 +46,23 @@ impl Launchd {
         self.call(["enable", &self.job()])
     }
 
-    /// Loads the job from its file. launchd refuses a job that it knows already: [`Self::bootout`] and [`Self::gone`] first.
+    /// Loads the job from its file. launchd refuses one that it knows already ([`Self::unload`]) or that is disabled.
     pub fn bootstrap(&self, plist: &Path) -> Call {
         self.call(["bootstrap", &self.domain(), &plist.to_string_lossy()])
     }
 
-    /// Ends the job and forgets it.
-    pub fn bootout(&self) -> Call {
-        self.call(["bootout", &self.job()])
+    /// Ends the job and waits until launchd has forgotten it.
+    ///
+    /// # Errors
+    /// If launchd refuses, and knows the job still.
+    pub async fn unload(&self) -> Result<(), CallFailed> {
+        let asked = self.call(["bootout", &self.job()]).run().await;
+        // While the broker is still ending launchd calls that a failure, which it is not.
+        if self.gone().await { Ok(()) } else { asked.map(drop) }
     }
 
-    /// Waits until launchd has forgotten the job: it answers `bootout` before the broker has ended. Says whether it has.
-    pub async fn gone(&self) -> bool {
+    /// Waits until launchd has forgotten the job; says whether it has.
+    async fn gone(&self) -> bool {
         let forgotten = async {
             while self.print().await.is_some() {
                 tokio::time::sleep(LOOK_AGAIN).await;
@@ -75,6 +80,11 @@ impl Launchd {
     /// sessions make by themselves, starts it again.
     pub fn restart(&self) -> Call {
         self.call(["kill", "SIGTERM", &self.job()])
+    }
+
+    /// Ends a broker that does not listen to [`Self::restart`]; launchd starts it again.
+    pub fn kill(&self) -> Call {
+        self.call(["kill", "SIGKILL", &self.job()])
     }
 
     /// What launchd knows of the job, in its own words; none where it is not loaded.

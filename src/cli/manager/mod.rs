@@ -12,6 +12,10 @@ pub use systemd::{SERVICE, SETUP_SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET, 
 
 use std::time::Duration;
 
+/// How the broker's log is read.
+pub const READ_LOG: &str =
+    if cfg!(target_os = "macos") { "less ~/Library/Logs/claude-peers/broker.log" } else { "journalctl --user -u claude-peers" };
+
 /// How long a service manager may take: starting a broker, or stopping one that drains first.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -33,6 +37,14 @@ pub struct Absent {
     pub reason: String,
     /// What brings it back where this machine has one; nothing where it has none, as in most containers.
     pub help: Option<String>,
+}
+
+/// What keeps a broker stopped that the service manager would start again.
+pub fn keep_stopped() -> String {
+    if cfg!(target_os = "macos") {
+        return format!("launchctl bootout gui/{}/{LABEL}", rustix::process::getuid().as_raw());
+    }
+    format!("systemctl --user stop {SOCKET} {TCP_SOCKET} {SERVICE}")
 }
 
 impl Manager {

@@ -6,7 +6,7 @@ use super::{
     step::{Ended, Problem, Step},
 };
 use crate::{
-    cli::manager::{LABEL, Launchd, plist},
+    cli::manager::{LABEL, Launchd, log, plist},
     client::Client,
     paths::DEFAULT_PORT,
     wire::{Hello, VERSION},
@@ -39,9 +39,8 @@ pub async fn put(place: &Place, launchd: &Launchd, port: Option<u16>) -> Vec<Ste
 async fn plan(place: &Place, launchd: &Launchd, port: Option<u16>) -> Result<Vec<Step>, Problem> {
     let (path, socket) = (path(place), socket(place));
     let port = port.or_else(|| port_in(&path)).unwrap_or(DEFAULT_PORT);
-    let content = plist(&place.bin, &socket, &place.home, port).map_err(|e| {
-        Problem::new(format!("making the LaunchAgent: {e}"), "install the programs in a folder with a plain name")
-    })?;
+    let content = plist(&place.bin, &socket, &place.home, port)
+        .map_err(|e| Problem::new(e.to_string(), "install the programs in a folder with a plain name"))?;
     let draft = Draft::xml(path.clone(), &content);
     let found = draft.found()?;
     let what = format!("write {} for port {port} and load it", path.display());
@@ -61,25 +60,22 @@ async fn plan(place: &Place, launchd: &Launchd, port: Option<u16>) -> Result<Vec
         }
         _ => {}
     }
-    let mut calls = Vec::new();
-    if loaded {
-        calls.push(launchd.bootout());
-    }
-    calls.push(launchd.bootstrap(&path));
-    let write = found != Found::Same;
+    let (write, log, launchd) = (found != Found::Same, log(&place.home), launchd.clone());
     Ok(vec![Step::to_do(NAME, what, async move {
-        let folder = socket.parent().unwrap_or(Path::new("/"));
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|e| Problem::new(format!("making {}: {e}", folder.display()), "give yourself the right to write there"))?;
+        // launchd makes the files in them, and not them.
+        for folder in [&socket, &log].into_iter().filter_map(|file| file.parent()) {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| {
+                Problem::new(format!("making {}: {e}", folder.display()), "give yourself the right to write there")
+            })?;
+        }
         if write {
             draft.write()?;
         }
-        for call in calls {
-            call.run().await?;
+        if loaded {
+            launchd.unload().await?;
         }
+        launchd.enable().run().await?;
+        launchd.bootstrap(&path).run().await?;
         Ok(Ended::Well(String::new()))
     })])
 }
@@ -114,10 +110,10 @@ pub async fn take_back(place: &Place, launchd: &Launchd) -> Vec<Step> {
             Problem::new(format!("{} is not as setup wrote it: it is left as it is", path.display()), "remove it by hand");
         return vec![Step::impossible(NAME, problem)];
     }
-    let bootout = loaded.then(|| launchd.bootout());
+    let launchd = launchd.clone();
     vec![Step::to_do(NAME, what, async move {
-        if let Some(bootout) = bootout {
-            bootout.run().await?;
+        if loaded {
+            launchd.unload().await?;
         }
         files::remove(&path, &base)?;
         Ok(Ended::Well(String::new()))
@@ -129,4 +125,25 @@ fn port_in(path: &Path) -> Option<u16> {
     let agent = ::plist::Value::from_file(path).ok()?;
     let tcp = agent.as_dictionary()?.get("Sockets")?.as_dictionary()?.get("tcp")?;
     tcp.as_dictionary()?.get("SockServiceName")?.as_string()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    #[test]
+    fn the_file_with_its_mark_is_a_property_list_and_gives_its_port_back() {
+        let home = tempfile::tempdir().expect("a folder");
+        let place = Place { bin: "/opt/a & b/bin".into(), package: None, home: home.path().to_owned() };
+        let content = plist(&place.bin, &socket(&place), &place.home, 7900).expect("a property list");
+        let path = path(&place);
+        Draft::xml(path.clone(), &content).write().expect("written");
+        assert_eq!(port_in(&path), Some(7900));
+        assert_eq!(files::found(&path), Ok(Found::Ours));
+        match Command::new("xmllint").args(["--noout", "--nonet"]).arg(&path).output() {
+            Ok(judged) => assert!(judged.status.success(), "{judged:?}"),
+            Err(_) => eprintln!("SKIPPED: xmllint (Debian's libxml2-utils) is not installed"),
+        }
+    }
 }

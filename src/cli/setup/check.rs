@@ -12,6 +12,7 @@ use crate::{
             stage::Stage,
         },
         exit::Failure,
+        manager::READ_LOG,
     },
     client::Client,
     wire::{Hello, HistoryEntry, State, random_token},
@@ -43,10 +44,7 @@ pub fn step(through: Through) -> Step {
     Step::to_do("round_trip", what, async move {
         round_trip(through).await.map(Ended::Well).map_err(|failure| {
             let report = failure.report();
-            Problem::new(
-                report.message,
-                "`claude-peers doctor` finds out why; the broker's log: `journalctl --user -u claude-peers`",
-            )
+            Problem::new(report.message, format!("`claude-peers doctor` finds out why; the broker's log: `{READ_LOG}`"))
         })
     })
 }

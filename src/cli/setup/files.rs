@@ -13,6 +13,8 @@ use std::{
 
 /// What the mark begins with.
 const MARK: &str = "Written by `claude-peers setup`, removed by `claude-peers setup --undo`; fingerprint ";
+/// The same in XML, where two hyphens in a row would end the comment.
+const XML_MARK: &str = "Written by `claude-peers setup`, which also takes it back; fingerprint ";
 /// Marks stand in the first lines: an XML file begins with its declarations.
 const MARK_WITHIN: usize = 4;
 
@@ -48,7 +50,7 @@ impl Draft {
 
     /// An XML file with its declarations in lines of their own.
     pub fn xml(path: PathBuf, content: &[u8]) -> Self {
-        let mark = format!("<!-- {MARK}{} -->\n", fingerprint(content));
+        let mark = format!("<!-- {XML_MARK}{} -->\n", fingerprint(content));
         let head =
             content.split_inclusive(|byte| *byte == b'\n').take_while(|line| line.starts_with(b"<?") || line.starts_with(b"<!"));
         let at = head.map(<[u8]>::len).sum::<usize>();
@@ -107,9 +109,8 @@ fn without_mark(content: &[u8]) -> Option<(String, Vec<u8>)> {
     let mut at = 0;
     for line in content.split_inclusive(|byte| *byte == b'\n').take(MARK_WITHIN) {
         let text = std::str::from_utf8(line).unwrap_or_default();
-        if let Some(fingerprint) =
-            text.strip_prefix("# ").or_else(|| text.strip_prefix("<!-- ")).and_then(|text| text.strip_prefix(MARK))
-        {
+        let comment = text.strip_prefix("# ").or_else(|| text.strip_prefix("<!-- "));
+        if let Some(fingerprint) = comment.and_then(|text| text.strip_prefix(MARK).or_else(|| text.strip_prefix(XML_MARK))) {
             let fingerprint = fingerprint.split_whitespace().next()?.to_owned();
             return Some((fingerprint, [&content[..at], &content[at + line.len()..]].concat()));
         }
@@ -156,7 +157,7 @@ mod tests {
             assert_eq!((old.found(), new.found(), found(&new.path)), (Ok(Found::Same), Ok(Found::Ours), Ok(Found::Ours)));
             new.write().expect("written");
             let content = fs::read_to_string(&new.path).expect("read");
-            assert_eq!((new.found(), content.matches(MARK).count()), (Ok(Found::Same), 1));
+            assert_eq!((new.found(), content.matches("; fingerprint ").count()), (Ok(Found::Same), 1));
             assert_eq!(fs::metadata(&new.path).expect("there").permissions().mode() & 0o777, 0o644);
             fs::write(&new.path, content.replace('[', "[X-") + "\n").expect("changed");
             assert_eq!(new.found(), Ok(Found::Changed));
