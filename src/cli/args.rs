@@ -70,6 +70,7 @@ Environment:
   NO_COLOR             set to anything: no colours
   Of the broker: CLAUDE_PEERS_SOCKET, CLAUDE_PEERS_PORT (7899),
   CLAUDE_PEERS_DB (~/.claude-peers.db), CLAUDE_PEERS_RATE_LIMIT.
+  Of setup: CLAUDE_PEERS_CLAUDE, the program `claude` where it is not found.
   Of the sessions' servers: CLAUDE_PEERS_SOCKET, CLAUDE_PEERS_DELIVERY,
   OPENAI_API_KEY, OPENAI_BASE_URL, CLAUDE_PEERS_SUMMARY_MODEL.
 

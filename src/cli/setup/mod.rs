@@ -113,7 +113,7 @@ async fn with_systemd(place: &Place, systemd: &Systemd, port: Option<u16>) -> Re
     let sockets = Sockets::look(systemd).await?;
     let (changed, port) = (units.change(), units.port);
     let mut steps = units.put(systemd);
-    steps.extend(sockets.open(changed, port));
+    steps.extend(sockets.open(place.package.is_some(), changed, port));
     Ok(steps)
 }
 

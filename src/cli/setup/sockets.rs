@@ -16,6 +16,7 @@ use std::{net::TcpListener, path::PathBuf};
 const NAME: &str = "sockets";
 const TCP: &str = "tcp_port";
 const BROKER: &str = "broker";
+const MASK: &str = "mask";
 
 /// What systemd knows of our units, before anything is changed.
 pub struct Sockets {
@@ -46,11 +47,11 @@ impl Sockets {
         Ok(Self { systemd: systemd.clone(), unix, tcp, service, login, broker })
     }
 
-    /// The steps that have both sockets listen. `changed`: the units are about to change; `port`: the port of the TCP socket
-    /// is about to become this one.
-    pub fn open(self, changed: bool, port: Option<u16>) -> Vec<Step> {
+    /// The steps that have both sockets listen. `package`: the units are a package's; `changed`: they are about to change;
+    /// `port`: the port of the TCP socket is about to become this one.
+    pub fn open(self, package: bool, changed: bool, port: Option<u16>) -> Vec<Step> {
         let mut steps: Vec<_> = self.broker_by_hand().into_iter().collect();
-        steps.push(self.enable());
+        steps.push(self.enable(package));
         steps.push(self.open_tcp(port));
         steps.extend(self.renew(changed && port.is_none()));
         steps
@@ -68,12 +69,15 @@ impl Sockets {
         }))
     }
 
-    fn enable(&self) -> Step {
+    fn enable(&self, package: bool) -> Step {
         let (systemd, units) = (&self.systemd, [&self.unix, &self.tcp, &self.service, &self.login]);
         let picked = |wanted: fn(&Unit) -> bool| {
             units.into_iter().filter(|unit| wanted(unit)).map(|unit| unit.name.as_str()).collect::<Vec<_>>()
         };
-        let (masked, failed) = (picked(Unit::is_masked), picked(Unit::is_failed));
+        let masked = picked(Unit::is_masked);
+        // The TCP socket has its own step: where the port is in other hands, it has failed and may stay so.
+        let failed: Vec<_> =
+            [&self.unix, &self.service].into_iter().filter(|unit| unit.is_failed()).map(|unit| unit.name.as_str()).collect();
         let mut calls = Vec::new();
         if !masked.is_empty() {
             calls.push(systemd.unmask(masked));
@@ -81,7 +85,9 @@ impl Sockets {
         if !failed.is_empty() {
             calls.push(systemd.reset_failed(failed));
         }
-        if !self.unix.is_enabled() || !self.tcp.is_enabled() {
+        // A package has enabled its units for all users, which shows again once they are not masked any more.
+        let enabled = |unit: &Unit| unit.is_enabled() || (package && unit.is_masked());
+        if !enabled(&self.unix) || !enabled(&self.tcp) {
             calls.push(systemd.enable(SOCKETS));
         }
         if !self.unix.is_active() {
@@ -123,6 +129,9 @@ impl Sockets {
         if self.service.is_active() {
             // systemd opens no socket for a service that runs. The next connection starts it again, nothing is lost.
             calls.push(systemd.stop([SERVICE]));
+        }
+        if self.tcp.is_failed() {
+            calls.push(systemd.reset_failed([TCP_SOCKET]));
         }
         calls.push(if in_use { systemd.restart([TCP_SOCKET]) } else { systemd.start([TCP_SOCKET]) });
         Step::to_do(TCP, what, async move {
@@ -171,7 +180,7 @@ impl Sockets {
         let units = [&self.unix, &self.tcp, &self.service, &self.login];
         let names: Vec<_> = units.into_iter().filter(|unit| !unit.is_masked()).map(|unit| unit.name.as_str()).collect();
         let what = "mask the units of the package for this user; `claude-peers setup` unmasks them";
-        if names.is_empty() { Step::already(NAME, what) } else { Step::to_do(NAME, what, run(vec![self.systemd.mask(names)])) }
+        if names.is_empty() { Step::already(MASK, what) } else { Step::to_do(MASK, what, run(vec![self.systemd.mask(names)])) }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     step::{Ended, Problem, Step},
 };
 use crate::{
-    cli::manager::{SERVICE, SOCKET, Systemd, TCP_SOCKET},
+    cli::manager::{SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET},
     paths::DEFAULT_PORT,
 };
 use std::path::PathBuf;
@@ -92,7 +92,7 @@ impl Units {
         let units = UNITS.map(|(name, text)| Draft::text(self.folder.join(name), &placed(text, &bin)));
         let (name, text) = ACTIVATION;
         let data = self.place.folder("XDG_DATA_HOME", ".local/share").join("dbus-1/services");
-        let activation = Draft::text(data.join(name), &text.replace(PACKAGED, &bin));
+        let activation = Draft::text(data.join(name), &placed(text, &bin));
         units.into_iter().chain([activation]).collect()
     }
 
@@ -152,6 +152,10 @@ impl Units {
     }
 
     async fn change_files(self, systemd: Systemd) -> Result<Ended, Problem> {
+        if self.place.package.is_some() && self.remove.iter().any(|path| path.ends_with(SOCKET)) {
+            // The links that enabled our copies; the package has enabled its own for all users.
+            systemd.disable(SOCKETS).run().await?;
+        }
         for draft in &self.write {
             draft.write()?;
         }
@@ -163,15 +167,16 @@ impl Units {
     }
 }
 
-/// The unit `text` with its programs in `bin`, as systemd reads it.
+/// The file `text` with its programs in `bin`.
 fn placed(text: &str, bin: &str) -> String {
     let escaped = bin.replace('%', "%%");
     if !bin.contains(char::is_whitespace) {
         return text.replace(PACKAGED, &escaped);
     }
-    let line = |line: &str| match line.strip_prefix("ExecStart=").and_then(|command| command.strip_prefix(PACKAGED)) {
-        Some(program) => format!("ExecStart=\"{escaped}{program}\"\n"),
-        None => format!("{line}\n"),
+    // A folder with a blank stands in quotes, here and in the session bus's file.
+    let line = |line: &str| match line.split_once(PACKAGED) {
+        Some((key @ ("ExecStart=" | "Exec="), program)) => format!("{key}\"{escaped}{program}\"\n"),
+        _ => format!("{line}\n"),
     };
     text.lines().map(line).collect()
 }
