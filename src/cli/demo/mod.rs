@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What a person does next.
 const NEXT: &str = "\
 To have this in Claude Code:
-  claude mcp add --scope user --transport stdio claude-peers -- claude-peers-mcp
+  claude-peers setup
   claude --dangerously-load-development-channels server:claude-peers";
 
 /// Shows it.
