@@ -228,7 +228,7 @@ fn a_port_in_the_hands_of_another_users_broker_is_told_with_their_name() {
     child.kill().unwrap();
     child.wait().unwrap();
     let words = [&format!("port {} is held by the claude-peers broker of user root", theirs.port), "all others can"];
-    visited.says("tcp-socket", "failed", &words.map(|words| &words[..]), "claude-peers setup --port");
+    visited.says("tcp-socket", "failed", &words, "claude-peers setup --port");
     visited.says("unix-socket", "ok", &[ours.socket().to_str().unwrap()], "");
 }
 

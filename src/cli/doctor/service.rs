@@ -81,8 +81,11 @@ async fn states(scene: &Scene, units: &Units) -> Vec<Finding> {
     if !findings.is_empty() {
         return findings;
     }
-    findings.extend(failed_service(units).await);
-    findings.extend(failed_sockets(scene, units));
+    match failed_service(units).await {
+        // It takes its sockets down, and its remedy brings them back.
+        Some(finding) => findings.push(finding),
+        None => findings.extend(failed_sockets(scene, units)),
+    }
     if units.all().iter().any(|unit| unit.stale) {
         findings.push(
             Finding::warning(
@@ -146,26 +149,26 @@ async fn failed_service(units: &Units) -> Option<Finding> {
     }
     let status = units.systemd.call(["show", &service.name, "--property=ExecMainStatus", "--value"]).run().await;
     let status = status.unwrap_or_default().trim().to_owned();
-    let how = match (looping, service.result.as_str()) {
-        (true, _) => format!("ends as soon as it is started, and is started again and again ({} times so far)", service.restarts),
-        (false, "start-limit-hit") => "was started too often and has been given up".to_owned(),
-        (false, result) => format!("has failed ({result}) and has been given up after {} restarts", service.restarts),
+    let how = if looping {
+        format!("ends as soon as it is started, and is started again and again ({} times so far)", service.restarts)
+    } else {
+        format!("has failed ({}) and has been given up after {} restarts", service.result, service.restarts)
     };
     let why = match status.as_str() {
         "2" => "a setting cannot be used",
         "3" => "another broker is at work on this socket or database",
         "4" => "the database was written by a newer version",
-        "" | "0" => "",
+        "203" => "its program cannot be run: is it still there?",
         _ => "its log says why",
     };
-    let exit = if why.is_empty() { String::new() } else { format!("; exit code {status}: {why}") };
+    let exit = if service.result == "exit-code" { format!("; exit code {status}: {why}") } else { String::new() };
     let last = last_words().await;
     let said = if last.is_empty() { String::new() } else { format!("; its last words: {}", last.join(" | ")) };
     Some(
         Finding::failed(
             SERVICE,
             format!("{} {how}{exit}{said}", service.name),
-            "mend what its log says (`journalctl --user -u claude-peers -n 20`), then `claude-peers doctor --fix`: it starts the sockets again",
+            "mend that (more: `journalctl --user -u claude-peers -n 20`), then `claude-peers doctor --fix`: it starts the sockets again",
         )
         .fixes(start_sockets(units)),
     )
@@ -173,7 +176,7 @@ async fn failed_service(units: &Units) -> Option<Finding> {
 
 /// The last lines of the broker's own in the journal; none if it cannot be read.
 async fn last_words() -> Vec<String> {
-    let words = ["--user", "-u", "claude-peers", "-n", "5", "-o", "cat", "--no-pager", "-q"];
+    let words = ["--user", "-u", "claude-peers", "-t", "claude-peersd", "-n", "2", "-o", "cat", "--no-pager", "-q"];
     let said = Call::new("journalctl", "journalctl", words, JOURNAL_PATIENCE).run().await.unwrap_or_default();
     said.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
 }
@@ -195,7 +198,7 @@ fn failed_sockets(scene: &Scene, units: &Units) -> Option<Finding> {
 
 /// A unit of one's own, or of the machine's administrator, that hides the package's.
 fn shadow(unit: &Unit) -> Option<Finding> {
-    let file = unit.file.as_ref()?;
+    let file = unit.file.as_ref().filter(|_| !unit.is_masked())?;
     let packaged = PACKAGED.iter().map(|folder| Path::new(folder).join(&unit.name)).find(|path| path.is_file())?;
     if PACKAGED.iter().any(|folder| file.starts_with(folder)) {
         return None;

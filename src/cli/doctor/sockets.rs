@@ -4,7 +4,7 @@ use super::{
     Finding,
     fix::Fix,
     programs,
-    scene::{Door, Scene},
+    scene::{Door, Scene, Units},
 };
 use crate::{
     cli::manager::Manager,
@@ -77,7 +77,7 @@ fn closed(scene: &Scene, socket: &Path, error: &io::Error) -> Finding {
 /// Somebody listens, and does not answer as a broker does.
 fn mute_help(scene: &Scene, error: &wire::Error) -> String {
     match (error.code, &error.help) {
-        (Code::Unreachable, _) if scene.units.as_ref().is_some_and(|units| units.socket.is_active()) => {
+        (Code::Unreachable, _) if scene.units.as_ref().is_some_and(Units::installed) => {
             "see what is said of the service; a broker that hangs is ended and started by `systemctl --user restart claude-peers`"
                 .to_owned()
         }
@@ -169,16 +169,16 @@ pub async fn tcp(scene: &Scene) -> Finding {
         (true, false) => ("another program of yours".to_owned(), END),
         (false, true) => (
             format!("the claude-peers broker of user {user}"),
-            "one port cannot serve two users, and nothing of yours reaches that broker",
+            "one port cannot serve two users, and each keeps to their own broker",
         ),
-        (false, false) => (format!("a program of user {user}"), "it is theirs to end"),
+        (false, false) => (format!("a program of user {user}"), "only they can end it"),
     };
     Finding::failed(
         TCP,
         format!(
             "port {port} is held by {who}{process}; sessions of the reference system cannot reach your broker, all others can"
         ),
-        format!("{end}; or take another port: `claude-peers setup --port {}`", next_port(port)),
+        format!("{end}; or take another port for yours: `claude-peers setup --port {}`", next_port(port)),
     )
 }
 
