@@ -6,14 +6,12 @@
 
 mod args;
 mod call;
-#[allow(dead_code, unused_imports, reason = "setup and doctor use it")]
 mod claude;
 mod completions;
 mod demo;
 mod doctor;
 pub mod exit;
 mod history;
-#[allow(dead_code, unused_imports, reason = "setup and doctor use it")]
 mod manager;
 mod manual;
 mod message;

@@ -15,6 +15,8 @@ pub enum Fix {
     Run(Call),
     /// Removes the file of a socket that nobody listens on.
     RemoveSocket(PathBuf),
+    /// Removes a unit's file that setup wrote and nobody changed.
+    RemoveUnit(PathBuf),
     /// Sets a file's permissions.
     Mode(PathBuf, u32),
 }
@@ -31,6 +33,7 @@ impl Fix {
                 }
                 fs::remove_file(path).map_err(|error| on("removing", path, error))
             }
+            Self::RemoveUnit(path) => fs::remove_file(path).map_err(|error| on("removing", path, error)),
             Self::Mode(path, mode) => {
                 fs::set_permissions(path, fs::Permissions::from_mode(*mode)).map_err(|error| on("closing", path, error))
             }

@@ -1,6 +1,6 @@
 //! Our own programs: where copies of them lie, and which version each is.
 
-use crate::cli::call::Call;
+use crate::cli::{call::Call, setup::Place};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -25,8 +25,12 @@ pub async fn version(program: &Path) -> Result<String, String> {
 
 /// The program `name` that was installed together with this one.
 pub fn beside(name: &str) -> Option<PathBuf> {
-    let me = std::env::current_exe().ok()?;
-    Some(me.parent()?.join(name)).filter(|path| path.is_file())
+    // As setup would name it: a folder that stays, where there is one.
+    let folder = match Place::find() {
+        Ok(place) => place.bin,
+        Err(_) => std::env::current_exe().ok()?.parent()?.to_owned(),
+    };
+    Some(folder.join(name)).filter(|path| path.is_file())
 }
 
 /// Every copy of `name` on `PATH`, the one that is run first.

@@ -81,7 +81,7 @@ fn unregistered(others: &[&Server], claude: Option<Claude>) -> Finding {
                 "the MCP server is registered under the name {}, but the channel flag says server:{NAME}: messages do not arrive by themselves",
                 server.name
             ),
-            format!("`claude mcp remove --scope user {}`, then `{}`", server.name, by_hand(&shown_server())),
+            format!("`claude mcp remove --scope user {}`, then `claude-peers setup`", server.name),
         );
     }
     if let Some(Server { scope: Scope::Project(project), .. }) = others.first() {
@@ -106,7 +106,9 @@ fn register(claude: Option<Claude>) -> Option<Fix> {
 
 /// There is an entry under our name: whether it starts our program.
 async fn registered(own: &Server) -> Finding {
-    let again = format!("`claude mcp remove --scope user {NAME}`, then `{}`", by_hand(&shown_server()));
+    let by_hand = format!("`claude mcp remove --scope user {NAME}`, then `{}`", by_hand(&shown_server()));
+    // Setup does not handle what may be secret.
+    let again = if own.variables.is_empty() { format!("`claude-peers setup`, or by hand: {by_hand}") } else { by_hand };
     let command = own.command_line();
     let failed = |what: String| Finding::failed(REGISTRATION, what, again.clone());
     if !own.is_ours() {

@@ -74,8 +74,6 @@ pub struct Units {
     pub program: Option<PathBuf>,
     /// The broker's environment beside the manager's (`Environment=`).
     pub environment: Vec<(String, String)>,
-    /// What the Unix socket's unit listens on.
-    pub listens: Option<PathBuf>,
 }
 
 impl Units {
@@ -169,8 +167,7 @@ async fn units(systemd: &Systemd) -> Option<Units> {
         Some(PathBuf::from(path.split(" ;").next()?))
     });
     let environment = property(SERVICE, "Environment").await.unwrap_or_default();
-    let listens = property(SOCKET, "Listen").await.and_then(|text| Some(PathBuf::from(text.strip_suffix(" (Stream)")?)));
     let environment = environment.split_whitespace().filter_map(|pair| pair.split_once('='));
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    Some(Units { systemd: systemd.clone(), service, socket, tcp, program, environment, listens })
+    Some(Units { systemd: systemd.clone(), service, socket, tcp, program, environment })
 }

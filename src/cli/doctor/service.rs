@@ -9,6 +9,7 @@ use crate::{
     cli::{
         call::Call,
         manager::{Launchd, Manager, Unit},
+        setup::{Found, Place, found},
     },
     kernel,
 };
@@ -48,7 +49,7 @@ pub async fn check(scene: &Scene) -> Vec<Finding> {
         }
         (Manager::Systemd(_), Some(units)) => {
             let mut findings = states(scene, units).await;
-            findings.extend(units.all().into_iter().filter_map(shadow));
+            findings.extend(units.all().into_iter().filter_map(|unit| shadow(units, unit)));
             findings
         }
     }
@@ -65,9 +66,18 @@ async fn agent(launchd: &Launchd) -> Finding {
     }
 }
 
+/// Has the service manager listen, if there is one that knows the broker.
+pub fn start(scene: &Scene) -> Vec<Fix> {
+    match (&scene.manager, &scene.units) {
+        (Manager::Launchd(launchd), _) => vec![Fix::Run(launchd.kickstart())],
+        (_, Some(units)) if units.installed() => start_sockets(units),
+        _ => Vec::new(),
+    }
+}
+
 /// Brings failed and stopped sockets back: the service is started by the next connection. A socket cannot be started under a
 /// broker that runs; it stops first, and what is connected to it comes back by itself.
-pub fn start_sockets(units: &Units) -> Vec<Fix> {
+fn start_sockets(units: &Units) -> Vec<Fix> {
     let systemd = &units.systemd;
     let (all, sockets) = (units.all().map(|unit| unit.name.as_str()), units.sockets().map(|unit| unit.name.as_str()));
     let stop = units.service.is_active().then(|| systemd.stop([units.service.name.as_str()]));
@@ -197,16 +207,27 @@ fn failed_sockets(scene: &Scene, units: &Units) -> Option<Finding> {
 }
 
 /// A unit of one's own, or of the machine's administrator, that hides the package's.
-fn shadow(unit: &Unit) -> Option<Finding> {
+fn shadow(units: &Units, unit: &Unit) -> Option<Finding> {
     let file = unit.file.as_ref().filter(|_| !unit.is_masked())?;
     let packaged = PACKAGED.iter().map(|folder| Path::new(folder).join(&unit.name)).find(|path| path.is_file())?;
     if PACKAGED.iter().any(|folder| file.starts_with(folder)) {
         return None;
     }
     let (place, hidden) = (file.display(), packaged.display());
-    Some(Finding::failed(
-        UNITS,
-        format!("{place} hides {hidden}, the package's unit: an upgrade of the package does not reach it"),
-        format!("`rm {place}`, then `systemctl --user daemon-reload` and `systemctl --user restart {}`", unit.name),
-    ))
+    let what = format!("{place} hides {hidden}, the package's unit: an upgrade of the package does not reach it");
+    let help = format!("`rm {place}`, then `systemctl --user daemon-reload` and `systemctl --user try-restart {}`", unit.name);
+    let written_by_setup = matches!(found(file), Ok(Found::Ours));
+    let of_the_package = Place::find().is_ok_and(|place| place.package.is_some());
+    Some(match (written_by_setup, of_the_package) {
+        // Setup said so when it wrote it, and this copy is the one that it starts.
+        (true, false) => {
+            Finding::warning(UNITS, what, "`claude-peers setup --undo` gives way to the package; or remove the package")
+        }
+        (true, true) => Finding::failed(UNITS, what, help).fixes([
+            Fix::RemoveUnit(file.clone()),
+            Fix::Run(units.systemd.reload()),
+            Fix::Run(units.systemd.try_restart([&*unit.name])),
+        ]),
+        (false, _) => Finding::failed(UNITS, what, help),
+    })
 }

@@ -9,7 +9,7 @@ use crate::{
     settings::{self, InvalidSetting},
     wire::DeliveryChoice,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 const SETTINGS: &str = "settings";
 /// What the broker reads beside its socket's place. The service gets it from its unit or from the manager, not from a shell.
@@ -72,7 +72,7 @@ fn unusable(scene: &Scene) -> Vec<String> {
 
 /// The service listens elsewhere than this shell looks: sessions started from here find another broker, or none.
 fn other_socket(scene: &Scene, units: &Units) -> Option<Finding> {
-    let (Ok(ours), Some(theirs)) = (&scene.socket, &units.listens) else { return None };
+    let (Ok(ours), Some(theirs)) = (&scene.socket, units.socket.listen.as_ref().map(Path::new)) else { return None };
     if ours == theirs {
         return None;
     }

@@ -5,6 +5,7 @@ use super::{
     fix::Fix,
     programs,
     scene::{Door, Scene, Units},
+    service,
 };
 use crate::{
     cli::manager::Manager,
@@ -41,19 +42,17 @@ pub fn unix(scene: &Scene) -> Finding {
 fn closed(scene: &Scene, socket: &Path, error: &io::Error) -> Finding {
     let place = socket.display();
     let found = fs::symlink_metadata(socket);
-    let starts = scene.units.iter().filter(|units| units.installed()).map(super::service::start_sockets);
+    // A manager whose file was taken away goes on listening where nobody can connect.
+    let deaf = scene.units.iter().filter(|units| units.socket.is_active());
+    let again = deaf.map(|units| Fix::Run(units.systemd.restart([units.socket.name.as_str()])));
+    let start = service::start(scene).into_iter().chain(again);
     match (error.kind(), found) {
-        (ErrorKind::NotFound, _) => {
-            // The manager goes on listening on a file that somebody has removed.
-            let deaf = scene.units.iter().filter(|units| units.socket.is_active());
-            let again = deaf.map(|units| Fix::Run(units.systemd.restart([units.socket.name.as_str()])));
-            Finding::failed(
-                UNIX,
-                format!("there is no {place}: no broker runs, and no service manager listens for it"),
-                start_help(scene),
-            )
-            .fixes(starts.flatten().chain(again))
-        }
+        (ErrorKind::NotFound, _) => Finding::failed(
+            UNIX,
+            format!("there is no {place}: no broker runs, and no service manager listens for it"),
+            start_help(scene),
+        )
+        .fixes(start),
         (_, Ok(meta)) if !meta.file_type().is_socket() => Finding::failed(
             UNIX,
             format!("{place} is no socket, but another kind of file"),
@@ -64,7 +63,7 @@ fn closed(scene: &Scene, socket: &Path, error: &io::Error) -> Finding {
             format!("{place} is stale: the file is there, but nobody listens on it (a broker was killed)"),
             format!("remove it (`rm {place}`), then: {}", start_help(scene)),
         )
-        .fixes(std::iter::once(Fix::RemoveSocket(socket.to_owned())).chain(starts.flatten())),
+        .fixes(std::iter::once(Fix::RemoveSocket(socket.to_owned())).chain(start)),
         (ErrorKind::PermissionDenied, _) => Finding::failed(
             UNIX,
             format!("{place} may not be connected to by you: it belongs to another user, or its permissions were changed"),
@@ -205,7 +204,6 @@ fn served_by(scene: &Scene, broker: &BrokerStatus, port: u16) -> Finding {
 
 fn unheld(scene: &Scene, port: u16) -> Finding {
     let problem = scene.broker().and_then(|broker| broker.listeners.iter().find_map(|listener| listener.problem.clone()));
-    let fixes = scene.units.iter().filter(|units| units.installed()).flat_map(super::service::start_sockets);
     match problem {
         // The broker was told that by the system when it started.
         Some(problem) if kernel::can_tell() => Finding::failed(
@@ -216,7 +214,9 @@ fn unheld(scene: &Scene, port: u16) -> Finding {
         Some(problem) => {
             Finding::failed(TCP, problem, format!("look who listens: `lsof -nP -iTCP:{port} -sTCP:LISTEN`, and end that program"))
         }
-        None => Finding::failed(TCP, format!("nothing listens on 127.0.0.1:{port}"), start_help(scene)).fixes(fixes),
+        None => {
+            Finding::failed(TCP, format!("nothing listens on 127.0.0.1:{port}"), start_help(scene)).fixes(service::start(scene))
+        }
     }
 }
 

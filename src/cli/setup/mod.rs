@@ -16,6 +16,9 @@ mod sockets;
 mod step;
 mod units;
 
+pub use files::{Found, found};
+pub use place::Place;
+
 use super::{
     exit::Failure,
     manager::{Absent, Manager, Systemd},
@@ -23,7 +26,6 @@ use super::{
 };
 use crate::{paths, wire::VERSION};
 use check::Through;
-use place::Place;
 use sockets::Sockets;
 use step::{Problem, Step, Walk};
 use units::Units;

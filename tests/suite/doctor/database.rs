@@ -1,0 +1,134 @@
+//! The doctor on databases that are damaged, newer, or may not be written; and the look that the broker's program takes.
+
+use super::{NOBODY, Visit, as_nobody, visit, with_claude};
+use crate::support::{Broker, events::Peer};
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, chown},
+    process::Stdio,
+};
+
+fn check_database(broker: &Broker) -> (i32, Value) {
+    let output = broker.command().arg("--check-database").stdout(Stdio::piped()).output().unwrap();
+    (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
+#[test]
+fn the_broker_looks_at_a_database_and_leaves_it_as_it_is() {
+    let mut broker = Broker::prepared(&[]);
+    let (code, report) = check_database(&broker);
+    assert_eq!((code, &report["state"]), (0, &json!("missing")));
+    broker.launch();
+    let peer = Peer::register(&broker.http(), "peer", json!({}));
+    broker.http().post("/v1/send", &json!({"to": peer.id, "text": "hello"}));
+    let (code, report) = check_database(&broker);
+    assert_eq!(
+        (code, &report["state"], &report["schema"], &report["mode"]),
+        (0, &json!("ok"), &json!(1), &json!("0600")),
+        "beside it"
+    );
+    assert!(report["newestMessageAt"].is_string(), "what only stands in the log is read too: {report}");
+    assert!(broker.terminate().success());
+
+    let files = || {
+        let names = fs::read_dir(broker.folder()).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> =
+            names.filter(|path| path.is_file() && !path.ends_with("log")).map(|path| (fs::read(&path).unwrap(), path)).collect();
+        files.sort();
+        files
+    };
+    let before = files();
+    assert_eq!(check_database(&broker).1["state"], "ok");
+    assert_eq!(files(), before, "nothing changed, nothing was left beside it");
+    let database = Connection::open(broker.database()).unwrap();
+    database.pragma_update(None, "user_version", 99).unwrap();
+    drop(database);
+    let (code, report) = check_database(&broker);
+    assert_eq!(
+        (code, &report["state"], &report["schema"], &report["knownSchema"]),
+        (4, &json!("too_new"), &json!(99), &json!(1))
+    );
+    fs::write(broker.database(), "to be or not to be\n".repeat(1_000)).unwrap();
+    let (code, report) = check_database(&broker);
+    assert_eq!((code, &report["state"]), (1, &json!("damaged")));
+    fs::remove_file(broker.database()).unwrap();
+    fs::create_dir(broker.database()).unwrap();
+    let (code, report) = check_database(&broker);
+    assert_eq!((code, &report["state"]), (1, &json!("unreadable")));
+    let unusable = broker.command().arg("--check-database").env("CLAUDE_PEERS_EXPIRY", "soon").status().unwrap();
+    assert_eq!(unusable.code(), Some(2));
+}
+
+#[test]
+fn a_damaged_database_is_told_before_and_after_it_was_set_aside() {
+    let mut broker = Broker::start();
+    with_claude(&broker);
+    let peer = Peer::register(&broker.http(), "peer", json!({}));
+    for number in 0..20 {
+        broker.http().post("/v1/send", &json!({"to": peer.id, "text": format!("{number} {}", "x".repeat(5_000))}));
+    }
+    assert!(broker.terminate().success());
+    let mut bytes = fs::read(broker.database()).unwrap();
+    let middle = bytes.len() / 4096 / 2 * 4096;
+    bytes[middle..middle + 8 * 4096].fill(0xa5);
+    fs::write(broker.database(), &bytes).unwrap();
+    let visited = visit(&broker, &["--fix"]);
+    visited.says("database", "failed", &["is damaged", broker.database().to_str().unwrap()], "claude-peers stop");
+    assert!(fs::read(broker.database()).unwrap() == bytes, "a doctor does not operate on it");
+
+    broker.launch();
+    let visited = visit(&broker, &[]);
+    visited.says("database", "ok", &["sound"], "");
+    visited.says("database", "warning", &["was damaged", "set aside as", "recovered rows"], "keep the file");
+    broker.restart();
+    visit(&broker, &[]).says("database", "warning", &["set aside earlier", "peers.db.damaged-"], "keep it");
+}
+
+#[test]
+fn a_database_of_a_newer_version_is_named() {
+    let broker = Broker::prepared(&[]);
+    with_claude(&broker);
+    let database = Connection::open(broker.database()).unwrap();
+    database.execute_batch("CREATE TABLE future (x); PRAGMA user_version = 99").unwrap();
+    drop(database);
+    assert_eq!(broker.refused(), 4);
+    visit(&broker, &[]).says(
+        "database",
+        "failed",
+        &["newer version", "schema is 99", broker.database().to_str().unwrap()],
+        "upgrade claude-peers",
+    );
+}
+
+#[test]
+fn a_database_that_may_not_be_written_is_named() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED: only root can become a user who may not write everywhere");
+    }
+    let mut broker = Broker::start();
+    with_claude(&broker);
+    assert!(broker.terminate().success());
+    chown(broker.folder(), Some(NOBODY), Some(NOBODY)).unwrap();
+    for (owner, mode, folder_mode, words) in [
+        (NOBODY, 0o400, 0o755, "peers.db cannot be written"),
+        (NOBODY, 0o600, 0o555, "cannot be written"),
+        (0, 0o644, 0o755, "peers.db cannot be written"),
+    ] {
+        chown(broker.database(), Some(owner), Some(owner)).unwrap();
+        fs::set_permissions(broker.database(), Permissions::from_mode(mode)).unwrap();
+        let mut command = as_nobody(&broker, "claude-peers", &["doctor"]);
+        fs::set_permissions(broker.folder(), Permissions::from_mode(folder_mode)).unwrap();
+        let visited = Visit::of({
+            command.env("CLAUDE_PEERS_PORT", "0");
+            command
+        });
+        visited.says("database", "failed", &["cannot be written by you", words], "CLAUDE_PEERS_DB");
+        fs::set_permissions(broker.folder(), Permissions::from_mode(0o755)).unwrap();
+    }
+    chown(broker.database(), Some(0), Some(0)).unwrap();
+    fs::set_permissions(broker.database(), Permissions::from_mode(0o600)).unwrap();
+    let visited = Visit::of(as_nobody(&broker, "claude-peers", &["doctor"]));
+    visited.says("database", "failed", &["cannot be read"], "CLAUDE_PEERS_DB");
+}

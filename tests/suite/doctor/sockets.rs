@@ -1,0 +1,109 @@
+//! The doctor on sockets that are stale, in other hands, open to others, or answered by nobody.
+
+use super::{NOBODY, Visit, as_nobody, visit, with_claude};
+use crate::support::{Broker, broker::signal, eventually};
+use std::{
+    fs::{self, Permissions},
+    net::TcpListener,
+    os::unix::{
+        fs::{DirBuilderExt, PermissionsExt, chown},
+        net::{UnixListener, UnixStream},
+    },
+    path::Path,
+    process::Stdio,
+};
+
+#[test]
+fn a_stale_unix_socket_is_found_and_removed_and_a_living_one_never() {
+    let broker = Broker::prepared(&[]);
+    with_claude(&broker);
+    fs::DirBuilder::new().mode(0o700).create(broker.socket().parent().unwrap()).unwrap();
+    drop(UnixListener::bind(broker.socket()).unwrap());
+    let visited = visit(&broker, &[]);
+    visited.says(
+        "unix-socket",
+        "failed",
+        &["stale", broker.socket().to_str().unwrap()],
+        &format!("rm {}", broker.socket().display()),
+    );
+    assert!(broker.socket().exists(), "without --fix nothing changes");
+    let visited = visit(&broker, &["--fix"]);
+    let finding = visited.says("unix-socket", "failed", &["no broker runs"], "");
+    assert_eq!(finding["fixed"], false, "there is still no broker");
+    assert!(!broker.socket().exists());
+
+    fs::write(broker.socket(), "precious").unwrap();
+    visit(&broker, &["--fix"]).says("unix-socket", "failed", &["is no socket"], "mv ");
+    assert_eq!(fs::read_to_string(broker.socket()).unwrap(), "precious");
+    fs::remove_file(broker.socket()).unwrap();
+
+    // Somebody listens who is no broker: their socket stays.
+    let stranger = UnixListener::bind(broker.socket()).unwrap();
+    let answering = std::thread::spawn(move || drop((stranger.accept().unwrap(), stranger.accept().unwrap())));
+    visit(&broker, &["--fix"]).says("unix-socket", "failed", &["cannot be reached"], "start it again");
+    assert!(broker.socket().exists());
+    answering.join().unwrap();
+}
+
+#[test]
+fn a_broker_that_hangs_is_told_apart_from_none() {
+    let broker = Broker::start();
+    with_claude(&broker);
+    signal(broker.pid(), "STOP");
+    let visited = visit(&broker, &[]);
+    signal(broker.pid(), "CONT");
+    visited.says("unix-socket", "failed", &["no answer within"], "hangs");
+}
+
+#[test]
+fn a_port_in_the_hands_of_another_program_is_told_with_its_holder() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let broker = Broker::with(&[("CLAUDE_PEERS_PORT", &port.to_string())]);
+    with_claude(&broker);
+    let (pid, program) = (std::process::id(), std::env::current_exe().unwrap());
+    let words = [&format!("port {port} is held by another program of yours (process {pid}: "), program.to_str().unwrap()];
+    let visited = visit(&broker, &[]);
+    visited.says("tcp-socket", "failed", &words, &format!("claude-peers setup --port {}", port.wrapping_add(1).max(1)));
+    visited.says("unix-socket", "ok", &[], "");
+    drop(holder);
+    visit(&broker, &[]).says("tcp-socket", "failed", &[&format!("nothing listens on port {port} now")], "claude-peers stop");
+}
+
+#[test]
+fn a_port_in_the_hands_of_another_users_broker_is_told_with_their_name() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("SKIPPED: only root can start a broker as another user");
+    }
+    let theirs = Broker::start();
+    let ours = Broker::prepared(&[("CLAUDE_PEERS_PORT", &theirs.port.to_string())]);
+    with_claude(&ours);
+    chown(ours.folder(), Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut child = as_nobody(&ours, "claude-peersd", &[]).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the broker listens", || UnixStream::connect(ours.socket()).ok());
+    let visited = Visit::of(as_nobody(&ours, "claude-peers", &["doctor"]));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let words = [&format!("port {} is held by the claude-peers broker of user root", theirs.port), "all others can"];
+    visited.says("tcp-socket", "failed", &words, "claude-peers setup --port");
+    visited.says("unix-socket", "ok", &[ours.socket().to_str().unwrap()], "");
+}
+
+#[test]
+fn a_socket_and_a_database_that_others_may_open_are_closed_again() {
+    let broker = Broker::start();
+    with_claude(&broker);
+    let set = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    set(broker.socket().parent().unwrap(), 0o755);
+    set(&broker.socket(), 0o666);
+    set(&broker.database(), 0o644);
+    let visited = visit(&broker, &[]);
+    visited.says("unix-socket", "warning", &["open to others (mode 0666)"], "chmod 0600");
+    visited.says("database", "warning", &["read by others (mode 0644)"], "chmod 0600");
+    let visited = visit(&broker, &["--fix"]);
+    for check in ["unix-socket", "database"] {
+        assert_eq!(visited.says(check, "ok", &[], "")["fixed"], true);
+    }
+    assert_eq!((mode(&broker.socket()), mode(&broker.database())), (0o600, 0o600));
+}
