@@ -47,23 +47,22 @@ pub struct Tried {
     failed: Vec<String>,
 }
 
-/// Takes every step, each once.
+/// Takes the steps of every finding in their order; what two findings ask for in the same words is done once.
 pub async fn apply(findings: &[Finding]) -> Vec<Tried> {
-    let mut done: Vec<(&Fix, Option<String>)> = Vec::new();
+    let mut done: Vec<(&[Fix], Vec<String>)> = Vec::new();
     let mut tried = Vec::new();
     for finding in findings.iter().filter(|finding| !finding.fixes.is_empty()) {
-        let mut failed = Vec::new();
-        for fix in &finding.fixes {
-            let why = match done.iter().find(|(earlier, _)| *earlier == fix) {
-                Some((_, why)) => why.clone(),
-                None => {
-                    let why = fix.apply().await.err();
-                    done.push((fix, why.clone()));
-                    why
+        let failed = match done.iter().find(|(fixes, _)| *fixes == finding.fixes.as_slice()) {
+            Some((_, failed)) => failed.clone(),
+            None => {
+                let mut failed = Vec::new();
+                for fix in &finding.fixes {
+                    failed.extend(fix.apply().await.err());
                 }
-            };
-            failed.extend(why);
-        }
+                done.push((&finding.fixes, failed.clone()));
+                failed
+            }
+        };
         tried.push(Tried { check: finding.check, failed });
     }
     tried

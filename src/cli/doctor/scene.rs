@@ -87,6 +87,11 @@ impl Units {
         [&self.socket, &self.tcp]
     }
 
+    /// Whether the Unix socket's unit is for this place.
+    pub fn listens_at(&self, socket: &Path) -> bool {
+        self.socket.listen.as_deref().is_some_and(|listen| Path::new(listen) == socket)
+    }
+
     /// Whether any of them is installed.
     pub fn installed(&self) -> bool {
         self.all().iter().any(|unit| unit.load != "not-found" && !unit.load.is_empty())
@@ -127,6 +132,12 @@ impl Scene {
             Door::Broker(broker, _) => Some(broker),
             _ => None,
         }
+    }
+
+    /// The TCP port that is to be listened on: the unit's, or by this environment.
+    pub fn tcp_port(&self) -> Option<u16> {
+        let of_unit = self.units.as_ref().and_then(|units| units.tcp.listen.as_deref()?.rsplit(':').next()?.parse().ok());
+        of_unit.or_else(|| self.port.as_ref().ok().copied())
     }
 
     /// The broker's program: the service's, or the one that was installed with this program, or the first on `PATH`.

@@ -13,7 +13,10 @@ use crate::{
     },
     kernel,
 };
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 const SERVICE: &str = "service";
 const UNITS: &str = "units";
@@ -49,7 +52,7 @@ pub async fn check(scene: &Scene) -> Vec<Finding> {
         }
         (Manager::Systemd(_), Some(units)) => {
             let mut findings = states(scene, units).await;
-            findings.extend(units.all().into_iter().filter_map(|unit| shadow(units, unit)));
+            findings.push(shadows(units));
             findings
         }
     }
@@ -168,11 +171,13 @@ async fn failed_service(units: &Units) -> Option<Finding> {
         "2" => "a setting cannot be used",
         "3" => "another broker is at work on this socket or database",
         "4" => "the database was written by a newer version",
-        "203" => "its program cannot be run: is it still there?",
+        "203" => "its program cannot be run",
         _ => "its log says why",
     };
-    let exit = if service.result == "exit-code" { format!("; exit code {status}: {why}") } else { String::new() };
-    let last = last_words().await;
+    let program = units.program.as_ref().map(|program| format!(" ({})", program.display())).unwrap_or_default();
+    let exit = if service.result == "exit-code" { format!("; exit code {status}: {why}{program}") } else { String::new() };
+    // What cannot be run says nothing: the journal's last words would be those of an earlier one.
+    let last = if status == "203" { Vec::new() } else { last_words().await };
     let said = if last.is_empty() { String::new() } else { format!("; its last words: {}", last.join(" | ")) };
     Some(
         Finding::failed(
@@ -193,7 +198,7 @@ async fn last_words() -> Vec<String> {
 
 fn failed_sockets(scene: &Scene, units: &Units) -> Option<Finding> {
     // The port in other hands is told by the check of the port.
-    let taken = scene.port.as_ref().is_ok_and(|port| kernel::listening(*port).is_some());
+    let taken = scene.tcp_port().is_some_and(|port| kernel::listening(port).is_some());
     let down = units.sockets().into_iter().filter(|unit| !unit.is_active() && (unit.name != units.tcp.name || !taken));
     let down: Vec<_> = down.collect();
     let (first, names) = (*down.first()?, down.iter().map(|unit| unit.name.as_str()).collect::<Vec<_>>());
@@ -206,28 +211,36 @@ fn failed_sockets(scene: &Scene, units: &Units) -> Option<Finding> {
     Some(Finding::failed(SERVICE, format!("{} {how}", list(&names)), help).fixes(start_sockets(units)))
 }
 
-/// A unit of one's own, or of the machine's administrator, that hides the package's.
-fn shadow(units: &Units, unit: &Unit) -> Option<Finding> {
-    let file = unit.file.as_ref().filter(|_| !unit.is_masked())?;
-    let packaged = PACKAGED.iter().map(|folder| Path::new(folder).join(&unit.name)).find(|path| path.is_file())?;
-    if PACKAGED.iter().any(|folder| file.starts_with(folder)) {
-        return None;
+/// Units of one's own, or of the machine's administrator, that hide the package's.
+fn shadows(units: &Units) -> Finding {
+    let hides = |unit: &&Unit| {
+        let file = unit.file.as_ref().filter(|_| !unit.is_masked())?;
+        let packaged = PACKAGED.iter().any(|folder| Path::new(folder).join(&unit.name).is_file());
+        (packaged && !PACKAGED.iter().any(|folder| file.starts_with(folder))).then(|| file.clone())
+    };
+    let files: Vec<PathBuf> = units.all().iter().filter_map(hides).collect();
+    if files.is_empty() {
+        let folder = units.service.file.as_deref().and_then(Path::parent);
+        let folder = folder.map(|folder| format!(" (in {})", folder.display())).unwrap_or_default();
+        return Finding::ok(UNITS, format!("nothing hides the units{folder}"));
     }
-    let (place, hidden) = (file.display(), packaged.display());
-    let what = format!("{place} hides {hidden}, the package's unit: an upgrade of the package does not reach it");
-    let help = format!("`rm {place}`, then `systemctl --user daemon-reload` and `systemctl --user try-restart {}`", unit.name);
-    let written_by_setup = matches!(found(file), Ok(Found::Ours));
+    let shown: Vec<_> = files.iter().map(|file| file.to_string_lossy()).collect();
+    let what = format!(
+        "{} {} the package's {}: an upgrade of the package does not reach {}",
+        shown.join(" and "),
+        if files.len() == 1 { "hides" } else { "hide" },
+        if files.len() == 1 { "unit" } else { "units" },
+        if files.len() == 1 { "it" } else { "them" },
+    );
+    let (ours, others): (Vec<_>, Vec<_>) = files.iter().partition(|file| matches!(found(file), Ok(Found::Ours)));
     let of_the_package = Place::find().is_ok_and(|place| place.package.is_some());
-    Some(match (written_by_setup, of_the_package) {
-        // Setup said so when it wrote it, and this copy is the one that it starts.
-        (true, false) => {
-            Finding::warning(UNITS, what, "`claude-peers setup --undo` gives way to the package; or remove the package")
-        }
-        (true, true) => Finding::failed(UNITS, what, help).fixes([
-            Fix::RemoveUnit(file.clone()),
-            Fix::Run(units.systemd.reload()),
-            Fix::Run(units.systemd.try_restart([&*unit.name])),
-        ]),
-        (false, _) => Finding::failed(UNITS, what, help),
-    })
+    if others.is_empty() && !of_the_package {
+        // Setup said so when it wrote them, and this copy is the one that they start.
+        return Finding::warning(UNITS, what, "`claude-peers setup --undo` gives way to the package; or remove the package");
+    }
+    let again = [units.systemd.reload(), units.systemd.try_restart([units.service.name.as_str()])];
+    let help = format!("`rm {}`, then `{}` and `{}`", shown.join(" "), again[0], again[1]);
+    let removed: Vec<_> = ours.into_iter().map(|file| Fix::RemoveUnit(file.clone())).collect();
+    let again = again.into_iter().filter(|_| !removed.is_empty()).map(Fix::Run).collect::<Vec<_>>();
+    Finding::failed(UNITS, what, help).fixes(removed).fixes(again)
 }

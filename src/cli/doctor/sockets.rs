@@ -43,25 +43,26 @@ fn closed(scene: &Scene, socket: &Path, error: &io::Error) -> Finding {
     let place = socket.display();
     let found = fs::symlink_metadata(socket);
     // A manager whose file was taken away goes on listening where nobody can connect.
-    let deaf = scene.units.iter().filter(|units| units.socket.is_active());
-    let again = deaf.map(|units| Fix::Run(units.systemd.restart([units.socket.name.as_str()])));
-    let start = service::start(scene).into_iter().chain(again);
+    let deaf = scene.units.as_ref().filter(|units| units.socket.is_active() && units.listens_at(socket));
+    let again = deaf.map(|units| units.systemd.restart([units.socket.name.as_str()]));
+    let help =
+        again.as_ref().map_or_else(|| start_help(scene), |again| format!("have the service manager make it anew: `{again}`"));
+    let start = service::start(scene).into_iter().chain(again.map(Fix::Run));
     match (error.kind(), found) {
-        (ErrorKind::NotFound, _) => Finding::failed(
-            UNIX,
-            format!("there is no {place}: no broker runs, and no service manager listens for it"),
-            start_help(scene),
-        )
-        .fixes(start),
+        (ErrorKind::NotFound, _) => {
+            let why =
+                if deaf.is_some() { "somebody has removed it" } else { "no broker runs, and no service manager listens for it" };
+            Finding::failed(UNIX, format!("there is no {place}: {why}"), help).fixes(start)
+        }
         (_, Ok(meta)) if !meta.file_type().is_socket() => Finding::failed(
             UNIX,
             format!("{place} is no socket, but another kind of file"),
-            format!("move it away (`mv {place} {place}.old`), then: {}", start_help(scene)),
+            format!("move it away (`mv {place} {place}.old`), then {help}"),
         ),
         (ErrorKind::ConnectionRefused, Ok(_)) => Finding::failed(
             UNIX,
             format!("{place} is stale: the file is there, but nobody listens on it (a broker was killed)"),
-            format!("remove it (`rm {place}`), then: {}", start_help(scene)),
+            format!("remove it (`rm {place}`), then {help}"),
         )
         .fixes(std::iter::once(Fix::RemoveSocket(socket.to_owned())).chain(start)),
         (ErrorKind::PermissionDenied, _) => Finding::failed(
@@ -69,7 +70,7 @@ fn closed(scene: &Scene, socket: &Path, error: &io::Error) -> Finding {
             format!("{place} may not be connected to by you: it belongs to another user, or its permissions were changed"),
             "unset CLAUDE_PEERS_SOCKET, or make it yours again: the folder with mode 0700, the socket with 0600",
         ),
-        _ => Finding::failed(UNIX, format!("{place} cannot be connected to: {error}"), start_help(scene)),
+        _ => Finding::failed(UNIX, format!("{place} cannot be connected to: {error}"), help),
     }
 }
 
@@ -127,10 +128,10 @@ fn open_to_others(socket: &Path) -> Option<Finding> {
 pub async fn tcp(scene: &Scene) -> Finding {
     let served =
         scene.broker().and_then(|broker| Some((broker, broker.listeners.iter().find(|listener| listener.kind == "tcp")?)));
-    let port = match (served, &scene.port) {
+    let port = match (served, scene.tcp_port()) {
         (Some((_, listener)), _) => listener.address.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0),
-        (None, Ok(port)) => *port,
-        (None, Err(_)) => return Finding::skipped(TCP, "the port is not known: see settings"),
+        (None, Some(port)) => port,
+        (None, None) => return Finding::skipped(TCP, "the port is not known: see settings"),
     };
     if port == 0 {
         return Finding::skipped(TCP, "CLAUDE_PEERS_PORT=0 means any free port, and no broker runs that could say which");

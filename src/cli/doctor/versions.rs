@@ -43,7 +43,11 @@ pub async fn check(scene: &Scene) -> Vec<Finding> {
         Finding::ok(VERSIONS, format!("{VERSION}: {}", roles.join(", ")))
     } else {
         let all: Vec<_> = parts.iter().map(Part::shown).collect();
-        Finding::failed(VERSIONS, format!("different versions work together: {}", all.join(", ")), help(scene, &strangers))
+        Finding::failed(
+            VERSIONS,
+            format!("what works together is not of one version: {}", all.join(", ")),
+            help(scene, &strangers),
+        )
     };
     let mut findings = vec![finding];
     findings.extend(others(&parts).await);
