@@ -22,6 +22,7 @@ mod router;
 #[cfg(not(target_os = "macos"))]
 mod systemd;
 mod v1;
+mod whole;
 
 pub use config::Config;
 pub use idle::IdleExit;

@@ -5,6 +5,7 @@ use super::{
     access::{AppState, AsPeer, Connection},
     body::{Json, Query},
     errors::{ErrorBody, Refusal},
+    whole::whole,
 };
 use crate::{
     broker::Caller,
@@ -71,13 +72,13 @@ async fn register(
         Connection::Unix { pid } => pid,
         Connection::Tcp { .. } => None,
     };
-    Ok(Answer(app.broker.register(request, peer, kernel_pid).await?))
+    Ok(Answer(whole(&app.broker, |broker| async move { broker.register(request, peer, kernel_pid).await }).await?))
 }
 
 /// The peer says goodbye and leaves the list at once. Its mailbox is kept.
 #[utoipa::path(post, path = "/v1/unregister", security(("secret" = [])), responses((status = 200, body = Yes), (status = 401, body = ErrorBody)))]
 async fn unregister(State(app): AppState, AsPeer(id): AsPeer) -> Reply<Yes> {
-    app.broker.unregister(&id).await?;
+    whole(&app.broker, |broker| async move { broker.unregister(&id).await }).await?;
     Ok(Answer(Yes { ok: true }))
 }
 
@@ -104,14 +105,14 @@ async fn whoami(State(app): AppState, caller: Caller, Query(request): Query<WhoA
     responses((status = 200, body = Receipt), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
               (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn send(State(app): AppState, caller: Caller, Json(request): Json<Send>) -> Reply<Receipt> {
-    Ok(Answer(app.broker.send(&caller, request).await?))
+    Ok(Answer(whole(&app.broker, |broker| async move { broker.send(&caller, request).await }).await?))
 }
 
 /// Sets what the caller is working on; answers with the summary that stands.
 #[utoipa::path(post, path = "/v1/set-summary", request_body = SetSummary, security(("secret" = [])),
     responses((status = 200, body = Summary), (status = 401, body = ErrorBody), (status = 413, body = ErrorBody)))]
 async fn set_summary(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<SetSummary>) -> Reply<Summary> {
-    Ok(Answer(app.broker.set_summary(&id, request).await?))
+    Ok(Answer(whole(&app.broker, |broker| async move { broker.set_summary(&id, request).await }).await?))
 }
 
 /// Leases the caller's waiting messages to it, to be handed over and settled.
@@ -125,7 +126,7 @@ async fn take(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Take
 #[utoipa::path(post, path = "/v1/settle", request_body = Settle, security(("secret" = [])),
     responses((status = 200, body = Settled), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
 async fn settle(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Settle>) -> Reply<Settled> {
-    Ok(Answer(app.broker.settle(&id, request).await?))
+    Ok(Answer(whole(&app.broker, |broker| async move { broker.settle(&id, request).await }).await?))
 }
 
 /// A message with its receipt. A peer may ask for what it sent or was sent.

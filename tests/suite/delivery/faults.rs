@@ -1,7 +1,7 @@
 //! Killed processes, many senders, the same thing said twice: nothing is lost, doubled in silence or out of order.
 
 use super::{Scene, assert_nothing_more, ids};
-use crate::support::{Session, eventually, mcp::Start};
+use crate::support::{Broker, Session, events::Peer, eventually, http::Http, mcp::Start};
 use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
@@ -21,6 +21,34 @@ fn the_reply_of_a_resumed_session_confirms_what_the_killed_server_pushed() {
     scene.assert_state(&id, "delivered", "reply");
     let messages = asker.check();
     assert_eq!((&messages[0]["id"], &messages[0]["replyTo"]), (&answer["messageId"], &id));
+}
+
+#[test]
+fn a_client_that_is_gone_before_its_answer_leaves_no_wrong_count() {
+    let broker = Broker::with(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
+    let http = broker.http();
+    let peer = Peer::register(&http, "hasty", json!({"sessionId": "hasty"}));
+    let mine = peer.over(&http);
+    // Said and gone: the connection ends while the broker commits.
+    let hastily = |as_peer: &Http, path: &str, body: &Value| {
+        let headers = [("Content-Type", "application/json")];
+        drop(as_peer.converse().say(&as_peer.written("POST", path, &headers, &body.to_string())));
+    };
+    for round in 0..40 {
+        let message = json!({"to": peer.id, "text": "hello", "key": format!("send-{round}")});
+        hastily(&http, "/v1/send", &message);
+        http.post("/v1/send", &message); // the same again, in case the first was not read at all
+        let taken =
+            mine.post("/v1/take", &json!({"lease": format!("take-{round}"), "route": "check_messages", "waitSeconds": 60}));
+        let outcomes: Vec<_> =
+            taken.json()["messages"].as_array().unwrap().iter().map(|m| json!({"id": m["id"], "outcome": "delivered"})).collect();
+        assert!(!outcomes.is_empty(), "round {round}: a message that is stored and that nobody knows of");
+        let settlement = json!({"route": "check_messages", "messages": outcomes});
+        hastily(&mine, "/v1/settle", &settlement);
+        mine.post("/v1/settle", &settlement);
+    }
+    assert_eq!(broker.count("SELECT count(*) FROM message WHERE waiting = 1"), 0);
+    assert_eq!(http.get("/v1/status").json()["database"]["waiting"], 0);
 }
 
 #[test]
