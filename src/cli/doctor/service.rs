@@ -118,11 +118,12 @@ async fn states(scene: &Scene, units: &Units) -> Vec<Finding> {
         ));
     }
     if findings.is_empty() {
+        let sockets = if units.tcp.is_active() { "both sockets" } else { "the Unix socket (for the other see tcp-socket)" };
         let broker = match units.service.pid {
             Some(pid) => format!("the broker runs (pid {pid})"),
             None => "the broker starts with the next connection".to_owned(),
         };
-        findings.push(Finding::ok(SERVICE, format!("systemd {} listens on both sockets, {broker}", units.systemd.version)));
+        findings.push(Finding::ok(SERVICE, format!("systemd {} listens on {sockets}, {broker}", units.systemd.version)));
     }
     findings
 }
@@ -165,7 +166,7 @@ async fn failed_service(units: &Units) -> Option<Finding> {
     let how = if looping {
         format!("ends as soon as it is started, and is started again and again ({} times so far)", service.restarts)
     } else {
-        format!("has failed ({}) and has been given up after {} restarts", service.result, service.restarts)
+        format!("did not stay up and has been given up ({})", service.result)
     };
     let why = match status.as_str() {
         "2" => "a setting cannot be used",
@@ -175,7 +176,11 @@ async fn failed_service(units: &Units) -> Option<Finding> {
         _ => "its log says why",
     };
     let program = units.program.as_ref().map(|program| format!(" ({})", program.display())).unwrap_or_default();
-    let exit = if service.result == "exit-code" { format!("; exit code {status}: {why}{program}") } else { String::new() };
+    let exit = match (service.result.as_str(), status.as_str()) {
+        ("exit-code", "203") => format!("; exit code 203: {why}{program}"),
+        ("exit-code", status) => format!("; exit code {status}: {why}"),
+        _ => String::new(),
+    };
     // What cannot be run says nothing: the journal's last words would be those of an earlier one.
     let last = if status == "203" { Vec::new() } else { last_words().await };
     let said = if last.is_empty() { String::new() } else { format!("; its last words: {}", last.join(" | ")) };
@@ -193,7 +198,9 @@ async fn failed_service(units: &Units) -> Option<Finding> {
 async fn last_words() -> Vec<String> {
     let words = ["--user", "-u", "claude-peers", "-t", "claude-peersd", "-n", "2", "-o", "cat", "--no-pager", "-q"];
     let said = Call::new("journalctl", "journalctl", words, JOURNAL_PATIENCE).run().await.unwrap_or_default();
-    said.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+    let mut lines: Vec<_> = said.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect();
+    lines.dedup(); // each start ends with the same ones
+    lines
 }
 
 fn failed_sockets(scene: &Scene, units: &Units) -> Option<Finding> {
