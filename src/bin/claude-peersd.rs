@@ -30,8 +30,7 @@ Environment:
   CLAUDE_PEERS_SUMMARY_LIMIT  characters of a summary [1000]
   CLAUDE_PEERS_WAITING_LIMIT  messages waiting for one recipient [1000]
   CLAUDE_PEERS_EXPIRY         how long undelivered mail waits [7d]
-  CLAUDE_PEERS_IDLE_EXIT      leave after so long without a connection, or off
-                              [10m under socket activation, else off]
+  CLAUDE_PEERS_IDLE_EXIT      how long to stay without connections, or off [10m under systemd]
   CLAUDE_PEERS_HISTORY        how long ended messages are kept [30d]
   DBUS_SESSION_BUS_ADDRESS    session bus [$XDG_RUNTIME_DIR/bus, if it is there]
 

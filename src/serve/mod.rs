@@ -155,7 +155,7 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         tracing::info!("leaves after {} s without a connection", span.as_secs());
     }
     // Before the first answer: whoever has one may rely on the service manager's word as well.
-    notify::ready(&broker);
+    tasks.spawn(notify::ready(&broker));
     tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready");
     tasks.spawn(accept_unix(unix, places, open.clone(), router.clone(), broker.clone()));
     match tcp {
@@ -165,7 +165,6 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     }
     tasks.spawn(broker.clone().keep_house());
     tasks.spawn(notify::watchdog(broker.clone()));
-    tasks.spawn(notify::report(broker.clone()));
 
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),

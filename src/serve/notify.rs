@@ -1,8 +1,11 @@
 //! Telling the service manager: ready, still well, stopping.
 
-use crate::{broker::Broker, settings};
+use crate::broker::Broker;
 use sd_notify::NotifyState;
 use std::{sync::Arc, time::Duration};
+
+/// Shortest time between two looks at the peers: every message is a reason for one, and a person reads the status line.
+const PACE: Duration = Duration::from_millis(100);
 
 /// Says one thing to the service manager; without one, nothing happens.
 pub(super) fn say(states: &[NotifyState<'_>]) {
@@ -11,24 +14,19 @@ pub(super) fn say(states: &[NotifyState<'_>]) {
     }
 }
 
-/// Says that the broker is ready.
-pub(super) fn ready(broker: &Broker) {
-    say(&[NotifyState::Ready, NotifyState::Status(&status(broker.peer_count()))]);
-}
-
-/// Tells how many peers there are, whenever that changes; `systemctl --user status` shows it.
-pub(super) async fn report(broker: Arc<Broker>) {
-    if settings::raw("NOTIFY_SOCKET").is_none() {
-        return;
-    }
-    let (mut watch, mut said) = (broker.watch(), None);
-    loop {
-        let peers = broker.peer_count();
-        if said.replace(peers) != Some(peers) {
-            say(&[NotifyState::Status(&status(peers))]);
-        }
-        if watch.next().await.is_none() {
-            return;
+/// Says that the broker is ready, then how many peers there are, whenever that changes; `systemctl --user status` shows it.
+pub(super) fn ready(broker: &Arc<Broker>) -> impl Future<Output = ()> + use<> {
+    let (mut watch, mut said) = (broker.watch(), broker.peer_count());
+    say(&[NotifyState::Ready, NotifyState::Status(&status(said))]);
+    let broker = broker.clone();
+    async move {
+        while watch.next().await.is_some() {
+            let peers = broker.peer_count();
+            if peers != said {
+                said = peers;
+                say(&[NotifyState::Status(&status(peers))]);
+            }
+            tokio::time::sleep(PACE).await;
         }
     }
 }

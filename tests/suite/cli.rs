@@ -226,7 +226,11 @@ fn a_broker_that_is_not_there_is_named_with_what_to_do() {
     }
     let said = run(&mut broker.cli(&["status"]));
     assert!(said.err.contains(&format!("cannot be reached at {}", broker.socket().display())), "{}", said.err);
-    assert!(said.err.contains("help: start it with `") && said.err.contains("run `claude-peersd`"), "{}", said.err);
+    assert!(
+        said.err.contains("help: `claude-peers doctor` finds out why") && said.err.contains("`claude-peersd`"),
+        "{}",
+        said.err
+    );
 }
 
 #[test]

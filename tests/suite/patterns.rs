@@ -162,9 +162,13 @@ fn without_a_broker_every_tool_says_so_and_they_work_again_when_it_is_there() {
         let result = session.answer(id)["result"].clone();
         assert_eq!(result["isError"], true, "{tool}: {result}");
         let said = result["content"][0]["text"].as_str().unwrap();
-        for part in
-            ["broker cannot be reached", broker.socket().to_str().unwrap(), "No such file", "start it with", "claude-peersd"]
-        {
+        for part in [
+            "broker cannot be reached",
+            broker.socket().to_str().unwrap(),
+            "No such file",
+            "claude-peers doctor",
+            "claude-peersd",
+        ] {
             assert!(said.contains(part), "{tool} says {part:?}: {said}");
         }
     }

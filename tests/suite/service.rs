@@ -138,10 +138,7 @@ fn it_is_ready_when_it_answers_and_says_so_with_its_state() {
 #[test]
 fn the_watchdog_is_fed_by_the_work_itself() {
     let broker = Broker::with(&[("WATCHDOG_USEC", "200000")]);
-    Peer::register(&broker.http(), "peer", json!({}));
-    let pings: Vec<String> = (0..3).map(|_| broker.tells()).collect();
-    assert!(pings.iter().all(|ping| ping.contains("WATCHDOG=1")), "{pings:?}");
-    assert!(broker.tells().contains("STATUS=1 peers"));
+    (0..3).for_each(|_| broker.tells_that("WATCHDOG=1"));
 
     // With the database in other hands nothing is accepted any more, and so nothing is said to be well.
     let database = Connection::open(broker.database()).unwrap();
@@ -151,7 +148,19 @@ fn the_watchdog_is_fed_by_the_work_itself() {
     let said = (0..100).take_while(|_| broker.tells_within(Duration::from_secs(1)).is_some()).count();
     assert!(said < 100, "it says that it is well while it cannot work");
     database.execute_batch("ROLLBACK").unwrap();
-    assert!(broker.tells().contains("WATCHDOG=1"), "it is well again");
+    broker.tells_that("WATCHDOG=1");
+}
+
+#[test]
+fn the_service_manager_is_told_how_many_peers_there_are() {
+    let broker = Broker::start();
+    assert!(broker.ready.contains("STATUS=0 peers"), "{}", broker.ready);
+    let peer = Peer::register(&broker.http(), "peer", json!({}));
+    let events = peer.follow(&broker.http());
+    assert_eq!(broker.tells(), "STATUS=1 peer\n");
+    peer.over(&broker.http()).post("/v1/unregister", &json!({}));
+    assert_eq!(broker.tells(), "STATUS=0 peers\n");
+    drop(events);
 }
 
 /// A request whose head has been read by the broker, and whose body is still to come.
@@ -180,7 +189,7 @@ fn a_sigterm_ends_what_waits_and_finishes_what_was_begun() {
     half.say(&body.as_bytes()[..10]).unwrap();
 
     signal(broker.pid(), "TERM");
-    assert!(broker.tells().contains("STOPPING=1"));
+    broker.tells_that("STOPPING=1");
     half.say(&body.as_bytes()[10..]).unwrap();
     let accepted = half.answer().unwrap().json();
     assert_eq!(accepted["state"], "queued");

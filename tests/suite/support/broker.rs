@@ -146,7 +146,12 @@ impl Broker {
         self.tells_within(PATIENCE).expect("something is told to the service manager")
     }
 
-    /// The same; none if it says nothing for so long.
+    /// Waits until it tells its service manager this.
+    pub fn tells_that(&self, words: &str) {
+        while !self.tells().contains(words) {}
+    }
+
+    /// What it tells its service manager next; none if it says nothing for so long.
     pub fn tells_within(&self, patience: Duration) -> Option<String> {
         let (manager, mut buffer) = (self.manager.as_ref().unwrap(), [0; 4096]);
         manager.set_read_timeout(Some(patience)).unwrap();
