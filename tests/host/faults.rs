@@ -1,7 +1,7 @@
 //! The broker is killed, hangs, cannot live, and the machine is switched off: sessions and mail come through.
 
 use crate::{
-    Test,
+    Test, doctor,
     machine::{Machine, eventually},
     prepare::{Prepared, Release},
     support::Session,
@@ -83,7 +83,7 @@ fn a_crash_loop_is_named_and_mended(prepared: &Prepared) {
 
     // The cause is mended, and one command brings everything back: the session as well, without being touched.
     machine.override_unit("ada", "claude-peers.service", "[Service]\nRestartSec=50ms\n");
-    machine.ada("claude-peers doctor --fix").ok();
+    doctor::found_by(&machine, "claude-peers doctor --fix --json", "service", "ok", &["listens on both sockets"]);
     let peers = eventually("the session is connected", || {
         let peers = machine.ada("claude-peers peers --json").json()["peers"].clone();
         (peers.as_array()?.len() == 1).then_some(peers)

@@ -6,11 +6,14 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 mod bus;
+mod copies;
+mod doctor;
 mod faults;
 mod install;
 mod machine;
 mod prepare;
 mod remove;
+mod setup;
 #[path = "../suite/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
@@ -27,7 +30,8 @@ type Test = fn(&Prepared);
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     let tests: Vec<(&str, Test)> =
-        [install::TESTS, users::TESTS, faults::TESTS, bus::TESTS, upgrade::TESTS, remove::TESTS].concat();
+        [install::TESTS, users::TESTS, faults::TESTS, doctor::TESTS, setup::TESTS, bus::TESTS, upgrade::TESTS, remove::TESTS]
+            .concat();
     let prepared = if arguments.list { Err("only listed".to_owned()) } else { Prepared::new() };
     let trials = match prepared {
         Ok(prepared) => {
