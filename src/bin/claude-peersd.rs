@@ -16,6 +16,7 @@ use std::{
 /// Runs until SIGTERM or SIGINT. Usually started by its sockets through systemd or launchd; run by hand it binds them itself.
 #[derive(Debug, Parser)]
 #[command(
+    name = "claude-peersd",
     version,
     after_help = "\
 Environment:

@@ -1,7 +1,7 @@
 //! How a release is made: the keys that are compiled in, and the script that packs and signs.
 
 use super::{
-    Ended, Installed, ended,
+    CURRENT, Ended, Installed, ended,
     server::{NEWER, PROGRAMS, Server, archive_name, key, program},
 };
 use crate::support::folder;
@@ -36,6 +36,15 @@ fn a_program_without_a_usable_key_does_not_compile() {
     assert!(empty.code != 0 && empty.err.contains("a program that trusts no key would take any archive"), "{}", empty.err);
     let short = compile(&source, &[7; 31]);
     assert!(short.code != 0 && short.err.contains("32"), "{}", short.err);
+}
+
+#[test]
+fn the_programs_say_what_an_update_asks_of_them() {
+    let built = [env!("CARGO_BIN_EXE_claude-peers"), env!("CARGO_BIN_EXE_claude-peersd"), env!("CARGO_BIN_EXE_claude-peers-mcp")];
+    for (name, program) in PROGRAMS.into_iter().zip(built) {
+        let said = ended(Command::new(program).arg("--version"));
+        assert_eq!((said.code, said.out), (0, format!("{name} {CURRENT}\n")));
+    }
 }
 
 /// Where `zipsign` is, which signs releases.
