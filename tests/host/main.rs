@@ -12,11 +12,15 @@ mod faults;
 mod install;
 mod machine;
 mod prepare;
+#[path = "../suite/update/server.rs"]
+#[allow(dead_code, reason = "shared with the other tests")]
+mod release;
 mod remove;
 mod setup;
 #[path = "../suite/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
+mod update;
 mod upgrade;
 mod users;
 
@@ -29,9 +33,18 @@ type Test = fn(&Prepared);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let tests: Vec<(&str, Test)> =
-        [install::TESTS, users::TESTS, faults::TESTS, doctor::TESTS, setup::TESTS, bus::TESTS, upgrade::TESTS, remove::TESTS]
-            .concat();
+    let tests: Vec<(&str, Test)> = [
+        install::TESTS,
+        users::TESTS,
+        faults::TESTS,
+        doctor::TESTS,
+        setup::TESTS,
+        bus::TESTS,
+        upgrade::TESTS,
+        update::TESTS,
+        remove::TESTS,
+    ]
+    .concat();
     let prepared = if arguments.list { Err("only listed".to_owned()) } else { Prepared::new() };
     let trials = match prepared {
         Ok(prepared) => {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 pub const TESTS: &[(&str, Test)] = &[("upgrade::under_load_nothing_is_refused_or_lost", under_load_nothing_is_refused_or_lost)];
 
 /// Asks over one socket, one connection after the other, until told to stop; writes down each answer's status.
-fn ask_for_ever(name: &str, address: &str) -> String {
+pub fn ask_for_ever(name: &str, address: &str) -> String {
     format!(
         "while [ ! -e ~/stop ]; do curl -s -o /dev/null -w '%{{http_code}}\\n' -H 'claude-peers-api: 1' {address} >>~/{name} || echo refused >>~/{name}; done"
     )

@@ -77,6 +77,22 @@ pub fn sum(content: &[u8], name: &str) -> String {
     format!("{hex}  {name}\n")
 }
 
+/// These assets and a list of their true sums.
+pub fn with_sums(assets: &[(String, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
+    let sums: String = assets.iter().map(|(name, content)| sum(content, name)).collect();
+    [assets, &[("SHA256SUMS".to_owned(), sums.into_bytes())]].concat()
+}
+
+/// The paths at `url`, and what is there, of a release with exactly these assets, as the newest and under its tag.
+pub fn files(url: &str, version: &str, assets: &[(String, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
+    let listed: Vec<_> = assets.iter().map(|(name, _)| json!({"name": name, "url": format!("{url}/{name}")})).collect();
+    let release = json!({"tag_name": format!("v{version}"), "created_at": "2026-01-01T00:00:00Z", "assets": listed});
+    let base = "/repos/claude-peers/claude-peers/releases";
+    let releases = [format!("{base}/latest"), format!("{base}/tags/v{version}")];
+    let releases = releases.map(|path| (path, release.to_string().into_bytes()));
+    assets.iter().map(|(name, content)| (format!("/{name}"), content.clone())).chain(releases).collect()
+}
+
 /// What is served under a path: the bytes, and how many of them are promised.
 type Files = Arc<Mutex<HashMap<String, (Vec<u8>, usize)>>>;
 
@@ -113,23 +129,13 @@ impl Server {
 
     /// Offers a release with these assets and their true sums.
     pub fn release(&self, version: &str, assets: &[(String, Vec<u8>)]) {
-        let sums: String = assets.iter().map(|(name, content)| sum(content, name)).collect();
-        let mut assets = assets.to_vec();
-        assets.push(("SHA256SUMS".to_owned(), sums.into_bytes()));
-        self.release_exactly(version, &assets);
+        self.release_exactly(version, &with_sums(assets));
     }
 
     /// Offers a release with exactly these assets, as the newest and under its tag.
     pub fn release_exactly(&self, version: &str, assets: &[(String, Vec<u8>)]) {
-        let listed: Vec<_> =
-            assets.iter().map(|(name, _)| json!({"name": name, "url": format!("{}/{name}", self.url)})).collect();
-        let release = json!({"tag_name": format!("v{version}"), "created_at": "2026-01-01T00:00:00Z", "assets": listed});
-        for (name, content) in assets {
-            self.serve(&format!("/{name}"), content.clone());
-        }
-        let base = "/repos/claude-peers/claude-peers/releases";
-        for path in [format!("{base}/latest"), format!("{base}/tags/v{version}")] {
-            self.serve(&path, release.to_string().into_bytes());
+        for (path, content) in files(&self.url, version, assets) {
+            self.serve(&path, content);
         }
     }
 
