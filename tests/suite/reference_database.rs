@@ -1,6 +1,6 @@
 //! Databases that are not ours or not well: the reference's, a newer version's, an older one's, a damaged one, none at all.
 
-use crate::support::{Broker, events::Peer, other::as_another_user};
+use crate::support::{Broker, events::Peer, folder, other::as_another_user};
 use rusqlite::{Connection, config::DbConfig, params, types::Value as Cell};
 use serde_json::{Value, json};
 use std::{
@@ -303,17 +303,16 @@ fn an_empty_file_and_no_file_become_a_database() {
 
 #[test]
 fn a_place_that_cannot_hold_a_database_is_named_with_what_to_do() {
-    let folder = Broker::prepared(&[]).folder().to_owned();
-    fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("file"), "").unwrap();
-    for place in [folder.join("file/peers.db"), PathBuf::from("/proc/nowhere/peers.db"), folder.clone()] {
+    let folder = folder();
+    fs::write(folder.path().join("file"), "").unwrap();
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    for place in [folder.path().join("file/peers.db"), PathBuf::from("/proc/nowhere/peers.db"), folder.path().join("folder")] {
         let broker = Broker::prepared(&[("CLAUDE_PEERS_DB", place.to_str().unwrap())]);
         assert_eq!(broker.refused(), 1, "{}", place.display());
         let log = broker.log();
         assert!(log.contains(&format!("opening database {}", place.display())) && log.contains("set CLAUDE_PEERS_DB"), "{log}");
         assert!(!broker.socket().exists(), "it never listened");
     }
-    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
