@@ -61,7 +61,7 @@ fn units_that_cannot_start(prepared: &Prepared) {
         machine.ada(&format!("systemctl --user mask --now {unit}")).ok();
         let help = found(&machine, "service", "failed", &[unit, "is masked"]);
         follow(&machine, &help);
-        found(&machine, "service", "ok", &["listens on both sockets"]);
+        found(&machine, "service", "ok", &["listens on"]);
         found(&machine, "unix-socket", "ok", &["served by the broker"]);
         found(&machine, "tcp-socket", "ok", &["7899"]);
     }
@@ -78,7 +78,7 @@ fn units_that_cannot_start(prepared: &Prepared) {
         found(&machine, "units", "failed", &["/home/ada/.config/systemd/user/claude-peers.service", "hides the package's"]);
     found(&machine, "service", "failed", &["203", "/opt/old/claude-peersd"]);
     follow(&machine, &help);
-    found_by(&machine, "claude-peers doctor --fix --json", "service", "ok", &["listens on both sockets"]);
+    found_by(&machine, "claude-peers doctor --fix --json", "service", "ok", &["listens on"]);
     found(&machine, "units", "ok", &["nothing hides"]);
 }
 

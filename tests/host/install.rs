@@ -45,13 +45,9 @@ fn the_first_connection_starts_the_broker(prepared: &Prepared) {
         {
             assert_eq!(registered[field], value, "{registered}");
         }
-        // READY=1 came before the first answer.
-        let time = |text: &str| text.trim().parse::<u64>().unwrap();
-        let ready = time(&machine.property("ada", "claude-peers.service", "ActiveEnterTimestampMonotonic"));
-        let answered = time(
-            registered["_SOURCE_MONOTONIC_TIMESTAMP"].as_str().unwrap_or(registered["__MONOTONIC_TIMESTAMP"].as_str().unwrap()),
-        );
-        assert!(ready <= answered, "ready at {ready}, registered at {answered}");
+        // It said READY=1 before it served the first session; when systemd came to read that is systemd's affair.
+        let at = |words: &str| unit.lines().position(|line| line.starts_with(words)).expect(&unit);
+        assert!(at("ready") < at("registered"), "{unit}");
         assert!(session.close().success());
     }
 }
