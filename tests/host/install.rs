@@ -73,7 +73,8 @@ fn nobody_connected_means_no_process(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     machine.override_unit("ada", "claude-peers.service", "[Service]\nEnvironment=CLAUDE_PEERS_IDLE_EXIT=1s\n");
-    let session = machine.session("ada", "session-1");
+    let mut session = machine.session("ada", "session-1");
+    session.id();
     assert_eq!(machine.property("ada", "claude-peers.service", "ActiveState"), "active");
     session.close();
     eventually("the broker leaves", || {
