@@ -28,9 +28,10 @@ fn neither_reaches_the_other(prepared: &Prepared) {
     let has_port = |user| machine.property(user, "claude-peers-tcp.socket", "ActiveState") == "active";
     let (owner, other) = if has_port("ada") { ("ada", "bob") } else { ("bob", "ada") };
     assert!(has_port(owner) && !has_port(other));
-    let doctor = machine.run(other, "claude-peers doctor --json");
-    let text = doctor.json().to_string();
-    assert!(text.contains("7899") && text.contains(owner), "{text}");
+    let doctor = machine.run(other, "claude-peers doctor --json").json();
+    let tcp = doctor["checks"].as_array().unwrap().iter().find(|finding| finding["check"] == "tcp-socket").unwrap();
+    let held = format!("7899 is held by the claude-peers broker of user {owner}");
+    assert!(tcp["state"] == "failed" && tcp["what"].as_str().unwrap().contains(&held), "{tcp}");
     assert_eq!(machine.run(owner, "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:7899/health").ok(), "200");
 
     // Neither socket lets the other in, and nothing is stored.
