@@ -61,10 +61,18 @@ fn units_that_cannot_start(prepared: &Prepared) {
         machine.ada(&format!("systemctl --user mask --now {unit}")).ok();
         let help = found(&machine, "service", "failed", &[unit, "is masked"]);
         follow(&machine, &help);
-        found(&machine, "service", "ok", &["listens on"]);
+        found(&machine, "service", "ok", &["listens on both sockets"]);
         found(&machine, "unix-socket", "ok", &["served by the broker"]);
         found(&machine, "tcp-socket", "ok", &["7899"]);
     }
+
+    // The broker was started without the port's unit, and has taken the port itself.
+    machine.ada("systemctl --user stop claude-peers-tcp.socket claude-peers.service && systemctl --user mask --runtime claude-peers-tcp.socket").ok();
+    machine.ada("claude-peers status && systemctl --user unmask --runtime claude-peers-tcp.socket").ok();
+    found(&machine, "tcp-socket", "ok", &["7899"]);
+    let help = found(&machine, "service", "warning", &["claude-peers-tcp.socket is down", "listens on the port itself"]);
+    follow(&machine, &help);
+    found(&machine, "service", "ok", &["listens on both sockets"]);
 
     // Somebody's own unit stands before the package's, and its program is gone.
     machine
@@ -78,7 +86,7 @@ fn units_that_cannot_start(prepared: &Prepared) {
         found(&machine, "units", "failed", &["/home/ada/.config/systemd/user/claude-peers.service", "hides the package's"]);
     found(&machine, "service", "failed", &["203", "/opt/old/claude-peersd"]);
     follow(&machine, &help);
-    found_by(&machine, "claude-peers doctor --fix --json", "service", "ok", &["listens on"]);
+    found_by(&machine, "claude-peers doctor --fix --json", "service", "ok", &["listens on both sockets"]);
     found(&machine, "units", "ok", &["nothing hides"]);
 }
 

@@ -97,7 +97,7 @@ async fn states(scene: &Scene, units: &Units) -> Vec<Finding> {
     match failed_service(units).await {
         // It takes its sockets down, and its remedy brings them back.
         Some(finding) => findings.push(finding),
-        None => findings.extend(failed_sockets(scene, units)),
+        None => findings.extend(failed_sockets(scene, units).or_else(|| port_without_unit(scene, units))),
     }
     if units.all().iter().any(|unit| unit.stale) {
         findings.push(
@@ -216,6 +216,16 @@ fn failed_sockets(scene: &Scene, units: &Units) -> Option<Finding> {
     };
     let help = format!("`claude-peers doctor --fix`, or `systemctl --user start {}`", names.join(" "));
     Some(Finding::failed(SERVICE, format!("{} {how}", list(&names)), help).fixes(start_sockets(units)))
+}
+
+/// The broker has taken the port itself, as its unit was down when it started: once it has left, nobody listens there.
+fn port_without_unit(scene: &Scene, units: &Units) -> Option<Finding> {
+    let takes_it = scene.broker()?.listeners.iter().any(|listener| listener.kind == "tcp" && listener.listening);
+    (takes_it && units.service.is_active() && !units.tcp.is_active()).then(|| {
+        let what = format!("{} is down: the broker listens on the port itself, and nobody does once it has left", units.tcp.name);
+        Finding::warning(SERVICE, what, "`claude-peers doctor --fix`: sessions come back by themselves")
+            .fixes(start_sockets(units))
+    })
 }
 
 /// Units of one's own, or of the machine's administrator, that hide the package's.
