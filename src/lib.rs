@@ -12,14 +12,16 @@
 //! client/       connect over the Unix socket, exchange versions, call a verb
 //! mcp/          the MCP server: four tools, the channel, the session's facts
 //! cli/          the command line: one file per command
+//! shown         messages as a model reads them
+//! hook/         what Claude Code's hooks run: small, quick, silent where it can do nothing
 //! store/        the only place with SQL: migrations, messages, peers, group commit
 //! broker/       the rules, no HTTP: one method per verb; delivery, presence, limits, sweep
 //! serve/        the daemon's edges: listeners, access, routes, handlers, event stream, D-Bus, sd_notify, logs
 //! ```
 //!
 //! Who may import whom: `settings`, `kernel`, `wire` import nobody; `paths`, `git`, `process` those two; `store` → `wire`; `broker` →
-//! `store`, `wire`, `git`, `process`; `serve` → `broker`, all leaves, and `store` to open it; `client` → `wire`, `paths`; `mcp`
-//! and `cli` → `client` and the leaves. Never `broker` → `serve`, never `mcp`/`cli` → `broker`/`store`/`serve`; no SQL outside
+//! `store`, `wire`, `git`, `process`; `serve` → `broker`, all leaves, and `store` to open it; `client` → `wire`, `paths`; `shown` → `wire`;
+//! `hook` → `shown` and the leaves; `mcp` and `cli` → `client`, `shown` and the leaves, `cli` → `hook`. Never `broker` → `serve`, never `mcp`/`cli` → `broker`/`store`/`serve`; no SQL outside
 //! `store`, no HTTP status outside `serve` but where `client` reads it. `.ci/layering` and a build per feature hold this up.
 //!
 //! # A message's one path
@@ -42,9 +44,13 @@ pub mod broker;
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "cli")]
+pub mod hook;
 #[cfg(feature = "mcp")]
 pub mod mcp;
 #[cfg(feature = "broker")]
 pub mod serve;
+#[cfg(any(feature = "cli", feature = "mcp"))]
+pub mod shown;
 #[cfg(feature = "broker")]
 pub mod store;

@@ -29,6 +29,12 @@ pub fn ancestors(pid: u32) -> Vec<u32> {
     std::iter::successors(up(&pid), up).take(64).collect()
 }
 
+/// Whether `pid` is `ancestor`, or was started by it or by what it started.
+pub fn descends_from(pid: u32, ancestor: u32) -> bool {
+    let up = |pid: &u32| imp::parent_of(*pid).filter(|parent| *parent > 0);
+    std::iter::successors(Some(pid), up).take(64).any(|pid| pid == ancestor)
+}
+
 /// The words of the command line of `pid`.
 pub fn command_line(pid: u32) -> Vec<String> {
     imp::command_line(pid)
@@ -138,6 +144,8 @@ mod tests {
         assert!(is_alive(me));
         assert!(!is_alive(Host { started: me.started + 1, ..me }));
         assert!(ancestors(me.pid).contains(&parent().expect("a parent")));
+        assert!(descends_from(me.pid, me.pid) && descends_from(me.pid, parent().expect("a parent")));
+        assert!(!descends_from(parent().expect("a parent"), me.pid));
         assert!(!command_line(me.pid).is_empty());
     }
 

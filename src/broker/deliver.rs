@@ -1,6 +1,6 @@
 //! Mail goes out: taken under a lease, handed over, settled.
 
-use super::{Broker, MessageChange, state};
+use super::{Broker, Hands, MessageChange, state};
 use crate::{
     store::{leases, messages::Message, outcomes},
     wire::{
@@ -14,16 +14,16 @@ use tokio::time::Instant;
 /// Longest wait of one take.
 const LONGEST_WAIT: u32 = 3_600;
 /// Text given by one take that names no bound, in bytes: a full-size message fits.
-const DEFAULT_BYTES: u32 = 256 * 1024;
+pub(super) const DEFAULT_BYTES: u32 = 256 * 1024;
 /// Most messages settled at once: more than a mailbox holds by default.
 const MOST_SETTLED: usize = 10_000;
 
 impl Broker {
-    /// Leases the caller's waiting messages to it.
+    /// Leases the caller's waiting messages to it; for a hook, into the `hands` of its connection.
     ///
     /// # Errors
     /// [`Code::InvalidRequest`] for a route or lease out of shape; the store's.
-    pub async fn take(&self, id: &PeerId, request: Take) -> wire::Result<Taken> {
+    pub async fn take(&self, id: &PeerId, request: Take, hands: &Hands) -> wire::Result<Taken> {
         super::register::check_token("lease", &request.lease)?;
         let announced_too = match request.route {
             Route::CheckMessages => true,
@@ -36,24 +36,23 @@ impl Broker {
         let max_bytes = request.max_bytes.unwrap_or(DEFAULT_BYTES) as usize;
         let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
         let deadline = Instant::now() + wait;
-        let (instance, mut wake) = {
+        let (lease, mut wake) = {
             let state = self.state();
             let peer = state.peers.get(id).ok_or_else(|| self.unknown_peer(id))?;
-            (peer.row.instance.clone(), peer.wake.subscribe())
+            if request.route == Route::Hook {
+                if !peer.takes_hooks() {
+                    return Ok(Taken { messages: Vec::new(), more: 0 });
+                }
+                (hands.hold(id, &request.lease), peer.wake.subscribe())
+            } else {
+                (state::take_lease(&peer.row.instance, &request.lease), peer.wake.subscribe())
+            }
         };
-        let lease = state::take_lease(&instance, &request.lease);
         let _waiting = (!wait.is_zero()).then(|| Taker::new(self, id));
         loop {
             wake.mark_unchanged();
-            let (id, lease) = (id.clone(), lease.clone());
-            let waiting = self.state().peers.get(&id).map_or(0, |peer| peer.waiting);
-            if waiting > 0 {
-                let taker = id.clone();
-                let taken = self.store.write(move |c| Ok(leases::take(c, &taker, &lease, announced_too, max_bytes)?)).await?;
-                if !taken.is_empty() {
-                    let more = waiting.saturating_sub(u32::try_from(taken.len()).unwrap_or(u32::MAX));
-                    return Ok(Taken { messages: self.inbound(taken), more });
-                }
+            if let Some(taken) = self.lease(id, &lease, announced_too, max_bytes).await? {
+                return Ok(taken);
             }
             tokio::select! {
                 biased;
@@ -62,6 +61,27 @@ impl Broker {
                 changed = wake.changed() => drop(changed),
             }
         }
+    }
+
+    /// Puts what waits and may go by a route under `lease`; none if nothing does.
+    pub(super) async fn lease(
+        &self,
+        id: &PeerId,
+        lease: &str,
+        announced_too: bool,
+        max_bytes: usize,
+    ) -> wire::Result<Option<Taken>> {
+        let waiting = self.state().peers.get(id).map_or(0, |peer| peer.waiting);
+        if waiting == 0 {
+            return Ok(None);
+        }
+        let (id, lease) = (id.clone(), lease.to_owned());
+        let taken = self.store.write(move |c| Ok(leases::take(c, &id, &lease, announced_too, max_bytes)?)).await?;
+        if taken.is_empty() {
+            return Ok(None);
+        }
+        let more = waiting.saturating_sub(u32::try_from(taken.len()).unwrap_or(u32::MAX));
+        Ok(Some(Taken { messages: self.inbound(taken), more }))
     }
 
     /// Takes note of what became of messages.

@@ -8,7 +8,9 @@
 //! call to the store. Jobs of the store take it inside the writing thread, never the other way round.
 
 mod deliver;
+mod hands;
 mod history;
+mod hook;
 mod legacy;
 mod limits;
 mod list;
@@ -21,6 +23,7 @@ mod summary;
 mod sweep;
 mod watch;
 
+pub use hands::Hands;
 pub use legacy::LegacyRegister;
 pub use limits::Limits;
 pub use stream::{Stream, StreamItem};
@@ -61,6 +64,7 @@ impl Broker {
     /// # Errors
     /// If the store cannot be read.
     pub async fn open(store: Store, limits: Limits, notices: Vec<String>) -> wire::Result<Arc<Self>> {
+        store.write(|c| Ok(store::leases::let_go_of_hooks(c)?)).await?;
         let (peers, sessions, waiting) =
             store.read(|c| Ok((store::peers::all(c)?, store::peers::sessions(c)?, store::messages::waiting(c)?))).await?;
         let state = Arc::new(Mutex::new(State::new(peers, sessions, waiting)));

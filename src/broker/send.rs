@@ -262,6 +262,9 @@ fn warning(peer: &state::Peer, message: &Message, now: Timestamp) -> Option<Stri
         (Status::Connected, Route::Pull) if peer.takers == 0 => {
             Some(format!("{name} cannot be interrupted; it sees the message when it next uses one of its claude-peers tools"))
         }
+        (Status::Connected, Route::Hook) if peer.hooks.waiter.is_none() && peer.takers == 0 => {
+            Some(format!("{name} is busy; it sees the message with its next tool call or when its turn ends"))
+        }
         (Status::Connected, _) => None,
     }
 }

@@ -32,6 +32,17 @@ pub(super) struct Link {
     pub number: u64,
 }
 
+/// What is known of the hooks of a session's `claude` process, by what they have said to this broker.
+#[derive(Debug, Default)]
+pub(super) struct Hooks {
+    /// Which hook waits for a message right now.
+    pub waiter: Option<u64>,
+    /// A hook of this process has been seen: others will follow.
+    pub seen: Option<Host>,
+    /// A turn has begun and not ended, as far as its hooks have said: one that was interrupted ends without a word.
+    pub in_turn: bool,
+}
+
 /// A peer.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -43,6 +54,8 @@ pub(super) struct Peer {
     pub link: Option<Link>,
     /// How many `take` calls wait for a message right now; they come before the channel.
     pub takers: u32,
+    /// What is known of its hooks.
+    pub hooks: Hooks,
     /// Mail waits that no stream will push: the peer is to be told.
     pub hint: bool,
     /// Messages handed out by `/poll-messages` are not yet known to have arrived.
@@ -60,7 +73,18 @@ impl Peer {
     pub fn new(row: PeerRow) -> Self {
         let (wake, _) = watch::channel(0);
         let polled = row.legacy;
-        Self { row, waiting: 0, link: None, takers: 0, hint: false, polled, wake, pace: Pace::default(), looked: Cell::default() }
+        Self {
+            row,
+            waiting: 0,
+            link: None,
+            takers: 0,
+            hooks: Hooks::default(),
+            hint: false,
+            polled,
+            wake,
+            pace: Pace::default(),
+            looked: Cell::default(),
+        }
     }
 
     /// Wakes whoever waits for something of this peer.
@@ -124,11 +148,23 @@ impl Peer {
         };
         match row.delivery {
             DeliveryChoice::Channel => (Route::Channel, format!("channel: asked for by CLAUDE_PEERS_DELIVERY, {confirmed}")),
-            DeliveryChoice::Auto if row.channel => (Route::Channel, format!("channel: named in the start flags, {confirmed}")),
-            DeliveryChoice::Auto => (Route::Pull, "pull: no channel in the start flags".to_owned()),
-            DeliveryChoice::Hook => (Route::Pull, "pull: no hook is waiting".to_owned()),
             DeliveryChoice::Pull => (Route::Pull, "pull: asked for by CLAUDE_PEERS_DELIVERY".to_owned()),
+            _ if self.hooks.waiter.is_some() => (Route::Hook, "hook: waiter connected".to_owned()),
+            _ if self.has_hooks() => (Route::Hook, "hook: busy, with its next tool call or when its turn ends".to_owned()),
+            DeliveryChoice::Hook => (Route::Pull, "pull: CLAUDE_PEERS_DELIVERY asks for hooks, and none has run".to_owned()),
+            DeliveryChoice::Auto if row.channel => (Route::Channel, format!("channel: named in the start flags, {confirmed}")),
+            DeliveryChoice::Auto => (Route::Pull, "pull: no hooks, no channel".to_owned()),
         }
+    }
+
+    /// Whether hooks may hand over its messages.
+    pub fn takes_hooks(&self) -> bool {
+        !self.row.legacy && matches!(self.row.delivery, DeliveryChoice::Auto | DeliveryChoice::Hook)
+    }
+
+    /// Whether a hook of the process that runs it now has been seen.
+    fn has_hooks(&self) -> bool {
+        self.hooks.seen.is_some() && self.hooks.seen == self.row.host
     }
 
     /// What a channel's proof is tied to: the `claude` process, whose flags decide whether the channel exists; where that
@@ -167,6 +203,11 @@ impl Peer {
 /// that a process that is gone leaves leases that are known to be dead.
 pub(super) fn stream_lease(instance: &str) -> String {
     format!("s:{instance}")
+}
+
+/// The lease of a hook: it ends with the connection that took it.
+pub(super) fn hook_lease(lease: &str) -> String {
+    format!("h:{lease}")
 }
 
 /// The lease of one take.
@@ -234,7 +275,13 @@ impl State {
         self.secrets.get(hash).cloned()
     }
 
-    /// A number no other stream has.
+    /// The peer that the `claude` process `host` runs: the one it runs now, if it has run several.
+    pub fn by_host(&self, host: Host) -> Option<&Peer> {
+        let runs = |peer: &&Peer| peer.row.host == Some(host) && !peer.row.legacy;
+        self.peers.values().filter(runs).max_by_key(|peer| (peer.link.is_some(), !peer.row.ended, peer.row.last_seen))
+    }
+
+    /// A number no other stream or waiting hook has.
     pub fn next_link(&mut self) -> u64 {
         self.links += 1;
         self.links

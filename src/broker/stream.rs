@@ -32,6 +32,7 @@ pub struct Stream {
     number: u64,
     after: i64,
     ready: bool,
+    told_end: bool,
     buffer: VecDeque<Inbound>,
     wake: watch::Receiver<u64>,
 }
@@ -40,6 +41,8 @@ pub struct Stream {
 enum Look {
     /// Another process is this session now.
     Displaced,
+    /// The session has ended.
+    Ended,
     /// The peer has a newer stream, said goodbye, or is forgotten.
     Over,
     /// Go on; `push` says whether messages go through here, `lease` whether it may take more into its hands, `hint` whether
@@ -65,7 +68,8 @@ impl Broker {
         self.changes.hint();
         tracing::info!(peer = %id, "connected");
         let broker = self.clone();
-        Ok(Stream { broker, peer: id.clone(), instance, number, after, ready: false, buffer: VecDeque::new(), wake })
+        let (ready, told_end, buffer) = (false, false, VecDeque::new());
+        Ok(Stream { broker, peer: id.clone(), instance, number, after, ready, told_end, buffer, wake })
     }
 }
 
@@ -83,6 +87,7 @@ impl Stream {
             self.wake.mark_unchanged();
             let (push, lease, hint) = match self.look() {
                 Look::Displaced => return Ok(Some(StreamItem::Event(Event::Displaced))),
+                Look::Ended => return Ok(Some(StreamItem::Event(Event::Ended))),
                 Look::Over => return Ok(None),
                 Look::On { push, lease, hint } => (push, lease, hint),
             };
@@ -108,7 +113,8 @@ impl Stream {
             return if std::mem::take(&mut self.instance).is_empty() { Look::Over } else { Look::Displaced };
         }
         if peer.link.as_ref().is_none_or(|link| link.number != self.number) {
-            return Look::Over;
+            let told = std::mem::replace(&mut self.told_end, true);
+            return if peer.row.ended && peer.link.is_none() && !told { Look::Ended } else { Look::Over };
         }
         // A call that waits for a message is a certain route: it goes before the channel. What the stream holds it pushes.
         Look::On { push: peer.delivery().0 == Route::Channel, lease: peer.takers == 0, hint: peer.hint }

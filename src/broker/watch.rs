@@ -38,6 +38,11 @@ impl Changes {
         self.hint.send_replace(());
     }
 
+    /// Told of every such hint from now on.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.hint.subscribe()
+    }
+
     /// These messages changed, and with them what waits.
     pub fn messages(&self, changed: impl IntoIterator<Item = MessageChange>) {
         if let Some(watchers) = self.messages.get() {

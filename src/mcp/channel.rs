@@ -4,8 +4,11 @@
 //! it is initialized; nothing twice, unless the broker gives it as a repeat: after a reconnect the broker gives again what
 //! it has not heard of yet. A push is never confirmed, so it makes a message *offered* and no more.
 
-use super::{locked, log, settle::Settler, stdio::Writer, words::Shown};
-use crate::wire::{Inbound, Outcome, Route, Settlement, text};
+use super::{locked, log, settle::Settler, stdio::Writer};
+use crate::{
+    shown::Shown,
+    wire::{Inbound, Outcome, Route, Settlement, text},
+};
 use serde_json::{Map, Value, json};
 use std::{
     collections::BTreeSet,
@@ -88,7 +91,7 @@ fn notification(shown: &Shown) -> Value {
 mod tests {
     use super::*;
     use crate::{
-        mcp::words::tests::message,
+        shown::tests::message,
         wire::{MessageId, Timestamp},
     };
 

@@ -8,9 +8,11 @@ use super::{
     link::{Link, mends_itself},
     locked,
     settle::{Handover, Settler},
-    words::Shown,
 };
-use crate::wire::{HistoryEntry, Inbound, MessageId, Outcome, Result, Route, Settlement, Take, Taken, random_token};
+use crate::{
+    shown::{PART_LENGTH, Shown},
+    wire::{HistoryEntry, Inbound, MessageId, Result, Route, Take, Taken, random_token},
+};
 use rmcp::model::RequestId;
 use std::{
     collections::HashMap,
@@ -25,7 +27,7 @@ use tokio::time::{Instant, timeout_at};
 /// Most text that goes beside another tool's result.
 const BESIDE_BYTES: u32 = 24 * 1024;
 /// Most text that one call of `check_messages` gives.
-const CHECK_BYTES: u32 = super::words::PART_LENGTH as u32;
+const CHECK_BYTES: u32 = PART_LENGTH as u32;
 /// Length of the random name of a hand-over.
 const LEASE_LENGTH: usize = 24;
 
@@ -145,7 +147,7 @@ impl Inbox {
         let (id, sent_at, reply_to) = (receipt.message_id, receipt.sent_at, receipt.reply_to);
         let message = Inbound { id, from, text: entry.text, sent_at, reply_to, repeat: false };
         let shown = Shown::part(message, offset);
-        let handover = is_ours.then(|| Handover::read(self.settler.clone(), Route::CheckMessages, settlement(&shown)));
+        let handover = is_ours.then(|| Handover::read(self.settler.clone(), Route::CheckMessages, shown.settlement()));
         Ok((shown, handover))
     }
 
@@ -173,12 +175,7 @@ impl Inbox {
         }
         self.settler.forget(&taken.messages);
         let messages: Vec<_> = taken.messages.into_iter().map(show).collect();
-        let handover = Handover::taken(self.settler.clone(), route, messages.iter().map(settlement).collect());
+        let handover = Handover::taken(self.settler.clone(), route, messages.iter().map(Shown::settlement).collect());
         Mail { messages, more: taken.more, handover }
     }
-}
-
-fn settlement(shown: &Shown) -> Settlement {
-    let outcome = if shown.ends() { Outcome::Delivered } else { Outcome::Announced };
-    Settlement { id: shown.message.id.clone(), outcome }
 }

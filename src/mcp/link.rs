@@ -14,7 +14,7 @@ use sse_stream::SseStream;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_stream::StreamExt;
 
@@ -50,6 +50,14 @@ enum State {
     Over(Error),
 }
 
+/// Why a stream is not to be followed any more.
+enum End {
+    /// Another process serves this session now.
+    Displaced,
+    /// The session has ended.
+    Ended,
+}
+
 /// The link of one session.
 pub struct Link {
     state: watch::Sender<State>,
@@ -83,7 +91,18 @@ impl Link {
         let mut pause = FIRST_PAUSE;
         loop {
             let client = Client::new(socket.clone(), session::PROGRAM);
-            let Err(error) = self.follow(client, &facts, &mut secret, channel, inbox).await else { break };
+            let error = match self.follow(client, &facts, &mut secret, channel, inbox).await {
+                Ok(End::Displaced) => break,
+                Ok(End::Ended) => {
+                    // The end of this process is near; should the session live on, its next call brings it back.
+                    log!("the session has ended");
+                    let ended = lost(&"the session has ended");
+                    self.state.send_replace(State::Down(Some(ended)));
+                    _ = timeout(LONGEST_PAUSE, self.nudged.notified()).await;
+                    continue;
+                }
+                Err(error) => error,
+            };
             if self.current().is_some() {
                 pause = FIRST_PAUSE;
             }
@@ -103,7 +122,7 @@ impl Link {
         self.state.send_replace(State::Over(error));
     }
 
-    /// Registers and follows the event stream: an error when it ends, nothing when another process has taken over.
+    /// Registers and follows the event stream until the broker says that this process is not to; an error when it breaks off.
     async fn follow(
         &self,
         client: Client,
@@ -111,7 +130,7 @@ impl Link {
         secret: &mut Option<String>,
         channel: &Channel,
         inbox: &Inbox,
-    ) -> Result<()> {
+    ) -> Result<End> {
         let me: Registered = match client.post("/v1/register", secret.as_deref(), facts).await {
             Err(error) if error.code == Code::Unauthorized && secret.is_some() => {
                 client.post("/v1/register", None, facts).await?
@@ -129,7 +148,8 @@ impl Link {
             match (event.event.as_deref(), event.data) {
                 (Some("message"), Some(data)) => channel.push(read(&data)?).await,
                 (Some("waiting"), _) => inbox.mail_waits(),
-                (Some("displaced"), _) => return Ok(()),
+                (Some("displaced"), _) => return Ok(End::Displaced),
+                (Some("ended"), _) => return Ok(End::Ended),
                 _ => {} // `ready`, and what a newer broker may say
             }
         }

@@ -9,7 +9,7 @@ use super::{
     tools::{Answer, Tools},
     words,
 };
-use crate::wire::VERSION;
+use crate::{shown, wire::VERSION};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -46,7 +46,7 @@ impl Server {
             self.inbox.attach(request, handover);
         }
         if takes_mail && let Some(Mail { messages, more, handover }) = self.inbox.beside().await {
-            content.push(ContentBlock::text(words::messages(&messages, more)));
+            content.push(ContentBlock::text(shown::messages(&messages, more)));
             json.insert("incomingMessages".to_owned(), json!(messages));
             self.inbox.attach(request, handover);
         }

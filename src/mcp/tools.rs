@@ -5,9 +5,12 @@ use super::{
     inbox::{Inbox, Mail},
     link::Link,
     settle::Handover,
-    words::{self, Shown},
+    words,
 };
-use crate::wire::{Code, Error, MessageId, Peers, Receipt, Result, Scope, Send, SetSummary, Summary, SummarySource};
+use crate::{
+    shown::{self, Shown},
+    wire::{Code, Error, MessageId, Peers, Receipt, Result, Scope, Send, SetSummary, Summary, SummarySource},
+};
 use rmcp::model::{JsonObject, Tool};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -186,7 +189,7 @@ impl Tools {
         if more > 0 {
             json["more"] = more.into();
         }
-        let text = if messages.is_empty() { "No messages.".to_owned() } else { words::messages(&messages, more) };
+        let text = if messages.is_empty() { "No messages.".to_owned() } else { shown::messages(&messages, more) };
         Ok(Answer { handover: Some(handover), takes_mail: false, ..answer(json, text)? })
     }
 

@@ -4,13 +4,13 @@
 //! |---|---|---|
 //! | another user | nothing | the Unix socket's peer credentials; for TCP the owner of the connecting socket, from the kernel; where the kernel cannot tell, a token from a file only we can read |
 //! | a web page | 403 | any `Origin` or `Sec-Fetch-Site`, any `Host` but this port's loopback names |
-//! | a liar | 401, 403 | a peer is who its secret says; a session of the reference is bound to its process |
+//! | a liar | 401, 403 | a peer is who its secret says; a hook is of the session whose process the kernel shows it to descend from; a session of the reference is bound to its process |
 
 use super::errors::Refusal;
 use crate::{
-    broker::{Broker, Caller},
+    broker::{Broker, Caller, Hands},
     kernel, process,
-    wire::{self, API, API_HEADER, API_MIN, Code, Error, Host, TOKEN_HEADER, VERSION},
+    wire::{self, API, API_HEADER, API_MIN, Code, Error, Host, PROCESS_SCHEME, TOKEN_HEADER, VERSION},
 };
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -142,18 +142,64 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 impl FromRequestParts<Arc<super::App>> for Caller {
     type Rejection = Refusal;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<super::App>) -> Result<Self, Refusal> {
-        caller(&app.broker, &parts.headers).map_err(|error| Refusal::on(parts.uri.path(), error))
+        caller(&app.broker, parts).map_err(|error| Refusal::on(parts.uri.path(), error))
     }
 }
 
-fn caller(broker: &Broker, headers: &HeaderMap) -> wire::Result<Caller> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(Caller::User) };
-    let secret =
-        value.to_str().ok().and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    match secret {
-        Some((_, secret)) => broker.authenticate(secret.trim()).map(Caller::Peer),
-        None => Err(Error::new(Code::Unauthorized, "the Authorization header is not `Bearer SECRET`")
+fn caller(broker: &Broker, parts: &Parts) -> wire::Result<Caller> {
+    let Some(value) = parts.headers.get(header::AUTHORIZATION) else { return Ok(Caller::User) };
+    match value.to_str().ok().and_then(|value| value.split_once(' ')) {
+        Some((scheme, secret)) if scheme.eq_ignore_ascii_case("bearer") => broker.authenticate(secret.trim()).map(Caller::Peer),
+        Some((scheme, pid)) if scheme.eq_ignore_ascii_case(PROCESS_SCHEME) => {
+            let host = host(pid, parts)?;
+            broker.peer_of(host).map(Caller::Peer).ok_or_else(|| {
+                Error::new(Code::Unauthorized, format!("process {} runs no session that is registered here", host.pid))
+                    .help("register, and send the secret")
+            })
+        }
+        _ => Err(Error::new(Code::Unauthorized, "the Authorization header is not `Bearer SECRET`")
             .help("send the secret from the registration")),
+    }
+}
+
+/// The `claude` process that a hook says it was started by, if the kernel shows that it was.
+fn host(pid: &str, parts: &Parts) -> wire::Result<Host> {
+    let connecting = parts.extensions.get::<Connection>().and_then(|connection| match connection {
+        Connection::Unix { pid } => *pid,
+        Connection::Tcp { .. } => None,
+    });
+    let named = pid.trim().parse().ok();
+    let host = named.filter(|host| connecting.is_some_and(|connecting| process::descends_from(connecting, *host)));
+    host.and_then(process::identify).ok_or_else(|| {
+        Error::new(Code::Unauthorized, "the process named in `Authorization: Process PID` did not start the one that asks")
+            .help("use the Unix socket, from a process of the session's")
+    })
+}
+
+/// A caller that names the process that runs its session.
+#[derive(Debug, Clone, Copy)]
+pub struct AsProcess(pub Host);
+
+impl FromRequestParts<Arc<super::App>> for AsProcess {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<super::App>) -> Result<Self, Refusal> {
+        let value = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
+        let pid = value.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(PROCESS_SCHEME)).map(|(_, pid)| pid.to_owned());
+        let pid = pid.ok_or_else(|| {
+            Error::new(Code::Unauthorized, "this is for a session's hooks").help("send `Authorization: Process PID`")
+        });
+        pid.and_then(|pid| host(&pid, parts)).map(Self).map_err(|error| Refusal::on(parts.uri.path(), error))
+    }
+}
+
+/// What the connection of a request has in its hands.
+impl FromRequestParts<Arc<super::App>> for Hands {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<super::App>) -> Result<Self, Refusal> {
+        let missing = || {
+            Refusal::on(parts.uri.path(), forbidden("a connection of unknown origin", "connect to one of the broker's sockets"))
+        };
+        parts.extensions.get::<Self>().cloned().ok_or_else(missing)
     }
 }
 

@@ -26,7 +26,8 @@ pub(super) struct After {
 }
 
 /// The caller's events: `ready` first, then `message` (data: Inbound) for each message to push into its channel, `waiting`
-/// (data: null) when mail waits that nothing pushes, `displaced` (data: null) when another process serves the session now.
+/// (data: null) when mail waits that nothing pushes, `displaced` (data: null) when another process serves the session now,
+/// `ended` (data: null) when the session has ended.
 #[utoipa::path(get, path = "/v1/events", security(("secret" = [])),
     params(("after" = Option<i64>, Query, description = "the place (`m42-…` is 42) of the newest message this process has written into its channel")),
     responses((status = 200, content_type = "text/event-stream", body = Event), (status = 401, body = ErrorBody)))]
@@ -44,6 +45,7 @@ async fn next(mut stream: Stream) -> Option<(Result<sse::Event, Infallible>, Str
         Ok(Some(StreamItem::Ready)) => sse::Event::default().event("ready").data("null"),
         Ok(Some(StreamItem::Event(Event::Waiting))) => sse::Event::default().event("waiting").data("null"),
         Ok(Some(StreamItem::Event(Event::Displaced))) => sse::Event::default().event("displaced").data("null"),
+        Ok(Some(StreamItem::Event(Event::Ended))) => sse::Event::default().event("ended").data("null"),
         Ok(Some(StreamItem::Event(Event::Message(message)))) => {
             match sse::Event::default().event("message").json_data(&message) {
                 Ok(event) => event,

@@ -29,7 +29,7 @@ pub use idle::IdleExit;
 pub use router::openapi;
 
 use crate::{
-    broker::Broker,
+    broker::{Broker, Hands},
     kernel, paths,
     settings::InvalidSetting,
     store::{self, OpenError},
@@ -295,10 +295,12 @@ where
 {
     let heard = Arc::new(Notify::new());
     let first = heard.clone();
+    let hands = Hands::of(&broker);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         heard.notify_one();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(connection.clone());
+        request.extensions_mut().insert(hands.clone());
         router.clone().call(request)
     });
     let served = http1::Builder::new()

@@ -6,7 +6,7 @@ use axum::{Router, http::Uri, middleware, routing::get};
 use std::sync::Arc;
 use utoipa::openapi::{
     Components, InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder,
-    security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 use utoipa_axum::router::OpenApiRouter;
 
@@ -37,8 +37,13 @@ pub fn openapi() -> OpenApi {
 fn documented() -> (Router<Arc<App>>, OpenApi) {
     let secret =
         SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("a peer's secret")).build());
+    let process = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::with_description(
+        "Authorization",
+        "`Process PID`: the process that runs the session, from which the kernel shows the asking one to descend",
+    )));
     let mut components = Components::new();
     components.add_security_scheme("secret", secret);
+    components.add_security_scheme("process", process);
     let info = InfoBuilder::new()
         .title("claude-peers")
         .version(VERSION)

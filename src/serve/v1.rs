@@ -2,16 +2,16 @@
 
 use super::{
     App,
-    access::{AppState, AsPeer, Connection},
+    access::{AppState, AsPeer, AsProcess, Connection},
     body::{Json, Query},
     errors::{ErrorBody, Refusal},
     whole::whole,
 };
 use crate::{
-    broker::Caller,
+    broker::{Caller, Hands},
     wire::{
-        API, API_MIN, BrokerStatus, Hello, History, HistoryEntry, HistoryPage, ListPeers, Ok as Yes, Peer, Peers, Receipt,
-        Register, Registered, Send, SetSummary, Settle, Settled, Summary, Take, Taken, VERSION, WhoAmI,
+        API, API_MIN, BrokerStatus, Hello, History, HistoryEntry, HistoryPage, Hook, Hooked, ListPeers, Ok as Yes, Peer, Peers,
+        Receipt, Register, Registered, Send, SetSummary, Settle, Settled, Summary, Take, Taken, VERSION, Wait, Waited, WhoAmI,
     },
 };
 use axum::{
@@ -33,6 +33,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(set_summary))
         .routes(routes!(take))
         .routes(routes!(settle))
+        .routes(routes!(hook))
+        .routes(routes!(wait))
         .routes(routes!(message))
         .routes(routes!(history))
         .routes(routes!(status))
@@ -76,7 +78,7 @@ async fn register(
 }
 
 /// The peer says goodbye and leaves the list at once. Its mailbox is kept.
-#[utoipa::path(post, path = "/v1/unregister", security(("secret" = [])), responses((status = 200, body = Yes), (status = 401, body = ErrorBody)))]
+#[utoipa::path(post, path = "/v1/unregister", security(("secret" = []), ("process" = [])), responses((status = 200, body = Yes), (status = 401, body = ErrorBody)))]
 async fn unregister(State(app): AppState, AsPeer(id): AsPeer) -> Reply<Yes> {
     whole(&app.broker, |broker| async move { broker.unregister(&id).await }).await?;
     Ok(Answer(Yes { ok: true }))
@@ -116,14 +118,30 @@ async fn set_summary(State(app): AppState, AsPeer(id): AsPeer, Json(request): Js
 }
 
 /// Leases the caller's waiting messages to it, to be handed over and settled.
-#[utoipa::path(post, path = "/v1/take", request_body = Take, security(("secret" = [])),
+#[utoipa::path(post, path = "/v1/take", request_body = Take, security(("secret" = []), ("process" = [])),
     responses((status = 200, body = Taken), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
-async fn take(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Take>) -> Reply<Taken> {
-    Ok(Answer(app.broker.take(&id, request).await?))
+async fn take(State(app): AppState, AsPeer(id): AsPeer, hands: Hands, Json(request): Json<Take>) -> Reply<Taken> {
+    Ok(Answer(app.broker.take(&id, request, &hands).await?))
+}
+
+/// A hook of the session's client runs: whether there is something for it to hand over. With `problem` it only says why it can
+/// do nothing, for the log.
+#[utoipa::path(post, path = "/v1/hook", request_body = Hook, security((), ("process" = [])),
+    responses((status = 200, body = Hooked), (status = 400, body = ErrorBody)))]
+async fn hook(State(app): AppState, process: Result<AsProcess, Refusal>, Json(request): Json<Hook>) -> Reply<Hooked> {
+    Ok(Answer(app.broker.hook(process.ok().map(|AsProcess(host)| host), &request)))
+}
+
+/// Waits, without end, for messages to a session; they are leased to the connection, to be handed over and settled on it. The
+/// session is the one that the named process runs, or will run in a moment.
+#[utoipa::path(post, path = "/v1/wait", request_body = Wait, security(("process" = [])),
+    responses((status = 200, body = Waited), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+async fn wait(State(app): AppState, AsProcess(host): AsProcess, hands: Hands, Json(request): Json<Wait>) -> Reply<Waited> {
+    Ok(Answer(app.broker.wait(host, request, &hands).await?))
 }
 
 /// Says what became of messages that were taken or pushed. Saying it twice changes nothing.
-#[utoipa::path(post, path = "/v1/settle", request_body = Settle, security(("secret" = [])),
+#[utoipa::path(post, path = "/v1/settle", request_body = Settle, security(("secret" = []), ("process" = [])),
     responses((status = 200, body = Settled), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
 async fn settle(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Settle>) -> Reply<Settled> {
     Ok(Answer(whole(&app.broker, |broker| async move { broker.settle(&id, request).await }).await?))

@@ -86,14 +86,31 @@ pub fn take(connection: &Connection, peer: &PeerId, lease: &str, announced_too: 
     Ok(taken)
 }
 
-/// Ends every lease on mail of `peer` but those of the process `instance`: their holders are gone, and nobody can say what
-/// they showed, so the mail waits again and counts as possibly shown. How many.
+/// Ends every lease on mail of `peer` but those of the process `instance` and of hooks: their holders are gone, and nobody can
+/// say what they showed, so the mail waits again and counts as possibly shown. How many.
 ///
 /// # Errors
 /// SQLite's.
 pub fn lapse(connection: &Connection, peer: &PeerId, instance: &str) -> Result<usize> {
     let sql = "UPDATE message SET lease = NULL
                WHERE to_peer = ?1 AND waiting = 1 AND lease IS NOT NULL
-               AND lease <> 's:' || ?2 AND substr(lease, 1, length(?2) + 3) <> 't:' || ?2 || ':'";
+               AND lease <> 's:' || ?2 AND substr(lease, 1, length(?2) + 3) <> 't:' || ?2 || ':' AND substr(lease, 1, 2) <> 'h:'";
     connection.prepare_cached(sql)?.execute(params![peer.as_str(), instance])
+}
+
+/// Ends a hook's lease on mail of `peer`: it is gone without saying what it showed. How many.
+///
+/// # Errors
+/// SQLite's.
+pub fn let_go(connection: &Connection, peer: &PeerId, lease: &str) -> Result<usize> {
+    let sql = "UPDATE message SET lease = NULL WHERE to_peer = ?1 AND waiting = 1 AND lease = ?2";
+    connection.prepare_cached(sql)?.execute([peer.as_str(), lease])
+}
+
+/// Ends the leases of all hooks: they lasted as long as connections to a broker that is gone. How many.
+///
+/// # Errors
+/// SQLite's.
+pub fn let_go_of_hooks(connection: &Connection) -> Result<usize> {
+    connection.execute("UPDATE message SET lease = NULL WHERE waiting = 1 AND substr(lease, 1, 2) = 'h:'", [])
 }

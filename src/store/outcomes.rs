@@ -91,10 +91,14 @@ pub fn released(connection: &Connection, peer: &PeerId, id: &MessageId, route: R
     Change::by(connection, sql, params![id.seq, id.tag, peer.as_str(), holder(route)], 0)
 }
 
-/// Whose lease a settlement for `route` speaks of: the stream's, or a take's. One that is said again after a crash must not
-/// end the lease of another route that has the message by now.
+/// Whose lease a settlement for `route` speaks of: the stream's, a hook's, or a take's. One that is said again after a crash
+/// must not end the lease of another route that has the message by now.
 fn holder(route: Route) -> &'static str {
-    if route == Route::Channel { "s:" } else { "t:" }
+    match route {
+        Route::Channel => "s:",
+        Route::Hook => "h:",
+        _ => "t:",
+    }
 }
 
 /// A message that a reply names.

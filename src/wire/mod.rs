@@ -20,8 +20,9 @@ pub use id::{InvalidId, MessageId, PeerId, PeerRef, random_token};
 pub use message::{From, HistoryEntry, Inbound, Outcome, Receipt, Route, State};
 pub use peer::{DeliveryChoice, Git, Host, Peer, Scope, Status, SummarySource};
 pub use request::{
-    BrokerStatus, ClientInfo, DatabaseStatus, Event, Hello, History, HistoryPage, ListPeers, ListenerStatus, Ok, Peers, Register,
-    Registered, Send, SetSummary, Settle, Settled, Settlement, Summary, Take, Taken, WhoAmI,
+    BrokerStatus, ClientInfo, DatabaseStatus, Event, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, Ok,
+    Peers, Register, Registered, Send, SetSummary, Settle, Settled, Settlement, Summary, Take, Taken, Wait, WaitEnd, Waited,
+    WhoAmI,
 };
 pub use summary::SummaryFacts;
 pub use time::Timestamp;
@@ -36,6 +37,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const API_HEADER: &str = "claude-peers-api";
 /// The header that carries the machine token where the kernel cannot tell who is connecting over TCP.
 pub const TOKEN_HEADER: &str = "claude-peers-token";
+/// The scheme of `Authorization` by which a hook names the process that runs its session, in place of a secret.
+pub const PROCESS_SCHEME: &str = "Process";
 /// The sender id of messages sent by a person or script through the CLI.
 pub const CLI_SENDER: &str = "cli";
 /// The sender id of notices that the broker itself writes (a message of yours has expired).

@@ -160,6 +160,47 @@ wire! {
         pub more: u32,
     }
 
+    /// `POST /v1/hook`: a hook of the session's client runs. Makes no peer: nothing waits for a process that is none.
+    pub struct Hook {
+        /// The hook's event, as its client names it: `PostToolUse`.
+        pub event: String,
+        /// Why the hook can do nothing: for the broker's log.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub problem: Option<String>,
+    }
+
+    /// The answer to a hook.
+    pub struct Hooked {
+        /// How many messages wait that it may hand over.
+        pub waiting: u32,
+    }
+
+    /// `POST /v1/wait`: waits, however long, until there is something for this session's hook to do. One waits for a session:
+    /// a newer one displaces it.
+    pub struct Wait {
+        /// As in a take.
+        pub lease: String,
+        /// The session's id as its client gives it: this peer's from now on, if it was nobody's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub session_id: Option<String>,
+        /// The session works on nothing any more.
+        #[serde(default)]
+        pub turn_ended: bool,
+        /// As in a take.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub max_bytes: Option<u32>,
+    }
+
+    /// The end of a wait.
+    pub struct Waited {
+        /// Why it ended.
+        pub end: WaitEnd,
+        /// The messages, oldest first, to be handed over and settled.
+        pub messages: Vec<Inbound>,
+        /// How many more wait.
+        pub more: u32,
+    }
+
     /// What became of one message.
     pub struct Settlement {
         /// The message.
@@ -259,6 +300,19 @@ wire! {
     }
 }
 
+/// Why a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum WaitEnd {
+    /// Messages came.
+    Messages,
+    /// A newer one waits for this session.
+    Displaced,
+    /// There is nothing to wait for: the process is no peer, or its messages go another way.
+    Over,
+}
+
 /// An event of the stream `GET /v1/events`: the SSE event's name, with the JSON of its data.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
@@ -270,6 +324,8 @@ pub enum Event {
     Waiting,
     /// Another process has registered as this session; this one is not needed any more.
     Displaced,
+    /// The session has ended: its process is about to go.
+    Ended,
 }
 
 /// The history's answer.

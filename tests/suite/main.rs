@@ -14,6 +14,7 @@ mod crowds;
 mod delivery;
 mod doctor;
 mod handshake;
+mod hooks;
 mod hostile;
 mod identity;
 mod idle;

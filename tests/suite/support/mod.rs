@@ -6,6 +6,7 @@ pub mod broker;
 pub mod bus;
 pub mod events;
 pub mod git;
+pub mod hooks;
 pub mod http;
 pub mod mcp;
 pub mod other;

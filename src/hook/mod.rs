@@ -1,0 +1,123 @@
+//! What Claude Code's hooks run: `claude-peers hook EVENT`.
+//!
+//! Promises: a hook never breaks a session. What it cannot do it leaves alone, without a word to the model and with exit code 0;
+//! a problem that a person should know goes to the broker's log, if the broker is there. It says only what is a message's, and
+//! settles it as delivered once it is said; nothing is said inside a subagent. The short hooks are gone within milliseconds, and
+//! within [`PATIENCE`] of a broker that does not answer: no runtime, no command-line parser, one connection. The one that waits
+//! holds a connection open, at no cost, and ends with its `claude` process.
+
+mod beside;
+mod broker;
+mod ending;
+mod host;
+mod input;
+mod waiter;
+
+use crate::{settings, wire::Hook};
+use broker::Broker;
+use host::Host;
+use input::{Input, Unreadable};
+use std::{
+    ffi::OsString,
+    io,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+/// How long a short hook waits for a broker that may be away or slow.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// Most text taken at once, in bytes: of more, not all would find room in what a hook may say.
+const MAX_BYTES: u32 = 9_000;
+/// Length of the random name of a hand-over.
+const LEASE_LENGTH: usize = 24;
+/// Exit code 2 of an asynchronous hook wakes the session, which is shown what stands on standard error.
+const WAKE: u8 = 2;
+
+/// The events with a hook of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A session begins, is resumed, cleared, compacted or forked.
+    SessionStart,
+    /// A turn has ended.
+    Stop,
+    /// A tool has been used.
+    PostToolUse,
+    /// The user says something, or a session is woken.
+    UserPromptSubmit,
+    /// A session ends, or is cleared.
+    SessionEnd,
+}
+
+impl Event {
+    /// Every event.
+    pub const ALL: [Self; 5] = [Self::SessionStart, Self::Stop, Self::PostToolUse, Self::UserPromptSubmit, Self::SessionEnd];
+
+    /// Its name in Claude Code's settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SessionStart => "SessionStart",
+            Self::Stop => "Stop",
+            Self::PostToolUse => "PostToolUse",
+            Self::UserPromptSubmit => "UserPromptSubmit",
+            Self::SessionEnd => "SessionEnd",
+        }
+    }
+
+    /// Whether its hook waits, beside the session.
+    pub fn waits(self) -> bool {
+        matches!(self, Self::SessionStart | Self::Stop)
+    }
+}
+
+/// Why a hook can do nothing, for a person.
+type Problem = String;
+
+/// Does what the hook of the event named by `word` is to do.
+pub fn run(word: Option<OsString>) -> ExitCode {
+    let word = word.unwrap_or_default();
+    let event = Event::ALL.into_iter().find(|event| word == event.name());
+    let done = match event {
+        Some(event) => act(event),
+        None => {
+            let known = Event::ALL.map(Event::name).join(", ");
+            let what = format!("the event {:?} is unknown; there is {known}", word.to_string_lossy());
+            // Whoever waits for its input to be read does not wait in vain.
+            io::copy(&mut io::stdin(), &mut io::sink()).map_or_else(|e| Err(e.to_string()), |_| Err(what))
+        }
+    };
+    done.unwrap_or_else(|problem| {
+        report(&word.to_string_lossy(), problem);
+        ExitCode::SUCCESS
+    })
+}
+
+fn act(event: Event) -> Result<ExitCode, Problem> {
+    let input = match Input::read(io::stdin()) {
+        Ok(input) => input,
+        // The session goes on; what waits is handed over another time.
+        Err(Unreadable::TooLong) => return Ok(ExitCode::SUCCESS),
+        Err(Unreadable::Broken(error)) => return Err(format!("its input cannot be read: {error}")),
+    };
+    if input.agent_id.is_some() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let session = input.session_id.clone().filter(|id| !id.is_empty());
+    let session = session.ok_or_else(|| "its input names no session".to_owned())?;
+    let host = settings::parsed("CLAUDE_PID", "a process id", |text| text.parse().ok()).map_err(|e| e.to_string())?;
+    let host = host.ok_or_else(|| "CLAUDE_PID, the process that runs the session, is not set".to_owned())?;
+    let host = Host::of(host);
+    match event {
+        Event::SessionStart | Event::Stop => Ok(waiter::wait(&host, event, &input, session)),
+        Event::PostToolUse | Event::UserPromptSubmit => Ok(beside::hand_over(&host, event)),
+        Event::SessionEnd => Ok(ending::leave(&host, &input)),
+    }
+}
+
+/// Puts a problem into the broker's log, if the broker is there; else it is nobody's.
+fn report(event: &str, problem: Problem) {
+    let until = Instant::now() + PATIENCE;
+    if let Ok(mut broker) = Broker::connect(None) {
+        let hook = Hook { event: event.to_owned(), problem: Some(problem) };
+        drop(broker.post::<crate::wire::Hooked>("/v1/hook", &hook, Some(until)));
+    }
+}
