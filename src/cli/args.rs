@@ -49,6 +49,12 @@ pub enum Command {
     /// Write the man pages to a folder (used by whoever packages this)
     #[command(hide = true)]
     Manual(manual::Args),
+    /// Hand messages over to a session (run by Claude Code's hooks)
+    #[command(hide = true)]
+    Hook {
+        /// The event, as Claude Code names it
+        event: std::ffi::OsString,
+    },
     /// Make a summary from facts in JSON on standard input (used by claude-peers-mcp)
     #[command(hide = true)]
     Summarize,

@@ -64,6 +64,8 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Completions(args) => completions::run(&args, out),
             Command::Manual(args) => manual::run(&args, out),
             Command::Summarize => summarize::run(out),
+            // The program itself sees to it, without all of this, where it stands first.
+            Command::Hook { .. } => Err(Failure::Usage("`hook` takes its event, and no options".to_owned())),
         }
     })
 }

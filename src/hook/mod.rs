@@ -72,9 +72,8 @@ impl Event {
 /// Why a hook can do nothing, for a person.
 type Problem = String;
 
-/// Does what the hook of the event named by `word` is to do.
-pub fn run(word: Option<OsString>) -> ExitCode {
-    let word = word.unwrap_or_default();
+/// Does what the hook of the event named `word` is to do.
+pub fn run(word: OsString) -> ExitCode {
     let event = Event::ALL.into_iter().find(|event| word == event.name());
     let done = match event {
         Some(event) => act(event),

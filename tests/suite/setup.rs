@@ -191,7 +191,7 @@ fn it_is_set_up_once_however_often_and_undo_leaves_the_home_as_it_was() {
     let (before, port) = (home.tree(), free_port().to_string());
 
     let (code, steps) = home.setup(&["--port", &port]);
-    let done = ["registration", "round_trip", "sockets", "tcp_port", "units"].map(|step| (step, "done"));
+    let done = ["hooks", "registration", "round_trip", "sockets", "tcp_port", "units"].map(|step| (step, "done"));
     assert_eq!((code, states(&steps)), (0, done.to_vec()), "{steps:?}");
     let bin = Path::new(server()).parent().unwrap();
     let service = fs::read_to_string(home.unit("claude-peers.service")).unwrap();
@@ -211,7 +211,7 @@ fn it_is_set_up_once_however_often_and_undo_leaves_the_home_as_it_was() {
     let (installed, calls) = (home.tree(), home.calls());
     let (code, steps) = home.setup(&["--port", &port]);
     let mut already = done.map(|(step, _)| (step, "already"));
-    already[1].1 = "done";
+    already[2].1 = "done";
     assert_eq!((code, states(&steps)), (0, already.to_vec()), "{steps:?}");
     assert_eq!((home.tree() == installed, home.calls()), (true, calls));
     // The same two peers, not two more.
@@ -220,14 +220,14 @@ fn it_is_set_up_once_however_often_and_undo_leaves_the_home_as_it_was() {
     let (code, steps) = home.setup(&["--undo"]);
     assert_eq!(
         (code, states(&steps)),
-        (0, ["registration", "sockets", "units"].map(|step| (step, "undone")).to_vec()),
+        (0, ["hooks", "registration", "sockets", "units"].map(|step| (step, "undone")).to_vec()),
         "{steps:?}"
     );
     assert_eq!(home.tree(), before);
     let (code, steps) = home.setup(&["--undo"]);
     assert_eq!(
         (code, states(&steps)),
-        (0, ["registration", "sockets", "units"].map(|step| (step, "already")).to_vec()),
+        (0, ["hooks", "registration", "sockets", "units"].map(|step| (step, "already")).to_vec()),
         "{steps:?}"
     );
 }
@@ -237,7 +237,7 @@ fn a_dry_run_says_everything_and_changes_nothing() {
     let home = Home::new();
     let before = home.tree();
     let (code, steps) = home.setup(&["--dry-run", "--port", &free_port().to_string()]);
-    let planned = ["registration", "round_trip", "sockets", "tcp_port", "units"].map(|step| (step, "planned"));
+    let planned = ["hooks", "registration", "round_trip", "sockets", "tcp_port", "units"].map(|step| (step, "planned"));
     assert_eq!((code, states(&steps)), (0, planned.to_vec()), "{steps:?}");
     assert_eq!((home.tree(), home.calls()), (before, Vec::new()));
     assert_eq!(home.broker.stored(), (0, 0));
@@ -248,7 +248,7 @@ fn a_dry_run_says_everything_and_changes_nothing() {
     let (code, steps) = home.setup(&["--undo", "--dry-run"]);
     assert_eq!(
         (code, states(&steps)),
-        (0, ["registration", "sockets", "units"].map(|step| (step, "planned")).to_vec()),
+        (0, ["hooks", "registration", "sockets", "units"].map(|step| (step, "planned")).to_vec()),
         "{steps:?}"
     );
     assert_eq!((home.tree() == installed, home.calls()), (true, calls));

@@ -1,11 +1,13 @@
 //! Claude Code: where it is, which version, and its registration of our MCP server.
 //!
-//! Promises: Claude Code's own file is only read here; what changes it is Claude Code itself, through a [`Call`]. A file that
-//! cannot be understood is an error that names it with line and column.
+//! Promises: Claude Code's files are only read here. What changes its registrations is Claude Code itself, through a [`Call`]; its
+//! settings, which nothing else writes, setup does. A file that cannot be understood is an error that names it with line and column.
 
+mod hooks;
 mod places;
 mod registrations;
 
+pub use hooks::{HooksFile, Installed};
 pub use registrations::{Registrations, Scope, Server, Unreadable};
 
 use crate::{
@@ -19,6 +21,8 @@ use std::{ffi::OsString, fmt, os::unix::fs::PermissionsExt, path::PathBuf, time:
 pub const NAME: &str = "claude-peers";
 /// The oldest Claude Code that knows channels.
 pub const OLDEST: Version = Version([2, 1, 80]);
+/// The oldest Claude Code into which our hooks are put: before it some of them would not run in the background.
+pub const OLDEST_WITH_HOOKS: Version = Version([2, 1, 100]);
 /// How long one call of `claude` may take: it is a large program that may be read from a slow disk for the first time.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -7,6 +7,7 @@
 mod clock;
 mod database;
 mod fix;
+mod hooks;
 mod programs;
 mod registration;
 mod scene;
@@ -122,6 +123,7 @@ async fn look() -> Vec<Finding> {
     findings.extend(database::check(&scene));
     findings.push(clock::check(&scene));
     findings.extend(registration::check(&scene).await);
+    findings.push(hooks::check());
     findings.extend(sessions::check(&scene));
     findings
 }

@@ -30,7 +30,7 @@ fn session(peer: &Peer) -> Finding {
         (_, Route::Pull) => Finding::warning(
             SESSION,
             format!("{what}; it sees messages only when it calls one of its tools"),
-            "start it with `claude --dangerously-load-development-channels server:claude-peers`, or ask it to check_messages",
+            "start it again with our hooks in place (`claude-peers setup`), or ask it to check_messages",
         ),
         _ => Finding::ok(SESSION, what),
     }

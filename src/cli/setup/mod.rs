@@ -10,6 +10,7 @@
 mod agent;
 mod check;
 mod files;
+mod hooks;
 mod place;
 mod registration;
 mod sockets;
@@ -39,7 +40,7 @@ pub struct Args {
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// Leave Claude Code's hooks alone (for scripts of today and tomorrow: this version installs none)
+    /// Leave the hooks in Claude Code's settings alone: messages then come through a channel, or when a session asks
     #[arg(long)]
     pub no_hooks: bool,
     /// Only register with Claude Code, where it is installed and has no entry of ours that works
@@ -56,9 +57,14 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     let place = Place::find()?;
     let mut walk = Walk::new(out, args.dry_run, args.undo);
     if args.register_only {
-        let step =
-            if args.undo { registration::deregister(&place, true).await } else { registration::register(&place, true).await };
-        if let Some(step) = step {
+        let steps = if args.undo {
+            // A program that is about to go must leave no hook that calls it.
+            let hooks = if args.no_hooks { None } else { hooks::take_back(&place, true) };
+            hooks.into_iter().chain(registration::deregister(&place, true).await).collect::<Vec<_>>()
+        } else {
+            registration::register(&place, true).await.into_iter().collect()
+        };
+        for step in steps {
             walk.take(step).await?;
         }
         return walk.end();
@@ -66,7 +72,7 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     let verb = if args.undo { "Taking back the setup of" } else { "Setting up" };
     walk.say(|look| look.paint(Tone::Strong, format!("{verb} claude-peers {VERSION} in {}", place.bin.display())))?;
     if args.undo {
-        undo(&place, &mut walk).await?
+        undo(&place, &args, &mut walk).await?
     } else {
         set_up(&place, &args, &mut walk).await?
     }
@@ -91,13 +97,18 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
             vec![unmanaged(absent, "have a service manager run the broker", help)]
         }
     };
-    // The hooks of a later version come after the registration.
     for step in steps.into_iter().chain(registration::register(place, false).await) {
         walk.take(step).await?;
     }
+    if !args.no_hooks {
+        walk.take(hooks::put(place).await).await?;
+    }
     walk.take(check::step(through).note(place::unseen_settings())).await?;
     if walk.is_well() && !args.dry_run {
-        walk.say(|_| "\nStart sessions with `claude --dangerously-load-development-channels server:claude-peers`.".to_owned())?;
+        walk.say(|_| match args.no_hooks {
+            false => "\nSessions that start from now on get their messages at once.".to_owned(),
+            true => "\nStart sessions with `claude --dangerously-load-development-channels server:claude-peers`.".to_owned(),
+        })?;
     }
     Ok(())
 }
@@ -119,8 +130,9 @@ async fn with_systemd(place: &Place, systemd: &Systemd, port: Option<u16>) -> Re
     Ok(steps)
 }
 
-async fn undo(place: &Place, walk: &mut Walk) -> Result<(), Failure> {
-    let mut steps: Vec<_> = registration::deregister(place, false).await.into_iter().collect();
+async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
+    let mut steps: Vec<_> = if args.no_hooks { None } else { hooks::take_back(place, false) }.into_iter().collect();
+    steps.extend(registration::deregister(place, false).await);
     match &Manager::find().await {
         Manager::Systemd(systemd) => match without_systemd(place, systemd).await {
             Ok(others) => steps.extend(others),

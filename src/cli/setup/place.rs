@@ -53,6 +53,11 @@ impl Place {
         self.bin.join("claude-peers-mcp")
     }
 
+    /// The command line, as hooks run it.
+    pub fn command_line(&self) -> PathBuf {
+        self.bin.join("claude-peers")
+    }
+
     /// A word about a folder that may be gone tomorrow.
     pub fn passing(&self) -> Option<String> {
         let built = self.bin.ends_with("target/debug") || self.bin.ends_with("target/release");
