@@ -4,8 +4,8 @@
 use serde::{Deserialize, de::IgnoredAny};
 use std::io::{self, BufReader, Read};
 
-/// The longest input that is read for what it says: reading more would take more time than a hook has.
-const LONGEST: u64 = 1024 * 1024;
+/// The longest input that is read for what it says, in bytes: reading more would take more time than a hook has.
+const LONGEST: u64 = 128 * 1024;
 
 /// What a hook needs of its input.
 #[derive(Debug, Default, Deserialize)]

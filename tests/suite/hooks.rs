@@ -198,7 +198,9 @@ fn what_comes_in_a_turn_stands_beside_the_next_result_and_nothing_is_said_withou
     let sent = [scene.send("first"), scene.send("second")];
     let subagent = json!({"tool_name": "Bash", "agent_id": "a1", "agent_type": "Explore"});
     scene.claude.hook("PostToolUse", "s-1", subagent).left_silently();
-    let result = json!({"tool_name": "Bash", "tool_response": {"stdout": "x".repeat(200_000)}});
+    // One that says too much to be read in time is passed over.
+    scene.claude.hook("PostToolUse", "s-1", json!({"tool_response": "x".repeat(1_000_000)})).left_silently();
+    let result = json!({"tool_name": "Bash", "tool_response": {"stdout": "x".repeat(100_000)}});
     let said = scene.claude.hook("PostToolUse", "s-1", result).put_beside("PostToolUse");
     let [first, second] = ["\nfirst\n", "\nsecond\n"].map(|text| said.find(text).unwrap_or_else(|| panic!("{text}: {said}")));
     assert!(first < second);

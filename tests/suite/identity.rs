@@ -211,8 +211,8 @@ fn a_channel_is_used_when_the_start_flags_name_this_server_or_the_user_says_so()
         (vec![flag, "server:claude-peers"], "", "channel", "named in the start flags"),
         (vec!["--continue", flag, "server:other", "server:claude-peers"], "auto", "channel", "named in the start flags"),
         (vec![], "channel", "channel", "asked for by CLAUDE_PEERS_DELIVERY"),
-        (vec![], "", "pull", "no channel in the start flags"),
-        (vec![flag, "server:other"], "", "pull", "no channel in the start flags"),
+        (vec![], "", "pull", "no hooks, no channel"),
+        (vec![flag, "server:other"], "", "pull", "no hooks, no channel"),
         (vec![flag, "server:claude-peers"], "pull", "pull", "asked for by CLAUDE_PEERS_DELIVERY"),
     ];
     for (number, (flags, choice, delivery, reason)) in cases.into_iter().enumerate() {

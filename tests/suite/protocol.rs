@@ -13,7 +13,7 @@ use std::{
 // The document.
 
 /// Every route of the API.
-const ROUTES: [(&str, &str); 14] = [
+const ROUTES: [(&str, &str); 16] = [
     ("get", "/v1/hello"),
     ("post", "/v1/register"),
     ("post", "/v1/unregister"),
@@ -24,6 +24,8 @@ const ROUTES: [(&str, &str); 14] = [
     ("post", "/v1/set-summary"),
     ("post", "/v1/take"),
     ("post", "/v1/settle"),
+    ("post", "/v1/hook"),
+    ("post", "/v1/wait"),
     ("get", "/v1/messages/{id}"),
     ("get", "/v1/history"),
     ("get", "/v1/status"),

@@ -499,3 +499,107 @@ fn nobody_sets_up_root_by_accident() {
     assert!(error.contains("for root, not for ada") && error.contains("without sudo"), "{error}");
     assert_eq!((home.tree(), home.calls()), (before, Vec::new()));
 }
+
+// --- hooks in Claude Code's settings ---
+
+impl Home {
+    fn hooks_file(&self) -> PathBuf {
+        self.path("home/.claude/settings.json")
+    }
+
+    fn hooks(&self, text: &str) {
+        fs::create_dir_all(self.path("home/.claude")).unwrap();
+        fs::write(self.hooks_file(), text).unwrap();
+    }
+}
+
+#[test]
+fn hooks_are_put_beside_other_peoples_and_undo_leaves_theirs_to_the_byte() {
+    let theirs =
+        "{\"model\":\"opus\",\n\t\"hooks\": {\"Stop\": [{ \"hooks\": [{\"type\": \"command\",  \"command\": \"beep\"}]} ]}}";
+    let home = Home::new();
+    fs::write(home.path("home/.config/other"), "not ours").unwrap();
+    home.hooks(theirs);
+    fs::set_permissions(home.hooks_file(), fs::Permissions::from_mode(0o640)).unwrap();
+    let before = home.tree();
+    let (code, steps) = home.setup(&[]);
+    assert_eq!((code, steps["hooks"].0.as_str()), (0, "done"), "{steps:?}");
+    let text = fs::read_to_string(home.hooks_file()).unwrap();
+    assert!(text.contains("{ \"hooks\": [{\"type\": \"command\",  \"command\": \"beep\"}]}"), "{text}");
+    let settings: Value = serde_json::from_str(&text).unwrap();
+    let cli = env!("CARGO_BIN_EXE_claude-peers");
+    for event in ["SessionStart", "Stop", "PostToolUse", "UserPromptSubmit", "SessionEnd"] {
+        let groups = settings["hooks"][event].as_array().unwrap();
+        let ours = &groups.last().unwrap()["hooks"][0];
+        assert_eq!((&ours["type"], &ours["command"]), (&json!("command"), &json!(format!("{cli} hook {event}"))));
+        let waits = matches!(event, "SessionStart" | "Stop");
+        assert_eq!(ours.get("asyncRewake"), waits.then_some(&json!(true)), "{event}");
+        assert_eq!(ours["timeout"].as_u64().unwrap() > 1_000_000, waits, "{event}");
+        assert_eq!(groups.len(), if event == "Stop" { 2 } else { 1 });
+    }
+    assert_eq!(fs::metadata(home.hooks_file()).unwrap().permissions().mode() & 0o777, 0o640);
+    let copy = home.path("home/.claude/settings.json.before-claude-peers");
+    assert_eq!(fs::read_to_string(&copy).unwrap(), theirs);
+
+    assert_eq!(home.setup(&["--undo"]).1["hooks"].0, "undone");
+    assert_eq!(home.tree(), before);
+
+    // Somebody changes the file between the two.
+    assert_eq!(home.setup(&[]).0, 0);
+    let text = fs::read_to_string(home.hooks_file()).unwrap().replace("opus", "sonnet");
+    fs::write(home.hooks_file(), text).unwrap();
+    assert_eq!(home.setup(&["--undo"]).1["hooks"].0, "undone");
+    let text = fs::read_to_string(home.hooks_file()).unwrap();
+    assert!(text.contains("\"sonnet\"") && text.contains("beep") && !text.contains("claude-peers"), "{text}");
+    assert_eq!(fs::read_to_string(&copy).unwrap(), theirs, "what it was is not lost");
+}
+
+#[test]
+fn hooks_are_left_alone_where_they_are_not_wanted_not_understood_or_not_this_copys() {
+    let home = Home::new();
+    assert!(!home.setup(&["--no-hooks"]).1.contains_key("hooks"));
+    assert!(!home.hooks_file().exists());
+
+    for (text, place) in
+        [("{\n  \"hooks\": {},\n  oops\n}", "line 3, column 3"), (r#"{"hooks": {"Stop": 1}}"#, "line 1, column 20")]
+    {
+        home.hooks(text);
+        for arguments in [&[][..], &["--undo"]] {
+            let (code, steps) = home.setup(arguments);
+            let (state, said) = &steps["hooks"];
+            assert_eq!((code, state.as_str()), (1, "failed"), "{steps:?}");
+            assert!(said.contains(&format!("{}, {place}: ", home.hooks_file().display())), "{said}");
+            assert_eq!(fs::read_to_string(home.hooks_file()).unwrap(), text);
+        }
+    }
+
+    // Those of another copy: setup takes their place, undo leaves them.
+    let other = home.path("bin/claude-peers");
+    home.program("claude-peers", "#!/bin/sh\n");
+    let text = format!(r#"{{"hooks": {{"Stop": [{{"hooks": [{{"command": "{} hook Stop"}}]}}]}}}}"#, other.display());
+    home.hooks(&text);
+    assert_eq!(home.setup(&["--undo"]).1["hooks"].0, "already");
+    assert_eq!(fs::read_to_string(home.hooks_file()).unwrap(), text);
+    let (state, said) = home.setup(&[]).1["hooks"].clone();
+    assert!(state == "done" && said.contains(&format!("in place of those of {}", other.display())), "{state}: {said}");
+
+    let mut old = Home::new();
+    old.env.push(("CLAUDE_VERSION", "2.1.99".to_owned()));
+    let (code, steps) = old.setup(&[]);
+    assert_eq!((code, steps["hooks"].0.as_str()), (0, "skipped"), "{steps:?}");
+}
+
+#[test]
+fn hooks_go_through_a_link_to_the_file_behind_it() {
+    let home = Home::new();
+    fs::create_dir_all(home.path("home/.claude")).unwrap();
+    fs::create_dir_all(home.path("home/dotfiles")).unwrap();
+    let file = home.path("home/dotfiles/claude.json");
+    fs::write(&file, "{}\n").unwrap();
+    std::os::unix::fs::symlink(&file, home.hooks_file()).unwrap();
+    assert_eq!(home.setup(&[]).0, 0);
+    assert!(fs::symlink_metadata(home.hooks_file()).unwrap().is_symlink());
+    assert!(fs::read_to_string(&file).unwrap().contains(" hook Stop"));
+    assert_eq!(home.setup(&["--undo"]).0, 0);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "{}\n");
+}

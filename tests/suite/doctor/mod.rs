@@ -123,7 +123,7 @@ fn a_sound_installation_is_told_so_with_the_route_of_every_session() {
         "session",
         "warning",
         &["pull: asked for by CLAUDE_PEERS_DELIVERY", "only when it calls"],
-        "server:claude-peers",
+        "`claude-peers setup`",
     );
     assert_eq!(visited.code, 0, "a warning is no failure");
 
