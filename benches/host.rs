@@ -9,6 +9,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark")]
 #![allow(dead_code, unused_imports, reason = "shares the tests' support code")]
 
+#[path = "../tests/claude/program.rs"]
+mod claude;
 #[path = "../tests/host/machine.rs"]
 mod machine;
 #[path = "../tests/host/prepare.rs"]

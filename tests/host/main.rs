@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 mod bus;
+#[path = "../claude/program.rs"]
+mod claude;
 mod copies;
 mod doctor;
 mod faults;

@@ -3,7 +3,10 @@
 //! Everything lies under `target/host` and is kept between runs. What cannot be had here makes the tests be skipped with its
 //! reason, or fail where `CLAUDE_PEERS_HOST_TESTS=required` says that they must run.
 
-use crate::machine::{USERS, call};
+use crate::{
+    claude,
+    machine::{USERS, call},
+};
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -11,8 +14,6 @@ use std::{
     process::Command,
 };
 
-/// The real Claude Code that the tests talk to.
-const CLAUDE: &str = "@anthropic-ai/claude-code@2.1.330";
 /// What a machine has beside Debian's smallest system.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,git,procps,iproute2,curl,ca-certificates";
 /// Written last into what was prepared whole; changes with what is prepared.
@@ -76,7 +77,11 @@ impl Prepared {
         };
         let version = env!("CARGO_PKG_VERSION");
         let (package, previous) = (package(version), package(&format!("{version}~previous")));
-        let claude = claude(&place)?;
+        let claude = claude::installed()?;
+        if claude.is_none() {
+            eprintln!("SKIPPED: tests with a real Claude Code; npm is not installed");
+        }
+        let claude = claude.and_then(|program| program.parent().map(Path::to_owned));
         Ok(Self { place, package, previous, claude })
     }
 
@@ -146,22 +151,6 @@ fn mirror() -> Option<String> {
         line.split_whitespace().find(|word| word.contains("://")).map(str::to_owned)
     };
     listed.or_else(classic)
-}
-
-/// A real Claude Code from the npm registry; none, and loudly, where npm is missing.
-fn claude(place: &Path) -> Result<Option<PathBuf>, String> {
-    let folder = place.join("claude");
-    let program = folder.join("node_modules/@anthropic-ai/claude-code-linux-x64/claude");
-    if !program.exists() {
-        if which("npm").is_none() {
-            eprintln!("SKIPPED: tests with a real Claude Code; npm is not installed");
-            return Ok(None);
-        }
-        eprintln!("installing {CLAUDE}");
-        fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
-        call(Command::new("npm").args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).arg(CLAUDE));
-    }
-    Ok(program.parent().filter(|_| program.exists()).map(Path::to_owned))
 }
 
 fn which(program: &str) -> Option<PathBuf> {

@@ -1,0 +1,33 @@
+//! Started with the channel flag where channels are not available: Claude Code drops every push, and says nothing.
+
+use crate::{Test, session::Claude, world::World};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// The tests of this file.
+pub const TESTS: &[(&str, Test)] = &[("channel::a_push_that_is_dropped_is_neither_lost_nor_called_delivered", dropped)];
+
+fn dropped(claude: &Path) {
+    let world = World::new(claude);
+    let ada = Claude::start(&world, "ada");
+    let flags = ["--dangerously-load-development-channels", "server:claude-peers"];
+    let bob = Claude::with(&world, "bob", &flags);
+    let peer = world.peer("bob", "reached by its channel", |peer| peer["delivery"] == "channel");
+    assert!(bob.screen().contains("Channels are not currently available"), "{}", bob.screen());
+    let said: Value = serde_json::from_str(&ada.send(peer["name"].as_str().unwrap(), "Is the parser done?")).unwrap();
+    let message = world.broker.message_once("offered", &said["messageId"]);
+    assert_eq!(message["route"], "channel", "{message}");
+    assert!(world.model.requests("bob").is_empty(), "Claude Code dropped the push");
+    // It comes again beside the next result, and only that proves that it was seen.
+    let (request, list) = bob.call("list_peers", json!({"scope": "machine"}));
+    let list: Value = serde_json::from_str(&list).unwrap();
+    let mail = &list["incomingMessages"];
+    assert_eq!(
+        (&mail[0]["text"], &mail[0]["repeat"], &mail[1]),
+        (&json!("Is the parser done?"), &json!(true), &Value::Null),
+        "{list}"
+    );
+    assert_eq!(request.text().matches("Is the parser done?").count(), 1, "{}", request.news());
+    let message = world.broker.message_once("delivered", &said["messageId"]);
+    assert_eq!(message["route"], "tool_result", "{message}");
+}

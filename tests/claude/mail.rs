@@ -1,0 +1,41 @@
+//! Messages between two sessions that have neither hooks nor a channel.
+
+use crate::{Test, session::Claude, world::World};
+use serde_json::json;
+use std::path::Path;
+
+/// The tests of this file.
+pub const TESTS: &[(&str, Test)] = &[
+    ("mail::without_hooks_and_channel_a_message_comes_with_the_next_call", next_call),
+    ("mail::a_message_in_the_middle_of_a_turn_comes_with_the_next_result", middle),
+];
+
+fn next_call(claude: &Path) {
+    let world = World::new(claude);
+    let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
+    let name = world.peer("bob", "connected", |peer| peer["status"] == "connected")["name"].as_str().unwrap().to_owned();
+    let said = ada.send(&name, "Is the parser done?");
+    assert!(said.contains("when it next uses one of its claude-peers tools"), "{said}");
+    assert!(world.model.requests("bob").is_empty(), "nothing wakes it");
+    let (request, list) = bob.call("list_peers", json!({"scope": "machine"}));
+    assert!(list.contains("Is the parser done?"), "{list}");
+    assert_eq!(request.text().matches("Is the parser done?").count(), 1, "{}", request.news());
+    let (request, _) = bob.call("list_peers", json!({"scope": "machine"}));
+    assert!(!request.news().contains("Is the parser done?"), "it comes once: {}", request.news());
+}
+
+fn middle(claude: &Path) {
+    let world = World::new(claude);
+    let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
+    let list = ("mcp__claude-peers__list_peers", json!({"scope": "machine"}));
+    let task = world.model.plan("bob", &[list.clone(), list]);
+    world.model.hold("bob");
+    bob.prompt(&task.cue);
+    world.model.request("bob", "its first", |_| true);
+    ada.send("bob", "Stop: the schema changed.");
+    world.model.release("bob");
+    let request = world.model.request("bob", "both results", |request| request.result(&task.calls[1]).is_some());
+    let results: Vec<String> = task.calls.iter().filter_map(|call| request.result(call)).collect();
+    assert!(results[0].contains("Stop: the schema changed.") && !results[1].contains("Stop:"), "{results:?}");
+    bob.idle();
+}

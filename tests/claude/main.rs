@@ -1,0 +1,71 @@
+//! Real Claude Code sessions, with our MCP server and a broker of their own, against a stand-in model on loopback.
+//!
+//! Needs tmux, npm (once) and namespaces; where something is missing the tests are skipped, loudly, unless
+//! `CLAUDE_PEERS_CLAUDE_TESTS=required`. Readiness is an event: a request that reaches the model, what a session's own status
+//! file says; waits are bounded only so that a broken build fails.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
+
+mod alone;
+mod channel;
+mod life;
+mod mail;
+#[allow(dead_code, reason = "shared with the benchmark")]
+mod model;
+mod program;
+mod session;
+#[path = "../suite/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "shared with the other tests")]
+mod support;
+mod tools;
+mod world;
+
+use libtest_mimic::{Arguments, Trial};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+/// A test with this Claude Code.
+type Test = fn(&Path);
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    let tests: Vec<(&str, Test)> = [tools::TESTS, mail::TESTS, channel::TESTS, life::TESTS].concat();
+    let claude = if arguments.list { Err("only listed".to_owned()) } else { prepare() };
+    let trials = match claude {
+        Ok(claude) => {
+            let trial = |(name, test): (&str, Test)| {
+                let claude = claude.clone();
+                Trial::test(name, move || {
+                    test(&claude);
+                    Ok(())
+                })
+            };
+            tests.into_iter().map(trial).collect()
+        }
+        Err(missing) => {
+            if std::env::var_os("CLAUDE_PEERS_CLAUDE_TESTS").is_some_and(|value| value == "required") {
+                eprintln!("the tests with a real Claude Code must run, but: {missing}");
+                return ExitCode::FAILURE;
+            }
+            eprintln!("SKIPPED: all tests with a real Claude Code: {missing}");
+            tests.into_iter().map(|(name, _)| Trial::test(name, || Ok(())).with_ignored_flag(true)).collect()
+        }
+    };
+    // Every session is a large program.
+    arguments.test_threads.get_or_insert(3);
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// The real Claude Code, where this process may run it: without a network. What is fetched is fetched before.
+fn prepare() -> Result<PathBuf, String> {
+    if Command::new("tmux").arg("-V").output().is_err() {
+        return Err("tmux is not installed".to_owned());
+    }
+    let claude = program::installed()?.ok_or("npm is not installed")?;
+    if !alone::is() {
+        match alone::become_so()? {}
+    }
+    Ok(claude)
+}

@@ -1,0 +1,299 @@
+//! The stand-in model: an HTTP server on loopback that answers as the API does, by a plan, and keeps every request.
+//!
+//! A session is told apart by the path of the address it is given. One thread per connection; everything known lies under one
+//! lock, and whoever waits for a request is woken by its arrival.
+
+use crate::support::PATIENCE;
+use serde_json::{Value, json};
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    thread,
+    time::Instant,
+};
+
+/// The model.
+pub struct Model {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    requests: Vec<Arc<Request>>,
+    plans: Vec<Plan>,
+    /// Sessions whose requests are not answered for now.
+    held: Vec<String>,
+    calls: usize,
+    answers: usize,
+    stopped: bool,
+}
+
+/// What a session's model does when it reads the cue: these calls, one after the other.
+struct Plan {
+    session: String,
+    cue: String,
+    calls: Vec<Call>,
+}
+
+/// A tool call.
+#[derive(Debug, Clone)]
+struct Call {
+    id: String,
+    tool: String,
+    input: Value,
+}
+
+/// A plan, as the test sees it.
+pub struct Task {
+    /// What sets it off; a prompt that holds it.
+    pub cue: String,
+    /// The ids of its calls.
+    pub calls: Vec<String>,
+}
+
+/// A request for the model's next words.
+pub struct Request {
+    /// Whose.
+    pub session: String,
+    /// When it came.
+    pub at: Instant,
+    /// What it asks.
+    pub body: Value,
+}
+
+impl Request {
+    /// Everything that the messages say to the model, from whomever.
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        self.messages().iter().for_each(|message| say(&message["content"], &mut out));
+        out
+    }
+
+    /// What is new: said since the model spoke last.
+    pub fn news(&self) -> String {
+        let mut out = String::new();
+        let since = self.messages().iter().rposition(|message| message["role"] == "assistant").map_or(0, |place| place + 1);
+        self.messages()[since..].iter().for_each(|message| say(&message["content"], &mut out));
+        out
+    }
+
+    /// The result of the tool call with this id, if it is among the messages.
+    pub fn result(&self, call: &str) -> Option<String> {
+        let blocks = self.messages().iter().filter_map(|message| message["content"].as_array()).flatten();
+        let result = blocks.into_iter().find(|block| block["type"] == "tool_result" && block["tool_use_id"] == call)?;
+        let mut out = String::new();
+        say(&result["content"], &mut out);
+        Some(out)
+    }
+
+    /// The names of the tools that are offered with their schemas.
+    pub fn tools(&self) -> Vec<&str> {
+        let tools = self.body["tools"].as_array().map(Vec::as_slice).unwrap_or_default();
+        tools.iter().filter_map(|tool| tool["name"].as_str()).collect()
+    }
+
+    fn messages(&self) -> &[Value] {
+        self.body["messages"].as_array().map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// The text of a message's content: a string, or blocks that hold text or content.
+fn say(content: &Value, out: &mut String) {
+    match content {
+        Value::String(text) => {
+            out.push_str(text);
+            out.push('\n');
+        }
+        Value::Array(blocks) => blocks.iter().for_each(|block| say(block, out)),
+        Value::Object(block) => ["text", "content"].iter().filter_map(|key| block.get(*key)).for_each(|inner| say(inner, out)),
+        _ => {}
+    }
+}
+
+impl Model {
+    /// A model that listens on a port of its own.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Shared::default());
+        let serving = shared.clone();
+        thread::spawn(move || {
+            for connection in listener.incoming() {
+                if serving.state().stopped {
+                    break;
+                }
+                let serving = serving.clone();
+                // A session that ends breaks its connections off.
+                thread::spawn(move || connection.and_then(|connection| serving.serve(&connection)));
+            }
+        });
+        Self { port, shared }
+    }
+
+    /// Its address for this session.
+    pub fn url(&self, session: &str) -> String {
+        format!("http://127.0.0.1:{}/{session}", self.port)
+    }
+
+    /// Plans these tool calls for a session, for when it is given the task's cue.
+    pub fn plan(&self, session: &str, calls: &[(&str, Value)]) -> Task {
+        let mut state = self.shared.state();
+        let cue = format!("Please do task {}.", state.plans.len());
+        let calls = calls.iter().map(|(tool, input)| {
+            state.calls += 1;
+            Call { id: format!("toolu_{:04}", state.calls), tool: (*tool).to_owned(), input: input.clone() }
+        });
+        let calls: Vec<Call> = calls.collect();
+        let task = Task { cue: cue.clone(), calls: calls.iter().map(|call| call.id.clone()).collect() };
+        state.plans.push(Plan { session: session.to_owned(), cue, calls });
+        task
+    }
+
+    /// Waits for a request of this session that fits; also one that came before.
+    #[track_caller]
+    pub fn request(&self, session: &str, what: &str, fits: impl Fn(&Request) -> bool) -> Arc<Request> {
+        let start = Instant::now();
+        let (mut state, mut seen) = (self.shared.state(), 0);
+        loop {
+            let new = &state.requests[seen..];
+            if let Some(request) = new.iter().find(|request| request.session == session && fits(request)) {
+                return request.clone();
+            }
+            seen = state.requests.len();
+            let Some(left) = PATIENCE.checked_sub(start.elapsed()) else {
+                let news: Vec<String> =
+                    state.requests.iter().map(|request| format!("{}: {}", request.session, request.news())).collect();
+                drop(state);
+                panic!("waited {PATIENCE:?} in vain for a request of {session}: {what}; there came {news:#?}");
+            };
+            state = self.shared.changed.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    /// The requests of this session so far.
+    pub fn requests(&self, session: &str) -> Vec<Arc<Request>> {
+        self.shared.state().requests.iter().filter(|request| request.session == session).cloned().collect()
+    }
+
+    /// Lets this session's requests wait for their answers until [`Model::release`].
+    pub fn hold(&self, session: &str) {
+        self.shared.state().held.push(session.to_owned());
+    }
+
+    /// Answers them again.
+    pub fn release(&self, session: &str) {
+        self.shared.state().held.retain(|held| held != session);
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Model {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        state.stopped = true;
+        state.held.clear();
+        drop(state);
+        self.shared.changed.notify_all();
+        drop(TcpStream::connect(("127.0.0.1", self.port))); // wakes the listener
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// Reads one request and answers it.
+    fn serve(&self, connection: &TcpStream) -> io::Result<()> {
+        let (mut reader, mut line, mut length) = (BufReader::new(connection), String::new(), 0);
+        reader.read_line(&mut line)?;
+        let at = Instant::now();
+        loop {
+            let mut header = String::new();
+            reader.read_line(&mut header)?;
+            let Some((name, value)) = header.trim_end().split_once(':') else { break };
+            if name.eq_ignore_ascii_case("content-length") {
+                length = value.trim().parse().map_err(io::Error::other)?;
+            }
+        }
+        let mut body = vec![0; length];
+        reader.read_exact(&mut body)?;
+        let path = line.split(' ').nth(1).unwrap_or_default();
+        let (session, rest) = path.trim_start_matches('/').split_once('/').unwrap_or_default();
+        let (kind, answer) = match rest {
+            "v1/messages?beta=true" => {
+                let request = Arc::new(Request { session: session.to_owned(), at, body: serde_json::from_slice(&body)? });
+                let (number, call) = self.answer(&request);
+                ("text/event-stream", events(&request.body["model"], number, call.as_ref()))
+            }
+            _ => ("application/json", json!({"input_tokens": 1}).to_string()),
+        };
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", answer.len());
+        let mut writer = connection;
+        writer.write_all(format!("{head}{answer}").as_bytes())
+    }
+
+    /// Keeps the request; what is to be answered once it may be, and the answer's number.
+    fn answer(&self, request: &Arc<Request>) -> (usize, Option<Call>) {
+        let mut state = self.state();
+        state.answers += 1;
+        let number = state.answers;
+        if request.tools().is_empty() {
+            return (number, None); // a title, or something else beside the conversation
+        }
+        state.requests.push(request.clone());
+        self.changed.notify_all();
+        let state = self.changed.wait_while(state, |state| state.held.contains(&request.session)).unwrap();
+        (number, state.next(request))
+    }
+}
+
+impl State {
+    /// The call that comes next: the first that was not made yet, by the plan whose cue was read last.
+    fn next(&self, request: &Request) -> Option<Call> {
+        let blocks: Vec<&Value> =
+            request.messages().iter().filter_map(|message| message["content"].as_array()).flatten().collect();
+        let made = |call: &&Call| blocks.iter().any(|block| block["type"] == "tool_use" && block["id"] == call.id.as_str());
+        let text = request.text();
+        let plans = self.plans.iter().filter(|plan| plan.session == request.session);
+        let (_, plan) = plans.filter_map(|plan| Some((text.rfind(&plan.cue)?, plan))).max_by_key(|(place, _)| *place)?;
+        plan.calls.iter().find(|call| !made(call)).cloned()
+    }
+}
+
+/// An answer as the API streams it: a tool call, or else a word that ends the turn.
+fn events(model: &Value, number: usize, call: Option<&Call>) -> String {
+    let (block, delta, reason) = match call {
+        None => (json!({"type": "text", "text": ""}), json!({"type": "text_delta", "text": "OK."}), "end_turn"),
+        Some(Call { id, tool, input }) => (
+            json!({"type": "tool_use", "id": id, "name": tool, "input": {}}),
+            json!({"type": "input_json_delta", "partial_json": input.to_string()}),
+            "tool_use",
+        ),
+    };
+    let usage = json!({"input_tokens": 1, "output_tokens": 1});
+    let message = json!({
+        "id": format!("msg_{number:04}"), "type": "message", "role": "assistant", "content": [], "model": model,
+        "stop_reason": null, "stop_sequence": null, "usage": usage,
+    });
+    [
+        json!({"type": "message_start", "message": message}),
+        json!({"type": "content_block_start", "index": 0, "content_block": block}),
+        json!({"type": "content_block_delta", "index": 0, "delta": delta}),
+        json!({"type": "content_block_stop", "index": 0}),
+        json!({"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": null}, "usage": {"output_tokens": 1}}),
+        json!({"type": "message_stop"}),
+    ]
+    .iter()
+    .map(|event| format!("event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap_or_default()))
+    .collect()
+}

@@ -1,0 +1,127 @@
+//! An interactive session: Claude Code in a terminal.
+
+use crate::{model::Request, support::eventually, world::World};
+use serde_json::{Value, json};
+use std::{fs, path::PathBuf, sync::Arc};
+
+/// A running session. It ends with its world, if not before.
+pub struct Claude<'a> {
+    world: &'a World,
+    name: String,
+    /// The `claude` process.
+    pub pid: u32,
+}
+
+impl<'a> Claude<'a> {
+    /// A session in a directory of its own, ready: its prompt is there and its MCP server connected.
+    pub fn start(world: &'a World, name: &str) -> Self {
+        Self::with(world, name, &[])
+    }
+
+    /// The same, with these arguments.
+    pub fn with(world: &'a World, name: &str, arguments: &[&str]) -> Self {
+        let directory = world.directory(name);
+        let env: Vec<String> = world.env(name).iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut command = vec!["new-session", "-d", "-P", "-F", "#{pane_pid}", "-s", name, "-x", "140", "-y", "40", "-c"];
+        command.extend([directory.to_str().unwrap(), "env", "-i"]);
+        command.extend(env.iter().map(String::as_str));
+        command.push("claude");
+        command.extend(arguments);
+        let output = world.tmux(&command);
+        assert!(output.status.success(), "{output:?}");
+        let pid = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
+        let session = Self { world, name: name.to_owned(), pid };
+        session.idle();
+        eventually(&format!("{name}'s MCP server is connected"), || session.peer().filter(|peer| peer["status"] == "connected"));
+        session
+    }
+
+    /// Its peer.
+    fn peer(&self) -> Option<Value> {
+        self.world.peers().into_iter().find(|peer| peer["pid"] == self.pid)
+    }
+
+    /// What it says of itself in its status file: `status`, `sessionId`.
+    fn status(&self) -> Option<Value> {
+        let file: PathBuf = self.world.home().join(format!(".claude/sessions/{}.json", self.pid));
+        serde_json::from_slice(&fs::read(file).ok()?).ok()
+    }
+
+    /// Waits until it waits for its user.
+    #[track_caller]
+    pub fn idle(&self) {
+        eventually(&format!("{} is idle", self.name), || self.status().filter(|status| status["status"] == "idle"));
+    }
+
+    /// The session's id; another one after `/clear`.
+    pub fn id(&self) -> String {
+        self.status().expect("a running session")["sessionId"].as_str().expect("an id").to_owned()
+    }
+
+    /// Types a line, and Enter once it is seen.
+    pub fn prompt(&self, line: &str) {
+        self.world.tmux(&["send-keys", "-t", &self.name, "-l", line]);
+        eventually(&format!("{} shows what is typed: {line}", self.name), || self.screen().contains(line).then_some(()));
+        self.keys(&["Enter"]);
+    }
+
+    /// Presses these keys, by tmux's names.
+    pub fn keys(&self, keys: &[&str]) {
+        self.world.tmux(&[&["send-keys", "-t", &self.name], keys].concat());
+    }
+
+    /// What its terminal shows.
+    pub fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.world.tmux(&["capture-pane", "-p", "-t", &self.name]).stdout).into_owned()
+    }
+
+    /// Has its model call one of our tools; the request that carries the result, and the result. Idle again afterwards.
+    #[track_caller]
+    pub fn call(&self, tool: &str, input: Value) -> (Arc<Request>, String) {
+        let task = self.world.model.plan(&self.name, &[(&format!("mcp__claude-peers__{tool}"), input)]);
+        self.prompt(&task.cue);
+        let request = self.world.model.request(&self.name, tool, |request| request.result(&task.calls[0]).is_some());
+        let result = request.result(&task.calls[0]).unwrap();
+        self.idle();
+        (request, result)
+    }
+
+    /// Has its model send a message; what the tool says.
+    #[track_caller]
+    pub fn send(&self, to: &str, text: &str) -> String {
+        self.call("send_message", json!({"targetPeerId": to, "message": text})).1
+    }
+
+    /// Begins a new conversation, which has a new id.
+    pub fn clear(&self) {
+        let before = self.id();
+        self.prompt("/clear");
+        eventually("the conversation is cleared", || self.status().filter(|status| status["sessionId"] != before.as_str()));
+        self.idle();
+    }
+
+    /// Leaves it; waits for its end.
+    pub fn exit(self) {
+        self.prompt("/exit");
+        self.ended();
+    }
+
+    /// Ends it by a signal; waits for its end.
+    pub fn kill(self, signal: &str) {
+        crate::support::broker::signal(self.pid, signal);
+        self.ended();
+    }
+
+    fn ended(&self) {
+        let target = format!("={}", self.name);
+        eventually("the terminal is gone", || (!self.world.tmux(&["has-session", "-t", &target]).status.success()).then_some(()));
+    }
+}
+
+impl Drop for Claude<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {}'s screen ---\n{}--- end ---", self.name, self.screen());
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What a test has to itself: a home with our MCP server registered, a broker, a model, a terminal multiplexer.
+
+use crate::{
+    model::Model,
+    support::{Broker, eventually},
+};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+/// The API key of every session. It is nobody's.
+const KEY: &str = "sk-ant-api03-claude-peers-test-0000000000000000";
+
+/// The world of a test; at its end everything of it is ended and removed.
+pub struct World {
+    /// The broker; its folder is the home directory.
+    pub broker: Broker,
+    /// The model that all sessions talk to.
+    pub model: Model,
+}
+
+impl World {
+    /// A world in which our MCP server is registered as people register it.
+    pub fn new(claude: &Path) -> Self {
+        Self::with(claude, &json!({}))
+    }
+
+    /// The same, with these hooks in the user's settings.
+    pub fn with(claude: &Path, hooks: &Value) -> Self {
+        let broker = Broker::start();
+        let world = Self { broker, model: Model::start() };
+        for folder in [".local/bin", ".claude", "tmp", "work"] {
+            fs::create_dir_all(world.home().join(folder)).unwrap();
+        }
+        symlink(claude, world.home().join(".local/bin/claude")).unwrap();
+        let state = json!({
+            "hasCompletedOnboarding": true, "theme": "dark",
+            "customApiKeyResponses": {"approved": [&KEY[KEY.len() - 20..]], "rejected": []},
+            "projects": {world.home().join("work").to_str().unwrap(): {"hasTrustDialogAccepted": true}},
+        });
+        fs::write(world.home().join(".claude.json"), state.to_string()).unwrap();
+        let permissions = json!({"allow": ["mcp__claude-peers"], "disableAutoMode": "disable"});
+        let settings = json!({"permissions": permissions, "hooks": hooks});
+        fs::write(world.home().join(".claude/settings.json"), settings.to_string()).unwrap();
+        let output = world.broker.cli(&["setup", "--register-only"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        world
+    }
+
+    /// The home directory of everything here.
+    pub fn home(&self) -> &Path {
+        self.broker.folder()
+    }
+
+    /// A directory that the user trusts.
+    pub fn directory(&self, name: &str) -> PathBuf {
+        let directory = self.home().join("work").join(name);
+        fs::create_dir_all(&directory).unwrap();
+        directory
+    }
+
+    /// The environment of a session, whose model is told apart by `name`.
+    pub fn env(&self, name: &str) -> Vec<(String, String)> {
+        let home = self.home().display();
+        let ours = [
+            ("HOME", home.to_string()),
+            ("PATH", format!("{home}/.local/bin:/usr/local/bin:/usr/bin:/bin")),
+            ("TMPDIR", format!("{home}/tmp")),
+            ("TERM", "xterm-256color".to_owned()),
+            ("LANG", "C.UTF-8".to_owned()),
+            ("ANTHROPIC_BASE_URL", self.model.url(name)),
+            ("ANTHROPIC_API_KEY", KEY.to_owned()),
+            ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
+        ];
+        ours.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(self.broker.env()).collect()
+    }
+
+    /// Runs `claude -p` in its own directory, to its end.
+    pub fn print(&self, name: &str, prompt: &str) -> Output {
+        let mut command = Command::new(self.home().join(".local/bin/claude"));
+        command.args(["-p", prompt, "--output-format", "stream-json", "--verbose"]).current_dir(self.directory(name));
+        command.env_clear().envs(self.env(name)).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// The multiplexer: one server, one terminal per session.
+    pub fn tmux(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("tmux");
+        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8").env("TERM", "xterm-256color");
+        command.args(["-f", "/dev/null", "-S"]).arg(self.home().join("tmux")).args(arguments);
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// The peers that the broker knows of.
+    pub fn peers(&self) -> Vec<Value> {
+        let list = self.broker.http().get("/v1/peers?scope=machine").json();
+        list["peers"].as_array().unwrap().clone()
+    }
+
+    /// The peer of this directory's only session, once `fits`.
+    pub fn peer(&self, directory: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let cwd = self.directory(directory);
+        let here = |peer: &Value| peer["cwd"] == cwd.to_str().unwrap() && fits(peer);
+        eventually(&format!("the peer in {directory} is {what}"), || self.peers().into_iter().find(here))
+    }
+
+    /// The processes of this world's sessions: whatever they started, wherever it is now. The broker is none of them.
+    pub fn processes(&self) -> Vec<String> {
+        let home = format!("HOME={}", self.home().display());
+        let of_session = |process: fs::DirEntry| {
+            let pid = process.file_name().to_str()?.parse::<u32>().ok().filter(|pid| *pid != self.broker.pid())?;
+            let environment = fs::read(process.path().join("environ")).ok()?;
+            environment.split(|byte| *byte == 0).find(|entry| *entry == home.as_bytes())?;
+            let line = fs::read(process.path().join("cmdline")).ok().filter(|line| !line.is_empty())?;
+            Some(format!("{pid} {}", String::from_utf8_lossy(&line).replace('\0', " ")))
+        };
+        fs::read_dir("/proc").unwrap().filter_map(|process| of_session(process.ok()?)).collect()
+    }
+
+    /// Waits until no process of any session is left.
+    pub fn deserted(&self) {
+        eventually("no process of a session is left", || self.processes().is_empty().then_some(()));
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.tmux(&["kill-server"]);
+        if !std::thread::panicking() {
+            return self.deserted();
+        }
+        // Whoever still lives would write into the folder while it is removed.
+        for process in self.processes() {
+            eprintln!("still there: {process}");
+            let pid = process.split(' ').next().unwrap_or_default();
+            drop(Command::new("kill").args(["-KILL", pid]).status());
+        }
+    }
+}
