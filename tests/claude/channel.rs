@@ -15,7 +15,7 @@ fn dropped(claude: &Path) {
     let peer = world.peer("bob", "reached by its channel", |peer| peer["delivery"] == "channel");
     assert!(bob.screen().contains("Channels are not currently available"), "{}", bob.screen());
     let said: Value = serde_json::from_str(&ada.send(peer["name"].as_str().unwrap(), "Is the parser done?")).unwrap();
-    let message = world.broker.message_once("offered", &said["messageId"]);
+    let message = world.broker().message_once("offered", &said["messageId"]);
     assert_eq!(message["route"], "channel", "{message}");
     assert!(world.model.requests("bob").is_empty(), "Claude Code dropped the push");
     // It comes again beside the next result, and only that proves that it was seen.
@@ -28,6 +28,6 @@ fn dropped(claude: &Path) {
         "{list}"
     );
     assert_eq!(request.text().matches("Is the parser done?").count(), 1, "{}", request.news());
-    let message = world.broker.message_once("delivered", &said["messageId"]);
+    let message = world.broker().message_once("delivered", &said["messageId"]);
     assert_eq!(message["route"], "tool_result", "{message}");
 }

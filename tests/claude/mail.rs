@@ -8,13 +8,13 @@ use std::path::Path;
 pub const TESTS: &[(&str, Test)] = &[
     ("mail::without_hooks_and_channel_a_message_comes_with_the_next_call", next_call),
     ("mail::a_message_in_the_middle_of_a_turn_comes_with_the_next_result", middle),
+    ("mail::of_three_sessions_in_one_directory_the_right_one_gets_it", three),
 ];
 
 fn next_call(claude: &Path) {
     let world = World::new(claude);
     let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
-    let name = world.peer("bob", "connected", |peer| peer["status"] == "connected")["name"].as_str().unwrap().to_owned();
-    let said = ada.send(&name, "Is the parser done?");
+    let said = ada.send("bob", "Is the parser done?");
     assert!(said.contains("when it next uses one of its claude-peers tools"), "{said}");
     assert!(world.model.requests("bob").is_empty(), "nothing wakes it");
     let (request, list) = bob.call("list_peers", json!({"scope": "machine"}));
@@ -38,4 +38,19 @@ fn middle(claude: &Path) {
     let results: Vec<String> = task.calls.iter().filter_map(|call| request.result(call)).collect();
     assert!(results[0].contains("Stop: the schema changed.") && !results[1].contains("Stop:"), "{results:?}");
     bob.idle();
+}
+
+fn three(claude: &Path) {
+    let world = World::new(claude);
+    let sessions = ["ada", "bob", "eve"].map(|name| Claude::beside(&world, name, "work", &[]));
+    let ids = sessions.each_ref().map(|session| session.peer().unwrap()["id"].as_str().unwrap().to_owned());
+    let [ada, bob, eve] = &sessions;
+    ada.send(&ids[1], "This is for bob.");
+    ada.send(&ids[2], "This is for eve.");
+    for (session, (own, other)) in
+        [(eve, ("This is for eve.", "This is for bob.")), (bob, ("This is for bob.", "This is for eve."))]
+    {
+        let (request, list) = session.call("list_peers", json!({"scope": "directory"}));
+        assert!(list.contains(own) && !request.text().contains(other), "{list}");
+    }
 }

@@ -170,7 +170,7 @@ impl Model {
             seen = state.requests.len();
             let Some(left) = PATIENCE.checked_sub(start.elapsed()) else {
                 let news: Vec<String> =
-                    state.requests.iter().map(|request| format!("{}: {}", request.session, request.news())).collect();
+                    state.requests.iter().map(|request| format!("{}: {:.400}", request.session, request.news())).collect();
                 drop(state);
                 panic!("waited {PATIENCE:?} in vain for a request of {session}: {what}; there came {news:#?}");
             };

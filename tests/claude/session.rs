@@ -20,7 +20,12 @@ impl<'a> Claude<'a> {
 
     /// The same, with these arguments.
     pub fn with(world: &'a World, name: &str, arguments: &[&str]) -> Self {
-        let directory = world.directory(name);
+        Self::beside(world, name, name, arguments)
+    }
+
+    /// The same, in this directory.
+    pub fn beside(world: &'a World, name: &str, directory: &str, arguments: &[&str]) -> Self {
+        let directory = world.directory(directory);
         let env: Vec<String> = world.env(name).iter().map(|(name, value)| format!("{name}={value}")).collect();
         let mut command = vec!["new-session", "-d", "-P", "-F", "#{pane_pid}", "-s", name, "-x", "140", "-y", "40", "-c"];
         command.extend([directory.to_str().unwrap(), "env", "-i"]);
@@ -32,13 +37,13 @@ impl<'a> Claude<'a> {
         let pid = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
         let session = Self { world, name: name.to_owned(), pid };
         session.idle();
-        eventually(&format!("{name}'s MCP server is connected"), || session.peer().filter(|peer| peer["status"] == "connected"));
+        eventually(&format!("{name}'s MCP server is connected"), || session.peer());
         session
     }
 
-    /// Its peer.
-    fn peer(&self) -> Option<Value> {
-        self.world.peers().into_iter().find(|peer| peer["pid"] == self.pid)
+    /// Its peer, if it is connected.
+    pub fn peer(&self) -> Option<Value> {
+        self.world.peers().into_iter().find(|peer| peer["pid"] == self.pid && peer["status"] == "connected")
     }
 
     /// What it says of itself in its status file: `status`, `sessionId`.

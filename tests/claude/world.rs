@@ -10,6 +10,7 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 /// The API key of every session. It is nobody's.
@@ -17,8 +18,8 @@ const KEY: &str = "sk-ant-api03-claude-peers-test-0000000000000000";
 
 /// The world of a test; at its end everything of it is ended and removed.
 pub struct World {
-    /// The broker; its folder is the home directory.
-    pub broker: Broker,
+    broker: Mutex<Broker>,
+    home: PathBuf,
     /// The model that all sessions talk to.
     pub model: Model,
 }
@@ -32,7 +33,8 @@ impl World {
     /// The same, with these hooks in the user's settings.
     pub fn with(claude: &Path, hooks: &Value) -> Self {
         let broker = Broker::start();
-        let world = Self { broker, model: Model::start() };
+        let home = broker.folder().to_owned();
+        let world = Self { broker: Mutex::new(broker), home, model: Model::start() };
         for folder in [".local/bin", ".claude", "tmp", "work"] {
             fs::create_dir_all(world.home().join(folder)).unwrap();
         }
@@ -46,14 +48,19 @@ impl World {
         let permissions = json!({"allow": ["mcp__claude-peers"], "disableAutoMode": "disable"});
         let settings = json!({"permissions": permissions, "hooks": hooks});
         fs::write(world.home().join(".claude/settings.json"), settings.to_string()).unwrap();
-        let output = world.broker.cli(&["setup", "--register-only"]).output().unwrap();
+        let output = world.broker().cli(&["setup", "--register-only"]).output().unwrap();
         assert!(output.status.success(), "{output:?}");
         world
     }
 
     /// The home directory of everything here.
     pub fn home(&self) -> &Path {
-        self.broker.folder()
+        &self.home
+    }
+
+    /// The broker; its folder is the home directory.
+    pub fn broker(&self) -> MutexGuard<'_, Broker> {
+        self.broker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A directory that the user trusts.
@@ -76,7 +83,7 @@ impl World {
             ("ANTHROPIC_API_KEY", KEY.to_owned()),
             ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
         ];
-        ours.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(self.broker.env()).collect()
+        ours.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(self.broker().env()).collect()
     }
 
     /// Runs `claude -p` in its own directory, to its end.
@@ -96,7 +103,7 @@ impl World {
 
     /// The peers that the broker knows of.
     pub fn peers(&self) -> Vec<Value> {
-        let list = self.broker.http().get("/v1/peers?scope=machine").json();
+        let list = self.broker().http().get("/v1/peers?scope=machine").json();
         list["peers"].as_array().unwrap().clone()
     }
 
@@ -110,8 +117,9 @@ impl World {
     /// The processes of this world's sessions: whatever they started, wherever it is now. The broker is none of them.
     pub fn processes(&self) -> Vec<String> {
         let home = format!("HOME={}", self.home().display());
+        let broker = self.broker().pid();
         let of_session = |process: fs::DirEntry| {
-            let pid = process.file_name().to_str()?.parse::<u32>().ok().filter(|pid| *pid != self.broker.pid())?;
+            let pid = process.file_name().to_str()?.parse::<u32>().ok().filter(|pid| *pid != broker)?;
             let environment = fs::read(process.path().join("environ")).ok()?;
             environment.split(|byte| *byte == 0).find(|entry| *entry == home.as_bytes())?;
             let line = fs::read(process.path().join("cmdline")).ok().filter(|line| !line.is_empty())?;
