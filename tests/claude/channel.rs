@@ -12,9 +12,9 @@ fn dropped(claude: &Path) {
     let ada = Claude::start(&world, "ada");
     let flags = ["--dangerously-load-development-channels", "server:claude-peers"];
     let bob = Claude::with(&world, "bob", &flags);
-    let peer = world.peer("bob", "reached by its channel", |peer| peer["delivery"] == "channel");
+    assert_eq!(bob.peer().unwrap()["delivery"], "channel");
     assert!(bob.screen().contains("Channels are not currently available"), "{}", bob.screen());
-    let said: Value = serde_json::from_str(&ada.send(peer["name"].as_str().unwrap(), "Is the parser done?")).unwrap();
+    let said: Value = serde_json::from_str(&ada.send("bob", "Is the parser done?")).unwrap();
     let message = world.broker().message_once("offered", &said["messageId"]);
     assert_eq!(message["route"], "channel", "{message}");
     assert!(world.model.requests("bob").is_empty(), "Claude Code dropped the push");

@@ -22,7 +22,7 @@ fn cleared(claude: &Path) {
     let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
     let before = bob.peer().unwrap();
     bob.clear();
-    ada.send(before["name"].as_str().unwrap(), "Are you still there?");
+    ada.send("bob", "Are you still there?");
     let (_, list) = bob.call("list_peers", json!({"scope": "machine"}));
     assert!(list.contains("Are you still there?"), "{list}");
     let after = bob.peer().unwrap();

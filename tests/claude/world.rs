@@ -107,13 +107,6 @@ impl World {
         list["peers"].as_array().unwrap().clone()
     }
 
-    /// The peer of this directory's only session, once `fits`.
-    pub fn peer(&self, directory: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
-        let cwd = self.directory(directory);
-        let here = |peer: &Value| peer["cwd"] == cwd.to_str().unwrap() && fits(peer);
-        eventually(&format!("the peer in {directory} is {what}"), || self.peers().into_iter().find(here))
-    }
-
     /// The processes of this world's sessions: whatever they started, wherever it is now. The broker is none of them.
     pub fn processes(&self) -> Vec<String> {
         let home = format!("HOME={}", self.home().display());
