@@ -1,10 +1,11 @@
-//! How long Claude Code itself takes to wake: `cargo bench --bench wake`.
+//! How long an idle session takes to wake, with a message of ours and by itself: `cargo bench --bench wake`.
 //!
 //! Method: one real, idle, interactive session of Claude Code against the stand-in model, in namespaces of its own as in
 //! `tests/claude`. Its hooks (`SessionStart` and `Stop`, `asyncRewake`) are a shell that waits on a pipe and exits 2. A time
 //! runs from the end of that process, as the kernel tells it, until the first bytes of the request to the model have been read;
-//! the request must hold what the hook said. What a hook of ours takes is to be compared with this, on the same machine. On a busy
-//! machine, real-time priority (`chrt -r 1 cargo bench --bench wake`) shows what a quiet one would.
+//! the request must hold what the hook said. That is the client's own floor. Then, in the same run, the same for a message:
+//! with our hooks, from just before the call of `send_message` is written to another session's MCP server. On a busy machine,
+//! real-time priority (`chrt -r 1 cargo bench --bench wake`) shows what a quiet one would.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark")]
 #![allow(dead_code, unused_imports, reason = "shares the tests' support code")]
@@ -26,7 +27,7 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{Pid, PidfdFlags, pidfd_open},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use session::Claude;
 use std::{
     fs,
@@ -34,6 +35,7 @@ use std::{
     process::Command,
     time::{Duration, Instant},
 };
+use support::Session;
 use world::World;
 
 /// Samples.
@@ -46,22 +48,28 @@ fn main() {
         panic!("{why}");
     }
     println!("| figure | measured |\n|---|---|");
-    let mut samples = floor(&claude);
-    samples.sort_unstable();
-    let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1_000.0);
-    println!("| Claude Code: hook ended → model asked, {WAKES} times, median | {} |", ms(samples[WAKES / 2]));
-    println!("| Claude Code: hook ended → model asked, best and worst | {}, {} |", ms(samples[0]), ms(samples[WAKES - 1]));
+    row("Claude Code: hook ended → model asked", floor(&claude, &json!([])));
+    let empty = json!([{"hooks": [{"type": "command", "command": "true"}]}]);
+    row("the same beside a `UserPromptSubmit` hook that does nothing", floor(&claude, &empty));
+    row("message sent → idle session's model asked", messages(&claude));
 }
 
-/// From the end of a hook that does nothing but wake to the request to the model.
-fn floor(claude: &Path) -> Vec<Duration> {
+fn row(figure: &str, mut samples: Vec<Duration>) {
+    samples.sort_unstable();
+    let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1_000.0);
+    println!("| {figure}, {WAKES} times, median | {} |", ms(samples[WAKES / 2]));
+    println!("| {figure}, best and worst | {}, {} |", ms(samples[0]), ms(samples[WAKES - 1]));
+}
+
+/// From the end of a hook that does nothing but wake to the request to the model. A wake runs the hooks at the prompt, too.
+fn floor(claude: &Path, at_prompt: &Value) -> Vec<Duration> {
     let pipes = support::folder();
     let (tells, hears) = (pipes.path().join("pid"), pipes.path().join("go"));
     assert!(Command::new("mkfifo").args([&tells, &hears]).status().unwrap().success());
     let script =
         format!("echo $$ >{}; read number <{}; echo \"This is wake $number.\" >&2; exit 2", tells.display(), hears.display());
     let hook = json!([{"hooks": [{"type": "command", "command": script, "asyncRewake": true, "timeout": 86_400}]}]);
-    let world = World::with(claude, &json!({"SessionStart": hook, "Stop": hook}));
+    let world = World::with(claude, &json!({"SessionStart": hook, "Stop": hook, "UserPromptSubmit": at_prompt}));
     let ada = Claude::start(&world, "ada");
     (0..WAKES)
         .map(|number| {
@@ -75,6 +83,30 @@ fn floor(claude: &Path) -> Vec<Duration> {
             let said = format!("This is wake {number}.");
             let request = world.model.request("ada", &said, |request| request.news().contains(&said));
             request.at.saturating_duration_since(ended)
+        })
+        .collect()
+}
+
+/// From the call of `send_message` to the request of an idle session to its model.
+fn messages(claude: &Path) -> Vec<Duration> {
+    let world = World::hooked(claude);
+    let bob = Claude::start(&world, "bob");
+    // One sender may say 30 at once.
+    let sender = |name: &str| Session::pulling(&world.broker(), &world.directory(name), name);
+    let mut senders = ["ada", "eve"].map(sender);
+    (0..WAKES)
+        .map(|number| {
+            let waits = || bob.peer().filter(|peer| peer["delivery"] == "hook");
+            support::eventually("bob's waiter is connected", waits);
+            bob.idle();
+            let said = format!("This is message {number}.");
+            let call = json!({"name": "send_message", "arguments": {"targetPeerId": "bob", "message": said}});
+            let ada = &mut senders[number % 2];
+            let begun = Instant::now();
+            let id = ada.ask("tools/call", call);
+            let request = world.model.request("bob", &said, |request| request.news().contains(&said));
+            assert_ne!(ada.answer(id)["isError"], true);
+            request.at.saturating_duration_since(begun)
         })
         .collect()
 }

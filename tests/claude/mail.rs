@@ -29,11 +29,11 @@ fn middle(claude: &Path) {
     let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
     let list = ("mcp__claude-peers__list_peers", json!({"scope": "machine"}));
     let task = world.model.plan("bob", &[list.clone(), list]);
-    world.model.hold("bob");
+    world.model.hold(&task.cue);
     bob.prompt(&task.cue);
     world.model.request("bob", "its first", |_| true);
     ada.send("bob", "Stop: the schema changed.");
-    world.model.release("bob");
+    world.model.release(&task.cue);
     let request = world.model.request("bob", "both results", |request| request.result(&task.calls[1]).is_some());
     let results: Vec<String> = task.calls.iter().filter_map(|call| request.result(call)).collect();
     assert!(results[0].contains("Stop: the schema changed.") && !results[1].contains("Stop:"), "{results:?}");

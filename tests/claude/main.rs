@@ -8,6 +8,7 @@
 
 mod alone;
 mod channel;
+mod hooks;
 mod life;
 mod mail;
 #[allow(dead_code, reason = "shared with the benchmark")]
@@ -31,7 +32,7 @@ type Test = fn(&Path);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let tests: Vec<(&str, Test)> = [tools::TESTS, mail::TESTS, channel::TESTS, life::TESTS].concat();
+    let tests: Vec<(&str, Test)> = [tools::TESTS, mail::TESTS, channel::TESTS, hooks::TESTS, life::TESTS].concat();
     let claude = if arguments.list { Err("only listed".to_owned()) } else { prepare() };
     let trials = match claude {
         Ok(claude) => {

@@ -29,7 +29,7 @@ struct Shared {
 struct State {
     requests: Vec<Arc<Request>>,
     plans: Vec<Plan>,
-    /// Sessions whose requests are not answered for now.
+    /// Cues: requests that hold one are not answered for now.
     held: Vec<String>,
     calls: usize,
     answers: usize,
@@ -183,14 +183,14 @@ impl Model {
         self.shared.state().requests.iter().filter(|request| request.session == session).cloned().collect()
     }
 
-    /// Lets this session's requests wait for their answers until [`Model::release`].
-    pub fn hold(&self, session: &str) {
-        self.shared.state().held.push(session.to_owned());
+    /// Lets requests that hold this cue wait for their answers until [`Model::release`].
+    pub fn hold(&self, cue: &str) {
+        self.shared.state().held.push(cue.to_owned());
     }
 
     /// Answers them again.
-    pub fn release(&self, session: &str) {
-        self.shared.state().held.retain(|held| held != session);
+    pub fn release(&self, cue: &str) {
+        self.shared.state().held.retain(|held| held != cue);
         self.shared.changed.notify_all();
     }
 }
@@ -252,7 +252,9 @@ impl Shared {
         }
         state.requests.push(request.clone());
         self.changed.notify_all();
-        let state = self.changed.wait_while(state, |state| state.held.contains(&request.session)).unwrap();
+        let text = request.text();
+        let held = |state: &mut State| state.held.iter().any(|cue| text.contains(cue));
+        let state = self.changed.wait_while(state, held).unwrap();
         (number, state.next(request))
     }
 }

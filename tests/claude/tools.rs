@@ -42,7 +42,7 @@ fn seen(claude: &Path) {
 fn script(claude: &Path) {
     let world = World::new(claude);
     let task = world.model.plan("job", &[("mcp__claude-peers__list_peers", json!({"scope": "machine"}))]);
-    let output = world.print("job", &task.cue);
+    let output = world.print("job", &task.cue, &[]);
     assert!(output.status.success(), "{output:?}");
     let last = world.model.requests("job").pop().unwrap();
     let list: Value = serde_json::from_str(&last.result(&task.calls[0]).unwrap()).unwrap();

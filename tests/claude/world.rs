@@ -30,6 +30,16 @@ impl World {
         Self::with(claude, &json!({}))
     }
 
+    /// The same, with our hooks, as `claude-peers setup` installs them.
+    pub fn hooked(claude: &Path) -> Self {
+        let world = Self::new(claude);
+        let output = world.broker().cli(&["setup"]).output().unwrap();
+        // It may say that there is no service manager here; that is not the subject.
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.lines().any(|line| line.trim().starts_with("hooks") && line.ends_with("done")), "{output:?}");
+        world
+    }
+
     /// The same, with these hooks in the user's settings.
     pub fn with(claude: &Path, hooks: &Value) -> Self {
         let broker = Broker::start();
@@ -86,11 +96,12 @@ impl World {
         ours.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(self.broker().env()).collect()
     }
 
-    /// Runs `claude -p` in its own directory, to its end.
-    pub fn print(&self, name: &str, prompt: &str) -> Output {
-        let mut command = Command::new(self.home().join(".local/bin/claude"));
-        command.args(["-p", prompt, "--output-format", "stream-json", "--verbose"]).current_dir(self.directory(name));
-        command.env_clear().envs(self.env(name)).stdin(Stdio::null()).output().unwrap()
+    /// Runs `claude -p` with these further arguments in its own directory, to its end.
+    pub fn print(&self, name: &str, prompt: &str, arguments: &[&str]) -> Output {
+        let mut command = Command::new("timeout"); // one that waits for a hook would wait for ever
+        command.arg("60").arg(self.home().join(".local/bin/claude"));
+        command.args(["-p", prompt, "--output-format", "stream-json", "--verbose"]).args(arguments);
+        command.current_dir(self.directory(name)).env_clear().envs(self.env(name)).stdin(Stdio::null()).output().unwrap()
     }
 
     /// The multiplexer: one server, one terminal per session.
