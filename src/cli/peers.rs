@@ -60,11 +60,12 @@ fn row(peer: &Peer, now: Timestamp, look: Look) -> Vec<Field> {
     let waiting = if peer.waiting == 0 { Tone::Dim } else { Tone::Warn };
     // When a connected peer was last seen is of no interest to a person.
     let seen_by_person = if look.terminal && peer.status != Status::Connected { seen.as_str() } else { "" };
+    let why = peer.delivery_reason.split_once(": ").filter(|_| look.terminal).map_or("", |(_, why)| why);
     let mut row = vec![
         Field::new(&peer.name, Tone::Strong),
         peer.id.as_str().into(),
         Field::lines(&[status, seen_by_person], tone),
-        peer.delivery.as_str().into(),
+        Field::lines(&[peer.delivery.as_str(), why], Tone::Plain),
         Field::new(peer.waiting.to_string(), waiting),
     ];
     if look.terminal {
@@ -102,7 +103,7 @@ mod tests {
             last_seen: Timestamp(0),
             status: Status::Connected,
             delivery: Route::Channel,
-            delivery_reason: String::new(),
+            delivery_reason: "channel: not confirmed yet".to_owned(),
             waiting: 2,
             pid: None,
             tty: None,
@@ -122,6 +123,9 @@ mod tests {
     #[test]
     fn on_a_terminal_place_and_summary_share_a_field() {
         let table = table(&[peer()], Timestamp(5_000), Look { terminal: true, colour: false });
-        assert!(table.contains("/src/poker-engine (main)") && !table.contains('\x1b'), "{table}");
+        assert!(
+            table.contains("/src/poker-engine (main)") && table.contains("not confirmed yet") && !table.contains('\x1b'),
+            "{table}"
+        );
     }
 }

@@ -36,7 +36,7 @@ fn describe(out: &mut String, peer: &Peer) {
         let _ = write!(out, ", branch {}", text::printable_line(branch));
     }
     let _ = match peer.status {
-        Status::Connected => write!(out, ", messages go by {}", peer.delivery),
+        Status::Connected => write!(out, ", messages go by {}", text::printable_line(&peer.delivery_reason)),
         Status::Reconnecting => write!(out, ", reconnecting"),
         Status::Gone => write!(out, ", gone: messages wait for it"),
     };
