@@ -45,4 +45,4 @@ tests:
 
 # the figures of docs/benchmarks.md
 bench:
-    cargo bench --locked --bench figures
+    cargo bench --locked --bench figures --bench host --bench wake
