@@ -3,7 +3,7 @@
 //! Promises: a hook never breaks a session. What it cannot do it leaves alone, without a word to the model and with exit code 0;
 //! a problem that a person should know goes to the broker's log, if the broker is there. It says only what is a message's, and
 //! settles it as delivered once it is said; nothing is said inside a subagent. The short hooks are gone within milliseconds, and
-//! within [`PATIENCE`] of a broker that does not answer: no runtime, no command-line parser, one connection. The one that waits
+//! within 50 ms of a broker that does not answer: no runtime, no command-line parser, one connection. The one that waits
 //! holds a connection open, at no cost, and ends with its `claude` process.
 
 mod beside;

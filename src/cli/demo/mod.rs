@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const NEXT: &str = "\
 To have this in Claude Code:
   claude-peers setup
-  claude --dangerously-load-development-channels server:claude-peers";
+  claude";
 
 /// Shows it.
 pub async fn run(out: Out) -> Result<(), Failure> {
