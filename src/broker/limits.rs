@@ -96,9 +96,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Counts a message, or refuses it.
-    pub(super) fn count(&mut self, limits: &Limits, to: &PeerId, text: &str, now: Timestamp) -> Result<()> {
-        let Some(per_minute) = limits.per_minute else { return Ok(()) };
+    /// Refuses a text that went to this peer too often.
+    pub(super) fn check_repeat(&mut self, limits: &Limits, to: &PeerId, text: &str, now: Timestamp) -> Result<()> {
+        if limits.per_minute.is_none() {
+            return Ok(());
+        }
         let start = now.minus(REPEAT_SPAN);
         if self.repeats.len() >= REMEMBERED {
             self.repeats.retain(|_, times| times.back().is_some_and(|last| *last > start));
@@ -115,15 +117,28 @@ impl Pace {
                 .help("it has been sent; do not send it again")
                 .retry_after(Duration::from_millis(wait.unsigned_abs())));
         }
+        Ok(())
+    }
+
+    /// Counts these messages with one text, or refuses all of them.
+    pub(super) fn count(&mut self, limits: &Limits, to: &[&PeerId], text: &str, now: Timestamp) -> Result<()> {
+        let (Some(per_minute), Ok(many)) = (limits.per_minute, u32::try_from(to.len())) else { return Ok(()) };
+        let Some(many) = NonZeroU32::new(many) else { return Ok(()) };
         let rate = self.rate.get_or_insert_with(|| RateLimiter::direct(Quota::per_minute(per_minute).allow_burst(limits.burst)));
-        if let Err(not_until) = rate.check() {
+        let fits = rate.check_n(many).map_err(|_| {
+            let what = format!("{many} messages at once, one for each recipient; at most {} are taken", limits.burst);
+            Error::new(Code::RateLimited, what).help("send it to a narrower scope, or to the peers that it concerns")
+        })?;
+        if let Err(not_until) = fits {
             let wait = not_until.wait_time_from(DefaultClock::default().now());
             let what = format!("more than {per_minute} messages a minute (at most {} at once)", limits.burst);
             return Err(Error::new(Code::RateLimited, what)
                 .help(format!("wait {} s and send it again", wait.as_secs() + 1))
                 .retry_after(wait));
         }
-        times.push_back(now);
+        for to in to {
+            self.repeats.entry(self.hasher.hash_one((to, text))).or_default().push_back(now);
+        }
         Ok(())
     }
 }
@@ -146,22 +161,24 @@ mod tests {
                 now += later;
                 let before = accepted.entry((to, text)).or_default();
                 let lately = before.iter().filter(|at| **at > now - 60_000).count();
-                let passed = pace.count(&limits, &peer(&format!("p{to}")), &format!("t{text}"), Timestamp(now)).is_ok();
+                let passed = send(&mut pace, &limits, &format!("p{to}"), &format!("t{text}"), now).is_ok();
                 prop_assert_eq!(passed, lately < repeats);
                 before.extend(passed.then_some(now));
             }
         }
     }
 
-    fn peer(id: &str) -> PeerId {
-        id.parse().unwrap()
+    fn send(pace: &mut Pace, limits: &Limits, to: &str, text: &str, now: i64) -> Result<()> {
+        let to = to.parse().unwrap();
+        pace.check_repeat(limits, &to, text, Timestamp(now))?;
+        pace.count(limits, &[&to], text, Timestamp(now))
     }
 
     #[test]
     fn a_burst_passes_and_then_the_rate_holds() {
         let (mut pace, limits) = (Pace::default(), Limits::default());
         let mut passed = 0;
-        while pace.count(&limits, &peer("a"), &format!("text {passed}"), Timestamp(0)).is_ok() {
+        while send(&mut pace, &limits, "a", &format!("text {passed}"), 0).is_ok() {
             passed += 1;
         }
         assert_eq!(passed, 30);
@@ -171,19 +188,32 @@ mod tests {
     fn the_same_text_passes_three_times_a_minute() {
         let (mut pace, limits) = (Pace::default(), Limits::default());
         for at in [0, 1, 2] {
-            pace.count(&limits, &peer("a"), "thanks", Timestamp(at)).unwrap();
+            send(&mut pace, &limits, "a", "thanks", at).unwrap();
         }
-        let refused = pace.count(&limits, &peer("a"), "thanks", Timestamp(10_000)).unwrap_err();
+        let refused = send(&mut pace, &limits, "a", "thanks", 10_000).unwrap_err();
         assert_eq!((refused.code, refused.retry_after_ms), (Code::RepeatLimited, Some(50_000)));
-        pace.count(&limits, &peer("b"), "thanks", Timestamp(10_000)).unwrap();
-        pace.count(&limits, &peer("a"), "thanks", Timestamp(60_000)).unwrap();
+        send(&mut pace, &limits, "b", "thanks", 10_000).unwrap();
+        send(&mut pace, &limits, "a", "thanks", 60_000).unwrap();
+    }
+
+    #[test]
+    fn copies_for_many_pass_together_or_not_at_all() {
+        let (mut pace, limits) = (Pace::default(), Limits::default());
+        let peers: Vec<PeerId> = (0..31).map(|number| format!("p{number}").parse().unwrap()).collect();
+        let peers: Vec<&PeerId> = peers.iter().collect();
+        let refused = pace.count(&limits, &peers, "all", Timestamp(0)).unwrap_err();
+        assert_eq!((refused.code, refused.retry_after_ms), (Code::RateLimited, None), "it will never fit");
+        pace.count(&limits, &peers[..20], "all", Timestamp(0)).unwrap();
+        assert!(pace.count(&limits, &peers[..11], "more", Timestamp(0)).unwrap_err().retry_after_ms.is_some());
+        pace.count(&limits, &peers[..10], "more", Timestamp(0)).unwrap();
+        pace.count(&limits, &[], "nobody", Timestamp(0)).unwrap();
     }
 
     #[test]
     fn a_rate_of_zero_turns_both_off() {
         let (mut pace, limits) = (Pace::default(), Limits { per_minute: None, ..Limits::default() });
         for _ in 0..1_000 {
-            pace.count(&limits, &peer("a"), "thanks", Timestamp(0)).unwrap();
+            send(&mut pace, &limits, "a", "thanks", 0).unwrap();
         }
     }
 }

@@ -23,18 +23,31 @@ impl Broker {
     /// # Errors
     /// [`Code::UnknownScope`], [`Code::InvalidPath`]; a missing `cwd` where the scope needs one.
     pub async fn list(&self, caller: &Caller, request: &ListPeers) -> wire::Result<Peers> {
-        let scope: Scope = request.scope.parse()?;
-        if let Some(cwd) = &request.cwd {
-            check_path("cwd", cwd)?;
-        }
         let me = match caller {
             Caller::Peer(id) => Some(id),
             Caller::User => None,
         };
+        let in_scope = self.in_scope(me, request.scope.parse()?, request.cwd.as_deref())?;
+        Ok(self.shown(|row| Some(&row.id) != me && in_scope(row), me).await)
+    }
+
+    /// What tells the peers in `scope`, as seen from `cwd`, by default from where `me` is.
+    ///
+    /// # Errors
+    /// [`Code::InvalidPath`]; a missing `cwd` where the scope needs one.
+    pub(super) fn in_scope(
+        &self,
+        me: Option<&PeerId>,
+        scope: Scope,
+        cwd: Option<&str>,
+    ) -> wire::Result<impl Fn(&PeerRow) -> bool + use<>> {
+        if let Some(cwd) = cwd {
+            check_path("cwd", cwd)?;
+        }
         let own = me.and_then(|id| self.state().peers.get(id).map(|peer| peer.row.clone()));
-        let view = match (&request.cwd, own) {
+        let view = match (cwd, own) {
             (Some(cwd), _) => {
-                View { common_dir: git::discover(Path::new(cwd)).map(|git| git.common_dir), cwd: Some(cwd.clone()) }
+                View { common_dir: git::discover(Path::new(cwd)).map(|git| git.common_dir), cwd: Some(cwd.to_owned()) }
             }
             (None, Some(row)) => View { common_dir: row.git.map(|git| git.common_dir), cwd: Some(row.cwd) },
             (None, None) => View { cwd: None, common_dir: None },
@@ -43,12 +56,11 @@ impl Broker {
             let what = format!("scope {:?} needs to know the directory it is seen from", scope.as_str());
             return Err(Error::new(Code::InvalidRequest, what).help("give cwd"));
         }
-        let in_scope = |row: &PeerRow| match (scope, &view.common_dir) {
+        Ok(move |row: &PeerRow| match (scope, &view.common_dir) {
             (Scope::Machine, _) => true,
             (Scope::Repo, Some(common)) => row.git.as_ref().is_some_and(|git| git.common_dir == *common),
             (Scope::Directory, _) | (Scope::Repo, None) => Some(&row.cwd) == view.cwd.as_ref(),
-        };
-        Ok(self.shown(|row| Some(&row.id) != me && in_scope(row), me).await)
+        })
     }
 
     /// The live peers that `wanted` picks, and `me`, as lists show them. Reads each peer's branch and process afresh, off

@@ -8,6 +8,7 @@
 //! call to the store. Jobs of the store take it inside the writing thread, never the other way round.
 
 mod deliver;
+mod everyone;
 mod hands;
 mod history;
 mod hook;

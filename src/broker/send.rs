@@ -1,8 +1,9 @@
 //! A message comes in: limits, rules, commit, wake.
 
 use super::{
-    Broker, Caller, MessageChange,
+    Broker, Caller, Limits, MessageChange,
     deliver::receipt,
+    limits::Pace,
     state::{self, Resolved, State},
 };
 use crate::{
@@ -41,13 +42,27 @@ impl Broker {
             sent_at: now,
             expires_at: now.plus(self.limits.expiry),
         };
+        match self.accept(caller, vec![message]).await?.pop() {
+            Some((_, accepted)) => self.tell(accepted?, now).await,
+            None => Err(Error::new(Code::Internal, "a message was neither accepted nor refused")),
+        }
+    }
+
+    /// Stores these messages of one text in one transaction: for each recipient what became of its copy. A rate that does not
+    /// hold all of them refuses all.
+    pub(super) async fn accept(&self, caller: &Caller, messages: Vec<NewMessage>) -> wire::Result<Copies> {
         let (state, limits, caller) = (self.state.clone(), self.limits.clone(), caller.clone());
-        let accepted = self.store.write(move |c| accept(c, &state, &limits, &caller, message)).await;
-        if let Err(store::Error::Commit(_)) = accepted {
+        let accepted = self.store.write(move |c| accept(c, &state, &limits, &caller, messages)).await;
+        if let Err(store::Error::Commit(_) | store::Error::Sqlite(_)) = accepted {
             // It was counted inside the transaction that did not come to be.
             self.recount().await?;
         }
-        let accepted = accepted?;
+        Ok(accepted?)
+    }
+
+    /// Wakes the recipient of a message that is on disk, and tells whoever watches; its receipt.
+    pub(super) async fn tell(&self, accepted: Accepted, now: Timestamp) -> wire::Result<Receipt> {
+        let (from, to) = (PeerId::lenient(&accepted.message.from), PeerId::lenient(&accepted.message.to));
         if let Some((by, at)) = accepted.proved {
             self.remember_proof(&from, by, at, accepted.trusted).await?;
         }
@@ -117,14 +132,18 @@ impl Broker {
     }
 }
 
-fn sender_id(caller: &Caller) -> wire::Result<PeerId> {
+pub(super) fn sender_id(caller: &Caller) -> wire::Result<PeerId> {
     match caller {
         Caller::User => Ok(CLI_SENDER.parse()?),
         Caller::Peer(id) => Ok(id.clone()),
     }
 }
 
-struct Accepted {
+/// What became of each recipient's copy of a message, in the order asked for.
+pub(super) type Copies = Vec<(PeerId, wire::Result<Accepted>)>;
+
+/// A message that is on disk.
+pub(super) struct Accepted {
     message: Message,
     is_new: bool,
     pushed: bool,
@@ -135,40 +154,67 @@ struct Accepted {
     confirmed: Vec<MessageChange>,
 }
 
-/// Inside the transaction: a known key is the same message; then the limits; then what the message says about earlier ones;
-/// then the row. All on the writing thread, so two messages never race for the last free place.
+/// Inside the transaction: a known key is the same message; then the limits; then what a message says about earlier ones; then
+/// the row. All on the writing thread, so two messages never race for the last free place.
 fn accept(
     c: &Connection,
     state: &Mutex<State>,
-    limits: &super::Limits,
+    limits: &Limits,
     caller: &Caller,
-    new: NewMessage,
-) -> store::Result<Accepted> {
-    if let Some(key) = &new.key
-        && let Some(message) = messages::sent_before(c, &new.from, key, &new.to, &new.text)?
-    {
-        return Ok(Accepted { message, is_new: false, pushed: false, proved: None, trusted: 0, confirmed: Vec::new() });
+    messages: Vec<NewMessage>,
+) -> store::Result<Copies> {
+    let (mut copies, mut fresh) = (Vec::with_capacity(messages.len()), Vec::new());
+    for new in messages {
+        if let Some(key) = &new.key
+            && let Some(message) = messages::sent_before(c, &new.from, key, &new.to, &new.text)?
+        {
+            let known = Accepted { message, is_new: false, pushed: false, proved: None, trusted: 0, confirmed: Vec::new() };
+            copies.push((new.to, Ok(known)));
+        } else if let Err(refused) = check(&mut state::lock(state), limits, caller, &new) {
+            copies.push((new.to, Err(refused)));
+        } else {
+            fresh.push(new);
+        }
     }
+    if let Some(first) = fresh.first() {
+        let to: Vec<&PeerId> = fresh.iter().map(|new| &new.to).collect();
+        pace(&mut state::lock(state), caller)?.count(limits, &to, &first.text, first.sent_at)?;
+    }
+    for new in fresh {
+        copies.push((new.to.clone(), Ok(put(c, state, caller, new)?)));
+    }
+    Ok(copies)
+}
+
+/// The limits of one recipient.
+fn check(state: &mut State, limits: &Limits, caller: &Caller, new: &NewMessage) -> wire::Result<()> {
+    match state.peers.get(&new.to) {
+        Some(peer) => limits.check_waiting(peer.waiting, &peer.row.name)?,
+        None => return Err(Error::new(Code::PeerNotFound, format!("Peer {} not found", new.to))),
+    }
+    pace(state, caller)?.check_repeat(limits, &new.to, &new.text, new.sent_at)
+}
+
+fn pace<'a>(state: &'a mut State, caller: &Caller) -> wire::Result<&'a mut Pace> {
+    match caller {
+        Caller::User => Ok(&mut state.cli_pace),
+        Caller::Peer(id) => match state.peers.get_mut(id) {
+            Some(peer) => Ok(&mut peer.pace),
+            None => Err(Error::new(Code::Unauthorized, "the sender is not registered").help("register again")),
+        },
+    }
+}
+
+/// Stores a message that no limit refuses.
+fn put(c: &Connection, state: &Mutex<State>, caller: &Caller, new: NewMessage) -> store::Result<Accepted> {
     let (stream, channel) = {
-        let mut state = state::lock(state);
-        let (waiting, name, lease) = match state.peers.get(&new.to) {
-            Some(peer) => (peer.waiting, peer.row.name.clone(), peer.pushing()),
-            None => return Err(Error::new(Code::PeerNotFound, format!("Peer {} not found", new.to)).into()),
+        let state = state::lock(state);
+        let stream = state.peers.get(&new.to).and_then(state::Peer::pushing);
+        let sender = match caller {
+            Caller::User => None,
+            Caller::Peer(id) => state.peers.get(id),
         };
-        limits.check_waiting(waiting, &name)?;
-        let State { peers, cli_pace, .. } = &mut *state;
-        let (pace, channel) = match caller {
-            Caller::User => (cli_pace, None),
-            Caller::Peer(id) => match peers.get_mut(id) {
-                Some(peer) => {
-                    let channel = Some((peer.channel_key(), peer.channel_proved()));
-                    (&mut peer.pace, channel)
-                }
-                None => return Err(Error::new(Code::Unauthorized, "the sender is not registered").help("register again").into()),
-            },
-        };
-        pace.count(limits, &new.to, &new.text, new.sent_at)?;
-        (lease, channel)
+        (stream, sender.map(|peer| (peer.channel_key(), peer.channel_proved())))
     };
     let lease = match stream {
         Some(stream) if !leases::has_others(c, &new.to, &stream)? => Some(stream),

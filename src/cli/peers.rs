@@ -20,10 +20,7 @@ pub struct Args {
 
 /// Lists them.
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
-    let cwd = match args.scope {
-        Scope::Machine => None,
-        Scope::Directory | Scope::Repo => Some(working_directory()?),
-    };
+    let cwd = seen_from(args.scope)?;
     let peers = list(broker, args.scope, cwd.as_deref()).await?;
     out.answer(&peers, |peers, look| match (peers.peers.is_empty() && look.terminal, args.scope) {
         (false, _) => table(&peers.peers, Timestamp::now(), look),
@@ -38,6 +35,14 @@ pub async fn list(broker: &Client, scope: Scope, cwd: Option<&str>) -> Result<Pe
     let mut query = vec![("scope", scope.as_str())];
     query.extend(cwd.map(|cwd| ("cwd", cwd)));
     Ok(broker.get(&with_query("/v1/peers", &query), None).await?)
+}
+
+/// The directory from which `scope` is seen, where that matters.
+pub fn seen_from(scope: Scope) -> Result<Option<String>, Failure> {
+    match scope {
+        Scope::Machine => Ok(None),
+        Scope::Directory | Scope::Repo => working_directory().map(Some),
+    }
 }
 
 fn working_directory() -> Result<String, Failure> {

@@ -3,13 +3,16 @@
 use super::{
     exit::Failure,
     out::{Look, Out, Tone},
+    peers,
 };
 use crate::{
     client::Client,
-    wire::{Code, MessageId, PeerRef, Receipt, Send, random_token, text::printable_line},
+    wire::{self, Broadcast, Code, EVERYONE, MessageId, PeerRef, Receipt, Scope, Send, Sent, random_token, text::printable_line},
 };
+use serde::de::DeserializeOwned;
 use std::{
     io::Read,
+    str::FromStr,
     time::{Duration, Instant},
 };
 
@@ -25,8 +28,8 @@ const KEY_LENGTH: usize = 32;
 /// What to send, and to whom.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The recipient: an id or a name, as `claude-peers peers` shows them
-    pub peer: PeerRef,
+    /// The recipient: an id or a name, as `claude-peers peers` shows them, or all in a scope: @machine, @directory, @repo
+    pub peer: Recipient,
     /// The message; words are joined by spaces, `-` alone reads standard input (its last line break is left out)
     #[arg(required = true)]
     pub text: Vec<String>,
@@ -35,20 +38,52 @@ pub struct Args {
     pub reply_to: Option<MessageId>,
 }
 
+/// Who is to get a message.
+#[derive(Debug, Clone)]
+pub enum Recipient {
+    /// One peer.
+    One(PeerRef),
+    /// Every peer in a scope.
+    Everyone(Scope),
+}
+
+impl FromStr for Recipient {
+    type Err = wire::Error;
+    fn from_str(text: &str) -> wire::Result<Self> {
+        match text.trim().strip_prefix(EVERYONE) {
+            Some(scope) => Ok(Self::Everyone(scope.parse()?)),
+            None => Ok(Self::One(text.parse()?)),
+        }
+    }
+}
+
 /// Sends it.
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
-    let text = if args.text == ["-"] { standard_input()? } else { args.text.join(" ") };
-    let message = Send {
-        to: args.peer.to_string(),
-        text,
-        reply_to: args.reply_to.map(|id| id.to_string()),
-        key: Some(random_token(KEY_LENGTH)),
+    let text = text(&args.text)?;
+    let (to, cwd) = match args.peer {
+        Recipient::One(peer) => (peer.to_string(), None),
+        Recipient::Everyone(scope) => (format!("{EVERYONE}{}", scope.as_str()), peers::seen_from(scope)?),
     };
-    out.answer(&send(&message, broker, out).await?, render)
+    let reply_to = args.reply_to.map(|id| id.to_string());
+    let message = Send { to, text, reply_to, key: Some(random_token(KEY_LENGTH)), cwd };
+    let sent: Sent = send(&message, broker, out).await?;
+    out.answer(&sent, |sent, look| match sent {
+        Sent::One(receipt) => render(receipt, look),
+        Sent::Everyone(sent) => render_all(sent, look),
+    })?;
+    match sent {
+        Sent::Everyone(sent) if !sent.refused.is_empty() => Err(Failure::Told),
+        _ => Ok(()),
+    }
+}
+
+/// The text that these words of the command line stand for.
+fn text(words: &[String]) -> Result<String, Failure> {
+    if words == ["-"] { standard_input() } else { Ok(words.join(" ")) }
 }
 
 /// Sends until the broker has answered or its time is up. The key makes it one message, however often it is said.
-async fn send(message: &Send, broker: &Client, out: Out) -> Result<Receipt, Failure> {
+async fn send<T: DeserializeOwned>(message: &Send, broker: &Client, out: Out) -> Result<T, Failure> {
     let deadline = Instant::now() + PATIENCE;
     let (mut pause, longest) = PAUSE;
     loop {
@@ -77,6 +112,15 @@ fn standard_input() -> Result<String, Failure> {
         text.truncate(text.trim_end_matches('\n').len().max(text.len() - 1));
     }
     Ok(text)
+}
+
+fn render_all(sent: &Broadcast, look: Look) -> String {
+    let refused = sent.refused.iter().map(|refused| {
+        let (to, why) = (printable_line(&refused.to_name), refused.error.to_string());
+        format!("{}  to {to} ({}): {}\n", look.paint(Tone::Bad, "refused"), refused.to, printable_line(&why))
+    });
+    let lines: String = sent.receipts.iter().map(|receipt| render(receipt, look)).chain(refused).collect();
+    if lines.is_empty() { "No sessions in this scope: nothing was sent.\n".to_owned() } else { lines }
 }
 
 fn render(receipt: &Receipt, look: Look) -> String {

@@ -9,7 +9,9 @@ use super::{
 };
 use crate::{
     shown::{self, Shown},
-    wire::{Code, Error, MessageId, Peers, Receipt, Result, Scope, Send, SetSummary, Summary, SummarySource},
+    wire::{
+        Code, EVERYONE, Error, MessageId, NotSent, Peers, Receipt, Result, Scope, Send, Sent, SetSummary, Summary, SummarySource,
+    },
 };
 use rmcp::model::{JsonObject, Tool};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
@@ -65,7 +67,7 @@ pub fn definitions() -> Vec<Tool> {
             "Send a message to a peer from list_peers, or answer one that came from claude-peers. For peers use this, not a \
              built-in messaging tool. The result says how the message will reach the peer.",
             json!({
-                "targetPeerId": {"type": "string", "description": "Peer id or name, or from_id of the message you answer"},
+                "targetPeerId": {"type": "string", "description": "Peer id or name, or from_id of the message you answer; @repo, @directory or @machine: all peers there"},
                 "message": {"type": "string"},
                 "replyTo": {"type": "string", "description": "message_id of the message you answer"},
             }),
@@ -154,17 +156,20 @@ impl Tools {
         let text = required("send_message", "message", "the text to send", message)?;
         // One key for all attempts within this call: however often it is said, it is one message.
         let key = Some(crate::wire::random_token(32));
-        let sent: Receipt = self.link.post("/v1/send", &Send { to, text, reply_to, key }).await?;
-        let mut json = json!({
-            "success": true, "sentAt": sent.sent_at, "messageId": sent.message_id, "state": sent.state,
-            "to": {"id": sent.to, "name": sent.to_name},
-        });
-        let mut text = format!("Message {} to {} ({}) accepted: {}.", sent.message_id, sent.to_name, sent.to, sent.state);
-        if let Some(warning) = &sent.warning {
-            json["warning"] = warning.as_str().into();
-            text = format!("{text} Note: {warning}");
+        let scope = to.trim().strip_prefix(EVERYONE).map(str::to_owned);
+        match self.link.post("/v1/send", &Send { to, text, reply_to, key, cwd: None }).await? {
+            Sent::One(sent) => answer(receipt(&sent), words::sent(&sent)),
+            Sent::Everyone(sent) => {
+                let refused =
+                    |refused: &NotSent| json!({"to": {"id": refused.to, "name": refused.to_name}, "error": refused.error});
+                let json = json!({
+                    "success": sent.refused.is_empty(),
+                    "receipts": sent.receipts.iter().map(receipt).collect::<Vec<_>>(),
+                    "refused": sent.refused.iter().map(refused).collect::<Vec<_>>(),
+                });
+                answer(json, words::broadcast(&sent, &scope.unwrap_or_default()))
+            }
         }
-        answer(json, text)
     }
 
     async fn set_summary(&self, arguments: JsonObject) -> Result<Answer> {
@@ -202,6 +207,18 @@ impl Tools {
         let text = shown.readable();
         Ok(Answer { handover, ..answer(json!({"messages": [shown]}), text)? })
     }
+}
+
+/// A receipt as the model gets it.
+fn receipt(sent: &Receipt) -> Value {
+    let mut json = json!({
+        "success": true, "sentAt": sent.sent_at, "messageId": sent.message_id, "state": sent.state,
+        "to": {"id": sent.to, "name": sent.to_name},
+    });
+    if let Some(warning) = &sent.warning {
+        json["warning"] = warning.as_str().into();
+    }
+    json
 }
 
 fn answer(json: Value, text: String) -> Result<Answer> {

@@ -1,6 +1,6 @@
 //! What the model reads of this server beside messages: its instructions, and peers in a readable form.
 
-use crate::wire::{Peer, Peers, Status, text};
+use crate::wire::{Broadcast, Peer, Peers, Receipt, Status, text};
 use std::fmt::Write;
 
 /// The server's instructions.
@@ -25,6 +25,26 @@ pub fn peers(list: &Peers, scope: &str) -> String {
         describe(&mut out, peer);
     }
     out.trim_end().to_owned()
+}
+
+/// What became of a message to one peer.
+pub fn sent(sent: &Receipt) -> String {
+    let text = format!("Message {} to {} ({}) accepted: {}.", sent.message_id, sent.to_name, sent.to, sent.state);
+    match &sent.warning {
+        Some(warning) => format!("{text} Note: {warning}"),
+        None => text,
+    }
+}
+
+/// What became of a message to everyone in a scope.
+pub fn broadcast(broadcast: &Broadcast, scope: &str) -> String {
+    let refused = broadcast.refused.iter();
+    let refused = refused.map(|to| format!("Not sent to {} ({}): {}", text::printable_line(&to.to_name), to.to, to.error));
+    let lines: Vec<String> = broadcast.receipts.iter().map(sent).chain(refused).collect();
+    match lines.is_empty() {
+        true => format!("There are no other peers (scope {scope}): nothing was sent."),
+        false => lines.join("\n"),
+    }
 }
 
 fn describe(out: &mut String, peer: &Peer) {

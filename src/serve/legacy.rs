@@ -127,7 +127,7 @@ async fn send_message(State(app): AppState, connection: Connection, Json(request
         CLI_SENDER => Caller::User,
         id => Caller::Peer(known(&app, &connection, id)?),
     };
-    let send = wire::Send { to: request.to_id, text: request.text, reply_to: None, key: None };
+    let send = wire::Send { to: request.to_id, text: request.text, reply_to: None, key: None, cwd: None };
     match whole(&app.broker, |broker| async move { broker.send(&caller, send).await }).await {
         Ok(receipt) => Ok(Answer(json!({"ok": true, "message_id": receipt.message_id}))),
         // The reference answers 200 here, and its client reads `ok`.

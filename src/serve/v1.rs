@@ -11,7 +11,7 @@ use crate::{
     broker::{Caller, Hands},
     wire::{
         API, API_MIN, BrokerStatus, Hello, History, HistoryEntry, HistoryPage, Hook, Hooked, ListPeers, Ok as Yes, Peer, Peers,
-        Receipt, Register, Registered, Send, SetSummary, Settle, Settled, Summary, Take, Taken, VERSION, Wait, Waited, WhoAmI,
+        Register, Registered, Send, Sent, SetSummary, Settle, Settled, Summary, Take, Taken, VERSION, Wait, Waited, WhoAmI,
     },
 };
 use axum::{
@@ -102,12 +102,12 @@ async fn whoami(State(app): AppState, caller: Caller, Query(request): Query<WhoA
     Ok(Answer(app.broker.whoami(&caller, &request).await?))
 }
 
-/// Accepts a message. The answer comes after the commit: from then on the message is kept.
+/// Accepts a message to one peer, or to everyone in a scope. The answer comes after the commit: from then on it is kept.
 #[utoipa::path(post, path = "/v1/send", request_body = Send, security((), ("secret" = [])),
-    responses((status = 200, body = Receipt), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+    responses((status = 200, body = Sent), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
               (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody)))]
-async fn send(State(app): AppState, caller: Caller, Json(request): Json<Send>) -> Reply<Receipt> {
-    Ok(Answer(whole(&app.broker, |broker| async move { broker.send(&caller, request).await }).await?))
+async fn send(State(app): AppState, caller: Caller, Json(request): Json<Send>) -> Reply<Sent> {
+    Ok(Answer(whole(&app.broker, |broker| async move { broker.send_to(&caller, request).await }).await?))
 }
 
 /// Sets what the caller is working on; answers with the summary that stands.

@@ -106,6 +106,20 @@ pub fn sent_before(connection: &Connection, from: &PeerId, key: &str, to: &PeerI
     }
 }
 
+/// The key of one recipient's copy of a message to many: the blank, which no client's key has, keeps it apart.
+pub fn key_of_copy(key: &str, to: &PeerId) -> String {
+    format!("{key} {to}")
+}
+
+/// To whom `from` sent copies of a message under this key.
+///
+/// # Errors
+/// SQLite's.
+pub fn copies_of(connection: &Connection, from: &PeerId, key: &str) -> Result<Vec<String>> {
+    let sql = "SELECT to_peer FROM message WHERE from_peer = ?1 AND key > ?2 || ' ' AND key < ?2 || '!'";
+    connection.prepare_cached(sql)?.query_map([from.as_str(), key], |row| row.get(0))?.collect()
+}
+
 /// Stores a message; `lease` is the stream that will be told of it at once. Gives its place.
 ///
 /// # Errors

@@ -20,9 +20,9 @@ pub use id::{InvalidId, MessageId, PeerId, PeerRef, random_token};
 pub use message::{From, HistoryEntry, Inbound, Outcome, Receipt, Route, State};
 pub use peer::{DeliveryChoice, Git, Host, Peer, Scope, Status, SummarySource};
 pub use request::{
-    BrokerStatus, ClientInfo, DatabaseStatus, Event, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, Ok,
-    Peers, Register, Registered, Send, SetSummary, Settle, Settled, Settlement, Summary, Take, Taken, Wait, WaitEnd, Waited,
-    WhoAmI,
+    Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Event, Hello, History, HistoryPage, Hook, Hooked, ListPeers,
+    ListenerStatus, NotSent, Ok, Peers, Register, Registered, Send, Sent, SetSummary, Settle, Settled, Settlement, Summary, Take,
+    Taken, Wait, WaitEnd, Waited, WhoAmI,
 };
 pub use summary::SummaryFacts;
 pub use time::Timestamp;
@@ -43,3 +43,5 @@ pub const PROCESS_SCHEME: &str = "Process";
 pub const CLI_SENDER: &str = "cli";
 /// The sender id of notices that the broker itself writes (a message of yours has expired).
 pub const BROKER_SENDER: &str = "broker";
+/// What a recipient begins with that is everyone in a scope: `@repo`.
+pub const EVERYONE: char = '@';

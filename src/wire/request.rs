@@ -1,7 +1,8 @@
 //! One request type a verb, and what answers it. Handlers parse the text fields (scopes, references) into validated types.
 
 use super::{
-    DeliveryChoice, Git, HistoryEntry, Host, Inbound, MessageId, Outcome, Peer, PeerId, Route, SummarySource, Timestamp,
+    DeliveryChoice, Error, Git, HistoryEntry, Host, Inbound, MessageId, Outcome, Peer, PeerId, Receipt, Route, SummarySource,
+    Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -109,7 +110,7 @@ wire! {
 
     /// `POST /v1/send`: a message. The sender is whoever the bearer token says; without one, the command line.
     pub struct Send {
-        /// The recipient: an id or a name.
+        /// The recipient: an id or a name; or everyone but the sender in a scope: `@machine`, `@directory` or `@repo`.
         pub to: String,
         /// The text, at most 256 KiB.
         pub text: String,
@@ -119,6 +120,27 @@ wire! {
         /// The idempotency key, at most 128 visible ASCII characters: the same key from the same sender is the same message.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub key: Option<String>,
+        /// The directory from which `@directory` and `@repo` are seen; the caller's own by default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub cwd: Option<String>,
+    }
+
+    /// The answer to a message to everyone in a scope: what became of each copy.
+    pub struct Broadcast {
+        /// The copies accepted, by the recipients' names; none if nobody is there.
+        pub receipts: Vec<Receipt>,
+        /// The recipients that a limit refused, each alone.
+        pub refused: Vec<NotSent>,
+    }
+
+    /// A copy of a message to everyone that was not accepted.
+    pub struct NotSent {
+        /// The recipient's id.
+        pub to: PeerId,
+        /// The recipient's name.
+        pub to_name: String,
+        /// Why.
+        pub error: Error,
     }
 
     /// `POST /v1/set-summary`
@@ -298,6 +320,17 @@ wire! {
         /// What a person should know: a damaged database set aside, a port held by somebody else.
         pub notices: Vec<String>,
     }
+}
+
+/// The answer to `POST /v1/send`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
+#[serde(untagged)]
+pub enum Sent {
+    /// To one peer.
+    One(Receipt),
+    /// To everyone in a scope.
+    Everyone(Broadcast),
 }
 
 /// Why a wait ended.

@@ -13,6 +13,7 @@ mod crash;
 mod crowds;
 mod delivery;
 mod doctor;
+mod everyone;
 mod handshake;
 mod hooks;
 mod hostile;

@@ -65,7 +65,7 @@ impl Interface {
     /// replyTo (s) and warning (s): why the recipient will not see it at once.
     #[zbus(out_args("message_id", "receipt"))]
     async fn send(&self, recipient: &str, text: &str, options: HashMap<String, Variant<'_>>) -> Result<(String, Dict)> {
-        let mut request = Send { to: recipient.to_owned(), text: text.to_owned(), reply_to: None, key: None };
+        let mut request = Send { to: recipient.to_owned(), text: text.to_owned(), reply_to: None, key: None, cwd: None };
         for (name, value) in &options {
             let place = match name.as_str() {
                 "replyTo" => &mut request.reply_to,
