@@ -70,7 +70,7 @@ impl Broker {
         }
     }
 
-    fn entry(&self, message: Message) -> HistoryEntry {
+    pub(super) fn entry(&self, message: Message) -> HistoryEntry {
         let state = self.state();
         let name = |id: &str| state.peers.get(&PeerId::lenient(id)).map_or_else(|| id.to_owned(), |peer| peer.row.name.clone());
         HistoryEntry { receipt: receipt(&message, &name(&message.to)), from_name: name(&message.from), text: message.text }

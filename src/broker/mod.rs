@@ -7,6 +7,7 @@
 //! Locks: one mutex over the peers in memory (`state::State`), held for microseconds and never across an await or a
 //! call to the store. Jobs of the store take it inside the writing thread, never the other way round.
 
+mod ask;
 mod deliver;
 mod everyone;
 mod hands;

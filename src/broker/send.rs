@@ -31,7 +31,11 @@ impl Broker {
         }
         let now = Timestamp::now();
         let from = sender_id(caller)?;
-        let to = self.recipient(&reference, &from, now)?;
+        let to = if reference.as_str() == CLI_SENDER && reply_to.is_some() && *caller != Caller::User {
+            PeerId::lenient(CLI_SENDER) // only an answer to what it asked: see `confirm`
+        } else {
+            self.recipient(&reference, &from, now)?
+        };
         let message = NewMessage {
             tag: MessageId::random_tag(),
             from: from.clone(),
@@ -73,9 +77,9 @@ impl Broker {
                     peer.hint |= !accepted.pushed;
                     peer.wake();
                 }
-                (peer.row.name.clone(), warning(peer, &accepted.message, now))
+                (peer.row.name.clone(), warning(peer, accepted.message.state, accepted.message.expires_at, now))
             }
-            None => (to.to_string(), None),
+            None => (to.to_string(), unasked(&state.asked, &accepted.message)),
         };
         drop(state);
         if accepted.is_new {
@@ -189,6 +193,7 @@ fn accept(
 /// The limits of one recipient.
 fn check(state: &mut State, limits: &Limits, caller: &Caller, new: &NewMessage) -> wire::Result<()> {
     match state.peers.get(&new.to) {
+        None if new.to.as_str() == CLI_SENDER => {}
         Some(peer) => limits.check_waiting(peer.waiting, &peer.row.name)?,
         None => return Err(Error::new(Code::PeerNotFound, format!("Peer {} not found", new.to))),
     }
@@ -276,6 +281,10 @@ fn put(c: &Connection, state: &Mutex<State>, caller: &Caller, new: NewMessage) -
 /// A reply that names a message addressed to its sender shows that it was read; if `channel` had pushed it, that one works.
 fn confirm(c: &Connection, new: &NewMessage, answered: &MessageId, channel: &str) -> store::Result<(outcomes::Change, bool)> {
     let named = must_exist(c, answered, channel)?;
+    if new.to.as_str() == CLI_SENDER && named.from != CLI_SENDER {
+        let what = format!("{CLI_SENDER} has no mailbox but for answers to what it sent, and {answered} is none of that");
+        return Err(Error::new(Code::NoMailbox, what).help("list the peers to see who can be written to").into());
+    }
     if named.to == new.from.as_str() {
         Ok((outcomes::delivered(c, &new.from, answered, Route::Reply, new.sent_at)?, named.through_channel))
     } else if named.from == new.from.as_str() {
@@ -295,14 +304,14 @@ fn no_such_message(id: &MessageId) -> Error {
 }
 
 /// Why the recipient will not see a new message at once.
-fn warning(peer: &state::Peer, message: &Message, now: Timestamp) -> Option<String> {
-    if message.state != wire::State::Queued {
+pub(super) fn warning(peer: &state::Peer, state: wire::State, expires_at: Timestamp, now: Timestamp) -> Option<String> {
+    if state != wire::State::Queued {
         return None;
     }
     let name = &peer.row.name;
     match (peer.status(now), peer.delivery().0) {
         (Status::Gone, _) => {
-            Some(format!("{name} is not running; the message waits for its session to be resumed, until {}", message.expires_at))
+            Some(format!("{name} is not running; the message waits for its session to be resumed, until {expires_at}"))
         }
         (Status::Reconnecting, _) => Some(format!("{name} is reconnecting; it gets the message when it is back")),
         (Status::Connected, Route::Pull) if peer.takers == 0 => {
@@ -313,4 +322,10 @@ fn warning(peer: &state::Peer, message: &Message, now: Timestamp) -> Option<Stri
         }
         (Status::Connected, _) => None,
     }
+}
+
+/// Why nobody at the command line will see an answer at once.
+fn unasked(asked: &[MessageId], message: &Message) -> Option<String> {
+    let waits = message.reply_to.as_ref().is_some_and(|question| asked.contains(question));
+    (!waits).then(|| "nobody waits for it at the command line right now; the user finds it in `claude-peers history`".to_owned())
 }

@@ -4,7 +4,7 @@ use super::limits::Pace;
 use crate::{
     process,
     store::peers::PeerRow,
-    wire::{DeliveryChoice, From, Host, PeerId, PeerRef, Route, Status, Timestamp},
+    wire::{DeliveryChoice, From, Host, MessageId, PeerId, PeerRef, Route, Status, Timestamp},
 };
 use std::{
     cell::Cell,
@@ -222,6 +222,8 @@ pub(super) struct State {
     pub peers: HashMap<PeerId, Peer>,
     /// Which peer a session id belongs to.
     pub sessions: HashMap<String, PeerId>,
+    /// The questions whose answers somebody waits for right now.
+    pub asked: Vec<MessageId>,
     /// What the command line sent lately.
     pub cli_pace: Pace,
     secrets: HashMap<[u8; 32], PeerId>,

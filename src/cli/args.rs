@@ -1,6 +1,6 @@
 //! The words of the command line, and what `--help` says about them.
 
-use super::{completions, doctor, exit, history, manual, message, peers, send, setup, update};
+use super::{ask, completions, doctor, exit, history, manual, message, peers, send, setup, update};
 use clap::{Parser, Subcommand};
 
 /// The coding-agent sessions on this machine find each other and talk; this is how a person watches them and joins in.
@@ -27,6 +27,8 @@ pub enum Command {
     Peers(peers::Args),
     /// Send a message to a session
     Send(send::Args),
+    /// Ask a session and print its answer
+    Ask(ask::Args),
     /// Show what became of a message, with all its times
     Message(message::Args),
     /// Show the messages sent and received, newest first
@@ -66,6 +68,7 @@ fn after_help() -> String {
 Examples:
   claude-peers peers --scope repo
   claude-peers send poker-engine \"Is the schema of /hands final?\"
+  claude-peers ask poker-engine \"Which port does it use?\" --wait 60
   git diff | claude-peers send poker-engine -
   claude-peers message m1042-k7xq2m --json
 

@@ -17,7 +17,8 @@ pub const HELP: &str = "  0  success
   4  no such peer or message
   5  refused by a limit or a rule: rate, repeat, mailbox full, too large,
      forbidden
-  6  the versions of this program and the broker do not fit together";
+  6  the versions of this program and the broker do not fit together
+  7  no answer came in time, or none can come";
 
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub enum Exit {
     Refused = 5,
     /// Program and broker have no protocol in common.
     Version = 6,
+    /// A question was not answered in time.
+    NoAnswer = 7,
 }
 
 impl From<Exit> for ExitCode {
@@ -88,6 +91,14 @@ pub enum Failure {
         /// What to do next.
         help: String,
     },
+    /// A question has no answer yet.
+    #[error("{what}; {help}")]
+    NoAnswer {
+        /// Which, and what is known of it.
+        what: String,
+        /// What to do next.
+        help: &'static str,
+    },
     /// The command has said itself, step by step, what it could not do.
     #[error("not everything could be done")]
     Told,
@@ -120,6 +131,7 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Protocol(error) => error.code.into(),
+            Self::NoAnswer { .. } => Exit::NoAnswer,
             Self::Setting(_) | Self::Usage(_) => Exit::Usage,
             Self::Local { .. } | Self::Told => Exit::Failure,
             // Whoever read our output has seen enough: `claude-peers history | head` is no failure.
@@ -146,6 +158,7 @@ impl Failure {
             Self::Setting(error) => report("invalid_setting", error.to_string(), Some("correct or unset the variable")),
             Self::Usage(message) => report("usage", message.clone(), Some("`claude-peers --help` shows what is understood")),
             Self::Local { what, help } => report("failed", what.clone(), Some(help)),
+            Self::NoAnswer { what, help } => report("no_answer", what.clone(), Some(help)),
             Self::Told => report("failed", self.to_string(), None),
             Self::Output(_) => report("output", self.to_string(), None),
         }
@@ -158,7 +171,16 @@ mod tests {
 
     #[test]
     fn every_exit_code_is_documented() {
-        let all = [Exit::Success, Exit::Failure, Exit::Usage, Exit::Unreachable, Exit::NotFound, Exit::Refused, Exit::Version];
+        let all = [
+            Exit::Success,
+            Exit::Failure,
+            Exit::Usage,
+            Exit::Unreachable,
+            Exit::NotFound,
+            Exit::Refused,
+            Exit::Version,
+            Exit::NoAnswer,
+        ];
         let documented = HELP.lines().filter_map(|line| line.strip_prefix("  ")?.split_once("  ")?.0.parse().ok());
         assert_eq!(documented.collect::<Vec<u8>>(), all.map(|exit| exit as u8));
     }

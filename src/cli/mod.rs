@@ -5,6 +5,7 @@
 //! code is one of [`exit::Exit`]. Nothing runs in the background and nothing is locked.
 
 mod args;
+mod ask;
 mod call;
 mod claude;
 mod completions;
@@ -53,6 +54,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Status => status::run(&broker()?, out).await,
             Command::Peers(args) => peers::run(args, &broker()?, out).await,
             Command::Send(args) => send::run(args, &broker()?, out).await,
+            Command::Ask(args) => ask::run(args, &broker()?, out).await,
             Command::Message(args) => message::run(args, &broker()?, out).await,
             Command::History(args) => history::run(args, &broker()?, out).await,
             Command::Whoami => whoami::run(&broker()?, out).await,

@@ -23,7 +23,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_m
 /// Most that is read from standard input; far above the broker's limit, which is a setting and gives the real answer.
 const MAX_INPUT: u64 = 16 * 1024 * 1024;
 /// Length of the idempotency key.
-const KEY_LENGTH: usize = 32;
+pub(super) const KEY_LENGTH: usize = 32;
 
 /// What to send, and to whom.
 #[derive(Debug, clap::Args)]
@@ -78,12 +78,12 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
 }
 
 /// The text that these words of the command line stand for.
-fn text(words: &[String]) -> Result<String, Failure> {
+pub(super) fn text(words: &[String]) -> Result<String, Failure> {
     if words == ["-"] { standard_input() } else { Ok(words.join(" ")) }
 }
 
 /// Sends until the broker has answered or its time is up. The key makes it one message, however often it is said.
-async fn send<T: DeserializeOwned>(message: &Send, broker: &Client, out: Out) -> Result<T, Failure> {
+pub(super) async fn send<T: DeserializeOwned>(message: &Send, broker: &Client, out: Out) -> Result<T, Failure> {
     let deadline = Instant::now() + PATIENCE;
     let (mut pause, longest) = PAUSE;
     loop {

@@ -71,7 +71,15 @@ impl Client {
     /// # Errors
     /// What the broker says, or [`Code::Unreachable`].
     pub async fn get<T: DeserializeOwned>(&self, path: &str, bearer: Option<&str>) -> Result<T> {
-        self.call(Method::GET, path, bearer, Bytes::new(), ANSWER_TIMEOUT).await
+        self.get_waiting(path, bearer, Duration::ZERO).await
+    }
+
+    /// Like [`Client::get`], for a request that the broker answers up to `wait` later on purpose.
+    ///
+    /// # Errors
+    /// What the broker says, or [`Code::Unreachable`].
+    pub async fn get_waiting<T: DeserializeOwned>(&self, path: &str, bearer: Option<&str>, wait: Duration) -> Result<T> {
+        self.call(Method::GET, path, bearer, Bytes::new(), ANSWER_TIMEOUT + wait).await
     }
 
     /// `POST path` with `body` as JSON.

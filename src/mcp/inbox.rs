@@ -106,20 +106,40 @@ impl Inbox {
 
     /// What waits, for `check_messages`; waits up to `wait` for it, or until `stop` is done.
     pub async fn check(self: &Arc<Self>, wait: Duration, stop: impl Future<Output = ()>) -> Result<Mail> {
+        self.receive(Route::CheckMessages, wait, stop, |message| Shown::part(message, 0)).await
+    }
+
+    /// Waits for the answer to `question`: until any message comes, since what comes may be a question that the answer depends
+    /// on; until the time is up, or `stop` is done. The answer is shown as far as one result holds it.
+    pub async fn answer(self: &Arc<Self>, question: &MessageId, wait: Duration, stop: impl Future<Output = ()>) -> Result<Mail> {
+        let show = |message: Inbound| match message.reply_to.as_ref() == Some(question) {
+            true => Shown::part(message, 0),
+            false => Shown::brief(message),
+        };
+        self.receive(Route::ToolResult, wait, stop, show).await
+    }
+
+    async fn receive(
+        self: &Arc<Self>,
+        route: Route,
+        wait: Duration,
+        stop: impl Future<Output = ()>,
+        show: impl Fn(Inbound) -> Shown,
+    ) -> Result<Mail> {
         let lease = random_token(LEASE_LENGTH);
         self.waiting.store(false, Ordering::Relaxed);
         let taken = tokio::select! {
             biased;
-            taken = self.take(Route::CheckMessages, CHECK_BYTES, wait, &lease) => taken,
+            taken = self.take(route, CHECK_BYTES, wait, &lease) => taken,
             () = stop => {
-                self.give_back(Route::CheckMessages, lease);
-                return Ok(self.mail(Route::CheckMessages, Taken { messages: Vec::new(), more: 0 }, Shown::brief));
+                self.give_back(route, lease);
+                return Ok(self.mail(route, Taken { messages: Vec::new(), more: 0 }, show));
             }
         };
         if taken.is_err() {
-            self.give_back(Route::CheckMessages, lease);
+            self.give_back(route, lease);
         }
-        Ok(self.mail(Route::CheckMessages, taken?, |message| Shown::part(message, 0)))
+        Ok(self.mail(route, taken?, show))
     }
 
     /// The broker may have given messages in an answer that never arrived here: the same lease gives them again, and they

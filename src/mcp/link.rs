@@ -194,7 +194,12 @@ impl Link {
 
     /// `GET path` as this session.
     pub async fn get<T: DeserializeOwned + Send>(&self, path: &str) -> Result<T> {
-        self.call(|up| async move { up.client.get(path, Some(&up.me.secret)).await }).await
+        self.get_waiting(path, Duration::ZERO).await
+    }
+
+    /// Like [`Link::get`], for a request that the broker answers up to `wait` later on purpose.
+    pub async fn get_waiting<T: DeserializeOwned + Send>(&self, path: &str, wait: Duration) -> Result<T> {
+        self.call(|up| async move { up.client.get_waiting(path, Some(&up.me.secret), wait).await }).await
     }
 
     /// `POST path` as this session.

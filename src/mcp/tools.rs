@@ -10,7 +10,8 @@ use super::{
 use crate::{
     shown::{self, Shown},
     wire::{
-        Code, EVERYONE, Error, MessageId, NotSent, Peers, Receipt, Result, Scope, Send, Sent, SetSummary, Summary, SummarySource,
+        Asked, Code, EVERYONE, Error, MessageId, NotSent, Peers, Receipt, Result, Scope, Send, Sent, SetSummary, State, Status,
+        Summary, SummarySource,
     },
 };
 use rmcp::model::{JsonObject, Tool};
@@ -20,6 +21,9 @@ use std::{sync::Arc, time::Duration};
 
 /// Longest wait of `check_messages`.
 const MAX_WAIT: u64 = 3_600;
+
+/// Longest wait of `send_message`.
+const MAX_WAIT_FOR_REPLY: u64 = 600;
 
 /// The result of a call that went well.
 pub struct Answer {
@@ -70,6 +74,7 @@ pub fn definitions() -> Vec<Tool> {
                 "targetPeerId": {"type": "string", "description": "Peer id or name, or from_id of the message you answer; @repo, @directory or @machine: all peers there"},
                 "message": {"type": "string"},
                 "replyTo": {"type": "string", "description": "message_id of the message you answer"},
+                "waitForReplySeconds": {"type": "integer", "description": "Wait up to this long (at most 600) for the answer"},
             }),
             &["targetPeerId", "message"],
         ),
@@ -108,6 +113,8 @@ struct SendMessage {
     #[serde(alias = "text")]
     message: Option<String>,
     reply_to: Option<String>,
+    #[serde(default, deserialize_with = "whole_number")]
+    wait_for_reply_seconds: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -136,7 +143,7 @@ impl Tools {
     pub async fn call(&self, name: &str, arguments: JsonObject, stop: impl Future<Output = ()>) -> Option<Result<Answer>> {
         Some(match name {
             "list_peers" => self.list_peers(arguments).await,
-            "send_message" => self.send_message(arguments).await,
+            "send_message" => self.send_message(arguments, stop).await,
             "set_summary" => self.set_summary(arguments).await,
             "check_messages" => self.check_messages(arguments, stop).await,
             _ => return None,
@@ -150,14 +157,19 @@ impl Tools {
         answer(json!(peers), words::peers(&peers, scope.as_str()))
     }
 
-    async fn send_message(&self, arguments: JsonObject) -> Result<Answer> {
-        let SendMessage { target_peer_id, message, reply_to } = parse("send_message", arguments)?;
+    async fn send_message(&self, arguments: JsonObject, stop: impl Future<Output = ()>) -> Result<Answer> {
+        let SendMessage { target_peer_id, message, reply_to, wait_for_reply_seconds } = parse("send_message", arguments)?;
         let to = required("send_message", "targetPeerId", "the id or name of a peer from list_peers", target_peer_id)?;
         let text = required("send_message", "message", "the text to send", message)?;
         // One key for all attempts within this call: however often it is said, it is one message.
         let key = Some(crate::wire::random_token(32));
         let scope = to.trim().strip_prefix(EVERYONE).map(str::to_owned);
+        let wait = Duration::from_secs(wait_for_reply_seconds.unwrap_or(0).min(MAX_WAIT_FOR_REPLY));
+        if scope.is_some() && !wait.is_zero() {
+            return Err(wrong("send_message", "waitForReplySeconds is for a question to one peer"));
+        }
         match self.link.post("/v1/send", &Send { to, text, reply_to, key, cwd: None }).await? {
+            Sent::One(sent) if !wait.is_zero() => self.ask(&sent, wait, stop).await,
             Sent::One(sent) => answer(receipt(&sent), words::sent(&sent)),
             Sent::Everyone(sent) => {
                 let refused =
@@ -169,6 +181,61 @@ impl Tools {
                 });
                 answer(json, words::broadcast(&sent, &scope.unwrap_or_default()))
             }
+        }
+    }
+
+    /// Waits for the answer to `sent`. The message is accepted: whatever becomes of the wait is no error any more.
+    async fn ask(&self, sent: &Receipt, wait: Duration, stop: impl Future<Output = ()>) -> Result<Answer> {
+        let id = &sent.message_id;
+        let stop = async {
+            tokio::select! {
+                () = stop => {}
+                () = self.no_answer_can_come(id, wait) => {}
+            }
+        };
+        let Mail { messages, more, handover } = match self.inbox.answer(id, wait, stop).await {
+            Ok(mail) => mail,
+            Err(error) => {
+                let text = format!("{} The wait for an answer failed: {error}", words::sent(sent));
+                return answer(receipt(sent), text);
+            }
+        };
+        let shown = shown::messages(&messages, more);
+        let (answers, others): (Vec<Shown>, Vec<Shown>) =
+            messages.into_iter().partition(|message| message.message.reply_to.as_ref() == Some(id));
+        let mut json = receipt(sent);
+        let text = if let Some(first) = answers.first() {
+            json["answer"] = json!(first);
+            // A question that is answered was read.
+            json["state"] = json!(State::Delivered);
+            if let Value::Object(json) = &mut json {
+                json.remove("warning");
+            }
+            shown
+        } else if others.is_empty() {
+            let known: Result<Asked> = self.link.get(&format!("/v1/messages/{id}/reply")).await;
+            if let Ok(known) = &known {
+                json["state"] = json!(known.question.state);
+            }
+            words::unanswered(sent, known.as_ref())
+        } else {
+            format!("{}\n\n{shown}", words::interrupted(sent))
+        };
+        json["answered"] = (!answers.is_empty()).into();
+        let others: Vec<Shown> = answers.into_iter().skip(1).chain(others).collect();
+        if !others.is_empty() {
+            json["incomingMessages"] = json!(others);
+        }
+        Ok(Answer { handover: Some(handover), takes_mail: false, ..answer(json, text)? })
+    }
+
+    /// Resolves when the recipient of this question is gone, or the question has expired.
+    async fn no_answer_can_come(&self, id: &MessageId, wait: Duration) {
+        let path = format!("/v1/messages/{id}/reply?waitSeconds={}", wait.as_secs());
+        match self.link.get_waiting::<Asked>(&path, wait).await {
+            Ok(known)
+                if known.answer.is_none() && (known.recipient == Status::Gone || known.question.state == State::Expired) => {}
+            _ => std::future::pending().await, // the answer is on its way, or the time is up
         }
     }
 
@@ -250,7 +317,9 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
     };
-    number.map(Some).ok_or_else(|| serde::de::Error::custom("waitSeconds and offset are whole numbers, 0 or more"))
+    number
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom("waitSeconds and offset are whole numbers, 0 or more, as is waitForReplySeconds"))
 }
 
 #[cfg(test)]

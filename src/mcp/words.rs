@@ -1,6 +1,6 @@
 //! What the model reads of this server beside messages: its instructions, and peers in a readable form.
 
-use crate::wire::{Broadcast, Peer, Peers, Receipt, Status, text};
+use crate::wire::{Asked, Broadcast, Error, Peer, Peers, Receipt, State, Status, text};
 use std::fmt::Write;
 
 /// The server's instructions.
@@ -33,6 +33,47 @@ pub fn sent(sent: &Receipt) -> String {
     match &sent.warning {
         Some(warning) => format!("{text} Note: {warning}"),
         None => text,
+    }
+}
+
+/// A question whose wait was ended by other messages.
+pub fn interrupted(sent: &Receipt) -> String {
+    format!(
+        "Message {} to {} ({}) is not answered yet; the wait ended because the following came, which may have to be dealt with \
+         first. The answer will arrive by itself; to wait for it again, call check_messages with waitSeconds.",
+        sent.message_id, sent.to_name, sent.to
+    )
+}
+
+/// A question without an answer, and what is known instead.
+pub fn unanswered(sent: &Receipt, known: Result<&Asked, &Error>) -> String {
+    let head = format!("No answer yet to message {} to {} ({}).", sent.message_id, sent.to_name, sent.to);
+    let why = match known {
+        Err(error) => format!("What became of it is not known: {error}"),
+        Ok(Asked { answer: Some(answer), .. }) => {
+            let id = &answer.receipt.message_id;
+            return format!(
+                "{} was answered, but the answer {id} went another way; check_messages with messageId reads it.",
+                sent.message_id
+            );
+        }
+        Ok(known) => fate(known),
+    };
+    format!("{head} {why} An answer will arrive by itself.")
+}
+
+/// What became of a question that is not answered.
+fn fate(known: &Asked) -> String {
+    let (question, name) = (&known.question, text::printable_line(&known.question.to_name));
+    match (question.state, known.recipient) {
+        (State::Expired, _) => "It has expired: it was not delivered in time.".to_owned(),
+        (State::Queued, _) => match &question.warning {
+            Some(warning) => format!("It is queued: {warning}."),
+            None => format!("It is queued: {name} has not been shown it yet."),
+        },
+        (_, Status::Gone) => format!("It is {}, but {name} is not running any more.", question.state),
+        (State::Offered, _) => format!("It is offered: written into the channel of {name}, which confirms nothing."),
+        (State::Delivered, _) => format!("It is delivered: {name} has been shown it and is still working."),
     }
 }
 

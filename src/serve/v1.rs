@@ -10,8 +10,9 @@ use super::{
 use crate::{
     broker::{Caller, Hands},
     wire::{
-        API, API_MIN, BrokerStatus, Hello, History, HistoryEntry, HistoryPage, Hook, Hooked, ListPeers, Ok as Yes, Peer, Peers,
-        Register, Registered, Send, Sent, SetSummary, Settle, Settled, Summary, Take, Taken, VERSION, Wait, Waited, WhoAmI,
+        API, API_MIN, Asked, AwaitReply, BrokerStatus, Hello, History, HistoryEntry, HistoryPage, Hook, Hooked, ListPeers,
+        Ok as Yes, Peer, Peers, Register, Registered, Send, Sent, SetSummary, Settle, Settled, Summary, Take, Taken, VERSION,
+        Wait, Waited, WhoAmI,
     },
 };
 use axum::{
@@ -36,6 +37,8 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(hook))
         .routes(routes!(wait))
         .routes(routes!(message))
+        .routes(routes!(reply))
+        .routes(routes!(read))
         .routes(routes!(history))
         .routes(routes!(status))
         .routes(routes!(stop))
@@ -152,6 +155,22 @@ async fn settle(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Se
     responses((status = 200, body = HistoryEntry), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn message(State(app): AppState, caller: Caller, Path(id): Path<String>) -> Reply<HistoryEntry> {
     Ok(Answer(app.broker.message(&caller, &id).await?))
+}
+
+/// The answer to a message, which is waited for: what is known of both when it comes, when the recipient is gone, or at the end.
+#[utoipa::path(get, path = "/v1/messages/{id}/reply", security((), ("secret" = [])),
+    params(("id" = String, Path, description = "the question's id"),
+           ("waitSeconds" = Option<u32>, Query, description = "wait up to this long; at most 3,600")),
+    responses((status = 200, body = Asked), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn reply(State(app): AppState, caller: Caller, Path(id): Path<String>, Query(request): Query<AwaitReply>) -> Reply<Asked> {
+    Ok(Answer(app.broker.reply_to(&caller, &id, request).await?))
+}
+
+/// The user has read an answer to the command line: it is delivered.
+#[utoipa::path(post, path = "/v1/messages/{id}/read", params(("id" = String, Path, description = "the answer's id")),
+    responses((status = 200, body = Settled), (status = 403, body = ErrorBody)))]
+async fn read(State(app): AppState, caller: Caller, Path(id): Path<String>, Json(_): Json<serde_json::Value>) -> Reply<Settled> {
+    Ok(Answer(app.broker.read_by_user(&caller, &id).await?))
 }
 
 /// Messages, newest first. A peer sees its own; without a secret the user sees all.

@@ -106,6 +106,19 @@ pub fn sent_before(connection: &Connection, from: &PeerId, key: &str, to: &PeerI
     }
 }
 
+/// The first message from `from` to `to` that names `question`.
+///
+/// # Errors
+/// SQLite's.
+pub fn answer(connection: &Connection, question: &MessageId, from: &PeerId, to: &PeerId) -> Result<Option<Message>> {
+    // By place: only what came after the question is looked at.
+    let sql = format!(
+        "SELECT {COLUMNS} FROM message WHERE seq > ?1 AND reply_to = ?2 AND from_peer = ?3 AND to_peer = ?4 ORDER BY seq LIMIT 1"
+    );
+    let values = params![question.seq, question.to_string(), from.as_str(), to.as_str()];
+    connection.prepare_cached(&sql)?.query_row(values, read).optional()
+}
+
 /// The key of one recipient's copy of a message to many: the blank, which no client's key has, keeps it apart.
 pub fn key_of_copy(key: &str, to: &PeerId) -> String {
     format!("{key} {to}")

@@ -20,9 +20,9 @@ pub use id::{InvalidId, MessageId, PeerId, PeerRef, random_token};
 pub use message::{From, HistoryEntry, Inbound, Outcome, Receipt, Route, State};
 pub use peer::{DeliveryChoice, Git, Host, Peer, Scope, Status, SummarySource};
 pub use request::{
-    Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Event, Hello, History, HistoryPage, Hook, Hooked, ListPeers,
-    ListenerStatus, NotSent, Ok, Peers, Register, Registered, Send, Sent, SetSummary, Settle, Settled, Settlement, Summary, Take,
-    Taken, Wait, WaitEnd, Waited, WhoAmI,
+    Asked, AwaitReply, Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Event, Hello, History, HistoryPage, Hook, Hooked,
+    ListPeers, ListenerStatus, NotSent, Ok, Peers, Register, Registered, Send, Sent, SetSummary, Settle, Settled, Settlement,
+    Summary, Take, Taken, Wait, WaitEnd, Waited, WhoAmI,
 };
 pub use summary::SummaryFacts;
 pub use time::Timestamp;

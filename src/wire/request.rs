@@ -1,8 +1,8 @@
 //! One request type a verb, and what answers it. Handlers parse the text fields (scopes, references) into validated types.
 
 use super::{
-    DeliveryChoice, Error, Git, HistoryEntry, Host, Inbound, MessageId, Outcome, Peer, PeerId, Receipt, Route, SummarySource,
-    Timestamp,
+    DeliveryChoice, Error, Git, HistoryEntry, Host, Inbound, MessageId, Outcome, Peer, PeerId, Receipt, Route, Status,
+    SummarySource, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -172,6 +172,24 @@ wire! {
         /// Wait up to this many seconds for a message if none is there; at most 3,600.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub wait_seconds: Option<u32>,
+    }
+
+    /// `GET /v1/messages/ID/reply?waitSeconds=…`: the answer to a message.
+    pub struct AwaitReply {
+        /// Wait up to this many seconds for it if there is none; at most 3,600.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub wait_seconds: Option<u32>,
+    }
+
+    /// What is known of a question.
+    pub struct Asked {
+        /// The question, as it stands; its `warning` says why the recipient has not seen it.
+        pub question: Receipt,
+        /// Whether its recipient can be reached now.
+        pub recipient: Status,
+        /// The answer: the first message of the recipient that names the question.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub answer: Option<HistoryEntry>,
     }
 
     /// The messages taken.

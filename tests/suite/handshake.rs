@@ -100,7 +100,7 @@ fn the_tools_are_four_and_cheap() {
     let published: Vec<_> = tools.as_array().unwrap().iter().map(parameters).collect();
     let expected = [
         ("list_peers", vec!["scope"], json!(["scope"])),
-        ("send_message", vec!["message", "replyTo", "targetPeerId"], json!(["targetPeerId", "message"])),
+        ("send_message", vec!["message", "replyTo", "targetPeerId", "waitForReplySeconds"], json!(["targetPeerId", "message"])),
         ("set_summary", vec!["summary"], json!(["summary"])),
         ("check_messages", vec!["messageId", "offset", "waitSeconds"], Value::Null),
     ];

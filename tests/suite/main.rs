@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 mod access;
+mod asking;
 #[cfg(all(feature = "dbus", target_os = "linux"))]
 mod bus;
 mod cli;

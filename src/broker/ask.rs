@@ -1,0 +1,106 @@
+//! Asking: the wait for the answer to a message, and the mailbox of the command line, which holds nothing but answers.
+//!
+//! An answer is a message of the recipient that names the question; nothing else ends a wait as one. Nobody waits for a
+//! recipient that is gone. What the command line has read is delivered once it says so.
+
+use super::{Broker, Caller, MessageChange, send::warning, state};
+use crate::{
+    store::{messages, outcomes},
+    wire::{self, Asked, AwaitReply, CLI_SENDER, Code, Error, MessageId, PeerId, Route, Settled, State, Status, Timestamp},
+};
+use std::{sync::Mutex, time::Duration};
+use tokio::time::Instant;
+
+/// Longest wait of one request.
+const LONGEST_WAIT: u32 = 3_600;
+/// How soon a peer without a stream is looked at again: only its process tells when it is gone.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Broker {
+    /// What is known of the question `id`; waits for its answer while there may be one.
+    ///
+    /// # Errors
+    /// As [`Broker::message`]; [`Code::Stopping`].
+    pub async fn reply_to(&self, caller: &Caller, id: &str, request: AwaitReply) -> wire::Result<Asked> {
+        let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
+        let deadline = Instant::now() + wait;
+        let mut changes = self.changes.subscribe();
+        let _asking = (!wait.is_zero()).then(|| id.parse().ok().map(|id| Asking::new(self, id)));
+        loop {
+            changes.mark_unchanged();
+            let asked = self.asked(caller, id).await?;
+            let over = asked.answer.is_some() || asked.recipient == Status::Gone || asked.question.state == State::Expired;
+            if over || Instant::now() >= deadline {
+                return Ok(asked);
+            }
+            tokio::select! {
+                biased;
+                () = self.stopped() => return Err(Error::new(Code::Stopping, "the broker is stopping").help("try again in a moment")),
+                () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)) => {}
+                changed = changes.changed() => drop(changed),
+            }
+        }
+    }
+
+    async fn asked(&self, caller: &Caller, id: &str) -> wire::Result<Asked> {
+        let mut question = self.message(caller, id).await?.receipt;
+        let (id, from, to) = (question.message_id.clone(), question.from.clone(), question.to.clone());
+        let answer = self.store.read(move |c| Ok(messages::answer(c, &id, &to, &from)?)).await?;
+        let answer = answer.map(|answer| self.entry(answer));
+        let now = Timestamp::now();
+        let recipient = match self.state().peers.get(&question.to) {
+            Some(peer) => {
+                question.warning = warning(peer, question.state, question.expires_at, now);
+                peer.status(now)
+            }
+            None => Status::Gone,
+        };
+        Ok(Asked { question, recipient, answer })
+    }
+
+    /// The user has read an answer to the command line.
+    ///
+    /// # Errors
+    /// [`Code::Forbidden`] for a peer, [`Code::InvalidId`]; the store's. A message to somebody else does not change.
+    pub async fn read_by_user(&self, caller: &Caller, id: &str) -> wire::Result<Settled> {
+        if let Caller::Peer(peer) = caller {
+            return Err(Error::new(Code::Forbidden, format!("{peer} is not the command line")).help("settle your own messages"));
+        }
+        let (id, cli): (MessageId, PeerId) = (id.parse()?, CLI_SENDER.parse()?);
+        let (read, reader, now) = (id.clone(), cli.clone(), Timestamp::now());
+        let job = move |c: &rusqlite::Connection| Ok(outcomes::delivered(c, &reader, &read, Route::CheckMessages, now)?);
+        let change = self.store.write(job).await?;
+        let changed = change.sender.map(|sender| MessageChange {
+            id,
+            from: PeerId::lenient(&sender),
+            to: cli,
+            state: State::Delivered,
+            route: Some(Route::CheckMessages),
+        });
+        let settled = Settled { changed: changed.is_some().into() };
+        self.changes.messages(changed);
+        Ok(settled)
+    }
+}
+
+/// Somebody waits for the answer to this question.
+struct Asking<'a> {
+    state: &'a Mutex<state::State>,
+    id: MessageId,
+}
+
+impl<'a> Asking<'a> {
+    fn new(broker: &'a Broker, id: MessageId) -> Self {
+        broker.state().asked.push(id.clone());
+        Self { state: &broker.state, id }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let asked = &mut state::lock(self.state).asked;
+        if let Some(at) = asked.iter().position(|id| *id == self.id) {
+            asked.swap_remove(at);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! A question and its answer: between two sessions, and from the command line to a session.
+
+use crate::support::{Broker, Session, eventually, folder};
+use serde_json::{Value, json};
+use std::{fs, process::Stdio};
+use tempfile::TempDir;
+
+struct Place {
+    broker: Broker,
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { broker: Broker::with(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]), folder: folder() }
+    }
+
+    fn session(&self, name: &str, open: fn(&Broker, &std::path::Path, &str) -> Session) -> Session {
+        let directory = self.folder.path().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let mut session = open(&self.broker, &directory, name);
+        session.id();
+        session
+    }
+
+    /// The id of the newest message, once there are so many.
+    fn newest(&self, messages: usize) -> Value {
+        eventually("the message is stored", || {
+            let page = self.broker.http().get("/v1/history").json();
+            let stored = page["messages"].as_array().unwrap();
+            (stored.len() == messages).then(|| stored[0]["messageId"].clone())
+        })
+    }
+
+    /// `claude-peers ask worker PORT?`, under way.
+    fn ask(&self, options: &[&str]) -> std::process::Child {
+        let mut command = self.broker.cli(&[&["ask", "worker", "which", "port?"], options].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+/// Begins to ask; the number of the request.
+fn begin(asker: &mut Session, to: &str, seconds: u64) -> u64 {
+    let arguments = json!({"targetPeerId": to, "message": "which port?", "waitForReplySeconds": seconds});
+    asker.ask("tools/call", json!({"name": "send_message", "arguments": arguments}))
+}
+
+fn reply(session: &mut Session, to: &Value, text: &str, question: &Value) -> Value {
+    session.tool("send_message", json!({"targetPeerId": to, "message": text, "replyTo": question}))
+}
+
+fn said(result: &Value) -> &str {
+    result["content"][0]["text"].as_str().unwrap()
+}
+
+#[test]
+fn the_call_returns_the_answer_when_it_comes_and_nothing_shows_it_again() {
+    for open in [Session::pulling, Session::start] {
+        let place = Place::new();
+        let (mut asker, mut worker) = (place.session("asker", open), place.session("worker", Session::pulling));
+        let asking = begin(&mut asker, "worker", 600);
+        let question = place.newest(1);
+        let received = worker.tool("check_messages", json!({"waitSeconds": 60}))["messages"][0].clone();
+        assert_eq!(received["id"], question);
+        let long = "8080 ".repeat(5_000);
+        let answer = reply(&mut worker, &received["from"]["id"], &long, &question)["messageId"].clone();
+
+        let result = asker.answer(asking)["result"].clone();
+        let known = &result["structuredContent"];
+        assert_eq!((&known["answered"], &known["answer"]["id"], &known["answer"]["text"]), (&json!(true), &answer, &json!(long)));
+        assert_eq!((&known["messageId"], &known["state"]), (&question, &json!("delivered")));
+        assert!(said(&result).contains("8080") && known.get("incomingMessages").is_none());
+        place.broker.message_once("delivered", &answer);
+        assert_eq!(place.broker.message(&answer)["route"], "tool_result");
+        assert!(asker.check().is_empty());
+        assert!(asker.pushes_so_far().is_empty());
+    }
+}
+
+#[test]
+fn two_sessions_that_ask_each_other_both_go_on() {
+    let place = Place::new();
+    let (mut one, mut other) = (place.session("one", Session::pulling), place.session("other", Session::pulling));
+    let first = begin(&mut one, "other", 600);
+    let question = place.newest(1);
+    other.check();
+    let second = begin(&mut other, "one", 600);
+    let result = one.answer(first)["result"].clone();
+    let known = &result["structuredContent"];
+    let counter = &known["incomingMessages"][0];
+    assert_eq!((&known["answered"], &counter["text"]), (&json!(false), &json!("which port?")));
+    assert!(said(&result).contains("is not answered yet") && said(&result).contains("waitSeconds"), "{result}");
+
+    reply(&mut one, &counter["from"]["id"], "mine is 1", &counter["id"]);
+    let answered = other.answer(second)["result"]["structuredContent"].clone();
+    assert_eq!(answered["answer"]["text"], "mine is 1");
+    let asker = place.broker.message(&question)["from"].clone();
+    reply(&mut other, &asker, "mine is 2", &question);
+    assert_eq!(one.tool("check_messages", json!({"waitSeconds": 60}))["messages"][0]["replyTo"], question);
+}
+
+#[test]
+fn without_an_answer_the_call_says_what_is_known() {
+    let place = Place::new();
+    let (mut asker, mut worker) = (place.session("asker", Session::pulling), place.session("worker", Session::pulling));
+    let asking = begin(&mut asker, "worker", 1);
+    let result = asker.answer(asking)["result"].clone();
+    assert_eq!(
+        (&result["structuredContent"]["answered"], &result["structuredContent"]["state"]),
+        (&json!(false), &json!("queued"))
+    );
+    assert!(said(&result).contains("It is queued: worker cannot be interrupted"), "{result}");
+
+    let asking = begin(&mut asker, "worker", 600);
+    place.newest(2);
+    for message in worker.check() {
+        place.broker.message_once("delivered", &message["id"]);
+    }
+    worker.close();
+    let result = asker.answer(asking)["result"].clone();
+    assert!(said(&result).contains("is delivered, but worker is not running any more"), "{result}");
+
+    let asking = begin(&mut asker, "worker", 600);
+    let result = asker.answer(asking)["result"].clone();
+    assert!(said(&result).contains("It is queued: worker is not running"), "at once: {result}");
+
+    let everyone = json!({"targetPeerId": "@machine", "message": "hm?", "waitForReplySeconds": 5});
+    assert!(asker.tool_error("send_message", everyone).contains("to one peer"));
+    assert_eq!(place.broker.stored().0, 3);
+}
+
+#[test]
+fn the_command_line_asks_a_session_and_prints_its_answer() {
+    for (options, restart) in [(&[][..], false), (&["--json"][..], false), (&[][..], true)] {
+        let mut place = Place::new();
+        let mut worker = place.session("worker", Session::pulling);
+        let asking = place.ask(options);
+        let question = place.newest(1);
+        if restart {
+            place.broker.restart();
+        }
+        let received = worker.tool("check_messages", json!({"waitSeconds": 60}))["messages"][0].clone();
+        assert_eq!(
+            (&received["id"], &received["from"]["id"], &received["text"]),
+            (&question, &json!("cli"), &json!("which port?"))
+        );
+        let sent = reply(&mut worker, &json!("cli"), "8080", &question);
+        assert!(restart || sent.get("warning").is_none(), "{sent}");
+
+        let output = asking.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        if options.is_empty() {
+            assert_eq!(String::from_utf8(output.stdout).unwrap(), "8080\n");
+        } else {
+            let asked: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!((&asked["question"]["messageId"], &asked["answer"]["text"]), (&question, &json!("8080")));
+        }
+        assert_eq!(place.broker.message(&sent["messageId"])["state"], "delivered");
+    }
+}
+
+#[test]
+fn an_answer_that_comes_too_late_is_kept_and_one_to_nothing_is_refused() {
+    let place = Place::new();
+    let mut worker = place.session("worker", Session::pulling);
+    let output = place.ask(&["--wait", "1"]).wait_with_output().unwrap();
+    let why = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(7), 0), "{why}");
+    assert!(why.contains("no answer to m1-") && why.contains("worker cannot be interrupted"), "{why}");
+
+    let question = place.newest(1);
+    worker.check();
+    let late = reply(&mut worker, &json!("cli"), "8080", &question);
+    assert!(late["warning"].as_str().unwrap().contains("claude-peers history"), "{late}");
+    let (_, history) = place.broker.cli_json(&["history"]);
+    assert_eq!((&history["messages"][0]["text"], &history["messages"][0]["replyTo"]), (&json!("8080"), &question));
+    assert_eq!(history["messages"][0]["state"], "queued", "nobody has read it for certain");
+
+    let mut other = place.session("other", Session::pulling);
+    let own = worker.send("other", "hello")["messageId"].clone();
+    other.check();
+    let call = |answered: &Value| json!({"targetPeerId": "cli", "message": "hm?", "replyTo": answered});
+    for said in [worker.tool_error("send_message", call(&own)), other.tool_error("send_message", call(&own))] {
+        assert!(said.contains("cli has no mailbox but for answers"), "{said}");
+    }
+    let said = other.tool_error("send_message", call(&question));
+    assert!(said.contains("no message to or from this sender"), "somebody else was asked: {said}");
+    let (exit, error) = place.broker.cli_json(&["ask", "nobody", "hm?"]);
+    assert_eq!((exit, &error["error"]["code"]), (4, &json!("peer_not_found")));
+    worker.close();
+    let (exit, error) = place.broker.cli_json(&["ask", "worker", "still there?"]);
+    assert_eq!((exit, &error["error"]["code"]), (7, &json!("no_answer")), "at once");
+}
