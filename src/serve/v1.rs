@@ -170,7 +170,7 @@ async fn reply(State(app): AppState, caller: Caller, Path(id): Path<String>, Que
 #[utoipa::path(post, path = "/v1/messages/{id}/read", params(("id" = String, Path, description = "the answer's id")),
     responses((status = 200, body = Settled), (status = 403, body = ErrorBody)))]
 async fn read(State(app): AppState, caller: Caller, Path(id): Path<String>, Json(_): Json<serde_json::Value>) -> Reply<Settled> {
-    Ok(Answer(app.broker.read_by_user(&caller, &id).await?))
+    Ok(Answer(whole(&app.broker, |broker| async move { broker.read_by_user(&caller, &id).await }).await?))
 }
 
 /// Messages, newest first. A peer sees its own; without a secret the user sees all.
