@@ -13,7 +13,7 @@ use std::{
 // The document.
 
 /// Every route of the API.
-const ROUTES: [(&str, &str); 16] = [
+const ROUTES: [(&str, &str); 18] = [
     ("get", "/v1/hello"),
     ("post", "/v1/register"),
     ("post", "/v1/unregister"),
@@ -27,6 +27,8 @@ const ROUTES: [(&str, &str); 16] = [
     ("post", "/v1/hook"),
     ("post", "/v1/wait"),
     ("get", "/v1/messages/{id}"),
+    ("get", "/v1/messages/{id}/reply"),
+    ("post", "/v1/messages/{id}/read"),
     ("get", "/v1/history"),
     ("get", "/v1/status"),
     ("post", "/v1/stop"),
@@ -62,7 +64,7 @@ fn the_document_lists_what_is_served_and_all_that_it_refers_to_is_there() {
         assert!(!operation["responses"]["200"]["content"].as_object().unwrap().is_empty(), "{verb} {path}");
         assert_eq!(
             operation["requestBody"].is_object(),
-            verb == "post" && path != "/v1/unregister" && path != "/v1/stop",
+            verb == "post" && !["/v1/unregister", "/v1/stop", "/v1/messages/{id}/read"].contains(&path),
             "{path}"
         );
         for scheme in operation["security"].as_array().into_iter().flatten().flat_map(|scheme| scheme.as_object().unwrap().keys())
