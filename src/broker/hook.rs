@@ -172,8 +172,8 @@ impl Waiter<'_> {
             Some(peer) if peer.row.host == Some(self.host) && peer.takes_hooks() => {
                 if peer.hooks.waiter != Some(self.number) {
                     Look::End(WaitEnd::Displaced)
-                } else if peer.waiting == 0 || peer.row.ended {
-                    Look::Nothing
+                } else if peer.waiting == 0 || peer.row.ended || peer.takers > 0 {
+                    Look::Nothing // a call that waits for a message gets it as its result
                 } else {
                     Look::Mail { in_turn: peer.hooks.in_turn }
                 }
