@@ -14,6 +14,8 @@ pub const SERVER: &str = "claude-peers";
 /// Length of the text that names this process.
 const INSTANCE_LENGTH: usize = 24;
 /// The flags whose values name channels.
+/// Our plugin, which brings that server.
+const PLUGIN: &str = "peers@claude-peers";
 const CHANNEL_FLAGS: [&str; 2] = ["--channels", "--dangerously-load-development-channels"];
 
 /// The broker's socket, and what this session says of itself. `parent` is the process that started this one.
@@ -87,7 +89,9 @@ fn names_our_channel(words: &[String]) -> bool {
 fn is_our_channel(value: &str) -> bool {
     match value.split_once(':') {
         Some(("server", name)) => name == SERVER,
-        Some(("plugin", name)) => name.split('@').next().unwrap_or_default().split(':').any(|part| part == SERVER),
+        Some(("plugin", name)) => {
+            name == PLUGIN || name.split('@').next().unwrap_or_default().split(':').any(|part| part == SERVER)
+        }
         _ => false,
     }
 }
@@ -109,6 +113,7 @@ mod tests {
             "claude --channels server:other,server:claude-peers",
             "claude --channels=plugin:claude-peers@market",
             "claude --channels plugin:tools:claude-peers",
+            "claude --dangerously-load-development-channels plugin:peers@claude-peers",
             "node /usr/lib/claude-code/cli.js --channels server:claude-peers hello",
         ] {
             assert!(names_our_channel(&words(line)), "{line}");

@@ -4,13 +4,8 @@
 //! several); a file that is not understood as a whole is an error that names it with
 //! line and column, and never written. What is ours is a command that runs `claude-peers hook`, whichever copy.
 
-use super::Unreadable;
-use crate::{
-    cli::call::quoted,
-    hook::Event,
-    paths,
-    settings::{self, InvalidSetting},
-};
+use super::{Unreadable, config_folder};
+use crate::{cli::call::quoted, hook::Event};
 use jsonc_parser::{
     ParseOptions,
     cst::{CstInputValue, CstNode, CstRootNode},
@@ -89,7 +84,7 @@ impl HooksFile {
     /// # Errors
     /// If it cannot be read or understood.
     pub fn read() -> Result<Self, Unreadable> {
-        Self::read_at(path()?)
+        Self::read_at(config_folder()?.join("settings.json"))
     }
 
     fn read_at(path: PathBuf) -> Result<Self, Unreadable> {
@@ -153,15 +148,6 @@ impl HooksFile {
         let text = self.text.as_deref().unwrap_or_default();
         if self.hooks.is_empty() { Some(text.to_owned()) } else { edit(text, take_out) }
     }
-}
-
-/// Claude Code's settings of this user.
-fn path() -> Result<PathBuf, InvalidSetting> {
-    let folder = match settings::raw("CLAUDE_CONFIG_DIR") {
-        Some(folder) => PathBuf::from(folder),
-        None => paths::home()?.join(".claude"),
-    };
-    Ok(folder.join("settings.json"))
 }
 
 /// Our hooks that the text holds, and whether it switches all off. An empty file counts as one that sets nothing.
@@ -348,6 +334,23 @@ mod tests {
             dense(&file(mixed).without().expect("changed")),
             dense("{\"hooks\": {\"Stop\": [{\"hooks\": [{\"command\": \"beep\"}]}]}}")
         );
+    }
+
+    /// The plugin is for those who do not want setup's hooks: it brings the same.
+    #[test]
+    fn the_plugins_hooks_are_the_same() {
+        let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/plugin/peers");
+        let text = |file: &str| fs::read_to_string(plugin.join(file)).expect("read");
+        let search = "PATH=\"$PATH:/usr/local/bin:/usr/bin:/opt/homebrew/bin:$HOME/.cargo/bin:$HOME/.local/bin\"; exec ";
+        let escaped = serde_json::json!(search).to_string();
+        let hooks = text("hooks/hooks.json").replace(escaped.trim_matches('"'), "");
+        let hooks: serde_json::Value = serde_json::from_str(&hooks).expect("JSON");
+        let setups = HooksFile::of(PathBuf::new(), "{}".to_owned()).expect("understood").with(Path::new("claude-peers"));
+        assert_eq!(hooks, serde_json::from_str::<serde_json::Value>(&setups.expect("changed")).expect("JSON"));
+        let json = |file: &str| serde_json::from_str::<serde_json::Value>(&text(file)).expect("JSON");
+        assert_eq!(json(".claude-plugin/plugin.json")["version"], crate::wire::VERSION);
+        let server = &json(".mcp.json")["mcpServers"][crate::cli::claude::NAME];
+        assert_eq!(server["args"], serde_json::json!(["-c", format!("{search}claude-peers-mcp")]));
     }
 
     #[test]

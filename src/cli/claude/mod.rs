@@ -5,9 +5,11 @@
 
 mod hooks;
 mod places;
+mod plugin;
 mod registrations;
 
 pub use hooks::{HooksFile, Installed};
+pub use plugin::{PLUGIN, has_plugin};
 pub use registrations::{Registrations, Scope, Server, Unreadable};
 
 use crate::{
@@ -97,6 +99,11 @@ impl Claude {
             .env("PATH", &self.search)
             .directory(paths::home().unwrap_or_else(|_| "/".into()))
     }
+}
+
+/// Where Claude Code keeps its settings of this user.
+fn config_folder() -> Result<PathBuf, InvalidSetting> {
+    settings::raw("CLAUDE_CONFIG_DIR").map_or_else(|| Ok(paths::home()?.join(".claude")), |folder| Ok(PathBuf::from(folder)))
 }
 
 /// How one registers `server` by hand.

@@ -1,7 +1,7 @@
 //! The hooks in Claude Code's settings: whether they are there, and run this program.
 
-use super::{Finding, programs};
-use crate::cli::claude::{HooksFile, Installed, Unreadable};
+use super::{Finding, programs, registration::one_of_both, scene::Scene};
+use crate::cli::claude::{HooksFile, Installed, PLUGIN, Unreadable};
 use std::{fs, path::Path};
 
 const HOOKS: &str = "hooks";
@@ -10,7 +10,7 @@ const MANAGED: [&str; 2] =
     ["/etc/claude-code/managed-settings.json", "/Library/Application Support/ClaudeCode/managed-settings.json"];
 
 /// The hooks.
-pub fn check() -> Finding {
+pub fn check(scene: &Scene) -> Finding {
     let file = match HooksFile::read() {
         Ok(file) => file,
         Err(error) => {
@@ -25,8 +25,15 @@ pub fn check() -> Finding {
     let Some(program) = programs::beside("claude-peers") else {
         return Finding::skipped(HOOKS, "this program does not know its own place");
     };
-    match file.installed(&program) {
-        Installed::None => Finding::warning(
+    let installed = file.installed(&program);
+    let plugin = matches!(scene.plugin, Ok(true));
+    if plugin && installed != Installed::None {
+        let what = format!("the plugin {PLUGIN} brings them, and {path} has ours as well: every event runs both");
+        return Finding::warning(HOOKS, what, one_of_both());
+    }
+    let place = if plugin { format!("the plugin {PLUGIN}") } else { path.to_string() };
+    match installed {
+        Installed::None if !plugin => Finding::warning(
             HOOKS,
             format!("{path} has none of ours: without a channel, sessions see messages only when they call one of their tools"),
             "`claude-peers setup` puts them in",
@@ -35,16 +42,16 @@ pub fn check() -> Finding {
             let what = format!("those in {path} are incomplete, of another version, or of another copy ({programs})");
             Finding::warning(HOOKS, what, "`claude-peers setup` renews them")
         }
-        Installed::Whole if file.disabled => {
-            let what = format!("{path} has ours, and switches all hooks off (`disableAllHooks`)");
+        _ if file.disabled => {
+            let what = format!("{place} has ours, and {path} switches all hooks off (`disableAllHooks`)");
             Finding::warning(HOOKS, what, "take `disableAllHooks` out, or use a channel")
         }
-        Installed::Whole => match MANAGED.into_iter().find(|path| forbids(Path::new(path))) {
+        _ => match MANAGED.into_iter().find(|path| forbids(Path::new(path))) {
             Some(managed) => {
-                let what = format!("{path} has ours, and {managed} allows none of a user's");
+                let what = format!("{place} has ours, and {managed} allows none of a user's");
                 Finding::warning(HOOKS, what, "ask your administrator, or use a channel")
             }
-            None => Finding::ok(HOOKS, format!("{path} has ours")),
+            None => Finding::ok(HOOKS, format!("{place} has ours")),
         },
     }
 }

@@ -123,7 +123,7 @@ async fn look() -> Vec<Finding> {
     findings.extend(database::check(&scene));
     findings.push(clock::check(&scene));
     findings.extend(registration::check(&scene).await);
-    findings.push(hooks::check());
+    findings.push(hooks::check(&scene));
     findings.extend(sessions::check(&scene));
     findings
 }

@@ -3,7 +3,7 @@
 
 use super::{Finding, fix::Fix, programs, scene::Scene};
 use crate::{
-    cli::claude::{Claude, NAME, OLDEST, Scope, Server, by_hand},
+    cli::claude::{Claude, NAME, OLDEST, PLUGIN, Scope, Server, by_hand},
     settings::InvalidSetting,
 };
 use std::path::PathBuf;
@@ -28,11 +28,24 @@ pub async fn check(scene: &Scene) -> Vec<Finding> {
         }
     };
     let others: Vec<&Server> = all.others().collect();
+    let plugin = match &scene.plugin {
+        Ok(plugin) => *plugin,
+        Err(error) => {
+            findings.push(Finding::failed(
+                REGISTRATION,
+                format!("Claude Code's files about plugins cannot be understood: {error}"),
+                "correct that place in the file, or move the file away",
+            ));
+            false
+        }
+    };
     findings.push(match all.own() {
+        Some(own) if plugin => beside_plugin(own),
         Some(own) => registered(own).await,
+        None if plugin => Finding::ok(REGISTRATION, format!("the plugin {PLUGIN} brings the MCP server")),
         None => unregistered(&others, claude.ok().flatten()),
     });
-    if all.own().is_some() {
+    if plugin || all.own().is_some() {
         findings.extend(others.into_iter().map(twice));
     }
     findings
@@ -144,6 +157,25 @@ async fn registered(own: &Server) -> Finding {
         }
         _ => Finding::ok(REGISTRATION, format!("{NAME} is registered as {command}")),
     }
+}
+
+/// Sessions start the server twice: as the plugin's and as the user's.
+fn beside_plugin(own: &Server) -> Finding {
+    Finding::warning(
+        REGISTRATION,
+        format!(
+            "the plugin {PLUGIN} brings the MCP server, and {} is registered beside it: sessions start both",
+            own.command_line()
+        ),
+        one_of_both(),
+    )
+}
+
+/// How one keeps either the plugin or what setup did.
+pub fn one_of_both() -> String {
+    format!(
+        "keep one: `claude-peers setup --undo --register-only` takes out what setup did, `claude plugin uninstall {PLUGIN}` the plugin"
+    )
 }
 
 /// Another entry beside the right one: sessions would start two servers.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     cli::{
-        claude::{Registrations, Unreadable},
+        claude::{Registrations, Unreadable, has_plugin},
         manager::{Manager, SERVICE, SOCKET, Systemd, TCP_SOCKET, Unit},
         peers,
     },
@@ -42,6 +42,8 @@ pub struct Scene {
     pub units: Option<Units>,
     /// The MCP servers that Claude Code knows.
     pub registrations: Result<Registrations, Unreadable>,
+    /// Whether every session starts our plugin.
+    pub plugin: Result<bool, Unreadable>,
     /// What `claude-peersd` says of the database.
     pub looked: Looked,
 }
@@ -120,6 +122,7 @@ impl Scene {
             manager,
             units,
             registrations: Registrations::read(),
+            plugin: has_plugin(),
             looked: Looked::NoProgram,
         };
         scene.looked = database::look(&scene).await;

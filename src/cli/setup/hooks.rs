@@ -8,7 +8,7 @@ use super::{
     place::Place,
     step::{Ended, Problem, Step},
 };
-use crate::cli::claude::{Claude, HooksFile, Installed, OLDEST_WITH_HOOKS};
+use crate::cli::claude::{Claude, HooksFile, Installed, OLDEST_WITH_HOOKS, PLUGIN, has_plugin};
 use std::{
     fs::{self, DirBuilder, Permissions},
     io::{self, Write},
@@ -35,6 +35,13 @@ async fn plan(place: &Place) -> Result<Step, Problem> {
             "after installing it run this again",
         ));
     };
+    if has_plugin()? {
+        let step = Step::already(NAME, format!("leave them to the plugin {PLUGIN}, which brings its own"));
+        let twice = (file.installed(&program) != Installed::None).then(|| {
+            format!("{} has ours beside them: `claude-peers setup --undo --register-only` takes those out", file.path.display())
+        });
+        return Ok(step.note(twice));
+    }
     let disabled = file.disabled.then(|| "that file says `disableAllHooks`: none of them will run".to_owned());
     let instead = match file.installed(&program) {
         Installed::Whole => return Ok(Step::already(NAME, what).note(disabled)),

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::cli::{
     call::Call,
-    claude::{Claude, OLDEST, Registrations, Server, Unreadable, by_hand},
+    claude::{Claude, OLDEST, PLUGIN, Registrations, Server, Unreadable, by_hand, has_plugin},
 };
 use std::path::Path;
 
@@ -34,6 +34,16 @@ async fn plan(place: &Place, modest: bool) -> Result<Option<Step>, Problem> {
     };
     let registrations = Registrations::read()?;
     let entry = registrations.own();
+    if has_plugin()? {
+        let step = Step::already(NAME, format!("leave it to the plugin {PLUGIN}, which brings the MCP server"));
+        let twice = entry.map(|entry| {
+            format!(
+                "{} is registered beside it: `claude-peers setup --undo --register-only` takes that out",
+                entry.command_line()
+            )
+        });
+        return Ok(Some(step.note(twice)));
+    }
     if let Some(entry) = entry {
         if entry.starts(&server) {
             return Ok(Some(Step::already(NAME, format!("register {path}"))));
@@ -78,7 +88,13 @@ pub async fn deregister(place: &Place, modest: bool) -> Option<Step> {
         Err(error) => return Some(Step::impossible(NAME, error.into())),
     };
     let what = "take the registration out";
-    let Some(entry) = registrations.own() else { return Some(Step::already(NAME, what)) };
+    let Some(entry) = registrations.own() else {
+        return Some(match has_plugin() {
+            Ok(plugin) => Step::already(NAME, what)
+                .note(plugin.then(|| format!("the plugin {PLUGIN} stays: `claude plugin uninstall {PLUGIN}` takes it out"))),
+            Err(error) => Step::impossible(NAME, error.into()),
+        });
+    };
     let of_this = Path::new(&entry.command) == place.server();
     if !of_this && (runs(entry) || !entry.is_ours()) {
         return Some(Step::already(
