@@ -13,6 +13,7 @@ mod life;
 mod mail;
 #[allow(dead_code, reason = "shared with the benchmark")]
 mod model;
+mod plugin;
 mod program;
 mod session;
 #[path = "../suite/support/mod.rs"]
@@ -32,7 +33,7 @@ type Test = fn(&Path);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let tests: Vec<(&str, Test)> = [tools::TESTS, mail::TESTS, channel::TESTS, hooks::TESTS, life::TESTS].concat();
+    let tests: Vec<(&str, Test)> = [tools::TESTS, mail::TESTS, channel::TESTS, hooks::TESTS, life::TESTS, plugin::TESTS].concat();
     let claude = if arguments.list { Err("only listed".to_owned()) } else { prepare() };
     let trials = match claude {
         Ok(claude) => {

@@ -42,6 +42,25 @@ impl World {
 
     /// The same, with these hooks in the user's settings.
     pub fn with(claude: &Path, hooks: &Value) -> Self {
+        let world = Self::bare(claude, hooks);
+        let output = world.broker().cli(&["setup", "--register-only"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        world
+    }
+
+    /// The same, with our plugin, as people install it. The programs are where no session's `PATH` leads.
+    pub fn plugged(self) -> Self {
+        let programs = self.home().join(".cargo/bin");
+        fs::create_dir_all(&programs).unwrap();
+        symlink(env!("CARGO_BIN_EXE_claude-peers"), programs.join("claude-peers")).unwrap();
+        symlink(env!("CARGO_BIN_EXE_claude-peers-mcp"), programs.join("claude-peers-mcp")).unwrap();
+        self.claude(&["plugin", "marketplace", "add", concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/plugin")]);
+        self.claude(&["plugin", "install", "peers@claude-peers"]);
+        self
+    }
+
+    /// A world in which Claude Code does not know us, with these hooks in the user's settings.
+    pub fn bare(claude: &Path, hooks: &Value) -> Self {
         let broker = Broker::start();
         let home = broker.folder().to_owned();
         let world = Self { broker: Mutex::new(broker), home, model: Model::start() };
@@ -55,11 +74,9 @@ impl World {
             "projects": {world.home().join("work").to_str().unwrap(): {"hasTrustDialogAccepted": true}},
         });
         fs::write(world.home().join(".claude.json"), state.to_string()).unwrap();
-        let permissions = json!({"allow": ["mcp__claude-peers"], "disableAutoMode": "disable"});
+        let permissions = json!({"allow": ["mcp__claude-peers", "mcp__plugin_peers_claude-peers"], "disableAutoMode": "disable"});
         let settings = json!({"permissions": permissions, "hooks": hooks});
         fs::write(world.home().join(".claude/settings.json"), settings.to_string()).unwrap();
-        let output = world.broker().cli(&["setup", "--register-only"]).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
         world
     }
 
@@ -94,6 +111,15 @@ impl World {
             ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
         ];
         ours.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(self.broker().env()).collect()
+    }
+
+    /// Runs a command of Claude Code's; what it says.
+    pub fn claude(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(self.home().join(".local/bin/claude"));
+        command.args(arguments).current_dir(self.home()).env_clear().envs(self.env("command")).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
     }
 
     /// Runs `claude -p` with these further arguments in its own directory, to its end.
