@@ -186,7 +186,10 @@ impl Broker {
 
     /// Waits for it to end by itself.
     pub fn wait(&mut self) -> ExitStatus {
-        self.child.take().unwrap().wait().unwrap()
+        let child = self.child.as_mut().unwrap();
+        let status = eventually("the broker ends", || child.try_wait().unwrap());
+        self.child = None;
+        status
     }
 
     /// Kills it and starts it again on the same folder and port.
