@@ -4,6 +4,7 @@ use std::{
     io::{Write, stderr, stdout},
     process::ExitCode,
 };
+use tokio::runtime::{Builder, LocalOptions};
 
 fn main() -> ExitCode {
     let name = env!("CARGO_BIN_NAME");
@@ -24,9 +25,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// One thread is all a session needs; what still runs at the end (a blocked read of a terminal) is not waited for.
+/// One thread is all a session needs; what still runs at the end (a blocked read of a terminal) is not waited for. A local
+/// runtime is also the smallest: nothing of the scheduler for many threads is linked.
 fn serve() -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(claude_peers::mcp::run());
     runtime.shutdown_background();
     Ok(())

@@ -37,8 +37,11 @@ impl Broker {
         let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
         let deadline = Instant::now() + wait;
         let (lease, mut wake) = {
-            let state = self.state();
-            let peer = state.peers.get(id).ok_or_else(|| self.unknown_peer(id))?;
+            let mut state = self.state();
+            let peer = state.peers.get_mut(id).ok_or_else(|| self.unknown_peer(id))?;
+            if request.route == Route::ToolResult && wait.is_zero() && peer.leaves_to_hook() {
+                return Ok(Taken { messages: Vec::new(), more: peer.waiting });
+            }
             if request.route == Route::Hook {
                 if !peer.takes_hooks() {
                     return Ok(Taken { messages: Vec::new(), more: 0 });

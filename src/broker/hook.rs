@@ -50,6 +50,10 @@ impl Broker {
         let Some(id) = state.by_host(host).map(|peer| peer.row.id.clone()) else { return Hooked { waiting: 0 } };
         let Some(peer) = state.peers.get_mut(&id).filter(|peer| peer.takes_hooks()) else { return Hooked { waiting: 0 } };
         peer.hooks.seen = Some(host);
+        peer.hooks.left = None;
+        if request.subagent {
+            return Hooked { waiting: 0 };
+        }
         peer.hooks.in_turn |= event == TURN_BEGINS;
         Hooked { waiting: peer.waiting }
     }

@@ -12,13 +12,16 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// How long a peer without a connection, whose process the kernel cannot show us, stays in the list.
 pub(super) const GRACE: Duration = Duration::from_secs(60);
 
 /// For how long a look at a living process is good enough.
 const LOOK: Duration = Duration::from_millis(500);
+
+/// How soon a hook follows a tool's result, at the latest.
+const FOLLOWS: Duration = Duration::from_secs(10);
 
 /// Locks the state. A panic elsewhere cannot leave it half-changed: every change is a plain assignment.
 pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -41,6 +44,8 @@ pub(super) struct Hooks {
     pub seen: Option<Host>,
     /// A turn has begun and not ended, as far as its hooks have said: one that was interrupted ends without a word.
     pub in_turn: bool,
+    /// Since when a tool's result has left mail to the hook that follows it, and none has.
+    pub left: Option<Instant>,
 }
 
 /// A peer.
@@ -141,6 +146,9 @@ impl Peer {
         if row.legacy {
             return (Route::Poll, "poll: the reference's client fetches every second".to_owned());
         }
+        if self.takers > 0 {
+            return (Route::Pull, "pull: a call of its tools waits for messages".to_owned());
+        }
         let proved = row.proved.as_ref().filter(|(by, _)| *by == self.channel_key());
         let confirmed = match proved {
             Some((_, at)) => format!("confirmed {at}"),
@@ -165,6 +173,19 @@ impl Peer {
     /// Whether a hook of the process that runs it now has been seen.
     fn has_hooks(&self) -> bool {
         self.hooks.seen.is_some() && self.hooks.seen == self.row.host
+    }
+
+    /// Whether mail is left to the hook that follows a tool's result: that one hands over in the main conversation alone, while
+    /// the tool may have been called by a subagent. If none has followed an earlier result, hooks have been switched off.
+    pub fn leaves_to_hook(&mut self) -> bool {
+        if !self.takes_hooks() || !self.has_hooks() {
+            return false;
+        }
+        let follows = self.hooks.left.get_or_insert_with(Instant::now).elapsed() < FOLLOWS;
+        if !follows {
+            (self.hooks.seen, self.hooks.left) = (None, None);
+        }
+        follows
     }
 
     /// What a channel's proof is tied to: the `claude` process, whose flags decide whether the channel exists; where that

@@ -31,6 +31,7 @@ use args::{Cli, Command};
 use clap::Parser;
 use exit::{Exit, Failure};
 use out::Out;
+use tokio::runtime::{Builder, LocalOptions};
 
 /// Does what the process's arguments say.
 pub fn run() -> Exit {
@@ -46,7 +47,8 @@ pub fn run() -> Exit {
 }
 
 fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // A local runtime: without the scheduler for many threads the program is smaller, and its hooks with it.
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let runtime = runtime
         .map_err(|e| Failure::local(format!("starting the runtime: {e}"), "look at the limits of this session (`ulimit -a`)"))?;
     runtime.block_on(async {

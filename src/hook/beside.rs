@@ -25,9 +25,18 @@ pub fn hand_over(host: &Host, event: Event) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// Says nothing, in a subagent, and lets the broker know that hooks run: they hand over in the main conversation.
+pub fn pass(host: &Host, event: Event) -> ExitCode {
+    let hook = Hook { event: event.name().to_owned(), problem: None, subagent: true };
+    let until = Some(Instant::now() + PATIENCE);
+    // Whatever the broker has against it, there is nothing to be done here.
+    drop(Broker::connect(Some(host)).and_then(|mut broker| broker.post::<Hooked>("/v1/hook", &hook, until)));
+    ExitCode::SUCCESS
+}
+
 fn ask(host: &Host, event: Event) -> Result<(), Failed> {
     let mut broker = Broker::connect(Some(host))?;
-    let hook = Hook { event: event.name().to_owned(), problem: None };
+    let hook = Hook { event: event.name().to_owned(), problem: None, subagent: false };
     let Hooked { waiting } = broker.post("/v1/hook", &hook, Some(Instant::now() + PATIENCE))?;
     if waiting == 0 {
         return Ok(());

@@ -1,11 +1,14 @@
 //! What Claude Code tells a hook on standard input. It may hold all that a tool has given back: it is read in passing, and only
 //! what a hook needs is kept.
 
+use memchr::memmem::Finder;
 use serde::{Deserialize, de::IgnoredAny};
 use std::io::{self, BufReader, Read};
 
-/// The longest input that is read for what it says, in bytes: reading more would take more time than a hook has.
+/// The longest input that is parsed, in bytes: more would take more time than a hook has. A longer one is only searched.
 const LONGEST: u64 = 128 * 1024;
+/// How a subagent's input is told from others, as it stands there. Within a text the quotation marks would be escaped.
+const OF_AGENT: &[u8] = b"\"agent_id\"";
 
 /// What a hook needs of its input.
 #[derive(Debug, Default, Deserialize)]
@@ -18,31 +21,54 @@ pub struct Input {
     pub source: Option<String>,
     /// Why a session ends.
     pub reason: Option<String>,
-}
-
-/// Why the input says nothing.
-#[derive(Debug)]
-pub enum Unreadable {
-    /// It is longer than is read.
-    TooLong,
-    /// It is not what it should be.
-    Broken(String),
+    /// It was too long to be parsed: all that is known is whether it may be a subagent's.
+    #[serde(skip)]
+    pub is_long: bool,
 }
 
 impl Input {
     /// Reads all of it, to the end: whoever writes it is not to find nobody there.
-    pub fn read(from: impl Read) -> Result<Self, Unreadable> {
-        let mut from = BufReader::with_capacity(16 * 1024, from);
+    ///
+    /// # Errors
+    /// If it is not what it should be.
+    pub fn read(from: impl Read) -> io::Result<Self> {
+        let mut from = BufReader::with_capacity(16 * 1024, Searched::new(from));
         let mut limited = from.by_ref().take(LONGEST);
         let read = serde_json::from_reader(&mut limited);
         let is_long = limited.limit() == 0;
-        let rest = io::copy(&mut from, &mut io::sink());
-        match (read, rest) {
-            (Ok(input), _) => Ok(input),
-            (Err(_), _) if is_long => Err(Unreadable::TooLong),
-            (Err(error), Ok(_)) => Err(Unreadable::Broken(error.to_string())),
-            (Err(_), Err(error)) => Err(Unreadable::Broken(error.to_string())),
+        io::copy(&mut from, &mut io::sink())?;
+        match read {
+            Err(_) if is_long => {
+                let agent_id = from.get_ref().found.then_some(IgnoredAny);
+                Ok(Self { agent_id, is_long, ..Self::default() })
+            }
+            read => Ok(read?),
         }
+    }
+}
+
+/// A reader that looks for [`OF_AGENT`] in what passes through it.
+struct Searched<R> {
+    from: R,
+    finder: Finder<'static>,
+    /// What passes, behind the end of what passed before: the mark may stand across the seam.
+    window: Vec<u8>,
+    found: bool,
+}
+
+impl<R> Searched<R> {
+    fn new(from: R) -> Self {
+        Self { from, finder: Finder::new(OF_AGENT), window: Vec::new(), found: false }
+    }
+}
+
+impl<R: Read> Read for Searched<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(into)?;
+        self.window.extend_from_slice(&into[..read]);
+        self.found |= self.finder.find(&self.window).is_some();
+        self.window.drain(..self.window.len().saturating_sub(OF_AGENT.len() - 1));
+        Ok(read)
     }
 }
 
@@ -60,12 +86,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_broken_or_too_long_says_nothing_and_is_read_to_its_end() {
-        let too_long = format!(r#"{{"tool_response": "{}"}}"#, "x".repeat(2 * LONGEST as usize));
-        for (text, is_long) in [("", false), ("{", false), ("[]]", false), ("{\"session_id\": 1}", false), (&*too_long, true)] {
+    fn what_is_broken_is_an_error_and_read_to_its_end() {
+        for text in ["", "{", "[]]", "{\"session_id\": 1}"] {
             let mut from = text.as_bytes();
-            let error = Input::read(&mut from).expect_err(text);
-            assert_eq!(matches!(error, Unreadable::TooLong), is_long);
+            Input::read(&mut from).expect_err(text);
+            assert!(from.is_empty());
+        }
+    }
+
+    #[test]
+    fn what_is_too_long_is_searched_for_a_subagents_mark() {
+        let filler = "x".repeat(2 * LONGEST as usize);
+        let escaped =
+            format!("{{\"tool_response\": {}, \"tool_name\": \"Read\"}}", serde_json::json!(format!("\"agent_id\"{filler}")));
+        let behind = |pad: usize| format!("{{\"tool_response\": \"{filler}{}\", \"agent_id\": \"a\"}}", "x".repeat(pad));
+        // Wherever the seams of the reads are.
+        let agents = (0..20).map(|pad| (behind(pad), true));
+        for (text, is_agents) in agents.chain([(escaped, false), (format!("{{\"agent_id\": 1, \"a\": \"{filler}\"}}"), true)]) {
+            let mut from = text.as_bytes();
+            let input = Input::read(&mut from).expect("searched");
+            assert_eq!((input.is_long, input.agent_id.is_some()), (true, is_agents));
             assert!(from.is_empty());
         }
     }

@@ -16,7 +16,7 @@ mod waiter;
 use crate::{settings, wire::Hook};
 use broker::Broker;
 use host::Host;
-use input::{Input, Unreadable};
+use input::Input;
 use std::{
     ffi::OsString,
     io,
@@ -24,8 +24,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a short hook waits for a broker that may be away or slow.
-const PATIENCE: Duration = Duration::from_millis(50);
+/// How long a hook waits for a broker that may be away or slow: with its own start and end it is out within 50 ms.
+const PATIENCE: Duration = Duration::from_millis(40);
 /// Most text taken at once, in bytes: of more, not all would find room in what a hook may say.
 const MAX_BYTES: u32 = 9_000;
 /// Length of the random name of a hand-over.
@@ -91,20 +91,17 @@ pub fn run(word: OsString) -> ExitCode {
 }
 
 fn act(event: Event) -> Result<ExitCode, Problem> {
-    let input = match Input::read(io::stdin()) {
-        Ok(input) => input,
-        // The session goes on; what waits is handed over another time.
-        Err(Unreadable::TooLong) => return Ok(ExitCode::SUCCESS),
-        Err(Unreadable::Broken(error)) => return Err(format!("its input cannot be read: {error}")),
-    };
-    if input.agent_id.is_some() {
-        return Ok(ExitCode::SUCCESS);
-    }
+    let input = Input::read(io::stdin()).map_err(|error| format!("its input cannot be read: {error}"))?;
     let session = input.session_id.clone().filter(|id| !id.is_empty());
-    let session = session.ok_or_else(|| "its input names no session".to_owned())?;
+    if session.is_none() && !input.is_long {
+        return Err("its input names no session".to_owned());
+    }
     let host = settings::parsed("CLAUDE_PID", "a process id", |text| text.parse().ok()).map_err(|e| e.to_string())?;
     let host = host.ok_or_else(|| "CLAUDE_PID, the process that runs the session, is not set".to_owned())?;
     let host = Host::of(host);
+    if input.agent_id.is_some() {
+        return Ok(beside::pass(&host, event));
+    }
     match event {
         Event::SessionStart | Event::Stop => Ok(waiter::wait(&host, event, &input, session)),
         Event::PostToolUse | Event::UserPromptSubmit => Ok(beside::hand_over(&host, event)),
@@ -116,7 +113,7 @@ fn act(event: Event) -> Result<ExitCode, Problem> {
 fn report(event: &str, problem: Problem) {
     let until = Instant::now() + PATIENCE;
     if let Ok(mut broker) = Broker::connect(None) {
-        let hook = Hook { event: event.to_owned(), problem: Some(problem) };
+        let hook = Hook { event: event.to_owned(), problem: Some(problem), subagent: false };
         drop(broker.post::<crate::wire::Hooked>("/v1/hook", &hook, Some(until)));
     }
 }

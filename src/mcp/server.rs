@@ -48,6 +48,10 @@ impl Server {
         if takes_mail && let Some(Mail { messages, more, handover }) = self.inbox.beside().await {
             content.push(ContentBlock::text(shown::messages(&messages, more)));
             json.insert("incomingMessages".to_owned(), json!(messages));
+            if more > 0 {
+                json.insert("more".to_owned(), more.into());
+            }
+            json.insert("notice".to_owned(), shown::NOTICE.into());
             self.inbox.attach(request, handover);
         }
         let mut result = CallToolResult::success(content);

@@ -27,7 +27,7 @@ const MAX_WAIT_FOR_REPLY: u64 = 600;
 
 /// The result of a call that went well.
 pub struct Answer {
-    /// The structured result: an object.
+    /// The structured result: an object. Clients that know it show their model nothing else.
     pub json: JsonObject,
     /// The same in a readable form.
     pub text: String,
@@ -197,7 +197,9 @@ impl Tools {
             Ok(mail) => mail,
             Err(error) => {
                 let text = format!("{} The wait for an answer failed: {error}", words::sent(sent));
-                return answer(receipt(sent), text);
+                let mut json = receipt(sent);
+                json["note"] = text.as_str().into();
+                return answer(json, text);
             }
         };
         let shown = shown::messages(&messages, more);
@@ -217,11 +219,18 @@ impl Tools {
             if let Ok(known) = &known {
                 json["state"] = json!(known.question.state);
             }
-            words::unanswered(sent, known.as_ref())
+            let text = words::unanswered(sent, known.as_ref());
+            json["note"] = text.as_str().into();
+            text
         } else {
-            format!("{}\n\n{shown}", words::interrupted(sent))
+            let text = words::interrupted(sent);
+            json["note"] = text.as_str().into();
+            format!("{text}\n\n{shown}")
         };
         json["answered"] = (!answers.is_empty()).into();
+        if !answers.is_empty() || !others.is_empty() {
+            json["notice"] = shown::NOTICE.into();
+        }
         let others: Vec<Shown> = answers.into_iter().skip(1).chain(others).collect();
         if !others.is_empty() {
             json["incomingMessages"] = json!(others);
@@ -261,6 +270,9 @@ impl Tools {
         if more > 0 {
             json["more"] = more.into();
         }
+        if !messages.is_empty() {
+            json["notice"] = shown::NOTICE.into();
+        }
         let text = if messages.is_empty() { "No messages.".to_owned() } else { shown::messages(&messages, more) };
         Ok(Answer { handover: Some(handover), takes_mail: false, ..answer(json, text)? })
     }
@@ -272,7 +284,7 @@ impl Tools {
             return Err(wrong("check_messages", format!("message {id} ends before offset {offset}")));
         }
         let text = shown.readable();
-        Ok(Answer { handover, ..answer(json!({"messages": [shown]}), text)? })
+        Ok(Answer { handover, ..answer(json!({"messages": [shown], "notice": shown::NOTICE}), text)? })
     }
 }
 

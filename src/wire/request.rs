@@ -207,6 +207,9 @@ wire! {
         /// Why the hook can do nothing: for the broker's log.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub problem: Option<String>,
+        /// It runs in a subagent, where nothing is handed over.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pub subagent: bool,
     }
 
     /// The answer to a hook.

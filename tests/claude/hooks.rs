@@ -121,7 +121,7 @@ fn subagent(claude: &Path) {
     eventually("bob's waiter is connected", || reached(&bob));
     let list = ("mcp__claude-peers__list_peers", json!({"scope": "machine"}));
     let search = ("ToolSearch", json!({"query": "select:WebFetch"}));
-    let inner = world.model.plan("bob", &[search, list]);
+    let inner = world.model.plan("bob", &[list, search]);
     let agent =
         json!({"description": "look", "prompt": inner.cue, "subagent_type": "general-purpose", "run_in_background": false});
     let outer = world.model.plan("bob", &[("Agent", agent)]);

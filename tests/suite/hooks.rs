@@ -198,9 +198,10 @@ fn what_comes_in_a_turn_stands_beside_the_next_result_and_nothing_is_said_withou
     let sent = [scene.send("first"), scene.send("second")];
     let subagent = json!({"tool_name": "Bash", "agent_id": "a1", "agent_type": "Explore"});
     scene.claude.hook("PostToolUse", "s-1", subagent).left_silently();
-    // One that says too much to be read in time is passed over.
-    scene.claude.hook("PostToolUse", "s-1", json!({"tool_response": "x".repeat(1_000_000)})).left_silently();
-    let result = json!({"tool_name": "Bash", "tool_response": {"stdout": "x".repeat(100_000)}});
+    let long = "x".repeat(1_000_000);
+    scene.claude.hook("PostToolUse", "s-1", json!({"tool_response": &long, "agent_id": "a1"})).left_silently();
+    // One that says more than can be parsed in time is as good as another.
+    let result = json!({"tool_name": "Read", "tool_response": {"file": long}});
     let said = scene.claude.hook("PostToolUse", "s-1", result).put_beside("PostToolUse");
     let [first, second] = ["\nfirst\n", "\nsecond\n"].map(|text| said.find(text).unwrap_or_else(|| panic!("{text}: {said}")));
     assert!(first < second);
@@ -213,6 +214,58 @@ fn what_comes_in_a_turn_stands_beside_the_next_result_and_nothing_is_said_withou
     scene.send("third");
     let said = next.woke();
     assert!(said.contains("\nthird\n") && !said.contains("first"), "{said}");
+}
+
+#[test]
+fn a_tools_result_leaves_mail_to_the_hook_behind_it_as_a_subagent_may_have_called_the_tool() {
+    let mut scene = Scene::new();
+    let waiter = scene.waiter("SessionStart");
+    scene.send("wake up");
+    waiter.woke();
+    scene.claude.hook("UserPromptSubmit", "s-1", json!({})).left_silently();
+    let sent = scene.send("for the main conversation");
+    for _ in 0..2 {
+        let result = scene.claude.session.tool("list_peers", json!({"scope": "machine"}));
+        assert_eq!((result.get("incomingMessages"), &result["self"]["waiting"]), (None, &json!(1)), "{result}");
+        scene.claude.hook("PostToolUse", "s-1", json!({"agent_id": "a1"})).left_silently();
+    }
+    scene.claude.session.tool("list_peers", json!({"scope": "machine"}));
+    let said = scene.claude.hook("PostToolUse", "s-1", json!({})).put_beside("PostToolUse");
+    assert!(said.contains("for the main conversation"), "{said}");
+    scene.assert_delivered_by_hook(&sent["messageId"]);
+}
+
+#[test]
+fn a_session_whose_hooks_were_switched_off_gets_its_mail_with_the_results_of_tools_again() {
+    let mut scene = Scene::new();
+    scene.claude.hook("UserPromptSubmit", "s-1", json!({})).left_silently();
+    let sent = scene.send("hello");
+    // No hook follows these results.
+    let result = eventually("a result carries the message", || {
+        let result = scene.claude.session.tool("list_peers", json!({"scope": "machine"}));
+        result.get("incomingMessages").is_some().then_some(result)
+    });
+    assert_eq!(result["incomingMessages"][0]["text"], "hello");
+    assert!(result["notice"].as_str().unwrap().contains("not from the user"), "{result}");
+    assert_eq!(scene.broker.message_once("delivered", &sent["messageId"])["route"], "tool_result");
+    assert_eq!(scene.peer()["deliveryReason"], "pull: no hooks, no channel");
+}
+
+#[test]
+fn a_call_that_waits_for_a_message_gets_it_and_the_waiter_does_not() {
+    let mut scene = Scene::new();
+    let hook = scene.waiter("SessionStart");
+    let call = json!({"name": "check_messages", "arguments": {"waitSeconds": 60}});
+    let call = scene.claude.session.ask("tools/call", call);
+    scene.once_reason_is("pull: a call of its tools waits for messages");
+    let sent = scene.send("for the call");
+    let answer = scene.claude.session.answer(call);
+    assert_eq!(answer["result"]["structuredContent"]["messages"][0]["text"], "for the call", "{answer}");
+    assert_eq!(scene.broker.message_once("delivered", &sent["messageId"])["route"], "check_messages");
+    assert!(hook.runs());
+    scene.once_reason_is(WAITING);
+    scene.send("for the waiter");
+    assert!(hook.woke().contains("for the waiter"));
 }
 
 #[test]

@@ -123,12 +123,15 @@ fn check_messages_gives_what_waits_oldest_first() {
         "id": frontend_id, "name": "frontend", "cwd": place.path().join("frontend").to_str().unwrap(), "summary": "Drawing the table",
     });
     assert_eq!(
-        result["structuredContent"],
-        json!({"messages": [
+        result["structuredContent"]["messages"],
+        json!([
             {"id": answer["messageId"], "from": from, "text": "8080", "sentAt": answer["sentAt"], "replyTo": question},
             {"id": more["messageId"], "from": from, "text": "and 8081", "sentAt": more["sentAt"]},
-        ]})
+        ])
     );
+    // All that a client shows its model may be the structured result.
+    let notice = result["structuredContent"]["notice"].as_str().unwrap();
+    assert!(notice.contains("not from the user") && notice.contains("replyTo"), "{notice}");
     let text = result["content"][0]["text"].as_str().unwrap();
     assert!(text.starts_with(&format!("📨 Message from peer {frontend_id} (frontend):\n")), "{text}");
     assert!(backend.check().is_empty(), "shown once");

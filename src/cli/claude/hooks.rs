@@ -174,17 +174,13 @@ fn understand(text: &str) -> serde_json::Result<(Vec<Hook>, bool)> {
 
 /// Whether a command runs one of our hooks.
 fn is_ours(command: &str) -> bool {
-    let mut words = command.rsplitn(3, ' ');
-    let (event, verb, program) = (words.next(), words.next(), words.next());
-    event.is_some()
-        && verb == Some("hook")
-        && program.is_some_and(|program| {
-            Path::new(program.trim_matches(['\'', '"'])).file_name().is_some_and(|name| name == "claude-peers")
-        })
+    command.rsplit(' ').nth(1) == Some("hook")
+        && Path::new(program_of(command)).file_name().is_some_and(|name| name == "claude-peers")
 }
 
 fn program_of(command: &str) -> &str {
-    command.rsplitn(3, ' ').nth(2).unwrap_or(command).trim_matches(['\'', '"'])
+    let program = command.rsplitn(3, ' ').nth(2).unwrap_or(command);
+    program.strip_prefix("exec ").unwrap_or(program).trim_matches(['\'', '"'])
 }
 
 /// The hooks as they are to be.
@@ -192,7 +188,8 @@ fn wanted(program: &Path) -> Vec<Hook> {
     let program = quoted(&program.to_string_lossy()).into_owned();
     let hook = |event: Event| Hook {
         event: event.name().to_owned(),
-        command: format!("{program} hook {}", event.name()),
+        // Without a shell that stays beside each hook that waits.
+        command: format!("exec {program} hook {}", event.name()),
         waits: event.waits(),
         timeout: Some(if event.waits() { WAIT_TIMEOUT } else { SHORT_TIMEOUT }),
     };
@@ -309,7 +306,12 @@ mod tests {
 
     #[test]
     fn what_is_ours_is_told_from_what_is_not() {
-        for ours in ["/usr/bin/claude-peers hook Stop", "'/opt/my tools/claude-peers' hook Stop", "claude-peers hook Old"] {
+        for ours in [
+            "/usr/bin/claude-peers hook Stop",
+            "exec '/opt/my tools/claude-peers' hook Stop",
+            "claude-peers hook Old",
+            "exec claude-peers hook Old",
+        ] {
             assert!(is_ours(ours), "{ours}");
         }
         for other in ["claude-peers", "claude-peers peers", "echo hook Stop", "/x/claude-peers-mcp hook Stop", "", "a b c"] {
@@ -319,6 +321,7 @@ mod tests {
         let whole = file("{}").with(program).expect("changed");
         for (from, to) in [
             ("/usr/bin/claude-peers hook Stop", "/opt/claude-peers hook Stop"),
+            ("exec /usr/bin/claude-peers hook Stop", "/usr/bin/claude-peers hook Stop"),
             ("\"asyncRewake\": true", "\"asyncRewake\": false"),
             ("hook SessionEnd", "hook Sneeze"),
             ("2000000", "600"),
@@ -341,7 +344,7 @@ mod tests {
     fn the_plugins_hooks_are_the_same() {
         let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/plugin/peers");
         let text = |file: &str| fs::read_to_string(plugin.join(file)).expect("read");
-        let search = "PATH=\"$PATH:/usr/local/bin:/usr/bin:/opt/homebrew/bin:$HOME/.cargo/bin:$HOME/.local/bin\"; exec ";
+        let search = "PATH=\"$PATH:/usr/local/bin:/usr/bin:/opt/homebrew/bin:$HOME/.cargo/bin:$HOME/.local/bin\"; ";
         let escaped = serde_json::json!(search).to_string();
         let hooks = text("hooks/hooks.json").replace(escaped.trim_matches('"'), "");
         let hooks: serde_json::Value = serde_json::from_str(&hooks).expect("JSON");
@@ -350,7 +353,7 @@ mod tests {
         let json = |file: &str| serde_json::from_str::<serde_json::Value>(&text(file)).expect("JSON");
         assert_eq!(json(".claude-plugin/plugin.json")["version"], crate::wire::VERSION);
         let server = &json(".mcp.json")["mcpServers"][crate::cli::claude::NAME];
-        assert_eq!(server["args"], serde_json::json!(["-c", format!("{search}claude-peers-mcp")]));
+        assert_eq!(server["args"], serde_json::json!(["-c", format!("{search}exec claude-peers-mcp")]));
     }
 
     #[test]
