@@ -6,7 +6,7 @@ use serde::{Deserialize, de::IgnoredAny};
 use std::io::{self, BufReader, Read};
 
 /// The longest input that is parsed, in bytes: more would take more time than a hook has. A longer one is only searched.
-const LONGEST: u64 = 128 * 1024;
+const LONGEST: u64 = 32 * 1024;
 /// How a subagent's input is told from others, as it stands there. Within a text the quotation marks would be escaped.
 const OF_AGENT: &[u8] = b"\"agent_id\"";
 
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_is_needed_is_found_wherever_it_stands() {
-        let long = format!(r#"{{"tool_response": ["{}"], "session_id": "s", "agent_id": "a"}}"#, "x".repeat(100_000));
+        let long = format!(r#"{{"tool_response": ["{}"], "session_id": "s", "agent_id": "a"}}"#, "x".repeat(20_000));
         let input = Input::read(long.as_bytes()).expect("read");
         assert!(input.session_id.as_deref() == Some("s") && input.agent_id.is_some());
         let input = Input::read(&br#"{"session_id": "s", "agent_id": null, "reason": "clear"}"#[..]).expect("read");
