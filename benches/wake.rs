@@ -96,8 +96,7 @@ fn messages(claude: &Path) -> Vec<Duration> {
     let mut senders = ["ada", "eve"].map(sender);
     (0..WAKES)
         .map(|number| {
-            let waits = || bob.peer().filter(|peer| peer["delivery"] == "hook");
-            support::eventually("bob's waiter is connected", waits);
+            bob.reached();
             bob.idle();
             let said = format!("This is message {number}.");
             let call = json!({"name": "send_message", "arguments": {"targetPeerId": "bob", "message": said}});

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 mod alone;
+mod ask;
 mod channel;
 mod hooks;
 mod life;
@@ -33,7 +34,8 @@ type Test = fn(&Path);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let tests: Vec<(&str, Test)> = [tools::TESTS, mail::TESTS, channel::TESTS, hooks::TESTS, life::TESTS, plugin::TESTS].concat();
+    let tests = [tools::TESTS, mail::TESTS, channel::TESTS, hooks::TESTS, ask::TESTS, life::TESTS, plugin::TESTS];
+    let tests: Vec<(&str, Test)> = tests.concat();
     let claude = if arguments.list { Err("only listed".to_owned()) } else { prepare() };
     let trials = match claude {
         Ok(claude) => {

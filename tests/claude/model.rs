@@ -44,12 +44,15 @@ struct Plan {
 }
 
 /// A tool call.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Call {
     id: String,
     tool: String,
-    input: Value,
+    input: Arc<Input>,
 }
+
+/// What a call says, for what the model has read.
+type Input = dyn Fn(&Request) -> Value + Send + Sync;
 
 /// A plan, as the test sees it.
 pub struct Task {
@@ -147,14 +150,17 @@ impl Model {
     pub fn plan(&self, session: &str, calls: &[(&str, Value)]) -> Task {
         let mut state = self.shared.state();
         let cue = format!("Please do task {}.", state.plans.len());
-        let calls = calls.iter().map(|(tool, input)| {
-            state.calls += 1;
-            Call { id: format!("toolu_{:04}", state.calls), tool: (*tool).to_owned(), input: input.clone() }
-        });
-        let calls: Vec<Call> = calls.collect();
-        let task = Task { cue: cue.clone(), calls: calls.iter().map(|call| call.id.clone()).collect() };
-        state.plans.push(Plan { session: session.to_owned(), cue, calls });
-        task
+        let fixed = |input: &Value| -> Arc<Input> {
+            let input = input.clone();
+            Arc::new(move |_| input.clone())
+        };
+        let calls = calls.iter().map(|(tool, input)| ((*tool).to_owned(), fixed(input))).collect();
+        state.plan(session, cue, calls)
+    }
+
+    /// Plans one tool call for a session, for when it reads `cue`, wherever that comes from; its input is made of what it has read.
+    pub fn react(&self, session: &str, cue: &str, tool: &str, input: impl Fn(&Request) -> Value + Send + Sync + 'static) -> Task {
+        self.shared.state().plan(session, cue.to_owned(), vec![(tool.to_owned(), Arc::new(input))])
     }
 
     /// Waits for a request of this session that fits; also one that came before.
@@ -232,7 +238,7 @@ impl Shared {
             "v1/messages?beta=true" => {
                 let request = Arc::new(Request { session: session.to_owned(), at, body: serde_json::from_slice(&body)? });
                 let (number, call) = self.answer(&request);
-                ("text/event-stream", events(&request.body["model"], number, call.as_ref()))
+                ("text/event-stream", events(&request, number, call.as_ref()))
             }
             _ => ("application/json", json!({"input_tokens": 1}).to_string()),
         };
@@ -260,6 +266,17 @@ impl Shared {
 }
 
 impl State {
+    fn plan(&mut self, session: &str, cue: String, calls: Vec<(String, Arc<Input>)>) -> Task {
+        let calls = calls.into_iter().map(|(tool, input)| {
+            self.calls += 1;
+            Call { id: format!("toolu_{:04}", self.calls), tool, input }
+        });
+        let calls: Vec<Call> = calls.collect();
+        let task = Task { cue: cue.clone(), calls: calls.iter().map(|call| call.id.clone()).collect() };
+        self.plans.push(Plan { session: session.to_owned(), cue, calls });
+        task
+    }
+
     /// The call that comes next: the first that was not made yet, by the plan whose cue was read last.
     fn next(&self, request: &Request) -> Option<Call> {
         let blocks: Vec<&Value> =
@@ -273,18 +290,18 @@ impl State {
 }
 
 /// An answer as the API streams it: a tool call, or else a word that ends the turn.
-fn events(model: &Value, number: usize, call: Option<&Call>) -> String {
+fn events(request: &Request, number: usize, call: Option<&Call>) -> String {
     let (block, delta, reason) = match call {
         None => (json!({"type": "text", "text": ""}), json!({"type": "text_delta", "text": "OK."}), "end_turn"),
         Some(Call { id, tool, input }) => (
             json!({"type": "tool_use", "id": id, "name": tool, "input": {}}),
-            json!({"type": "input_json_delta", "partial_json": input.to_string()}),
+            json!({"type": "input_json_delta", "partial_json": input(request).to_string()}),
             "tool_use",
         ),
     };
     let usage = json!({"input_tokens": 1, "output_tokens": 1});
     let message = json!({
-        "id": format!("msg_{number:04}"), "type": "message", "role": "assistant", "content": [], "model": model,
+        "id": format!("msg_{number:04}"), "type": "message", "role": "assistant", "content": [], "model": request.body["model"],
         "stop_reason": null, "stop_sequence": null, "usage": usage,
     });
     [

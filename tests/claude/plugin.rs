@@ -1,11 +1,6 @@
 //! Our plugin, in place of setup's registration and hooks, and beside them.
 
-use crate::{
-    Test,
-    session::Claude,
-    support::{Session, eventually},
-    world::World,
-};
+use crate::{Test, session::Claude, support::Session, world::World};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -14,11 +9,6 @@ pub const TESTS: &[(&str, Test)] = &[
     ("plugin::it_is_valid_and_wakes_an_idle_session_by_itself", alone),
     ("plugin::beside_setups_hooks_every_message_is_shown_once", both),
 ];
-
-/// Waits until a message to this session wakes it.
-fn reached(session: &Claude) {
-    eventually("its waiter is connected", || session.peer().filter(|peer| peer["delivery"] == "hook"));
-}
 
 /// What the doctor says of these two checks.
 fn findings(world: &World) -> Vec<(String, String)> {
@@ -45,7 +35,7 @@ fn alone(claude: &Path) {
     assert_eq!(findings(&world), states("ok", "ok"));
     let mut ada = Session::pulling(&world.broker(), &world.directory("ada"), "ada");
     let bob = Claude::start(&world, "bob");
-    reached(&bob);
+    bob.reached();
     ada.send("bob", "Is the parser done?");
     let request = world.model.request("bob", "the message", |request| request.text().contains("Is the parser done?"));
     assert_eq!(request.text().matches("Is the parser done?").count(), 1, "{}", request.news());
@@ -64,7 +54,7 @@ fn both(claude: &Path) {
     assert_eq!(findings(&world), states("warning", "warning"));
     let mut ada = Session::pulling(&world.broker(), &world.directory("ada"), "ada");
     let bob = Claude::start(&world, "bob");
-    reached(&bob);
+    bob.reached();
     for text in ["The first.", "The second.", "The third."] {
         ada.send("bob", text);
         let request = world.model.request("bob", text, |request| request.text().contains(text));

@@ -46,6 +46,13 @@ impl<'a> Claude<'a> {
         self.world.peers().into_iter().find(|peer| peer["pid"] == self.pid && peer["status"] == "connected")
     }
 
+    /// Waits until its waiter is connected: a message wakes it.
+    #[track_caller]
+    pub fn reached(&self) -> Value {
+        let waits = || self.peer().filter(|peer| peer["deliveryReason"] == "hook: waiter connected");
+        eventually(&format!("{}'s waiter is connected", self.name), waits)
+    }
+
     /// What it says of itself in its status file: `status`, `sessionId`.
     fn status(&self) -> Option<Value> {
         let file: PathBuf = self.world.home().join(format!(".claude/sessions/{}.json", self.pid));

@@ -1,0 +1,41 @@
+//! A question from a shell, and the answer of a real session.
+
+use crate::{Test, model::Request, session::Claude, world::World};
+use serde_json::json;
+use std::path::Path;
+
+/// The tests of this file.
+pub const TESTS: &[(&str, Test)] = &[("ask::a_question_from_the_shell_is_answered_by_an_idle_session", answered)];
+
+/// Who sent a message, and its id, as they stand above its text in what the model has read.
+fn heading(request: &Request, text: &str) -> (String, String) {
+    let said = request.text();
+    let mut lines = said[..said.find(text).unwrap()].lines().rev();
+    let mut word_after = |start: &str| {
+        let line = lines.find_map(|line| line.split_once(start));
+        line.and_then(|(_, rest)| rest.split(' ').next())
+            .unwrap_or_else(|| panic!("no {start:?} above {text:?}: {said}"))
+            .to_owned()
+    };
+    let id = word_after("id ");
+    (word_after("Message from peer "), id)
+}
+
+fn answered(claude: &Path) {
+    const QUESTION: &str = "Is the parser done?";
+    let world = World::hooked(claude);
+    let bob = Claude::start(&world, "bob");
+    bob.reached();
+    let task = world.model.react("bob", QUESTION, "mcp__claude-peers__send_message", |request| {
+        let (from, id) = heading(request, QUESTION);
+        json!({"targetPeerId": from, "message": "Since yesterday.", "replyTo": id})
+    });
+    let mut ask = world.broker().cli(&["ask", "bob", QUESTION]);
+    let output = ask.output().unwrap();
+    let (said, complained) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!((said.as_str(), complained.as_str(), output.status.code()), ("Since yesterday.\n", "", Some(0)));
+    let request = world.model.request("bob", "its answer is sent", |request| request.result(&task.calls[0]).is_some());
+    assert_eq!(request.text().matches(QUESTION).count(), 1, "{}", request.text());
+    bob.idle();
+    assert_eq!(world.model.requests("bob").len(), 2, "it was woken once, and not by its own answer");
+}
