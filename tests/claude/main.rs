@@ -9,6 +9,7 @@
 mod alone;
 mod ask;
 mod channel;
+mod conversations;
 mod hooks;
 mod life;
 mod mail;
@@ -16,6 +17,7 @@ mod mail;
 mod model;
 mod plugin;
 mod program;
+mod script;
 mod session;
 #[path = "../suite/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
@@ -34,7 +36,8 @@ type Test = fn(&Path);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let tests = [tools::TESTS, mail::TESTS, channel::TESTS, hooks::TESTS, ask::TESTS, life::TESTS, plugin::TESTS];
+    let mut tests = vec![tools::TESTS, mail::TESTS, channel::TESTS, hooks::TESTS, ask::TESTS];
+    tests.extend([conversations::TESTS, life::TESTS, script::TESTS, plugin::TESTS]);
     let tests: Vec<(&str, Test)> = tests.concat();
     let claude = if arguments.list { Err("only listed".to_owned()) } else { prepare() };
     let trials = match claude {

@@ -104,11 +104,29 @@ impl<'a> Claude<'a> {
         self.call("send_message", json!({"targetPeerId": to, "message": text})).1
     }
 
+    /// Waits until its model is shown this text, which stands there once.
+    #[track_caller]
+    pub fn shown(&self, text: &str) -> Arc<Request> {
+        let request = self.world.model.request(&self.name, text, |request| request.news().contains(text));
+        assert_eq!(request.text().matches(text).count(), 1, "{}", request.text());
+        request
+    }
+
+    /// How many of its requests so far brought this text as news.
+    pub fn times_shown(&self, text: &str) -> usize {
+        self.world.model.requests(&self.name).iter().filter(|request| request.news().contains(text)).count()
+    }
+
     /// Begins a new conversation, which has a new id.
     pub fn clear(&self) {
+        self.turn_to("/clear");
+    }
+
+    /// Goes on with another conversation, by this command.
+    pub fn turn_to(&self, command: &str) {
         let before = self.id();
-        self.prompt("/clear");
-        eventually("the conversation is cleared", || self.status().filter(|status| status["sessionId"] != before.as_str()));
+        self.prompt(command);
+        eventually("another conversation", || self.status().filter(|status| status["sessionId"] != before.as_str()));
         self.idle();
     }
 

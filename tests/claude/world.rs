@@ -158,6 +158,12 @@ impl World {
         fs::read_dir("/proc").unwrap().filter_map(|process| of_session(process.ok()?)).collect()
     }
 
+    /// How many waiters there are, of all sessions.
+    pub fn waiters(&self) -> usize {
+        let waits = |process: &&String| process.contains("claude-peers hook") && !process.contains("sh -c");
+        self.processes().iter().filter(waits).count()
+    }
+
     /// Waits until no process of any session is left.
     pub fn deserted(&self) {
         eventually("no process of a session is left", || self.processes().is_empty().then_some(()));

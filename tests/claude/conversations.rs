@@ -1,0 +1,120 @@
+//! What becomes of a session with hooks when its conversation changes: one peer, one waiter, and each message seen once by
+//! the right one.
+
+use crate::{Test, session::Claude, support::eventually, world::World};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// The tests of this file.
+pub const TESTS: &[(&str, Test)] = &[
+    ("conversations::a_cleared_session_has_one_waiter_and_gets_its_mail", cleared),
+    ("conversations::a_compacted_session_has_one_waiter_and_gets_its_mail", compacted),
+    ("conversations::a_session_that_is_resumed_is_woken_by_what_came_meanwhile", resumed),
+    ("conversations::a_branch_goes_on_as_the_same_peer", branched),
+    ("conversations::a_forked_session_is_a_peer_of_its_own", forked),
+];
+
+/// Sends this from the command line.
+fn send(world: &World, to: &Value, text: &str) {
+    let output = world.broker().cli(&["send", to.as_str().unwrap(), text]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Waits until there are so many waiters.
+fn waiters(world: &World, number: usize) {
+    eventually(&format!("{number} waiters"), || (world.waiters() == number).then_some(()));
+}
+
+/// The session is still the peer it was, has one waiter, and a message to that peer reaches it once.
+fn goes_on(world: &World, bob: &Claude, id: &Value) {
+    assert_eq!(bob.reached()["id"], *id);
+    waiters(world, 1);
+    send(world, id, "Are you still there?");
+    bob.shown("Are you still there?");
+    bob.idle();
+    bob.reached();
+    waiters(world, 1);
+    assert_eq!(bob.times_shown("Are you still there?"), 1);
+}
+
+fn cleared(claude: &Path) {
+    let world = World::hooked(claude);
+    let bob = Claude::start(&world, "bob");
+    let id = &bob.reached()["id"];
+    bob.call("list_peers", json!({"scope": "machine"}));
+    bob.clear();
+    goes_on(&world, &bob, id);
+}
+
+fn compacted(claude: &Path) {
+    let world = World::hooked(claude);
+    let bob = Claude::start(&world, "bob");
+    let id = &bob.reached()["id"];
+    bob.call("list_peers", json!({"scope": "machine"}));
+    bob.prompt("/compact");
+    eventually("the conversation is compacted", || bob.screen().contains("Compacted (").then_some(()));
+    bob.idle();
+    goes_on(&world, &bob, id);
+}
+
+fn resumed(claude: &Path) {
+    let world = World::hooked(claude);
+    let bob = Claude::start(&world, "bob");
+    let peer = bob.reached();
+    // A session in which nothing was said cannot be resumed.
+    bob.call("list_peers", json!({"scope": "machine"}));
+    let conversation = bob.id();
+    bob.exit();
+    world.deserted();
+    send(&world, &peer["id"], "For your return.");
+    let bob = Claude::with(&world, "bob", &["--resume", &conversation]);
+    bob.shown("For your return.");
+    bob.idle();
+    goes_on(&world, &bob, &peer["id"]);
+    assert_eq!(bob.times_shown("For your return."), 1);
+}
+
+fn branched(claude: &Path) {
+    let world = World::hooked(claude);
+    let bob = Claude::start(&world, "bob");
+    let id = &bob.reached()["id"];
+    bob.call("list_peers", json!({"scope": "machine"}));
+    let trunk = bob.id();
+    bob.turn_to("/branch");
+    goes_on(&world, &bob, id);
+    // And back: no mail is left behind in either.
+    bob.turn_to(&format!("/resume {trunk}"));
+    assert_eq!(bob.reached()["id"], *id);
+    waiters(&world, 1);
+    assert_eq!(world.peers().len(), 1, "{:?}", world.peers());
+}
+
+fn forked(claude: &Path) {
+    let world = World::hooked(claude);
+    let bob = Claude::start(&world, "bob");
+    bob.call("list_peers", json!({"scope": "machine"}));
+    let (trunk, id) = (bob.id(), bob.reached()["id"].clone());
+    let fork = Claude::beside(&world, "eve", "bob", &["--resume", &trunk, "--fork-session"]);
+    let fork_id = fork.reached()["id"].clone();
+    assert_ne!((fork.id(), &fork_id), (trunk.clone(), &id));
+    waiters(&world, 2);
+    for (session, id, text) in [(&bob, &id, "For the trunk."), (&fork, &fork_id, "For the fork.")] {
+        send(&world, id, text);
+        session.shown(text);
+        session.idle();
+        session.reached();
+    }
+    waiters(&world, 2);
+    // What comes for a trunk that was left waits for it, whatever forks there are.
+    bob.exit();
+    send(&world, &id, "For your return.");
+    let bob = Claude::with(&world, "bob", &["--resume", &trunk]);
+    bob.shown("For your return.");
+    bob.idle();
+    assert_eq!((&bob.reached()["id"], &fork.reached()["id"]), (&id, &fork_id));
+    for (session, texts) in [(&bob, [1, 0, 1]), (&fork, [0, 1, 0])] {
+        let times = ["For the trunk.", "For the fork.", "For your return."].map(|text| session.times_shown(text));
+        assert_eq!(times, texts);
+    }
+    waiters(&world, 2);
+}
