@@ -1,7 +1,8 @@
 //! A peer's event stream: the connection that shows it is alive, and through which it is told at once.
 //!
 //! The stream reads what is leased to it from the store, by cursor: a wake-up only says "look again". When it is dropped,
-//! whatever the reason, the peer is not connected any more.
+//! whatever the reason, the peer is not connected any more. One whose process another has displaced stays open beside that
+//! one's, is told once, and is told again when that one ends: a session whose client runs two servers is never without.
 
 use super::{Broker, state};
 use crate::{
@@ -32,16 +33,28 @@ pub struct Stream {
     number: u64,
     after: i64,
     ready: bool,
+    displaced: Option<Successor>,
     told_end: bool,
     buffer: VecDeque<Inbound>,
     wake: watch::Receiver<u64>,
+}
+
+/// The process that displaced a stream's: the client of the stream knows of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Successor {
+    /// It has registered; its stream is not seen yet.
+    Coming,
+    /// Its stream has been seen open.
+    There,
 }
 
 /// What a look at the peer in memory says to do.
 enum Look {
     /// Another process is this session now.
     Displaced,
-    /// The session has ended.
+    /// It still is: nothing goes through here.
+    Aside,
+    /// The session has ended, or the process that was it instead of this one.
     Ended,
     /// The peer has a newer stream, said goodbye, or is forgotten.
     Over,
@@ -68,8 +81,8 @@ impl Broker {
         self.changes.hint();
         tracing::info!(peer = %id, "connected");
         let broker = self.clone();
-        let (ready, told_end, buffer) = (false, false, VecDeque::new());
-        Ok(Stream { broker, peer: id.clone(), instance, number, after, ready, told_end, buffer, wake })
+        let (ready, displaced, told_end, buffer) = (false, None, false, VecDeque::new());
+        Ok(Stream { broker, peer: id.clone(), instance, number, after, ready, displaced, told_end, buffer, wake })
     }
 }
 
@@ -87,8 +100,12 @@ impl Stream {
             self.wake.mark_unchanged();
             let (push, lease, hint) = match self.look() {
                 Look::Displaced => return Ok(Some(StreamItem::Event(Event::Displaced))),
-                Look::Ended => return Ok(Some(StreamItem::Event(Event::Ended))),
-                Look::Over => return Ok(None),
+                Look::Aside => (false, false, false),
+                // Told once; after that the stream is over.
+                Look::Ended if !std::mem::replace(&mut self.told_end, true) => {
+                    return Ok(Some(StreamItem::Event(Event::Ended)));
+                }
+                Look::Ended | Look::Over => return Ok(None),
                 Look::On { push, lease, hint } => (push, lease, hint),
             };
             if push && let Some(message) = self.next_message(lease).await? {
@@ -109,12 +126,18 @@ impl Stream {
         let state = self.broker.state();
         let Some(peer) = state.peers.get(&self.peer) else { return Look::Over };
         if peer.row.instance != self.instance {
-            // Told once; after that the stream is over.
-            return if std::mem::take(&mut self.instance).is_empty() { Look::Over } else { Look::Displaced };
+            let told = self.displaced.is_some();
+            if peer.link.is_some() {
+                self.displaced = Some(Successor::There);
+            }
+            return match *self.displaced.get_or_insert(Successor::Coming) {
+                _ if !told => Look::Displaced,
+                Successor::There if peer.link.is_none() => Look::Ended,
+                _ => Look::Aside,
+            };
         }
         if peer.link.as_ref().is_none_or(|link| link.number != self.number) {
-            let told = std::mem::replace(&mut self.told_end, true);
-            return if peer.row.ended && peer.link.is_none() && !told { Look::Ended } else { Look::Over };
+            return if peer.row.ended && peer.link.is_none() { Look::Ended } else { Look::Over };
         }
         // A call that waits for a message is a certain route: it goes before the channel. What the stream holds it pushes.
         Look::On { push: peer.delivery().0 == Route::Channel, lease: peer.takers == 0, hint: peer.hint }
@@ -154,6 +177,7 @@ impl Drop for Stream {
         if peer.link.as_ref().is_some_and(|link| link.number == self.number) {
             peer.link = None;
             peer.row.last_seen = Timestamp::now();
+            peer.wake(); // one that was displaced sees that its successor is gone
             let row = peer.row.clone();
             drop(state);
             self.broker.changes.hint();

@@ -2,7 +2,9 @@
 //!
 //! Promises: a broker that is away is tried again with growing pauses, at once when a tool needs it, and a restart of it is
 //! no error: calls wait for its return. While the stream is open nothing here wakes up by itself. Every call may be said
-//! twice (the protocol's idempotency keys and leases), so a call that was cut off is repeated.
+//! twice (the protocol's idempotency keys and leases), so a call that was cut off is repeated. Where a client runs two servers
+//! for one session, the newer serves it, and the older stands by: it takes the session over when a call comes to it, or when
+//! the other is gone, and never else, so that the two do not push each other out without end.
 
 use super::{channel::Channel, inbox::Inbox, log, session};
 use crate::{
@@ -46,16 +48,16 @@ enum State {
     /// Not registered, or not any more; with the reason once there is one.
     Down(Option<Error>),
     Up(Arc<Up>),
-    /// This process will not be served any more, whatever the broker does.
+    /// This process will not be served, whatever the broker does.
     Over(Error),
 }
 
 /// Why a stream is not to be followed any more.
 enum End {
-    /// Another process serves this session now.
-    Displaced,
-    /// The session has ended.
+    /// The session has ended, or the process that served it instead of this one.
     Ended,
+    /// Another process serves this session, and this one has a call for it.
+    Wanted,
 }
 
 /// The link of one session.
@@ -77,7 +79,7 @@ pub fn mends_itself(error: &Error) -> bool {
 }
 
 impl Link {
-    /// Keeps the session registered until another process takes it over. `parent` is the process that started this one.
+    /// Keeps the session registered. `parent` is the process that started this one.
     pub async fn run(&self, parent: Option<u32>, channel: &Channel, inbox: &Inbox) {
         let (socket, facts) = match session::facts(parent) {
             Ok(facts) => facts,
@@ -92,12 +94,11 @@ impl Link {
         loop {
             let client = Client::new(socket.clone(), session::PROGRAM);
             let error = match self.follow(client, &facts, &mut secret, channel, inbox).await {
-                Ok(End::Displaced) => break,
+                Ok(End::Wanted) => continue,
                 Ok(End::Ended) => {
                     // The end of this process is near; should the session live on, its next call brings it back.
                     log!("the session has ended");
-                    let ended = lost(&"the session has ended");
-                    self.state.send_replace(State::Down(Some(ended)));
+                    self.state.send_replace(State::Down(Some(lost(&"the session has ended"))));
                     _ = timeout(LONGEST_PAUSE, self.nudged.notified()).await;
                     continue;
                 }
@@ -116,13 +117,9 @@ impl Link {
                 () = self.nudged.notified() => {}
             }
         }
-        log!("another process serves this session now");
-        let what = "another claude-peers-mcp process has taken over this session, so this one gets no messages any more";
-        let error = Error::new(Code::Forbidden, what).help("reconnect the MCP server with /mcp, or use the newer session");
-        self.state.send_replace(State::Over(error));
     }
 
-    /// Registers and follows the event stream until the broker says that this process is not to; an error when it breaks off.
+    /// Registers and follows the event stream, standing by while another process serves the session; an error when it breaks off.
     async fn follow(
         &self,
         client: Client,
@@ -143,17 +140,27 @@ impl Link {
         log!("connected as {} ({}) to broker {}", me.name, me.id, me.broker_version);
         inbox.mail_waits(); // perhaps: the broker says so only when something new comes
         self.state.send_replace(State::Up(Arc::new(Up { client, me })));
-        while let Some(event) = events.next().await {
-            let event = event.map_err(|error| lost(&error))?;
+        let mut stands_by = false;
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = self.nudged.notified(), if stands_by => return Ok(End::Wanted),
+            };
+            let event = event.ok_or_else(|| lost(&"the broker closed it"))?.map_err(|error| lost(&error))?;
             match (event.event.as_deref(), event.data) {
                 (Some("message"), Some(data)) => channel.push(read(&data)?).await,
                 (Some("waiting"), _) => inbox.mail_waits(),
-                (Some("displaced"), _) => return Ok(End::Displaced),
+                (Some("displaced"), _) => {
+                    log!("another process serves this session now");
+                    self.state.send_replace(State::Down(Some(lost(&"another process serves this session now"))));
+                    // A call of before is none for the time from now on.
+                    _ = timeout(Duration::ZERO, self.nudged.notified()).await;
+                    stands_by = true;
+                }
                 (Some("ended"), _) => return Ok(End::Ended),
                 _ => {} // `ready`, and what a newer broker may say
             }
         }
-        Err(lost(&"the broker closed it"))
     }
 
     /// Takes the session off the list of peers, if the broker is there.
@@ -177,9 +184,12 @@ impl Link {
     /// Waits until the session is registered, however long that takes.
     ///
     /// # Errors
-    /// If this process will not be served any more.
+    /// If this process will not be served.
     pub async fn up(&self) -> Result<Arc<Up>> {
         let mut state = self.state.subscribe();
+        if matches!(&*state.borrow(), State::Down(_)) {
+            self.nudged.notify_one(); // once: what does not succeed is tried again with pauses
+        }
         loop {
             match &*state.borrow_and_update() {
                 State::Up(up) => return Ok(up.clone()),

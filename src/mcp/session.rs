@@ -13,9 +13,9 @@ pub const PROGRAM: &str = "claude-peers-mcp";
 pub const SERVER: &str = "claude-peers";
 /// Length of the text that names this process.
 const INSTANCE_LENGTH: usize = 24;
-/// The flags whose values name channels.
 /// Our plugin, which brings that server.
 const PLUGIN: &str = "peers@claude-peers";
+/// The flags whose values name channels.
 const CHANNEL_FLAGS: [&str; 2] = ["--channels", "--dangerously-load-development-channels"];
 
 /// The broker's socket, and what this session says of itself. `parent` is the process that started this one.

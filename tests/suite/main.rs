@@ -35,4 +35,5 @@ mod smoke;
 mod summary;
 mod support;
 mod tools;
+mod twice;
 mod update;
