@@ -16,6 +16,7 @@ class ClaudePeers < Formula
     man1.install Dir["man/*.1"]
     generate_completions_from_executable(bin/"claude-peers", "completions")
     doc.install "docs/protocol.md"
+    pkgshare.install "packaging/plugin"
   end
 
   # A broker that binds its own sockets: from here launchd could hold only the TCP one. `claude-peers setup` has it

@@ -13,7 +13,7 @@ const BUILD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/macos/build-
 const POSTINSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/macos/scripts/postinstall");
 
 /// What is installed: mode, and path below `/`.
-const PAYLOAD: [(&str, &str); 23] = [
+const PAYLOAD: [(&str, &str); 34] = [
     ("drwxr-xr-x", "."),
     ("drwxr-xr-x", "usr"),
     ("drwxr-xr-x", "usr/local"),
@@ -25,6 +25,17 @@ const PAYLOAD: [(&str, &str); 23] = [
     ("drwxr-xr-x", "usr/local/share/bash-completion"),
     ("drwxr-xr-x", "usr/local/share/bash-completion/completions"),
     ("-rw-r--r--", "usr/local/share/bash-completion/completions/claude-peers"),
+    ("drwxr-xr-x", "usr/local/share/claude-peers"),
+    ("drwxr-xr-x", "usr/local/share/claude-peers/plugin"),
+    ("drwxr-xr-x", "usr/local/share/claude-peers/plugin/.claude-plugin"),
+    ("-rw-r--r--", "usr/local/share/claude-peers/plugin/.claude-plugin/marketplace.json"),
+    ("drwxr-xr-x", "usr/local/share/claude-peers/plugin/peers"),
+    ("drwxr-xr-x", "usr/local/share/claude-peers/plugin/peers/.claude-plugin"),
+    ("-rw-r--r--", "usr/local/share/claude-peers/plugin/peers/.claude-plugin/plugin.json"),
+    ("-rw-r--r--", "usr/local/share/claude-peers/plugin/peers/.mcp.json"),
+    ("-rw-r--r--", "usr/local/share/claude-peers/plugin/peers/README.md"),
+    ("drwxr-xr-x", "usr/local/share/claude-peers/plugin/peers/hooks"),
+    ("-rw-r--r--", "usr/local/share/claude-peers/plugin/peers/hooks/hooks.json"),
     ("drwxr-xr-x", "usr/local/share/doc"),
     ("drwxr-xr-x", "usr/local/share/doc/claude-peers"),
     ("-rw-r--r--", "usr/local/share/doc/claude-peers/LICENSE"),
@@ -121,6 +132,8 @@ fn the_package_installs_the_programs_and_their_words_as_roots() {
     ] {
         assert_eq!(fs::read_to_string(installed.join("usr/local/share").join(file)).unwrap(), text, "{file}");
     }
+    let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/plugin");
+    run(Command::new("diff").arg("-r").arg(plugin).arg(installed.join("usr/local/share/claude-peers/plugin")));
 }
 
 #[test]
