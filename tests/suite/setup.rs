@@ -1,6 +1,8 @@
 //! `claude-peers setup`: real files in a home of the test's own. The service manager and Claude Code, which a test cannot have
 //! everywhere, are stand-ins that do to the files what the real ones do; the broker behind the socket is real.
 
+mod plugin;
+
 use crate::support::{Broker, folder};
 use serde_json::{Value, json};
 use std::{
@@ -584,7 +586,7 @@ fn hooks_are_left_alone_where_they_are_not_wanted_not_understood_or_not_this_cop
     assert!(state == "done" && said.contains(&format!("in place of those of {}", other.display())), "{state}: {said}");
 
     let mut old = Home::new();
-    old.env.push(("CLAUDE_VERSION", "2.1.99".to_owned()));
+    old.env.push(("CLAUDE_VERSION", "2.1.212".to_owned()));
     let (code, steps) = old.setup(&[]);
     assert_eq!((code, steps["hooks"].0.as_str()), (0, "skipped"), "{steps:?}");
 }

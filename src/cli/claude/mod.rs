@@ -4,11 +4,13 @@
 //! settings, which nothing else writes, setup does. A file that cannot be understood is an error that names it with line and column.
 
 mod hooks;
+mod managed;
 mod places;
 mod plugin;
 mod registrations;
 
 pub use hooks::{HooksFile, Installed};
+pub use managed::hooks_forbidden_by;
 pub use plugin::{PLUGIN, has_plugin};
 pub use registrations::{Registrations, Scope, Server, Unreadable};
 
@@ -17,14 +19,17 @@ use crate::{
     paths,
     settings::{self, InvalidSetting},
 };
-use std::{ffi::OsString, fmt, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use serde::de::DeserializeOwned;
+use std::{ffi::OsString, fmt, fs, io, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 /// The name under which our MCP server is registered; Claude Code's channel flag says the same.
 pub const NAME: &str = "claude-peers";
 /// The oldest Claude Code that knows channels.
 pub const OLDEST: Version = Version([2, 1, 80]);
-/// The oldest Claude Code into which our hooks are put: before it some of them would not run in the background.
-pub const OLDEST_WITH_HOOKS: Version = Version([2, 1, 100]);
+/// The oldest Claude Code into which our hooks are put: the first that tells a hook its process (`CLAUDE_PID`), without which ours
+/// know no session. Found by running a hook under the published programs: 2.1.212 does not set it, 2.1.213 does (`asyncRewake` is in
+/// those from 2.1.64 on).
+pub const OLDEST_WITH_HOOKS: Version = Version([2, 1, 213]);
 /// How long one call of `claude` may take: it is a large program that may be read from a slow disk for the first time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -104,6 +109,20 @@ impl Claude {
 /// Where Claude Code keeps its settings of this user.
 fn config_folder() -> Result<PathBuf, InvalidSetting> {
     settings::raw("CLAUDE_CONFIG_DIR").map_or_else(|| Ok(paths::home()?.join(".claude")), |folder| Ok(PathBuf::from(folder)))
+}
+
+/// What a file says; one that is not there, or empty, says nothing.
+fn read_json<T: DeserializeOwned + Default>(file: PathBuf) -> Result<T, Unreadable> {
+    let text = match fs::read(&file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
+        Err(source) => return Err(Unreadable::System { file, source }),
+    };
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    if text.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(text).map_err(|source| Unreadable::Broken { file, source })
 }
 
 /// How one registers `server` by hand.

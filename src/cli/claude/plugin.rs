@@ -2,10 +2,10 @@
 //!
 //! It counts as there when Claude Code has it installed *and* switched on for all projects: it starts no other.
 
-use super::{Unreadable, config_folder};
-use serde::{Deserialize, de::DeserializeOwned};
+use super::{Unreadable, config_folder, read_json};
+use serde::Deserialize;
 use serde_json::Value;
-use std::{collections::BTreeMap, fs, io, path::PathBuf};
+use std::collections::BTreeMap;
 
 /// Our plugin, as Claude Code names it: with the marketplace it comes from. A name that begins with `claude-` is not to be had.
 pub const PLUGIN: &str = "peers@claude-peers";
@@ -35,24 +35,10 @@ struct Copy {
 /// If Claude Code's files cannot be read or understood.
 pub fn has_plugin() -> Result<bool, Unreadable> {
     let folder = config_folder()?;
-    let settings: Settings = read(folder.join("settings.json"))?;
+    let settings: Settings = read_json(folder.join("settings.json"))?;
     if settings.enabled_plugins.is_none_or(|plugins| plugins.get(PLUGIN) != Some(&Value::Bool(true))) {
         return Ok(false);
     }
-    let installed: Plugins = read(folder.join("plugins/installed_plugins.json"))?;
+    let installed: Plugins = read_json(folder.join("plugins/installed_plugins.json"))?;
     Ok(installed.plugins.get(PLUGIN).is_some_and(|copies| copies.iter().any(|copy| copy.scope == "user")))
-}
-
-/// What a file says; one that is not there, or empty, says nothing.
-fn read<T: DeserializeOwned + Default>(file: PathBuf) -> Result<T, Unreadable> {
-    let text = match fs::read(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
-        Err(source) => return Err(Unreadable::System { file, source }),
-    };
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-    if text.trim_ascii().is_empty() {
-        return Ok(T::default());
-    }
-    serde_json::from_slice(text).map_err(|source| Unreadable::Broken { file, source })
 }

@@ -28,22 +28,17 @@ pub async fn check(scene: &Scene) -> Vec<Finding> {
         }
     };
     let others: Vec<&Server> = all.others().collect();
-    let plugin = match &scene.plugin {
-        Ok(plugin) => *plugin,
-        Err(error) => {
-            findings.push(Finding::failed(
-                REGISTRATION,
-                format!("Claude Code's files about plugins cannot be understood: {error}"),
-                "correct that place in the file, or move the file away",
-            ));
-            false
-        }
-    };
-    findings.push(match all.own() {
-        Some(own) if plugin => beside_plugin(own),
-        Some(own) => registered(own).await,
-        None if plugin => Finding::ok(REGISTRATION, format!("the plugin {PLUGIN} brings the MCP server")),
-        None => unregistered(&others, claude.ok().flatten()),
+    let plugin = matches!(scene.plugin, Ok(true));
+    findings.push(match (all.own(), &scene.plugin) {
+        (Some(own), Ok(true)) => beside_plugin(own),
+        (Some(own), _) => registered(own).await,
+        (None, Ok(true)) => Finding::ok(REGISTRATION, format!("the plugin {PLUGIN} brings the MCP server")),
+        (None, Ok(false)) => unregistered(&others, claude.ok().flatten()),
+        // What is wrong there the check of the hooks says.
+        (None, Err(_)) => Finding::skipped(
+            REGISTRATION,
+            format!("the MCP server is not registered; whether the plugin {PLUGIN} brings it cannot be told"),
+        ),
     });
     if plugin || all.own().is_some() {
         findings.extend(others.into_iter().map(twice));

@@ -8,7 +8,7 @@ use super::{
     place::Place,
     step::{Ended, Problem, Step},
 };
-use crate::cli::claude::{Claude, HooksFile, Installed, OLDEST_WITH_HOOKS, PLUGIN, has_plugin};
+use crate::cli::claude::{Claude, HooksFile, Installed, OLDEST_WITH_HOOKS, PLUGIN, has_plugin, hooks_forbidden_by};
 use std::{
     fs::{self, DirBuilder, Permissions},
     io::{self, Write},
@@ -35,14 +35,18 @@ async fn plan(place: &Place) -> Result<Step, Problem> {
             "after installing it run this again",
         ));
     };
+    let disabled = match hooks_forbidden_by() {
+        _ if file.disabled => Some(format!("{} says `disableAllHooks`: none of them will run", file.path.display())),
+        Ok(managed) => managed.map(|managed| format!("{} lets none of a user's hooks run", managed.display())),
+        Err(error) => Some(format!("whether an administrator lets them run cannot be told: {error}")),
+    };
     if has_plugin()? {
         let step = Step::already(NAME, format!("leave them to the plugin {PLUGIN}, which brings its own"));
         let twice = (file.installed(&program) != Installed::None).then(|| {
             format!("{} has ours beside them: `claude-peers setup --undo --register-only` takes those out", file.path.display())
         });
-        return Ok(step.note(twice));
+        return Ok(step.note(twice.or(disabled)));
     }
-    let disabled = file.disabled.then(|| "that file says `disableAllHooks`: none of them will run".to_owned());
     let instead = match file.installed(&program) {
         Installed::Whole => return Ok(Step::already(NAME, what).note(disabled)),
         Installed::Other(programs) => format!(", in place of those of {programs}"),

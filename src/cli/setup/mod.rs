@@ -62,7 +62,7 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
             let hooks = if args.no_hooks { None } else { hooks::take_back(&place, true) };
             hooks.into_iter().chain(registration::deregister(&place, true).await).collect::<Vec<_>>()
         } else {
-            registration::register(&place, true).await.into_iter().collect()
+            registration::register(&place, true, false).await.into_iter().collect()
         };
         for step in steps {
             walk.take(step).await?;
@@ -97,7 +97,7 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
             vec![unmanaged(absent, "have a service manager run the broker", help)]
         }
     };
-    for step in steps.into_iter().chain(registration::register(place, false).await) {
+    for step in steps.into_iter().chain(registration::register(place, false, !args.no_hooks).await) {
         walk.take(step).await?;
     }
     if !args.no_hooks {

@@ -13,15 +13,15 @@ use std::path::Path;
 const NAME: &str = "registration";
 
 /// The step that registers. `modest`: an entry that works is left alone, whatever it is, and nothing is said where Claude Code
-/// is not installed.
-pub async fn register(place: &Place, modest: bool) -> Option<Step> {
-    match plan(place, modest).await {
+/// is not installed. `hooks`: the step that follows is that of the hooks, which needs the same files and says what is wrong in them.
+pub async fn register(place: &Place, modest: bool, hooks: bool) -> Option<Step> {
+    match plan(place, modest, hooks).await {
         Ok(step) => step,
         Err(problem) => Some(Step::impossible(NAME, problem)),
     }
 }
 
-async fn plan(place: &Place, modest: bool) -> Result<Option<Step>, Problem> {
+async fn plan(place: &Place, modest: bool, hooks: bool) -> Result<Option<Step>, Problem> {
     let server = place.server();
     let path = server.to_string_lossy().into_owned();
     let Some(claude) = Claude::find()? else {
@@ -34,7 +34,14 @@ async fn plan(place: &Place, modest: bool) -> Result<Option<Step>, Problem> {
     };
     let registrations = Registrations::read()?;
     let entry = registrations.own();
-    if has_plugin()? {
+    let plugin = match has_plugin() {
+        Err(_) if hooks => {
+            let what = format!("register {path}, if the plugin {PLUGIN} does not bring it, which cannot be told");
+            return Ok(Some(Step::left_out(NAME, what, "mend what the hooks need, then run this again")));
+        }
+        plugin => plugin?,
+    };
+    if plugin {
         let step = Step::already(NAME, format!("leave it to the plugin {PLUGIN}, which brings the MCP server"));
         let twice = entry.map(|entry| {
             format!(
@@ -89,11 +96,10 @@ pub async fn deregister(place: &Place, modest: bool) -> Option<Step> {
     };
     let what = "take the registration out";
     let Some(entry) = registrations.own() else {
-        return Some(match has_plugin() {
-            Ok(plugin) => Step::already(NAME, what)
-                .note(plugin.then(|| format!("the plugin {PLUGIN} stays: `claude plugin uninstall {PLUGIN}` takes it out"))),
-            Err(error) => Step::impossible(NAME, error.into()),
-        });
+        return Some(Step::already(NAME, what).note(match has_plugin() {
+            Ok(plugin) => plugin.then(|| format!("the plugin {PLUGIN} stays: `claude plugin uninstall {PLUGIN}` takes it out")),
+            Err(error) => Some(format!("whether the plugin {PLUGIN} is there cannot be told: {error}")),
+        }));
     };
     let of_this = Path::new(&entry.command) == place.server();
     if !of_this && (runs(entry) || !entry.is_ours()) {

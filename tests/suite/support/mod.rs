@@ -10,6 +10,7 @@ pub mod hooks;
 pub mod http;
 pub mod mcp;
 pub mod other;
+pub mod plugin;
 pub mod random;
 
 pub use broker::Broker;

@@ -1,0 +1,104 @@
+//! The doctor on the hooks: missing, switched off, or beside our plugin.
+
+use super::{visit, with_claude};
+use crate::support::{Broker, plugin};
+use serde_json::{Value, json};
+use std::fs;
+
+/// Gives the broker's home the settings that setup makes.
+fn with_hooks(broker: &Broker) {
+    let mut setup = broker.cli(&["setup"]);
+    setup.env("XDG_RUNTIME_DIR", broker.folder()).env("CLAUDE_PEERS_CLAUDE", broker.folder().join("claude-stand-in"));
+    drop(setup.output().unwrap()); // without a service manager not all of it may go well
+    let settings = fs::read_to_string(broker.folder().join(".claude/settings.json")).unwrap();
+    assert!(settings.contains(" hook Stop"), "{settings}");
+}
+
+/// Changes the user's settings of Claude Code.
+fn change(broker: &Broker, key: &str, value: Value) {
+    let file = broker.folder().join(".claude/settings.json");
+    let mut settings: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    settings[key] = value;
+    fs::write(file, settings.to_string()).unwrap();
+}
+
+#[test]
+fn hooks_are_there_or_missing_or_switched_off_and_it_says_what_that_means() {
+    let broker = Broker::start();
+    with_claude(&broker);
+    let means = "sessions see messages only with their next call of one of our tools";
+    visit(&broker, &[]).says("hooks", "warning", &["has none of ours", means], "`claude-peers setup` puts them in");
+    with_hooks(&broker);
+    visit(&broker, &[]).says("hooks", "ok", &["settings.json has ours"], "");
+    change(&broker, "disableAllHooks", json!(true));
+    let visited = visit(&broker, &[]);
+    visited.says("hooks", "warning", &["disableAllHooks", means], "take `disableAllHooks` out of ");
+    visited.says("hooks", "warning", &[], "`claude --dangerously-load-development-channels server:claude-peers`");
+    assert_eq!(visited.code, 0, "they may be wanted so");
+}
+
+#[test]
+fn the_plugin_alone_is_well_and_beside_what_setup_did_it_is_one_too_many() {
+    let broker = Broker::start();
+    with_claude(&broker);
+    let home = broker.folder();
+    let registered = fs::read(home.join(".claude.json")).unwrap();
+    fs::remove_file(home.join(".claude.json")).unwrap();
+    plugin::install(home);
+    let visited = visit(&broker, &[]);
+    visited.says("registration", "ok", &["the plugin peers@claude-peers brings the MCP server"], "");
+    visited.says("hooks", "ok", &["the plugin peers@claude-peers has ours"], "");
+    assert_eq!(visited.code, 0, "{:#?}", visited.checks);
+    change(&broker, "disableAllHooks", json!(true));
+    let channel = "--dangerously-load-development-channels plugin:peers@claude-peers";
+    visit(&broker, &[]).says("hooks", "warning", &["the plugin peers@claude-peers has ours", "disableAllHooks"], channel);
+    change(&broker, "disableAllHooks", json!(false));
+
+    // Switched off it is as if it were not there.
+    plugin::switch(home, false);
+    let visited = visit(&broker, &[]);
+    visited.says("registration", "failed", &["not registered"], "`claude-peers setup`");
+    visited.says("hooks", "warning", &["none of ours"], "`claude-peers setup`");
+
+    fs::write(home.join(".claude.json"), registered).unwrap();
+    with_hooks(&broker);
+    let visited = visit(&broker, &[]);
+    visited.says("registration", "ok", &["registered as"], "");
+    visited.says("hooks", "ok", &[], "");
+    plugin::switch(home, true);
+    let visited = visit(&broker, &[]);
+    for (check, words) in [("registration", "sessions start both"), ("hooks", "every event runs both")] {
+        for way_out in ["`claude-peers setup --undo --register-only`", "`claude plugin uninstall peers@claude-peers`"] {
+            visited.says(check, "warning", &[words], way_out);
+        }
+        assert_eq!(visited.findings(check).len(), 1, "{check}: {:#?}", visited.checks);
+    }
+    assert_eq!(visited.code, 0, "a warning is no failure");
+}
+
+#[test]
+fn a_file_that_says_whether_the_plugin_is_there_and_cannot_be_understood_is_told_once() {
+    let broker = Broker::start();
+    with_claude(&broker);
+    let home = broker.folder();
+    for (file, text, place) in [
+        (".claude/settings.json", "{\n  oops\n}", "line 2, column 3"),
+        (".claude/plugins/installed_plugins.json", "{\n", "line 2, column 0"),
+    ] {
+        plugin::install(home);
+        fs::write(home.join(file), text).unwrap();
+        let named = format!("{}, {place}: ", home.join(file).display());
+        let visited = visit(&broker, &["--fix"]);
+        visited.says("hooks", "failed", &[&named], "correct that place in the file");
+        visited.says("registration", "ok", &["registered as"], "");
+        let told = visited.checks.iter().filter(|finding| finding["what"].as_str().unwrap().contains(&named)).count();
+        assert_eq!((told, fs::read_to_string(home.join(file)).unwrap().as_str()), (1, text), "{:#?}", visited.checks);
+        drop(fs::remove_file(home.join(".claude/settings.json")));
+    }
+    plugin::install(home);
+    fs::remove_file(home.join(".claude.json")).unwrap();
+    fs::write(home.join(".claude/plugins/installed_plugins.json"), "{").unwrap();
+    let visited = visit(&broker, &["--fix"]);
+    visited.says("registration", "skipped", &["not registered", "cannot be told"], "");
+    assert!(!home.join(".claude.json").exists(), "what might stand twice is not made");
+}
