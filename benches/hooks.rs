@@ -6,7 +6,7 @@
 //! resident (`VmHWM`), shared pages and all, of a hook that has all but its answer: the broker is stopped meanwhile, and the hook
 //! read until it ends.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark")]
 #![allow(dead_code, unused_imports, reason = "shares the test suite's support code")]
 
 #[path = "../tests/suite/support/mod.rs"]
