@@ -533,7 +533,7 @@ fn hooks_are_put_beside_other_peoples_and_undo_leaves_theirs_to_the_byte() {
     for event in ["SessionStart", "Stop", "PostToolUse", "UserPromptSubmit", "SessionEnd"] {
         let groups = settings["hooks"][event].as_array().unwrap();
         let ours = &groups.last().unwrap()["hooks"][0];
-        assert_eq!((&ours["type"], &ours["command"]), (&json!("command"), &json!(format!("{cli} hook {event}"))));
+        assert_eq!((&ours["type"], &ours["command"]), (&json!("command"), &json!(format!("exec {cli} hook {event}"))));
         let waits = matches!(event, "SessionStart" | "Stop");
         assert_eq!(ours.get("asyncRewake"), waits.then_some(&json!(true)), "{event}");
         assert_eq!(ours["timeout"].as_u64().unwrap() > 1_000_000, waits, "{event}");
