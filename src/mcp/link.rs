@@ -13,7 +13,7 @@ use crate::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use sse_stream::SseStream;
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout, timeout_at},
@@ -140,6 +140,8 @@ impl Link {
         log!("connected as {} ({}) to broker {}", me.name, me.id, me.broker_version);
         inbox.mail_waits(); // perhaps: the broker says so only when something new comes
         self.state.send_replace(State::Up(Arc::new(Up { client, me })));
+        // Whoever hurried this on has what it wanted: a nudge that is left over is none for a later time.
+        pin!(self.nudged.notified()).as_mut().enable();
         let mut stands_by = false;
         loop {
             let event = tokio::select! {
@@ -153,8 +155,6 @@ impl Link {
                 (Some("displaced"), _) => {
                     log!("another process serves this session now");
                     self.state.send_replace(State::Down(Some(lost(&"another process serves this session now"))));
-                    // A call of before is none for the time from now on.
-                    _ = timeout(Duration::ZERO, self.nudged.notified()).await;
                     stands_by = true;
                 }
                 (Some("ended"), _) => return Ok(End::Ended),

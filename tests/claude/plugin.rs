@@ -61,6 +61,16 @@ fn both(claude: &Path) {
         assert_eq!(request.text().matches(text).count(), 1, "{}", request.news());
         bob.idle();
     }
+    // Either server serves the session when it is called.
+    let tools = ["claude-peers", "plugin_peers_claude-peers", "claude-peers"].map(|server| format!("mcp__{server}__list_peers"));
+    let task = world.model.plan("bob", &tools.each_ref().map(|tool| (tool.as_str(), json!({"scope": "machine"}))));
+    let id = eventually("it is listed", || Some(bob.peer()?["id"].as_str().unwrap().to_owned()));
+    bob.prompt(&task.cue);
+    for call in &task.calls {
+        let request = world.model.request("bob", "its peers", |request| request.result(call).is_some());
+        let result = request.result(call).unwrap();
+        assert!(result.contains(&id) && result.contains("ada"), "{result}");
+    }
     let last = world.model.requests("bob").pop().unwrap();
     for text in ["The first.", "The second.", "The third."] {
         assert_eq!(last.text().matches(text).count(), 1, "{}", last.text());

@@ -21,6 +21,7 @@ pub use files::{Found, found};
 pub use place::Place;
 
 use super::{
+    claude::has_plugin,
     exit::Failure,
     manager::{Absent, Manager, Systemd},
     out::{Out, Tone},
@@ -105,9 +106,10 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
     }
     walk.take(check::step(through).note(place::unseen_settings())).await?;
     if walk.is_well() && !args.dry_run {
-        walk.say(|_| match args.no_hooks {
-            false => "\nSessions that start from now on get their messages at once.".to_owned(),
-            true => "\nStart sessions with `claude --dangerously-load-development-channels server:claude-peers`.".to_owned(),
+        let hooks = !args.no_hooks || matches!(has_plugin(), Ok(true));
+        walk.say(|_| match hooks {
+            true => "\nSessions that start from now on get their messages at once.".to_owned(),
+            false => "\nStart sessions with `claude --dangerously-load-development-channels server:claude-peers`.".to_owned(),
         })?;
     }
     Ok(())
