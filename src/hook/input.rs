@@ -21,9 +21,18 @@ pub struct Input {
     pub source: Option<String>,
     /// Why a session ends.
     pub reason: Option<String>,
-    /// It was too long to be parsed: all that is known is whether it may be a subagent's.
+    /// Why the rest is not known, if it is not.
     #[serde(skip)]
-    pub is_long: bool,
+    pub unread: Option<Unread>,
+}
+
+/// Why an input was not parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unread {
+    /// It was too long: all that is known is whether it may be a subagent's.
+    Long,
+    /// There was none. Some versions of Claude Code give asynchronous hooks none on some systems.
+    Empty,
 }
 
 impl Input {
@@ -35,12 +44,16 @@ impl Input {
         let mut from = BufReader::with_capacity(16 * 1024, Searched::new(from));
         let mut limited = from.by_ref().take(LONGEST);
         let read = serde_json::from_reader(&mut limited);
-        let is_long = limited.limit() == 0;
+        let unread = match limited.limit() {
+            0 => Some(Unread::Long),
+            LONGEST => Some(Unread::Empty),
+            _ => None,
+        };
         io::copy(&mut from, &mut io::sink())?;
         match read {
-            Err(_) if is_long => {
+            Err(_) if unread.is_some() => {
                 let agent_id = from.get_ref().found.then_some(IgnoredAny);
-                Ok(Self { agent_id, is_long, ..Self::default() })
+                Ok(Self { agent_id, unread, ..Self::default() })
             }
             read => Ok(read?),
         }
@@ -87,7 +100,7 @@ mod tests {
 
     #[test]
     fn what_is_broken_is_an_error_and_read_to_its_end() {
-        for text in ["", "{", "[]]", "{\"session_id\": 1}"] {
+        for text in [" ", "{", "[]]", "{\"session_id\": 1}"] {
             let mut from = text.as_bytes();
             Input::read(&mut from).expect_err(text);
             assert!(from.is_empty());
@@ -105,8 +118,9 @@ mod tests {
         for (text, is_agents) in agents.chain([(escaped, false), (format!("{{\"agent_id\": 1, \"a\": \"{filler}\"}}"), true)]) {
             let mut from = text.as_bytes();
             let input = Input::read(&mut from).expect("searched");
-            assert_eq!((input.is_long, input.agent_id.is_some()), (true, is_agents));
+            assert_eq!((input.unread, input.agent_id.is_some()), (Some(Unread::Long), is_agents));
             assert!(from.is_empty());
         }
+        assert_eq!(Input::read(&b""[..]).expect("nothing").unread, Some(Unread::Empty));
     }
 }

@@ -16,7 +16,7 @@ mod waiter;
 use crate::{settings, wire::Hook};
 use broker::Broker;
 use host::Host;
-use input::Input;
+use input::{Input, Unread};
 use std::{
     ffi::OsString,
     io,
@@ -92,14 +92,16 @@ pub fn run(word: OsString) -> ExitCode {
 
 fn act(event: Event) -> Result<ExitCode, Problem> {
     let input = Input::read(io::stdin()).map_err(|error| format!("its input cannot be read: {error}"))?;
-    let session = input.session_id.clone().filter(|id| !id.is_empty());
-    if session.is_none() && !input.is_long {
-        return Err("its input names no session".to_owned());
-    }
+    let session = match input.unread {
+        None => input.session_id.clone(),
+        Some(_) => settings::text("CLAUDE_CODE_SESSION_ID").map_err(|e| e.to_string())?,
+    };
+    let session = session.filter(|id| !id.is_empty()).ok_or_else(|| "its input names no session".to_owned())?;
     let host = settings::parsed("CLAUDE_PID", "a process id", |text| text.parse().ok()).map_err(|e| e.to_string())?;
     let host = host.ok_or_else(|| "CLAUDE_PID, the process that runs the session, is not set".to_owned())?;
     let host = Host::of(host);
-    if input.agent_id.is_some() {
+    // Without an input it may be a subagent's.
+    if input.agent_id.is_some() || input.unread == Some(Unread::Empty) && event == Event::PostToolUse {
         return Ok(beside::pass(&host, event));
     }
     match event {

@@ -28,14 +28,14 @@ const LASTED: Duration = Duration::from_secs(1);
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Waits.
-pub fn wait(host: &Host, event: Event, input: &Input, session: Option<String>) -> ExitCode {
+pub fn wait(host: &Host, event: Event, input: &Input, session: String) -> ExitCode {
     let host = host.watched();
     if is_unattended() || !host.lives() {
         return ExitCode::SUCCESS;
     }
     // A compaction may come in the middle of a turn.
-    let turn_ended = event == Event::Stop || input.source.as_deref() != Some("compact");
-    let mut request = Wait { lease: String::new(), session_id: session, turn_ended, max_bytes: Some(MAX_BYTES) };
+    let turn_ended = event == Event::Stop || input.source.as_deref().is_some_and(|source| source != "compact");
+    let mut request = Wait { lease: String::new(), session_id: Some(session), turn_ended, max_bytes: Some(MAX_BYTES) };
     let mut length = FIRST_PAUSE;
     loop {
         request.lease = random_token(LEASE_LENGTH);

@@ -1,6 +1,11 @@
 //! Our plugin, in place of setup's registration and hooks, and beside them.
 
-use crate::{Test, session::Claude, support::Session, world::World};
+use crate::{
+    Test,
+    session::Claude,
+    support::{Session, eventually},
+    world::World,
+};
 use serde_json::{Value, json};
 use std::path::Path;
 

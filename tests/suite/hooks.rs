@@ -187,6 +187,25 @@ fn an_unattended_session_is_not_held_up_and_gets_its_mail_beside_prompts_and_res
     scene.assert_delivered_by_hook(&sent["messageId"]);
 }
 
+#[test]
+fn where_hooks_are_given_no_input_a_message_wakes_the_session_all_the_same() {
+    let scene = Scene::new();
+    let hook = scene.claude.raw_hook("SessionStart", "", "");
+    scene.once_reason_is(WAITING);
+    let next = scene.claude.raw_hook("Stop", "", "");
+    hook.left_silently();
+    scene.once_reason_is(WAITING);
+    let sent = scene.send("hello");
+    assert!(next.woke().contains("\nhello\n"));
+    scene.assert_delivered_by_hook(&sent["messageId"]);
+    // Whether this is a subagent's nobody knows, nor whether the session goes on.
+    scene.send("not for a subagent");
+    scene.claude.raw_hook("PostToolUse", "", "").left_silently();
+    scene.claude.raw_hook("SessionEnd", "", "").left_silently();
+    assert_eq!(scene.peer()["status"], "connected");
+    assert!(scene.claude.raw_hook("UserPromptSubmit", "", "").put_beside("UserPromptSubmit").contains("not for a subagent"));
+}
+
 // --- the short ones ---
 
 #[test]
@@ -473,7 +492,8 @@ fn what_a_hook_cannot_understand_is_said_to_nobody_but_the_log() {
     let good = r#"{"session_id": "s-1"}"#;
     for (event, input, variables, problem) in [
         ("PostToolUse", "{\"session_id\": ", "", "cannot be read"),
-        ("Stop", "", "", "cannot be read"),
+        ("Stop", "", "CLAUDE_CODE_SESSION_ID=", "no session"),
+        ("Stop", " ", "", "cannot be read"),
         ("SessionEnd", "[1]", "", "cannot be read"),
         ("Sneeze", good, "", "Sneeze"),
         ("''", good, "", "is unknown"),
