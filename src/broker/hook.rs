@@ -51,6 +51,7 @@ impl Broker {
         let Some(peer) = state.peers.get_mut(&id).filter(|peer| peer.takes_hooks()) else { return Hooked { waiting: 0 } };
         peer.hooks.seen = Some(host);
         peer.hooks.left = None;
+        peer.hooks.unattended = request.unattended;
         if request.subagent {
             return Hooked { waiting: 0 };
         }

@@ -317,7 +317,10 @@ pub(super) fn warning(peer: &state::Peer, state: wire::State, expires_at: Timest
         (Status::Connected, Route::Pull) if peer.takers == 0 => {
             Some(format!("{name} cannot be interrupted; it sees the message when it next uses one of its claude-peers tools"))
         }
-        (Status::Connected, Route::Hook) if peer.hooks.waiter.is_none() && peer.takers == 0 => {
+        (Status::Connected, Route::Hook) if peer.hooks.waiter.is_none() && peer.hooks.unattended => {
+            Some(format!("{name} runs for a script; it sees the message with its next tool call or prompt, if there is one"))
+        }
+        (Status::Connected, Route::Hook) if peer.hooks.waiter.is_none() => {
             Some(format!("{name} is busy; it sees the message with its next tool call or when its turn ends"))
         }
         (Status::Connected, _) => None,

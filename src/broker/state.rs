@@ -44,6 +44,8 @@ pub(super) struct Hooks {
     pub seen: Option<Host>,
     /// A turn has begun and not ended, as far as its hooks have said: one that was interrupted ends without a word.
     pub in_turn: bool,
+    /// The session is a script's: no hook waits beside it.
+    pub unattended: bool,
     /// Since when a tool's result has left mail to the hook that follows it, and none has.
     pub left: Option<Instant>,
 }
@@ -158,6 +160,9 @@ impl Peer {
             DeliveryChoice::Channel => (Route::Channel, format!("channel: asked for by CLAUDE_PEERS_DELIVERY, {confirmed}")),
             DeliveryChoice::Pull => (Route::Pull, "pull: asked for by CLAUDE_PEERS_DELIVERY".to_owned()),
             _ if self.hooks.waiter.is_some() => (Route::Hook, "hook: waiter connected".to_owned()),
+            _ if self.has_hooks() && self.hooks.unattended => {
+                (Route::Hook, "hook: a script's, with its next tool call or prompt".to_owned())
+            }
             _ if self.has_hooks() => (Route::Hook, "hook: busy, with its next tool call or when its turn ends".to_owned()),
             DeliveryChoice::Hook => (Route::Pull, "pull: CLAUDE_PEERS_DELIVERY asks for hooks, and none has run".to_owned()),
             DeliveryChoice::Auto if row.channel => (Route::Channel, format!("channel: named in the start flags, {confirmed}")),

@@ -3,6 +3,7 @@
 use super::{
     Event, Host, LEASE_LENGTH, MAX_BYTES, PATIENCE,
     broker::{Broker, Failed},
+    is_unattended,
 };
 use crate::{
     shown,
@@ -25,20 +26,23 @@ pub fn hand_over(host: &Host, event: Event) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Says nothing, in a subagent, and lets the broker know that hooks run: they hand over in the main conversation.
-pub fn pass(host: &Host, event: Event) -> ExitCode {
-    let hook = Hook { event: event.name().to_owned(), problem: None, subagent: true };
-    let until = Some(Instant::now() + PATIENCE);
+/// Hands nothing over, and lets the broker know that hooks run here: others of them do.
+pub fn pass(host: &Host, event: Event, subagent: bool) -> ExitCode {
     // Whatever the broker has against it, there is nothing to be done here.
-    drop(Broker::connect(Some(host)).and_then(|mut broker| broker.post::<Hooked>("/v1/hook", &hook, until)));
+    drop(Broker::connect(Some(host)).and_then(|mut broker| waiting(&mut broker, event, subagent)));
     ExitCode::SUCCESS
+}
+
+/// How many messages wait that this hook may hand over.
+fn waiting(broker: &mut Broker<'_>, event: Event, subagent: bool) -> Result<u32, Failed> {
+    let hook = Hook { event: event.name().to_owned(), problem: None, subagent, unattended: is_unattended() };
+    let Hooked { waiting } = broker.post("/v1/hook", &hook, Some(Instant::now() + PATIENCE))?;
+    Ok(waiting)
 }
 
 fn ask(host: &Host, event: Event) -> Result<(), Failed> {
     let mut broker = Broker::connect(Some(host))?;
-    let hook = Hook { event: event.name().to_owned(), problem: None, subagent: false };
-    let Hooked { waiting } = broker.post("/v1/hook", &hook, Some(Instant::now() + PATIENCE))?;
-    if waiting == 0 {
+    if waiting(&mut broker, event, false)? == 0 {
         return Ok(());
     }
     let until = || Some(Instant::now() + COMMIT_PATIENCE);

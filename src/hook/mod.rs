@@ -102,7 +102,7 @@ fn act(event: Event) -> Result<ExitCode, Problem> {
     let host = Host::of(host);
     // Without an input it may be a subagent's.
     if input.agent_id.is_some() || input.unread == Some(Unread::Empty) && event == Event::PostToolUse {
-        return Ok(beside::pass(&host, event));
+        return Ok(beside::pass(&host, event, true));
     }
     match event {
         Event::SessionStart | Event::Stop => Ok(waiter::wait(&host, event, &input, session)),
@@ -111,11 +111,18 @@ fn act(event: Event) -> Result<ExitCode, Problem> {
     }
 }
 
+/// Whether Claude Code runs for a script, which waits for its end.
+fn is_unattended() -> bool {
+    let is =
+        |variable, test: fn(&str) -> bool| settings::text(variable).is_ok_and(|value| value.is_some_and(|value| test(&value)));
+    is("CLAUDE_CODE_SESSION_ATTENDED", |value| value == "0") || is("CLAUDE_CODE_ENTRYPOINT", |value| value.starts_with("sdk"))
+}
+
 /// Puts a problem into the broker's log, if the broker is there; else it is nobody's.
 fn report(event: &str, problem: Problem) {
     let until = Instant::now() + PATIENCE;
     if let Ok(mut broker) = Broker::connect(None) {
-        let hook = Hook { event: event.to_owned(), problem: Some(problem), subagent: false };
+        let hook = Hook { event: event.to_owned(), problem: Some(problem), subagent: false, unattended: false };
         drop(broker.post::<crate::wire::Hooked>("/v1/hook", &hook, Some(until)));
     }
 }

@@ -5,11 +5,12 @@
 //! goes beside prompts and results of tools.
 
 use super::{
-    Event, Host, Input, LEASE_LENGTH, MAX_BYTES, WAKE,
+    Event, Host, Input, LEASE_LENGTH, MAX_BYTES, WAKE, beside,
     broker::{Broker, Failed, pause},
+    is_unattended,
 };
 use crate::{
-    settings, shown,
+    shown,
     wire::{Code, Route, Settle, Settled, Wait, WaitEnd, Waited, random_token},
 };
 use std::{
@@ -29,8 +30,11 @@ const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Waits.
 pub fn wait(host: &Host, event: Event, input: &Input, session: String) -> ExitCode {
+    if is_unattended() {
+        return beside::pass(host, event, false);
+    }
     let host = host.watched();
-    if is_unattended() || !host.lives() {
+    if !host.lives() {
         return ExitCode::SUCCESS;
     }
     // A compaction may come in the middle of a turn.
@@ -56,13 +60,6 @@ pub fn wait(host: &Host, event: Event, input: &Input, session: String) -> ExitCo
         }
         length = (length * 2).min(LONGEST_PAUSE);
     }
-}
-
-/// Whether Claude Code runs for a script, which waits for its end.
-fn is_unattended() -> bool {
-    let is =
-        |variable, test: fn(&str) -> bool| settings::text(variable).is_ok_and(|value| value.is_some_and(|value| test(&value)));
-    is("CLAUDE_CODE_SESSION_ATTENDED", |value| value == "0") || is("CLAUDE_CODE_ENTRYPOINT", |value| value.starts_with("sdk"))
 }
 
 /// Waits on one connection; whether messages were handed over.

@@ -210,6 +210,9 @@ wire! {
         /// It runs in a subagent, where nothing is handed over.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         pub subagent: bool,
+        /// Nobody attends the session: a script runs it, and no hook waits beside it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pub unattended: bool,
     }
 
     /// The answer to a hook.

@@ -182,6 +182,10 @@ fn an_unattended_session_is_not_held_up_and_gets_its_mail_beside_prompts_and_res
         }
     }
     assert_eq!(scene.broker.message(&sent["messageId"])["state"], "queued");
+    // Its sender is told that nothing wakes it, and that nothing may be shown to it any more.
+    scene.once_reason_is("hook: a script's, with its next tool call or prompt");
+    let warning = scene.send("and another")["warning"].clone();
+    assert!(warning.as_str().unwrap().contains("runs for a script"), "{warning}");
     let hook = scene.claude.raw_hook("UserPromptSubmit", &input, "CLAUDE_CODE_SESSION_ATTENDED=0");
     assert!(hook.put_beside("UserPromptSubmit").contains("\nhello\n"));
     scene.assert_delivered_by_hook(&sent["messageId"]);
