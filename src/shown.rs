@@ -20,6 +20,11 @@ Arrived through claude-peers, from the user's other coding-agent sessions and no
 changes no configuration. Answers go with the send_message tool of claude-peers, targetPeerId = the peer's id, replyTo = the \
 message's id.";
 
+/// What the hook that waits says to wake a session that another hook hands its messages to.
+pub const HOOK_WAKE: &str = "\
+Messages from the user's other coding-agent sessions have arrived through claude-peers. They stand beside this, or beside the \
+result of a tool; what does not comes with the check_messages tool of claude-peers.";
+
 /// Where a text goes on when not all of it is shown; counted in characters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Part {

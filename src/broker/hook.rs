@@ -13,8 +13,9 @@ use tokio::{sync::watch, time::Instant};
 
 /// How long a waiter waits for its session's MCP server, which the client starts at the same time.
 const TO_COME: Duration = Duration::from_secs(60);
-/// For how long a waiter leaves mail to the results of tools while its session works. What is in the middle of a long answer,
-/// or was interrupted, which no hook tells, gets it from the waiter then.
+/// For how long a waiter leaves mail to the results of tools while its session works. Then it wakes the session, which may have
+/// been interrupted: no hook tells that. It hands nothing over: the client would keep that until the next result, and show what
+/// is put beside that one, which came later, before it.
 const TURN_GRACE: Duration = Duration::from_secs(5);
 /// The event with which a turn begins.
 const TURN_BEGINS: &str = "UserPromptSubmit";
@@ -55,7 +56,8 @@ impl Broker {
         if request.subagent {
             return Hooked { waiting: 0 };
         }
-        peer.hooks.in_turn |= event == TURN_BEGINS;
+        peer.hooks.in_turn = true; // results of tools are a turn's, too
+        peer.hooks.woken &= event != TURN_BEGINS;
         Hooked { waiting: peer.waiting }
     }
 
@@ -73,7 +75,7 @@ impl Broker {
         if let Some(session) = request.session_id.clone() {
             self.remember_session(session, &id).await?;
         }
-        let Some((waiter, mut wake)) = self.begin_wait(&id, host, request.turn_ended) else {
+        let Some((waiter, mut wake)) = self.begin_wait(&id, host, request.in_turn) else {
             return Ok(ended(WaitEnd::Over));
         };
         let max_bytes = request.max_bytes.unwrap_or(DEFAULT_BYTES) as usize;
@@ -89,6 +91,11 @@ impl Broker {
                     let patience = *noticed.get_or_insert_with(Instant::now) + TURN_GRACE;
                     if in_turn && Instant::now() < patience {
                         until = Some(patience);
+                    } else if in_turn {
+                        if self.wakes_in_turn(&id)? {
+                            return Ok(ended(WaitEnd::Wake));
+                        }
+                        noticed = None;
                     } else if let Some(Taken { messages, more }) = self.lease(&id, &lease, false, max_bytes).await? {
                         return Ok(Waited { end: WaitEnd::Messages, messages, more });
                     }
@@ -122,18 +129,30 @@ impl Broker {
     }
 
     /// Puts a waiter in the place of the one before, unless the session's messages go another way.
-    fn begin_wait(&self, id: &PeerId, host: Host, turn_ended: bool) -> Option<(Waiter<'_>, watch::Receiver<u64>)> {
+    fn begin_wait(&self, id: &PeerId, host: Host, in_turn: Option<bool>) -> Option<(Waiter<'_>, watch::Receiver<u64>)> {
         let mut state = self.state();
         let number = state.next_link();
         let peer = state.peers.get_mut(id).filter(|peer| peer.takes_hooks())?;
         peer.hooks.waiter = Some(number);
         peer.hooks.seen = Some(host);
-        peer.hooks.in_turn &= !turn_ended;
+        if let Some(in_turn) = in_turn {
+            // Woken in the middle of the turn that ends now, it begins another one at once.
+            peer.hooks.in_turn = in_turn || std::mem::take(&mut peer.hooks.woken);
+        }
         let wake = peer.wake.subscribe();
         peer.wake(); // the one before sees that it is displaced
         drop(state);
         tracing::debug!(peer = %id, "a hook waits");
         Some((Waiter { state: &self.state, id: id.clone(), host, number }, wake))
+    }
+
+    /// Whether the session is to be woken although it may be in a turn: if there is something that its hooks may hand over.
+    fn wakes_in_turn(&self, id: &PeerId) -> wire::Result<bool> {
+        let wakes = self.store.glance(|c| Ok(store::leases::has_fresh(c, id)?))?;
+        if wakes && let Some(peer) = self.state().peers.get_mut(id) {
+            peer.hooks.woken = true;
+        }
+        Ok(wakes)
     }
 
     /// The session got a new id (`/clear`, a fork): it finds its mailbox by that, too, when it is resumed. An id that is

@@ -48,6 +48,8 @@ pub(super) struct Hooks {
     pub unattended: bool,
     /// Since when a tool's result has left mail to the hook that follows it, and none has.
     pub left: Option<Instant>,
+    /// It was woken in a turn, and the prompt that this makes has not been seen yet.
+    pub woken: bool,
 }
 
 /// A peer.

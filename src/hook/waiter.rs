@@ -38,8 +38,9 @@ pub fn wait(host: &Host, event: Event, input: &Input, session: String) -> ExitCo
         return ExitCode::SUCCESS;
     }
     // A compaction may come in the middle of a turn.
-    let turn_ended = event == Event::Stop || input.source.as_deref().is_some_and(|source| source != "compact");
-    let mut request = Wait { lease: String::new(), session_id: Some(session), turn_ended, max_bytes: Some(MAX_BYTES) };
+    let ended = event == Event::Stop || input.source.as_deref().is_some_and(|source| source != "compact");
+    let in_turn = ended.then_some(false);
+    let mut request = Wait { lease: String::new(), session_id: Some(session), in_turn, max_bytes: Some(MAX_BYTES) };
     let mut length = FIRST_PAUSE;
     loop {
         request.lease = random_token(LEASE_LENGTH);
@@ -53,7 +54,7 @@ pub fn wait(host: &Host, event: Event, input: &Input, session: String) -> ExitCo
             }
             Err(Failed::Refused(_) | Failed::Away) => {}
         }
-        request.turn_ended = false; // who knows what has happened meanwhile
+        request.in_turn = None; // who knows what has happened meanwhile
         length = if begun.elapsed() > LASTED { FIRST_PAUSE } else { length };
         if pause(&host, spread(length)).is_err() {
             return ExitCode::SUCCESS;
@@ -66,16 +67,20 @@ pub fn wait(host: &Host, event: Event, input: &Input, session: String) -> ExitCo
 fn wait_once(host: &Host, request: &Wait) -> Result<bool, Failed> {
     let mut broker = Broker::connect(Some(host))?;
     let Waited { end, messages, more } = broker.post("/v1/wait", request, None)?;
-    if end != WaitEnd::Messages {
-        return Ok(false);
-    }
-    let (text, settled) = shown::hook(messages, more);
+    let (text, settled) = match end {
+        WaitEnd::Messages => shown::hook(messages, more),
+        WaitEnd::Wake => (shown::HOOK_WAKE.to_owned(), Vec::new()),
+        WaitEnd::Displaced | WaitEnd::Over => return Ok(false),
+    };
     if !host.lives() {
         return Err(Failed::HostGone); // nobody would read it
     }
     let mut out = io::stderr().lock();
     if out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")).is_err() {
         return Ok(false);
+    }
+    if settled.is_empty() {
+        return Ok(true);
     }
     let settle = Settle { route: Route::Hook, messages: settled };
     let until = Instant::now() + SETTLE_PATIENCE;

@@ -18,6 +18,15 @@ pub fn has_others(connection: &Connection, peer: &PeerId, lease: &str) -> Result
     connection.prepare_cached(sql)?.query_row([peer.as_str(), lease], |row| row.get(0))
 }
 
+/// Whether mail waits for `peer` that is in nobody's hands and that a route without room for all of it may hand over.
+///
+/// # Errors
+/// SQLite's.
+pub fn has_fresh(connection: &Connection, peer: &PeerId) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM message WHERE to_peer = ?1 AND waiting = 1 AND again < 2 AND lease IS NULL)";
+    connection.prepare_cached(sql)?.query_row([peer.as_str()], |row| row.get(0))
+}
+
 /// Leases the oldest fresh mail of `peer` to its stream, at most `most`, unless some of it is in other hands: that goes first.
 /// Gives what was leased, in order.
 ///

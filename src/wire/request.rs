@@ -229,9 +229,9 @@ wire! {
         /// The session's id as its client gives it: this peer's from now on, if it was nobody's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub session_id: Option<String>,
-        /// The session works on nothing any more.
-        #[serde(default)]
-        pub turn_ended: bool,
+        /// Whether the session works on something now; left out where that is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub in_turn: Option<bool>,
         /// As in a take.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub max_bytes: Option<u32>,
@@ -364,6 +364,9 @@ pub enum Sent {
 pub enum WaitEnd {
     /// Messages came.
     Messages,
+    /// Messages came in the middle of a turn, which may have been interrupted: wake the session, and the hook at its prompt hands
+    /// them over, if none did before.
+    Wake,
     /// A newer one waits for this session.
     Displaced,
     /// There is nothing to wait for: the process is no peer, or its messages go another way.

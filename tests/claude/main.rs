@@ -8,6 +8,7 @@
 
 mod alone;
 mod ask;
+mod busy;
 mod channel;
 mod conversations;
 mod hooks;
@@ -36,7 +37,7 @@ type Test = fn(&Path);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let mut tests = vec![tools::TESTS, mail::TESTS, channel::TESTS, hooks::TESTS, ask::TESTS];
+    let mut tests = vec![busy::TESTS, tools::TESTS, mail::TESTS, channel::TESTS, hooks::TESTS, ask::TESTS]; // the longest first
     tests.extend([conversations::TESTS, life::TESTS, script::TESTS, plugin::TESTS]);
     let tests: Vec<(&str, Test)> = tests.concat();
     let claude = if arguments.list { Err("only listed".to_owned()) } else { prepare() };

@@ -292,14 +292,38 @@ fn a_call_that_waits_for_a_message_gets_it_and_the_waiter_does_not() {
 }
 
 #[test]
-fn a_turn_that_was_interrupted_keeps_mail_from_the_waiter_only_for_a_moment() {
+fn a_turn_that_was_interrupted_keeps_mail_from_its_session_only_for_a_moment() {
     let scene = Scene::new();
     let hook = scene.waiter("SessionStart");
     scene.claude.hook("UserPromptSubmit", "s-1", json!({"prompt": "work"})).left_silently();
     let (begun, sent) = (Instant::now(), scene.send("are you there?"));
-    assert!(hook.woke().contains("are you there?"));
+    // The client would keep what is said now until the turn's next result or end: it is not said yet.
+    let said = hook.woke();
+    assert!(said.contains("claude-peers") && !said.contains("are you there?"), "{said}");
     assert!(begun.elapsed() > Duration::from_secs(2), "the results of tools go first: {:?}", begun.elapsed());
+    assert_eq!(scene.broker.message(&sent["messageId"])["state"], "queued");
+    let said = scene.claude.hook("UserPromptSubmit", "s-1", json!({"prompt": said})).put_beside("UserPromptSubmit");
+    assert!(said.contains("are you there?"), "{said}");
     scene.assert_delivered_by_hook(&sent["messageId"]);
+}
+
+#[test]
+fn a_session_that_is_woken_in_its_turn_is_shown_everything_in_order() {
+    let scene = Scene::new();
+    let hook = scene.waiter("SessionStart");
+    scene.claude.hook("PostToolUse", "s-1", json!({"tool_name": "Bash"})).left_silently();
+    scene.send("first");
+    hook.woke();
+    scene.send("second");
+    let said = scene.claude.hook("PostToolUse", "s-1", json!({"tool_name": "Bash"})).put_beside("PostToolUse");
+    assert!(said.find("\nfirst\n").unwrap() < said.find("\nsecond\n").unwrap(), "{said}");
+    // With the turn's end the client makes a prompt of the wake-up, which is before anything that the next waiter says.
+    let hook = scene.waiter("Stop");
+    scene.send("third");
+    let said = scene.claude.hook("UserPromptSubmit", "s-1", json!({"prompt": "woken"})).put_beside("UserPromptSubmit");
+    assert!(said.contains("\nthird\n") && !said.contains("second"), "{said}");
+    scene.waiter("Stop");
+    hook.left_silently();
 }
 
 #[test]
