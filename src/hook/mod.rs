@@ -33,7 +33,7 @@ const LEASE_LENGTH: usize = 24;
 /// Exit code 2 of an asynchronous hook wakes the session, which is shown what stands on standard error.
 const WAKE: u8 = 2;
 
-/// The events with a hook of ours.
+/// What our hooks are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A session begins, is resumed, cleared, compacted or forked.
@@ -44,28 +44,40 @@ pub enum Event {
     PostToolUse,
     /// The user says something, or a session is woken.
     UserPromptSubmit,
+    /// The same again, for a hook that waits: should the turn that begins be interrupted, no other one begins to.
+    TurnStart,
     /// A session ends, or is cleared.
     SessionEnd,
 }
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 5] = [Self::SessionStart, Self::Stop, Self::PostToolUse, Self::UserPromptSubmit, Self::SessionEnd];
+    pub const ALL: [Self; 6] =
+        [Self::SessionStart, Self::Stop, Self::PostToolUse, Self::UserPromptSubmit, Self::TurnStart, Self::SessionEnd];
 
     /// Its name in Claude Code's settings.
     pub fn name(self) -> &'static str {
+        match self {
+            Self::UserPromptSubmit | Self::TurnStart => "UserPromptSubmit",
+            other => other.word(),
+        }
+    }
+
+    /// What follows `claude-peers hook`.
+    pub fn word(self) -> &'static str {
         match self {
             Self::SessionStart => "SessionStart",
             Self::Stop => "Stop",
             Self::PostToolUse => "PostToolUse",
             Self::UserPromptSubmit => "UserPromptSubmit",
+            Self::TurnStart => "TurnStart",
             Self::SessionEnd => "SessionEnd",
         }
     }
 
     /// Whether its hook waits, beside the session.
     pub fn waits(self) -> bool {
-        matches!(self, Self::SessionStart | Self::Stop)
+        matches!(self, Self::SessionStart | Self::Stop | Self::TurnStart)
     }
 }
 
@@ -74,11 +86,11 @@ type Problem = String;
 
 /// Does what the hook of the event named `word` is to do.
 pub fn run(word: OsString) -> ExitCode {
-    let event = Event::ALL.into_iter().find(|event| word == event.name());
+    let event = Event::ALL.into_iter().find(|event| word == event.word());
     let done = match event {
         Some(event) => act(event),
         None => {
-            let known = Event::ALL.map(Event::name).join(", ");
+            let known = Event::ALL.map(Event::word).join(", ");
             let what = format!("the event {:?} is unknown; there is {known}", word.to_string_lossy());
             // Whoever waits for its input to be read does not wait in vain.
             io::copy(&mut io::stdin(), &mut io::sink()).map_or_else(|e| Err(e.to_string()), |_| Err(what))
@@ -105,7 +117,7 @@ fn act(event: Event) -> Result<ExitCode, Problem> {
         return Ok(beside::pass(&host, event, true));
     }
     match event {
-        Event::SessionStart | Event::Stop => Ok(waiter::wait(&host, event, &input, session)),
+        Event::SessionStart | Event::Stop | Event::TurnStart => Ok(waiter::wait(&host, event, &input, session)),
         Event::PostToolUse | Event::UserPromptSubmit => Ok(beside::hand_over(&host, event)),
         Event::SessionEnd => Ok(ending::leave(&host, &input)),
     }

@@ -1,8 +1,8 @@
 //! The hook that waits beside a session, for as long as it lives: it hands over what comes, and its end wakes the session.
 //!
-//! Each turn's end starts another one, and the broker sends the one before away. Where Claude Code is not attended it waits for
-//! such hooks, and goes on when they have something to say: there this one leaves at once and without a word, and what waits
-//! goes beside prompts and results of tools.
+//! Each turn's beginning and end start another one, and the broker sends the one before away. Where Claude Code is not
+//! attended it waits for such hooks, and goes on when they have something to say: there this one leaves at once and without a
+//! word, and what waits goes beside prompts and results of tools.
 
 use super::{
     Event, Host, Input, LEASE_LENGTH, MAX_BYTES, WAKE, beside,
@@ -37,9 +37,12 @@ pub fn wait(host: &Host, event: Event, input: &Input, session: String) -> ExitCo
     if !host.lives() {
         return ExitCode::SUCCESS;
     }
-    // A compaction may come in the middle of a turn.
-    let ended = event == Event::Stop || input.source.as_deref().is_some_and(|source| source != "compact");
-    let in_turn = ended.then_some(false);
+    let in_turn = match event {
+        Event::TurnStart => Some(true),
+        // A compaction may come in the middle of a turn.
+        Event::SessionStart if input.source.as_deref().is_none_or(|source| source == "compact") => None,
+        _ => Some(false),
+    };
     let mut request = Wait { lease: String::new(), session_id: Some(session), in_turn, max_bytes: Some(MAX_BYTES) };
     let mut length = FIRST_PAUSE;
     loop {

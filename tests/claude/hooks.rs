@@ -9,6 +9,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("hooks::an_idle_session_is_woken_by_a_message", woken),
     ("hooks::in_the_middle_of_a_turn_a_message_stands_beside_the_next_result", beside),
     ("hooks::a_killed_session_leaves_no_waiter_behind", killed),
+    ("hooks::a_session_that_is_interrupted_after_it_was_woken_is_woken_again", interrupted),
     ("hooks::a_waiter_outlives_the_broker", restarted),
     ("hooks::a_subagent_is_not_given_the_sessions_mail", subagent),
     ("hooks::of_three_sessions_in_one_directory_each_is_woken_by_its_own_mail", three),
@@ -43,6 +44,27 @@ fn beside(claude: &Path) {
     bob.idle();
     assert_eq!(request.text().matches("Stop: the schema changed.").count(), 1, "{}", request.text());
     assert_eq!(world.model.requests("bob").len(), 3, "nothing else wakes it");
+}
+
+fn interrupted(claude: &Path) {
+    let world = World::hooked(claude);
+    let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
+    bob.reached();
+    world.model.hold("Is the parser done?");
+    ada.send("bob", "Is the parser done?");
+    bob.shown("Is the parser done?");
+    // No hook tells of this.
+    bob.keys(&["Escape"]);
+    bob.idle();
+    bob.reached();
+    world.model.release("Is the parser done?");
+    ada.send("bob", "And the lexer?");
+    let request = bob.shown("And the lexer?");
+    assert_eq!(request.text().matches("Is the parser done?").count(), 1, "{}", request.text());
+    bob.idle();
+    bob.reached();
+    eventually("each session has one waiter", || (world.waiters() == 2).then_some(()));
+    assert_eq!(bob.times_shown("And the lexer?"), 1);
 }
 
 fn killed(claude: &Path) {

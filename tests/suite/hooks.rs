@@ -308,6 +308,22 @@ fn a_turn_that_was_interrupted_keeps_mail_from_its_session_only_for_a_moment() {
 }
 
 #[test]
+fn a_turn_begins_with_a_waiter_that_leaves_mail_to_the_other_hooks_of_the_turn() {
+    let scene = Scene::new();
+    let hook = scene.waiter("SessionStart");
+    let next = scene.claude.hook("TurnStart", "s-1", json!({"hook_event_name": "UserPromptSubmit", "prompt": "work"}));
+    hook.left_silently();
+    scene.once_reason_is(WAITING);
+    scene.send("hello");
+    let said = scene.claude.hook("PostToolUse", "s-1", json!({})).put_beside("PostToolUse");
+    assert!(said.contains("\nhello\n"), "{said}");
+    // The turn is interrupted: nothing ends it, and no other hook begins to wait.
+    scene.send("are you there?");
+    next.woke();
+    scene.claude.hook("UserPromptSubmit", "s-1", json!({"prompt": "woken"})).put_beside("UserPromptSubmit");
+}
+
+#[test]
 fn a_session_that_is_woken_in_its_turn_is_shown_everything_in_order() {
     let scene = Scene::new();
     let hook = scene.waiter("SessionStart");

@@ -530,14 +530,23 @@ fn hooks_are_put_beside_other_peoples_and_undo_leaves_theirs_to_the_byte() {
     assert!(text.contains("{ \"hooks\": [{\"type\": \"command\",  \"command\": \"beep\"}]}"), "{text}");
     let settings: Value = serde_json::from_str(&text).unwrap();
     let cli = env!("CARGO_BIN_EXE_claude-peers");
-    for event in ["SessionStart", "Stop", "PostToolUse", "UserPromptSubmit", "SessionEnd"] {
+    for (event, hooks) in [
+        ("SessionStart", &["SessionStart"][..]),
+        ("Stop", &["Stop"]),
+        ("PostToolUse", &["PostToolUse"]),
+        ("UserPromptSubmit", &["UserPromptSubmit", "TurnStart"]),
+        ("SessionEnd", &["SessionEnd"]),
+    ] {
         let groups = settings["hooks"][event].as_array().unwrap();
-        let ours = &groups.last().unwrap()["hooks"][0];
-        assert_eq!((&ours["type"], &ours["command"]), (&json!("command"), &json!(format!("exec {cli} hook {event}"))));
-        let waits = matches!(event, "SessionStart" | "Stop");
-        assert_eq!(ours.get("asyncRewake"), waits.then_some(&json!(true)), "{event}");
-        assert_eq!(ours["timeout"].as_u64().unwrap() > 1_000_000, waits, "{event}");
-        assert_eq!(groups.len(), if event == "Stop" { 2 } else { 1 });
+        let others = usize::from(event == "Stop");
+        assert_eq!(groups.len(), others + hooks.len());
+        for (group, hook) in groups[others..].iter().zip(hooks) {
+            let ours = &group["hooks"][0];
+            assert_eq!((&ours["type"], &ours["command"]), (&json!("command"), &json!(format!("exec {cli} hook {hook}"))));
+            let waits = matches!(*hook, "SessionStart" | "Stop" | "TurnStart");
+            assert_eq!(ours.get("asyncRewake"), waits.then_some(&json!(true)), "{hook}");
+            assert_eq!(ours["timeout"].as_u64().unwrap() > 1_000_000, waits, "{hook}");
+        }
     }
     assert_eq!(fs::metadata(home.hooks_file()).unwrap().permissions().mode() & 0o777, 0o640);
     let copy = home.path("home/.claude/settings.json.before-claude-peers");

@@ -189,7 +189,7 @@ fn wanted(program: &Path) -> Vec<Hook> {
     let hook = |event: Event| Hook {
         event: event.name().to_owned(),
         // Without a shell that stays beside each hook that waits.
-        command: format!("exec {program} hook {}", event.name()),
+        command: format!("exec {program} hook {}", event.word()),
         waits: event.waits(),
         timeout: Some(if event.waits() { WAIT_TIMEOUT } else { SHORT_TIMEOUT }),
     };
