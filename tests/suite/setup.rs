@@ -144,6 +144,11 @@ impl Home {
         (status.code().unwrap(), steps)
     }
 
+    /// What it writes for people.
+    fn said(&self, arguments: &[&str]) -> String {
+        String::from_utf8(self.command(arguments).output().unwrap().stdout).unwrap()
+    }
+
     /// What was asked of the stand-ins so far.
     fn calls(&self) -> Vec<String> {
         fs::read_to_string(self.path("calls")).unwrap_or_default().lines().map(str::to_owned).collect()
@@ -362,6 +367,8 @@ fn without_claude_code_it_says_what_to_do_later() {
     assert_eq!((code, steps["registration"].0.as_str()), (0, "skipped"), "{steps:?}");
     let by_hand = format!("claude mcp add --scope user --transport stdio claude-peers -- {}", server());
     assert!(steps["registration"].1.contains(&by_hand), "{steps:?}");
+    let said = home.said(&[]);
+    assert!(!said.contains("at once") && !said.contains("Start sessions"), "{said}");
     let Output { status, stdout, stderr } = home.command(&["--register-only"]).output().unwrap();
     assert_eq!((status.code(), stdout.len(), stderr.len()), (Some(0), 0, 0));
 }
@@ -598,6 +605,12 @@ fn hooks_are_left_alone_where_they_are_not_wanted_not_understood_or_not_this_cop
     old.env.push(("CLAUDE_VERSION", "2.1.212".to_owned()));
     let (code, steps) = old.setup(&[]);
     assert_eq!((code, steps["hooks"].0.as_str()), (0, "skipped"), "{steps:?}");
+    let channel = "--dangerously-load-development-channels";
+    for (said, words) in
+        [(old.said(&[]), channel), (home.said(&["--no-hooks"]), channel), (home.said(&[]), "get their messages at once")]
+    {
+        assert!(said.lines().last().unwrap().contains(words), "{words}: {said}");
+    }
 }
 
 #[test]

@@ -30,15 +30,17 @@ impl Scene {
         let first = format!(r#""$SERVER" <'{input}' >'{output}' & echo $! >'{pid}';"#);
         let mut claude = Claude::launch(&start, &[], &first);
         claude.session.handshake();
-        eventually("the first server is registered", || peers(&broker).pop());
+        let connected = |claude: &Claude| claude.session.log().matches("connected as").count();
+        eventually("the first server serves", || (connected(&claude) == 1).then_some(()));
         // What the test says goes through two programs that only pass it on.
         let mut relay = Command::new("sh");
         relay.args(["-c", r#"cat "$0" & exec cat >"$1""#, &output, &input]);
         let mut second = Session::spawn(relay);
         second.handshake();
         let scene = Self { broker, place, claude, second };
-        let connected = || scene.claude.session.log().matches("connected as").count();
-        eventually("the second serves, and the first knows", || (connected() == 2 && scene.displaced() == 1).then_some(()));
+        eventually("the second serves, and the first knows", || {
+            (connected(&scene.claude) == 2 && scene.displaced() == 1).then_some(())
+        });
         scene
     }
 

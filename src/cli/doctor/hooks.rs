@@ -5,7 +5,7 @@ use crate::cli::claude::{HooksFile, Installed, NAME, PLUGIN, Unreadable, hooks_f
 
 const HOOKS: &str = "hooks";
 /// What it means that none of ours run.
-const WITHOUT: &str = "without a channel, sessions see messages only with their next call of one of our tools";
+pub const WITHOUT_HOOKS: &str = "without a channel, sessions see messages only with their next call of one of our tools";
 
 /// The hooks.
 pub fn check(scene: &Scene) -> Finding {
@@ -33,20 +33,20 @@ pub fn check(scene: &Scene) -> Finding {
     let instead = format!("start sessions with `claude --dangerously-load-development-channels {channel}`");
     match installed {
         Installed::None if !plugin => {
-            Finding::warning(HOOKS, format!("{path} has none of ours: {WITHOUT}"), "`claude-peers setup` puts them in")
+            Finding::warning(HOOKS, format!("{path} has none of ours: {WITHOUT_HOOKS}"), "`claude-peers setup` puts them in")
         }
         Installed::Other(programs) => {
             let what = format!("those in {path} are incomplete, of another version, or of another copy ({programs})");
             Finding::warning(HOOKS, what, "`claude-peers setup` renews them")
         }
         _ if file.disabled => {
-            let what = format!("{place} has ours, and {path} switches all hooks off (`disableAllHooks`): {WITHOUT}");
+            let what = format!("{place} has ours, and {path} switches all hooks off (`disableAllHooks`): {WITHOUT_HOOKS}");
             Finding::warning(HOOKS, what, format!("take `disableAllHooks` out of {path}, or {instead}"))
         }
         _ => match hooks_forbidden_by() {
             Ok(Some(managed)) => {
                 let managed = managed.display();
-                let what = format!("{place} has ours, and {managed} lets none of a user's hooks run: {WITHOUT}");
+                let what = format!("{place} has ours, and {managed} lets none of a user's hooks run: {WITHOUT_HOOKS}");
                 Finding::warning(HOOKS, what, format!("ask your administrator to allow them, or {instead}"))
             }
             Ok(None) => Finding::ok(HOOKS, format!("{place} has ours")),

@@ -1,9 +1,9 @@
 //! Claude Code: whether it is there, whether it is new enough, and whether it starts our MCP server under the name that its channel
 //! flag says.
 
-use super::{Finding, fix::Fix, programs, scene::Scene};
+use super::{Finding, fix::Fix, hooks::WITHOUT_HOOKS, programs, scene::Scene};
 use crate::{
-    cli::claude::{Claude, NAME, OLDEST, PLUGIN, Scope, Server, by_hand},
+    cli::claude::{Claude, NAME, OLDEST, OLDEST_WITH_HOOKS, PLUGIN, Scope, Server, by_hand},
     settings::InvalidSetting,
 };
 use std::path::PathBuf;
@@ -63,6 +63,11 @@ async fn program(claude: &Result<Option<Claude>, InvalidSetting>) -> Finding {
         Ok(version) if version < OLDEST => Finding::failed(
             CLAUDE,
             format!("Claude Code {version} ({path}) is too old: channels need {OLDEST}"),
+            "upgrade it: `claude update`, or the way you installed it",
+        ),
+        Ok(version) if version < OLDEST_WITH_HOOKS => Finding::warning(
+            CLAUDE,
+            format!("Claude Code {version} ({path}) is too old for our hooks, which need {OLDEST_WITH_HOOKS}: {WITHOUT_HOOKS}"),
             "upgrade it: `claude update`, or the way you installed it",
         ),
         Ok(version) => Finding::ok(CLAUDE, format!("Claude Code {version} ({path})")),

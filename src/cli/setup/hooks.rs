@@ -16,7 +16,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const NAME: &str = "hooks";
+/// The step's name.
+pub const NAME: &str = "hooks";
 /// What the name of the copy ends with.
 const COPY: &str = ".before-claude-peers";
 

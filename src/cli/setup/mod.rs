@@ -105,8 +105,8 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
         walk.take(hooks::put(place).await).await?;
     }
     walk.take(check::step(through).note(place::unseen_settings())).await?;
-    if walk.is_well() && !args.dry_run {
-        let hooks = !args.no_hooks || matches!(has_plugin(), Ok(true));
+    if walk.is_well() && !args.dry_run && !walk.left_out(registration::NAME) {
+        let hooks = if args.no_hooks { matches!(has_plugin(), Ok(true)) } else { !walk.left_out(hooks::NAME) };
         walk.say(|_| match hooks {
             true => "\nSessions that start from now on get their messages at once.".to_owned(),
             false => "\nStart sessions with `claude --dangerously-load-development-channels server:claude-peers`.".to_owned(),

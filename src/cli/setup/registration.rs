@@ -10,7 +10,8 @@ use crate::cli::{
 };
 use std::path::Path;
 
-const NAME: &str = "registration";
+/// The step's name.
+pub const NAME: &str = "registration";
 
 /// The step that registers. `modest`: an entry that works is left alone, whatever it is, and nothing is said where Claude Code
 /// is not installed. `hooks`: the step that follows is that of the hooks, which needs the same files and says what is wrong in them.

@@ -197,6 +197,11 @@ impl Walk {
         self.reports.iter().all(|report| report.state != State::Failed)
     }
 
+    /// Whether this step could not be done here, and that is no fault.
+    pub fn left_out(&self, step: &str) -> bool {
+        self.reports.iter().any(|report| report.step == step && report.state == State::Skipped)
+    }
+
     /// Tells of what was not done; a failure if there is any.
     pub fn end(self) -> Result<(), Failure> {
         let ok = self.is_well();

@@ -13,7 +13,9 @@ fn claude_code_that_is_missing_or_too_old_or_broken_is_named() {
     for (version, state, words) in [
         ("2.1.79", "failed", "Claude Code 2.1.79"),
         ("1.0.128", "failed", "too old: channels need 2.1.80"),
-        ("2.1.80", "ok", "Claude Code 2.1.80"),
+        ("2.1.80", "warning", "too old for our hooks, which need 2.1.213: without a channel"),
+        ("2.1.212", "warning", "Claude Code 2.1.212"),
+        ("2.1.213", "ok", "Claude Code 2.1.213"),
         ("3.0.0", "ok", "Claude Code 3.0.0"),
         ("what", "failed", "no version"),
     ] {

@@ -18,6 +18,10 @@ fn registration_and_hooks_are_left_to_the_plugin() {
         assert!(said.contains("to the plugin peers@claude-peers") && !said.contains("beside"), "{said}");
     }
     assert_eq!((home.registration(), fs::read(home.hooks_file()).unwrap()), (Value::Null, settings));
+    for arguments in [&[][..], &["--no-hooks"]] {
+        let said = home.said(arguments);
+        assert!(said.contains("get their messages at once"), "{said}");
+    }
     // The service is set up all the same.
     assert_eq!((steps["units"].0.as_str(), steps["round_trip"].0.as_str()), ("done", "done"), "{steps:?}");
 
