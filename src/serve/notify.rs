@@ -1,17 +1,54 @@
 //! Telling the service manager: ready, still well, stopping.
 
 use crate::broker::Broker;
+#[cfg(target_os = "linux")]
+use crate::settings;
 use sd_notify::NotifyState;
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 /// Shortest time between two looks at the peers: every message is a reason for one, and a person reads the status line.
 const PACE: Duration = Duration::from_millis(100);
 
-/// Says one thing to the service manager; without one, nothing happens.
-pub(super) fn say(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "telling the service manager failed");
+/// Says one thing to the service manager; without one, nothing happens. A manager that does not read, and whose queue is full, must
+/// not hold up the broker: it is not told. Whether it was.
+pub(super) fn say(states: &[NotifyState<'_>]) -> bool {
+    match tell(states) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            tracing::debug!("the service manager does not read what it is told");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "telling the service manager failed");
+            false
+        }
     }
+}
+
+/// `sd_notify::notify` without its wait for room in the queue.
+#[cfg(target_os = "linux")]
+fn tell(states: &[NotifyState<'_>]) -> io::Result<()> {
+    use std::os::{
+        linux::net::SocketAddrExt,
+        unix::{
+            ffi::OsStrExt,
+            net::{SocketAddr, UnixDatagram},
+        },
+    };
+    let Some(path) = settings::raw("NOTIFY_SOCKET") else { return Ok(()) };
+    let manager = match path.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(&path)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    socket.set_nonblocking(true)?;
+    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
+    socket.send_to_addr(message.as_bytes(), &manager).map(drop)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn tell(states: &[NotifyState<'_>]) -> io::Result<()> {
+    sd_notify::notify(states)
 }
 
 /// Says that the broker is ready, then how many peers there are, whenever that changes; `systemctl --user status` shows it.
@@ -22,9 +59,8 @@ pub(super) fn ready(broker: &Arc<Broker>) -> impl Future<Output = ()> + use<> {
     async move {
         while watch.next().await.is_some() {
             let peers = broker.peer_count();
-            if peers != said {
+            if peers != said && say(&[NotifyState::Status(&status(peers))]) {
                 said = peers;
-                say(&[NotifyState::Status(&status(peers))]);
             }
             tokio::time::sleep(PACE).await;
         }
@@ -47,7 +83,7 @@ pub(super) async fn watchdog(broker: Arc<Broker>) {
             _ = ticks.tick() => {}
         }
         match broker.check().await {
-            Ok(()) => say(&[NotifyState::Watchdog]),
+            Ok(()) => _ = say(&[NotifyState::Watchdog]),
             Err(error) => tracing::error!(%error, "not well; the watchdog is not told"),
         }
     }

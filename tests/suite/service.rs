@@ -152,6 +152,20 @@ fn the_watchdog_is_fed_by_the_work_itself() {
 }
 
 #[test]
+fn a_service_manager_that_does_not_read_holds_nothing_up() {
+    let mut broker = Broker::start();
+    let queue = UnixDatagram::unbound().unwrap();
+    queue.connect(broker.folder().join("notify.sock")).unwrap();
+    queue.set_nonblocking(true).unwrap();
+    while queue.send(b"STATUS=full").is_ok() {}
+    let peer = Peer::register(&broker.http(), "peer", json!({}));
+    let events = peer.follow(&broker.http());
+    assert_eq!(broker.http().get("/v1/status").json()["peers"], 1);
+    drop(events);
+    assert!(broker.terminate().success());
+}
+
+#[test]
 fn the_service_manager_is_told_how_many_peers_there_are() {
     let broker = Broker::start();
     assert!(broker.ready.contains("STATUS=0 peers"), "{}", broker.ready);
