@@ -5,9 +5,15 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use std::{
     fs,
+    net::Shutdown,
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{
+        Mutex,
+        mpsc::{Receiver, channel},
+    },
+    thread,
     time::Duration,
 };
 
@@ -16,7 +22,7 @@ pub struct Broker {
     folder: tempfile::TempDir,
     settings: Vec<(String, String)>,
     child: Option<Child>,
-    manager: Option<UnixDatagram>,
+    manager: Option<Manager>,
     /// What it told its service manager when it got ready.
     pub ready: String,
     /// The TCP port it listens on.
@@ -112,22 +118,20 @@ impl Broker {
     pub fn launch_as(&mut self, mut command: Command) {
         let notify = self.folder().join("notify.sock");
         drop(fs::remove_file(&notify));
-        let socket = UnixDatagram::bind(&notify).unwrap();
+        let manager = Manager::listen(&notify);
         let mut child = command.env("NOTIFY_SOCKET", &notify).spawn().unwrap();
         drop(command); // with the descriptors it holds for the child
-        let mut buffer = [0; 4096];
-        // A broker that ends instead of getting ready is seen at once: the datagram socket would wait for ever.
-        socket.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
         let start = std::time::Instant::now();
         loop {
-            match socket.recv(&mut buffer) {
-                Ok(size) => {
-                    self.ready = String::from_utf8_lossy(&buffer[..size]).into_owned();
+            // A broker that ends instead of getting ready is seen at once.
+            match manager.next(Duration::from_millis(200)) {
+                Some(ready) => {
+                    self.ready = ready;
                     if self.ready.lines().any(|line| line == "READY=1") {
                         break;
                     }
                 }
-                Err(_) => {
+                None => {
                     if let Some(status) = child.try_wait().unwrap() {
                         panic!("the broker ended with {status} instead of getting ready:\n{}", self.log());
                     }
@@ -135,7 +139,7 @@ impl Broker {
                 }
             }
         }
-        (self.child, self.manager) = (Some(child), Some(socket));
+        (self.child, self.manager) = (Some(child), Some(manager));
         let status: Value = self.http().get("/v1/status").json();
         let tcp = status["listeners"].as_array().unwrap().iter().find(|l| l["kind"] == "tcp").unwrap();
         self.port = tcp["address"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
@@ -153,10 +157,7 @@ impl Broker {
 
     /// What it tells its service manager next; none if it says nothing for so long.
     pub fn tells_within(&self, patience: Duration) -> Option<String> {
-        let (manager, mut buffer) = (self.manager.as_ref().unwrap(), [0; 4096]);
-        manager.set_read_timeout(Some(patience)).unwrap();
-        let size = manager.recv(&mut buffer).ok()?;
-        Some(String::from_utf8_lossy(&buffer[..size]).into_owned())
+        self.manager.as_ref().unwrap().next(patience)
     }
 
     /// Its process id.
@@ -266,6 +267,38 @@ impl Broker {
             panic!("{arguments:?} printed no JSON ({e}): {text:?} {}", String::from_utf8_lossy(&output.stderr))
         });
         (output.status.code().unwrap(), json)
+    }
+}
+
+/// The broker's service manager, as far as it listens. It reads at once what it is told, as the real one does: whoever tells it
+/// something waits for that.
+struct Manager {
+    socket: UnixDatagram,
+    told: Mutex<Receiver<String>>,
+}
+
+impl Manager {
+    fn listen(at: &Path) -> Self {
+        let socket = UnixDatagram::bind(at).unwrap();
+        let (reader, (tell, told)) = (socket.try_clone().unwrap(), channel());
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(size @ 1..) = reader.recv(&mut buffer)
+                && tell.send(String::from_utf8_lossy(&buffer[..size]).into_owned()).is_ok()
+            {}
+        });
+        Self { socket, told: Mutex::new(told) }
+    }
+
+    /// What it is told next; none if nothing for so long.
+    fn next(&self, patience: Duration) -> Option<String> {
+        self.told.lock().unwrap().recv_timeout(patience).ok()
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        drop(self.socket.shutdown(Shutdown::Both)); // the reader's end
     }
 }
 
