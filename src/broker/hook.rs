@@ -6,7 +6,7 @@
 use super::{Broker, Hands, deliver::DEFAULT_BYTES, register::check_token, state};
 use crate::{
     store,
-    wire::{self, Code, Error, Hook, Hooked, Host, PeerId, Taken, Timestamp, Wait, WaitEnd, Waited, text::printable_line},
+    wire::{self, Code, Error, Hook, Hooked, Host, PeerId, Taken, Wait, WaitEnd, Waited, text::printable_line},
 };
 use std::{sync::Mutex, time::Duration};
 use tokio::{sync::watch, time::Instant};
@@ -71,9 +71,9 @@ impl Broker {
         if let Some(session) = &request.session_id {
             check_token("sessionId", session)?;
         }
-        let Some(id) = self.peer_to_come(host).await? else { return Ok(ended(WaitEnd::Over)) };
+        let Some(mut id) = self.peer_to_come(host).await? else { return Ok(ended(WaitEnd::Over)) };
         if let Some(session) = request.session_id.clone() {
-            self.remember_session(session, &id).await?;
+            id = self.turn_to(session, id).await?;
         }
         let Some((waiter, mut wake)) = self.begin_wait(&id, host, request.in_turn) else {
             return Ok(ended(WaitEnd::Over));
@@ -153,20 +153,6 @@ impl Broker {
             peer.hooks.woken = true;
         }
         Ok(wakes)
-    }
-
-    /// The session got a new id (`/clear`, a fork): it finds its mailbox by that, too, when it is resumed. An id that is
-    /// another peer's stays that one's.
-    async fn remember_session(&self, session: String, id: &PeerId) -> wire::Result<()> {
-        {
-            let mut state = self.state();
-            if state.sessions.contains_key(&session) {
-                return Ok(());
-            }
-            state.sessions.insert(session.clone(), id.clone());
-        }
-        let (id, now) = (id.clone(), Timestamp::now());
-        Ok(self.store.write(move |c| Ok(store::peers::put_session(c, &session, &id, now)?)).await?)
     }
 }
 

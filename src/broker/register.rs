@@ -7,8 +7,13 @@
 //! 2. the session id, unless that peer is alive in another Claude process (a second `--resume` beside the first is a
 //!    session of its own);
 //! 3. the Claude process, if the process that served it is gone (the MCP server was restarted after a `/clear`).
+//!
+//! `/resume` and `/clear` change the session id under a process that goes on; its hooks tell ([`Broker::turn_to`]).
 
-use super::{Broker, names, state::State};
+use super::{
+    Broker, names,
+    state::{Hooks, State},
+};
 use crate::{
     process,
     store::{self, peers::PeerRow},
@@ -49,7 +54,7 @@ impl Broker {
         let process = process::identify(pid);
         let host = request.host.filter(|host| kernel_pid.is_none() || process::ancestors(pid).contains(&host.pid));
 
-        let (row, resumed, secret, gone_channel) = {
+        let (row, session, resumed, secret, gone_channel) = {
             let mut state = self.state();
             let same_process = peer.is_some();
             let known = peer.or_else(|| find(&state, &request, process, host, now));
@@ -82,7 +87,10 @@ impl Broker {
             };
             // Reserve id and name before the commit: another registration must not take them meanwhile.
             state.put(row.clone());
-            if let Some(session) = &request.session_id {
+            // A process that has turned to another conversation still names the one it was started with.
+            let is_anothers = |session: &String| same_process && state.sessions.get(session).is_some_and(|peer| *peer != id);
+            let session = request.session_id.filter(|session| !is_anothers(session));
+            if let Some(session) = &session {
                 state.sessions.insert(session.clone(), id);
             }
             let displaced = old.is_some_and(|old| old.instance != row.instance) && !same_process;
@@ -92,10 +100,10 @@ impl Broker {
                 peer.wake();
             }
             let channel = state.peers.get(&row.id).map(super::state::Peer::channel_key);
-            (row, resumed, secret, old_channel.filter(|old| channel.as_ref() != Some(old)))
+            (row, session, resumed, secret, old_channel.filter(|old| channel.as_ref() != Some(old)))
         };
 
-        let (stored, session) = (row.clone(), request.session_id);
+        let stored = row.clone();
         let job = move |c: &rusqlite::Connection| {
             store::peers::put(c, &stored)?;
             if let Some(session) = &session {
@@ -124,6 +132,45 @@ impl Broker {
         })
     }
 
+    /// The process that serves `id` has turned to the conversation `session` (`/clear`, `/resume`, a branch), as its hooks say:
+    /// whose process it is from now on. A conversation that is nobody's is that peer's, one that runs elsewhere stays where it
+    /// runs, and with one of a peer that is gone it is that peer, which has its mailbox back, and the one it was is gone.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(super) async fn turn_to(&self, session: String, id: PeerId) -> wire::Result<PeerId> {
+        let now = Timestamp::now();
+        let moved = {
+            let mut state = self.state();
+            match state.sessions.get(&session).cloned() {
+                None => {
+                    state.sessions.insert(session.clone(), id.clone());
+                    None
+                }
+                Some(other) if other == id => return Ok(id),
+                Some(other) => match move_process(&mut state, &id, &other, now) {
+                    None => return Ok(id),
+                    moved => moved,
+                },
+            }
+        };
+        let Some((left, taken)) = moved else {
+            let peer = id.clone();
+            self.store.write(move |c| Ok(store::peers::put_session(c, &session, &peer, now)?)).await?;
+            return Ok(id);
+        };
+        let other = taken.id.clone();
+        let job = move |c: &rusqlite::Connection| {
+            store::peers::put(c, &left)?;
+            store::peers::put(c, &taken)?;
+            Ok(store::leases::lapse(c, &left.id, &left.instance)?)
+        };
+        self.store.write(job).await?;
+        self.changes.hint();
+        tracing::info!(peer = %other, before = %id, "a session has turned to another conversation");
+        Ok(other)
+    }
+
     /// The peer says goodbye: it leaves the list at once; its mailbox stays.
     ///
     /// # Errors
@@ -143,6 +190,33 @@ impl Broker {
         tracing::info!(peer = %id, "left");
         Ok(())
     }
+}
+
+/// Makes the process that serves `from` serve `to`, unless that one is served: the rows of both. The process sees its stream end
+/// and registers again, with the secret that it has.
+fn move_process(state: &mut State, from: &PeerId, to: &PeerId, now: Timestamp) -> Option<(PeerRow, PeerRow)> {
+    let to = state.peers.get(to).filter(|peer| peer.status(now) == Status::Gone)?.row.clone();
+    let from = state.peers.get_mut(from)?;
+    let serving = from.row.clone();
+    from.link = None;
+    from.hooks = Hooks::default();
+    from.wake();
+    let unserved = PeerRow { secret: None, instance: String::new(), process: None, host: None, ..serving.clone() };
+    let left = PeerRow { last_seen: now, ended: true, ..unserved };
+    state.put(left.clone());
+    let taken = PeerRow {
+        name: names::free(state, &to.name, &to.id, now),
+        id: to.id,
+        proved: to.proved,
+        summary: to.summary,
+        summary_source: to.summary_source,
+        registered_at: to.registered_at,
+        last_seen: now,
+        ended: false,
+        ..serving
+    };
+    state.put(taken.clone());
+    Some((left, taken))
 }
 
 /// The peer that a registration without a secret is, if it is a known one.

@@ -125,6 +125,9 @@ impl Stream {
     fn look(&mut self) -> Look {
         let state = self.broker.state();
         let Some(peer) = state.peers.get(&self.peer) else { return Look::Over };
+        if peer.row.instance.is_empty() {
+            return Look::Over; // its process serves another peer now, and comes back as that
+        }
         if peer.row.instance != self.instance {
             let told = self.displaced.is_some();
             if peer.link.is_some() {

@@ -58,6 +58,9 @@ pub fn wait(host: &Host, event: Event, input: &Input, session: String) -> ExitCo
             Err(Failed::Refused(_) | Failed::Away) => {}
         }
         request.in_turn = None; // who knows what has happened meanwhile
+        if begun.elapsed() > LASTED {
+            request.session_id = None; // it is known, and may be another by now
+        }
         length = if begun.elapsed() > LASTED { FIRST_PAUSE } else { length };
         if pause(&host, spread(length)).is_err() {
             return ExitCode::SUCCESS;

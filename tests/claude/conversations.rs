@@ -10,6 +10,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("conversations::a_cleared_session_has_one_waiter_and_gets_its_mail", cleared),
     ("conversations::a_compacted_session_has_one_waiter_and_gets_its_mail", compacted),
     ("conversations::a_session_that_is_resumed_is_woken_by_what_came_meanwhile", resumed),
+    ("conversations::a_conversation_that_is_resumed_in_another_session_has_its_mail_there", turned),
     ("conversations::a_branch_goes_on_as_the_same_peer", branched),
     ("conversations::a_forked_session_is_a_peer_of_its_own", forked),
 ];
@@ -72,6 +73,33 @@ fn resumed(claude: &Path) {
     bob.idle();
     goes_on(&world, &bob, &peer["id"]);
     assert_eq!(bob.times_shown("For your return."), 1);
+}
+
+fn turned(claude: &Path) {
+    let world = World::hooked(claude);
+    let list =
+        |session: &Claude| -> Value { serde_json::from_str(&session.call("list_peers", json!({"scope": "machine"})).1).unwrap() };
+    let bob = Claude::start(&world, "bob");
+    let (first, first_id) = (bob.id(), list(&bob)["self"]["id"].clone());
+    bob.exit();
+    let eve = Claude::beside(&world, "eve", "bob", &[]);
+    let (second, second_id) = (eve.id(), list(&eve)["self"]["id"].clone());
+    assert_ne!(first_id, second_id);
+    for (conversation, id, other_id, text) in [
+        (&first, &first_id, &second_id, "For the first."),
+        (&second, &second_id, &first_id, "For the second."),
+        (&first, &first_id, &second_id, "For the first again."),
+    ] {
+        send(&world, id, text);
+        eve.turn_to(&format!("/resume {conversation}"));
+        eve.shown(text);
+        eve.idle();
+        assert_eq!(eve.reached()["id"], *id);
+        assert_eq!(list(&eve)["self"]["id"], *id);
+        assert!(world.peers().iter().all(|peer| peer["id"] != *other_id), "{:?}", world.peers());
+        waiters(&world, 1);
+        assert_eq!(eve.times_shown(text), 1);
+    }
 }
 
 fn branched(claude: &Path) {

@@ -398,6 +398,40 @@ fn a_cleared_session_is_the_same_peer_and_is_found_by_its_new_id() {
 }
 
 #[test]
+fn a_session_that_turns_to_the_conversation_of_one_that_is_gone_is_that_one_from_then_on() {
+    let scene = Scene::new();
+    let first = scene.peer()["id"].clone();
+    let Scene { broker, place, claude } = scene;
+    drop(claude);
+    let claude = Claude::start(&broker, place.path(), "s-2");
+    let mut scene = Scene { broker, place, claude };
+    let second = eventually("another session", || scene.peers().into_iter().find(|peer| peer["id"] != first))["id"].clone();
+    let old = scene.claude.hook("SessionStart", "s-2", json!({"source": "startup"}));
+    scene.once_reason_is(WAITING);
+    for (session, id, other, text) in
+        [("s-1", &first, &second, "for the first"), ("s-2", &second, &first, "for the second"), ("s-1", &first, &second, "more")]
+    {
+        let sent = scene.broker.http().post("/v1/send", &json!({"to": id, "text": text})).json();
+        let hook = scene.claude.hook("SessionStart", session, json!({"source": "resume"}));
+        assert!(hook.woke().contains(text));
+        scene.assert_delivered_by_hook(&sent["messageId"]);
+        // Its server goes on as that one, also with the next broker, and what it was is gone.
+        assert_eq!(json!(scene.claude.session.id()), *id);
+        scene.broker.restart();
+        assert_eq!(json!(scene.claude.session.id()), *id);
+        assert!(scene.peers().iter().all(|peer| peer["id"] != *other), "{:?}", scene.peers());
+    }
+    old.left_silently();
+
+    // One that runs elsewhere is left alone.
+    let mut other = Claude::start(&scene.broker, scene.place.path(), "s-2");
+    assert_eq!(json!(other.session.id()), second);
+    scene.claude.hook("Stop", "s-2", json!({}));
+    eventually("it waits", || scene.peers().into_iter().find(|peer| peer["id"] == first && peer["deliveryReason"] == WAITING));
+    assert_eq!((json!(scene.claude.session.id()), json!(other.session.id())), (first, second));
+}
+
+#[test]
 fn sessions_in_one_directory_get_their_own_mail() {
     let (broker, place) = (Broker::start(), folder());
     let ids = ["s-1", "s-2", "s-3"];
