@@ -12,7 +12,11 @@ const PACE: Duration = Duration::from_millis(100);
 /// Says one thing to the service manager; without one, nothing happens. A manager that does not read, and whose queue is full, must
 /// not hold up the broker: it is not told. Whether it was.
 pub(super) fn say(states: &[NotifyState<'_>]) -> bool {
-    match tell(states) {
+    heard(tell(states))
+}
+
+fn heard(told: io::Result<()>) -> bool {
+    match told {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             tracing::debug!("the service manager does not read what it is told");
@@ -54,7 +58,8 @@ fn tell(states: &[NotifyState<'_>]) -> io::Result<()> {
 /// Says that the broker is ready, then how many peers there are, whenever that changes; `systemctl --user status` shows it.
 pub(super) fn ready(broker: &Arc<Broker>) -> impl Future<Output = ()> + use<> {
     let (mut watch, mut said) = (broker.watch(), broker.peer_count());
-    say(&[NotifyState::Ready, NotifyState::Status(&status(said))]);
+    // The one word that the manager waits for: this waits for room in its queue.
+    heard(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status(said))]));
     let broker = broker.clone();
     async move {
         while watch.next().await.is_some() {
