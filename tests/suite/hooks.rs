@@ -403,9 +403,11 @@ fn a_session_that_turns_to_the_conversation_of_one_that_is_gone_is_that_one_from
     let first = scene.peer()["id"].clone();
     let Scene { broker, place, claude } = scene;
     drop(claude);
+    let peers = || broker.http().get("/v1/peers?scope=machine").json()["peers"].as_array().unwrap().len();
+    eventually("it is gone", || (peers() == 0).then_some(()));
     let claude = Claude::start(&broker, place.path(), "s-2");
     let mut scene = Scene { broker, place, claude };
-    let second = eventually("another session", || scene.peers().into_iter().find(|peer| peer["id"] != first))["id"].clone();
+    let second = eventually("another session", || scene.peers().pop())["id"].clone();
     let old = scene.claude.hook("SessionStart", "s-2", json!({"source": "startup"}));
     scene.once_reason_is(WAITING);
     for (session, id, other, text) in
