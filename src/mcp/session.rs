@@ -55,9 +55,10 @@ fn unusable(setting: InvalidSetting) -> Error {
 fn is_claude_code(words: &[String]) -> bool {
     let name = |word: &str| Path::new(word).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let Some(program) = words.first() else { return false };
-    match name(program).as_str() {
-        "claude" => true,
-        "node" | "bun" => {
+    // A session in the background has a title of two words in place of its name: `claude bg-spare`.
+    match name(program).split(' ').next() {
+        Some("claude") => true,
+        Some("node" | "bun") => {
             let script = words.iter().skip(1).find(|word| !word.starts_with('-'));
             script.is_some_and(|script| name(script) == "claude" || script.contains("claude-code"))
         }
@@ -140,6 +141,7 @@ mod tests {
         {
             assert!(is_claude_code(&words(line)), "{line}");
         }
+        assert!(is_claude_code(&["claude bg-spare".to_owned(), "--bg-spare".to_owned()]));
         for line in ["", "bash -c claude", "node server.js claude-code", "/opt/claude/bin/other", "claude-peers demo"] {
             assert!(!is_claude_code(&words(line)), "{line}");
         }
