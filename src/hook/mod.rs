@@ -20,6 +20,7 @@ use input::{Input, Unread};
 use std::{
     ffi::OsString,
     io,
+    path::Path,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -125,9 +126,18 @@ fn act(event: Event) -> Result<ExitCode, Problem> {
 
 /// Whether Claude Code runs for a script, which waits for its end.
 fn is_unattended() -> bool {
-    let is =
-        |variable, test: fn(&str) -> bool| settings::text(variable).is_ok_and(|value| value.is_some_and(|value| test(&value)));
-    is("CLAUDE_CODE_SESSION_ATTENDED", |value| value == "0") || is("CLAUDE_CODE_ENTRYPOINT", |value| value.starts_with("sdk"))
+    let text = |variable| settings::text(variable).ok().flatten().unwrap_or_default();
+    let is_sdk = text("CLAUDE_CODE_ENTRYPOINT").starts_with("sdk");
+    is_sdk
+        || text("CLAUDE_CODE_SESSION_ATTENDED") == "0"
+            && !is_in_background(&text("CLAUDE_JOB_DIR"), &text("CLAUDE_CODE_SESSION_ID"))
+}
+
+/// Whether the session is one that Claude Code keeps in the background, which lives on like one in a terminal. Its job's folder
+/// is named by the beginning of its id; what it runs itself (`claude -p`) inherits the folder and has another id.
+fn is_in_background(job: &str, session: &str) -> bool {
+    let name = Path::new(job).file_name().and_then(|name| name.to_str());
+    name.is_some_and(|name| session.starts_with(name))
 }
 
 /// Puts a problem into the broker's log, if the broker is there; else it is nobody's.

@@ -119,6 +119,23 @@ fn an_unattended_session_is_not_held_up_and_gets_its_mail_beside_prompts_and_res
 }
 
 #[test]
+fn a_session_in_the_background_is_woken_and_a_script_that_it_runs_is_not_held_up() {
+    let scene = Scene::new();
+    let input = json!({"session_id": "s-1", "hook_event_name": "Stop"}).to_string();
+    let start = |folder: &str| {
+        let variables = format!("CLAUDE_CODE_SESSION_ATTENDED=0 CLAUDE_JOB_DIR={folder}");
+        scene.claude.raw_hook("Stop", &input, &variables)
+    };
+    for folder in ["/jobs/s-2", "/jobs/s-1x", "/", "''"] {
+        start(folder).left_silently();
+    }
+    let hook = start("/jobs/s-1");
+    scene.once_reason_is(WAITING);
+    scene.send("hello");
+    assert!(hook.woke().contains("\nhello\n"));
+}
+
+#[test]
 fn where_hooks_are_given_no_input_a_message_wakes_the_session_all_the_same() {
     let scene = Scene::new();
     let hook = scene.claude.raw_hook("SessionStart", "", "");
