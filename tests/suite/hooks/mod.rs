@@ -29,7 +29,7 @@ impl Scene {
         let (broker, place) = (Broker::with(settings), folder());
         let claude = Claude::start(&broker, place.path(), "s-1");
         let scene = Self { broker, place, claude };
-        eventually("the session is registered", || scene.peers().pop());
+        eventually("the session is connected", || scene.peers().pop().filter(|peer| peer["status"] == "connected"));
         scene
     }
 
