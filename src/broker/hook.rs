@@ -75,7 +75,7 @@ impl Broker {
         if let Some(session) = request.session_id.clone() {
             id = self.turn_to(session, id).await?;
         }
-        let Some((waiter, mut wake)) = self.begin_wait(&id, host, request.in_turn) else {
+        let Some((waiter, mut wake)) = self.begin_wait(&id, host, request.turn_ended) else {
             return Ok(ended(WaitEnd::Over));
         };
         let max_bytes = request.max_bytes.unwrap_or(DEFAULT_BYTES) as usize;
@@ -129,15 +129,15 @@ impl Broker {
     }
 
     /// Puts a waiter in the place of the one before, unless the session's messages go another way.
-    fn begin_wait(&self, id: &PeerId, host: Host, in_turn: Option<bool>) -> Option<(Waiter<'_>, watch::Receiver<u64>)> {
+    fn begin_wait(&self, id: &PeerId, host: Host, turn_ended: bool) -> Option<(Waiter<'_>, watch::Receiver<u64>)> {
         let mut state = self.state();
         let number = state.next_link();
         let peer = state.peers.get_mut(id).filter(|peer| peer.takes_hooks())?;
         peer.hooks.waiter = Some(number);
         peer.hooks.seen = Some(host);
-        if let Some(in_turn) = in_turn {
+        if turn_ended {
             // Woken in the middle of the turn that ends now, it begins another one at once.
-            peer.hooks.in_turn = in_turn || std::mem::take(&mut peer.hooks.woken);
+            peer.hooks.in_turn = std::mem::take(&mut peer.hooks.woken);
         }
         let wake = peer.wake.subscribe();
         peer.wake(); // the one before sees that it is displaced

@@ -37,13 +37,13 @@ pub fn wait(host: &Host, event: Event, input: &Input, session: String) -> ExitCo
     if !host.lives() {
         return ExitCode::SUCCESS;
     }
-    let in_turn = match event {
-        Event::TurnStart => Some(true),
+    let turn_ended = match event {
         // A compaction may come in the middle of a turn.
-        Event::SessionStart if input.source.as_deref().is_none_or(|source| source == "compact") => None,
-        _ => Some(false),
+        Event::SessionStart => input.source.as_deref().is_some_and(|source| source != "compact"),
+        // That a turn begins, the other hook at the prompt says, which is waited for. This one may come after a short turn's end.
+        other => other == Event::Stop,
     };
-    let mut request = Wait { lease: String::new(), session_id: Some(session), in_turn, max_bytes: Some(MAX_BYTES) };
+    let mut request = Wait { lease: String::new(), session_id: Some(session), turn_ended, max_bytes: Some(MAX_BYTES) };
     let mut length = FIRST_PAUSE;
     loop {
         request.lease = random_token(LEASE_LENGTH);
@@ -57,7 +57,7 @@ pub fn wait(host: &Host, event: Event, input: &Input, session: String) -> ExitCo
             }
             Err(Failed::Refused(_) | Failed::Away) => {}
         }
-        request.in_turn = None; // who knows what has happened meanwhile
+        request.turn_ended = false; // who knows what has happened meanwhile
         if begun.elapsed() > LASTED {
             request.session_id = None; // it is known, and may be another by now
         }

@@ -229,9 +229,9 @@ wire! {
         /// The session's id as its client gives it: this peer's from now on, if it was nobody's.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub session_id: Option<String>,
-        /// Whether the session works on something now; left out where that is not known.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub in_turn: Option<bool>,
+        /// The session works on nothing any more.
+        #[serde(default)]
+        pub turn_ended: bool,
         /// As in a take.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub max_bytes: Option<u32>,

@@ -104,7 +104,9 @@ fn a_turn_that_was_interrupted_keeps_mail_from_its_session_only_for_a_moment() {
 fn a_turn_begins_with_a_waiter_that_leaves_mail_to_the_other_hooks_of_the_turn() {
     let scene = Scene::new();
     let hook = scene.waiter("SessionStart");
-    let next = scene.claude.hook("TurnStart", "s-1", json!({"hook_event_name": "UserPromptSubmit", "prompt": "work"}));
+    let prompt = json!({"hook_event_name": "UserPromptSubmit", "prompt": "work"});
+    scene.claude.hook("UserPromptSubmit", "s-1", prompt.clone()).left_silently();
+    let next = scene.claude.hook("TurnStart", "s-1", prompt);
     hook.left_silently();
     scene.once_reason_is(WAITING);
     scene.send("hello");
@@ -114,6 +116,19 @@ fn a_turn_begins_with_a_waiter_that_leaves_mail_to_the_other_hooks_of_the_turn()
     scene.send("are you there?");
     next.woke();
     scene.claude.hook("UserPromptSubmit", "s-1", json!({"prompt": "woken"})).put_beside("UserPromptSubmit");
+}
+
+#[test]
+fn a_waiter_of_a_turns_beginning_that_comes_after_its_end_takes_the_session_for_idle() {
+    let scene = Scene::new();
+    scene.claude.hook("UserPromptSubmit", "s-1", json!({"prompt": "work"})).left_silently();
+    let hook = scene.waiter("Stop");
+    let late = scene.claude.hook("TurnStart", "s-1", json!({"hook_event_name": "UserPromptSubmit", "prompt": "work"}));
+    hook.left_silently();
+    scene.once_reason_is(WAITING);
+    let sent = scene.send("at once");
+    assert!(late.woke().contains("\nat once\n"), "it hands over, as in no turn");
+    scene.assert_delivered_by_hook(&sent["messageId"]);
 }
 
 #[test]
