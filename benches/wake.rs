@@ -1,11 +1,12 @@
 //! How long an idle session takes to wake, with a message of ours and by itself, and how long a script's one takes from start to
 //! end: `cargo bench --bench wake`.
 //!
-//! Method of the first: one real, idle, interactive session of Claude Code against the stand-in model, in namespaces of its own as in
-//! `tests/claude`. Its hooks (`SessionStart` and `Stop`, `asyncRewake`) are a shell that waits on a pipe and exits 2. A time
-//! runs from the end of that process, as the kernel tells it, until the first bytes of the request to the model have been read;
-//! the request must hold what the hook said. That is the client's own floor. Then, in the same run, the same for a message:
-//! with our hooks, from just before the call of `send_message` is written to another session's MCP server.
+//! Method of the first: one real, idle, interactive session of Claude Code against the stand-in model, in namespaces of its
+//! own as in `tests/claude`. Its hooks (`SessionStart` and `Stop`, `asyncRewake`) are a shell that waits on a pipe and exits
+//! 2. A time runs from the end of that process, as the kernel tells it, until the first bytes of the request to the model
+//! have been read; the request must hold what the hook said. That is the client's own floor; it is higher where hooks run at
+//! the prompt, which a wake is, too. Then, in the same run, the same for a message: with our hooks, from just before the call
+//! of `send_message` is written to another session's MCP server.
 //!
 //! Method of the second: `claude -p` with one prompt, which is answered at once, from just before it is started to its end; in
 //! turns with our MCP server alone, with our hooks, and with them while a message waits, which it must show its model.
@@ -56,8 +57,13 @@ fn main() {
     }
     println!("| figure | measured |\n|---|---|");
     row("Claude Code: hook ended → model asked", floor(&claude, &json!([])));
-    let empty = json!([{"hooks": [{"type": "command", "command": "true"}]}]);
-    row("the same beside a `UserPromptSubmit` hook that does nothing", floor(&claude, &empty));
+    let command = |command: &str| json!({"type": "command", "command": command});
+    let ours = |word: &str| command(&format!("exec {} hook {word}", env!("CARGO_BIN_EXE_claude-peers")));
+    let mut waits = ours("TurnStart");
+    waits["asyncRewake"] = json!(true);
+    let at_prompt = |hooks: &[Value]| floor(&claude, &json!([{"hooks": hooks}]));
+    row("the same beside a `UserPromptSubmit` hook that does nothing", at_prompt(&[command("true")]));
+    row("the same beside our two `UserPromptSubmit` hooks, nothing waiting", at_prompt(&[ours("UserPromptSubmit"), waits]));
     row("message sent → idle session's model asked", messages(&claude));
     for (figure, samples) in scripts(&claude) {
         row(figure, samples);
