@@ -1,6 +1,6 @@
 //! A process that is Claude Code by its name, runs the real MCP server, and starts real hooks when told to.
 
-use super::{Broker, Session, eventually, mcp::Start};
+use super::{Broker, PATIENCE, Session, eventually, mcp::Start};
 use serde_json::{Value, json};
 use std::{
     cell::Cell,
@@ -8,6 +8,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::Command,
+    time::{Duration, Instant},
 };
 
 /// The `claude` process of a session.
@@ -78,6 +79,18 @@ impl Claude {
         fs::write(hook.file("run"), run).unwrap();
         (&self.orders).write_all(format!("{order}\n").as_bytes()).unwrap();
         hook
+    }
+}
+
+impl Drop for Claude {
+    /// Its hooks end with it: whatever they have to say is said before their folder goes.
+    fn drop(&mut self) {
+        self.session.end();
+        let begun = Instant::now();
+        let ended = |number| self.place.path().join(format!("hook-{number}.code")).exists();
+        while !(1..=self.next.get()).all(ended) && begun.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
