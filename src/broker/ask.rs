@@ -3,7 +3,7 @@
 //! An answer is a message of the recipient that names the question; nothing else ends a wait as one. Nobody waits for a
 //! recipient that is gone. What the command line has read is delivered once it says so.
 
-use super::{Broker, Caller, MessageChange, send::warning, state};
+use super::{Broker, Caller, MessageChange, send::warning, state, stopping};
 use crate::{
     store::{messages, outcomes},
     wire::{self, Asked, AwaitReply, CLI_SENDER, Code, Error, MessageId, PeerId, Route, Settled, State, Status, Timestamp},
@@ -35,7 +35,7 @@ impl Broker {
             }
             tokio::select! {
                 biased;
-                () = self.stopped() => return Err(Error::new(Code::Stopping, "the broker is stopping").help("try again in a moment")),
+                () = self.stopped() => return Err(stopping()),
                 () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)) => {}
                 changed = changes.changed() => drop(changed),
             }

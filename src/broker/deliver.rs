@@ -1,6 +1,6 @@
 //! Mail goes out: taken under a lease, handed over, settled.
 
-use super::{Broker, Hands, MessageChange, state};
+use super::{Broker, Hands, MessageChange, state, stopping};
 use crate::{
     store::{leases, messages::Message, outcomes},
     wire::{
@@ -59,7 +59,7 @@ impl Broker {
             }
             tokio::select! {
                 biased;
-                () = self.stopped() => return Err(Error::new(Code::Stopping, "the broker is stopping").help("try again in a moment")),
+                () = self.stopped() => return Err(stopping()),
                 _ = tokio::time::sleep_until(deadline) => return Ok(Taken { messages: Vec::new(), more: 0 }),
                 changed = wake.changed() => drop(changed),
             }

@@ -3,10 +3,10 @@
 //! A hook is of the session that its `claude` process runs; the edges have made sure that it descends from that process. One
 //! waits at a time: the newest, whose place in the list of routes is derived from its open request, as a stream's is.
 
-use super::{Broker, Hands, deliver::DEFAULT_BYTES, register::check_token, state};
+use super::{Broker, Hands, deliver::DEFAULT_BYTES, register::check_token, state, stopping};
 use crate::{
     store,
-    wire::{self, Code, Error, Hook, Hooked, Host, PeerId, Taken, Wait, WaitEnd, Waited, text::printable_line},
+    wire::{self, Hook, Hooked, Host, PeerId, Taken, Wait, WaitEnd, Waited, text::printable_line},
 };
 use std::{sync::Mutex, time::Duration};
 use tokio::{sync::watch, time::Instant};
@@ -19,6 +19,8 @@ const TO_COME: Duration = Duration::from_secs(60);
 const TURN_GRACE: Duration = Duration::from_secs(5);
 /// The event with which a turn begins.
 const TURN_BEGINS: &str = "UserPromptSubmit";
+/// The events of hooks that run in a turn.
+const IN_TURN: [&str; 2] = [TURN_BEGINS, "PostToolUse"];
 /// Longest problem of a hook that the log repeats, in characters.
 const LONGEST_PROBLEM: usize = 300;
 
@@ -56,7 +58,7 @@ impl Broker {
         if request.subagent {
             return Hooked { waiting: 0 };
         }
-        peer.hooks.in_turn = true; // results of tools are a turn's, too
+        peer.hooks.in_turn |= IN_TURN.contains(&event.as_str());
         peer.hooks.woken &= event != TURN_BEGINS;
         Hooked { waiting: peer.waiting }
     }
@@ -64,7 +66,7 @@ impl Broker {
     /// Waits until messages come for the session that `host` runs, or the wait is not wanted any more.
     ///
     /// # Errors
-    /// [`Code::InvalidRequest`] for a lease or session id out of shape; the store's; [`Code::Stopping`].
+    /// [`wire::Code::InvalidRequest`] for a lease or session id out of shape; the store's; [`wire::Code::Stopping`].
     pub async fn wait(&self, host: Host, request: Wait, hands: &Hands) -> wire::Result<Waited> {
         let ended = |end| Waited { end, messages: Vec::new(), more: 0 };
         check_token("lease", &request.lease)?;
@@ -154,10 +156,6 @@ impl Broker {
         }
         Ok(wakes)
     }
-}
-
-fn stopping() -> Error {
-    Error::new(Code::Stopping, "the broker is stopping").help("try again in a moment")
 }
 
 async fn sleep_until(until: Option<Instant>) {

@@ -141,3 +141,8 @@ impl Broker {
         Error::new(Code::PeerNotFound, format!("Peer {id} not found")).help("list the peers to see who is there")
     }
 }
+
+/// What a request that waits is answered when the broker stops.
+fn stopping() -> Error {
+    Error::new(Code::Stopping, "the broker is stopping").help("try again in a moment")
+}

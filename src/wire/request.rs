@@ -226,7 +226,8 @@ wire! {
     pub struct Wait {
         /// As in a take.
         pub lease: String,
-        /// The session's id as its client gives it: this peer's from now on, if it was nobody's.
+        /// The session's id as its client gives it: this peer's from now on, if it was nobody's. If it is another peer's, and that
+        /// one is gone, the process is that peer from now on.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub session_id: Option<String>,
         /// The session works on nothing any more.
@@ -382,9 +383,9 @@ pub enum Event {
     Message(Inbound),
     /// Messages wait and nothing pushes them: take them with the next tool call.
     Waiting,
-    /// Another process has registered as this session; this one is not needed any more.
+    /// Another process has registered as this session: this one stands by, and the stream stays open.
     Displaced,
-    /// The session has ended: its process is about to go.
+    /// The session has ended, its process is about to go; or the process that displaced this one has.
     Ended,
 }
 
