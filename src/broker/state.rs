@@ -144,14 +144,19 @@ impl Peer {
         }
     }
 
-    /// The route by which a message will reach it now, and why.
+    /// The route by which a message will reach it now, and why: a call that waits goes before all others.
     pub fn delivery(&self) -> (Route, String) {
+        match self.takers {
+            0 => self.route(),
+            _ => (Route::Pull, "pull: a call of its tools waits for messages".to_owned()),
+        }
+    }
+
+    /// The route that is chosen for it, and why. What that one has in its hands goes there, whoever waits for more.
+    pub fn route(&self) -> (Route, String) {
         let row = &self.row;
         if row.legacy {
             return (Route::Poll, "poll: the reference's client fetches every second".to_owned());
-        }
-        if self.takers > 0 {
-            return (Route::Pull, "pull: a call of its tools waits for messages".to_owned());
         }
         let proved = row.proved.as_ref().filter(|(by, _)| *by == self.channel_key());
         let confirmed = match proved {
@@ -217,7 +222,7 @@ impl Peer {
 
     /// The stream's lease, if a message that comes now is to go to the channel at once.
     pub fn pushing(&self) -> Option<String> {
-        (self.link.is_some() && self.takers == 0 && self.delivery().0 == Route::Channel).then(|| self.stream_lease())
+        (self.link.is_some() && self.takers == 0 && self.route().0 == Route::Channel).then(|| self.stream_lease())
     }
 
     /// How it appears as the sender of a message.

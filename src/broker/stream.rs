@@ -143,7 +143,7 @@ impl Stream {
             return if peer.row.ended && peer.link.is_none() { Look::Ended } else { Look::Over };
         }
         // A call that waits for a message is a certain route: it goes before the channel. What the stream holds it pushes.
-        Look::On { push: peer.delivery().0 == Route::Channel, lease: peer.takers == 0, hint: peer.hint }
+        Look::On { push: peer.route().0 == Route::Channel, lease: peer.takers == 0, hint: peer.hint }
     }
 
     /// The next message leased to this stream; if it `may_lease`, it takes what waits and is in no other hands.

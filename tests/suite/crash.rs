@@ -359,6 +359,10 @@ fn what_was_under_way_when_the_broker_was_killed_comes_again_and_is_marked() {
     waiting
         .say(&pushed.over(&broker.http()).written("POST", "/v1/take", &[("Content-Type", "application/json")], &wait.to_string()))
         .unwrap();
+    eventually("the call waits", || {
+        let me = pushed.over(&broker.http()).get("/v1/whoami").json();
+        (me["deliveryReason"] == "pull: a call of its tools waits for messages").then_some(())
+    });
     let mut events = pushed.follow(&broker.http());
     let (_, again) = events.next().unwrap();
     assert_eq!(again["id"], first_push["id"], "{again}");
