@@ -12,6 +12,7 @@ mod ending;
 mod inbox;
 mod link;
 mod log;
+mod salvage;
 mod server;
 mod session;
 mod settle;

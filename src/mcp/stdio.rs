@@ -4,13 +4,14 @@
 //! - Only what this server knows is let in: `initialize`, `ping`, `tools/list`, `tools/call` and two notifications. All else
 //!   is refused as a server refuses it that has never heard of it. That holds above all for the probe for revision
 //!   2026-07-28 (`server/discover`), of which no answer speaks: a client that hears of it does not register a channel.
-//! - A line that is no JSON, no request or far too long gets an error, stray messages are ignored, the next line is read.
+//! - A line that is no JSON, no request or far too long gets an error, under its id wherever one can be found; stray messages
+//!   are ignored, the next line is read.
 //! - Proof of writing: the mail that an answer carries is settled as handed over when the answer has been written, and
 //!   released when it cannot be.
 //!
 //! Where the system can, pipes and sockets are read and written without threads.
 
-use super::{inbox::Inbox, locked, settle::Handover};
+use super::{inbox::Inbox, locked, salvage::Scan, settle::Handover};
 use rmcp::{
     RoleServer,
     model::{
@@ -22,7 +23,7 @@ use rmcp::{
     transport::Transport,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
@@ -106,8 +107,8 @@ fn socket(fd: BorrowedFd<'_>) -> Option<UnixStream> {
 pub struct Stdio {
     input: BufReader<Reader>,
     line: Vec<u8>,
-    /// The rest of a line that is too long is being skipped.
-    skipping: bool,
+    /// The line that is being read is too long: it is not kept, only looked at.
+    too_long: Option<Scan>,
     out: Writer,
     /// The client has sent `initialize`.
     opened: bool,
@@ -121,7 +122,7 @@ pub struct Stdio {
 /// What a read from stdin gave.
 enum Line {
     Whole,
-    TooLong,
+    TooLong(Scan),
     End,
 }
 
@@ -129,7 +130,7 @@ impl Stdio {
     /// A transport that tells `inbox` which answers were written, and `closing` when stdin has ended.
     pub fn new(input: Reader, out: Writer, inbox: Arc<Inbox>, closing: CancellationToken) -> Self {
         let answers = Mutex::default();
-        Self { input: BufReader::new(input), line: Vec::new(), skipping: false, out, opened: false, answers, inbox, closing }
+        Self { input: BufReader::new(input), line: Vec::new(), too_long: None, out, opened: false, answers, inbox, closing }
     }
 
     /// Reads one line into `self.line`. May be dropped at its `.await` and called again: nothing read is lost.
@@ -141,20 +142,16 @@ impl Stdio {
             }
             let newline = available.iter().position(|byte| *byte == b'\n');
             let used = newline.map_or(available.len(), |at| at + 1);
-            if !self.skipping {
-                self.line.extend_from_slice(&available[..used]);
+            match &mut self.too_long {
+                Some(scan) => scan.feed(&available[..used]),
+                None => self.line.extend_from_slice(&available[..used]),
             }
             self.input.consume(used);
-            let was_skipping = self.skipping;
-            self.skipping = newline.is_none() && (was_skipping || self.line.len() > MAX_LINE);
-            match newline {
-                Some(_) if was_skipping => self.line.clear(),
-                Some(_) if self.line.len() <= MAX_LINE => return Ok(Line::Whole),
-                _ if !was_skipping && self.line.len() > MAX_LINE => {
-                    self.line = Vec::new();
-                    return Ok(Line::TooLong);
-                }
-                _ => {}
+            if self.line.len() > MAX_LINE {
+                self.too_long = Some(Scan::of(&std::mem::take(&mut self.line)));
+            }
+            if newline.is_some() {
+                return Ok(self.too_long.take().map_or(Line::Whole, Line::TooLong));
             }
         }
     }
@@ -166,9 +163,11 @@ impl Stdio {
         }
         let mut message = match serde_json::from_slice(line) {
             Ok(Value::Object(message)) => message,
-            Ok(_) => return self.refuse(None, ErrorData::invalid_request("Invalid request: not a JSON object", None)),
-            Err(error) => return self.refuse(None, ErrorData::parse_error(format!("Parse error: {error}"), None)),
+            Ok(Value::Array(batch)) => return self.refuse_batch(&batch),
+            Ok(_) => return self.refuse(None, invalid_request("not a JSON object")),
+            Err(error) => return self.refuse_unreadable(&Scan::of(line), unreadable(&error)),
         };
+        let written_id = message.get("id").and_then(id_as_written);
         let id = message.get("id").map(RequestId::deserialize);
         let params = match message.remove("params") {
             Some(Value::Object(params)) => params,
@@ -177,15 +176,15 @@ impl Stdio {
         match (message.get("method").and_then(Value::as_str), id) {
             (Some(method), Some(Ok(id))) => match self.request(method, params) {
                 Ok(request) => Some(JsonRpcMessage::request(request, id)),
-                Err(error) => self.refuse(Some(id), error),
+                Err(error) => self.refuse(written_id.as_deref(), error),
             },
             (Some(method), None) if self.opened => notification(method, params).map(JsonRpcMessage::notification),
             // A stray notification, or the answer to a request that nobody made. Neither is ever answered.
             (_, None) => None,
             (None, _) if message.contains_key("result") || message.contains_key("error") => None,
-            (_, id) => {
-                let what = "Invalid request: not a JSON-RPC 2.0 request with a string or whole number as its id";
-                self.refuse(id.and_then(Result::ok), ErrorData::invalid_request(what, None))
+            _ => {
+                let what = "not a JSON-RPC 2.0 request with a string or whole number as its id";
+                self.refuse(written_id.as_deref(), invalid_request(what))
             }
         }
     }
@@ -223,18 +222,64 @@ impl Stdio {
         })
     }
 
-    fn refuse<T>(&self, id: Option<RequestId>, error: ErrorData) -> Option<T> {
+    /// Answers an id, as it is written, with an error.
+    fn refuse<T>(&self, id: Option<&str>, error: ErrorData) -> Option<T> {
         // JSON-RPC wants the id there even where it is not known.
-        self.answer(json!({"jsonrpc": "2.0", "id": id, "error": error}));
+        let id = id.unwrap_or("null");
+        match serde_json::to_string(&error) {
+            Ok(error) => self.answer(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{error}}}\n")),
+            Err(error) => super::log!("writing an error: {error}"),
+        }
         None
     }
 
-    fn answer(&self, answer: Value) {
+    /// Answers a line of which only this is known.
+    fn refuse_unreadable<T>(&self, scan: &Scan, error: ErrorData) -> Option<T> {
+        if scan.is_answer() {
+            super::log!("ignored an answer to a request that nobody made: {}", error.message);
+            return None;
+        }
+        self.refuse(scan.id(), error)
+    }
+
+    /// Each request of a batch waits for an answer of its own.
+    fn refuse_batch<T>(&self, batch: &[Value]) -> Option<T> {
+        let waiting = batch.iter().filter(|message| message.get("method").is_some());
+        let ids: Vec<String> = waiting.filter_map(|message| message.get("id").and_then(id_as_written)).collect();
+        let error = || invalid_request("not a JSON object; this server takes one message a line, no batches");
+        if ids.is_empty() {
+            return self.refuse(None, error());
+        }
+        ids.iter().fold(None, |_, id| self.refuse(Some(id), error()))
+    }
+
+    fn answer(&self, line: String) {
         let out = self.out.clone();
         let mut answers = locked(&self.answers);
         while answers.try_join_next().is_some() {}
-        answers.spawn(async move { out.write(&answer).await });
+        answers.spawn(async move { out.write_line(line.as_bytes()).await });
     }
+}
+
+fn invalid_request(what: &str) -> ErrorData {
+    ErrorData::invalid_request(format!("Invalid request: {what}"), None)
+}
+
+/// What is wrong with a line that is no JSON, in words that help whoever wrote it.
+fn unreadable(error: &serde_json::Error) -> ErrorData {
+    let mut what = format!("Parse error: {error}");
+    if what.contains("hex escape") {
+        what +=
+            ": an escape such as \\ud83d is only half of a character, an emoji for example; send it again with whole characters";
+    } else if what.contains("unicode code point") {
+        what += ": the line is not text in UTF-8";
+    }
+    ErrorData::parse_error(what, None)
+}
+
+/// A request's id as it goes back: a text or a number of any kind.
+fn id_as_written(id: &Value) -> Option<String> {
+    (id.is_string() || id.is_number()).then(|| id.to_string())
 }
 
 /// The notification that `method` names, if it is one that means something here.
@@ -309,9 +354,9 @@ impl Transport<RoleServer> for Stdio {
                         return message;
                     }
                 }
-                Ok(Line::TooLong) => {
-                    let what = format!("Invalid request: a line of more than {MAX_LINE} bytes");
-                    self.refuse::<()>(None, ErrorData::invalid_request(what, None));
+                Ok(Line::TooLong(scan)) => {
+                    let error = invalid_request(&format!("a line of more than {MAX_LINE} bytes"));
+                    self.refuse_unreadable::<()>(&scan, error);
                 }
                 Ok(Line::End) => break,
                 Err(error) => {

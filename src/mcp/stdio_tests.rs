@@ -1,5 +1,6 @@
 use super::*;
 use crate::mcp::{link::Link, settle::Settler};
+use serde_json::json;
 use tokio::io::{DuplexStream, duplex};
 
 /// A transport with its client's ends.
@@ -56,6 +57,47 @@ async fn lines_that_are_no_messages_are_answered_and_survived() {
     assert!(!closing.is_cancelled());
     assert!(stdio.receive().await.is_none(), "the end of stdin ends the session");
     assert!(closing.is_cancelled());
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_answered_under_its_id() {
+    let (mut stdio, mut from, mut to, _) = transport();
+    let deep = "[".repeat(100_000);
+    let long = "x".repeat(MAX_LINE);
+    let lines: Vec<(Value, i32, &str, Vec<u8>)> = vec![
+        (
+            json!(5),
+            -32700,
+            "half of a character",
+            br#"{"id":5,"method":"tools/call","params":{"message":"Done \ud83d"}}"#.to_vec(),
+        ),
+        (json!("a"), -32700, "half of a character", br#"{"method":"tools/call","params":{"\udc00":1},"id":"a"}"#.to_vec()),
+        (json!(5), -32700, "not text in UTF-8", b"{\"id\":5,\"method\":\"tools/call\",\"params\":\"\xff\"}".to_vec()),
+        (json!(5), -32700, "number out of range", br#"{"id":5,"method":"tools/call","params":{"waitSeconds":1e999}}"#.to_vec()),
+        (json!(5), -32700, "recursion limit", format!(r#"{{"id":5,"method":"tools/call","params":{deep}"#).into_bytes()),
+        (json!(5), -32600, "a line of more than", format!(r#"{{"id":5,"method":"tools/call","params":"{long}"}}"#).into_bytes()),
+        (json!(5), -32600, "a line of more than", format!(r#"{{"method":"tools/call","params":"{long}","id":5}}"#).into_bytes()),
+        (json!(1.5), -32600, "as its id", br#"{"id":1.5,"method":"ping"}"#.to_vec()),
+        (json!(u64::MAX), -32600, "as its id", br#"{"id":18446744073709551615,"method":"ping"}"#.to_vec()),
+        (json!(5), -32600, "no batches", br#"[{"id":5,"method":"ping"},{"method":"notifications/initialized"}]"#.to_vec()),
+        (json!(null), -32700, "Parse error", br#"{"id":nul,"method":"ping"}"#.to_vec()),
+    ];
+    let ignored = br#"{"id":5,"result":"\ud83d"}"#;
+    let expected: Vec<_> = lines.iter().map(|(id, code, what, _)| (id.clone(), *code, *what)).collect();
+    let writing = tokio::spawn(async move {
+        to.write_all(&[ignored, &b"\n"[..]].concat()).await.expect("written");
+        for (.., line) in lines {
+            to.write_all(&[&line[..], b"\n"].concat()).await.expect("written");
+        }
+        to.write_all(format!("{INITIALIZE}\n").as_bytes()).await.expect("written");
+    });
+    assert!(stdio.receive().await.is_some(), "the next line that can be used is");
+    writing.await.expect("written");
+    for (id, code, what) in expected {
+        let answer = answer(&mut from).await;
+        assert_eq!((&answer["id"], &answer["error"]["code"]), (&id, &json!(code)), "{what}: {answer}");
+        assert!(answer["error"]["message"].as_str().expect("words").contains(what), "{what}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -235,6 +235,19 @@ fn a_call_that_cannot_be_served_says_why_and_what_to_do() {
 }
 
 #[test]
+fn a_call_with_half_an_emoji_is_answered_under_its_id() {
+    let (broker, _place, mut frontend, mut backend) = two(Session::pulling);
+    backend.id();
+    let call = r#""method":"tools/call","params":{"name":"send_message","arguments":{"to":"backend","message":"Done \ud83d"}}"#;
+    frontend.say_raw(format!("{{\"jsonrpc\":\"2.0\",\"id\":\"half\",{call}}}\n"));
+    let error = frontend.answer_to(&json!("half"))["error"].clone();
+    assert_eq!(error["code"], -32700);
+    assert!(error["message"].as_str().unwrap().contains(r"such as \ud83d is only half of a character"), "{error}");
+    assert_eq!(broker.stored().0, 0);
+    assert_eq!(frontend.send("backend", "Done 😀")["success"], true);
+}
+
+#[test]
 fn a_tool_that_is_not_there_is_an_error_of_the_protocol() {
     let (_broker, _place, mut frontend, _backend) = two(Session::pulling);
     let call = frontend.ask("tools/call", json!({"name": "SendMessage", "arguments": {}}));
