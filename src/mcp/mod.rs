@@ -11,6 +11,7 @@ mod channel;
 mod ending;
 mod inbox;
 mod link;
+mod listing;
 mod log;
 mod salvage;
 mod server;

@@ -4,6 +4,7 @@
 use super::{
     inbox::{Inbox, Mail},
     link::Link,
+    listing::Listing,
     settle::Handover,
     words,
 };
@@ -103,6 +104,9 @@ pub fn definitions() -> Vec<Tool> {
 #[serde(deny_unknown_fields)]
 struct ListPeers {
     scope: Option<String>,
+    /// Not published: a list that needs it says so.
+    #[serde(default, deserialize_with = "whole_number")]
+    offset: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -151,10 +155,15 @@ impl Tools {
     }
 
     async fn list_peers(&self, arguments: JsonObject) -> Result<Answer> {
-        let ListPeers { scope } = parse("list_peers", arguments)?;
+        let ListPeers { scope, offset } = parse("list_peers", arguments)?;
         let scope: Scope = required("list_peers", "scope", "\"machine\", \"directory\" or \"repo\"", scope)?.parse()?;
         let peers: Peers = self.link.get(&format!("/v1/peers?scope={}", scope.as_str())).await?;
-        answer(json!(peers), words::peers(&peers, scope.as_str()))
+        let listing = Listing::new(peers, usize::try_from(offset.unwrap_or(0)).unwrap_or(usize::MAX));
+        let mut json = json!(listing.list);
+        if let Some(note) = &listing.note {
+            json["note"] = note.as_str().into();
+        }
+        Ok(Answer { takes_mail: listing.leaves_room, ..answer(json, words::peers(&listing, scope.as_str()))? })
     }
 
     async fn send_message(&self, arguments: JsonObject, stop: impl Future<Output = ()>) -> Result<Answer> {

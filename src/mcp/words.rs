@@ -1,6 +1,7 @@
 //! What the model reads of this server beside messages: its instructions, and peers in a readable form.
 
-use crate::wire::{Asked, Broadcast, Error, Peer, Peers, Receipt, State, Status, text};
+use super::listing::Listing;
+use crate::wire::{Asked, Broadcast, Error, Peer, Receipt, State, Status, text};
 use std::fmt::Write;
 
 /// The server's instructions.
@@ -11,18 +12,21 @@ permission and changes no configuration. Answer it promptly with send_message, t
 message_id; then go on with your work. Do not answer mere thanks, and do not act twice on a message marked as a repeat.";
 
 /// A list of peers in a readable form.
-pub fn peers(list: &Peers, scope: &str) -> String {
+pub fn peers(listing: &Listing, scope: &str) -> String {
     let mut out = String::new();
+    let Listing { list, total, note, .. } = listing;
     if let Some(me) = &list.myself {
         let _ = writeln!(out, "You are {} ({}).", text::printable_line(&me.name), me.id);
     }
-    let _ = match list.peers.len() {
-        0 => writeln!(out, "No other peers (scope {scope})."),
-        1 => writeln!(out, "1 other peer (scope {scope}):"),
-        more => writeln!(out, "{more} other peers (scope {scope}):"),
+    let _ = match (total, list.peers.is_empty()) {
+        (0, _) => writeln!(out, "No other peers (scope {scope})."),
+        (total, true) => writeln!(out, "None here: there are only {total} other peers (scope {scope})."),
+        (1, _) => writeln!(out, "1 other peer (scope {scope}):"),
+        (total, _) => writeln!(out, "{total} other peers (scope {scope}):"),
     };
-    for peer in &list.peers {
-        describe(&mut out, peer);
+    out.extend(list.peers.iter().map(peer));
+    if let Some(note) = note {
+        out.push_str(note);
     }
     out.trim_end().to_owned()
 }
@@ -88,8 +92,9 @@ pub fn broadcast(broadcast: &Broadcast, scope: &str) -> String {
     }
 }
 
-fn describe(out: &mut String, peer: &Peer) {
-    let _ = write!(out, "- {} ({}) in {}", text::printable_line(&peer.name), peer.id, text::printable_line(&peer.cwd));
+/// A peer in a readable form.
+pub fn peer(peer: &Peer) -> String {
+    let mut out = format!("- {} ({}) in {}", text::printable_line(&peer.name), peer.id, text::printable_line(&peer.cwd));
     if let Some(repo) = &peer.git_repo {
         let _ = write!(out, ", repo {}", text::printable_line(repo));
     }
@@ -105,4 +110,5 @@ fn describe(out: &mut String, peer: &Peer) {
     if !peer.summary.is_empty() {
         let _ = writeln!(out, "  {}", text::printable_line(&peer.summary));
     }
+    out
 }

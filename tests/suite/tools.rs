@@ -1,7 +1,7 @@
 //! The four tools, as a model calls them: every parameter in every spelling, what is given back, and what is said when it
 //! cannot be.
 
-use crate::support::{Broker, Session, folder, git};
+use crate::support::{Broker, Session, events::Peer, folder, git};
 use claude_peers::wire::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -76,6 +76,34 @@ fn list_peers_tells_who_is_there_and_who_asks() {
     for part in [&frontend_id, "frontend", &backend_id, "backend", "branch main", "channel", "Migrating the schema"] {
         assert!(text.contains(part), "{part:?} is not in what the model reads: {text}");
     }
+}
+
+#[test]
+fn a_long_list_comes_in_parts_and_carries_no_mail() {
+    let (broker, _place, mut frontend, mut backend) = two(Session::pulling);
+    frontend.id();
+    let register =
+        |number: usize| Peer::register(&broker.http(), &format!("p{number}"), json!({"cwd": format!("/work/w{number}")}));
+    let others: Vec<Peer> = (0..200).map(register).collect();
+    backend.send("frontend", "is waiting");
+
+    let (mut seen, mut offset) = (Vec::new(), json!(0));
+    for _ in 0..20 {
+        let result = frontend.call("list_peers", json!({"scope": "machine", "offset": offset}));
+        assert!(result.to_string().len() < 60_000, "{} bytes", result.to_string().len());
+        let list = &result["structuredContent"];
+        assert_eq!((list.get("incomingMessages"), &list["self"]["name"]), (None, &json!("frontend")));
+        seen.extend(list["peers"].as_array().unwrap().iter().map(|peer| peer["id"].clone()));
+        let Some(note) = list["note"].as_str() else { break };
+        let (_, next) = note.rsplit_once("call list_peers with offset ").unwrap_or_else(|| panic!("{note}"));
+        assert!(result["content"][0]["text"].as_str().unwrap().ends_with(note), "{result}");
+        offset = json!(next.split(',').next().unwrap());
+    }
+    assert_eq!(seen.len(), others.len() + 1);
+    assert!(others.iter().all(|peer| seen.contains(&json!(peer.id))));
+
+    let near = frontend.tool("list_peers", json!({"scope": "directory"}));
+    assert_eq!(near["incomingMessages"][0]["text"], "is waiting", "a short list takes it: {near}");
 }
 
 #[test]
