@@ -1,7 +1,7 @@
-//! Messages as a model reads them: whole, or announced where they are too long for their place, in the results of tools, in the
+//! Messages as a model reads them, and what is known of a question: messages whole, or announced where they are too long for their place, in the results of tools, in the
 //! channel and in what hooks say.
 
-use crate::wire::{Inbound, Outcome, Settlement, text};
+use crate::wire::{Asked, Inbound, Outcome, Settlement, State, Status, Timestamp, text};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -143,6 +143,25 @@ pub fn hook(messages: Vec<Inbound>, more: u32) -> (String, Vec<Settlement>) {
         text = text + "\n\n" + &more;
     }
     (text, settled)
+}
+
+/// What is known of a question that is not answered, and nothing else: part of a sentence.
+pub fn fate(known: &Asked) -> String {
+    let (question, name) = (&known.question, text::printable_line(&known.question.to_name));
+    let at = |time: Option<Timestamp>| time.map(|time| format!(" at {time}")).unwrap_or_default();
+    let (told, delivered, expired) = (at(question.offered_at), at(question.delivered_at), at(question.expired_at));
+    let gone = known.recipient == Status::Gone;
+    match (question.state, &question.warning) {
+        (State::Expired, _) => format!("it expired{expired}; nothing shows that {name} has seen it"),
+        (State::Queued, Some(warning)) => format!("it is queued: {}", text::printable_line(warning)),
+        (State::Queued, None) => format!("it is queued; nothing shows yet that {name} has seen it"),
+        (State::Offered, _) if gone => {
+            format!("it was offered{told}, which does not show that {name} has seen it, and {name} is not running any more")
+        }
+        (State::Offered, _) => format!("it was offered{told}, which does not show yet that {name} has seen it"),
+        (State::Delivered, _) if gone => format!("it was delivered{delivered}, but {name} is not running any more"),
+        (State::Delivered, _) => format!("it was delivered{delivered}; {name} has not answered yet"),
+    }
 }
 
 #[cfg(test)]

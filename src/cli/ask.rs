@@ -7,7 +7,11 @@ use super::{
 };
 use crate::{
     client::{Client, with_query},
-    wire::{Asked, Code, PeerRef, Receipt, Result as Answered, Send, Settled, State, Status, random_token, text::printable},
+    shown,
+    wire::{
+        Asked, Code, PeerRef, Receipt, Result as Answered, Send, Settled, random_token,
+        text::{printable, printable_line},
+    },
 };
 use std::time::{Duration, Instant};
 
@@ -63,18 +67,10 @@ fn render(text: &str, look: Look) -> String {
 }
 
 fn no_answer(asked: &Asked) -> Failure {
-    let (question, id) = (&asked.question, &asked.question.message_id);
-    let name = &question.to_name;
-    let why = match (question.state, asked.recipient, &question.warning) {
-        (State::Expired, ..) => "it has expired".to_owned(),
-        (State::Queued, _, Some(warning)) => format!("it is queued: {warning}"),
-        (State::Queued, _, None) => format!("it is queued: {name} has not been shown it yet"),
-        (state, Status::Gone, _) => format!("it is {state}, but {name} is not running any more"),
-        (State::Offered, ..) => format!("it is offered: written into the channel of {name}, which confirms nothing"),
-        (State::Delivered, ..) => format!("it is delivered: {name} has been shown it and is still working"),
-    };
+    let question = &asked.question;
+    let (id, name) = (&question.message_id, printable_line(&question.to_name));
     Failure::NoAnswer {
-        what: format!("no answer to {id} from {name} yet; {why}"),
+        what: format!("no answer to {id} from {name} yet: {}", shown::fate(asked)),
         help: "an answer that comes later stands in `claude-peers history`",
     }
 }

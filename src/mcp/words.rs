@@ -1,7 +1,10 @@
 //! What the model reads of this server beside messages: its instructions, and peers in a readable form.
 
 use super::listing::Listing;
-use crate::wire::{Asked, Broadcast, Error, Peer, Receipt, State, Status, text};
+use crate::{
+    shown,
+    wire::{Asked, Broadcast, Error, Peer, Receipt, Status, text},
+};
 use std::fmt::Write;
 
 /// The server's instructions.
@@ -51,9 +54,8 @@ pub fn interrupted(sent: &Receipt) -> String {
 
 /// A question without an answer, and what is known instead.
 pub fn unanswered(sent: &Receipt, known: Result<&Asked, &Error>) -> String {
-    let head = format!("No answer yet to message {} to {} ({}).", sent.message_id, sent.to_name, sent.to);
     let why = match known {
-        Err(error) => format!("What became of it is not known: {error}"),
+        Err(error) => format!("what became of it is not known: {error}"),
         Ok(Asked { answer: Some(answer), .. }) => {
             let id = &answer.receipt.message_id;
             return format!(
@@ -61,24 +63,10 @@ pub fn unanswered(sent: &Receipt, known: Result<&Asked, &Error>) -> String {
                 sent.message_id
             );
         }
-        Ok(known) => fate(known),
+        Ok(known) => shown::fate(known),
     };
-    format!("{head} {why} An answer will arrive by itself.")
-}
-
-/// What became of a question that is not answered.
-fn fate(known: &Asked) -> String {
-    let (question, name) = (&known.question, text::printable_line(&known.question.to_name));
-    match (question.state, known.recipient) {
-        (State::Expired, _) => "It has expired: it was not delivered in time.".to_owned(),
-        (State::Queued, _) => match &question.warning {
-            Some(warning) => format!("It is queued: {warning}."),
-            None => format!("It is queued: {name} has not been shown it yet."),
-        },
-        (_, Status::Gone) => format!("It is {}, but {name} is not running any more.", question.state),
-        (State::Offered, _) => format!("It is offered: written into the channel of {name}, which confirms nothing."),
-        (State::Delivered, _) => format!("It is delivered: {name} has been shown it and is still working."),
-    }
+    let (id, name, to) = (&sent.message_id, text::printable_line(&sent.to_name), &sent.to);
+    format!("No answer yet to message {id} to {name} ({to}): {why}. An answer will arrive by itself.")
 }
 
 /// What became of a message to everyone in a scope.

@@ -113,24 +113,35 @@ fn without_an_answer_the_call_says_what_is_known() {
         (&result["structuredContent"]["answered"], &result["structuredContent"]["state"]),
         (&json!(false), &json!("queued"))
     );
-    assert!(said(&result).contains("It is queued: worker cannot be interrupted"), "{result}");
+    assert!(said(&result).contains(": it is queued: worker cannot be interrupted"), "{result}");
 
-    let asking = begin(&mut asker, "worker", 600);
-    place.newest(2);
     for message in worker.check() {
         place.broker.message_once("delivered", &message["id"]);
     }
+    let asking = begin(&mut asker, "worker", 4);
+    let question = place.newest(2);
+    worker.check();
+    let delivered = place.broker.message_once("delivered", &question)["deliveredAt"].clone();
+    // Whether it works on it, nobody knows.
+    let known = format!("it was delivered at {}; worker has not answered yet.", delivered.as_str().unwrap());
+    let result = asker.answer(asking)["result"].clone();
+    assert!(said(&result).contains(&known), "{result}");
+
+    let asking = begin(&mut asker, "worker", 600);
+    let question = place.newest(3);
+    worker.check();
+    place.broker.message_once("delivered", &question);
     worker.close();
     let result = asker.answer(asking)["result"].clone();
-    assert!(said(&result).contains("is delivered, but worker is not running any more"), "{result}");
+    assert!(said(&result).contains("but worker is not running any more"), "{result}");
 
     let asking = begin(&mut asker, "worker", 600);
     let result = asker.answer(asking)["result"].clone();
-    assert!(said(&result).contains("It is queued: worker is not running"), "at once: {result}");
+    assert!(said(&result).contains("it is queued: worker is not running"), "at once: {result}");
 
     let everyone = json!({"targetPeerId": "@machine", "message": "hm?", "waitForReplySeconds": 5});
     assert!(asker.tool_error("send_message", everyone).contains("to one peer"));
-    assert_eq!(place.broker.stored().0, 3);
+    assert_eq!(place.broker.stored().0, 4);
 }
 
 #[test]
@@ -174,6 +185,12 @@ fn an_answer_that_comes_too_late_is_kept_and_one_to_nothing_is_refused() {
 
     let question = place.newest(1);
     worker.check();
+    place.broker.message_once("delivered", &question);
+    let output = place.broker.cli(&["ask", "worker", "and now?", "--wait", "4"]).stderr(Stdio::piped()).spawn().unwrap();
+    place.newest(2);
+    worker.check();
+    let why = String::from_utf8(output.wait_with_output().unwrap().stderr).unwrap();
+    assert!(why.contains("yet: it was delivered at 2") && why.contains("Z; worker has not answered yet"), "{why}");
     let late = reply(&mut worker, &json!("cli"), "8080", &question);
     assert!(late["warning"].as_str().unwrap().contains("claude-peers history"), "{late}");
     let (_, history) = place.broker.cli_json(&["history"]);
