@@ -1,5 +1,5 @@
-//! Messages as a model reads them, and what is known of a question: messages whole, or announced where they are too long for their place, in the results of tools, in the
-//! channel and in what hooks say.
+//! What a model is shown of messages: whole, or announced where they are too long for their place, in the results of tools, in
+//! the channel and in what hooks say. And what is known of a question that nobody has answered.
 
 use crate::wire::{Asked, Inbound, Outcome, Settlement, State, Status, Timestamp, text};
 use serde::Serialize;

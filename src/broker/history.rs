@@ -1,12 +1,12 @@
 //! What became of a message, and what was said before.
 
-use super::{Broker, Caller, deliver::receipt, state::Resolved};
+use super::{Broker, Caller, deliver::receipt};
 use crate::{
     store::{
         history,
         messages::{self, Message},
     },
-    wire::{self, Code, Error, History, HistoryEntry, HistoryPage, MessageId, PeerId, PeerRef, Timestamp},
+    wire::{self, Code, Error, History, HistoryEntry, HistoryPage, MessageId, PeerId, PeerRef},
 };
 
 /// Entries given where the request names no number, and at most.
@@ -38,7 +38,7 @@ impl Broker {
     /// Messages, newest first. A peer sees its own; the user sees everything.
     ///
     /// # Errors
-    /// [`Code::InvalidId`], [`Code::PeerNotFound`], [`Code::InvalidRequest`]; the store's.
+    /// [`Code::InvalidId`], [`Code::InvalidRequest`]; the store's.
     pub async fn history(&self, caller: &Caller, request: &History) -> wire::Result<HistoryPage> {
         let limit = request.limit.unwrap_or(DEFAULT_ENTRIES);
         if limit == 0 || limit > MOST_ENTRIES {
@@ -48,26 +48,27 @@ impl Broker {
             Some(id) => id.parse::<MessageId>()?.seq,
             None => i64::MAX,
         };
-        let peer = match (caller, request.peer.as_deref()) {
-            (Caller::Peer(me), _) => Some(me.clone()),
+        let peers = match (caller, request.peer.as_deref()) {
+            (Caller::Peer(me), _) => Some(vec![me.clone()]),
             (Caller::User, Some(reference)) => Some(self.mentioned(&reference.parse()?)?),
             (Caller::User, None) => None,
         };
-        let found = self.store.read(move |c| Ok(history::history(c, peer.as_ref(), before, limit)?)).await?;
+        let found = self.store.read(move |c| Ok(history::history(c, peers.as_deref(), before, limit)?)).await?;
         let full = u32::try_from(found.len()).is_ok_and(|count| count == limit);
         let next = found.last().filter(|_| full).map(|message| message.id.clone());
         Ok(HistoryPage { messages: found.into_iter().map(|message| self.entry(message)).collect(), next })
     }
 
-    /// The peer that is meant; one that is forgotten, or the command line, is meant by its id.
-    fn mentioned(&self, reference: &PeerRef) -> wire::Result<PeerId> {
-        match self.state().resolve(reference, Timestamp::now()) {
-            Resolved::One(id) => Ok(id),
-            Resolved::None => Ok(reference.as_str().parse()?),
-            Resolved::Many(ids) => {
-                Err(Error::new(Code::AmbiguousPeer, format!("{reference} fits {}", ids.join(", "))).help("use one of these ids"))
-            }
+    /// Every peer with this id or name, whether it is there or gone; one that is forgotten, or the command line, by its id.
+    fn mentioned(&self, reference: &PeerRef) -> wire::Result<Vec<PeerId>> {
+        let state = self.state();
+        let id: PeerId = reference.as_str().parse()?;
+        let named = state.named(reference.as_str()).map(|peer| peer.row.id.clone()).filter(|named| *named != id);
+        let mut meant: Vec<PeerId> = named.collect();
+        if meant.is_empty() || state.peers.contains_key(&id) {
+            meant.push(id);
         }
+        Ok(meant)
     }
 
     pub(super) fn entry(&self, message: Message) -> HistoryEntry {

@@ -31,8 +31,8 @@ impl Broker {
         }
         let now = Timestamp::now();
         let from = sender_id(caller)?;
-        let to = if reference.as_str() == CLI_SENDER && reply_to.is_some() && *caller != Caller::User {
-            PeerId::lenient(CLI_SENDER) // only an answer to what it asked: see `confirm`
+        let (to, note) = if reference.as_str() == CLI_SENDER && reply_to.is_some() && *caller != Caller::User {
+            (PeerId::lenient(CLI_SENDER), None) // only an answer to what it asked: see `confirm`
         } else {
             self.recipient(&reference, &from, now)?
         };
@@ -47,7 +47,12 @@ impl Broker {
             expires_at: now.plus(self.limits.expiry),
         };
         match self.accept(caller, vec![message]).await?.pop() {
-            Some((_, accepted)) => self.tell(accepted?, now).await,
+            Some((_, accepted)) => {
+                let mut receipt = self.tell(accepted?, now).await?;
+                let notes: Vec<String> = note.into_iter().chain(receipt.warning).collect();
+                receipt.warning = (!notes.is_empty()).then(|| notes.join("; "));
+                Ok(receipt)
+            }
             None => Err(Error::new(Code::Internal, "a message was neither accepted nor refused")),
         }
     }
@@ -106,14 +111,19 @@ impl Broker {
         Ok(())
     }
 
-    fn recipient(&self, reference: &PeerRef, from: &PeerId, now: Timestamp) -> wire::Result<PeerId> {
+    /// Who is meant, and what the sender should know of that choice.
+    fn recipient(&self, reference: &PeerRef, from: &PeerId, now: Timestamp) -> wire::Result<(PeerId, Option<String>)> {
         let no_mailbox = |what: &str| Err(Error::new(Code::NoMailbox, what).help("list the peers to see who can be written to"));
         if reference.as_str() == CLI_SENDER || reference.as_str() == wire::BROKER_SENDER {
             return no_mailbox(&format!("{reference} has no mailbox: nobody reads there"));
         }
         match self.state().resolve(reference, now) {
-            Resolved::One(id) if id == *from => no_mailbox("a peer cannot write to itself"),
-            Resolved::One(id) => Ok(id),
+            Resolved::One(id) | Resolved::Newest(id, _) if id == *from => no_mailbox("a peer cannot write to itself"),
+            Resolved::One(id) => Ok((id, None)),
+            Resolved::Newest(id, gone) => {
+                let note = format!("{gone} sessions named {reference} are gone; this goes to the newest, {id}");
+                Ok((id, Some(note)))
+            }
             Resolved::None => Err(Error::new(Code::PeerNotFound, format!("Peer {reference} not found"))
                 .help("list the peers to see who is there, and use an id or name from that list")),
             Resolved::Many(ids) => {

@@ -322,21 +322,26 @@ impl State {
         self.links
     }
 
-    /// Finds the peer that `reference` names: by id, then by name among the living, then by name among the gone.
+    /// Finds the peer that `reference` names: by id, then by name among the living, then the newest among the gone.
     pub fn resolve(&self, reference: &PeerRef, now: Timestamp) -> Resolved {
         let text = reference.as_str();
         if let Some((id, _)) = text.parse::<PeerId>().ok().and_then(|id| self.peers.get_key_value(&id)) {
             return Resolved::One(id.clone());
         }
-        let named: Vec<&Peer> = self.peers.values().filter(|peer| peer.row.name.eq_ignore_ascii_case(text)).collect();
-        let living: Vec<&&Peer> = named.iter().filter(|peer| peer.status(now) != Status::Gone).collect();
-        match (living.as_slice(), named.as_slice()) {
+        let (living, gone): (Vec<&Peer>, Vec<&Peer>) = self.named(text).partition(|peer| peer.status(now) != Status::Gone);
+        let newest = gone.iter().max_by_key(|peer| (peer.row.last_seen, &peer.row.id));
+        match (living.as_slice(), newest) {
             ([one], _) => Resolved::One(one.row.id.clone()),
-            ([], [one]) => Resolved::One(one.row.id.clone()),
-            ([], []) => Resolved::None,
-            ([], many) => Resolved::Many(many.iter().map(|peer| peer.row.id.to_string()).collect()),
+            ([], None) => Resolved::None,
+            ([], Some(one)) if gone.len() == 1 => Resolved::One(one.row.id.clone()),
+            ([], Some(newest)) => Resolved::Newest(newest.row.id.clone(), gone.len()),
             (many, _) => Resolved::Many(many.iter().map(|peer| peer.row.id.to_string()).collect()),
         }
+    }
+
+    /// Every peer with this name, those that are gone included.
+    pub fn named(&self, name: &str) -> impl Iterator<Item = &Peer> {
+        self.peers.values().filter(move |peer| peer.row.name.eq_ignore_ascii_case(name))
     }
 }
 
@@ -344,6 +349,8 @@ impl State {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Resolved {
     One(PeerId),
+    /// The newest of so many, all of them gone.
+    Newest(PeerId, usize),
     Many(Vec<String>),
     None,
 }

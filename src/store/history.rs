@@ -4,17 +4,20 @@ use super::messages::{COLUMNS, Message, read};
 use crate::wire::{PeerId, Timestamp};
 use rusqlite::{Connection, Result, params};
 
-/// Messages before `before`, newest first; with `peer`, only those from or to it.
+/// Messages before `before`, newest first; with `peers`, only those from or to one of them.
 ///
 /// # Errors
 /// SQLite's.
-pub fn history(connection: &Connection, peer: Option<&PeerId>, before: i64, most: u32) -> Result<Vec<Message>> {
-    let peer = peer.map(PeerId::as_str);
+pub fn history(connection: &Connection, peers: Option<&[PeerId]>, before: i64, most: u32) -> Result<Vec<Message>> {
+    // Ids are plain letters: nothing in them needs an escape.
+    let peers = peers.map(|peers| format!("[{}]", peers.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",")));
     let sql = format!(
-        "SELECT {COLUMNS} FROM message WHERE seq < ?1 AND (?2 IS NULL OR from_peer = ?2 OR to_peer = ?2) ORDER BY seq DESC LIMIT ?3"
+        "WITH meant AS (SELECT value FROM json_each(coalesce(?2, '[]')))
+         SELECT {COLUMNS} FROM message WHERE seq < ?1 AND (?2 IS NULL OR from_peer IN meant OR to_peer IN meant)
+         ORDER BY seq DESC LIMIT ?3"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    statement.query_map(params![before, peer, most], read)?.collect()
+    statement.query_map(params![before, peers, most], read)?.collect()
 }
 
 /// How many messages are stored, at most: the distance from the oldest to the newest.

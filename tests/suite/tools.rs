@@ -285,25 +285,38 @@ fn a_tool_that_is_not_there_is_an_error_of_the_protocol() {
 }
 
 #[test]
-fn a_name_that_fits_several_gone_sessions_is_refused_with_their_ids() {
+fn a_name_means_the_living_session_then_the_newest_that_is_gone() {
     let (broker, place) = (Broker::start(), folder());
     let directory = place.path().join("app");
     std::fs::create_dir(&directory).unwrap();
-    let mut gone = ["first", "second"].map(|session| {
-        let mut session = Session::pulling(&broker, &directory, session);
+    let mut asker = Session::pulling(&broker, place.path(), "asker");
+    let gone = ["first", "second"].map(|name| {
+        let mut session = Session::pulling(&broker, &directory, name);
         assert_eq!(session.tool("list_peers", json!({"scope": "machine"}))["self"]["name"], "app");
         let id = session.id();
+        asker.send(&id, &format!("to the {name}"));
         session.close();
         id
     });
-    gone.sort();
-    let mut asker = Session::pulling(&broker, place.path(), "asker");
-    let said = asker.tool_error("send_message", json!({"to": "app", "message": "hello"}));
-    assert!(gone.iter().all(|id| said.contains(id)) && said.contains("use one of these ids"), "{said}");
+    let sent = asker.send("app", "to the newest");
+    assert_eq!(sent["to"]["id"], gone[1]);
+    let warning = sent["warning"].as_str().unwrap();
+    let known = format!("2 sessions named app are gone; this goes to the newest, {}; app is not running", gone[1]);
+    assert!(warning.starts_with(&known), "{warning}");
 
     let mut living = Session::pulling(&broker, &directory, "third");
     let living = living.id();
-    assert_eq!(asker.send("app", "hello")["to"]["id"], living, "a living session goes before all that are gone");
+    assert_eq!(asker.send("App", "to the living")["to"]["id"], living, "it goes before all that are gone");
+
+    let texts = |peer: &str| {
+        let (_, page) = broker.cli_json(&["history", "--peer", peer]);
+        let messages = page["messages"].as_array().unwrap().iter();
+        messages.map(|message| message["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let all = ["to the living", "to the newest", "to the second", "to the first"];
+    assert_eq!(texts("app"), all, "whoever bears the name now");
+    assert_eq!((texts(&gone[0]), texts(&living)), (vec![all[3].to_owned()], vec![all[0].to_owned()]), "an id is one session's");
+    assert_eq!(texts("nobody"), [""; 0]);
 }
 
 #[test]
