@@ -5,7 +5,10 @@
 
 use super::{Broker, Caller, MessageChange, send::warning, state, stopping};
 use crate::{
-    store::{messages, outcomes},
+    store::{
+        messages::{self, Message},
+        outcomes,
+    },
     wire::{self, Asked, AwaitReply, CLI_SENDER, Code, Error, MessageId, PeerId, Route, Settled, State, Status, Timestamp},
 };
 use std::{sync::Mutex, time::Duration};
@@ -38,6 +41,44 @@ impl Broker {
                 () = self.stopped() => return Err(stopping()),
                 () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)) => {}
                 changed = changes.changed() => drop(changed),
+            }
+        }
+    }
+
+    /// The question of the command line that a message of `peer` answers although it names none: the only one that has been
+    /// handed to that peer and is waited for right now. A message said again under its key answers what it answered before.
+    ///
+    /// # Errors
+    /// [`Code::InvalidRequest`] if it may be any of several; the store's.
+    pub(super) fn meant_question(&self, peer: &PeerId, text: &str, key: Option<&str>) -> wire::Result<Option<MessageId>> {
+        let (cli, mut asked) = (PeerId::lenient(CLI_SENDER), self.state().asked.clone());
+        asked.sort();
+        asked.dedup();
+        let (before, open) = self.store.glance(|c| {
+            let before = match key {
+                Some(key) => messages::sent_before(c, peer, key, &cli, text)?,
+                None => None,
+            };
+            let mut open = Vec::new();
+            for id in asked {
+                let is_from_cli_to_peer = |asked: &Message| asked.from == cli.as_str() && asked.to == peer.as_str();
+                if messages::get(c, &id)?.is_some_and(|asked| is_from_cli_to_peer(&asked) && asked.handed > 0)
+                    && messages::answer(c, &id, peer, &cli)?.is_none()
+                {
+                    open.push(id);
+                }
+            }
+            Ok((before, open))
+        })?;
+        match (before, open.as_slice()) {
+            (Some(before), _) => Ok(before.reply_to),
+            (None, []) => Ok(None),
+            (None, [one]) => Ok(Some(one.clone())),
+            (None, several) => {
+                let ids = several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let what = format!("{CLI_SENDER} waits for the answers to {ids}, and this message names none of them");
+                Err(Error::new(Code::InvalidRequest, what)
+                    .help("send it again with replyTo, the id of the question that it answers"))
             }
         }
     }

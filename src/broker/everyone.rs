@@ -51,7 +51,7 @@ impl Broker {
         };
         let copies = to.into_iter().map(copy).collect();
         let (mut receipts, mut refused) = (Vec::new(), Vec::new());
-        for (to, copy) in self.accept(caller, copies).await? {
+        for (to, copy) in self.accept(caller, copies, true).await? {
             match copy {
                 Ok(accepted) => receipts.push(self.tell(accepted, now).await?),
                 Err(error) => refused.push(NotSent { to_name: self.name(&to), to, error }),

@@ -25,14 +25,24 @@ impl Broker {
     pub async fn send(&self, caller: &Caller, request: Send) -> wire::Result<Receipt> {
         self.limits.check_text(&request.text)?;
         let reference: PeerRef = request.to.parse()?;
-        let reply_to: Option<MessageId> = request.reply_to.as_deref().filter(|id| !id.is_empty()).map(str::parse).transpose()?;
+        let mut reply_to: Option<MessageId> =
+            request.reply_to.as_deref().filter(|id| !id.is_empty()).map(str::parse).transpose()?;
         if let Some(key) = &request.key {
             super::register::check_token("key", key)?;
         }
         let now = Timestamp::now();
         let from = sender_id(caller)?;
-        let (to, note) = if reference.as_str() == CLI_SENDER && reply_to.is_some() && *caller != Caller::User {
-            (PeerId::lenient(CLI_SENDER), None) // only an answer to what it asked: see `confirm`
+        let is_to_cli = reference.as_str() == CLI_SENDER && *caller != Caller::User;
+        let guessed = match is_to_cli && reply_to.is_none() {
+            true => self.meant_question(&from, &request.text, request.key.as_deref())?,
+            false => None,
+        };
+        let says_what_it_answers = guessed.is_none();
+        reply_to = reply_to.or(guessed);
+        let (to, note) = if is_to_cli && let Some(question) = &reply_to {
+            // Only an answer to what it asked: see `confirm`.
+            let guess = || format!("without replyTo, it counts as the answer to {question}, the only one that is waited for");
+            (PeerId::lenient(CLI_SENDER), (!says_what_it_answers).then(guess))
         } else {
             self.recipient(&reference, &from, now)?
         };
@@ -46,7 +56,7 @@ impl Broker {
             sent_at: now,
             expires_at: now.plus(self.limits.expiry),
         };
-        match self.accept(caller, vec![message]).await?.pop() {
+        match self.accept(caller, vec![message], says_what_it_answers).await?.pop() {
             Some((_, accepted)) => {
                 let mut receipt = self.tell(accepted?, now).await?;
                 let notes: Vec<String> = note.into_iter().chain(receipt.warning).collect();
@@ -58,10 +68,10 @@ impl Broker {
     }
 
     /// Stores these messages of one text in one transaction: for each recipient what became of its copy. A rate that does not
-    /// hold all of them refuses all.
-    pub(super) async fn accept(&self, caller: &Caller, messages: Vec<NewMessage>) -> wire::Result<Copies> {
+    /// hold all of them refuses all. Whether they say themselves what they answer: only then that was read for certain.
+    pub(super) async fn accept(&self, caller: &Caller, messages: Vec<NewMessage>, says: bool) -> wire::Result<Copies> {
         let (state, limits, caller) = (self.state.clone(), self.limits.clone(), caller.clone());
-        let accepted = self.store.write(move |c| accept(c, &state, &limits, &caller, messages)).await;
+        let accepted = self.store.write(move |c| accept(c, &state, &limits, &caller, messages, says)).await;
         if let Err(store::Error::Commit(_) | store::Error::Sqlite(_)) = accepted {
             // It was counted inside the transaction that did not come to be.
             self.recount().await?;
@@ -176,6 +186,7 @@ fn accept(
     limits: &Limits,
     caller: &Caller,
     messages: Vec<NewMessage>,
+    says_what_it_answers: bool,
 ) -> store::Result<Copies> {
     let (mut copies, mut fresh) = (Vec::with_capacity(messages.len()), Vec::new());
     for new in messages {
@@ -195,7 +206,7 @@ fn accept(
         pace(&mut state::lock(state), caller)?.count(limits, &to, &first.text, first.sent_at)?;
     }
     for new in fresh {
-        copies.push((new.to.clone(), Ok(put(c, state, caller, new)?)));
+        copies.push((new.to.clone(), Ok(put(c, state, caller, new, says_what_it_answers)?)));
     }
     Ok(copies)
 }
@@ -221,7 +232,13 @@ fn pace<'a>(state: &'a mut State, caller: &Caller) -> wire::Result<&'a mut Pace>
 }
 
 /// Stores a message that no limit refuses.
-fn put(c: &Connection, state: &Mutex<State>, caller: &Caller, new: NewMessage) -> store::Result<Accepted> {
+fn put(
+    c: &Connection,
+    state: &Mutex<State>,
+    caller: &Caller,
+    new: NewMessage,
+    says_what_it_answers: bool,
+) -> store::Result<Accepted> {
     let (stream, channel) = {
         let state = state::lock(state);
         let stream = state.peers.get(&new.to).and_then(state::Peer::pushing);
@@ -245,7 +262,7 @@ fn put(c: &Connection, state: &Mutex<State>, caller: &Caller, new: NewMessage) -
         route: Some(Route::Reply),
     };
     if let Some((key, already_proved)) = channel {
-        if let Some(answered) = &new.reply_to {
+        if let Some(answered) = new.reply_to.as_ref().filter(|_| says_what_it_answers) {
             let (change, proof) = confirm(c, &new, answered, &key)?;
             settled_by_reply = change.waiting;
             confirmed.extend(change.sender.map(|sender| delivered(answered.clone(), PeerId::lenient(&sender))));

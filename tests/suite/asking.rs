@@ -1,8 +1,8 @@
 //! A question and its answer: between two sessions, and from the command line to a session.
 
-use crate::support::{Broker, Session, eventually, folder};
+use crate::support::{Broker, Session, events::Peer, eventually, folder};
 use serde_json::{Value, json};
-use std::{fs, process::Stdio};
+use std::{fs, process::Stdio, time::Duration};
 use tempfile::TempDir;
 
 struct Place {
@@ -172,6 +172,66 @@ fn the_command_line_asks_a_session_and_prints_its_answer() {
         }
         assert_eq!(place.broker.message(&sent["messageId"])["state"], "delivered");
     }
+}
+
+#[test]
+fn an_answer_without_its_question_is_understood_while_only_one_is_open() {
+    let place = Place::new();
+    let mut worker = place.session("worker", Session::pulling);
+    let mut other = place.session("other", Session::pulling);
+    let call = |text: &str| json!({"targetPeerId": "cli", "message": text});
+    let asking = place.ask(&[]);
+    let question = place.newest(1);
+    for session in [&mut worker, &mut other] {
+        let said = session.tool_error("send_message", call("8080"));
+        assert!(said.contains("cli has no mailbox"), "neither has seen a question: {said}");
+    }
+    worker.check();
+    let sent = eventually("it is waited for", || {
+        let result = worker.call("send_message", call("8080"));
+        (result["isError"] != true).then(|| result["structuredContent"].clone())
+    });
+    let warning = sent["warning"].as_str().unwrap();
+    assert!(warning.contains(&format!("counts as the answer to {}", question.as_str().unwrap())), "{sent}");
+    let output = asking.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"8080\n"[..]), "{output:?}");
+    assert_eq!(place.broker.message(&sent["messageId"])["replyTo"], question);
+    assert!(worker.tool_error("send_message", call("still 8080")).contains("cli has no mailbox"), "nobody waits any more");
+
+    let asking = [place.ask(&[]), place.ask(&[])];
+    place.newest(4);
+    let questions: Vec<Value> = worker.check().iter().map(|message| message["id"].clone()).collect();
+    std::thread::sleep(Duration::from_millis(500)); // nothing tells that both wait
+    let said = worker.tool_error("send_message", call("8081"));
+    assert!(questions.iter().all(|id| said.contains(id.as_str().unwrap())) && said.contains("with replyTo"), "{said}");
+    for (question, text) in questions.iter().zip(["8082", "8083"]) {
+        reply(&mut worker, &json!("cli"), text, question);
+    }
+    let answers = asking.map(|asking| String::from_utf8(asking.wait_with_output().unwrap().stdout).unwrap());
+    assert!(["8082\n", "8083\n"].iter().all(|answer| answers.iter().any(|given| given == answer)), "{answers:?}");
+}
+
+#[test]
+fn an_answer_without_its_question_proves_no_channel_and_counts_once() {
+    let place = Place::new();
+    let http = place.broker.http();
+    let worker = Peer::register(&http, "worker", json!({"cwd": "/worker", "channel": true}));
+    let mut events = worker.follow(&http);
+    let mut asking = place.ask(&[]);
+    let question = events.next().unwrap().1["id"].clone();
+    let offered = json!({"route": "channel", "messages": [{"id": question, "outcome": "offered"}]});
+    worker.over(&http).post("/v1/settle", &offered).json();
+    let answer = json!({"to": "cli", "text": "8080", "key": "one"});
+    let sent = eventually("it is waited for", || {
+        Some(worker.over(&http).post("/v1/send", &answer)).filter(|sent| sent.status == 200).map(|sent| sent.json())
+    });
+    assert_eq!(sent["replyTo"], question);
+    assert!(asking.wait().unwrap().success());
+    assert_eq!(worker.over(&http).post("/v1/send", &answer).json()["messageId"], sent["messageId"], "said again");
+    // The message may have been about something else: what was pushed is not known to have been read.
+    assert_eq!(place.broker.message(&question)["state"], "offered");
+    let peers = http.get("/v1/peers?scope=machine").json();
+    assert!(peers["peers"][0]["deliveryReason"].as_str().unwrap().ends_with("not confirmed yet"), "{peers}");
 }
 
 #[test]
