@@ -2,8 +2,11 @@
 //!
 //! An answer is a message of the recipient that names the question; nothing else ends a wait as one. Nobody waits for a
 //! recipient that is gone. What the command line has read is delivered once it says so.
+//!
+//! What a command line inside a session asks is that session's question. While it waits, the answer goes to it and not to the
+//! session, which reads it in the command's output; an answer that comes later is a message to the session like any other.
 
-use super::{Broker, Caller, MessageChange, send::warning, state, stopping};
+use super::{Broker, Caller, MessageChange, send::warning, state, state::Awaited, stopping};
 use crate::{
     store::{
         messages::{self, Message},
@@ -20,17 +23,23 @@ const LONGEST_WAIT: u32 = 3_600;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Broker {
-    /// What is known of the question `id`; waits for its answer while there may be one.
+    /// What is known of the question `id`; waits for its answer while there may be one. `inside` is the session in which the
+    /// command line runs that waits.
     ///
     /// # Errors
     /// As [`Broker::message`]; [`Code::Stopping`].
-    pub async fn reply_to(&self, caller: &Caller, id: &str, request: AwaitReply) -> wire::Result<Asked> {
+    pub async fn reply_to(&self, caller: &Caller, inside: Option<&PeerId>, id: &str, request: AwaitReply) -> wire::Result<Asked> {
         let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
         let deadline = Instant::now() + wait;
         let mut changes = self.changes.subscribe();
-        let _asking = (!wait.is_zero()).then(|| id.parse().ok().map(|id| Asking::new(self, id)));
+        let mut asking = None;
         loop {
             changes.mark_unchanged();
+            if asking.is_none() && !wait.is_zero() {
+                let question = self.asked(caller, id).await?.question;
+                let inside = inside.filter(|session| **session == question.from).cloned();
+                asking = Some(Asking::new(self, Awaited { question: question.message_id, inside }));
+            }
             let asked = self.asked(caller, id).await?;
             let over = asked.answer.is_some() || asked.recipient == Status::Gone || asked.question.state == State::Expired;
             if over || Instant::now() >= deadline {
@@ -51,7 +60,8 @@ impl Broker {
     /// # Errors
     /// [`Code::InvalidRequest`] if it may be any of several; the store's.
     pub(super) fn meant_question(&self, peer: &PeerId, text: &str, key: Option<&str>) -> wire::Result<Option<MessageId>> {
-        let (cli, mut asked) = (PeerId::lenient(CLI_SENDER), self.state().asked.clone());
+        let cli = PeerId::lenient(CLI_SENDER);
+        let mut asked: Vec<MessageId> = self.state().asked.iter().map(|asked| asked.question.clone()).collect();
         asked.sort();
         asked.dedup();
         let (before, open) = self.store.glance(|c| {
@@ -86,7 +96,12 @@ impl Broker {
     async fn asked(&self, caller: &Caller, id: &str) -> wire::Result<Asked> {
         let mut question = self.message(caller, id).await?.receipt;
         let (id, from, to) = (question.message_id.clone(), question.from.clone(), question.to.clone());
-        let answer = self.store.read(move |c| Ok(messages::answer(c, &id, &to, &from)?)).await?;
+        let cli = PeerId::lenient(CLI_SENDER);
+        let find = move |c: &rusqlite::Connection| match messages::answer(c, &id, &to, &from)? {
+            None if from != cli => Ok(messages::answer(c, &id, &to, &cli)?), // to the command line inside the session that asked
+            found => Ok(found),
+        };
+        let answer = self.store.read(find).await?;
         let answer = answer.map(|answer| self.entry(answer));
         let now = Timestamp::now();
         let recipient = match self.state().peers.get(&question.to) {
@@ -99,48 +114,59 @@ impl Broker {
         Ok(Asked { question, recipient, answer })
     }
 
-    /// The user has read an answer to the command line.
+    /// The user has read an answer to the command line, or to the session inside of which the command line runs.
     ///
     /// # Errors
     /// [`Code::Forbidden`] for a peer, [`Code::InvalidId`]; the store's. A message to somebody else does not change.
-    pub async fn read_by_user(&self, caller: &Caller, id: &str) -> wire::Result<Settled> {
+    pub async fn read_by_user(&self, caller: &Caller, inside: Option<PeerId>, id: &str) -> wire::Result<Settled> {
         if let Caller::Peer(peer) = caller {
             return Err(Error::new(Code::Forbidden, format!("{peer} is not the command line")).help("settle your own messages"));
         }
-        let (id, cli): (MessageId, PeerId) = (id.parse()?, CLI_SENDER.parse()?);
-        let (read, reader, now) = (id.clone(), cli.clone(), Timestamp::now());
-        let job = move |c: &rusqlite::Connection| Ok(outcomes::delivered(c, &reader, &read, Route::CheckMessages, now)?);
+        let id: MessageId = id.parse()?;
+        let mut changed = 0;
+        for reader in std::iter::once(CLI_SENDER.parse()?).chain(inside) {
+            changed += u32::from(self.read_by(&id, reader).await?);
+        }
+        Ok(Settled { changed })
+    }
+
+    async fn read_by(&self, id: &MessageId, reader: PeerId) -> wire::Result<bool> {
+        let (read, to, now) = (id.clone(), reader.clone(), Timestamp::now());
+        let job = move |c: &rusqlite::Connection| Ok(outcomes::delivered(c, &to, &read, Route::CheckMessages, now)?);
         let change = self.store.write(job).await?;
+        if let Some(peer) = self.state().peers.get_mut(&reader) {
+            peer.waiting = peer.waiting.saturating_add_signed(i32::try_from(change.waiting).unwrap_or_default());
+        }
         let changed = change.sender.map(|sender| MessageChange {
-            id,
+            id: id.clone(),
             from: PeerId::lenient(&sender),
-            to: cli,
+            to: reader,
             state: State::Delivered,
             route: Some(Route::CheckMessages),
         });
-        let settled = Settled { changed: changed.is_some().into() };
+        let is_new = changed.is_some();
         self.changes.messages(changed);
-        Ok(settled)
+        Ok(is_new)
     }
 }
 
 /// Somebody waits for the answer to this question.
 struct Asking<'a> {
     state: &'a Mutex<state::State>,
-    id: MessageId,
+    awaited: Awaited,
 }
 
 impl<'a> Asking<'a> {
-    fn new(broker: &'a Broker, id: MessageId) -> Self {
-        broker.state().asked.push(id.clone());
-        Self { state: &broker.state, id }
+    fn new(broker: &'a Broker, awaited: Awaited) -> Self {
+        broker.state().asked.push(awaited.clone());
+        Self { state: &broker.state, awaited }
     }
 }
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
         let asked = &mut state::lock(self.state).asked;
-        if let Some(at) = asked.iter().position(|id| *id == self.id) {
+        if let Some(at) = asked.iter().position(|asked| *asked == self.awaited) {
             asked.swap_remove(at);
         }
     }

@@ -9,7 +9,7 @@ use crate::{
         Timestamp, VERSION, WhoAmI,
     },
 };
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 /// Where a list is seen from.
 struct View {
@@ -127,6 +127,36 @@ impl Broker {
                 .help("run it inside a Claude Code session that has the claude-peers MCP server")
         })?;
         self.shown(|_| false, Some(&id)).await.myself.ok_or_else(|| self.unknown_peer(&id))
+    }
+
+    /// The session inside of which a process runs: the nearest agent above it that has registered, by the kernel's word.
+    pub fn session_of(&self, pid: impl FnOnce() -> Option<u32>) -> Option<PeerId> {
+        // An agent whose process we do not know is the one that started its MCP server. It counts only inside another session:
+        // anything may have started a server that stands alone.
+        let (mut some_run, mut unknown) = (false, Vec::new());
+        for peer in self.state().peers.values().filter(|peer| !peer.row.legacy) {
+            some_run |= peer.row.host.is_some();
+            let server = peer.row.process.filter(|_| peer.row.host.is_none() && !peer.row.ended);
+            unknown.extend(server.map(|server| (server, peer.row.id.clone())));
+        }
+        if !some_run {
+            return None;
+        }
+        let pid = pid()?;
+        let visitors: HashMap<u32, PeerId> = unknown
+            .into_iter()
+            .filter(|(server, _)| process::is_alive(*server))
+            .filter_map(|(server, id)| Some((*process::ancestors(server.pid).first()?, id)))
+            .collect();
+        let mut visitor = None;
+        for above in process::ancestors(pid) {
+            let host = process::identify(above);
+            if let Some(session) = host.and_then(|host| self.state().by_host(host).map(|peer| peer.row.id.clone())) {
+                return Some(visitor.unwrap_or(session));
+            }
+            visitor = visitor.or_else(|| visitors.get(&above).cloned());
+        }
+        None
     }
 
     /// The top of a peer's worktree as the reference's lists show it: where its `HEAD`'s `.git` lies.

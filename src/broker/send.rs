@@ -4,7 +4,7 @@ use super::{
     Broker, Caller, Limits, MessageChange,
     deliver::receipt,
     limits::Pace,
-    state::{self, Resolved, State},
+    state::{self, Awaited, Resolved, State},
 };
 use crate::{
     store::{
@@ -191,7 +191,7 @@ fn accept(
     let (mut copies, mut fresh) = (Vec::with_capacity(messages.len()), Vec::new());
     for new in messages {
         if let Some(key) = &new.key
-            && let Some(message) = messages::sent_before(c, &new.from, key, &new.to, &new.text)?
+            && let Some(message) = sent_before(c, &new, key)?
         {
             let known = Accepted { message, is_new: false, pushed: false, proved: None, trusted: 0, confirmed: Vec::new() };
             copies.push((new.to, Ok(known)));
@@ -209,6 +209,15 @@ fn accept(
         copies.push((new.to.clone(), Ok(put(c, state, caller, new, says_what_it_answers)?)));
     }
     Ok(copies)
+}
+
+/// The message that was sent under this key; also if it was an answer that the command line got in its session's place.
+fn sent_before(c: &Connection, new: &NewMessage, key: &str) -> store::Result<Option<Message>> {
+    let known = messages::sent_before(c, &new.from, key, &new.to, &new.text);
+    match &new.reply_to {
+        Some(_) if known.is_err() => messages::sent_before(c, &new.from, key, &PeerId::lenient(CLI_SENDER), &new.text).or(known),
+        _ => known,
+    }
 }
 
 /// The limits of one recipient.
@@ -236,12 +245,13 @@ fn put(
     c: &Connection,
     state: &Mutex<State>,
     caller: &Caller,
-    new: NewMessage,
+    mut new: NewMessage,
     says_what_it_answers: bool,
 ) -> store::Result<Accepted> {
+    let inside = *caller != Caller::User && is_awaited_inside(&state::lock(state).asked, &new);
     let (stream, channel) = {
         let state = state::lock(state);
-        let stream = state.peers.get(&new.to).and_then(state::Peer::pushing);
+        let stream = state.peers.get(&new.to).filter(|_| !inside).and_then(state::Peer::pushing);
         let sender = match caller {
             Caller::User => None,
             Caller::Peer(id) => state.peers.get(id),
@@ -279,6 +289,9 @@ fn put(
     } else if let Some(answered) = &new.reply_to {
         must_exist(c, answered, "")?;
     }
+    if inside {
+        new.to = PeerId::lenient(CLI_SENDER);
+    }
     let seq = messages::insert(c, &new, lease.as_deref())?;
     let mut state = state::lock(state);
     if let Some(peer) = state.peers.get_mut(&new.to) {
@@ -303,6 +316,11 @@ fn put(
         expired_at: None,
     };
     Ok(Accepted { message, is_new: true, pushed: lease.is_some(), proved, trusted, confirmed })
+}
+
+/// Whether a command line inside the session that `new` answers waits for it: that one gets it in the session's place.
+fn is_awaited_inside(asked: &[Awaited], new: &NewMessage) -> bool {
+    asked.iter().any(|asked| Some(&asked.question) == new.reply_to.as_ref() && asked.inside.as_ref() == Some(&new.to))
 }
 
 /// A reply that names a message addressed to its sender shows that it was read; if `channel` had pushed it, that one works.
@@ -355,7 +373,7 @@ pub(super) fn warning(peer: &state::Peer, state: wire::State, expires_at: Timest
 }
 
 /// Why nobody at the command line will see an answer at once.
-fn unasked(asked: &[MessageId], message: &Message) -> Option<String> {
-    let waits = message.reply_to.as_ref().is_some_and(|question| asked.contains(question));
+fn unasked(asked: &[Awaited], message: &Message) -> Option<String> {
+    let waits = asked.iter().any(|asked| Some(&asked.question) == message.reply_to.as_ref());
     (!waits).then(|| "nobody waits for it at the command line right now; the user finds it in `claude-peers history`".to_owned())
 }

@@ -248,6 +248,15 @@ pub(super) fn take_lease(instance: &str, lease: &str) -> String {
     format!("t:{instance}:{lease}")
 }
 
+/// A question whose answer somebody waits for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Awaited {
+    /// The question.
+    pub question: MessageId,
+    /// The session that asked it, where a command line inside of it waits: that one gets the answer.
+    pub inside: Option<PeerId>,
+}
+
 /// All peers.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -256,7 +265,7 @@ pub(super) struct State {
     /// Which peer a session id belongs to.
     pub sessions: HashMap<String, PeerId>,
     /// The questions whose answers somebody waits for right now.
-    pub asked: Vec<MessageId>,
+    pub asked: Vec<Awaited>,
     /// What the command line sent lately.
     pub cli_pace: Pace,
     secrets: HashMap<[u8; 32], PeerId>,

@@ -9,7 +9,7 @@ use crate::{
     client::{Client, with_query},
     shown,
     wire::{
-        Asked, Code, PeerRef, Receipt, Result as Answered, Send, Settled, random_token,
+        Asked, CLI_SENDER, Code, PeerRef, Receipt, Result as Answered, Send, Settled, random_token,
         text::{printable, printable_line},
     },
 };
@@ -71,6 +71,9 @@ fn no_answer(asked: &Asked) -> Failure {
     let (id, name) = (&question.message_id, printable_line(&question.to_name));
     Failure::NoAnswer {
         what: format!("no answer to {id} from {name} yet: {}", shown::fate(asked)),
-        help: "an answer that comes later stands in `claude-peers history`",
+        help: match question.from.as_str() {
+            CLI_SENDER => "an answer that comes later stands in `claude-peers history`",
+            _ => "an answer that comes later arrives as a message to this session",
+        },
     }
 }

@@ -1,4 +1,4 @@
-//! `send`: a message from the person at the keyboard, or from a script.
+//! `send`: a message from the person at the keyboard or a script; inside a session, from that session.
 
 use super::{
     exit::Failure,
@@ -7,7 +7,10 @@ use super::{
 };
 use crate::{
     client::Client,
-    wire::{self, Broadcast, Code, EVERYONE, MessageId, PeerRef, Receipt, Scope, Send, Sent, random_token, text::printable_line},
+    wire::{
+        self, Broadcast, CLI_SENDER, Code, EVERYONE, MessageId, PeerRef, Receipt, Scope, Send, Sent, random_token,
+        text::printable_line,
+    },
 };
 use serde::de::DeserializeOwned;
 use std::{
@@ -125,7 +128,9 @@ fn render_all(sent: &Broadcast, look: Look) -> String {
 
 fn render(receipt: &Receipt, look: Look) -> String {
     let (id, state, to) = (&receipt.message_id, receipt.state, printable_line(&receipt.to_name));
-    let mut out = format!("{id}  {}  to {to} ({})\n", look.paint(Tone::Good, state.as_str()), receipt.to);
+    let from = &receipt.from;
+    let from = if from.as_str() == CLI_SENDER { String::new() } else { format!(", from the session {from}") };
+    let mut out = format!("{id}  {}  to {to} ({}){from}\n", look.paint(Tone::Good, state.as_str()), receipt.to);
     if let Some(warning) = &receipt.warning {
         out += &format!("{} {}\n", look.paint(Tone::Warn, "warning:"), printable_line(warning));
     }

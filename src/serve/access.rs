@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | another user | nothing | the Unix socket's peer credentials; for TCP the owner of the connecting socket, from the kernel; where the kernel cannot tell, a token from a file only we can read |
 //! | a web page | 403 | any `Origin` or `Sec-Fetch-Site`, any `Host` but this port's loopback names |
+//! | a session's shell | the session's name on what it sends | the kernel shows that the connecting process descends from its agent |
 //! | a liar | 401, 403 | a peer is who its secret says; a hook is of the session whose process the kernel shows it to descend from; a session of the reference is bound to its process |
 
 use super::errors::Refusal;
@@ -174,6 +175,35 @@ fn host(pid: &str, parts: &Parts) -> wire::Result<Host> {
         Error::new(Code::Unauthorized, "the process named in `Authorization: Process PID` did not start the one that asks")
             .help("use the Unix socket, from a process of the session's")
     })
+}
+
+/// The session inside of which a program runs that shows no secret: by the kernel's word, whatever the program says or leaves out.
+#[derive(Debug, Clone)]
+pub struct Inside(pub Option<wire::PeerId>);
+
+impl FromRequestParts<Arc<super::App>> for Inside {
+    type Rejection = Refusal;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<super::App>) -> Result<Self, Refusal> {
+        if parts.headers.contains_key(header::AUTHORIZATION) {
+            return Ok(Self(None));
+        }
+        let connection = Connection::from_request_parts(parts, app).await?;
+        let broker = app.broker.clone();
+        // Off the threads that serve requests: it looks at the process table.
+        let look = tokio::task::spawn_blocking(move || broker.session_of(|| connection.owner())).await;
+        let failed = |error| {
+            let error = Error::new(Code::Internal, format!("looking for the session that asks: {error}"));
+            Refusal::on(parts.uri.path(), error)
+        };
+        look.map(Self).map_err(failed)
+    }
+}
+
+impl Inside {
+    /// Who sends: what a session does through its shell is the session's.
+    pub fn or(self, caller: Caller) -> Caller {
+        self.0.map_or(caller, Caller::Peer)
+    }
 }
 
 /// A caller that names the process that runs its session.

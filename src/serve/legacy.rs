@@ -3,7 +3,7 @@
 
 use super::{
     App,
-    access::{AppState, Connection},
+    access::{AppState, Connection, Inside},
     body::Json,
     errors::Refusal,
     whole::whole,
@@ -122,9 +122,9 @@ async fn list_peers(State(app): AppState, Json(request): Json<List>) -> Reply {
     Ok(Answer(Value::Array(shown.collect())))
 }
 
-async fn send_message(State(app): AppState, connection: Connection, Json(request): Json<SendMessage>) -> Reply {
+async fn send_message(State(app): AppState, connection: Connection, inside: Inside, Json(request): Json<SendMessage>) -> Reply {
     let caller = match request.from_id.as_str() {
-        CLI_SENDER => Caller::User,
+        CLI_SENDER => inside.or(Caller::User),
         id => Caller::Peer(known(&app, &connection, id)?),
     };
     let send = wire::Send { to: request.to_id, text: request.text, reply_to: None, key: None, cwd: None };

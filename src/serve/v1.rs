@@ -2,7 +2,7 @@
 
 use super::{
     App,
-    access::{AppState, AsPeer, AsProcess, Connection},
+    access::{AppState, AsPeer, AsProcess, Connection, Inside},
     body::{Json, Query},
     errors::{ErrorBody, Refusal},
     whole::whole,
@@ -105,11 +105,13 @@ async fn whoami(State(app): AppState, caller: Caller, Query(request): Query<WhoA
     Ok(Answer(app.broker.whoami(&caller, &request).await?))
 }
 
-/// Accepts a message to one peer, or to everyone in a scope. The answer comes after the commit: from then on it is kept.
+/// Accepts a message to one peer, or to everyone in a scope. Without a secret it comes from the session whose process started
+/// the one that asks, or else from the command line. The answer comes after the commit: from then on it is kept.
 #[utoipa::path(post, path = "/v1/send", request_body = Send, security((), ("secret" = [])),
     responses((status = 200, body = Sent), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
               (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody)))]
-async fn send(State(app): AppState, caller: Caller, Json(request): Json<Send>) -> Reply<Sent> {
+async fn send(State(app): AppState, caller: Caller, inside: Inside, Json(request): Json<Send>) -> Reply<Sent> {
+    let caller = inside.or(caller);
     Ok(Answer(whole(&app.broker, |broker| async move { broker.send_to(&caller, request).await }).await?))
 }
 
@@ -162,15 +164,27 @@ async fn message(State(app): AppState, caller: Caller, Path(id): Path<String>) -
     params(("id" = String, Path, description = "the question's id"),
            ("waitSeconds" = Option<u32>, Query, description = "wait up to this long; at most 3,600")),
     responses((status = 200, body = Asked), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
-async fn reply(State(app): AppState, caller: Caller, Path(id): Path<String>, Query(request): Query<AwaitReply>) -> Reply<Asked> {
-    Ok(Answer(app.broker.reply_to(&caller, &id, request).await?))
+async fn reply(
+    State(app): AppState,
+    caller: Caller,
+    Inside(inside): Inside,
+    Path(id): Path<String>,
+    Query(request): Query<AwaitReply>,
+) -> Reply<Asked> {
+    Ok(Answer(app.broker.reply_to(&caller, inside.as_ref(), &id, request).await?))
 }
 
 /// The user has read an answer to the command line: it is delivered.
 #[utoipa::path(post, path = "/v1/messages/{id}/read", params(("id" = String, Path, description = "the answer's id")),
     responses((status = 200, body = Settled), (status = 403, body = ErrorBody)))]
-async fn read(State(app): AppState, caller: Caller, Path(id): Path<String>, Json(_): Json<serde_json::Value>) -> Reply<Settled> {
-    Ok(Answer(whole(&app.broker, |broker| async move { broker.read_by_user(&caller, &id).await }).await?))
+async fn read(
+    State(app): AppState,
+    caller: Caller,
+    Inside(inside): Inside,
+    Path(id): Path<String>,
+    Json(_): Json<serde_json::Value>,
+) -> Reply<Settled> {
+    Ok(Answer(whole(&app.broker, |broker| async move { broker.read_by_user(&caller, inside, &id).await }).await?))
 }
 
 /// Messages, newest first. A peer sees its own; without a secret the user sees all.

@@ -20,6 +20,7 @@ mod hooks;
 mod hostile;
 mod identity;
 mod idle;
+mod inside;
 mod legacy;
 mod manual;
 mod patterns;
