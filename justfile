@@ -45,4 +45,4 @@ tests:
 
 # the figures of docs/benchmarks.md
 bench:
-    cargo bench --locked --bench figures --bench host --bench hooks --bench wake
+    cargo bench --locked --bench figures --bench host --bench inbox

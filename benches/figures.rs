@@ -108,7 +108,7 @@ fn start() {
             let mut session = Session::spawn(command.command());
             let id = session.ask(
                 "initialize",
-                json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "1"}}),
+                json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "claude-code", "version": "1"}}),
             );
             session.answer(id);
             let time = begun.elapsed();

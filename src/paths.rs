@@ -1,7 +1,10 @@
 //! Where things live: the socket, the database, the token. The one place that knows, so that broker, MCP server and CLI
 //! always look in the same spot.
 
-use crate::settings::{self, InvalidSetting};
+use crate::{
+    settings::{self, InvalidSetting},
+    wire::PeerId,
+};
 use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -52,6 +55,11 @@ pub fn database() -> Result<PathBuf, InvalidSetting> {
 /// The file that holds the machine token, beside the Unix socket.
 pub fn token(socket: &Path) -> PathBuf {
     socket.with_extension("token")
+}
+
+/// The socket through which the session `to` answers the peer `from` with its client's own tool, beside the broker's `socket`.
+pub fn answers(socket: &Path, to: &PeerId, from: &PeerId) -> PathBuf {
+    socket.with_file_name("answers").join(format!("{to}-{from}.sock"))
 }
 
 /// The TCP port: `CLAUDE_PEERS_PORT`, else 7899; 0 lets the system choose a free one.

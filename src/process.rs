@@ -40,6 +40,12 @@ pub fn command_line(pid: u32) -> Vec<String> {
     imp::command_line(pid)
 }
 
+/// Whether two processes run the same program file.
+pub fn same_program(a: u32, b: u32) -> bool {
+    let program = |pid| imp::program(pid);
+    program(a).is_some_and(|a| program(b) == Some(a))
+}
+
 /// The controlling terminal of `pid`, such as `/dev/pts/3`.
 pub fn terminal(pid: u32) -> Option<String> {
     imp::terminal(pid)
@@ -77,6 +83,12 @@ mod proc {
 
     pub fn parent_of(pid: u32) -> Option<u32> {
         field(&stat(pid)?, 4)?.parse().ok()
+    }
+
+    /// The file that a process runs: its device and number.
+    pub fn program(pid: u32) -> Option<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(format!("/proc/{pid}/exe")).ok().map(|file| (file.dev(), file.ino()))
     }
 
     pub fn command_line(pid: u32) -> Vec<String> {
@@ -123,6 +135,11 @@ mod ps {
 
     pub fn parent_of(pid: u32) -> Option<u32> {
         ps(pid, "ppid")?.parse().ok()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    pub fn program(pid: u32) -> Option<String> {
+        ps(pid, "comm")
     }
 
     pub fn command_line(pid: u32) -> Vec<String> {

@@ -7,7 +7,6 @@ use std::{ffi::OsString, time::Duration};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}={value:?} cannot be used; allowed: {allowed}")]
 pub struct InvalidSetting {
-    /// The environment variable.
     pub variable: String,
     /// What it holds.
     pub value: String,

@@ -1,12 +1,14 @@
 //! `claude-peers`: the command line.
 
-use std::process::ExitCode;
+use std::{ffi::OsString, process::ExitCode};
 
 fn main() -> ExitCode {
-    // Claude Code runs hooks after every call of a tool: they do without all that the other commands need.
-    let mut words = std::env::args_os().skip(1);
-    match (words.next(), words.next()) {
-        (Some(word), Some(event)) if word == "hook" && event != "--help" && event != "-h" => claude_peers::hook::run(event),
-        _ => claude_peers::cli::run().into(),
+    // Claude Code runs a hook beside every prompt: it does without all that the other commands need.
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match words.split_first() {
+        Some((word, rest)) if word == "hook" && !rest.iter().any(|word| word == "--help" || word == "-h") => {
+            claude_peers::hook::run(rest)
+        }
+        _ => claude_peers::cli::run(),
     }
 }

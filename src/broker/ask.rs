@@ -106,7 +106,7 @@ impl Broker {
         let now = Timestamp::now();
         let recipient = match self.state().peers.get(&question.to) {
             Some(peer) => {
-                question.warning = warning(peer, question.state, question.expires_at, now);
+                question.warning = warning(peer, &question, now);
                 peer.status(now)
             }
             None => Status::Gone,

@@ -1,8 +1,12 @@
 //! Mail goes out: taken under a lease, handed over, settled.
 
-use super::{Broker, Hands, MessageChange, state, stopping};
+use super::{Broker, MessageChange, state, stopping};
 use crate::{
-    store::{leases, messages::Message, outcomes},
+    store::{
+        leases::{self, Taker},
+        messages::Message,
+        outcomes,
+    },
     wire::{
         self, BROKER_SENDER, CLI_SENDER, Code, Error, From, Inbound, Outcome, PeerId, Receipt, Route, Settle, Settled,
         Settlement, State, Take, Taken, Timestamp,
@@ -19,72 +23,76 @@ pub(super) const DEFAULT_BYTES: u32 = 256 * 1024;
 const MOST_SETTLED: usize = 10_000;
 
 impl Broker {
-    /// Leases the caller's waiting messages to it; for a hook, into the `hands` of its connection.
+    /// Leases the caller's waiting messages to it.
     ///
     /// # Errors
     /// [`Code::InvalidRequest`] for a route or lease out of shape; the store's.
-    pub async fn take(&self, id: &PeerId, request: Take, hands: &Hands) -> wire::Result<Taken> {
+    pub async fn take(&self, id: &PeerId, request: Take) -> wire::Result<Taken> {
         super::register::check_token("lease", &request.lease)?;
-        let announced_too = match request.route {
-            Route::CheckMessages => true,
-            Route::ToolResult | Route::Hook => false,
+        let taker = match request.route {
+            Route::CheckMessages => Some(Taker::Check),
+            Route::ToolResult => Some(Taker::Result),
+            Route::Inbox => None,
             other => {
                 let what = format!("messages cannot be taken for route {other}");
-                return Err(Error::new(Code::InvalidRequest, what).help("use tool_result, check_messages or hook"));
+                return Err(Error::new(Code::InvalidRequest, what).help("use tool_result, check_messages or inbox"));
             }
         };
         let max_bytes = request.max_bytes.unwrap_or(DEFAULT_BYTES) as usize;
         let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
         let deadline = Instant::now() + wait;
         let (lease, mut wake) = {
-            let mut state = self.state();
-            let peer = state.peers.get_mut(id).ok_or_else(|| self.unknown_peer(id))?;
-            if request.route == Route::ToolResult && wait.is_zero() && peer.leaves_to_hook() {
-                return Ok(Taken { messages: Vec::new(), more: peer.waiting });
-            }
-            if request.route == Route::Hook {
-                if !peer.takes_hooks() {
-                    return Ok(Taken { messages: Vec::new(), more: 0 });
-                }
-                (hands.hold(id, &request.lease), peer.wake.subscribe())
-            } else {
-                (state::take_lease(&peer.row.instance, &request.lease), peer.wake.subscribe())
-            }
+            let state = self.state();
+            let peer = state.peers.get(id).ok_or_else(|| self.unknown_peer(id))?;
+            (state::take_lease(&peer.row.instance, &request.lease), peer.wake.subscribe())
         };
-        let _waiting = (!wait.is_zero()).then(|| Taker::new(self, id));
+        let Some(taker) = taker else { return self.take_for_inbox(id, &request, &lease, deadline).await };
+        if self.leaves_to_inbox(id, taker == Taker::Result && wait.is_zero()) {
+            return Ok(Taken::of(Vec::new(), 0));
+        }
+        let _waiting = (!wait.is_zero()).then(|| WaitingCall::new(self, id));
         loop {
             wake.mark_unchanged();
-            if let Some(taken) = self.lease(id, &lease, announced_too, max_bytes).await? {
-                return Ok(taken);
+            if let Some((messages, more)) = self.lease(id, &lease, taker.clone(), max_bytes).await? {
+                return Ok(Taken::of(messages, more));
             }
             tokio::select! {
                 biased;
                 () = self.stopped() => return Err(stopping()),
-                _ = tokio::time::sleep_until(deadline) => return Ok(Taken { messages: Vec::new(), more: 0 }),
+                _ = tokio::time::sleep_until(deadline) => return Ok(Taken::of(Vec::new(), 0)),
                 changed = wake.changed() => drop(changed),
             }
         }
     }
 
-    /// Puts what waits and may go by a route under `lease`; none if nothing does.
+    /// Whether a call is given nothing, because the inbox brings what waits: a result beside which nothing rides, or any call
+    /// while the client holds what was written and shows it with this very call's result. A call that waited for that would keep
+    /// it from the model.
+    fn leaves_to_inbox(&self, id: &PeerId, rides_along: bool) -> bool {
+        let state = self.state();
+        let by_inbox = |peer: &&state::Peer| peer.route().0 == Route::Inbox;
+        state.peers.get(id).filter(by_inbox).is_some_and(|peer| rides_along || peer.has_hook() && peer.door.is_pending())
+    }
+
+    /// Puts what waits and may go to `taker` under `lease`, with how many more wait; none if nothing does.
     pub(super) async fn lease(
         &self,
         id: &PeerId,
         lease: &str,
-        announced_too: bool,
+        taker: Taker,
         max_bytes: usize,
-    ) -> wire::Result<Option<Taken>> {
+    ) -> wire::Result<Option<(Vec<Inbound>, u32)>> {
         let waiting = self.state().peers.get(id).map_or(0, |peer| peer.waiting);
         if waiting == 0 {
             return Ok(None);
         }
         let (id, lease) = (id.clone(), lease.to_owned());
-        let taken = self.store.write(move |c| Ok(leases::take(c, &id, &lease, announced_too, max_bytes)?)).await?;
+        let taken = self.store.write(move |c| Ok(leases::take(c, &id, &lease, &taker, max_bytes)?)).await?;
         if taken.is_empty() {
             return Ok(None);
         }
         let more = waiting.saturating_sub(u32::try_from(taken.len()).unwrap_or(u32::MAX));
-        Ok(Some(Taken { messages: self.inbound(taken), more }))
+        Ok(Some((self.inbound(taken), more)))
     }
 
     /// Takes note of what became of messages.
@@ -96,18 +104,19 @@ impl Broker {
             return Err(Error::new(Code::InvalidRequest, format!("more than {MOST_SETTLED} messages in one settlement")));
         }
         let now = Timestamp::now();
-        let (channel, proved) = {
+        let (agent, trusted) = {
             let state = self.state();
             let peer = state.peers.get(id).ok_or_else(|| self.unknown_peer(id))?;
-            (peer.channel_key(), peer.channel_proved())
+            // Where the hook runs, each message is proved by it.
+            (peer.agent_key(), peer.has_proved() && !(request.route == Route::Inbox && peer.has_hook()))
         };
         let (peer, route) = (id.clone(), request.route);
         let job = move |c: &rusqlite::Connection| {
-            let through = (route == Route::Channel).then_some(channel.as_str());
+            let through = (route == Route::Channel).then_some(agent.as_str());
             let (mut changes, mut waiting, mut waits_again) = (Vec::new(), 0_i64, false);
             for settlement in request.messages {
                 let change = match settlement.outcome {
-                    Outcome::Offered => outcomes::offered(c, &peer, &settlement.id, &channel, proved, now)?,
+                    Outcome::Offered => outcomes::offered(c, &peer, &settlement.id, route, &agent, trusted, now)?,
                     Outcome::Announced => outcomes::announced(c, &peer, &settlement.id, route, through, now)?,
                     Outcome::Delivered => outcomes::delivered(c, &peer, &settlement.id, route, now)?,
                     Outcome::Released => outcomes::released(c, &peer, &settlement.id, route)?,
@@ -126,6 +135,10 @@ impl Broker {
             peer.waiting = peer.waiting.saturating_add_signed(i32::try_from(waiting).unwrap_or_default());
             // What waited behind these messages may go now: through the stream, or with the next tool result.
             peer.hint |= waits_again || (route != Route::Channel && peer.waiting > 0);
+            if route == Route::Inbox {
+                let written = changes.iter().filter(|(settled, _)| settled.outcome != Outcome::Released);
+                peer.door.wrote(written.map(|(settled, _)| settled.id.clone()));
+            }
             peer.wake();
         }
         drop(state);
@@ -169,13 +182,13 @@ impl Broker {
     }
 }
 
-/// A take that waits: while it does, mail is kept for it and not pushed into the channel, which proves nothing.
-struct Taker<'a> {
+/// A take that waits: while it does, mail is kept for it and not pushed.
+struct WaitingCall<'a> {
     state: &'a Mutex<state::State>,
     id: PeerId,
 }
 
-impl<'a> Taker<'a> {
+impl<'a> WaitingCall<'a> {
     fn new(broker: &'a Broker, id: &PeerId) -> Self {
         if let Some(peer) = broker.state().peers.get_mut(id) {
             peer.takers += 1;
@@ -184,7 +197,7 @@ impl<'a> Taker<'a> {
     }
 }
 
-impl Drop for Taker<'_> {
+impl Drop for WaitingCall<'_> {
     fn drop(&mut self) {
         if let Some(peer) = state::lock(self.state).peers.get_mut(&self.id) {
             peer.takers = peer.takers.saturating_sub(1);
@@ -203,6 +216,7 @@ pub(super) fn receipt(message: &Message, to_name: &str) -> Receipt {
         state: message.state,
         route: message.route,
         sent_at: message.sent_at,
+        held: message.held.clone(),
         offered_at: message.offered_at,
         delivered_at: message.delivered_at,
         expired_at: message.expired_at,

@@ -47,6 +47,9 @@ impl Broker {
             key: request.key.as_ref().map(|key| messages::key_of_copy(key, &to)),
             sent_at: now,
             expires_at: now.plus(self.limits.expiry),
+            passes: false,
+            bypassed: false,
+            held: None,
             to,
         };
         let copies = to.into_iter().map(copy).collect();

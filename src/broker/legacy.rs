@@ -5,7 +5,7 @@ use super::{Broker, MessageChange, names, register::check_path, state};
 use crate::{
     git, process,
     store::{self, messages::Message, peers::PeerRow},
-    wire::{self, Code, DeliveryChoice, Error, Host, PeerId, Route, State, SummarySource, Timestamp},
+    wire::{self, Code, DeliveryChoice, Error, Host, InboundRule, PeerId, Route, State, SummarySource, Timestamp},
 };
 use std::path::Path;
 
@@ -17,13 +17,10 @@ const MOST_POLLED: u32 = 100;
 pub struct LegacyRegister {
     /// Its own process id.
     pub pid: u32,
-    /// Its working directory.
     pub cwd: String,
     /// The top of its git worktree.
     pub git_root: Option<String>,
-    /// Its terminal.
     pub tty: Option<String>,
-    /// Its summary.
     pub summary: String,
 }
 
@@ -64,6 +61,12 @@ impl Broker {
                 registered_at: now,
                 last_seen: now,
                 ended: false,
+                inbox: None,
+                bypasses: false,
+                inbound: InboundRule::default(),
+                hooked: None,
+                hook_token: None,
+                hook_proves_all: false,
             };
             state.put(row.clone());
             row
@@ -104,9 +107,6 @@ impl Broker {
     }
 
     /// A poll: what the poll before handed out has arrived; gives what waits.
-    ///
-    /// # Errors
-    /// The store's.
     pub async fn poll(&self, id: &PeerId) -> wire::Result<Vec<Message>> {
         let nothing_to_do = |peer: &state::Peer| peer.waiting == 0 && !peer.polled;
         if self.state().peers.get(id).is_some_and(nothing_to_do) {

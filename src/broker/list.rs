@@ -174,9 +174,6 @@ impl Broker {
     }
 
     /// The broker's state; `listeners` is what the edges know of their sockets.
-    ///
-    /// # Errors
-    /// The store's.
     pub async fn status(&self, listeners: Vec<ListenerStatus>) -> wire::Result<BrokerStatus> {
         let messages = self.store.read(|c| Ok(store::history::stored(c)?)).await?;
         let notices = self.notices.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();

@@ -9,9 +9,10 @@
 
 mod ask;
 mod deliver;
+mod door;
 mod everyone;
-mod hands;
 mod history;
+mod hold;
 mod hook;
 mod legacy;
 mod limits;
@@ -25,18 +26,20 @@ mod summary;
 mod sweep;
 mod watch;
 
-pub use hands::Hands;
 pub use legacy::LegacyRegister;
 pub use limits::Limits;
 pub use stream::{Stream, StreamItem};
-pub use watch::{MessageChange, News, Presence, Watch};
+pub use watch::{MessageChange, News, Watch};
 
 use crate::{
     store::{self, Store},
     wire::{self, Code, Error, PeerId, Timestamp},
 };
 use state::State;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use tokio::sync;
 
 /// Who asks.
@@ -58,15 +61,17 @@ pub struct Broker {
     notices: Mutex<Vec<String>>,
     changes: watch::Changes,
     stopping: sync::watch::Sender<bool>,
+    /// The broker's own socket: addresses for answers lie beside it.
+    socket: PathBuf,
 }
 
 impl Broker {
-    /// A broker over `store`, with everything the store knows.
+    /// A broker over `store`, with everything the store knows, that is reached at `socket`.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn open(store: Store, limits: Limits, notices: Vec<String>) -> wire::Result<Arc<Self>> {
-        store.write(|c| Ok(store::leases::let_go_of_hooks(c)?)).await?;
+    pub async fn open(store: Store, limits: Limits, socket: PathBuf) -> wire::Result<Arc<Self>> {
+        store.write(|c| Ok(store::leases::end_hooks(c)?)).await?;
         let (peers, sessions, waiting) =
             store.read(|c| Ok((store::peers::all(c)?, store::peers::sessions(c)?, store::messages::waiting(c)?))).await?;
         let state = Arc::new(Mutex::new(State::new(peers, sessions, waiting)));
@@ -75,9 +80,10 @@ impl Broker {
             state,
             limits,
             started_at: Timestamp::now(),
-            notices: Mutex::new(notices),
+            notices: Mutex::default(),
             changes: watch::Changes::new(),
             stopping: sync::watch::Sender::new(false),
+            socket,
         }))
     }
 

@@ -8,15 +8,12 @@
 //!    session of its own);
 //! 3. the Claude process, if the process that served it is gone (the MCP server was restarted after a `/clear`).
 //!
-//! `/resume` and `/clear` change the session id under a process that goes on; its hooks tell ([`Broker::turn_to`]).
+//! `/resume` and `/clear` change the session id under a process that goes on; its hook tells ([`Broker::turn_to`]).
 
-use super::{
-    Broker, names,
-    state::{Hooks, State},
-};
+use super::{Broker, door::Door, names, state::State};
 use crate::{
     process,
-    store::{self, peers::PeerRow},
+    store::{self, holds::Rule, peers::PeerRow},
     wire::{self, Code, Error, Host, PeerId, Register, Registered, Status, SummarySource, Timestamp, VERSION, random_token},
 };
 use sha2::{Digest, Sha256};
@@ -48,23 +45,35 @@ impl Broker {
         if let Some(session) = &request.session_id {
             check_token("sessionId", session)?;
         }
+        if let Some(token) = &request.hook_token {
+            check_token("hookToken", token)?;
+        }
+        if let Some(inbox) = &request.inbox {
+            check_path("inbox", inbox)?;
+        }
         let now = Timestamp::now();
         // What the kernel says counts more than what the process says of itself.
         let pid = kernel_pid.unwrap_or(request.pid);
         let process = process::identify(pid);
         let host = request.host.filter(|host| kernel_pid.is_none() || process::ancestors(pid).contains(&host.pid));
 
-        let (row, session, resumed, secret, gone_channel) = {
+        let (row, session, resumed, secret, gone_agent, rule) = {
             let mut state = self.state();
             let same_process = peer.is_some();
             let known = peer.or_else(|| find(&state, &request, process, host, now));
             let resumed = known.is_some();
             let id = known.unwrap_or_else(|| fresh_id(&state));
             let old = state.peers.get(&id).map(|peer| peer.row.clone());
-            let old_channel = state.peers.get(&id).map(super::state::Peer::channel_key);
+            let old_agent = state.peers.get(&id).map(super::state::Peer::agent_key);
+            // Its hook has told where the process is now, and in which mode: the process itself knows only how it began.
+            let kept = old.as_ref().filter(|old| old.instance == request.instance && old.hooked.is_some()).cloned();
+            let (cwd, git, bypasses) = match kept {
+                Some(kept) => (kept.cwd, kept.git, kept.bypasses),
+                None => (request.cwd, request.git, request.bypasses),
+            };
             let secret = random_token(SECRET_LENGTH);
             // A name is kept for the session's life, unless somebody alive took it while the session was away.
-            let wish = old.as_ref().map_or_else(|| names::wish(request.git.as_ref(), &request.cwd), |old| old.name.clone());
+            let wish = old.as_ref().map_or_else(|| names::wish(git.as_ref(), &cwd), |old| old.name.clone());
             let row = PeerRow {
                 name: names::free(&state, &wish, &id, now),
                 id: id.clone(),
@@ -73,8 +82,8 @@ impl Broker {
                 instance: request.instance,
                 process,
                 host,
-                cwd: request.cwd,
-                git: request.git,
+                cwd,
+                git,
                 tty: request.tty.filter(|tty| tty.len() <= LONGEST_TOKEN),
                 channel: request.channel,
                 delivery: request.delivery,
@@ -84,6 +93,12 @@ impl Broker {
                 registered_at: old.as_ref().map_or(now, |old| old.registered_at),
                 last_seen: now,
                 ended: false,
+                inbox: request.inbox.filter(|_| host.is_some()),
+                bypasses,
+                inbound: request.inbound,
+                hooked: old.as_ref().and_then(|old| old.hooked.clone()),
+                hook_proves_all: request.hook_proves_all,
+                hook_token: request.hook_token.filter(|_| host.is_some()).map(|token| hash(&token)),
             };
             // Reserve id and name before the commit: another registration must not take them meanwhile.
             state.put(row.clone());
@@ -99,8 +114,14 @@ impl Broker {
                 peer.takers = 0;
                 peer.wake();
             }
-            let channel = state.peers.get(&row.id).map(super::state::Peer::channel_key);
-            (row, session, resumed, secret, old_channel.filter(|old| channel.as_ref() != Some(old)))
+            let (mut gone, mut rule) = (None, Rule::default());
+            if let Some(peer) = state.peers.get_mut(&row.id) {
+                (gone, rule) = (old_agent.filter(|old| *old != peer.agent_key()), peer.rule());
+                if gone.is_some() {
+                    peer.door = Door::default();
+                }
+            }
+            (row, session, resumed, secret, gone, rule)
         };
 
         let stored = row.clone();
@@ -110,7 +131,8 @@ impl Broker {
                 store::peers::put_session(c, session, &stored.id, now)?;
             }
             store::leases::lapse(c, &stored.id, &stored.instance)?;
-            let doubted = gone_channel.map(|channel| store::outcomes::doubt_channel(c, &stored.id, &channel)).transpose()?;
+            store::holds::apply(c, &stored.id, rule, now)?;
+            let doubted = gone_agent.map(|agent| store::outcomes::doubt_pushed(c, &stored.id, &agent)).transpose()?;
             Ok(doubted.unwrap_or_default())
         };
         let doubted = self.store.write(job).await?;
@@ -132,12 +154,9 @@ impl Broker {
         })
     }
 
-    /// The process that serves `id` has turned to the conversation `session` (`/clear`, `/resume`, a branch), as its hooks say:
+    /// The process that serves `id` has turned to the conversation `session` (`/clear`, `/resume`, a branch), as its hook says:
     /// whose process it is from now on. A conversation that is nobody's is that peer's, one that runs elsewhere stays where it
     /// runs, and with one of a peer that is gone it is that peer, which has its mailbox back, and the one it was is gone.
-    ///
-    /// # Errors
-    /// The store's.
     pub(super) async fn turn_to(&self, session: String, id: PeerId) -> wire::Result<PeerId> {
         let now = Timestamp::now();
         let moved = {
@@ -172,9 +191,6 @@ impl Broker {
     }
 
     /// The peer says goodbye: it leaves the list at once; its mailbox stays.
-    ///
-    /// # Errors
-    /// The store's.
     pub async fn unregister(&self, id: &PeerId) -> wire::Result<()> {
         let row = {
             let mut state = self.state();
@@ -199,9 +215,16 @@ fn move_process(state: &mut State, from: &PeerId, to: &PeerId, now: Timestamp) -
     let from = state.peers.get_mut(from)?;
     let serving = from.row.clone();
     from.link = None;
-    from.hooks = Hooks::default();
     from.wake();
-    let unserved = PeerRow { secret: None, instance: String::new(), process: None, host: None, ..serving.clone() };
+    let unserved = PeerRow {
+        secret: None,
+        instance: String::new(),
+        process: None,
+        host: None,
+        inbox: None,
+        hook_token: None,
+        ..serving.clone()
+    };
     let left = PeerRow { last_seen: now, ended: true, ..unserved };
     state.put(left.clone());
     let taken = PeerRow {

@@ -3,16 +3,19 @@
 use super::{
     Broker, Caller, Limits, MessageChange,
     deliver::receipt,
+    hold,
     limits::Pace,
     state::{self, Awaited, Resolved, State},
 };
 use crate::{
     store::{
-        self, leases,
+        self,
+        holds::Rule,
+        leases,
         messages::{self, Message, NewMessage},
         outcomes,
     },
-    wire::{self, CLI_SENDER, Code, Error, MessageId, PeerId, PeerRef, Receipt, Route, Send, Status, Timestamp},
+    wire::{self, CLI_SENDER, Code, Error, Held, MessageId, PeerId, PeerRef, Receipt, Route, Send, Status, Timestamp},
 };
 use rusqlite::Connection;
 use std::{collections::HashMap, sync::Mutex};
@@ -55,6 +58,9 @@ impl Broker {
             key: request.key,
             sent_at: now,
             expires_at: now.plus(self.limits.expiry),
+            passes: false,
+            bypassed: false,
+            held: None,
         };
         match self.accept(caller, vec![message], says_what_it_answers).await?.pop() {
             Some((_, accepted)) => {
@@ -86,13 +92,17 @@ impl Broker {
             self.remember_proof(&from, by, at, accepted.trusted).await?;
         }
         let mut state = self.state();
+        if let Some(peer) = state.peers.get_mut(&from).filter(|_| !accepted.confirmed.is_empty()) {
+            accepted.confirmed.iter().for_each(|change| peer.door.has_let_in(&change.id));
+            peer.wake();
+        }
         let (name, warning) = match state.peers.get_mut(&to) {
             Some(peer) => {
                 if accepted.is_new {
                     peer.hint |= !accepted.pushed;
                     peer.wake();
                 }
-                (peer.row.name.clone(), warning(peer, accepted.message.state, accepted.message.expires_at, now))
+                (peer.row.name.clone(), warning(peer, &receipt(&accepted.message, &peer.row.name), now))
             }
             None => (to.to_string(), unasked(&state.asked, &accepted.message)),
         };
@@ -142,7 +152,7 @@ impl Broker {
         }
     }
 
-    /// The channel of `peer` has proved itself: remembered, and what it was given does not wait any more.
+    /// The inbox or channel of `peer` has proved itself: remembered, and what it was given does not wait any more.
     async fn remember_proof(&self, peer: &PeerId, by: String, at: Timestamp, trusted: usize) -> wire::Result<()> {
         let row = {
             let mut state = self.state();
@@ -151,7 +161,7 @@ impl Broker {
             peer.waiting = peer.waiting.saturating_sub(u32::try_from(trusted).unwrap_or(u32::MAX));
             peer.row.clone()
         };
-        tracing::info!(peer = %row.id, "its channel has proved itself");
+        tracing::info!(peer = %row.id, "its inbox or channel has proved itself");
         Ok(self.store.write(move |c| Ok(store::peers::put(c, &row)?)).await?)
     }
 }
@@ -171,7 +181,7 @@ pub(super) struct Accepted {
     message: Message,
     is_new: bool,
     pushed: bool,
-    /// The reply proved the sender's own channel, by this key.
+    /// The reply proved the sender's own inbox or channel, by this key.
     proved: Option<(String, Timestamp)>,
     trusted: usize,
     /// What the message showed to have been read.
@@ -249,17 +259,23 @@ fn put(
     says_what_it_answers: bool,
 ) -> store::Result<Accepted> {
     let inside = *caller != Caller::User && is_awaited_inside(&state::lock(state).asked, &new);
-    let (stream, channel) = {
+    let (stream, agent, rule, bypasses) = {
         let state = state::lock(state);
         let stream = state.peers.get(&new.to).filter(|_| !inside).and_then(state::Peer::pushing);
         let sender = match caller {
             Caller::User => None,
             Caller::Peer(id) => state.peers.get(id),
         };
-        (stream, sender.map(|peer| (peer.channel_key(), peer.channel_proved())))
+        let rule = state.peers.get(&new.to).map_or(Rule::Nothing, state::Peer::rule);
+        let agent = sender.map(|peer| (peer.agent_key(), peer.has_proved(), peer.has_hook()));
+        (stream, agent, rule, sender.is_some_and(|peer| peer.row.bypasses))
     };
+    // What the user sends by hand is the user's; an answer was asked for.
+    new.passes = *caller == Caller::User || is_answer(c, &new)?;
+    new.bypassed = bypasses;
+    new.held = rule.holds(new.passes, bypasses);
     let lease = match stream {
-        Some(stream) if !leases::has_others(c, &new.to, &stream)? => Some(stream),
+        Some(stream) if new.held.is_none() && !leases::has_others(c, &new.to, &stream)? => Some(stream),
         _ => None,
     };
     let (mut proved, mut trusted, mut confirmed) = (None, 0, Vec::new());
@@ -271,17 +287,17 @@ fn put(
         state: wire::State::Delivered,
         route: Some(Route::Reply),
     };
-    if let Some((key, already_proved)) = channel {
+    if let Some((key, already_proved, has_hook)) = agent {
         if let Some(answered) = new.reply_to.as_ref().filter(|_| says_what_it_answers) {
             let (change, proof) = confirm(c, &new, answered, &key)?;
             settled_by_reply = change.waiting;
             confirmed.extend(change.sender.map(|sender| delivered(answered.clone(), PeerId::lenient(&sender))));
             if proof && !already_proved {
-                trusted = outcomes::trust_channel(c, &new.from, &key)?;
+                trusted = if has_hook { 0 } else { outcomes::trust(c, &new.from, &key)? };
                 proved = Some((key, new.sent_at));
             }
         }
-        // Only where the channel has proved itself does writing to somebody show that what it pushed was read.
+        // Only where the inbox or channel has proved itself does writing to somebody show that what it pushed was read.
         if already_proved || proved.is_some() {
             let pushed = outcomes::confirm_pushed(c, &new.from, &new.to, new.sent_at)?;
             confirmed.extend(pushed.into_iter().map(|id| delivered(id, new.to.clone())));
@@ -308,8 +324,9 @@ fn put(
         reply_to: new.reply_to,
         sent_at: new.sent_at,
         expires_at: new.expires_at,
-        state: wire::State::Queued,
+        state: if new.held.is_some() { wire::State::Held } else { wire::State::Queued },
         route: None,
+        held: new.held.map(|by| Held { at: new.sent_at, by }),
         handed: u32::from(lease.is_some()),
         offered_at: None,
         delivered_at: None,
@@ -318,20 +335,27 @@ fn put(
     Ok(Accepted { message, is_new: true, pushed: lease.is_some(), proved, trusted, confirmed })
 }
 
+/// Whether a message answers one of its recipient's own.
+fn is_answer(c: &Connection, new: &NewMessage) -> store::Result<bool> {
+    let Some(answered) = &new.reply_to else { return Ok(false) };
+    Ok(outcomes::named(c, answered, "")?.is_some_and(|named| named.from == new.to.as_str() && named.to == new.from.as_str()))
+}
+
 /// Whether a command line inside the session that `new` answers waits for it: that one gets it in the session's place.
 fn is_awaited_inside(asked: &[Awaited], new: &NewMessage) -> bool {
     asked.iter().any(|asked| Some(&asked.question) == new.reply_to.as_ref() && asked.inside.as_ref() == Some(&new.to))
 }
 
-/// A reply that names a message addressed to its sender shows that it was read; if `channel` had pushed it, that one works.
-fn confirm(c: &Connection, new: &NewMessage, answered: &MessageId, channel: &str) -> store::Result<(outcomes::Change, bool)> {
-    let named = must_exist(c, answered, channel)?;
+/// A reply that names a message addressed to its sender shows that it was read; if it was pushed to the process `agent`, that way
+/// works.
+fn confirm(c: &Connection, new: &NewMessage, answered: &MessageId, agent: &str) -> store::Result<(outcomes::Change, bool)> {
+    let named = must_exist(c, answered, agent)?;
     if new.to.as_str() == CLI_SENDER && named.from != CLI_SENDER {
         let what = format!("{CLI_SENDER} has no mailbox but for answers to what it sent, and {answered} is none of that");
         return Err(Error::new(Code::NoMailbox, what).help("list the peers to see who can be written to").into());
     }
     if named.to == new.from.as_str() {
-        Ok((outcomes::delivered(c, &new.from, answered, Route::Reply, new.sent_at)?, named.through_channel))
+        Ok((outcomes::delivered(c, &new.from, answered, Route::Reply, new.sent_at)?, named.pushed))
     } else if named.from == new.from.as_str() {
         Ok((outcomes::Change::default(), false)) // a follow-up on one's own message
     } else {
@@ -339,8 +363,8 @@ fn confirm(c: &Connection, new: &NewMessage, answered: &MessageId, channel: &str
     }
 }
 
-fn must_exist(c: &Connection, answered: &MessageId, channel: &str) -> store::Result<outcomes::Named> {
-    outcomes::named(c, answered, channel)?.ok_or_else(|| no_such_message(answered).into())
+fn must_exist(c: &Connection, answered: &MessageId, agent: &str) -> store::Result<outcomes::Named> {
+    outcomes::named(c, answered, agent)?.ok_or_else(|| no_such_message(answered).into())
 }
 
 fn no_such_message(id: &MessageId) -> Error {
@@ -348,27 +372,26 @@ fn no_such_message(id: &MessageId) -> Error {
         .help("use the message_id of the message you answer, or leave replyTo out")
 }
 
-/// Why the recipient will not see a new message at once.
-pub(super) fn warning(peer: &state::Peer, state: wire::State, expires_at: Timestamp, now: Timestamp) -> Option<String> {
-    if state != wire::State::Queued {
-        return None;
-    }
-    let name = &peer.row.name;
-    match (peer.status(now), peer.delivery().0) {
-        (Status::Gone, _) => {
-            Some(format!("{name} is not running; the message waits for its session to be resumed, until {expires_at}"))
+/// Why the recipient has not seen a message yet, or will not see it at once.
+pub(super) fn warning(peer: &state::Peer, receipt: &Receipt, now: Timestamp) -> Option<String> {
+    let (name, status) = (&peer.row.name, peer.status(now));
+    match (receipt.state, status, peer.delivery().0) {
+        (wire::State::Held, ..) => hold::explain(name, status, receipt),
+        (wire::State::Offered, Status::Connected, _) if receipt.route == Some(Route::Inbox) => {
+            let at = receipt.offered_at.map(|at| format!(" at {at}")).unwrap_or_default();
+            Some(format!("written into the inbox of {name}{at}; nothing has shown yet that it was let in"))
         }
-        (Status::Reconnecting, _) => Some(format!("{name} is reconnecting; it gets the message when it is back")),
-        (Status::Connected, Route::Pull) if peer.takers == 0 => {
+        (wire::State::Queued, Status::Gone, _) => {
+            let until = receipt.expires_at;
+            Some(format!("{name} is not running; the message waits for its session to be resumed, until {until}"))
+        }
+        (wire::State::Queued, Status::Reconnecting, _) => {
+            Some(format!("{name} is reconnecting; it gets the message when it is back"))
+        }
+        (wire::State::Queued, Status::Connected, Route::Pull) if peer.takers == 0 => {
             Some(format!("{name} cannot be interrupted; it sees the message when it next uses one of its claude-peers tools"))
         }
-        (Status::Connected, Route::Hook) if peer.hooks.waiter.is_none() && peer.hooks.unattended => {
-            Some(format!("{name} runs for a script; it sees the message with its next tool call or prompt, if there is one"))
-        }
-        (Status::Connected, Route::Hook) if peer.hooks.waiter.is_none() => {
-            Some(format!("{name} is busy; it sees the message with its next tool call or when its turn ends"))
-        }
-        (Status::Connected, _) => None,
+        _ => None,
     }
 }
 

@@ -1,10 +1,10 @@
 //! The peers in memory: what the store holds, plus what lives only as long as a connection.
 
-use super::limits::Pace;
+use super::{door::Door, limits::Pace};
 use crate::{
     process,
-    store::peers::PeerRow,
-    wire::{DeliveryChoice, From, Host, MessageId, PeerId, PeerRef, Route, Status, Timestamp},
+    store::{holds::Rule, peers::PeerRow},
+    wire::{DeliveryChoice, From, HeldBy, Host, InboundRule, MessageId, PeerId, PeerRef, Route, Status, Timestamp},
 };
 use std::{
     cell::Cell,
@@ -12,16 +12,13 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
 
 /// How long a peer without a connection, whose process the kernel cannot show us, stays in the list.
 pub(super) const GRACE: Duration = Duration::from_secs(60);
 
 /// For how long a look at a living process is good enough.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// How soon a hook follows a tool's result, at the latest.
-const FOLLOWS: Duration = Duration::from_secs(10);
 
 /// Locks the state. A panic elsewhere cannot leave it half-changed: every change is a plain assignment.
 pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
@@ -35,23 +32,6 @@ pub(super) struct Link {
     pub number: u64,
 }
 
-/// What is known of the hooks of a session's `claude` process, by what they have said to this broker.
-#[derive(Debug, Default)]
-pub(super) struct Hooks {
-    /// Which hook waits for a message right now.
-    pub waiter: Option<u64>,
-    /// A hook of this process has been seen: others will follow.
-    pub seen: Option<Host>,
-    /// A turn has begun and not ended, as far as its hooks have said: one that was interrupted ends without a word.
-    pub in_turn: bool,
-    /// The session is a script's: no hook waits beside it.
-    pub unattended: bool,
-    /// Since when a tool's result has left mail to the hook that follows it, and none has.
-    pub left: Option<Instant>,
-    /// It was woken in a turn, and the prompt that this makes has not been seen yet.
-    pub woken: bool,
-}
-
 /// A peer.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -63,8 +43,8 @@ pub(super) struct Peer {
     pub link: Option<Link>,
     /// How many `take` calls wait for a message right now; they come before the channel.
     pub takers: u32,
-    /// What is known of its hooks.
-    pub hooks: Hooks,
+    /// What is known of its client's inbox.
+    pub door: Door,
     /// Mail waits that no stream will push: the peer is to be told.
     pub hint: bool,
     /// Messages handed out by `/poll-messages` are not yet known to have arrived.
@@ -87,7 +67,7 @@ impl Peer {
             waiting: 0,
             link: None,
             takers: 0,
-            hooks: Hooks::default(),
+            door: Door::default(),
             hint: false,
             polled,
             wake,
@@ -156,62 +136,58 @@ impl Peer {
     pub fn route(&self) -> (Route, String) {
         let row = &self.row;
         if row.legacy {
-            return (Route::Poll, "poll: the reference's client fetches every second".to_owned());
+            return (Route::Poll, "poll: the legacy client fetches every second".to_owned());
         }
-        let proved = row.proved.as_ref().filter(|(by, _)| *by == self.channel_key());
-        let confirmed = match proved {
+        let confirmed = match row.proved.as_ref().filter(|(by, _)| *by == self.agent_key()) {
             Some((_, at)) => format!("confirmed {at}"),
             None => "not confirmed yet".to_owned(),
         };
+        let pull = |why: &str| (Route::Pull, format!("pull: {why}"));
         match row.delivery {
             DeliveryChoice::Channel => (Route::Channel, format!("channel: asked for by CLAUDE_PEERS_DELIVERY, {confirmed}")),
-            DeliveryChoice::Pull => (Route::Pull, "pull: asked for by CLAUDE_PEERS_DELIVERY".to_owned()),
-            _ if self.hooks.waiter.is_some() => (Route::Hook, "hook: waiter connected".to_owned()),
-            _ if self.has_hooks() && self.hooks.unattended => {
-                (Route::Hook, "hook: a script's, with its next tool call or prompt".to_owned())
+            DeliveryChoice::Pull => pull("asked for by CLAUDE_PEERS_DELIVERY"),
+            _ if row.inbound == InboundRule::Hold => pull("its settings hold what other sessions send (crossSessionInbound)"),
+            _ if row.inbound == InboundRule::Refuse => pull("its settings refuse what other sessions send (crossSessionInbound)"),
+            _ if row.inbox.is_some() && !self.door.is_given_up() => {
+                let proof = if self.has_hook() { ", its hook confirms what is let in" } else { "" };
+                (Route::Inbox, format!("inbox: written into its session at once, {confirmed}{proof}"))
             }
-            _ if self.has_hooks() => (Route::Hook, "hook: busy, with its next tool call or when its turn ends".to_owned()),
-            DeliveryChoice::Hook => (Route::Pull, "pull: CLAUDE_PEERS_DELIVERY asks for hooks, and none has run".to_owned()),
             DeliveryChoice::Auto if row.channel => (Route::Channel, format!("channel: named in the start flags, {confirmed}")),
-            DeliveryChoice::Auto => (Route::Pull, "pull: no hooks, no channel".to_owned()),
+            _ if row.inbox.is_some() => pull("its inbox let in none of the last messages"),
+            DeliveryChoice::Inbox => pull("CLAUDE_PEERS_DELIVERY asks for the inbox, and its client has none"),
+            DeliveryChoice::Auto => pull("its client has no inbox, and no channel is named in its start flags"),
         }
     }
 
-    /// Whether hooks may hand over its messages.
-    pub fn takes_hooks(&self) -> bool {
-        !self.row.legacy && matches!(self.row.delivery, DeliveryChoice::Auto | DeliveryChoice::Hook)
+    /// Whether the prompt hook of the agent process that runs it now has been seen, and proves every message that is let in.
+    pub fn has_hook(&self) -> bool {
+        self.row.hook_proves_all && self.row.hooked.as_ref().is_some_and(|by| *by == self.agent_key())
     }
 
-    /// Whether a hook of the process that runs it now has been seen.
-    fn has_hooks(&self) -> bool {
-        self.hooks.seen.is_some() && self.hooks.seen == self.row.host
-    }
-
-    /// Whether mail is left to the hook that follows a tool's result: that one hands over in the main conversation alone, while
-    /// the tool may have been called by a subagent. If none has followed an earlier result, hooks have been switched off.
-    pub fn leaves_to_hook(&mut self) -> bool {
-        if !self.takes_hooks() || !self.has_hooks() {
-            return false;
+    /// Which of the messages to it are held.
+    pub fn rule(&self) -> Rule {
+        match self.row.inbound {
+            InboundRule::Hold => Rule::All(HeldBy::Hold),
+            InboundRule::Refuse => Rule::All(HeldBy::Refuse),
+            // Only a client that would itself hold it has somebody to ask.
+            InboundRule::Match if !self.row.bypasses && self.row.inbox.is_none() => Rule::Nothing,
+            InboundRule::Match => Rule::Unequal { bypasses: self.row.bypasses },
+            InboundRule::Accept => Rule::Nothing,
         }
-        let follows = self.hooks.left.get_or_insert_with(Instant::now).elapsed() < FOLLOWS;
-        if !follows {
-            (self.hooks.seen, self.hooks.left) = (None, None);
-        }
-        follows
     }
 
-    /// What a channel's proof is tied to: the `claude` process, whose flags decide whether the channel exists; where that
-    /// is unknown, the process that registered.
-    pub fn channel_key(&self) -> String {
+    /// What the proof of an inbox or a channel is tied to: the agent process, which has the one and whose flags decide whether the
+    /// other exists; where that is unknown, the process that registered.
+    pub fn agent_key(&self) -> String {
         match self.row.host {
             Some(host) => format!("{}:{}", host.pid, host.started),
             None => self.row.instance.clone(),
         }
     }
 
-    /// Whether the channel has proved itself.
-    pub fn channel_proved(&self) -> bool {
-        let key = self.channel_key();
+    /// Whether its inbox or channel has proved itself.
+    pub fn has_proved(&self) -> bool {
+        let key = self.agent_key();
         self.row.proved.as_ref().is_some_and(|(by, _)| *by == key)
     }
 
@@ -238,11 +214,6 @@ pub(super) fn stream_lease(instance: &str) -> String {
     format!("s:{instance}")
 }
 
-/// The lease of a hook: it ends with the connection that took it.
-pub(super) fn hook_lease(lease: &str) -> String {
-    format!("h:{lease}")
-}
-
 /// The lease of one take.
 pub(super) fn take_lease(instance: &str, lease: &str) -> String {
     format!("t:{instance}:{lease}")
@@ -251,7 +222,6 @@ pub(super) fn take_lease(instance: &str, lease: &str) -> String {
 /// A question whose answer somebody waits for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Awaited {
-    /// The question.
     pub question: MessageId,
     /// The session that asked it, where a command line inside of it waits: that one gets the answer.
     pub inside: Option<PeerId>,
@@ -319,7 +289,7 @@ impl State {
         self.secrets.get(hash).cloned()
     }
 
-    /// The peer that the `claude` process `host` runs: the one it runs now, if it has run several.
+    /// The peer that the agent process `host` runs: the one it runs now, if it has run several.
     pub fn by_host(&self, host: Host) -> Option<&Peer> {
         let runs = |peer: &&Peer| peer.row.host == Some(host) && !peer.row.legacy;
         self.peers.values().filter(runs).max_by_key(|peer| (peer.link.is_some(), !peer.row.ended, peer.row.last_seen))

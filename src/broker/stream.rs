@@ -88,9 +88,6 @@ impl Broker {
 
 impl Stream {
     /// The next thing to tell the client; none when the stream is over. Cancel-safe: what was not returned is given later.
-    ///
-    /// # Errors
-    /// The store's.
     pub async fn next(&mut self) -> wire::Result<Option<StreamItem>> {
         if !self.ready {
             self.ready = true;

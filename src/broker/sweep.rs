@@ -158,6 +158,9 @@ fn notice(message: &Message, to_name: &str, now: Timestamp, until: Timestamp) ->
         key: None,
         sent_at: now,
         expires_at: until,
+        passes: true,
+        bypassed: false,
+        held: None,
     }
 }
 

@@ -58,11 +58,8 @@ impl Changes {
 /// A message got into another state, or there by another route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageChange {
-    /// The message.
     pub id: MessageId,
-    /// Its sender.
     pub from: PeerId,
-    /// Its recipient.
     pub to: PeerId,
     /// Where it stands now.
     pub state: State,
@@ -73,11 +70,8 @@ pub struct MessageChange {
 /// A peer that came or went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presence {
-    /// Its id.
     pub id: PeerId,
-    /// Its name.
     pub name: String,
-    /// Its working directory.
     pub cwd: String,
 }
 

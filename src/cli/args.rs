@@ -1,6 +1,6 @@
 //! The words of the command line, and what `--help` says about them.
 
-use super::{ask, completions, doctor, exit, history, manual, message, peers, send, setup, update};
+use super::{ask, completions, doctor, exit, history, manual, message, peers, release, send, setup, update};
 use clap::{Parser, Subcommand};
 
 /// The coding-agent sessions on this machine find each other and talk; this is how a person watches them and joins in.
@@ -31,6 +31,8 @@ pub enum Command {
     Ask(ask::Args),
     /// Show what became of a message, with all its times
     Message(message::Args),
+    /// Let a message in that the recipient's controls hold
+    Release(release::Args),
     /// Show the messages sent and received, newest first
     History(history::Args),
     /// Show which peer the session is that this command runs in
@@ -51,7 +53,7 @@ pub enum Command {
     /// Write the man pages to a folder (used by whoever packages this)
     #[command(hide = true)]
     Manual(manual::Args),
-    /// Hand messages over to a session (run by Claude Code's hooks)
+    /// Tell the broker which messages a session has let in (run by Claude Code's prompt hook)
     #[command(hide = true)]
     Hook {
         /// The event, as Claude Code names it
@@ -81,7 +83,7 @@ Environment:
   CLAUDE_PEERS_DB (~/.claude-peers.db), CLAUDE_PEERS_RATE_LIMIT.
   Of setup: CLAUDE_PEERS_CLAUDE, the program `claude` where it is not found.
   Of the sessions' servers: CLAUDE_PEERS_SOCKET, CLAUDE_PEERS_DELIVERY,
-  OPENAI_API_KEY, OPENAI_BASE_URL, CLAUDE_PEERS_SUMMARY_MODEL.
+  CLAUDE_PEERS_INBOUND, OPENAI_API_KEY, OPENAI_BASE_URL, CLAUDE_PEERS_SUMMARY_MODEL.
 
 Exit codes:
 {}",

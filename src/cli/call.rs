@@ -9,20 +9,17 @@ use std::{
     ffi::{OsStr, OsString},
     fmt,
     path::PathBuf,
-    process::Stdio,
+    process::{Output, Stdio},
     time::Duration,
 };
 use tokio::{process::Command, time::timeout};
 
-/// How much of what a failed program said is repeated, in characters.
 const MAX_SAID: usize = 600;
 
-/// A call that has not been made yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
     /// What people type.
     name: String,
-    /// What is run.
     program: PathBuf,
     words: Vec<OsString>,
     environment: Vec<(&'static str, OsString)>,
@@ -30,35 +27,12 @@ pub struct Call {
     patience: Duration,
 }
 
-/// Why a call did not do what it was to do.
 #[derive(Debug, thiserror::Error)]
-pub enum CallFailed {
-    /// The program could not be started.
-    #[error("`{call}` could not be run: {source}")]
-    Start {
-        /// The call.
-        call: String,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// It did not end in time and was killed.
-    #[error("`{call}` did not end within {} s and was killed", patience.as_secs())]
-    Late {
-        /// The call.
-        call: String,
-        /// How long it had.
-        patience: Duration,
-    },
-    /// It ended, but not well.
-    #[error("`{call}` failed ({status}){said}")]
-    Refused {
-        /// The call.
-        call: String,
-        /// How it ended.
-        status: std::process::ExitStatus,
-        /// A colon and what it said, or nothing.
-        said: String,
-    },
+#[error("{what}")]
+pub struct CallFailed {
+    what: String,
+    /// Its exit code, if it ended by itself.
+    pub code: Option<i32>,
 }
 
 impl Call {
@@ -79,42 +53,44 @@ impl Call {
         }
     }
 
-    /// With this variable in its environment, beside ours.
     pub fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         self.environment.push((name, value.into()));
         self
     }
 
-    /// In this directory.
     pub fn directory(mut self, directory: impl Into<PathBuf>) -> Self {
         self.directory = Some(directory.into());
         self
     }
 
     /// Makes the call; gives what it wrote to standard output.
-    ///
-    /// # Errors
-    /// If it cannot be started, fails, or takes too long.
     pub async fn run(&self) -> Result<String, CallFailed> {
+        let Output { status, stdout, stderr } = self.output().await?;
+        if status.success() {
+            return Ok(String::from_utf8_lossy(&stdout).into_owned());
+        }
+        let said = [stderr, stdout].map(|stream| String::from_utf8_lossy(&stream).trim().to_owned());
+        let said: String =
+            said.iter().find(|said| !said.is_empty()).iter().flat_map(|said| said.chars()).take(MAX_SAID).collect();
+        let said = if said.is_empty() { said } else { format!(": {}", printable(&said)) };
+        Err(CallFailed { what: format!("`{self}` failed ({status}){said}"), code: status.code() })
+    }
+
+    /// Makes the call; gives how it ended and what it said, whatever that is.
+    pub async fn output(&self) -> Result<Output, CallFailed> {
         let mut command = Command::new(&self.program);
         command.args(&self.words).envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
         command.stdin(Stdio::null()).kill_on_drop(true);
-        let ended = match timeout(self.patience, command.output()).await {
-            Ok(Ok(ended)) => ended,
-            Ok(Err(source)) => return Err(CallFailed::Start { call: self.to_string(), source }),
-            Err(_) => return Err(CallFailed::Late { call: self.to_string(), patience: self.patience }),
+        let ended = timeout(self.patience, command.output()).await;
+        let what = match ended {
+            Ok(Ok(output)) => return Ok(output),
+            Ok(Err(error)) => format!("`{self}` could not be run: {error}"),
+            Err(_) => format!("`{self}` did not end within {} s and was killed", self.patience.as_secs()),
         };
-        if ended.status.success() {
-            return Ok(String::from_utf8_lossy(&ended.stdout).into_owned());
-        }
-        let said = [ended.stderr, ended.stdout].map(|stream| String::from_utf8_lossy(&stream).trim().to_owned());
-        let said: String =
-            said.iter().find(|said| !said.is_empty()).into_iter().flat_map(|said| said.chars()).take(MAX_SAID).collect();
-        let said = if said.is_empty() { said } else { format!(": {}", printable(&said)) };
-        Err(CallFailed::Refused { call: self.to_string(), status: ended.status, said })
+        Err(CallFailed { what, code: None })
     }
 }
 
@@ -166,6 +142,7 @@ mod tests {
     async fn a_call_that_hangs_is_ended() {
         let mut call = shell("exec cat /dev/zero >/dev/null");
         call.patience = Duration::from_millis(1);
-        assert!(matches!(call.run().await, Err(CallFailed::Late { .. })));
+        let error = call.run().await.expect_err("late").to_string();
+        assert!(error.ends_with("did not end within 0 s and was killed"), "{error}");
     }
 }

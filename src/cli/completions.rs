@@ -1,21 +1,12 @@
 //! `completions`: the script that completes the commands in a shell.
 
 use super::{args::Cli, exit::Failure, out::Out};
-use clap::{Command, CommandFactory, ValueEnum};
-use clap_complete::aot;
-use serde::Serialize;
-
-/// The shells there is a script for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Shell {
-    /// GNU Bash
-    Bash,
-    /// Z shell
-    Zsh,
-    /// fish
-    Fish,
-}
+use clap::{
+    Command, CommandFactory,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+use clap_complete::aot::{self, Shell};
+use serde_json::json;
 
 /// For whom.
 #[derive(Debug, clap::Args)]
@@ -26,30 +17,26 @@ Examples:
   claude-peers completions fish >~/.config/fish/completions/claude-peers.fish")]
 pub struct Args {
     /// The shell
+    #[arg(value_parser = shells())]
     pub shell: Shell,
 }
 
-#[derive(Serialize)]
-struct Completions {
-    shell: Shell,
-    script: String,
+/// Those that completions are tested in, of all that there are generators for.
+fn shells() -> impl TypedValueParser<Value = Shell> {
+    let shells = [("bash", "GNU Bash"), ("zsh", "Z shell"), ("fish", "fish")];
+    let shells = shells.map(|(name, about)| PossibleValue::new(name).help(about));
+    PossibleValuesParser::new(shells).try_map(|name| name.parse::<Shell>())
 }
 
-/// Prints it.
 pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
-    let shell = match args.shell {
-        Shell::Bash => aot::Shell::Bash,
-        Shell::Zsh => aot::Shell::Zsh,
-        Shell::Fish => aot::Shell::Fish,
-    };
     let mut script = Vec::new();
-    aot::generate(shell, &mut shown(), "claude-peers", &mut script);
+    aot::generate(args.shell, &mut shown(), "claude-peers", &mut script);
     // The generators write only what the parser was told, which is text.
     let script = String::from_utf8_lossy(&script);
     // For a program with a hyphen in its name, the generator for bash writes the name in two ways and then completes no
     // option of any command (clap-rs/clap#6421). In the others' scripts neither way occurs.
     let script = script.replace("claude__subcmd__peers", "claude__peers");
-    out.answer(&Completions { shell: args.shell, script }, |completions, _| completions.script.clone())
+    out.answer(&json!({ "shell": args.shell.to_string(), "script": script }), |_, _| script.clone())
 }
 
 /// The command line without what it hides: the generators complete hidden commands, too.

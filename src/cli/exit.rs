@@ -7,9 +7,8 @@ use crate::{
     wire::{self, Code},
 };
 use serde::Serialize;
-use std::{io, process::ExitCode};
+use std::{io, path::Path, process::ExitCode};
 
-/// What the exit codes mean, as `--help` shows it.
 pub const HELP: &str = "  0  success
   1  the command failed for another reason
   2  wrong usage, or a setting that cannot be used
@@ -20,25 +19,20 @@ pub const HELP: &str = "  0  success
   6  the versions of this program and the broker do not fit together
   7  no answer came in time, or none can come";
 
-/// An exit code.
+pub const UNSET: &str = "correct or unset the variable";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// The command did what it was asked to.
     Success = 0,
     /// It did not, for a reason that no other code names.
     Failure = 1,
-    /// Wrong usage, or a setting that cannot be used.
     Usage = 2,
-    /// The broker cannot be reached.
     Unreachable = 3,
-    /// There is no such peer or message.
     NotFound = 4,
-    /// A limit or a rule forbids it.
     Refused = 5,
     /// Program and broker have no protocol in common.
     Version = 6,
-    /// A question was not answered in time.
     NoAnswer = 7,
 }
 
@@ -71,40 +65,56 @@ impl From<Code> for Exit {
     }
 }
 
-/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// The broker, or the way to it, says no.
     #[error(transparent)]
     Protocol(#[from] wire::Error),
-    /// A setting cannot be used.
     #[error(transparent)]
     Setting(#[from] InvalidSetting),
-    /// The command was called in a way it does not understand.
     #[error("{0}")]
     Usage(String),
-    /// Something else went wrong on this side.
+    #[error(transparent)]
+    Local(#[from] Problem),
     #[error("{what}; {help}")]
-    Local {
-        /// What happened.
-        what: String,
-        /// What to do next.
-        help: String,
-    },
-    /// A question has no answer yet.
-    #[error("{what}; {help}")]
-    NoAnswer {
-        /// Which, and what is known of it.
-        what: String,
-        /// What to do next.
-        help: &'static str,
-    },
+    NoAnswer { what: String, help: &'static str },
     /// The command has said itself, step by step, what it could not do.
     #[error("not everything could be done")]
     Told,
-    /// The answer could not be written.
     #[error("writing to standard output: {0}")]
     Output(#[source] io::Error),
+}
+
+/// What happened, and what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}; {help}")]
+pub struct Problem {
+    pub what: String,
+    pub help: String,
+}
+
+impl Problem {
+    pub fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { what: what.into(), help: help.into() }
+    }
+
+    /// `doing` something with a file failed.
+    pub fn io(doing: &str, path: &Path, error: &io::Error, help: impl Into<String>) -> Self {
+        Self::new(format!("{doing} {}: {error}", path.display()), help)
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        let Report { message, help, .. } = failure.report();
+        Self { what: message, help: help.unwrap_or_default() }
+    }
+}
+
+impl From<InvalidSetting> for Problem {
+    fn from(error: InvalidSetting) -> Self {
+        Self::new(error.to_string(), UNSET)
+    }
 }
 
 /// A failure as `--json` prints it; the same shape as the broker's errors.
@@ -112,9 +122,7 @@ pub enum Failure {
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     code: serde_json::Value,
-    /// What happened.
     pub message: String,
-    /// What to do next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,23 +132,21 @@ pub struct Report {
 impl Failure {
     /// A failure on this side: what happened, and what to do next.
     pub fn local(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self::Local { what: what.into(), help: help.into() }
+        Self::Local(Problem::new(what, help))
     }
 
-    /// The code that the process ends with.
     pub fn exit(&self) -> Exit {
         match self {
             Self::Protocol(error) => error.code.into(),
             Self::NoAnswer { .. } => Exit::NoAnswer,
             Self::Setting(_) | Self::Usage(_) => Exit::Usage,
-            Self::Local { .. } | Self::Told => Exit::Failure,
+            Self::Local(_) | Self::Told => Exit::Failure,
             // Whoever read our output has seen enough: `claude-peers history | head` is no failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
             Self::Output(_) => Exit::Failure,
         }
     }
 
-    /// The failure in parts.
     pub fn report(&self) -> Report {
         let report = |code: &str, message: String, help: Option<&str>| Report {
             code: code.into(),
@@ -155,9 +161,9 @@ impl Failure {
                 help: error.help.clone(),
                 retry_after_ms: error.retry_after_ms,
             },
-            Self::Setting(error) => report("invalid_setting", error.to_string(), Some("correct or unset the variable")),
+            Self::Setting(error) => report("invalid_setting", error.to_string(), Some(UNSET)),
             Self::Usage(message) => report("usage", message.clone(), Some("`claude-peers --help` shows what is understood")),
-            Self::Local { what, help } => report("failed", what.clone(), Some(help)),
+            Self::Local(Problem { what, help }) => report("failed", what.clone(), Some(help)),
             Self::NoAnswer { what, help } => report("no_answer", what.clone(), Some(help)),
             Self::Told => report("failed", self.to_string(), None),
             Self::Output(_) => report("output", self.to_string(), None),

@@ -27,7 +27,6 @@ pub struct Args {
     pub before: Option<MessageId>,
 }
 
-/// Shows them.
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let (limit, before) = (args.limit.to_string(), args.before.map(|id| id.to_string()));
     let mut query = vec![("limit", limit.as_str())];

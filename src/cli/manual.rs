@@ -8,7 +8,7 @@ use clap_mangen::{
     Man,
     roff::{Roff, roman},
 };
-use serde::Serialize;
+use serde_json::json;
 use std::{
     fs,
     io::{self, Write},
@@ -28,13 +28,6 @@ pub struct Args {
     pub dir: PathBuf,
 }
 
-#[derive(Serialize)]
-struct Written {
-    /// The files, in the order in which they were written.
-    pages: Vec<PathBuf>,
-}
-
-/// Writes them.
 pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
     let failed = |path: &Path, error: &io::Error| {
         Failure::local(format!("writing {}: {error}", path.display()), "name a folder that you can write to")
@@ -44,12 +37,11 @@ pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
     for (name, page) in all().map_err(|e| failed(&args.dir, &e))? {
         let path = args.dir.join(name);
         fs::write(&path, page).map_err(|e| failed(&path, &e))?;
-        pages.push(path);
+        pages.push(path.display().to_string());
     }
-    out.answer(&Written { pages }, |written, _| written.pages.iter().map(|page| format!("{}\n", page.display())).collect())
+    out.answer(&json!({ "pages": pages }), |_, _| pages.join("\n") + "\n")
 }
 
-/// Every page with the name of its file.
 fn all() -> io::Result<Vec<(String, Vec<u8>)>> {
     // `help` explains the others and needs no page of its own.
     let mut cli =
@@ -61,7 +53,6 @@ fn all() -> io::Result<Vec<(String, Vec<u8>)>> {
     Ok(pages)
 }
 
-/// The page of one command.
 fn page(command: &Command) -> io::Result<(String, Vec<u8>)> {
     let man = Man::new(command.clone()).source(format!("claude-peers {}", crate::wire::VERSION)).manual("claude-peers");
     let mut page = Vec::new();
@@ -89,19 +80,13 @@ fn page(command: &Command) -> io::Result<(String, Vec<u8>)> {
 
 /// What stands below the options in `--help`, by its headings: a line that ends in a colon, its text indented below it.
 fn sections(after_help: &str) -> Vec<(String, Vec<String>)> {
-    let mut sections: Vec<(String, Vec<String>)> = Vec::new();
+    let mut sections = vec![("NOTES".to_owned(), Vec::new())];
     for line in after_help.lines() {
-        match line.strip_suffix(':').filter(|title| !title.starts_with(' ')) {
-            Some("Exit codes") => sections.push(("EXIT STATUS".to_owned(), Vec::new())),
-            Some(title) => sections.push((title.to_uppercase(), Vec::new())),
-            None => {
-                if sections.is_empty() {
-                    sections.push(("NOTES".to_owned(), Vec::new()));
-                }
-                if let Some((_, lines)) = sections.last_mut() {
-                    lines.push(line.strip_prefix("  ").unwrap_or(line).to_owned());
-                }
-            }
+        if let Some(title) = line.strip_suffix(':').filter(|title| !title.starts_with(' ')) {
+            let title = if title == "Exit codes" { "EXIT STATUS".to_owned() } else { title.to_uppercase() };
+            sections.push((title, Vec::new()));
+        } else if let Some((_, lines)) = sections.last_mut() {
+            lines.push(line.strip_prefix("  ").unwrap_or(line).to_owned());
         }
     }
     for (_, lines) in &mut sections {
@@ -109,6 +94,7 @@ fn sections(after_help: &str) -> Vec<(String, Vec<String>)> {
             lines.pop();
         }
     }
+    sections.retain(|(_, lines)| !lines.is_empty());
     sections
 }
 

@@ -28,7 +28,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
 /// The tone in which a state is shown.
 pub fn tone(state: State) -> Tone {
     match state {
-        State::Queued => Tone::Warn,
+        State::Queued | State::Held => Tone::Warn,
         State::Offered => Tone::Plain,
         State::Delivered => Tone::Good,
         State::Expired => Tone::Bad,
@@ -47,9 +47,11 @@ fn render(entry: &HistoryEntry, look: Look) -> String {
         ("state", state + &route),
         ("sent", receipt.sent_at.to_string()),
     ];
-    let times = [("offered", receipt.offered_at), ("delivered", receipt.delivered_at), ("expired", receipt.expired_at)];
+    let held = receipt.held.as_ref().map(|held| held.at);
+    let times =
+        [("offered", receipt.offered_at), ("held", held), ("delivered", receipt.delivered_at), ("expired", receipt.expired_at)];
     facts.extend(times.into_iter().filter_map(|(name, time)| Some((name, time?.to_string()))));
-    if matches!(receipt.state, State::Queued | State::Offered) {
+    if matches!(receipt.state, State::Queued | State::Offered | State::Held) {
         facts.push(("expires", receipt.expires_at.to_string()));
     }
     facts.extend(receipt.reply_to.as_ref().map(|id| ("answers", id.to_string())));

@@ -2,7 +2,7 @@
 //!
 //! Promises: a command does one thing and asks the broker for it over the Unix socket; its answer goes to standard output,
 //! as text or with `--json` as JSON; why it failed goes to standard error (with `--json` to standard output) and its exit
-//! code is one of [`exit::Exit`]. Nothing runs in the background and nothing is locked.
+//! code is one of `exit::Exit`. Nothing runs in the background and nothing is locked.
 
 mod args;
 mod ask;
@@ -11,13 +11,14 @@ mod claude;
 mod completions;
 mod demo;
 mod doctor;
-pub mod exit;
+mod exit;
 mod history;
 mod manager;
 mod manual;
 mod message;
 mod out;
 mod peers;
+mod release;
 mod send;
 mod setup;
 mod status;
@@ -31,19 +32,19 @@ use args::{Cli, Command};
 use clap::Parser;
 use exit::{Exit, Failure};
 use out::Out;
+use std::process::ExitCode;
 use tokio::runtime::{Builder, LocalOptions};
 
 /// Does what the process's arguments say.
-pub fn run() -> Exit {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return refuse_usage(&error),
+pub fn run() -> ExitCode {
+    let exit = match Cli::try_parse() {
+        Ok(cli) => {
+            let out = Out::new(cli.json);
+            dispatch(cli.command, out).map_or_else(|failure| out.failure(&failure), |()| Exit::Success)
+        }
+        Err(error) => refuse_usage(&error),
     };
-    let out = Out::new(cli.json);
-    match dispatch(cli.command, out) {
-        Ok(()) => Exit::Success,
-        Err(failure) => out.failure(&failure),
-    }
+    exit.into()
 }
 
 fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
@@ -58,6 +59,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Send(args) => send::run(args, &broker()?, out).await,
             Command::Ask(args) => ask::run(args, &broker()?, out).await,
             Command::Message(args) => message::run(args, &broker()?, out).await,
+            Command::Release(args) => release::run(args, &broker()?, out).await,
             Command::History(args) => history::run(args, &broker()?, out).await,
             Command::Whoami => whoami::run(&broker()?, out).await,
             Command::Stop => stop::run(&broker()?, out).await,

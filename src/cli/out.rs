@@ -16,18 +16,12 @@ use std::io::{self, IsTerminal, Write};
 /// What a piece of text means to its reader; decides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tone {
-    /// Nothing special.
     #[default]
     Plain,
-    /// What to look at first.
     Strong,
-    /// As it should be.
     Good,
-    /// Worth a look.
     Warn,
-    /// Not as it should be.
     Bad,
-    /// Beside the point.
     Dim,
 }
 
@@ -64,7 +58,6 @@ pub struct Field {
 }
 
 impl Field {
-    /// `text` on one line.
     pub fn new(text: impl AsRef<str>, tone: Tone) -> Self {
         Self { text: printable_line(text.as_ref()).into_owned(), tone }
     }
@@ -82,17 +75,13 @@ impl<T: AsRef<str>> From<T> for Field {
     }
 }
 
-/// How text is to look where it is going.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
-    /// Somebody reads it on a terminal.
     pub terminal: bool,
-    /// With colours.
     pub colour: bool,
 }
 
 impl Look {
-    /// For a pipe or a file.
     #[cfg(test)]
     pub const PLAIN: Self = Self { terminal: false, colour: false };
 
@@ -102,7 +91,6 @@ impl Look {
         Self { terminal, colour: terminal && !dumb && settings::raw("NO_COLOR").is_none() }
     }
 
-    /// `text` in the colour of `tone`.
     pub fn paint(self, tone: Tone, text: impl AsRef<str>) -> String {
         let text = text.as_ref();
         if !self.colour || tone == Tone::Plain {
@@ -134,7 +122,6 @@ impl Look {
         table.trim_fmt() + "\n"
     }
 
-    /// Names and values below each other, the values aligned.
     pub fn facts(self, facts: &[(&str, String)]) -> String {
         let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         let line = |(name, value): &(&str, String)| format!("{}  {value}\n", self.paint(Tone::Dim, format!("{name:width$}")));
@@ -142,13 +129,11 @@ impl Look {
     }
 }
 
-/// A failure in JSON.
 #[derive(Serialize)]
 struct Refused {
     error: Report,
 }
 
-/// Where a command's answer goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Out {
     /// Answers and failures are JSON on standard output.
@@ -158,29 +143,25 @@ pub struct Out {
 }
 
 impl Out {
-    /// Standard output, in JSON or for people.
     pub fn new(json: bool) -> Self {
         Self { json, look: Look::of(&io::stdout()) }
     }
 
     /// Writes a command's answer: as JSON, or as `human` renders it.
-    ///
-    /// # Errors
-    /// If it cannot be written.
     pub fn answer<T: Serialize>(self, answer: &T, human: impl FnOnce(&T, Look) -> String) -> Result<(), Failure> {
-        if self.json { self.json(answer) } else { write_out(&human(answer, self.look)) }
+        if self.json { self.json(answer) } else { self.human(|look| human(answer, look)) }
     }
 
-    /// Writes `value` as one line of JSON.
-    ///
-    /// # Errors
-    /// If it cannot be written.
+    /// Writes text for people; nothing with `--json`.
+    pub fn human(self, text: impl FnOnce(Look) -> String) -> Result<(), Failure> {
+        if self.json { Ok(()) } else { write_out(&text(self.look)) }
+    }
+
     pub fn json(self, value: &impl Serialize) -> Result<(), Failure> {
         let json = serde_json::to_string(value).map_err(|e| Failure::Output(e.into()))?;
         write_out(&(json + "\n"))
     }
 
-    /// Tells a person at a terminal what is going on meanwhile.
     pub fn aside(self, text: &str) {
         let look = Look::of(&io::stderr());
         if look.terminal && !self.json {
@@ -208,11 +189,7 @@ impl Out {
     }
 }
 
-/// Writes `text` to standard output at once.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn write_out(text: &str) -> Result<(), Failure> {
+fn write_out(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
 }
@@ -227,7 +204,6 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
-/// How long before `now` something was.
 pub fn ago(then: Timestamp, now: Timestamp) -> String {
     match u64::try_from((now.0 - then.0) / 1_000) {
         Ok(0) | Err(_) => "now".to_owned(),

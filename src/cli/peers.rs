@@ -18,7 +18,6 @@ pub struct Args {
     pub scope: Scope,
 }
 
-/// Lists them.
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let cwd = seen_from(args.scope)?;
     let peers = list(broker, args.scope, cwd.as_deref()).await?;
@@ -39,18 +38,13 @@ pub async fn list(broker: &Client, scope: Scope, cwd: Option<&str>) -> Result<Pe
 
 /// The directory from which `scope` is seen, where that matters.
 pub fn seen_from(scope: Scope) -> Result<Option<String>, Failure> {
-    match scope {
-        Scope::Machine => Ok(None),
-        Scope::Directory | Scope::Repo => working_directory().map(Some),
+    if scope == Scope::Machine {
+        return Ok(None);
     }
-}
-
-fn working_directory() -> Result<String, Failure> {
     let help = "change to a directory that exists, or use `--scope machine`";
     let cwd = std::env::current_dir().map_err(|e| Failure::local(format!("finding the working directory: {e}"), help))?;
-    cwd.into_os_string()
-        .into_string()
-        .map_err(|cwd| Failure::local(format!("the working directory {cwd:?} is not UTF-8, which the protocol requires"), help))
+    let not_text = |cwd| format!("the working directory {cwd:?} is not UTF-8, which the protocol requires");
+    cwd.into_os_string().into_string().map(Some).map_err(|cwd| Failure::local(not_text(cwd), help))
 }
 
 /// The peers as a table: on a terminal what belongs together shares a field, elsewhere every fact has its column.
@@ -83,7 +77,6 @@ fn row(peer: &Peer, now: Timestamp, look: Look) -> Vec<Field> {
     row
 }
 
-/// A peer's status in a word, and whether that is good.
 pub fn status(status: Status) -> (&'static str, Tone) {
     match status {
         Status::Connected => ("connected", Tone::Good),
@@ -117,20 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_is_one_line_in_a_pipe() {
-        let table = table(&[peer()], Timestamp(5_000), Look::PLAIN);
-        let line = table.lines().nth(1).expect("a row");
+    fn a_peer_is_one_line_in_a_pipe_and_on_a_terminal_shares_fields() {
+        let plain = table(&[peer()], Timestamp(5_000), Look::PLAIN);
+        let line = plain.lines().nth(1).expect("a row");
         let words: Vec<_> = line.split_whitespace().collect();
         assert_eq!(words[..6], ["poker-engine", "k7xq2m", "connected", "channel", "2", "5"]);
         assert!(line.ends_with("Refactoring\\u{1b}[2J auth.ts"), "{line}");
-    }
-
-    #[test]
-    fn on_a_terminal_place_and_summary_share_a_field() {
-        let table = table(&[peer()], Timestamp(5_000), Look { terminal: true, colour: false });
-        assert!(
-            table.contains("/src/poker-engine (main)") && table.contains("not confirmed yet") && !table.contains('\x1b'),
-            "{table}"
-        );
+        let framed = table(&[peer()], Timestamp(5_000), Look { terminal: true, colour: false });
+        assert!(framed.contains("/src/poker-engine (main)") && framed.contains("not confirmed yet"), "{framed}");
+        assert!(!framed.contains('\x1b'), "{framed}");
     }
 }

@@ -17,7 +17,6 @@ struct Overview {
     peers: Vec<Peer>,
 }
 
-/// Shows them.
 pub async fn run(broker: &Client, out: Out) -> Result<(), Failure> {
     let overview =
         Overview { broker: broker.get("/v1/status", None).await?, peers: peers::list(broker, Scope::Machine, None).await?.peers };

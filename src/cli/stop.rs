@@ -14,18 +14,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// First and longest pause between two looks at its process.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(200));
 
-/// A broker that is gone.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Stopped {
     ok: bool,
-    /// The process that ended.
     pid: u32,
     /// The service manager holds a socket and starts the broker again on the next connection.
     starts_again: bool,
 }
 
-/// Stops it, and says so.
 pub async fn run(broker: &Client, out: Out) -> Result<(), Failure> {
     out.answer(&stop(broker).await?, |stopped, _| {
         let mut text = format!("The broker (pid {}) has stopped.\n", stopped.pid);
@@ -54,7 +51,6 @@ pub async fn stop(broker: &Client) -> Result<Stopped, Failure> {
     Ok(Stopped { ok: answer.ok, pid: status.pid, starts_again })
 }
 
-/// Ends when `process` does.
 async fn end_of(process: Host) {
     let (mut pause, longest) = PAUSE;
     while is_alive(process) {

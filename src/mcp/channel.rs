@@ -7,7 +7,7 @@
 use super::{locked, log, settle::Settler, stdio::Writer};
 use crate::{
     shown::Shown,
-    wire::{Inbound, Outcome, Route, Settlement, text},
+    wire::{Inbound, Outcome, Route, text},
 };
 use serde_json::{Map, Value, json};
 use std::{
@@ -49,10 +49,8 @@ impl Channel {
         if let Err(error) = self.out.write(&notification(&shown)).await {
             return log!("pushing a message: {error}"); // stdin will end, too; the message waits for the session's return
         }
-        let id = shown.message.id.clone();
-        self.remember(id.seq);
-        let outcome = if shown.ends() { Outcome::Offered } else { Outcome::Announced };
-        self.settler.settle(Route::Channel, [Settlement { id, outcome }]);
+        self.remember(shown.message.id.seq);
+        self.settler.settle(Route::Channel, [shown.became(Outcome::Offered)]);
     }
 
     fn remember(&self, seq: i64) {
@@ -80,7 +78,7 @@ fn notification(shown: &Shown) -> Value {
     put("sent_at", &message.sent_at.to_string());
     put("reply_to", &message.reply_to.as_ref().map(ToString::to_string).unwrap_or_default());
     put("repeat", if message.repeat { "true" } else { "" });
-    let mut content = text::channel_content(&message.text).into_owned();
+    let mut content = text::channel_content(&message.text);
     if let Some(note) = shown.note() {
         content = format!("{content}\n[{note}]");
     }

@@ -6,16 +6,22 @@
 //! for one session, the newer serves it, and the older stands by: it takes the session over when a call comes to it, or when
 //! the other is gone, and never else, so that the two do not push each other out without end.
 
-use super::{channel::Channel, inbox::Inbox, log, session};
+use super::{
+    channel::Channel,
+    log,
+    mail::Mailbox,
+    session::{self, Inbox, Session},
+};
 use crate::{
     client::{Client, START_HELP},
-    wire::{Code, Error, Inbound, Register, Registered, Result},
+    paths,
+    wire::{Code, Error, Inbound, Registered, Result},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use sse_stream::SseStream;
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{path::Path, pin::pin, sync::Arc, time::Duration};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, SetOnce, watch},
     time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_stream::StreamExt;
@@ -29,9 +35,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// When an inbox that is not there is looked for again, at first; then ever later.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
 /// A registration with a broker that is there.
 pub struct Up {
     client: Client,
+    inbox: Option<Inbox>,
     /// Who this session is.
     pub me: Registered,
 }
@@ -40,6 +50,16 @@ impl Up {
     /// `POST path` as this session, once: whoever asks sees to it that it is said again.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
         self.client.post(path, Some(&self.me.secret), body).await
+    }
+
+    /// The same, for a request that the broker answers up to `wait` later on purpose.
+    pub async fn post_waiting<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize, wait: Duration) -> Result<T> {
+        self.client.post_waiting(path, Some(&self.me.secret), body, wait).await
+    }
+
+    /// The broker's socket.
+    pub fn socket(&self) -> &Path {
+        self.client.socket()
     }
 }
 
@@ -56,19 +76,21 @@ enum State {
 enum End {
     /// The session has ended, or the process that served it instead of this one.
     Ended,
-    /// Another process serves this session, and this one has a call for it.
-    Wanted,
+    /// It is to register anew: another process serves this session, and this one has a call for it; or its inbox is there now.
+    Again,
 }
 
 /// The link of one session.
 pub struct Link {
     state: watch::Sender<State>,
     nudged: Notify,
+    /// What the client says its name and its version are.
+    client: SetOnce<(String, String)>,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { state: watch::Sender::new(State::Down(None)), nudged: Notify::new() }
+        Self { state: watch::Sender::new(State::Down(None)), nudged: Notify::new(), client: SetOnce::new() }
     }
 }
 
@@ -79,10 +101,16 @@ pub fn mends_itself(error: &Error) -> bool {
 }
 
 impl Link {
-    /// Keeps the session registered. `parent` is the process that started this one.
-    pub async fn run(&self, parent: Option<u32>, channel: &Channel, inbox: &Inbox) {
-        let (socket, facts) = match session::facts(parent) {
-            Ok(facts) => facts,
+    /// The client has said its name and its version.
+    pub fn client_is(&self, name: &str, version: &str) {
+        let _ = self.client.set((name.to_owned(), version.to_owned())); // only what it says first counts
+    }
+
+    /// Keeps the session registered, once its client has said who it is. `parent` is the process that started this one.
+    pub async fn run(&self, parent: Option<u32>, channel: &Channel, mail: &Mailbox) {
+        let (client, version) = self.client.wait().await;
+        let session = match Session::new(client, version, parent) {
+            Ok(session) => session,
             Err(error) => {
                 log!("{error}");
                 self.state.send_replace(State::Over(error));
@@ -92,9 +120,8 @@ impl Link {
         let mut secret = None;
         let mut pause = FIRST_PAUSE;
         loop {
-            let client = Client::new(socket.clone(), session::PROGRAM);
-            let error = match self.follow(client, &facts, &mut secret, channel, inbox).await {
-                Ok(End::Wanted) => continue,
+            let error = match self.follow(&session, &mut secret, channel, mail).await {
+                Ok(End::Again) => continue,
                 Ok(End::Ended) => {
                     // The end of this process is near; should the session live on, its next call brings it back.
                     log!("the session has ended");
@@ -120,17 +147,13 @@ impl Link {
     }
 
     /// Registers and follows the event stream, standing by while another process serves the session; an error when it breaks off.
-    async fn follow(
-        &self,
-        client: Client,
-        facts: &Register,
-        secret: &mut Option<String>,
-        channel: &Channel,
-        inbox: &Inbox,
-    ) -> Result<End> {
-        let me: Registered = match client.post("/v1/register", secret.as_deref(), facts).await {
+    async fn follow(&self, session: &Session, secret: &mut Option<String>, channel: &Channel, mail: &Mailbox) -> Result<End> {
+        // Looked for each time: the user's runtime directory may come to be there after the session.
+        let client = Client::new(paths::socket().map_err(session::unusable)?, session::PROGRAM);
+        let (facts, inbox) = session.facts().await?;
+        let me: Registered = match client.post("/v1/register", secret.as_deref(), &facts).await {
             Err(error) if error.code == Code::Unauthorized && secret.is_some() => {
-                client.post("/v1/register", None, facts).await?
+                client.post("/v1/register", None, &facts).await?
             }
             registered => registered?,
         };
@@ -138,20 +161,22 @@ impl Link {
         // No cursor: the channel itself knows what it has pushed, whatever the order.
         let mut events = SseStream::new(client.stream("/v1/events", &me.secret).await?);
         log!("connected as {} ({}) to broker {}", me.name, me.id, me.broker_version);
-        inbox.mail_waits(); // perhaps: the broker says so only when something new comes
-        self.state.send_replace(State::Up(Arc::new(Up { client, me })));
+        mail.mail_waits(); // perhaps: the broker says so only when something new comes
+        self.state.send_replace(State::Up(Arc::new(Up { client, inbox: inbox.clone(), me })));
         // Whoever hurried this on has what it wanted: a nudge that is left over is none for a later time.
         pin!(self.nudged.notified()).as_mut().enable();
         let mut stands_by = false;
+        let mut inbox_there = pin!(inbox_comes(session, inbox.is_some()));
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
-                () = self.nudged.notified(), if stands_by => return Ok(End::Wanted),
+                () = self.nudged.notified(), if stands_by => return Ok(End::Again),
+                () = &mut inbox_there, if !stands_by => return Ok(End::Again),
             };
             let event = event.ok_or_else(|| lost(&"the broker closed it"))?.map_err(|error| lost(&error))?;
             match (event.event.as_deref(), event.data) {
                 (Some("message"), Some(data)) => channel.push(read(&data)?).await,
-                (Some("waiting"), _) => inbox.mail_waits(),
+                (Some("waiting"), _) => mail.mail_waits(),
                 (Some("displaced"), _) => {
                     log!("another process serves this session now");
                     self.state.send_replace(State::Down(Some(lost(&"another process serves this session now"))));
@@ -179,6 +204,29 @@ impl Link {
             State::Up(up) => Some(up.clone()),
             _ => None,
         }
+    }
+
+    /// Waits until the session is registered and its client has an inbox; none if this process will not be served. Hurries nobody:
+    /// where another process serves the session, that one writes.
+    pub async fn with_inbox(&self) -> Option<(Arc<Up>, Inbox)> {
+        let mut state = self.state.subscribe();
+        loop {
+            match &*state.borrow_and_update() {
+                State::Up(up) if up.inbox.is_some() => return up.inbox.clone().map(|inbox| (up.clone(), inbox)),
+                State::Over(_) => return None,
+                _ => {}
+            }
+            if state.changed().await.is_err() {
+                return None;
+            }
+        }
+    }
+
+    /// Waits until this registration holds no more.
+    pub async fn leaves(&self, up: &Arc<Up>) {
+        let holds = |state: &State| matches!(state, State::Up(now) if Arc::ptr_eq(now, up));
+        // The sender lives as long as the link: an error cannot come.
+        drop(self.state.subscribe().wait_for(|state| !holds(state)).await);
     }
 
     /// Waits until the session is registered, however long that takes.
@@ -264,6 +312,19 @@ impl Link {
     fn is_down_for(&self, error: &Error) -> bool {
         matches!(&*self.state.borrow(), State::Down(Some(reason)) if reason == error)
     }
+}
+
+/// Resolves when the inbox of the session's client, which was not there, is there.
+async fn inbox_comes(session: &Session, is_there: bool) {
+    let mut pause = FIRST_LOOK;
+    while !is_there && session.awaits_inbox() {
+        sleep(pause).await;
+        if matches!(session.facts().await, Ok((_, Some(_)))) {
+            return;
+        }
+        pause *= 2;
+    }
+    std::future::pending().await
 }
 
 fn lost(cause: &dyn std::fmt::Display) -> Error {

@@ -1,18 +1,21 @@
-//! The MCP server of one session: four tools, the channel, the session's facts.
+//! The MCP server of one session: four tools, the client's inbox, the channel, the session's facts.
 //!
 //! Promises: the handshake is answered at once, whether or not the broker is there; everything else runs beside it. A
-//! message counts as handed over only after the answer that carries it has been written (`inbox`). Nothing polls: the
+//! message counts as handed over only after the answer that carries it has been written (`mail`). Nothing polls: the
 //! process sleeps until stdin, the broker or a signal wakes it, and ends with its client.
 //!
 //! One thread runs everything (the runtime is `current_thread`). Locks are `std` mutexes around small maps and queues, and
 //! none is held across an `.await`; stdout alone has a lock that waits, so that lines never mix.
 
+mod answers;
 mod channel;
+mod controls;
+mod door;
 mod ending;
-mod inbox;
 mod link;
 mod listing;
 mod log;
+mod mail;
 mod salvage;
 mod server;
 mod session;
@@ -23,11 +26,12 @@ mod tools;
 mod words;
 
 use channel::Channel;
-use inbox::Inbox;
+use door::Door;
 use link::Link;
 use log::log;
+use mail::Mailbox;
 use rmcp::ServiceExt;
-use server::Server;
+use server::{Pushes, Server};
 use settle::Settler;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -47,14 +51,19 @@ pub async fn run() {
     let (reader, writer) = stdio::open();
     let link = Arc::new(Link::default());
     let settler = Arc::new(Settler::default());
-    let inbox = Arc::new(Inbox::new(link.clone(), settler.clone()));
+    let mail = Arc::new(Mailbox::new(link.clone(), settler.clone()));
+    let door = Arc::new(Door::new(link.clone(), settler.clone()));
     let channel = Arc::new(Channel::new(writer.clone(), settler.clone()));
     let (end, closing) = (CancellationToken::new(), CancellationToken::new());
 
     let mut following = JoinSet::new();
     following.spawn({
-        let (link, inbox, channel) = (link.clone(), inbox.clone(), channel.clone());
-        async move { link.run(parent, &channel, &inbox).await }
+        let (link, mail, channel) = (link.clone(), mail.clone(), channel.clone());
+        async move { link.run(parent, &channel, &mail).await }
+    });
+    following.spawn({
+        let door = door.clone();
+        async move { door.run().await }
     });
     let mut beside = JoinSet::new();
     beside.spawn({
@@ -75,8 +84,8 @@ pub async fn run() {
         }
     });
 
-    let transport = stdio::Stdio::new(reader, writer, inbox.clone(), closing.clone());
-    let server = Server::new(link.clone(), inbox.clone(), channel, closing);
+    let transport = stdio::Stdio::new(reader, writer, mail.clone(), link.clone(), closing.clone());
+    let server = Server::new(link.clone(), mail.clone(), Pushes { channel, door }, closing);
     match server.serve_with_ct(transport, end).await {
         Ok(service) => {
             if let Err(error) = service.waiting().await {
@@ -89,7 +98,7 @@ pub async fn run() {
 
     // No new messages from here on: nobody would read them.
     following.shutdown().await;
-    inbox.close();
+    mail.close();
     beside.shutdown().await;
     if timeout(FLUSH_PATIENCE, settler.flush(&link)).await.is_err() {
         log!("ending: the broker did not take note in time of what was handed over");

@@ -3,8 +3,9 @@
 
 use super::{
     channel::Channel,
-    inbox::{Inbox, Mail},
+    door::Door,
     link::Link,
+    mail::{Mail, Mailbox},
     session, tools,
     tools::{Answer, Tools},
     words,
@@ -25,34 +26,48 @@ use tokio_util::sync::CancellationToken;
 /// The newest revision of MCP offered: a server of a newer one is not registered as a channel.
 const NEWEST: ProtocolVersion = ProtocolVersion::V_2025_11_25;
 
+/// What pushes messages into the session once its client is initialized.
+pub struct Pushes {
+    pub channel: Arc<Channel>,
+    /// The client's inbox.
+    pub door: Arc<Door>,
+}
+
+impl Pushes {
+    fn open(&self) {
+        self.channel.open();
+        self.door.open();
+    }
+}
+
 /// The server of one session.
 pub struct Server {
     tools: Tools,
-    inbox: Arc<Inbox>,
-    channel: Arc<Channel>,
+    mail: Arc<Mailbox>,
+    pushes: Pushes,
     closing: CancellationToken,
 }
 
 impl Server {
     /// A server that stops waiting on behalf of its client when `closing` is cancelled.
-    pub fn new(link: Arc<Link>, inbox: Arc<Inbox>, channel: Arc<Channel>, closing: CancellationToken) -> Self {
-        Self { tools: Tools::new(link, inbox.clone()), inbox, channel, closing }
+    pub fn new(link: Arc<Link>, mail: Arc<Mailbox>, pushes: Pushes, closing: CancellationToken) -> Self {
+        Self { tools: Tools::new(link, mail.clone()), mail, pushes, closing }
     }
 
     async fn complete(&self, request: &RequestId, answer: Answer) -> CallToolResult {
         let Answer { mut json, text, handover, takes_mail } = answer;
         let mut content = vec![ContentBlock::text(text)];
         if let Some(handover) = handover {
-            self.inbox.attach(request, handover);
+            self.mail.attach(request, handover);
         }
-        if takes_mail && let Some(Mail { messages, more, handover }) = self.inbox.beside().await {
+        if takes_mail && let Some(Mail { messages, more, handover }) = self.mail.beside().await {
             content.push(ContentBlock::text(shown::messages(&messages, more)));
             json.insert("incomingMessages".to_owned(), json!(messages));
             if more > 0 {
                 json.insert("more".to_owned(), more.into());
             }
             json.insert("notice".to_owned(), shown::NOTICE.into());
-            self.inbox.attach(request, handover);
+            self.mail.attach(request, handover);
         }
         let mut result = CallToolResult::success(content);
         result.structured_content = Some(Value::Object(json));
@@ -87,8 +102,8 @@ impl ServerHandler for Server {
         call: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        self.channel.open(); // a client that calls tools is initialized, whether or not it has said so
-        self.inbox.begin(&context.id);
+        self.pushes.open(); // a client that calls tools is initialized, whether or not it has said so
+        self.mail.begin(&context.id);
         let stop = async {
             tokio::select! {
                 () = context.ct.cancelled() => {}
@@ -103,12 +118,12 @@ impl ServerHandler for Server {
     }
 
     async fn on_initialized(&self, _context: NotificationContext<RoleServer>) {
-        self.channel.open();
+        self.pushes.open();
     }
 
     async fn on_cancelled(&self, cancelled: CancelledNotificationParam, _context: NotificationContext<RoleServer>) {
         if let Some(request) = &cancelled.request_id {
-            drop(self.inbox.claim(request)); // no answer will be written: what it would have carried is released
+            drop(self.mail.claim(request)); // no answer will be written: what it would have carried is released
         }
     }
 }

@@ -11,7 +11,7 @@
 //!
 //! Where the system can, pipes and sockets are read and written without threads.
 
-use super::{inbox::Inbox, locked, salvage::Scan, settle::Handover};
+use super::{link::Link, locked, mail::Mailbox, salvage::Scan, settle::Handover};
 use rmcp::{
     RoleServer,
     model::{
@@ -114,7 +114,8 @@ pub struct Stdio {
     opened: bool,
     /// Answers given here. They are tasks, since a read may be dropped half-way and a written line may not.
     answers: Mutex<JoinSet<io::Result<()>>>,
-    inbox: Arc<Inbox>,
+    mail: Arc<Mailbox>,
+    link: Arc<Link>,
     /// Cancelled when stdin ends, so that nothing goes on waiting for the sake of a client that is gone.
     closing: CancellationToken,
 }
@@ -127,10 +128,10 @@ enum Line {
 }
 
 impl Stdio {
-    /// A transport that tells `inbox` which answers were written, and `closing` when stdin has ended.
-    pub fn new(input: Reader, out: Writer, inbox: Arc<Inbox>, closing: CancellationToken) -> Self {
+    /// A transport that tells `mail` which answers were written, `link` who the client is, and `closing` when stdin has ended.
+    pub fn new(input: Reader, out: Writer, mail: Arc<Mailbox>, link: Arc<Link>, closing: CancellationToken) -> Self {
         let answers = Mutex::default();
-        Self { input: BufReader::new(input), line: Vec::new(), too_long: None, out, opened: false, answers, inbox, closing }
+        Self { input: BufReader::new(input), line: Vec::new(), too_long: None, out, opened: false, answers, mail, link, closing }
     }
 
     /// Reads one line into `self.line`. May be dropped at its `.await` and called again: nothing read is lost.
@@ -196,9 +197,13 @@ impl Stdio {
             "ping" => ClientRequest::PingRequest(Default::default()),
             "initialize" => {
                 let version = params.remove("protocolVersion").map(serde_json::from_value).and_then(Result::ok);
+                let client = params.remove("clientInfo");
+                let said = |field: &str| client.as_ref().and_then(|client| client[field].as_str()).unwrap_or_default().to_owned();
+                let (name, client_version) = (said("name"), said("version"));
                 let version = version.ok_or_else(|| wrong("initialize: protocolVersion is missing or no text"))?;
                 let mut params = InitializeRequestParams::new(ClientCapabilities::default(), Implementation::default());
                 params.protocol_version = version;
+                self.link.client_is(&name, &client_version);
                 self.opened = true;
                 ClientRequest::InitializeRequest(InitializeRequest::new(params))
             }
@@ -328,8 +333,8 @@ impl Transport<RoleServer> for Stdio {
     fn send(&mut self, item: TxJsonRpcMessage<RoleServer>) -> impl Future<Output = io::Result<()>> + Send + 'static {
         // Claimed now, not when it is written: from here on a cancellation comes too late.
         let carried = match &item {
-            JsonRpcMessage::Response(answer) => self.inbox.claim(&answer.id),
-            JsonRpcMessage::Error(error) => error.id.as_ref().map(|id| self.inbox.claim(id)).unwrap_or_default(),
+            JsonRpcMessage::Response(answer) => self.mail.claim(&answer.id),
+            JsonRpcMessage::Error(error) => error.id.as_ref().map(|id| self.mail.claim(id)).unwrap_or_default(),
             _ => Vec::new(),
         };
         let out = self.out.clone();

@@ -1,14 +1,15 @@
 use super::*;
-use crate::mcp::{link::Link, settle::Settler};
+use crate::mcp::settle::Settler;
 use serde_json::json;
 use tokio::io::{DuplexStream, duplex};
 
 /// A transport with its client's ends.
 fn transport() -> (Stdio, BufReader<DuplexStream>, DuplexStream, CancellationToken) {
     let ((near_in, far_out), (far_in, near_out)) = (duplex(64 * 1024), duplex(64 * 1024));
-    let inbox = Arc::new(Inbox::new(Arc::new(Link::default()), Arc::new(Settler::default())));
+    let link = Arc::new(Link::default());
+    let mail = Arc::new(Mailbox::new(link.clone(), Arc::new(Settler::default())));
     let closing = CancellationToken::new();
-    let stdio = Stdio::new(Box::new(near_in), Writer::new(near_out), inbox, closing.clone());
+    let stdio = Stdio::new(Box::new(near_in), Writer::new(near_out), mail, link, closing.clone());
     (stdio, BufReader::new(far_in), far_out, closing)
 }
 

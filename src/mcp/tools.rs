@@ -2,9 +2,9 @@
 //! in its result, never an error of the protocol.
 
 use super::{
-    inbox::{Inbox, Mail},
     link::Link,
     listing::Listing,
+    mail::{Mail, Mailbox},
     settle::Handover,
     words,
 };
@@ -41,7 +41,7 @@ pub struct Answer {
 /// What the tools work with.
 pub struct Tools {
     link: Arc<Link>,
-    inbox: Arc<Inbox>,
+    mail: Arc<Mailbox>,
 }
 
 /// The published definitions. Only the canonical parameter names appear in them.
@@ -138,9 +138,9 @@ struct CheckMessages {
 }
 
 impl Tools {
-    /// Tools that work over `link` and `inbox`.
-    pub fn new(link: Arc<Link>, inbox: Arc<Inbox>) -> Self {
-        Self { link, inbox }
+    /// Tools that work over `link` and `mail`.
+    pub fn new(link: Arc<Link>, mail: Arc<Mailbox>) -> Self {
+        Self { link, mail }
     }
 
     /// Calls the tool `name`; none if there is no such tool. A wait ends early when `stop` is done.
@@ -202,7 +202,7 @@ impl Tools {
                 () = self.no_answer_can_come(id, wait) => {}
             }
         };
-        let Mail { messages, more, handover } = match self.inbox.answer(id, wait, stop).await {
+        let Mail { messages, more, handover } = match self.mail.answer(id, wait, stop).await {
             Ok(mail) => mail,
             Err(error) => {
                 let text = format!("{} The wait for an answer failed: {error}", words::sent(sent));
@@ -274,7 +274,7 @@ impl Tools {
             return Err(wrong("check_messages", "offset says where to read on in one message, so it needs messageId, too"));
         }
         let wait = Duration::from_secs(wait_seconds.unwrap_or(0).min(MAX_WAIT));
-        let Mail { messages, more, handover } = self.inbox.check(wait, stop).await?;
+        let Mail { messages, more, handover } = self.mail.check(wait, stop).await?;
         let mut json = json!({"messages": messages});
         if more > 0 {
             json["more"] = more.into();
@@ -288,7 +288,7 @@ impl Tools {
 
     async fn read_message(&self, id: &MessageId, offset: u64) -> Result<Answer> {
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let (shown, handover): (Shown, _) = self.inbox.read(id, offset).await?;
+        let (shown, handover): (Shown, _) = self.mail.read(id, offset).await?;
         if offset > 0 && shown.message.text.is_empty() {
             return Err(wrong("check_messages", format!("message {id} ends before offset {offset}")));
         }

@@ -9,9 +9,9 @@
 
 use super::errors::Refusal;
 use crate::{
-    broker::{Broker, Caller, Hands},
+    broker::{Broker, Caller},
     kernel, process,
-    wire::{self, API, API_HEADER, API_MIN, Code, Error, Host, PROCESS_SCHEME, TOKEN_HEADER, VERSION},
+    wire::{self, API, API_HEADER, API_MIN, Code, Error, Host, PROCESS_SCHEME, SESSION_SCHEME, TOKEN_HEADER, VERSION},
 };
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -163,7 +163,7 @@ fn caller(broker: &Broker, parts: &Parts) -> wire::Result<Caller> {
     }
 }
 
-/// The `claude` process that a hook says it was started by, if the kernel shows that it was.
+/// The agent process that a hook says it was started by, if the kernel shows that it was.
 fn host(pid: &str, parts: &Parts) -> wire::Result<Host> {
     let connecting = parts.extensions.get::<Connection>().and_then(|connection| match connection {
         Connection::Unix { pid } => *pid,
@@ -206,30 +206,25 @@ impl Inside {
     }
 }
 
-/// A caller that names the process that runs its session.
+/// A caller that shows whose session it was started by: with the token that the session's client gives to what it starts, or by
+/// naming the process that runs it.
 #[derive(Debug, Clone, Copy)]
 pub struct AsProcess(pub Host);
 
 impl FromRequestParts<Arc<super::App>> for AsProcess {
     type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<super::App>) -> Result<Self, Refusal> {
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<super::App>) -> Result<Self, Refusal> {
         let value = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
+        let token = value.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SESSION_SCHEME));
+        if let Some(host) = token.and_then(|(_, token)| app.broker.host_by_token(token.trim())) {
+            return Ok(Self(host));
+        }
         let pid = value.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(PROCESS_SCHEME)).map(|(_, pid)| pid.to_owned());
         let pid = pid.ok_or_else(|| {
-            Error::new(Code::Unauthorized, "this is for a session's hooks").help("send `Authorization: Process PID`")
+            Error::new(Code::Unauthorized, "this is for a session's hooks")
+                .help("send `Authorization: Session TOKEN` or `Process PID`")
         });
         pid.and_then(|pid| host(&pid, parts)).map(Self).map_err(|error| Refusal::on(parts.uri.path(), error))
-    }
-}
-
-/// What the connection of a request has in its hands.
-impl FromRequestParts<Arc<super::App>> for Hands {
-    type Rejection = Refusal;
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<super::App>) -> Result<Self, Refusal> {
-        let missing = || {
-            Refusal::on(parts.uri.path(), forbidden("a connection of unknown origin", "connect to one of the broker's sockets"))
-        };
-        parts.extensions.get::<Self>().cloned().ok_or_else(missing)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The sockets that launchd holds for the broker, by their names in the LaunchAgent's `Sockets` (`cli/manager/agent.rs`).
+//! The sockets that launchd holds for the broker, by their names in the LaunchAgent's `Sockets` (`cli/manager/launchd.rs`).
 //!
 //! This is the one file that only macOS runs. Elsewhere the tests compile it against stand-in declarations, at its end.
 

@@ -6,7 +6,6 @@ use super::{
     access::{AppState, Connection, Inside},
     body::Json,
     errors::Refusal,
-    whole::whole,
 };
 use crate::{
     broker::{Caller, LegacyRegister},
@@ -84,11 +83,8 @@ async fn register(State(app): AppState, connection: Connection, Json(request): J
     let owner = in_background(move || connection.owner()).await;
     let Register { pid, cwd, git_root, tty, summary } = request;
     let summary = summary.unwrap_or_default();
-    let id = whole(&app.broker, |broker| async move {
-        broker.legacy_register(LegacyRegister { pid, cwd, git_root, tty, summary }, owner).await
-    })
-    .await
-    .map_err(Refusal::legacy)?;
+    let registering = LegacyRegister { pid, cwd, git_root, tty, summary };
+    let id = app.broker.legacy_register(registering, owner).await.map_err(Refusal::legacy)?;
     Ok(Answer(json!({"id": id})))
 }
 
@@ -100,7 +96,7 @@ async fn heartbeat(State(app): AppState, connection: Connection, Json(request): 
 async fn set_summary(State(app): AppState, connection: Connection, Json(request): Json<SetSummary>) -> Reply {
     let id = known(&app, &connection, &request.id)?;
     let summary = wire::SetSummary { summary: request.summary, source: wire::SummarySource::Session };
-    whole(&app.broker, |broker| async move { broker.set_summary(&id, summary).await }).await.map_err(Refusal::legacy)?;
+    app.broker.set_summary(&id, summary).await.map_err(Refusal::legacy)?;
     Ok(Answer(json!({"ok": true})))
 }
 
@@ -128,7 +124,7 @@ async fn send_message(State(app): AppState, connection: Connection, inside: Insi
         id => Caller::Peer(known(&app, &connection, id)?),
     };
     let send = wire::Send { to: request.to_id, text: request.text, reply_to: None, key: None, cwd: None };
-    match whole(&app.broker, |broker| async move { broker.send(&caller, send).await }).await {
+    match app.broker.send(&caller, send).await {
         Ok(receipt) => Ok(Answer(json!({"ok": true, "message_id": receipt.message_id}))),
         // The reference answers 200 here, and its client reads `ok`.
         Err(error) if error.code == Code::PeerNotFound => Ok(Answer(json!({"ok": false, "error": error.message}))),
@@ -138,7 +134,7 @@ async fn send_message(State(app): AppState, connection: Connection, inside: Insi
 
 async fn poll_messages(State(app): AppState, connection: Connection, Json(request): Json<Id>) -> Reply {
     let id = known(&app, &connection, &request.id)?;
-    let messages = whole(&app.broker, |broker| async move { broker.poll(&id).await }).await.map_err(Refusal::legacy)?;
+    let messages = app.broker.poll(&id).await.map_err(Refusal::legacy)?;
     let shown = messages.into_iter().map(|message| {
         json!({
             "id": message.id.seq, "from_id": message.from, "to_id": message.to, "text": message.text,
@@ -150,7 +146,7 @@ async fn poll_messages(State(app): AppState, connection: Connection, Json(reques
 
 async fn unregister(State(app): AppState, connection: Connection, Json(request): Json<Id>) -> Reply {
     let id = known(&app, &connection, &request.id)?;
-    whole(&app.broker, |broker| async move { broker.unregister(&id).await }).await.map_err(Refusal::legacy)?;
+    app.broker.unregister(&id).await.map_err(Refusal::legacy)?;
     Ok(Answer(json!({"ok": true})))
 }
 

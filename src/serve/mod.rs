@@ -22,27 +22,34 @@ mod router;
 #[cfg(not(target_os = "macos"))]
 mod systemd;
 mod v1;
-mod whole;
 
 pub use config::Config;
 pub use idle::IdleExit;
 pub use router::openapi;
 
 use crate::{
-    broker::{Broker, Hands},
+    broker::Broker,
     kernel, paths,
     settings::InvalidSetting,
     store::{self, OpenError},
     wire::{self, ListenerStatus, random_token},
 };
 use access::Connection;
-use axum::{Router, body::Body};
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::Method,
+    response::{IntoResponse, Response},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use idle::Open;
 use listen::{Given, ListenError};
 use sd_notify::NotifyState;
-use std::{fs, io, io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, fs, io, io::Write, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, sync::Arc, time::Duration,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, UnixListener},
@@ -122,7 +129,7 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let opened = store::open(&config.database)?;
     let comes_back = given.comes_back();
     let listeners = listen::complete(given, &config.socket, config.port)?;
-    let broker = Broker::open(opened.store, config.limits, Vec::new()).await?;
+    let broker = Broker::open(opened.store, config.limits, config.socket.clone()).await?;
     opened.notices.into_iter().for_each(|notice| broker.notice(notice));
     for listener in &listeners.status {
         match &listener.problem {
@@ -295,13 +302,11 @@ where
 {
     let heard = Arc::new(Notify::new());
     let first = heard.clone();
-    let hands = Hands::of(&broker);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         heard.notify_one();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(connection.clone());
-        request.extensions_mut().insert(hands.clone());
-        router.clone().call(request)
+        answer(router.clone(), request)
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -326,6 +331,20 @@ where
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// Answers a request. One that changes something is worked on to its end, also when whoever asked goes away meanwhile: what is on
+/// disk and what the broker remembers of it must not part, and a hook does not wait to be heard. One that waits ends with its
+/// connection.
+async fn answer(mut router: Router, request: Request) -> Result<Response, Infallible> {
+    if request.method() != Method::POST || request.uri().path() == v1::TAKE {
+        return router.call(request).await;
+    }
+    let path = request.uri().path().to_owned();
+    tokio::spawn(router.call(request)).await.unwrap_or_else(|error| {
+        let error = wire::Error::new(wire::Code::Internal, format!("the request was not finished: {error}"));
+        Ok(errors::Refusal::on(&path, error).into_response())
+    })
 }
 
 /// Why a connection is not served at all.

@@ -5,14 +5,13 @@ use super::{
     access::{AppState, AsPeer, AsProcess, Connection, Inside},
     body::{Json, Query},
     errors::{ErrorBody, Refusal},
-    whole::whole,
 };
 use crate::{
-    broker::{Caller, Hands},
+    broker::Caller,
     wire::{
         API, API_MIN, Asked, AwaitReply, BrokerStatus, Hello, History, HistoryEntry, HistoryPage, Hook, Hooked, ListPeers,
         Ok as Yes, Peer, Peers, Register, Registered, Send, Sent, SetSummary, Settle, Settled, Summary, Take, Taken, VERSION,
-        Wait, Waited, WhoAmI,
+        WhoAmI,
     },
 };
 use axum::{
@@ -21,6 +20,9 @@ use axum::{
 };
 use std::sync::Arc;
 use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// The one `POST` that waits, however long.
+pub(super) const TAKE: &str = "/v1/take";
 
 /// The routes of `/v1`, with their documentation.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
@@ -35,10 +37,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(take))
         .routes(routes!(settle))
         .routes(routes!(hook))
-        .routes(routes!(wait))
         .routes(routes!(message))
         .routes(routes!(reply))
         .routes(routes!(read))
+        .routes(routes!(release))
         .routes(routes!(history))
         .routes(routes!(status))
         .routes(routes!(stop))
@@ -77,13 +79,13 @@ async fn register(
         Connection::Unix { pid } => pid,
         Connection::Tcp { .. } => None,
     };
-    Ok(Answer(whole(&app.broker, |broker| async move { broker.register(request, peer, kernel_pid).await }).await?))
+    Ok(Answer(app.broker.register(request, peer, kernel_pid).await?))
 }
 
 /// The peer says goodbye and leaves the list at once. Its mailbox is kept.
 #[utoipa::path(post, path = "/v1/unregister", security(("secret" = []), ("process" = [])), responses((status = 200, body = Yes), (status = 401, body = ErrorBody)))]
 async fn unregister(State(app): AppState, AsPeer(id): AsPeer) -> Reply<Yes> {
-    whole(&app.broker, |broker| async move { broker.unregister(&id).await }).await?;
+    app.broker.unregister(&id).await?;
     Ok(Answer(Yes { ok: true }))
 }
 
@@ -111,45 +113,37 @@ async fn whoami(State(app): AppState, caller: Caller, Query(request): Query<WhoA
     responses((status = 200, body = Sent), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
               (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody)))]
 async fn send(State(app): AppState, caller: Caller, inside: Inside, Json(request): Json<Send>) -> Reply<Sent> {
-    let caller = inside.or(caller);
-    Ok(Answer(whole(&app.broker, |broker| async move { broker.send_to(&caller, request).await }).await?))
+    Ok(Answer(app.broker.send_to(&inside.or(caller), request).await?))
 }
 
 /// Sets what the caller is working on; answers with the summary that stands.
 #[utoipa::path(post, path = "/v1/set-summary", request_body = SetSummary, security(("secret" = [])),
     responses((status = 200, body = Summary), (status = 401, body = ErrorBody), (status = 413, body = ErrorBody)))]
 async fn set_summary(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<SetSummary>) -> Reply<Summary> {
-    Ok(Answer(whole(&app.broker, |broker| async move { broker.set_summary(&id, request).await }).await?))
+    Ok(Answer(app.broker.set_summary(&id, request).await?))
 }
 
 /// Leases the caller's waiting messages to it, to be handed over and settled.
 #[utoipa::path(post, path = "/v1/take", request_body = Take, security(("secret" = []), ("process" = [])),
     responses((status = 200, body = Taken), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
-async fn take(State(app): AppState, AsPeer(id): AsPeer, hands: Hands, Json(request): Json<Take>) -> Reply<Taken> {
-    Ok(Answer(app.broker.take(&id, request, &hands).await?))
+async fn take(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Take>) -> Reply<Taken> {
+    Ok(Answer(app.broker.take(&id, request).await?))
 }
 
-/// A hook of the session's client runs: whether there is something for it to hand over. With `problem` it only says why it can
-/// do nothing, for the log.
+/// The prompt hook of a session's client runs: which messages its prompt holds, and what only hooks know. A
+/// `problem` is for the log.
 #[utoipa::path(post, path = "/v1/hook", request_body = Hook, security((), ("process" = [])),
     responses((status = 200, body = Hooked), (status = 400, body = ErrorBody)))]
 async fn hook(State(app): AppState, process: Result<AsProcess, Refusal>, Json(request): Json<Hook>) -> Reply<Hooked> {
-    Ok(Answer(app.broker.hook(process.ok().map(|AsProcess(host)| host), &request)))
-}
-
-/// Waits, without end, for messages to a session; they are leased to the connection, to be handed over and settled on it. The
-/// session is the one that the named process runs, or will run in a moment.
-#[utoipa::path(post, path = "/v1/wait", request_body = Wait, security(("process" = [])),
-    responses((status = 200, body = Waited), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
-async fn wait(State(app): AppState, AsProcess(host): AsProcess, hands: Hands, Json(request): Json<Wait>) -> Reply<Waited> {
-    Ok(Answer(app.broker.wait(host, request, &hands).await?))
+    let host = process.ok().map(|AsProcess(host)| host);
+    Ok(Answer(app.broker.hook(host, request).await?))
 }
 
 /// Says what became of messages that were taken or pushed. Saying it twice changes nothing.
 #[utoipa::path(post, path = "/v1/settle", request_body = Settle, security(("secret" = []), ("process" = [])),
     responses((status = 200, body = Settled), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
 async fn settle(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Settle>) -> Reply<Settled> {
-    Ok(Answer(whole(&app.broker, |broker| async move { broker.settle(&id, request).await }).await?))
+    Ok(Answer(app.broker.settle(&id, request).await?))
 }
 
 /// A message with its receipt. A peer may ask for what it sent or was sent.
@@ -184,7 +178,20 @@ async fn read(
     Path(id): Path<String>,
     Json(_): Json<serde_json::Value>,
 ) -> Reply<Settled> {
-    Ok(Answer(whole(&app.broker, |broker| async move { broker.read_by_user(&caller, inside, &id).await }).await?))
+    Ok(Answer(app.broker.read_by_user(&caller, inside, &id).await?))
+}
+
+/// The user lets a message in that is held. Not for sessions, nor for what they start.
+#[utoipa::path(post, path = "/v1/messages/{id}/release", params(("id" = String, Path, description = "the message's id")),
+    responses((status = 200, body = Settled), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+async fn release(
+    State(app): AppState,
+    caller: Caller,
+    inside: Inside,
+    Path(id): Path<String>,
+    Json(_): Json<serde_json::Value>,
+) -> Reply<Settled> {
+    Ok(Answer(app.broker.release(&inside.or(caller), &id).await?))
 }
 
 /// Messages, newest first. A peer sees its own; without a secret the user sees all.

@@ -74,9 +74,15 @@ fn copy(damaged: &Connection, fresh: &Connection, table: &str) -> usize {
     together.commit().map_or(0, |()| saved)
 }
 
+fn columns_of(connection: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut columns = connection.prepare(&format!("SELECT name FROM pragma_table_info('{table}')"))?;
+    columns.query_map([], |row| row.get(0))?.collect()
+}
+
 fn copy_from_one_end(damaged: &Connection, fresh: &Connection, table: &str, order: &str) -> rusqlite::Result<usize> {
-    let mut columns = fresh.prepare(&format!("SELECT name FROM pragma_table_info('{table}')"))?;
-    let columns: Vec<String> = columns.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    // One of an earlier version has fewer columns.
+    let (mut columns, known) = (columns_of(damaged, table)?, columns_of(fresh, table)?);
+    columns.retain(|column| known.contains(column));
     let names = columns.join(", ");
     let places = vec!["?"; columns.len()].join(", ");
     let mut write = fresh.prepare(&format!("INSERT OR IGNORE INTO {table} ({names}) VALUES ({places})"))?;

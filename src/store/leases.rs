@@ -1,41 +1,27 @@
 //! Who is handing a message over right now. A lease names its holder's process, so that one whose holder is gone is known
 //! to be dead; `handed` is counted when the lease is given, before anything is shown.
 
-use super::messages::{COLUMNS, Message, read};
+use super::messages::{COLUMN_COUNT, COLUMNS, Message, read};
 use crate::wire::PeerId;
 use rusqlite::{Connection, Result, params};
 
 /// Whether fresh mail waits for `peer` that is not in the hands of the stream `lease`: then later mail may not overtake it
 /// through that stream.
-///
-/// # Errors
-/// SQLite's.
 pub fn has_others(connection: &Connection, peer: &PeerId, lease: &str) -> Result<bool> {
     // Three seeks in the index on (to_peer, lease), however much waits.
-    let sql = "WITH fresh AS (SELECT lease FROM message WHERE to_peer = ?1 AND waiting = 1 AND again = 0)
+    let sql = "WITH fresh AS (SELECT lease FROM message WHERE to_peer = ?1 AND waiting = 1 AND again = 0 AND held_at IS NULL)
                SELECT EXISTS (SELECT 1 FROM fresh WHERE lease IS NULL)
                    OR EXISTS (SELECT 1 FROM fresh WHERE lease < ?2) OR EXISTS (SELECT 1 FROM fresh WHERE lease > ?2)";
     connection.prepare_cached(sql)?.query_row([peer.as_str(), lease], |row| row.get(0))
 }
 
-/// Whether mail waits for `peer` that is in nobody's hands and that a route without room for all of it may hand over.
-///
-/// # Errors
-/// SQLite's.
-pub fn has_fresh(connection: &Connection, peer: &PeerId) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM message WHERE to_peer = ?1 AND waiting = 1 AND again < 2 AND lease IS NULL)";
-    connection.prepare_cached(sql)?.query_row([peer.as_str()], |row| row.get(0))
-}
-
 /// Leases the oldest fresh mail of `peer` to its stream, at most `most`, unless some of it is in other hands: that goes first.
 /// Gives what was leased, in order.
-///
-/// # Errors
-/// SQLite's.
 pub fn lease_to_stream(connection: &Connection, peer: &PeerId, lease: &str, most: u32) -> Result<Vec<Message>> {
     let sql = format!(
         "UPDATE message SET lease = ?2, handed = handed + 1
-         WHERE seq IN (SELECT seq FROM message WHERE to_peer = ?1 AND waiting = 1 AND again = 0 AND lease IS NULL ORDER BY seq LIMIT ?3)
+         WHERE seq IN (SELECT seq FROM message WHERE to_peer = ?1 AND waiting = 1 AND again = 0 AND held_at IS NULL AND lease IS NULL
+                       ORDER BY seq LIMIT ?3)
          AND NOT EXISTS (SELECT 1 FROM message WHERE to_peer = ?1 AND waiting = 1 AND again = 0 AND (lease < ?2 OR lease > ?2))
          RETURNING {COLUMNS}"
     );
@@ -46,9 +32,6 @@ pub fn lease_to_stream(connection: &Connection, peer: &PeerId, lease: &str, most
 }
 
 /// The messages under `lease` behind `after`, in order, at most `most`.
-///
-/// # Errors
-/// SQLite's.
 pub fn leased(connection: &Connection, peer: &PeerId, lease: &str, after: i64, most: u32) -> Result<Vec<Message>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM message WHERE to_peer = ?1 AND waiting = 1 AND lease = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4"
@@ -57,26 +40,49 @@ pub fn leased(connection: &Connection, peer: &PeerId, lease: &str, after: i64, m
     statement.query_map(params![peer.as_str(), lease, after, most], read)?.collect()
 }
 
-/// Leases what waits for `peer` and may go by a route: oldest first, up to `max_bytes` of text, at least one, and nothing
-/// that would overtake fresh mail in other hands. The same lease gives the same messages again.
-///
-/// # Errors
-/// SQLite's.
-pub fn take(connection: &Connection, peer: &PeerId, lease: &str, announced_too: bool, max_bytes: usize) -> Result<Vec<Message>> {
+/// Who takes mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Taker {
+    /// A tool's result. What was only announced waits for `check_messages`.
+    Result,
+    /// `check_messages`.
+    Check,
+    /// The writer into the inbox of this agent process, which may have been given some of it before.
+    Inbox(String),
+}
+
+impl Taker {
+    /// Whether it is given a message that was handed over before.
+    fn takes_again(&self, again: i64, pushed_by: Option<&str>) -> bool {
+        match self {
+            Self::Check => true,
+            Self::Result => again != 2,
+            Self::Inbox(agent) => again == 0 || again == 1 && pushed_by != Some(agent),
+        }
+    }
+}
+
+/// Leases what waits for `peer` and may go to `taker`: oldest first, up to `max_bytes` of text, at least one, nothing that is
+/// held, and nothing that would overtake fresh mail that another is handing over. The same lease gives the same messages again.
+pub fn take(connection: &Connection, peer: &PeerId, lease: &str, taker: &Taker, max_bytes: usize) -> Result<Vec<Message>> {
     let again = leased(connection, peer, lease, 0, u32::MAX)?;
     if !again.is_empty() {
         return Ok(again);
     }
-    let sql = format!("SELECT {COLUMNS}, again, lease IS NULL FROM message WHERE to_peer = ?1 AND waiting = 1 ORDER BY seq");
+    let sql = format!(
+        "SELECT {COLUMNS}, again, lease IS NULL, pushed_by FROM message
+         WHERE to_peer = ?1 AND waiting = 1 AND held_at IS NULL ORDER BY seq"
+    );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query([peer.as_str()])?;
     let (mut taken, mut bytes) = (Vec::new(), 0_usize);
     while let Some(row) = rows.next()? {
-        let (again, free): (i64, bool) = (row.get(14)?, row.get(15)?);
+        let (again, free): (i64, bool) = (row.get(COLUMN_COUNT)?, row.get(COLUMN_COUNT + 1)?);
+        let pushed_by: Option<String> = row.get(COLUMN_COUNT + 2)?;
         match (again, free) {
             (0, false) => break,
-            (2, _) if !announced_too => continue,
             (_, false) => continue,
+            (again, true) if !taker.takes_again(again, pushed_by.as_deref()) => continue,
             (_, true) => {}
         }
         let message = read(row)?;
@@ -95,31 +101,16 @@ pub fn take(connection: &Connection, peer: &PeerId, lease: &str, announced_too: 
     Ok(taken)
 }
 
-/// Ends every lease on mail of `peer` but those of the process `instance` and of hooks: their holders are gone, and nobody can
-/// say what they showed, so the mail waits again and counts as possibly shown. How many.
-///
-/// # Errors
-/// SQLite's.
+/// Ends every lease on mail of `peer` but those of the process `instance`: their holders are gone, and nobody can say what they
+/// showed, so the mail waits again and counts as possibly shown. How many.
 pub fn lapse(connection: &Connection, peer: &PeerId, instance: &str) -> Result<usize> {
     let sql = "UPDATE message SET lease = NULL
                WHERE to_peer = ?1 AND waiting = 1 AND lease IS NOT NULL
-               AND lease <> 's:' || ?2 AND substr(lease, 1, length(?2) + 3) <> 't:' || ?2 || ':' AND substr(lease, 1, 2) <> 'h:'";
+               AND lease <> 's:' || ?2 AND substr(lease, 1, length(?2) + 3) <> 't:' || ?2 || ':'";
     connection.prepare_cached(sql)?.execute(params![peer.as_str(), instance])
 }
 
-/// Ends a hook's lease on mail of `peer`: it is gone without saying what it showed. How many.
-///
-/// # Errors
-/// SQLite's.
-pub fn let_go(connection: &Connection, peer: &PeerId, lease: &str) -> Result<usize> {
-    let sql = "UPDATE message SET lease = NULL WHERE to_peer = ?1 AND waiting = 1 AND lease = ?2";
-    connection.prepare_cached(sql)?.execute([peer.as_str(), lease])
-}
-
-/// Ends the leases of all hooks: they lasted as long as connections to a broker that is gone. How many.
-///
-/// # Errors
-/// SQLite's.
-pub fn let_go_of_hooks(connection: &Connection) -> Result<usize> {
+/// Ends the leases that hooks of earlier versions took: they lasted as long as connections to a broker that is gone. How many.
+pub fn end_hooks(connection: &Connection) -> Result<usize> {
     connection.execute("UPDATE message SET lease = NULL WHERE waiting = 1 AND substr(lease, 1, 2) = 'h:'", [])
 }

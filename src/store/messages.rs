@@ -5,7 +5,7 @@
 //! delivered, expired, or pushed into a channel that has proved itself.
 
 use super::{Error, Result as StoreResult};
-use crate::wire::{Code, Error as WireError, MessageId, PeerId, Route, State, Timestamp};
+use crate::wire::{Code, Error as WireError, Held, HeldBy, MessageId, PeerId, Route, State, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 use std::time::Duration;
 
@@ -17,57 +17,52 @@ pub(super) const EXPIRY_OF_IMPORTED: Duration = Duration::from_secs(7 * 86_400);
 pub struct NewMessage {
     /// The random part of its id.
     pub tag: String,
-    /// Its sender.
     pub from: PeerId,
-    /// Its recipient.
     pub to: PeerId,
-    /// Its text.
     pub text: String,
-    /// The message it answers.
     pub reply_to: Option<MessageId>,
-    /// Its idempotency key.
     pub key: Option<String>,
-    /// When it is accepted.
     pub sent_at: Timestamp,
     /// Until when it waits.
     pub expires_at: Timestamp,
+    /// It is let in whatever the permission modes.
+    pub passes: bool,
+    /// Its sender bypasses permission prompts.
+    pub bypassed: bool,
+    /// Why it is held from the start.
+    pub held: Option<HeldBy>,
 }
 
 /// A message as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// Its id.
     pub id: MessageId,
-    /// Its sender.
     pub from: String,
-    /// Its recipient.
     pub to: String,
-    /// Its text.
     pub text: String,
-    /// The message it answers.
     pub reply_to: Option<MessageId>,
-    /// When it was accepted.
     pub sent_at: Timestamp,
     /// Until when it waits.
     pub expires_at: Timestamp,
-    /// Where it stands.
     pub state: State,
     /// By which route it got there.
     pub route: Option<Route>,
     /// How often it may have been shown.
     pub handed: u32,
-    /// When it was pushed.
+    /// Since when it is held, and why.
+    pub held: Option<Held>,
     pub offered_at: Option<Timestamp>,
-    /// When it was delivered.
     pub delivered_at: Option<Timestamp>,
-    /// When it expired.
     pub expired_at: Option<Timestamp>,
 }
 
-pub(super) const COLUMNS: &str = "seq, tag, from_peer, to_peer, text, reply_to, sent_at, expires_at, state, route, handed, offered_at, delivered_at, expired_at";
+pub(super) const COLUMNS: &str = "seq, tag, from_peer, to_peer, text, reply_to, sent_at, expires_at, state, route, handed, offered_at, delivered_at, expired_at, held_at, held_by";
+/// How many there are: where further columns of a query begin.
+pub(super) const COLUMN_COUNT: usize = 16;
 
 pub(super) fn read(row: &Row<'_>) -> Result<Message> {
     let time = |column: usize| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(Timestamp));
+    let held = time(14)?.zip(held_by(row.get(15)?)).map(|(at, by)| Held { at, by });
     Ok(Message {
         id: MessageId { seq: row.get(0)?, tag: row.get(1)? },
         from: row.get(2)?,
@@ -77,6 +72,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<Message> {
         sent_at: Timestamp(row.get(6)?),
         expires_at: Timestamp(row.get(7)?),
         state: match row.get(8)? {
+            0 | 1 if held.is_some() => State::Held,
             0 => State::Queued,
             1 => State::Offered,
             2 => State::Delivered,
@@ -84,10 +80,24 @@ pub(super) fn read(row: &Row<'_>) -> Result<Message> {
         },
         route: row.get::<_, Option<String>>(9)?.as_deref().and_then(Route::parse),
         handed: row.get(10)?,
+        held,
         offered_at: time(11)?,
         delivered_at: time(12)?,
         expired_at: time(13)?,
     })
+}
+
+/// The number that stands for a reason in the database.
+pub(super) fn held_number(by: HeldBy) -> i64 {
+    match by {
+        HeldBy::Mode => 1,
+        HeldBy::Hold => 2,
+        HeldBy::Refuse => 3,
+    }
+}
+
+fn held_by(number: i64) -> Option<HeldBy> {
+    [HeldBy::Mode, HeldBy::Hold, HeldBy::Refuse].into_iter().find(|by| held_number(*by) == number)
 }
 
 /// The message that `from` sent under this idempotency key.
@@ -107,9 +117,6 @@ pub fn sent_before(connection: &Connection, from: &PeerId, key: &str, to: &PeerI
 }
 
 /// The first message from `from` to `to` that names `question`.
-///
-/// # Errors
-/// SQLite's.
 pub fn answer(connection: &Connection, question: &MessageId, from: &PeerId, to: &PeerId) -> Result<Option<Message>> {
     // By place: only what came after the question is looked at.
     let sql = format!(
@@ -125,21 +132,17 @@ pub fn key_of_copy(key: &str, to: &PeerId) -> String {
 }
 
 /// To whom `from` sent copies of a message under this key.
-///
-/// # Errors
-/// SQLite's.
 pub fn copies_of(connection: &Connection, from: &PeerId, key: &str) -> Result<Vec<String>> {
     let sql = "SELECT to_peer FROM message WHERE from_peer = ?1 AND key > ?2 || ' ' AND key < ?2 || '!'";
     connection.prepare_cached(sql)?.query_map([from.as_str(), key], |row| row.get(0))?.collect()
 }
 
 /// Stores a message; `lease` is the stream that will be told of it at once. Gives its place.
-///
-/// # Errors
-/// SQLite's.
 pub fn insert(connection: &Connection, message: &NewMessage, lease: Option<&str>) -> Result<i64> {
-    let sql = "INSERT INTO message (tag, from_peer, to_peer, text, reply_to, key, sent_at, expires_at, lease, handed)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+    let sql =
+        "INSERT INTO message (tag, from_peer, to_peer, text, reply_to, key, sent_at, expires_at, lease, handed, passes, held_at,
+                   held_by, bypassed)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
     connection.prepare_cached(sql)?.execute(params![
         message.tag,
         message.from.as_str(),
@@ -151,23 +154,21 @@ pub fn insert(connection: &Connection, message: &NewMessage, lease: Option<&str>
         message.expires_at.0,
         lease,
         i64::from(lease.is_some()),
+        message.passes,
+        message.held.map(|_| message.sent_at.0),
+        message.held.map_or(0, held_number),
+        message.bypassed,
     ])?;
     Ok(connection.last_insert_rowid())
 }
 
 /// The message with this id.
-///
-/// # Errors
-/// SQLite's.
 pub fn get(connection: &Connection, id: &MessageId) -> Result<Option<Message>> {
     let sql = format!("SELECT {COLUMNS} FROM message WHERE seq = ?1 AND tag = ?2");
     connection.prepare_cached(&sql)?.query_row(params![id.seq, id.tag], read).optional()
 }
 
 /// How many messages wait, by recipient.
-///
-/// # Errors
-/// SQLite's.
 pub fn waiting(connection: &Connection) -> Result<Vec<(String, u32)>> {
     let mut statement = connection.prepare("SELECT to_peer, count(*) FROM message WHERE waiting = 1 GROUP BY to_peer")?;
     statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()

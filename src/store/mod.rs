@@ -10,12 +10,13 @@
 
 mod check;
 mod damage;
-pub mod history;
-pub mod leases;
-pub mod messages;
+pub(crate) mod history;
+pub(crate) mod holds;
+pub(crate) mod leases;
+pub(crate) mod messages;
 mod open;
-pub mod outcomes;
-pub mod peers;
+pub(crate) mod outcomes;
+pub(crate) mod peers;
 mod reference;
 mod writer;
 

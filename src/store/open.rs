@@ -22,11 +22,14 @@ const WAL_LIMIT: i64 = 16 * 1024 * 1024;
 
 /// The schema's history. **Only ever append**: a database written by any earlier version must open.
 static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
-    Migrations::new(vec![M::up_with_hook(include_str!("migrations/0001-mailboxes.sql"), |tx| Ok(reference::import(tx)?))])
+    Migrations::new(vec![
+        M::up_with_hook(include_str!("migrations/0001-mailboxes.sql"), |tx| Ok(reference::import(tx)?)),
+        M::up(include_str!("migrations/0002-inbox.sql")),
+    ])
 });
 
 /// How many migrations there are: the schema version of a database this build has opened.
-pub(super) const SCHEMA: usize = 1;
+pub(super) const SCHEMA: usize = 2;
 
 /// Why the database could not be opened.
 #[derive(Debug, thiserror::Error)]

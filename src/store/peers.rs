@@ -1,18 +1,15 @@
 //! Peers and the session ids they are known by.
 
-use crate::wire::{DeliveryChoice, Git, Host, PeerId, SummarySource, Timestamp};
+use crate::wire::{DeliveryChoice, Git, Host, InboundRule, PeerId, SummarySource, Timestamp};
 use rusqlite::{Connection, Result, Row, params};
 
 /// A peer as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerRow {
-    /// Its identity.
     pub id: PeerId,
-    /// Its readable name.
     pub name: String,
     /// It speaks the reference's HTTP API.
     pub legacy: bool,
-    /// SHA-256 of its secret.
     pub secret: Option<[u8; 32]>,
     /// The process that serves it, by its own random name.
     pub instance: String,
@@ -20,39 +17,42 @@ pub struct PeerRow {
     pub process: Option<Host>,
     /// The `claude` process.
     pub host: Option<Host>,
-    /// Its working directory.
     pub cwd: String,
-    /// What git says about it.
     pub git: Option<Git>,
-    /// Its terminal.
     pub tty: Option<String>,
     /// Its start flags name our channel.
     pub channel: bool,
-    /// How it wants its messages.
     pub delivery: DeliveryChoice,
     /// Which host process's channel has proved itself, and when.
     pub proved: Option<(String, Timestamp)>,
-    /// What it works on.
     pub summary: String,
-    /// Who wrote that.
     pub summary_source: SummarySource,
-    /// When it first registered.
     pub registered_at: Timestamp,
-    /// Its last sign of life.
     pub last_seen: Timestamp,
-    /// It said goodbye.
     pub ended: bool,
+    /// The path of its client's inbox socket.
+    pub inbox: Option<String>,
+    /// It bypasses permission prompts.
+    pub bypasses: bool,
+    /// What is let in from other sessions.
+    pub inbound: InboundRule,
+    /// Which agent process's prompt hook has run.
+    pub hooked: Option<String>,
+    /// SHA-256 of the token that its hook shows.
+    pub hook_token: Option<[u8; 32]>,
+    /// That hook runs for every message that is let in.
+    pub hook_proves_all: bool,
 }
 
 /// Stores `peer`, new or changed.
-///
-/// # Errors
-/// SQLite's.
 pub fn put(connection: &Connection, peer: &PeerRow) -> Result<()> {
     let sql =
         "INSERT OR REPLACE INTO peer (id, name, legacy, secret, instance, pid, pid_started, host_pid, host_started, cwd, git,
-                   tty, channel, delivery, proved_by, proved_at, summary, summary_source, registered_at, last_seen, ended)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)";
+                   tty, channel, delivery, proved_by, proved_at, summary, summary_source, registered_at, last_seen, ended,
+                   inbox, bypasses, inbound, hooked_by, hook_token,
+                   hook_proves_all)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+                   ?22, ?23, ?24, ?25, ?26, ?27)";
     let git = peer.git.as_ref().map(|git| serde_json::to_string(git).unwrap_or_default());
     let started = |process: Option<Host>| process.map(|process| process.started.cast_signed());
     connection.prepare_cached(sql)?.execute(params![
@@ -77,23 +77,23 @@ pub fn put(connection: &Connection, peer: &PeerRow) -> Result<()> {
         peer.registered_at.0,
         peer.last_seen.0,
         peer.ended,
+        peer.inbox,
+        peer.bypasses,
+        word(&peer.inbound),
+        peer.hooked,
+        peer.hook_token,
+        peer.hook_proves_all,
     ])?;
     Ok(())
 }
 
 /// Every peer.
-///
-/// # Errors
-/// SQLite's.
 pub fn all(connection: &Connection) -> Result<Vec<PeerRow>> {
     let mut statement = connection.prepare("SELECT * FROM peer")?;
     statement.query_map([], read)?.collect()
 }
 
 /// Notes that `session` is `peer`.
-///
-/// # Errors
-/// SQLite's.
 pub fn put_session(connection: &Connection, session: &str, peer: &PeerId, now: Timestamp) -> Result<()> {
     let sql = "INSERT OR REPLACE INTO session (session_id, peer, seen_at) VALUES (?1, ?2, ?3)";
     connection.prepare_cached(sql)?.execute(params![session, peer.as_str(), now.0])?;
@@ -101,18 +101,12 @@ pub fn put_session(connection: &Connection, session: &str, peer: &PeerId, now: T
 }
 
 /// Every session id with its peer's id.
-///
-/// # Errors
-/// SQLite's.
 pub fn sessions(connection: &Connection) -> Result<Vec<(String, String)>> {
     let mut statement = connection.prepare("SELECT session_id, peer FROM session")?;
     statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
 /// Notes when `id` was last seen.
-///
-/// # Errors
-/// SQLite's.
 pub fn seen(connection: &Connection, id: &PeerId, at: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE peer SET last_seen = max(last_seen, ?2) WHERE id = ?1")?
@@ -121,9 +115,6 @@ pub fn seen(connection: &Connection, id: &PeerId, at: Timestamp) -> Result<()> {
 }
 
 /// Forgets peers unseen since `before` for whom nothing waits, at most `most`; their ids. What they said stays in the history.
-///
-/// # Errors
-/// SQLite's.
 pub fn forget_unseen(connection: &Connection, before: Timestamp, most: u32) -> Result<Vec<String>> {
     let sql = "DELETE FROM peer WHERE id IN (
                    SELECT id FROM peer WHERE last_seen < ?1
@@ -164,6 +155,12 @@ fn read(row: &Row<'_>) -> Result<PeerRow> {
         registered_at: Timestamp(row.get("registered_at")?),
         last_seen: Timestamp(row.get("last_seen")?),
         ended: row.get("ended")?,
+        inbox: row.get("inbox")?,
+        bypasses: row.get("bypasses")?,
+        inbound: from_word(&row.get::<_, String>("inbound")?).unwrap_or_default(),
+        hooked: row.get("hooked_by")?,
+        hook_token: row.get("hook_token")?,
+        hook_proves_all: row.get("hook_proves_all")?,
     })
 }
 

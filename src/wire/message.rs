@@ -1,7 +1,7 @@
 use super::{MessageId, PeerId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// Where a message stands: `queued → offered → delivered`, or `expired`.
+/// Where a message stands: `queued → offered → delivered`, or `held` by the recipient's controls, or `expired`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -10,7 +10,9 @@ pub enum State {
     Queued,
     /// Pushed by a route that cannot prove that the model saw it.
     Offered,
-    /// Handed to the model by a certain route, or confirmed by the recipient's reply.
+    /// Kept back by the controls of the recipient's user, until they let it in.
+    Held,
+    /// Handed to the model by a certain route, let in by its client, or confirmed by the recipient's reply.
     Delivered,
     /// Not delivered in time; it will not be handed over any more.
     Expired,
@@ -21,7 +23,9 @@ pub enum State {
 #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Route {
-    /// A hook of Claude Code hands it over; reaches an idle session.
+    /// Written into the inbox socket of the session's client; reaches an idle session. Its prompt hook proves it.
+    Inbox,
+    /// Handed over by a hook, as versions before 0.2 did. Found in old history only.
     Hook,
     /// A `notifications/claude/channel` push; reaches an idle session, but nothing confirms it.
     Channel,
@@ -43,6 +47,7 @@ impl State {
         match self {
             Self::Queued => "queued",
             Self::Offered => "offered",
+            Self::Held => "held",
             Self::Delivered => "delivered",
             Self::Expired => "expired",
         }
@@ -53,6 +58,7 @@ impl Route {
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Inbox => "inbox",
             Self::Hook => "hook",
             Self::Channel => "channel",
             Self::ToolResult => "tool_result",
@@ -65,9 +71,8 @@ impl Route {
 
     /// The route with this name on the wire.
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Hook, Self::Channel, Self::ToolResult, Self::CheckMessages, Self::Reply, Self::Poll, Self::Pull]
-            .into_iter()
-            .find(|route| route.as_str() == name)
+        use Route::{Channel, CheckMessages, Hook, Inbox, Poll, Pull, Reply, ToolResult};
+        [Inbox, Hook, Channel, ToolResult, CheckMessages, Reply, Poll, Pull].into_iter().find(|route| route.as_str() == name)
     }
 }
 
@@ -125,7 +130,7 @@ pub struct Inbound {
 #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Written into the channel, which confirms nothing.
+    /// Written into the inbox or the channel, which confirms nothing by itself.
     Offered,
     /// Too long for the route: only its first lines and its id were handed over; `check_messages` gives the text.
     Announced,
@@ -133,6 +138,30 @@ pub enum Outcome {
     Delivered,
     /// Not handed over at all; it waits again as if never taken.
     Released,
+}
+
+/// Why a message is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum HeldBy {
+    /// One of the two sessions bypasses permission prompts, and the other does not.
+    Mode,
+    /// The recipient's setting `crossSessionInbound` is `hold`.
+    Hold,
+    /// The recipient's setting `crossSessionInbound` is `refuse`.
+    Refuse,
+}
+
+/// Since when a message is held, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// Since when.
+    pub at: Timestamp,
+    /// Why.
+    pub by: HeldBy,
 }
 
 /// What is known of a message, without its text: the answer to a send, and to the question what became of it.
@@ -161,6 +190,9 @@ pub struct Receipt {
     /// When it was handed over for certain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivered_at: Option<Timestamp>,
+    /// Since when it is held, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
     /// When it expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expired_at: Option<Timestamp>,

@@ -17,12 +17,12 @@ mod time;
 pub use database::{DatabaseReport, DatabaseState};
 pub use error::{Code, Error, Result};
 pub use id::{InvalidId, MessageId, PeerId, PeerRef, random_token};
-pub use message::{From, HistoryEntry, Inbound, Outcome, Receipt, Route, State};
-pub use peer::{DeliveryChoice, Git, Host, Peer, Scope, Status, SummarySource};
+pub use message::{From, Held, HeldBy, HistoryEntry, Inbound, Outcome, Receipt, Route, State};
+pub use peer::{DeliveryChoice, Git, Host, InboundRule, Peer, Scope, Status, SummarySource};
 pub use request::{
     Asked, AwaitReply, Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Event, Hello, History, HistoryPage, Hook, Hooked,
     ListPeers, ListenerStatus, NotSent, Ok, Peers, Register, Registered, Send, Sent, SetSummary, Settle, Settled, Settlement,
-    Summary, Take, Taken, Wait, WaitEnd, Waited, WhoAmI,
+    Summary, Take, Taken, WhoAmI,
 };
 pub use summary::SummaryFacts;
 pub use time::Timestamp;
@@ -39,6 +39,9 @@ pub const API_HEADER: &str = "claude-peers-api";
 pub const TOKEN_HEADER: &str = "claude-peers-token";
 /// The scheme of `Authorization` by which a hook names the process that runs its session, in place of a secret.
 pub const PROCESS_SCHEME: &str = "Process";
+/// The scheme of `Authorization` by which a hook shows the token that its client gives to what it starts: whoever has it was started
+/// by the session, also when it has ended by the time it is asked.
+pub const SESSION_SCHEME: &str = "Session";
 /// The sender id of messages sent by a person or script through the CLI.
 pub const CLI_SENDER: &str = "cli";
 /// The sender id of notices that the broker itself writes (a message of yours has expired).

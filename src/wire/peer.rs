@@ -78,8 +78,8 @@ pub enum DeliveryChoice {
     /// The best route that is open.
     #[default]
     Auto,
-    /// Hooks only.
-    Hook,
+    /// Write into the inbox of the session's client, or else wait to be asked.
+    Inbox,
     /// Push into the channel, whatever the start flags say.
     Channel,
     /// Never push: the session asks.
@@ -91,11 +91,34 @@ impl std::str::FromStr for DeliveryChoice {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(Self::Auto),
-            "hook" => Ok(Self::Hook),
+            "inbox" => Ok(Self::Inbox),
             "channel" => Ok(Self::Channel),
             "pull" => Ok(Self::Pull),
-            _ => Err("allowed: auto, hook, channel, pull".to_owned()),
+            _ => Err("allowed: auto, inbox, channel, pull".to_owned()),
         }
+    }
+}
+
+/// What is let into a session from other sessions: its client's setting `crossSessionInbound`, else `CLAUDE_PEERS_INBOUND`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum InboundRule {
+    /// What comes from a session in another class of permission modes is held: one of the two bypasses prompts, the other does not.
+    #[default]
+    Match,
+    /// Everything is let in.
+    Accept,
+    /// Everything is held for the user.
+    Hold,
+    /// Nothing is let in.
+    Refuse,
+}
+
+impl InboundRule {
+    /// The rule that `CLAUDE_PEERS_INBOUND` names: `match` or `accept`. The others are for the client's own setting.
+    pub fn chosen(text: &str) -> Option<Self> {
+        [("match", Self::Match), ("accept", Self::Accept)].into_iter().find(|(name, _)| *name == text).map(|(_, rule)| rule)
     }
 }
 

@@ -1,8 +1,8 @@
 //! One request type a verb, and what answers it. Handlers parse the text fields (scopes, references) into validated types.
 
 use super::{
-    DeliveryChoice, Error, Git, HistoryEntry, Host, Inbound, MessageId, Outcome, Peer, PeerId, Receipt, Route, Status,
-    SummarySource, Timestamp,
+    DeliveryChoice, Error, Git, HistoryEntry, Host, Inbound, InboundRule, MessageId, Outcome, Peer, PeerId, Receipt, Route,
+    Status, SummarySource, Timestamp,
 };
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,7 @@ wire! {
         pub session_id: Option<String>,
         /// The process that registers.
         pub pid: u32,
-        /// The `claude` process that runs this session; none where the parent is not Claude Code.
+        /// The agent's process that runs this session; none where it is not known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub host: Option<Host>,
         /// The working directory, absolute.
@@ -68,6 +68,21 @@ wire! {
         /// `CLAUDE_PEERS_DELIVERY`.
         #[serde(default)]
         pub delivery: DeliveryChoice,
+        /// The absolute path of the inbox socket of the session's client.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub inbox: Option<String>,
+        /// The token that the session's client gives to what it starts (`CLAUDE_CODE_MESSAGING_TOKEN`): its hook shows it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub hook_token: Option<String>,
+        /// That hook runs for every message that the client lets in, also in the middle of a turn.
+        #[serde(default)]
+        pub hook_proves_all: bool,
+        /// The start flags of the session bypass permission prompts.
+        #[serde(default)]
+        pub bypasses: bool,
+        /// What is let in from other sessions.
+        #[serde(default)]
+        pub inbound: InboundRule,
     }
 
     /// The answer to a registration.
@@ -164,7 +179,7 @@ wire! {
     pub struct Take {
         /// A fresh random text of at most 128 visible ASCII characters that names this hand-over.
         pub lease: String,
-        /// The route that will hand them over: `tool_result`, `check_messages` or `hook`.
+        /// The route that will hand them over: `tool_result`, `check_messages` or `inbox`.
         pub route: Route,
         /// At most this many bytes of text (one message is always given).
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -172,6 +187,12 @@ wire! {
         /// Wait up to this many seconds for a message if none is there; at most 3,600.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub wait_seconds: Option<u32>,
+        /// For the inbox: the session shows itself idle, so that what was written and not let in is lost.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pub idle: bool,
+        /// For the inbox: what is let in from other sessions now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub inbound: Option<InboundRule>,
     }
 
     /// `GET /v1/messages/ID/reply?waitSeconds=…`: the answer to a message.
@@ -198,55 +219,38 @@ wire! {
         pub messages: Vec<Inbound>,
         /// How many more wait.
         pub more: u32,
+        /// For the inbox: something was written into it and is not known to be let in.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pub pending: bool,
+        /// For the inbox: the senders whose messages the broker has written there, to be held. Listen for answers to them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub held: Vec<PeerId>,
     }
 
-    /// `POST /v1/hook`: a hook of the session's client runs. Makes no peer: nothing waits for a process that is none.
+    /// `POST /v1/hook`: the prompt hook of a session's client runs. Makes no peer.
     pub struct Hook {
-        /// The hook's event, as its client names it: `PostToolUse`.
+        /// The hook's event, as its client names it: `UserPromptSubmit`.
         pub event: String,
         /// Why the hook can do nothing: for the broker's log.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub problem: Option<String>,
-        /// It runs in a subagent, where nothing is handed over.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        pub subagent: bool,
-        /// Nobody attends the session: a script runs it, and no hook waits beside it.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        pub unattended: bool,
-    }
-
-    /// The answer to a hook.
-    pub struct Hooked {
-        /// How many messages wait that it may hand over.
-        pub waiting: u32,
-    }
-
-    /// `POST /v1/wait`: waits, however long, until there is something for this session's hook to do. One waits for a session:
-    /// a newer one displaces it.
-    pub struct Wait {
-        /// As in a take.
-        pub lease: String,
         /// The session's id as its client gives it: this peer's from now on, if it was nobody's. If it is another peer's, and that
         /// one is gone, the process is that peer from now on.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub session_id: Option<String>,
-        /// The session works on nothing any more.
-        #[serde(default)]
-        pub turn_ended: bool,
-        /// As in a take.
+        /// The session's working directory.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub max_bytes: Option<u32>,
+        pub cwd: Option<String>,
+        /// The session's permission mode, as its client names it: `default`, `bypassPermissions` …
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub permission_mode: Option<String>,
+        /// The messages that the prompt holds: they were let in.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub messages: Vec<MessageId>,
     }
 
-    /// The end of a wait.
-    pub struct Waited {
-        /// Why it ended.
-        pub end: WaitEnd,
-        /// The messages, oldest first, to be handed over and settled.
-        pub messages: Vec<Inbound>,
-        /// How many more wait.
-        pub more: u32,
-    }
+    /// The answer to a hook: it was heard.
+    pub struct Hooked {}
 
     /// What became of one message.
     pub struct Settlement {
@@ -347,6 +351,13 @@ wire! {
     }
 }
 
+impl Taken {
+    /// These messages, and how many more wait.
+    pub fn of(messages: Vec<Inbound>, more: u32) -> Self {
+        Self { messages, more, pending: false, held: Vec::new() }
+    }
+}
+
 /// The answer to `POST /v1/send`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
@@ -356,22 +367,6 @@ pub enum Sent {
     One(Receipt),
     /// To everyone in a scope.
     Everyone(Broadcast),
-}
-
-/// Why a wait ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum WaitEnd {
-    /// Messages came.
-    Messages,
-    /// Messages came in the middle of a turn, which may have been interrupted: wake the session, and the hook at its prompt hands
-    /// them over, if none did before.
-    Wake,
-    /// A newer one waits for this session.
-    Displaced,
-    /// There is nothing to wait for: the process is no peer, or its messages go another way.
-    Over,
 }
 
 /// An event of the stream `GET /v1/events`: the SSE event's name, with the JSON of its data.

@@ -52,9 +52,18 @@ pub fn shown(message: &Inbound) -> String {
 
 /// The lines of [`shown`] above the text.
 pub fn heading(message: &Inbound) -> String {
-    let from = &message.from;
-    let mut out = format!("📨 Message from peer {} ({}):\n", from.id, printable_line(&from.name));
-    let _ = write!(out, "id {} · sent {}", message.id, message.sent_at);
+    format!("📨 Message from peer {} ({}):\n{}", message.from.id, printable_line(&message.from.name), id_line(message))
+}
+
+/// `text` with a mark before each line: no line of it can be taken for one of ours.
+pub fn quote(text: &str) -> String {
+    let lines: Vec<String> = printable(text).split('\n').map(|line| format!("> {line}")).collect();
+    lines.join("\n")
+}
+
+/// The line that names a message: its id, its time, and what else is known of it.
+pub fn id_line(message: &Inbound) -> String {
+    let mut out = format!("id {} · sent {}", message.id, message.sent_at);
     if let Some(answered) = &message.reply_to {
         let _ = write!(out, " · answers {answered}");
     }
@@ -66,22 +75,24 @@ pub fn heading(message: &Inbound) -> String {
 
 /// `text` as the content of a channel push: the client puts it between `<channel …>` and `</channel>`, so those two tags
 /// are defused wherever they stand in it; everything else is left as it is.
-pub fn channel_content(text: &str) -> Cow<'_, str> {
-    let mut out = String::new();
+pub fn channel_content(text: &str) -> String {
+    printable(&defused(text, "channel")).into_owned()
+}
+
+/// `text` in which no tag of this name begins or ends.
+pub fn defused(text: &str, tag: &str) -> String {
+    let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('<') {
         let (before, from) = rest.split_at(at);
         out.push_str(before);
         let name = from[1..].trim_start_matches(|c: char| c == '/' || c.is_whitespace() || is_treacherous(c));
-        let is_tag = name.get(..7).is_some_and(|name| name.eq_ignore_ascii_case("channel"));
+        let is_tag = name.get(..tag.len()).is_some_and(|name| name.eq_ignore_ascii_case(tag));
         out.push_str(if is_tag { "&lt;" } else { "<" });
         rest = &from[1..];
     }
     out.push_str(rest);
-    match printable(&out) {
-        Cow::Owned(safe) => Cow::Owned(safe),
-        Cow::Borrowed(_) => Cow::Owned(out),
-    }
+    out
 }
 
 /// `text` as the value of an attribute of a channel push: on one line, and without a way to end the value or the tag.
@@ -148,6 +159,13 @@ mod tests {
             let read = safe.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
             prop_assert_eq!(read, printable_line(&text), "and is read back as it was");
         }
+    }
+
+    #[test]
+    fn no_line_of_a_quoted_text_passes_for_one_of_ours() {
+        let quoted = quote("one\nid m1-abc · sent now\r\u{2028}id m2-abc\n");
+        assert!(quoted.lines().all(|line| line.starts_with("> ")), "{quoted}");
+        assert_eq!(quoted.lines().count(), 3);
     }
 
     #[test]

@@ -7,18 +7,15 @@ use std::path::Path;
 /// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[("ask::a_question_from_the_shell_is_answered_by_an_idle_session", answered)];
 
-/// Who sent a message, and its id, as they stand above its text in what the model has read.
-fn heading(request: &Request, text: &str) -> (String, String) {
+/// Who sent a message, and its id, as they stand below its text in what the model has read.
+fn address(request: &Request, text: &str) -> (String, String) {
     let said = request.text();
-    let mut lines = said[..said.find(text).unwrap()].lines().rev();
-    let mut word_after = |start: &str| {
-        let line = lines.find_map(|line| line.split_once(start));
-        line.and_then(|(_, rest)| rest.split(' ').next())
-            .unwrap_or_else(|| panic!("no {start:?} above {text:?}: {said}"))
-            .to_owned()
+    let below = &said[said.find(text).unwrap()..];
+    let word_after = |start: &str| {
+        let (_, rest) = below.split_once(start).unwrap_or_else(|| panic!("no {start:?} below {text:?}: {said}"));
+        rest.split([' ', ',']).next().unwrap_or_default().to_owned()
     };
-    let id = word_after("id ");
-    (word_after("Message from peer "), id)
+    (word_after("targetPeerId "), word_after("\nid "))
 }
 
 fn answered(claude: &Path) {
@@ -27,7 +24,7 @@ fn answered(claude: &Path) {
     let bob = Claude::start(&world, "bob");
     bob.reached();
     let task = world.model.react("bob", QUESTION, "mcp__claude-peers__send_message", |request| {
-        let (from, id) = heading(request, QUESTION);
+        let (from, id) = address(request, QUESTION);
         json!({"targetPeerId": from, "message": "Since yesterday.", "replyTo": id})
     });
     let mut ask = world.broker().cli(&["ask", "bob", QUESTION]);

@@ -11,10 +11,10 @@ fn dropped(claude: &Path) {
     let world = World::new(claude);
     let ada = Claude::start(&world, "ada");
     let flags = ["--dangerously-load-development-channels", "server:claude-peers"];
-    let bob = Claude::with(&world, "bob", &flags);
+    let bob = Claude::in_env(&world, "bob", "bob", &[("CLAUDE_PEERS_DELIVERY", "channel")], &flags);
     assert_eq!(bob.peer().unwrap()["delivery"], "channel");
     assert!(bob.screen().contains("Channels are not currently available"), "{}", bob.screen());
-    let said: Value = serde_json::from_str(&ada.send("bob", "Is the parser done?")).unwrap();
+    let said = ada.send("bob", "Is the parser done?");
     let message = world.broker().message_once("offered", &said["messageId"]);
     assert_eq!(message["route"], "channel", "{message}");
     assert!(world.model.requests("bob").is_empty(), "Claude Code dropped the push");

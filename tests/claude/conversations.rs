@@ -1,5 +1,4 @@
-//! What becomes of a session with hooks when its conversation changes: one peer, one waiter, and each message seen once by
-//! the right one.
+//! What becomes of a session when its conversation changes: one peer, and each message seen once by the right one.
 
 use crate::{Test, session::Claude, support::eventually, world::World};
 use serde_json::{Value, json};
@@ -7,35 +6,26 @@ use std::path::Path;
 
 /// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("conversations::a_cleared_session_has_one_waiter_and_gets_its_mail", cleared),
-    ("conversations::a_compacted_session_has_one_waiter_and_gets_its_mail", compacted),
+    ("conversations::a_cleared_session_gets_its_mail", cleared),
+    ("conversations::a_compacted_session_gets_its_mail", compacted),
     ("conversations::a_session_that_is_resumed_is_woken_by_what_came_meanwhile", resumed),
     ("conversations::a_conversation_that_is_resumed_in_another_session_has_its_mail_there", turned),
     ("conversations::a_branch_goes_on_as_the_same_peer", branched),
     ("conversations::a_forked_session_is_a_peer_of_its_own", forked),
 ];
 
-/// Sends this from the command line.
-fn send(world: &World, to: &Value, text: &str) {
-    let output = world.broker().cli(&["send", to.as_str().unwrap(), text]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-}
-
-/// Waits until there are so many waiters.
-fn waiters(world: &World, number: usize) {
-    eventually(&format!("{number} waiters"), || (world.waiters() == number).then_some(()));
-}
-
-/// The session is still the peer it was, has one waiter, and a message to that peer reaches it once.
+/// The session is still the peer it was, and a message to that peer reaches it once.
 fn goes_on(world: &World, bob: &Claude, id: &Value) {
     assert_eq!(bob.reached()["id"], *id);
-    waiters(world, 1);
-    send(world, id, "Are you still there?");
+    let message = send(world, id, "Are you still there?");
     bob.shown("Are you still there?");
     bob.idle();
-    bob.reached();
-    waiters(world, 1);
+    world.let_in(&message);
     assert_eq!(bob.times_shown("Are you still there?"), 1);
+}
+
+fn send(world: &World, to: &Value, text: &str) -> Value {
+    world.send(to.as_str().unwrap(), text)
 }
 
 fn cleared(claude: &Path) {
@@ -92,12 +82,12 @@ fn turned(claude: &Path) {
     ] {
         send(&world, id, text);
         eve.turn_to(&format!("/resume {conversation}"));
+        list(&eve); // its next prompt says which conversation it is
         eve.shown(text);
         eve.idle();
         assert_eq!(eve.reached()["id"], *id);
         assert_eq!(list(&eve)["self"]["id"], *id);
         assert!(world.peers().iter().all(|peer| peer["id"] != *other_id), "{:?}", world.peers());
-        waiters(&world, 1);
         assert_eq!(eve.times_shown(text), 1);
     }
 }
@@ -113,7 +103,6 @@ fn branched(claude: &Path) {
     // And back: no mail is left behind in either.
     bob.turn_to(&format!("/resume {trunk}"));
     assert_eq!(bob.reached()["id"], *id);
-    waiters(&world, 1);
     assert_eq!(world.peers().len(), 1, "{:?}", world.peers());
 }
 
@@ -125,14 +114,12 @@ fn forked(claude: &Path) {
     let fork = Claude::beside(&world, "eve", "bob", &["--resume", &trunk, "--fork-session"]);
     let fork_id = fork.reached()["id"].clone();
     assert_ne!((fork.id(), &fork_id), (trunk.clone(), &id));
-    waiters(&world, 2);
     for (session, id, text) in [(&bob, &id, "For the trunk."), (&fork, &fork_id, "For the fork.")] {
         send(&world, id, text);
         session.shown(text);
         session.idle();
         session.reached();
     }
-    waiters(&world, 2);
     // What comes for a trunk that was left waits for it, whatever forks there are.
     bob.exit();
     send(&world, &id, "For your return.");
@@ -144,5 +131,4 @@ fn forked(claude: &Path) {
         let times = ["For the trunk.", "For the fork.", "For your return."].map(|text| session.times_shown(text));
         assert_eq!(times, texts);
     }
-    waiters(&world, 2);
 }

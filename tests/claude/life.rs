@@ -1,65 +1,24 @@
-//! What becomes of a session's peer and mail when it is cleared, left, resumed or killed.
+//! What becomes of a session's peer and processes when it is killed.
 
-use crate::{Test, session::Claude, support::eventually, world::World};
+use crate::{
+    Test,
+    session::Claude,
+    support::{broker::signal, eventually},
+    world::World,
+};
 use serde_json::{Value, json};
 use std::path::Path;
 
 /// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("life::clear_keeps_the_peer", cleared),
-    ("life::a_session_that_is_resumed_gets_its_mail", resumed),
-    ("life::a_session_outlives_the_broker", restarted),
     ("life::a_killed_session_leaves_no_process_behind", killed),
     ("life::a_killed_terminal_leaves_no_process_behind", hung_up),
+    ("life::a_session_whose_server_was_killed_gets_its_mail", server_killed),
+    ("life::a_server_killed_before_the_proof_is_not_needed", server_killed_early),
 ];
 
 fn connected(peer: &Value) -> bool {
     peer["status"] == "connected"
-}
-
-fn cleared(claude: &Path) {
-    let world = World::new(claude);
-    let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
-    let before = bob.peer().unwrap();
-    bob.clear();
-    ada.send("bob", "Are you still there?");
-    let (_, list) = bob.call("list_peers", json!({"scope": "machine"}));
-    assert!(list.contains("Are you still there?"), "{list}");
-    let after = bob.peer().unwrap();
-    assert_eq!((&after["id"], &after["pid"]), (&before["id"], &before["pid"]));
-    assert_eq!(world.peers().len(), 2);
-}
-
-fn resumed(claude: &Path) {
-    let world = World::new(claude);
-    let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
-    // A session in which nothing was said cannot be resumed.
-    bob.call("list_peers", json!({"scope": "machine"}));
-    let (id, before) = (bob.id(), bob.peer().unwrap());
-    bob.exit();
-    eventually("its peer is gone", || (world.peers().iter().filter(|peer| connected(peer)).count() == 1).then_some(()));
-    let said = ada.send(before["id"].as_str().unwrap(), "For your return.");
-    assert!(said.contains("is not running"), "{said}");
-    let bob = Claude::with(&world, "bob", &["--resume", &id]);
-    let after = bob.peer().unwrap();
-    assert_eq!(after["id"], before["id"]);
-    let (_, list) = bob.call("list_peers", json!({"scope": "machine"}));
-    assert!(list.contains("For your return."), "{list}");
-}
-
-fn restarted(claude: &Path) {
-    let world = World::new(claude);
-    let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
-    let before = bob.peer().unwrap();
-    ada.send("bob", "Before the restart.");
-    world.broker().restart();
-    eventually("both are connected again", || ada.peer().and(bob.peer()));
-    ada.send("bob", "After the restart.");
-    let (_, list) = bob.call("list_peers", json!({"scope": "machine"}));
-    let list: Value = serde_json::from_str(&list).unwrap();
-    let texts = list["incomingMessages"].as_array().unwrap().iter().map(|message| &message["text"]);
-    assert_eq!(texts.collect::<Vec<_>>(), ["Before the restart.", "After the restart."], "{list}");
-    assert_eq!(bob.peer().unwrap()["id"], before["id"]);
 }
 
 fn killed(claude: &Path) {
@@ -77,7 +36,56 @@ fn hung_up(claude: &Path) {
     let world = World::new(claude);
     let _ada = Claude::start(&world, "ada");
     let server = String::from_utf8(world.tmux(&["display-message", "-p", "#{pid}"]).stdout).unwrap();
-    crate::support::broker::signal(server.trim().parse().unwrap(), "KILL");
+    signal(server.trim().parse().unwrap(), "KILL");
     world.deserted();
     eventually("its peer is gone", || (!world.peers().iter().any(connected)).then_some(()));
+}
+
+/// The person has the client start the server again.
+fn reconnect(session: &Claude) {
+    session.prompt("/mcp reconnect claude-peers");
+    eventually("it is connected again", || session.screen().to_lowercase().contains("reconnected to claude-peers").then_some(()));
+}
+
+/// The client does not start it again by itself.
+fn server_killed(claude: &Path) {
+    let world = World::hooked(claude);
+    let bob = Claude::start(&world, "bob");
+    let id = bob.reached()["id"].clone();
+    signal(world.server(), "KILL");
+    eventually("its peer is away", || bob.peer().is_none().then_some(()));
+    let sent = world.send(id.as_str().unwrap(), "Is the parser done?");
+    bob.prompt("Go on.");
+    let request = world.model.request("bob", "its prompt", |request| request.news().contains("Go on."));
+    assert!(!request.text().contains("Is the parser done?"), "{}", request.text());
+    bob.idle();
+    assert_eq!(world.broker().message(&sent)["state"], "queued");
+    reconnect(&bob);
+    bob.shown("Is the parser done?");
+    bob.idle();
+    world.let_in(&sent);
+    assert_eq!((&bob.reached()["id"], bob.times_shown("Is the parser done?")), (&id, 1));
+}
+
+fn server_killed_early(claude: &Path) {
+    let world = World::hooked(claude);
+    let bob = Claude::start(&world, "bob");
+    let id = bob.reached()["id"].clone();
+    let task = world.model.plan("bob", &[("ToolSearch", json!({"query": "select:WebFetch"}))]);
+    world.model.hold(&task.cue);
+    bob.prompt(&task.cue);
+    world.model.request("bob", "its first", |_| true);
+    let sent = world.send("bob", "Stop: the schema changed.");
+    world.broker().message_once("offered", &sent);
+    signal(world.server(), "KILL");
+    eventually("its peer is away", || bob.peer().is_none().then_some(()));
+    world.model.release(&task.cue);
+    bob.shown("Stop: the schema changed.");
+    bob.idle();
+    world.let_in(&sent);
+    // Nor does it come again with the next server.
+    reconnect(&bob);
+    assert_eq!(bob.reached()["id"], id);
+    bob.call("check_messages", json!({}));
+    assert_eq!(bob.times_shown("Stop: the schema changed."), 1);
 }

@@ -10,8 +10,10 @@ mod alone;
 mod ask;
 mod busy;
 mod channel;
+mod controls;
 mod conversations;
-mod hooks;
+mod embedded;
+mod inbox;
 mod life;
 mod mail;
 #[allow(dead_code, reason = "shared with the benchmark")]
@@ -24,6 +26,8 @@ mod session;
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
 mod tools;
+mod who;
+mod worktree;
 mod world;
 
 use libtest_mimic::{Arguments, Trial};
@@ -37,8 +41,17 @@ type Test = fn(&Path);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    let mut tests = vec![busy::TESTS, tools::TESTS, mail::TESTS, channel::TESTS, hooks::TESTS, ask::TESTS]; // the longest first
-    tests.extend([conversations::TESTS, life::TESTS, script::TESTS, plugin::TESTS]);
+    let mut tests = vec![busy::TESTS, tools::TESTS, mail::TESTS, channel::TESTS, inbox::TESTS, ask::TESTS]; // the longest first
+    tests.extend([
+        conversations::TESTS,
+        life::TESTS,
+        script::TESTS,
+        plugin::TESTS,
+        controls::TESTS,
+        who::TESTS,
+        embedded::TESTS,
+        worktree::TESTS,
+    ]);
     let tests: Vec<(&str, Test)> = tests.concat();
     let claude = if arguments.list { Err("only listed".to_owned()) } else { prepare() };
     let trials = match claude {

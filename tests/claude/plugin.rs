@@ -1,4 +1,4 @@
-//! Our plugin, in place of setup's registration and hooks, and beside them.
+//! Our plugin, in place of setup's registration and hook, and beside them.
 
 use crate::{
     Test,
@@ -12,7 +12,7 @@ use std::path::Path;
 /// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
     ("plugin::it_is_valid_and_wakes_an_idle_session_by_itself", alone),
-    ("plugin::beside_setups_hooks_every_message_is_shown_once", both),
+    ("plugin::beside_setups_hook_every_message_is_shown_once", both),
 ];
 
 /// What the doctor says of these two checks.

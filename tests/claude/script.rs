@@ -1,4 +1,4 @@
-//! `claude -p` with our hooks: it ends as it would without them.
+//! `claude -p` and other sessions that run for a program: they end as they would without us, and get what comes meanwhile.
 
 use crate::{Test, world::World};
 use serde_json::{Value, json};
@@ -6,8 +6,10 @@ use std::path::Path;
 
 /// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("script::it_asks_its_model_no_more_with_hooks_than_without_whether_mail_waits_or_not", same),
-    ("script::what_comes_with_its_last_words_waits_for_its_return", late),
+    ("script::what_comes_while_it_works_stands_beside_the_next_result", working),
+    ("script::what_waited_for_its_return_is_let_in_and_it_ends", same),
+    ("script::what_comes_with_its_last_words_is_not_lost", late),
+    ("script::a_bare_one_gets_its_mail_with_the_results_of_tools", bare),
 ];
 
 /// Runs it, with a turn of one tool call, to its end: its session, and what its model was asked.
@@ -16,7 +18,6 @@ fn run(world: &World, arguments: &[&str]) -> (String, Vec<String>) {
     let task = world.model.plan("job", &[("mcp__claude-peers__list_peers", json!({"scope": "machine"}))]);
     let output = world.print("job", &task.cue, arguments);
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(world.waiters(), 0, "{:?}", world.processes());
     world.deserted();
     let lines = String::from_utf8(output.stdout).unwrap();
     let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
@@ -24,20 +25,30 @@ fn run(world: &World, arguments: &[&str]) -> (String, Vec<String>) {
     (first["session_id"].as_str().unwrap().to_owned(), requests.iter().map(|request| request.news()).collect())
 }
 
-fn send(world: &World, text: &str) -> Value {
-    let (code, receipt) = world.broker().cli_json(&["send", "job", text]);
-    assert_eq!(code, 0, "{receipt}");
-    receipt
+fn working(claude: &Path) {
+    let world = World::hooked(claude);
+    let task = world.model.plan("job", &[("mcp__claude-peers__list_peers", json!({"scope": "machine"}))]);
+    world.model.hold(&task.cue);
+    let (message, output) = std::thread::scope(|scope| {
+        let job = scope.spawn(|| world.print("job", &task.cue, &[]));
+        world.model.request("job", "its first", |request| request.news().contains(&task.cue));
+        let message = world.send("job", "Stop: the schema changed.");
+        world.model.release(&task.cue);
+        (message, job.join().unwrap())
+    });
+    assert!(output.status.success(), "{output:?}");
+    world.let_in(&message);
+    let last = world.model.requests("job").pop().unwrap();
+    assert_eq!(last.text().matches("Stop: the schema changed.").count(), 1, "{}", last.text());
+    world.deserted();
 }
 
 fn same(claude: &Path) {
     for world in [World::new(claude), World::hooked(claude)] {
         let (session, requests) = run(&world, &[]);
         assert_eq!(requests.len(), 2, "{requests:#?}");
-        send(&world, "For your return.");
+        world.send("job", "For your return.");
         let (_, requests) = run(&world, &["--resume", &session]);
-        assert_eq!(requests.len(), 2, "{requests:#?}");
-        // Beside the prompt or the result: a hook does not wait for a broker that is busy.
         let shown = requests.iter().map(|news| news.matches("For your return.").count());
         assert_eq!(shown.sum::<usize>(), 1, "{requests:#?}");
     }
@@ -50,12 +61,34 @@ fn late(claude: &Path) {
     let (message, output) = std::thread::scope(|scope| {
         let job = scope.spawn(|| world.print("job", cue, &[]));
         world.model.request("job", "its only one", |request| request.news().contains(cue));
-        let message = send(&world, "Wait!");
+        let message = world.send("job", "Wait!");
+        world.broker().message_once("offered", &message);
         world.model.release(cue);
         (message, job.join().unwrap())
     });
     assert!(output.status.success(), "{output:?}");
-    assert_eq!((world.model.requests("job").len(), world.waiters()), (1, 0), "{:?}", world.processes());
-    assert_eq!(world.broker().message(&message["messageId"])["state"], "queued");
+    world.deserted();
+    // It was shown in a turn of its own, or it waits for the session's return: never lost, never called delivered unseen.
+    let shown = world.model.requests("job").iter().any(|request| request.text().contains("Wait!"));
+    let state = world.broker().message(&message)["state"].clone();
+    assert_eq!(state == "delivered", shown, "{state}");
+}
+
+fn bare(claude: &Path) {
+    let world = World::hooked(claude);
+    let config = json!({"mcpServers": {"claude-peers": {"command": env!("CARGO_BIN_EXE_claude-peers-mcp")}}}).to_string();
+    let task = world.model.plan("job", &[("mcp__claude-peers__list_peers", json!({"scope": "machine"}))]);
+    world.model.hold(&task.cue);
+    let arguments = ["--bare", "--mcp-config", &config, "--allowedTools", "mcp__claude-peers__list_peers"];
+    let (message, output) = std::thread::scope(|scope| {
+        let job = scope.spawn(|| world.print("job", &task.cue, &arguments));
+        world.model.request("job", "its first", |request| request.news().contains(&task.cue));
+        assert_eq!(world.peers()[0]["delivery"], "pull", "{:?}", world.peers());
+        let message = world.send("job", "Stop: the schema changed.");
+        world.model.release(&task.cue);
+        (message, job.join().unwrap())
+    });
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(world.broker().message_once("delivered", &message)["route"], "tool_result");
     world.deserted();
 }

@@ -25,17 +25,34 @@ impl<'a> Claude<'a> {
 
     /// The same, in this directory.
     pub fn beside(world: &'a World, name: &str, directory: &str, arguments: &[&str]) -> Self {
+        Self::in_env(world, name, directory, &[], arguments)
+    }
+
+    /// The same, with these variables besides.
+    pub fn in_env(world: &'a World, name: &str, directory: &str, env: &[(&str, &str)], arguments: &[&str]) -> Self {
+        Self::run(world, name, directory, env, &[&["claude"], arguments].concat())
+    }
+
+    /// The same, in a directory of its own, without permission prompts.
+    pub fn bypassing(world: &'a World, name: &str, env: &[(&str, &str)]) -> Self {
+        let sandbox = ("IS_SANDBOX", "1"); // lets root do so
+        Self::in_env(world, name, name, &[&[sandbox], env].concat(), &["--dangerously-skip-permissions"])
+    }
+
+    /// A session in this directory that this command starts.
+    pub fn run(world: &'a World, name: &str, directory: &str, env: &[(&str, &str)], command: &[&str]) -> Self {
         let directory = world.directory(directory);
-        let env: Vec<String> = world.env(name).iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let mut command = vec!["new-session", "-d", "-P", "-F", "#{pane_pid}", "-s", name, "-x", "140", "-y", "40", "-c"];
-        command.extend([directory.to_str().unwrap(), "env", "-i"]);
-        command.extend(env.iter().map(String::as_str));
-        command.push("claude");
-        command.extend(arguments);
-        let output = world.tmux(&command);
+        let mut env: Vec<String> = env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        env.extend(world.env(name).iter().map(|(name, value)| format!("{name}={value}")));
+        let mut words = vec!["new-session", "-d", "-P", "-F", "#{pane_pid}", "-s", name, "-x", "140", "-y", "40", "-c"];
+        words.extend([directory.to_str().unwrap(), "env", "-i"]);
+        words.extend(env.iter().map(String::as_str));
+        words.extend(command);
+        let output = world.tmux(&words);
         assert!(output.status.success(), "{output:?}");
         let pid = String::from_utf8(output.stdout).unwrap().trim().parse().unwrap();
-        let session = Self { world, name: name.to_owned(), pid };
+        let mut session = Self { world, name: name.to_owned(), pid };
+        session.pid = eventually(&format!("{name} runs"), || world.agent_under(pid));
         session.idle();
         eventually(&format!("{name}'s MCP server is connected"), || session.peer());
         session
@@ -46,15 +63,19 @@ impl<'a> Claude<'a> {
         self.world.peers().into_iter().find(|peer| peer["pid"] == self.pid && peer["status"] == "connected")
     }
 
-    /// Waits until its waiter is connected: a message wakes it.
+    /// Waits until it is reached through its inbox.
     #[track_caller]
     pub fn reached(&self) -> Value {
-        let waits = || self.peer().filter(|peer| peer["deliveryReason"] == "hook: waiter connected");
-        eventually(&format!("{}'s waiter is connected", self.name), waits)
+        eventually(&format!("{}'s inbox is known", self.name), || self.peer().filter(|peer| peer["delivery"] == "inbox"))
+    }
+
+    /// Its working directory.
+    pub fn directory(&self) -> PathBuf {
+        self.world.directory(&self.name)
     }
 
     /// What it says of itself in its status file: `status`, `sessionId`.
-    fn status(&self) -> Option<Value> {
+    pub fn status(&self) -> Option<Value> {
         let file: PathBuf = self.world.home().join(format!(".claude/sessions/{}.json", self.pid));
         serde_json::from_slice(&fs::read(file).ok()?).ok()
     }
@@ -100,8 +121,9 @@ impl<'a> Claude<'a> {
 
     /// Has its model send a message; what the tool says.
     #[track_caller]
-    pub fn send(&self, to: &str, text: &str) -> String {
-        self.call("send_message", json!({"targetPeerId": to, "message": text})).1
+    pub fn send(&self, to: &str, text: &str) -> Value {
+        let (_, said) = self.call("send_message", json!({"targetPeerId": to, "message": text}));
+        serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"))
     }
 
     /// Waits until its model is shown this text, which stands there once.

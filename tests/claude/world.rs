@@ -30,7 +30,7 @@ impl World {
         Self::with(claude, &json!({}))
     }
 
-    /// The same, with our hooks, as `claude-peers setup` installs them.
+    /// The same, with our hook, as `claude-peers setup` installs it.
     pub fn hooked(claude: &Path) -> Self {
         let world = Self::new(claude);
         let output = world.broker().cli(&["setup"]).output().unwrap();
@@ -78,6 +78,24 @@ impl World {
         let settings = json!({"permissions": permissions, "hooks": hooks});
         fs::write(world.home().join(".claude/settings.json"), settings.to_string()).unwrap();
         world
+    }
+
+    /// Writes this into the user's settings.
+    pub fn set(&self, name: &str, value: &Value) {
+        self.change(".claude/settings.json", |settings| settings[name] = value.clone());
+    }
+
+    /// Lets the user trust this repository; what is trusted around it does not count there.
+    pub fn trust(&self, repository: &Path) {
+        let yes = json!({"hasTrustDialogAccepted": true});
+        self.change(".claude.json", |state| state["projects"][repository.to_str().unwrap()] = yes);
+    }
+
+    fn change(&self, file: &str, change: impl FnOnce(&mut Value)) {
+        let file = self.home().join(file);
+        let mut value: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        change(&mut value);
+        fs::write(file, value.to_string()).unwrap();
     }
 
     /// The home directory of everything here.
@@ -158,10 +176,44 @@ impl World {
         fs::read_dir("/proc").unwrap().filter_map(|process| of_session(process.ok()?)).collect()
     }
 
-    /// How many waiters there are, of all sessions.
-    pub fn waiters(&self) -> usize {
-        let waits = |process: &&String| process.contains("claude-peers hook") && !process.contains("sh -c");
-        self.processes().iter().filter(waits).count()
+    /// What the client has written of a conversation so far.
+    pub fn transcript(&self, session: &str) -> Option<String> {
+        let projects = fs::read_dir(self.home().join(".claude/projects")).ok()?;
+        projects.filter_map(|project| fs::read_to_string(project.ok()?.path().join(format!("{session}.jsonl"))).ok()).next()
+    }
+
+    /// The process id of the one MCP server of ours.
+    pub fn server(&self) -> u32 {
+        let processes = self.processes();
+        let ours: Vec<&String> = processes.iter().filter(|process| process.contains("claude-peers-mcp")).collect();
+        assert_eq!(ours.len(), 1, "{processes:?}");
+        ours[0].split(' ').next().unwrap().parse().unwrap()
+    }
+
+    /// A variable in the environment that its client gave it.
+    pub fn server_env(&self, name: &str) -> Option<String> {
+        let environment = fs::read_to_string(format!("/proc/{}/environ", self.server())).unwrap();
+        environment.split('\0').find_map(|entry| entry.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+    }
+
+    /// The session whose process is this one, or was started by it: the process that says so in its status file.
+    pub fn agent_under(&self, ancestor: u32) -> Option<u32> {
+        let files = fs::read_dir(self.home().join(".claude/sessions")).ok()?;
+        let mut agents = files.filter_map(|file| file.ok()?.path().file_stem()?.to_str()?.parse().ok());
+        agents.find(|agent| std::iter::successors(Some(*agent), |pid| parent(*pid)).any(|pid| pid == ancestor))
+    }
+
+    /// Waits until a message is delivered, through the inbox of its recipient's client.
+    #[track_caller]
+    pub fn let_in(&self, id: &Value) {
+        assert_eq!(self.broker().message_once("delivered", id)["route"], "inbox");
+    }
+
+    /// Sends this from the command line; the message's id.
+    pub fn send(&self, to: &str, text: &str) -> Value {
+        let (code, receipt) = self.broker().cli_json(&["send", to, text]);
+        assert_eq!(code, 0, "{receipt}");
+        receipt["messageId"].clone()
     }
 
     /// Waits until no process of any session is left.
@@ -183,4 +235,10 @@ impl Drop for World {
             drop(Command::new("kill").args(["-KILL", pid]).status());
         }
     }
+}
+
+/// The process that this one was started by, while both live.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }

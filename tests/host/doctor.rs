@@ -142,7 +142,7 @@ fn a_database_that_does_not_serve(prepared: &Prepared) {
     assert!(help.contains("upgrade claude-peers"), "{help}");
     found(&machine, "service", "failed", &["exit code 4: the database was written by a newer version"]);
     stop();
-    version(1);
+    version(2);
     mends();
 
     stop();

@@ -116,8 +116,11 @@ fn a_newer_server_of_the_same_session_takes_over_from_the_older_one() {
     let pipe = place.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     // The older server lives on beside the newer one, which is started when a line comes.
-    let script = format!(r#""$SERVER" <>'{}' >/dev/null & read -r _; "$SERVER""#, pipe.display());
+    let script =
+        format!(r#""$SERVER" <>'{0}' >/dev/null & read -r line; echo "$line" >'{0}'; read -r _; "$SERVER""#, pipe.display());
     let mut session = Session::spawn(start(&broker, place.path(), "session-a").claude(&script, &[]));
+    session
+        .ask("initialize", json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "claude-code"}}));
     let before = eventually("the older server is registered", || listed(&broker).pop());
     session.say_raw("\n");
     session.handshake();
@@ -211,8 +214,8 @@ fn a_channel_is_used_when_the_start_flags_name_this_server_or_the_user_says_so()
         (vec![flag, "server:claude-peers"], "", "channel", "named in the start flags"),
         (vec!["--continue", flag, "server:other", "server:claude-peers"], "auto", "channel", "named in the start flags"),
         (vec![], "channel", "channel", "asked for by CLAUDE_PEERS_DELIVERY"),
-        (vec![], "", "pull", "no hooks, no channel"),
-        (vec![flag, "server:other"], "", "pull", "no hooks, no channel"),
+        (vec![], "", "pull", "no inbox, and no channel"),
+        (vec![flag, "server:other"], "", "pull", "no inbox, and no channel"),
         (vec![flag, "server:claude-peers"], "pull", "pull", "asked for by CLAUDE_PEERS_DELIVERY"),
     ];
     for (number, (flags, choice, delivery, reason)) in cases.into_iter().enumerate() {

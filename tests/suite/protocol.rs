@@ -25,10 +25,10 @@ const ROUTES: [(&str, &str); 18] = [
     ("post", "/v1/take"),
     ("post", "/v1/settle"),
     ("post", "/v1/hook"),
-    ("post", "/v1/wait"),
     ("get", "/v1/messages/{id}"),
     ("get", "/v1/messages/{id}/reply"),
     ("post", "/v1/messages/{id}/read"),
+    ("post", "/v1/messages/{id}/release"),
     ("get", "/v1/history"),
     ("get", "/v1/status"),
     ("post", "/v1/stop"),
@@ -64,7 +64,8 @@ fn the_document_lists_what_is_served_and_all_that_it_refers_to_is_there() {
         assert!(!operation["responses"]["200"]["content"].as_object().unwrap().is_empty(), "{verb} {path}");
         assert_eq!(
             operation["requestBody"].is_object(),
-            verb == "post" && !["/v1/unregister", "/v1/stop", "/v1/messages/{id}/read"].contains(&path),
+            verb == "post"
+                && !["/v1/unregister", "/v1/stop", "/v1/messages/{id}/read", "/v1/messages/{id}/release"].contains(&path),
             "{path}"
         );
         for scheme in operation["security"].as_array().into_iter().flatten().flat_map(|scheme| scheme.as_object().unwrap().keys())

@@ -398,7 +398,7 @@ fn a_setting_that_cannot_be_used_is_said_by_command_line_and_tools() {
     assert!(said.contains("CLAUDE_PEERS_SOCKET=\"run/broker.sock\"") && said.contains("allowed: an absolute path"), "{said}");
 
     for (variable, value, allowed) in [
-        ("CLAUDE_PEERS_DELIVERY", "pigeon", "auto, hook, channel, pull"),
+        ("CLAUDE_PEERS_DELIVERY", "pigeon", "auto, inbox, channel, pull"),
         ("CLAUDE_PEERS_SOCKET", "run/broker.sock", "an absolute path"),
     ] {
         let env = vec![(variable.to_owned(), value.to_owned())];

@@ -1,6 +1,8 @@
 //! `claude-peers setup`: real files in a home of the test's own. The service manager and Claude Code, which a test cannot have
 //! everywhere, are stand-ins that do to the files what the real ones do; the broker behind the socket is real.
 
+mod allow;
+mod hooks;
 mod plugin;
 
 use crate::support::{Broker, folder};
@@ -111,6 +113,16 @@ impl Home {
         self.settings(&format!(r#"{{"mcpServers": {{"claude-peers": {{"command": "{command}", "args": [], "env": {env}}}}}}}"#));
     }
 
+    /// The user's settings of Claude Code.
+    fn user_settings(&self) -> PathBuf {
+        self.path("home/.claude/settings.json")
+    }
+
+    fn write_user_settings(&self, text: &str) {
+        fs::create_dir_all(self.path("home/.claude")).unwrap();
+        fs::write(self.user_settings(), text).unwrap();
+    }
+
     /// What our name is registered for.
     fn registration(&self) -> Value {
         let text = fs::read_to_string(self.path("home/.claude.json")).unwrap();
@@ -198,7 +210,7 @@ fn it_is_set_up_once_however_often_and_undo_leaves_the_home_as_it_was() {
     let (before, port) = (home.tree(), free_port().to_string());
 
     let (code, steps) = home.setup(&["--port", &port]);
-    let done = ["hooks", "registration", "round_trip", "sockets", "tcp_port", "units"].map(|step| (step, "done"));
+    let done = ["allow_rule", "hooks", "registration", "round_trip", "sockets", "tcp_port", "units"].map(|step| (step, "done"));
     assert_eq!((code, states(&steps)), (0, done.to_vec()), "{steps:?}");
     let bin = Path::new(server()).parent().unwrap();
     let service = fs::read_to_string(home.unit("claude-peers.service")).unwrap();
@@ -218,7 +230,7 @@ fn it_is_set_up_once_however_often_and_undo_leaves_the_home_as_it_was() {
     let (installed, calls) = (home.tree(), home.calls());
     let (code, steps) = home.setup(&["--port", &port]);
     let mut already = done.map(|(step, _)| (step, "already"));
-    already[2].1 = "done";
+    already[3].1 = "done";
     assert_eq!((code, states(&steps)), (0, already.to_vec()), "{steps:?}");
     assert_eq!((home.tree() == installed, home.calls()), (true, calls));
     // The same two peers, not two more.
@@ -227,14 +239,14 @@ fn it_is_set_up_once_however_often_and_undo_leaves_the_home_as_it_was() {
     let (code, steps) = home.setup(&["--undo"]);
     assert_eq!(
         (code, states(&steps)),
-        (0, ["hooks", "registration", "sockets", "units"].map(|step| (step, "undone")).to_vec()),
+        (0, ["allow_rule", "hooks", "registration", "sockets", "units"].map(|step| (step, "undone")).to_vec()),
         "{steps:?}"
     );
     assert_eq!(home.tree(), before);
     let (code, steps) = home.setup(&["--undo"]);
     assert_eq!(
         (code, states(&steps)),
-        (0, ["hooks", "registration", "sockets", "units"].map(|step| (step, "already")).to_vec()),
+        (0, ["allow_rule", "hooks", "registration", "sockets", "units"].map(|step| (step, "already")).to_vec()),
         "{steps:?}"
     );
 }
@@ -244,7 +256,8 @@ fn a_dry_run_says_everything_and_changes_nothing() {
     let home = Home::new();
     let before = home.tree();
     let (code, steps) = home.setup(&["--dry-run", "--port", &free_port().to_string()]);
-    let planned = ["hooks", "registration", "round_trip", "sockets", "tcp_port", "units"].map(|step| (step, "planned"));
+    let planned =
+        ["allow_rule", "hooks", "registration", "round_trip", "sockets", "tcp_port", "units"].map(|step| (step, "planned"));
     assert_eq!((code, states(&steps)), (0, planned.to_vec()), "{steps:?}");
     assert_eq!((home.tree(), home.calls()), (before, Vec::new()));
     assert_eq!(home.broker.stored(), (0, 0));
@@ -255,7 +268,7 @@ fn a_dry_run_says_everything_and_changes_nothing() {
     let (code, steps) = home.setup(&["--undo", "--dry-run"]);
     assert_eq!(
         (code, states(&steps)),
-        (0, ["hooks", "registration", "sockets", "units"].map(|step| (step, "planned")).to_vec()),
+        (0, ["allow_rule", "hooks", "registration", "sockets", "units"].map(|step| (step, "planned")).to_vec()),
         "{steps:?}"
     );
     assert_eq!((home.tree() == installed, home.calls()), (true, calls));
@@ -507,123 +520,4 @@ fn nobody_sets_up_root_by_accident() {
     assert_eq!(status.code(), Some(1));
     assert!(error.contains("for root, not for ada") && error.contains("without sudo"), "{error}");
     assert_eq!((home.tree(), home.calls()), (before, Vec::new()));
-}
-
-// --- hooks in Claude Code's settings ---
-
-impl Home {
-    fn hooks_file(&self) -> PathBuf {
-        self.path("home/.claude/settings.json")
-    }
-
-    fn hooks(&self, text: &str) {
-        fs::create_dir_all(self.path("home/.claude")).unwrap();
-        fs::write(self.hooks_file(), text).unwrap();
-    }
-}
-
-#[test]
-fn hooks_are_put_beside_other_peoples_and_undo_leaves_theirs_to_the_byte() {
-    let theirs =
-        "{\"model\":\"opus\",\n\t\"hooks\": {\"Stop\": [{ \"hooks\": [{\"type\": \"command\",  \"command\": \"beep\"}]} ]}}";
-    let home = Home::new();
-    fs::write(home.path("home/.config/other"), "not ours").unwrap();
-    home.hooks(theirs);
-    fs::set_permissions(home.hooks_file(), fs::Permissions::from_mode(0o640)).unwrap();
-    let before = home.tree();
-    let (code, steps) = home.setup(&[]);
-    assert_eq!((code, steps["hooks"].0.as_str()), (0, "done"), "{steps:?}");
-    let text = fs::read_to_string(home.hooks_file()).unwrap();
-    assert!(text.contains("{ \"hooks\": [{\"type\": \"command\",  \"command\": \"beep\"}]}"), "{text}");
-    let settings: Value = serde_json::from_str(&text).unwrap();
-    let cli = env!("CARGO_BIN_EXE_claude-peers");
-    for (event, hooks) in [
-        ("SessionStart", &["SessionStart"][..]),
-        ("Stop", &["Stop"]),
-        ("PostToolUse", &["PostToolUse"]),
-        ("UserPromptSubmit", &["UserPromptSubmit", "TurnStart"]),
-        ("SessionEnd", &["SessionEnd"]),
-    ] {
-        let groups = settings["hooks"][event].as_array().unwrap();
-        let others = usize::from(event == "Stop");
-        assert_eq!(groups.len(), others + hooks.len());
-        for (group, hook) in groups[others..].iter().zip(hooks) {
-            let ours = &group["hooks"][0];
-            assert_eq!((&ours["type"], &ours["command"]), (&json!("command"), &json!(format!("exec {cli} hook {hook}"))));
-            let waits = matches!(*hook, "SessionStart" | "Stop" | "TurnStart");
-            assert_eq!(ours.get("asyncRewake"), waits.then_some(&json!(true)), "{hook}");
-            assert_eq!(ours["timeout"].as_u64().unwrap() > 1_000_000, waits, "{hook}");
-        }
-    }
-    assert_eq!(fs::metadata(home.hooks_file()).unwrap().permissions().mode() & 0o777, 0o640);
-    let copy = home.path("home/.claude/settings.json.before-claude-peers");
-    assert_eq!(fs::read_to_string(&copy).unwrap(), theirs);
-
-    assert_eq!(home.setup(&["--undo"]).1["hooks"].0, "undone");
-    assert_eq!(home.tree(), before);
-
-    // Somebody changes the file between the two.
-    assert_eq!(home.setup(&[]).0, 0);
-    let text = fs::read_to_string(home.hooks_file()).unwrap().replace("opus", "sonnet");
-    fs::write(home.hooks_file(), text).unwrap();
-    assert_eq!(home.setup(&["--undo"]).1["hooks"].0, "undone");
-    let text = fs::read_to_string(home.hooks_file()).unwrap();
-    assert!(text.contains("\"sonnet\"") && text.contains("beep") && !text.contains("claude-peers"), "{text}");
-    assert_eq!(fs::read_to_string(&copy).unwrap(), theirs, "what it was is not lost");
-}
-
-#[test]
-fn hooks_are_left_alone_where_they_are_not_wanted_not_understood_or_not_this_copys() {
-    let home = Home::new();
-    assert!(!home.setup(&["--no-hooks"]).1.contains_key("hooks"));
-    assert!(!home.hooks_file().exists());
-
-    for (text, place) in
-        [("{\n  \"hooks\": {},\n  oops\n}", "line 3, column 3"), (r#"{"hooks": {"Stop": 1}}"#, "line 1, column 20")]
-    {
-        home.hooks(text);
-        for arguments in [&[][..], &["--undo"]] {
-            let (code, steps) = home.setup(arguments);
-            let (state, said) = &steps["hooks"];
-            assert_eq!((code, state.as_str()), (1, "failed"), "{steps:?}");
-            assert!(said.contains(&format!("{}, {place}: ", home.hooks_file().display())), "{said}");
-            assert_eq!(fs::read_to_string(home.hooks_file()).unwrap(), text);
-        }
-    }
-
-    // Those of another copy: setup takes their place, undo leaves them.
-    let other = home.path("bin/claude-peers");
-    home.program("claude-peers", "#!/bin/sh\n");
-    let text = format!(r#"{{"hooks": {{"Stop": [{{"hooks": [{{"command": "{} hook Stop"}}]}}]}}}}"#, other.display());
-    home.hooks(&text);
-    assert_eq!(home.setup(&["--undo"]).1["hooks"].0, "already");
-    assert_eq!(fs::read_to_string(home.hooks_file()).unwrap(), text);
-    let (state, said) = home.setup(&[]).1["hooks"].clone();
-    assert!(state == "done" && said.contains(&format!("in place of those of {}", other.display())), "{state}: {said}");
-
-    let mut old = Home::new();
-    old.env.push(("CLAUDE_VERSION", "2.1.212".to_owned()));
-    let (code, steps) = old.setup(&[]);
-    assert_eq!((code, steps["hooks"].0.as_str()), (0, "skipped"), "{steps:?}");
-    let channel = "--dangerously-load-development-channels";
-    for (said, words) in
-        [(old.said(&[]), channel), (home.said(&["--no-hooks"]), channel), (home.said(&[]), "get their messages at once")]
-    {
-        assert!(said.lines().last().unwrap().contains(words), "{words}: {said}");
-    }
-}
-
-#[test]
-fn hooks_go_through_a_link_to_the_file_behind_it() {
-    let home = Home::new();
-    fs::create_dir_all(home.path("home/.claude")).unwrap();
-    fs::create_dir_all(home.path("home/dotfiles")).unwrap();
-    let file = home.path("home/dotfiles/claude.json");
-    fs::write(&file, "{}\n").unwrap();
-    std::os::unix::fs::symlink(&file, home.hooks_file()).unwrap();
-    assert_eq!(home.setup(&[]).0, 0);
-    assert!(fs::symlink_metadata(home.hooks_file()).unwrap().is_symlink());
-    assert!(fs::read_to_string(&file).unwrap().contains(" hook Stop"));
-    assert_eq!(home.setup(&["--undo"]).0, 0);
-    assert_eq!(fs::read_to_string(&file).unwrap(), "{}\n");
 }

@@ -3,40 +3,42 @@
 //! Promises: Claude Code's files are only read here. What changes its registrations is Claude Code itself, through a [`Call`]; its
 //! settings, which nothing else writes, setup does. A file that cannot be understood is an error that names it with line and column.
 
-mod hooks;
-mod managed;
+mod files;
+mod hook;
 mod places;
-mod plugin;
 mod registrations;
+mod user_settings;
 
-pub use hooks::{HooksFile, Installed};
-pub use managed::hooks_forbidden_by;
-pub use plugin::{PLUGIN, has_plugin};
-pub use registrations::{Registrations, Scope, Server, Unreadable};
+pub use files::{PLUGIN, Unreadable, has_plugin, hooks_forbidden_by};
+pub use hook::{Installed, WITHOUT_HOOK};
+pub use registrations::{Registrations, Scope, Server};
+pub use user_settings::{Allowed, RULES, UserSettings, rule};
 
 use crate::{
-    cli::call::{Call, CallFailed},
+    cli::call::{Call, quoted},
     paths,
     settings::{self, InvalidSetting},
 };
-use serde::de::DeserializeOwned;
-use std::{ffi::OsString, fmt, fs, io, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fmt, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
 
 /// The name under which our MCP server is registered; Claude Code's channel flag says the same.
 pub const NAME: &str = "claude-peers";
 /// The oldest Claude Code that knows channels.
 pub const OLDEST: Version = Version([2, 1, 80]);
-/// The oldest Claude Code into which our hooks are put: the first that tells a hook its process (`CLAUDE_PID`), without which ours
-/// know no session. Found by running a hook under the published programs: 2.1.212 does not set it, 2.1.213 does (`asyncRewake` is in
-/// those from 2.1.64 on).
+/// The oldest Claude Code into which our hook is put: the first that tells a hook its process (`CLAUDE_PID`), without which ours
+/// knows no session. Found by running a hook under the published programs: 2.1.212 does not set it, 2.1.213 does.
 pub const OLDEST_WITH_HOOKS: Version = Version([2, 1, 213]);
+/// The oldest Claude Code whose sessions have an inbox, through which messages come in by themselves.
+pub const OLDEST_WITH_INBOX: Version = Version([2, 1, 224]);
+/// The oldest whose sessions have one also with Bedrock, Vertex or Foundry, and where its feature flags are off.
+pub const OLDEST_WITH_INBOX_ALWAYS: Version = Version([2, 1, 248]);
+/// What it means that a session has no inbox.
+pub const WITHOUT_INBOX: &str = "without a channel, messages come with a session's next call of one of our tools";
 /// How long one call of `claude` may take: it is a large program that may be read from a slow disk for the first time.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The `claude` program.
 #[derive(Debug, Clone)]
 pub struct Claude {
-    /// Its file.
     pub path: PathBuf,
     /// The search path under which it and what it needs (node) are found.
     search: OsString,
@@ -45,31 +47,22 @@ pub struct Claude {
 impl Claude {
     /// Looks for it: where `CLAUDE_PEERS_CLAUDE` says, else in `PATH`, else in the places where installers put it. A service
     /// manager does not know the `PATH` of a login.
-    ///
-    /// # Errors
-    /// If the variable names no program, or there is no home directory.
     pub fn find() -> Result<Option<Self>, InvalidSetting> {
         const VARIABLE: &str = "CLAUDE_PEERS_CLAUDE";
         let path = match settings::raw(VARIABLE).map(PathBuf::from) {
             Some(path) => {
-                let runs =
-                    |path: &PathBuf| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
-                if !path.is_absolute() || !runs(&path) {
-                    return Err(InvalidSetting::new(
-                        VARIABLE,
-                        path.to_string_lossy(),
-                        "the absolute path of the program `claude`",
-                    ));
+                let runs = path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+                if !path.is_absolute() || !runs {
+                    let allowed = "the absolute path of the program `claude`";
+                    return Err(InvalidSetting::new(VARIABLE, path.to_string_lossy(), allowed));
                 }
                 path
             }
             None => {
                 let search = std::env::join_paths(places::all()?).unwrap_or_default();
                 // Found or not: the only errors are those of looking.
-                match which::which_in("claude", Some(search), "/") {
-                    Ok(path) => path,
-                    Err(_) => return Ok(None),
-                }
+                let Ok(path) = which::which_in("claude", Some(search), "/") else { return Ok(None) };
+                path
             }
         };
         // A script of npm's is run by the node beside it.
@@ -78,22 +71,18 @@ impl Claude {
         Ok(Some(Self { path, search }))
     }
 
-    /// Asks it for its version.
-    ///
-    /// # Errors
-    /// If it does not run, or says something else.
-    pub async fn version(&self) -> Result<Version, VersionUnknown> {
-        let said = self.call(["--version"]).run().await?;
-        Version::read(&said)
-            .ok_or(VersionUnknown::Said { path: self.path.clone(), said: said.trim().chars().take(100).collect() })
+    pub async fn version(&self) -> Result<Version, String> {
+        let said = self.call(["--version"]).run().await.map_err(|error| error.to_string())?;
+        Version::read(&said).ok_or_else(|| {
+            let said: String = said.trim().chars().take(100).collect();
+            format!("`{} --version` says {said:?}, which is no version", self.path.display())
+        })
     }
 
-    /// Registers `server` for all projects of this user.
     pub fn register(&self, server: &str) -> Call {
         self.call(["mcp", "add", "--scope", "user", "--transport", "stdio", NAME, "--", server])
     }
 
-    /// Takes the registration for all projects out again.
     pub fn deregister(&self) -> Call {
         self.call(["mcp", "remove", "--scope", "user", NAME])
     }
@@ -106,41 +95,18 @@ impl Claude {
     }
 }
 
-/// Where Claude Code keeps its settings of this user.
-fn config_folder() -> Result<PathBuf, InvalidSetting> {
-    settings::raw("CLAUDE_CONFIG_DIR").map_or_else(|| Ok(paths::home()?.join(".claude")), |folder| Ok(PathBuf::from(folder)))
-}
-
-/// What a file says; one that is not there, or empty, says nothing.
-fn read_json<T: DeserializeOwned + Default>(file: PathBuf) -> Result<T, Unreadable> {
-    let text = match fs::read(&file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
-        Err(source) => return Err(Unreadable::System { file, source }),
-    };
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
-    if text.trim_ascii().is_empty() {
-        return Ok(T::default());
-    }
-    serde_json::from_slice(text).map_err(|source| Unreadable::Broken { file, source })
-}
-
-/// How one registers `server` by hand.
 pub fn by_hand(server: &str) -> String {
-    format!("claude mcp add --scope user --transport stdio {NAME} -- {}", crate::cli::call::quoted(server))
+    format!("claude mcp add --scope user --transport stdio {NAME} -- {}", quoted(server))
 }
 
-/// A version of Claude Code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version(pub [u32; 3]);
 
 impl Version {
     /// Reads what `claude --version` says: `2.1.330 (Claude Code)`.
     fn read(said: &str) -> Option<Self> {
-        let mut parts = said.split_whitespace().next()?.split('.').map(|part| {
-            let digits = part.find(|c: char| !c.is_ascii_digit()).unwrap_or(part.len());
-            part[..digits].parse().ok()
-        });
+        let digits = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+        let mut parts = said.split_whitespace().next()?.split('.').map(digits);
         Some(Self([parts.next()??, parts.next()??, parts.next()??]))
     }
 }
@@ -150,22 +116,6 @@ impl fmt::Display for Version {
         let Self([major, minor, patch]) = self;
         write!(f, "{major}.{minor}.{patch}")
     }
-}
-
-/// Why the version of Claude Code is not known.
-#[derive(Debug, thiserror::Error)]
-pub enum VersionUnknown {
-    /// It did not run.
-    #[error(transparent)]
-    Call(#[from] CallFailed),
-    /// It said something else.
-    #[error("`{} --version` says {said:?}, which is no version", path.display())]
-    Said {
-        /// The program.
-        path: PathBuf,
-        /// What it said.
-        said: String,
-    },
 }
 
 #[cfg(test)]

@@ -26,7 +26,6 @@ const BELOW_HOME: [&str; 14] = [
     ".nix-profile/bin",
     "bin",
 ];
-/// Folders of the whole machine.
 const OF_MACHINE: [&str; 5] = ["/usr/local/bin", "/opt/homebrew/bin", "/home/linuxbrew/.linuxbrew/bin", "/usr/bin", "/bin"];
 
 /// All of them, in the order in which they are looked at.
@@ -45,7 +44,6 @@ pub fn all() -> Result<Vec<PathBuf>, InvalidSetting> {
     Ok(places)
 }
 
-/// The `prefix=` of `~/.npmrc`.
 fn npm_prefix(home: &Path) -> Option<PathBuf> {
     let settings = fs::read_to_string(home.join(".npmrc")).ok()?;
     let value = settings.lines().find_map(|line| {
@@ -60,18 +58,9 @@ fn npm_prefix(home: &Path) -> Option<PathBuf> {
 fn nvm(home: &Path) -> Vec<PathBuf> {
     let nvm = settings::raw("NVM_DIR").map_or_else(|| home.join(".nvm"), PathBuf::from);
     let nodes = fs::read_dir(nvm.join("versions/node")).into_iter().flatten().flatten();
-    let mut nodes: Vec<(Vec<u32>, PathBuf)> = nodes
-        .map(|node| {
-            let version = node
-                .file_name()
-                .to_string_lossy()
-                .trim_start_matches('v')
-                .split('.')
-                .map(|part| part.parse().unwrap_or(0))
-                .collect();
-            (version, node.path().join("bin"))
-        })
-        .collect();
+    let numbers = |name: &str| name.trim_start_matches('v').split('.').map(|part| part.parse().unwrap_or(0)).collect();
+    let version = |node: &fs::DirEntry| -> Vec<u32> { numbers(&node.file_name().to_string_lossy()) };
+    let mut nodes: Vec<_> = nodes.map(|node| (version(&node), node.path().join("bin"))).collect();
     nodes.sort_by(|a, b| b.cmp(a));
     nodes.into_iter().map(|(_, bin)| bin).collect()
 }

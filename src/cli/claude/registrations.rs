@@ -1,97 +1,55 @@
 //! What Claude Code's own file says about MCP servers. It is read, never written.
 
+use super::{
+    Unreadable,
+    files::{parse, read},
+};
 use crate::{
+    cli::call::quoted,
     paths,
     settings::{self, InvalidSetting},
 };
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
-    fs, io,
     path::{Path, PathBuf},
 };
 
-/// The file name of our MCP server.
 const PROGRAM: &str = "claude-peers-mcp";
 
 /// The MCP servers that Claude Code starts by itself, from the user's own file.
 #[derive(Debug, Clone)]
 pub struct Registrations {
-    /// The file.
     pub file: PathBuf,
     /// The servers that are programs of this machine.
     pub servers: Vec<Server>,
 }
 
-/// A registered MCP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// The name it is registered under.
     pub name: String,
-    /// Where it counts.
     pub scope: Scope,
-    /// The program.
     pub command: String,
-    /// Its arguments.
     pub arguments: Vec<String>,
     /// The names of the variables it is given; their values may be secrets.
     pub variables: Vec<String>,
 }
 
-/// Where a registration counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// In all projects.
     User,
-    /// In this one.
     Project(PathBuf),
 }
 
-/// Why Claude Code's file cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
-    /// It could not be found out where it is.
-    #[error(transparent)]
-    Setting(#[from] InvalidSetting),
-    /// The system did not let it be read.
-    #[error("reading {}: {source}", file.display())]
-    System {
-        /// The file.
-        file: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// It is not what Claude Code writes.
-    #[error("{}, line {}, column {}: {}", file.display(), source.line(), source.column(), reason(source))]
-    Broken {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong in it, and where.
-        source: serde_json::Error,
-    },
-}
-
-/// The error without its place, which is said already.
-fn reason(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&place).unwrap_or(&text).to_owned()
-}
-
-#[derive(Debug, Default, Deserialize)]
+/// The file, and each of its projects.
+#[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct File {
+struct Known {
     mcp_servers: Option<BTreeMap<String, Entry>>,
-    projects: Option<BTreeMap<PathBuf, Project>>,
+    projects: Option<BTreeMap<PathBuf, Known>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Project {
-    mcp_servers: Option<BTreeMap<String, Entry>>,
-}
-
-#[derive(Debug, Deserialize)]
+#[derive(Deserialize)]
 struct Entry {
     /// None for a server that is reached by an address.
     command: Option<String>,
@@ -101,20 +59,10 @@ struct Entry {
 
 impl Registrations {
     /// Reads them; a file that is not there holds none.
-    ///
-    /// # Errors
-    /// If the file cannot be read or understood.
     pub fn read() -> Result<Self, Unreadable> {
         let file = file()?;
-        let text = match fs::read(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { file, servers: Vec::new() }),
-            Err(source) => return Err(Unreadable::System { file, source }),
-        };
-        match parse(&text) {
-            Ok(servers) => Ok(Self { file, servers }),
-            Err(source) => Err(Unreadable::Broken { file, source }),
-        }
+        let text = read(&file)?;
+        Ok(Self { servers: text.map_or_else(|| Ok(Vec::new()), |text| servers(&file, &text))?, file })
     }
 
     /// The entry under our name that counts in all projects.
@@ -139,11 +87,9 @@ impl Server {
         Path::new(&self.command) == program && self.arguments.is_empty()
     }
 
-    /// Its command line.
     pub fn command_line(&self) -> String {
-        let words: Vec<_> =
-            std::iter::once(&self.command).chain(&self.arguments).map(|word| crate::cli::call::quoted(word)).collect();
-        words.join(" ")
+        let words = std::iter::once(&self.command).chain(&self.arguments);
+        words.map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -159,10 +105,8 @@ fn file() -> Result<PathBuf, InvalidSetting> {
     Ok(moved.unwrap_or(home).join(".claude.json"))
 }
 
-fn parse(text: &[u8]) -> serde_json::Result<Vec<Server>> {
-    // Claude Code reads past a byte order mark, and some editors write one.
-    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
-    let File { mcp_servers, projects } = serde_json::from_slice(text)?;
+fn servers(file: &Path, text: &str) -> Result<Vec<Server>, Unreadable> {
+    let Known { mcp_servers, projects } = parse(file, text)?;
     let user = mcp_servers.into_iter().flatten().map(|entry| (Scope::User, entry));
     let local = projects.into_iter().flatten().flat_map(|(path, project)| {
         project.mcp_servers.into_iter().flatten().map(move |entry| (Scope::Project(path.clone()), entry))
@@ -178,8 +122,10 @@ fn parse(text: &[u8]) -> serde_json::Result<Vec<Server>> {
 mod tests {
     use super::*;
 
+    /// Some editors write a byte order mark.
     fn read(text: &str) -> Registrations {
-        Registrations { file: PathBuf::new(), servers: parse(text.as_bytes()).expect("understood") }
+        let servers = servers(Path::new("x"), &format!("\u{feff}{text}")).expect("understood");
+        Registrations { file: PathBuf::new(), servers }
     }
 
     #[test]
@@ -196,16 +142,5 @@ mod tests {
         assert_eq!(own.variables, ["A"]);
         let others: Vec<_> = found.others().map(|server| (server.name.as_str(), server.scope.clone())).collect();
         assert_eq!(others, [("peers", Scope::User), ("claude-peers", Scope::Project("/src/x".into()))]);
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_understood_says_where() {
-        for (text, place) in
-            [("{\n  \"a\": 1,\n  b\n}", "x, line 3, column 3: "), ("{\"mcpServers\": [1]}", "x, line 1, column 15: ")]
-        {
-            let error = Unreadable::Broken { file: "x".into(), source: parse(text.as_bytes()).expect_err("broken") }.to_string();
-            assert!(error.starts_with(place) && !error.ends_with(|c: char| c.is_ascii_digit()), "{error}");
-        }
-        assert!(parse(b"\xef\xbb\xbf{}").expect("understood").is_empty());
     }
 }

@@ -16,10 +16,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-/// The broker, while it runs.
-#[derive(Debug)]
 pub struct Broker {
-    /// A client of it.
     pub client: Client,
     process: Child,
 }
@@ -48,19 +45,22 @@ impl Broker {
         Ok((Self { client, process }, hello, took))
     }
 
-    /// Kills it with SIGKILL.
     pub async fn kill(mut self) -> Result<(), Failure> {
         self.process.kill().await.map_err(|e| broken(format!("killing claude-peersd: {e}")))
     }
 
-    /// Asks it to stop and waits until it is gone.
-    pub async fn stop(mut self) -> Result<(), Failure> {
+    pub async fn stop(self) -> Result<(), Failure> {
         let _: Yes = self.client.post("/v1/stop", None, &serde_json::json!({})).await?;
-        match timeout(PATIENCE, self.process.wait()).await {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(ended) => Err(broken(format!("claude-peersd was asked to stop and did not end well: {}", how(ended)))),
-            Err(_) => Err(late("claude-peersd was asked to stop and still ran")),
-        }
+        ends_well(self.process, "claude-peersd", "which was asked to stop").await
+    }
+}
+
+/// Waits until a process of ours, of which this is said, ends by itself.
+pub async fn ends_well(mut process: Child, name: &str, why: &str) -> Result<(), Failure> {
+    match timeout(PATIENCE, process.wait()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(ended) => Err(broken(format!("{name}, {why}, did not end well: {}", how(ended)))),
+        Err(_) => Err(late(&format!("{name}, {why}, did not end"))),
     }
 }
 
@@ -74,17 +74,14 @@ async fn readiness(told: &UnixDatagram) -> Result<(), Failure> {
     }
 }
 
-/// How a process ended, in words.
-pub fn how(ended: std::io::Result<ExitStatus>) -> String {
+fn how(ended: std::io::Result<ExitStatus>) -> String {
     ended.map_or_else(|e| e.to_string(), |status| status.to_string())
 }
 
-/// A program of ours could not be started.
 pub fn cannot_run(program: &str, error: &std::io::Error) -> Failure {
     Failure::local(format!("running {program}: {error}"), "install it again")
 }
 
-/// Something of ours does not work as it should.
 pub fn broken(what: impl Into<String>) -> Failure {
     Failure::local(what, "this is a fault of claude-peers; please report it, with the logs if there are any")
 }

@@ -9,7 +9,10 @@ pub mod session;
 pub mod stage;
 mod teller;
 
-use super::{exit::Failure, out::Out};
+use super::{
+    exit::{Failure, Problem},
+    out::Out,
+};
 use crate::wire::{HistoryEntry, State, random_token};
 use broker::{Broker, broken};
 use rustix::process::{WaitOptions, wait};
@@ -23,20 +26,16 @@ use tokio::{
     time::Instant,
 };
 
-/// Something did not happen in time.
 fn late(what: &str) -> Failure {
     broken(format!("{what} within {} s", PATIENCE.as_secs()))
 }
 
-/// How long any single wait may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What a person does next.
 const NEXT: &str = "\
 To have this in Claude Code:
   claude-peers setup
   claude";
 
-/// Shows it.
 pub async fn run(out: Out) -> Result<(), Failure> {
     let stage = Stage::set("demo")?;
     let teller = Teller::new(out);
@@ -55,9 +54,8 @@ pub async fn run(out: Out) -> Result<(), Failure> {
         }
         Err(output @ Failure::Output(_)) => Err(output),
         Err(failure) => {
-            let what = format!("the demo failed: {}", failure.report().message);
-            let help = failure.report().help.unwrap_or_default();
-            Err(Failure::local(what, help + &stage.logs()))
+            let Problem { what, help } = failure.into();
+            Err(Failure::local(format!("the demo failed: {what}"), help + &stage.logs()))
         }
     }
 }
@@ -107,21 +105,21 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
     a.tool("set_summary", json!({ "summary": "Checkout page: shows prices" })).await?;
     b.tool("set_summary", json!({ "summary": "Prices as integer cents" })).await?;
     teller.step("summaries", began.elapsed(), "both have set their summary")?;
-    let api_peer = found(&mut a, teller, "shop-web", &api).await?;
-    let web_peer = found(&mut b, teller, "shop-api", &web).await?;
+    let api_peer = found(&mut a, teller, &api).await?;
+    let web_peer = found(&mut b, teller, &web).await?;
 
     teller.scene("One asks, the other is told at once and answers")?;
-    let question = say(&mut a, teller, "shop-web", &api_peer, None, "Is `price` in /orders still a string?").await?;
-    arrives(&mut b, teller, "shop-api", &question, ("the call", question.at)).await?;
-    let answer = say(&mut b, teller, "shop-api", &web_peer, Some(&question.id), "No: integer cents since this morning.").await?;
-    arrives(&mut a, teller, "shop-web", &answer, ("the call", answer.at)).await?;
+    let question = say(&mut a, teller, &api_peer, None, "Is `price` in /orders still a string?").await?;
+    arrives(&mut b, teller, &question, ("the call", question.at)).await?;
+    let answer = say(&mut b, teller, &web_peer, Some(&question.id), "No: integer cents since this morning.").await?;
+    arrives(&mut a, teller, &answer, ("the call", answer.at)).await?;
     delivered(&broker, teller, &question).await?;
 
     teller.scene("A message is accepted for a session that has ended, and the broker is killed")?;
     let began = Instant::now();
     b.end().await?;
     teller.step("session_ended", began.elapsed(), "shop-api's session has ended")?;
-    let notice = say(&mut a, teller, "shop-web", &api_peer, None, "Then I ship the new checkout at noon. Objections?").await?;
+    let notice = say(&mut a, teller, &api_peer, None, "Then I ship the new checkout at noon. Objections?").await?;
     let began = Instant::now();
     broker.kill().await?;
     teller.step("broker_killed", began.elapsed(), "the broker is killed (SIGKILL)")?;
@@ -132,9 +130,9 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
     let began = Instant::now();
     let (mut b, took) = Session::start(stage, &api, &api_session, "channel").await?;
     teller.step("session_resumed", took, "shop-api's session is resumed: a new process, the same session")?;
-    arrives(&mut b, teller, "shop-api", &notice, ("the session's start", began)).await?;
-    let reply = say(&mut b, teller, "shop-api", &web_peer, Some(&notice.id), "None. Noon is fine.").await?;
-    arrives(&mut a, teller, "shop-web", &reply, ("the call", reply.at)).await?;
+    arrives(&mut b, teller, &notice, ("the session's start", began)).await?;
+    let reply = say(&mut b, teller, &web_peer, Some(&notice.id), "None. Noon is fine.").await?;
+    arrives(&mut a, teller, &reply, ("the call", reply.at)).await?;
     shown_once(&mut b, teller, &api_peer).await?;
     delivered(&broker, teller, &notice).await?;
 
@@ -147,7 +145,6 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
 }
 
 /// A message that was accepted, and when it began to be said.
-#[derive(Debug)]
 struct Said {
     at: Instant,
     id: String,
@@ -155,10 +152,11 @@ struct Said {
 }
 
 /// `session` sees the peer in `directory`; gives that peer's id.
-async fn found(session: &mut Session, teller: &Teller, who: &str, directory: &Path) -> Result<String, Failure> {
+async fn found(session: &mut Session, teller: &Teller, directory: &Path) -> Result<String, Failure> {
     let began = Instant::now();
     let listed = session.tool("list_peers", json!({ "scope": "machine" })).await?;
     let mut peers = listed["peers"].as_array().into_iter().flatten();
+    let who = &session.name;
     let Some(peer) = peers.find(|peer| peer["cwd"].as_str().map(Path::new) == Some(directory)) else {
         return Err(broken(format!("{who} does not see {} in its list: {listed}", directory.display())));
     };
@@ -168,26 +166,17 @@ async fn found(session: &mut Session, teller: &Teller, who: &str, directory: &Pa
     Ok(text("id"))
 }
 
-/// `session` sends a message and has it accepted.
-async fn say(
-    session: &mut Session,
-    teller: &Teller,
-    who: &str,
-    to: &str,
-    reply_to: Option<&str>,
-    text: &str,
-) -> Result<Said, Failure> {
-    teller.says(who, text)?;
+async fn say(session: &mut Session, teller: &Teller, to: &str, reply_to: Option<&str>, text: &str) -> Result<Said, Failure> {
+    teller.says(&session.name, text)?;
     let at = Instant::now();
     let mut arguments = json!({ "targetPeerId": to, "message": text });
     if let Some(id) = reply_to {
         arguments["replyTo"] = id.into();
     }
     let answer = session.tool("send_message", arguments).await?;
-    let (Some(true), Some(id), Some(state)) =
-        (answer["success"].as_bool(), answer["messageId"].as_str(), answer["state"].as_str())
+    let (true, Some(id), Some(state)) = (answer["success"] == true, answer["messageId"].as_str(), answer["state"].as_str())
     else {
-        return Err(broken(format!("send_message of {who} was not accepted: {answer}")));
+        return Err(broken(format!("send_message of {} was not accepted: {answer}", session.name)));
     };
     teller.step("accepted", at.elapsed(), &format!("accepted and on disk as {id} ({state})"))?;
     if let Some(warning) = answer["warning"].as_str() {
@@ -197,14 +186,9 @@ async fn say(
 }
 
 /// The message is pushed into `session`; the time is counted from `since`.
-async fn arrives(
-    session: &mut Session,
-    teller: &Teller,
-    who: &str,
-    said: &Said,
-    (since, began): (&str, Instant),
-) -> Result<(), Failure> {
+async fn arrives(session: &mut Session, teller: &Teller, said: &Said, since: (&str, Instant)) -> Result<(), Failure> {
     let Push { at, text, id } = session.push().await?;
+    let (who, (since, began)) = (&session.name, since);
     if id != said.id || text != said.text {
         return Err(broken(format!("{who} was to be pushed {} and was pushed {id}: {text}", said.id)));
     }
@@ -215,14 +199,11 @@ async fn arrives(
 async fn delivered(broker: &Broker, teller: &Teller, said: &Said) -> Result<(), Failure> {
     let began = Instant::now();
     let entry: HistoryEntry = broker.client.get(&format!("/v1/messages/{}", said.id), None).await?;
-    match (entry.receipt.state, entry.receipt.delivered_at) {
-        (State::Delivered, Some(_)) => teller.step(
-            "delivered",
-            began.elapsed(),
-            &format!("the receipt of {} says: delivered, confirmed by the reply", said.id),
-        ),
-        (state, _) => Err(broken(format!("the receipt of {} says {state}, not delivered", said.id))),
+    let (id, state) = (&said.id, entry.receipt.state);
+    if state != State::Delivered || entry.receipt.delivered_at.is_none() {
+        return Err(broken(format!("the receipt of {id} says {state}, not delivered")));
     }
+    teller.step("delivered", began.elapsed(), &format!("the receipt of {id} says: delivered, confirmed by the reply"))
 }
 
 /// The resumed session is who it was, and nothing it was shown comes again.
@@ -238,8 +219,7 @@ async fn shown_once(session: &mut Session, teller: &Teller, id: &str) -> Result<
     if listed["self"]["id"] != id {
         return Err(broken(format!("the resumed session is not {id} any more: {}", listed["self"])));
     }
-    if session.has_push() {
-        let again = session.push().await?;
+    if let Some(again) = session.pushed.front() {
         return Err(broken(format!("shop-api was pushed {} that nobody sent it: {}", again.id, again.text)));
     }
     teller.step("same_peer", began.elapsed(), &format!("shop-api is still {id}"))

@@ -3,7 +3,7 @@
 
 use super::{
     PATIENCE,
-    broker::{broken, cannot_run, how},
+    broker::{broken, cannot_run, ends_well},
     late,
     stage::Stage,
 };
@@ -24,24 +24,19 @@ const PROBED_REVISION: &str = "2026-07-28";
 const REVISION: &str = "2025-11-25";
 
 /// A message pushed into the session, and when.
-#[derive(Debug)]
 pub struct Push {
-    /// When its line arrived.
     pub at: Instant,
-    /// The message's text.
     pub text: String,
-    /// The message's id.
     pub id: String,
 }
 
-/// The session.
-#[derive(Debug)]
 pub struct Session {
-    name: String,
+    pub name: String,
     process: Child,
     stdin: ChildStdin,
     lines: mpsc::Receiver<(Instant, Value)>,
-    pushed: VecDeque<Push>,
+    /// What was pushed into it that nobody has looked at.
+    pub pushed: VecDeque<Push>,
     last_id: u64,
 }
 
@@ -87,14 +82,11 @@ impl Session {
         }
         self.write(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await?;
         let listed = self.request("tools/list", json!({})).await?;
-        let tools: Vec<_> = listed["tools"].as_array().into_iter().flatten().filter_map(|tool| tool["name"].as_str()).collect();
-        match ["list_peers", "send_message", "set_summary", "check_messages"].iter().find(|tool| !tools.contains(tool)) {
-            Some(missing) => Err(self.broken(format!("does not offer the tool {missing}"))),
-            None => Ok(()),
-        }
+        let offers = |tool: &&str| listed["tools"].as_array().into_iter().flatten().any(|offered| offered["name"] == *tool);
+        let missing = ["list_peers", "send_message", "set_summary", "check_messages"].into_iter().find(|tool| !offers(tool));
+        missing.map_or(Ok(()), |tool| Err(self.broken(format!("does not offer the tool {tool}"))))
     }
 
-    /// Calls a tool and gives its structured result.
     pub async fn tool(&mut self, name: &str, arguments: Value) -> Result<Value, Failure> {
         let mut result = self.request("tools/call", json!({ "name": name, "arguments": arguments })).await?;
         if result["isError"] == true {
@@ -104,38 +96,24 @@ impl Session {
         Ok(result["structuredContent"].take())
     }
 
-    /// The next message pushed into the session.
     pub async fn push(&mut self) -> Result<Push, Failure> {
         let waited = async {
-            loop {
-                if let Some(push) = self.pushed.pop_front() {
-                    return Ok(push);
-                }
+            while self.pushed.is_empty() {
                 if let Some(answer) = self.read().await? {
                     return Err(self.broken(format!("answers to nothing: {}", Value::from(answer))));
                 }
             }
+            Ok(())
         };
-        match timeout(PATIENCE, waited).await {
-            Ok(push) => push,
-            Err(_) => Err(late(&format!("nothing was pushed to {}", self.name))),
-        }
-    }
-
-    /// Whether a message was pushed that nobody has looked at.
-    pub fn has_push(&self) -> bool {
-        !self.pushed.is_empty()
+        timeout(PATIENCE, waited).await.unwrap_or(Ok(()))?;
+        self.pushed.pop_front().ok_or_else(|| late(&format!("nothing was pushed to {}", self.name)))
     }
 
     /// Ends the session as Claude Code does: its standard input ends, and the process follows by itself.
     pub async fn end(self) -> Result<(), Failure> {
-        let Self { name, mut process, stdin, .. } = self;
+        let Self { name, process, stdin, .. } = self;
         drop(stdin);
-        match timeout(PATIENCE, process.wait()).await {
-            Ok(Ok(status)) if status.success() => Ok(()),
-            Ok(ended) => Err(broken(format!("the server of {name} did not end well: {}", how(ended)))),
-            Err(_) => Err(late(&format!("the server of {name} still ran after the end of its input"))),
-        }
+        ends_well(process, &format!("the server of {name}"), "whose input has ended").await
     }
 
     /// A request that must succeed; gives its result.
@@ -163,19 +141,13 @@ impl Session {
                 }
             }
         };
-        match timeout(PATIENCE, answered).await {
-            Ok(answer) => answer,
-            Err(_) => Err(late(&format!("{} did not answer {method}", self.name))),
-        }
+        let answered = timeout(PATIENCE, answered).await;
+        answered.unwrap_or_else(|_| Err(late(&format!("{} did not answer {method}", self.name))))
     }
 
     async fn write(&mut self, message: &Value) -> Result<(), Failure> {
         let line = format!("{message}\n");
-        let wrote = async {
-            self.stdin.write_all(line.as_bytes()).await?;
-            self.stdin.flush().await
-        };
-        wrote.await.map_err(|e| self.broken(format!("does not read: {e}")))
+        self.stdin.write_all(line.as_bytes()).await.map_err(|e| self.broken(format!("does not read: {e}")))
     }
 
     /// Reads one message: an answer is given back, a push is kept, other notifications are let go.

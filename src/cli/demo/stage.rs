@@ -1,7 +1,7 @@
 //! The stage of the demo: a temporary directory that holds everything, the programs, and an environment for them that
 //! knows nothing of the user's own broker, sessions, keys and git configuration.
 
-use crate::cli::exit::Failure;
+use crate::cli::{exit::Failure, setup::this_program};
 use std::{
     ffi::OsStr,
     fs::{self, File, Permissions},
@@ -26,11 +26,9 @@ const SURROUNDINGS: [&str; 11] = [
     "DBUS_",
     "XDG_RUNTIME_DIR",
 ];
-/// How many lines of each log a failure shows.
 const LOG_TAIL: usize = 15;
 
 /// The stage; everything on it is removed when it is dropped.
-#[derive(Debug)]
 pub struct Stage {
     dir: TempDir,
     root: PathBuf,
@@ -41,24 +39,17 @@ pub struct Stage {
 impl Stage {
     /// Finds the programs and makes the directory for `play`.
     pub fn set(play: &str) -> Result<Self, Failure> {
-        let me = std::env::current_exe()
-            .map_err(|e| Failure::local(format!("finding this program's file: {e}"), "call it by its full path"))?;
+        let me = this_program()?;
         let programs = me.parent().unwrap_or(Path::new("/")).to_owned();
-        for program in ["claude-peersd", "claude-peers-mcp"] {
-            if !programs.join(program).is_file() {
-                let what = format!("claude-peers needs {program} beside {}, and it is not there", me.display());
-                return Err(Failure::local(
-                    what,
-                    "install all three programs together (`cargo install --path .`), or build them with `cargo build`",
-                ));
-            }
+        if let Some(program) = ["claude-peersd", "claude-peers-mcp"].iter().find(|program| !programs.join(program).is_file()) {
+            let what = format!("claude-peers needs {program} beside {}, and it is not there", me.display());
+            let help = "install all three programs together (`cargo install --path .`), or build them with `cargo build`";
+            return Err(Failure::local(what, help));
         }
-        let made = tempfile::Builder::new()
-            .prefix(&format!("claude-peers-{play}-"))
-            .permissions(Permissions::from_mode(0o700))
-            .tempdir();
-        let dir = made.map_err(|e| no_room("making a temporary directory", &e))?;
-        let root = fs::canonicalize(dir.path()).map_err(|e| no_room("making a temporary directory", &e))?;
+        let (prefix, mode) = (format!("claude-peers-{play}-"), Permissions::from_mode(0o700));
+        let made = tempfile::Builder::new().prefix(&prefix).permissions(mode).tempdir();
+        let made = made.and_then(|dir| Ok((fs::canonicalize(dir.path())?, dir)));
+        let (root, dir) = made.map_err(|e| no_room("making a temporary directory", &e))?;
         let socket = root.join("broker.sock");
         Ok(Self { dir, root, programs, socket })
     }
@@ -68,12 +59,16 @@ impl Stage {
         Self { socket, ..self }
     }
 
-    /// The place of `name` on the stage.
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    /// The broker's socket.
+    pub fn folder(&self, name: &str) -> Result<PathBuf, Failure> {
+        let folder = self.path(name);
+        fs::create_dir(&folder).map_err(|e| no_room("making a directory", &e))?;
+        Ok(folder)
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.socket.clone()
     }
@@ -98,12 +93,9 @@ impl Stage {
         command
     }
 
-    /// Makes a git repository with one commit.
     pub async fn repository(&self, name: &str, about: &str) -> Result<PathBuf, Failure> {
-        let dir = self.path(name);
-        fs::create_dir(&dir)
-            .and_then(|()| fs::write(dir.join("README.md"), about))
-            .map_err(|e| no_room("making a repository", &e))?;
+        let dir = self.folder(name)?;
+        fs::write(dir.join("README.md"), about).map_err(|e| no_room("making a repository", &e))?;
         self.git(&dir, &["init", "--quiet", "--initial-branch=main"]).await?;
         self.git(&dir, &["add", "README.md"]).await?;
         self.git(&dir, &["commit", "--quiet", "--message", about]).await?;
@@ -143,7 +135,6 @@ impl Stage {
         out
     }
 
-    /// Removes everything and says if that failed.
     pub fn strike(self) -> Result<(), Failure> {
         self.dir.close().map_err(|e| Failure::local(format!("removing {}: {e}", self.root.display()), "remove it by hand"))
     }

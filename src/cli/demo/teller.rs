@@ -3,14 +3,13 @@
 use crate::{
     cli::{
         exit::Failure,
-        out::{Look, Out, Tone, write_out},
+        out::{Out, Tone},
     },
     wire::text::printable_line,
 };
 use serde::Serialize;
 use std::time::{Duration, Instant};
 
-/// A step in JSON.
 #[derive(Serialize)]
 struct Step<'a> {
     step: &'a str,
@@ -18,62 +17,49 @@ struct Step<'a> {
     text: &'a str,
 }
 
-/// The teller.
-#[derive(Debug)]
 pub struct Teller {
     out: Out,
     began: Instant,
 }
 
 impl Teller {
-    /// Begins.
     pub fn new(out: Out) -> Self {
         Self { out, began: Instant::now() }
     }
 
-    /// A line above all others.
     pub fn opening(&self, title: &str, about: &str) -> Result<(), Failure> {
-        self.human(|look| format!("{}\n{}\n", look.paint(Tone::Strong, title), look.paint(Tone::Dim, about)))
+        self.out.human(|look| format!("{}\n{}\n", look.paint(Tone::Strong, title), look.paint(Tone::Dim, about)))
     }
 
-    /// What is shown next.
     pub fn scene(&self, title: &str) -> Result<(), Failure> {
-        self.human(|look| format!("\n{}\n", look.paint(Tone::Strong, title)))
+        self.out.human(|look| format!("\n{}\n", look.paint(Tone::Strong, title)))
     }
 
-    /// What somebody said.
     pub fn says(&self, who: &str, text: &str) -> Result<(), Failure> {
-        self.human(|look| format!("               {} “{}”\n", look.paint(Tone::Dim, format!("{who}:")), printable_line(text)))
+        self.out.human(|look| format!("               {} “{}”\n", look.paint(Tone::Dim, format!("{who}:")), printable_line(text)))
     }
 
-    /// A step that is done, and how long it took.
     pub fn step(&self, step: &str, took: Duration, text: &str) -> Result<(), Failure> {
         let ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
         if self.out.json {
             return self.out.json(&Step { step, ms, text });
         }
-        self.human(|look| {
+        self.out.human(|look| {
             let time = look.paint(Tone::Dim, format!("{ms:>7.1} ms"));
             format!("  {} {time}  {}\n", look.paint(Tone::Good, "✓"), printable_line(text))
         })
     }
 
-    /// What a tool's answer warned of.
     pub fn warning(&self, text: &str) -> Result<(), Failure> {
-        self.human(|look| format!("               {} {}\n", look.paint(Tone::Warn, "warned:"), printable_line(text)))
+        self.out.human(|look| format!("               {} {}\n", look.paint(Tone::Warn, "warned:"), printable_line(text)))
     }
 
-    /// The end of a story that went well.
     pub fn ending(&self, text: &str, next: &str) -> Result<(), Failure> {
         let took = self.began.elapsed();
         if self.out.json {
             return self.step("done", took, text);
         }
         let what = format!("{text} It took {:.1} s.", took.as_secs_f64());
-        self.human(|look| format!("\n{}\n{next}\n", look.paint(Tone::Good, &what)))
-    }
-
-    fn human(&self, text: impl FnOnce(Look) -> String) -> Result<(), Failure> {
-        if self.out.json { Ok(()) } else { write_out(&text(self.out.look)) }
+        self.out.human(|look| format!("\n{}\n{next}\n", look.paint(Tone::Good, &what)))
     }
 }

@@ -1,14 +1,12 @@
 //! The clock: messages expire and are ordered for people by it.
 
-use super::{Finding, database::Looked, scene::Scene};
+use super::{Finding, database::Looked, ok, scene::Scene, warning};
 use crate::{cli::out::span, wire::Timestamp};
 use std::time::UNIX_EPOCH;
 
-const CLOCK: &str = "clock";
 /// How far the clock may lie behind what it said before: small corrections are no trouble.
 const SLACK_MS: i64 = 60_000;
 
-/// Whether the clock is later than everything that has happened.
 pub fn check(scene: &Scene) -> Finding {
     let now = Timestamp::now();
     let newest = match &scene.looked {
@@ -20,15 +18,10 @@ pub fn check(scene: &Scene) -> Finding {
     let installed = installed.and_then(|at| i64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok());
     let installed = installed.map(|at| (Timestamp(at), "this program was made"));
     let ahead = [newest, started, installed].into_iter().flatten().filter(|(at, _)| at.0 - now.0 > SLACK_MS);
-    match ahead.max_by_key(|(at, _)| *at) {
-        None => Finding::ok(CLOCK, format!("{now}")),
-        Some((at, event)) => {
-            let late = u64::try_from((at.0 - now.0) / 1_000).unwrap_or(0);
-            Finding::warning(
-                CLOCK,
-                format!("it says {now}, which is {} before {event} ({at}): it was set back, or was ahead then", span(late)),
-                "set the clock (`timedatectl` shows whether it is synchronised); messages wait longer than they should until then",
-            )
-        }
-    }
+    let Some((at, event)) = ahead.max_by_key(|(at, _)| *at) else { return ok(now.to_string()) };
+    let late = span(u64::try_from((at.0 - now.0) / 1_000).unwrap_or(0));
+    warning(
+        format!("it says {now}, which is {late} before {event} ({at}): it was set back, or was ahead then"),
+        "set the clock (`timedatectl` shows whether it is synchronised); messages wait longer than they should until then",
+    )
 }

@@ -3,80 +3,64 @@
 use super::{Finding, State};
 use crate::cli::call::Call;
 use std::{
-    fs, io,
+    fs,
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::PathBuf,
 };
 
-/// One step.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fix {
-    /// A command.
     Run(Call),
     /// Removes the file of a socket that nobody listens on.
     RemoveSocket(PathBuf),
     /// Removes a unit's file that setup wrote and nobody changed.
     RemoveUnit(PathBuf),
-    /// Sets a file's permissions.
     Mode(PathBuf, u32),
 }
 
 impl Fix {
     async fn apply(&self) -> Result<(), String> {
-        let on = |doing: &str, path: &PathBuf, error: io::Error| format!("{doing} {}: {error}", path.display());
-        match self {
-            Self::Run(call) => call.run().await.map(drop).map_err(|error| error.to_string()),
+        let done = match self {
+            Self::Run(call) => return call.run().await.map(drop).map_err(|error| error.to_string()),
             Self::RemoveSocket(path) => {
                 let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
                 if !is_socket || std::os::unix::net::UnixStream::connect(path).is_ok() {
                     return Ok(()); // it has changed since it was looked at
                 }
-                fs::remove_file(path).map_err(|error| on("removing", path, error))
+                fs::remove_file(path).map_err(|error| ("removing", path, error))
             }
-            Self::RemoveUnit(path) => fs::remove_file(path).map_err(|error| on("removing", path, error)),
+            Self::RemoveUnit(path) => fs::remove_file(path).map_err(|error| ("removing", path, error)),
             Self::Mode(path, mode) => {
-                fs::set_permissions(path, fs::Permissions::from_mode(*mode)).map_err(|error| on("closing", path, error))
-            }
-        }
-    }
-}
-
-/// A check that something was done about, and why a step failed.
-pub struct Tried {
-    check: &'static str,
-    failed: Vec<String>,
-}
-
-/// Takes the steps of every finding in their order; what two findings ask for in the same words is done once.
-pub async fn apply(findings: &[Finding]) -> Vec<Tried> {
-    let mut done: Vec<(&[Fix], Vec<String>)> = Vec::new();
-    let mut tried = Vec::new();
-    for finding in findings.iter().filter(|finding| !finding.fixes.is_empty()) {
-        let failed = match done.iter().find(|(fixes, _)| *fixes == finding.fixes.as_slice()) {
-            Some((_, failed)) => failed.clone(),
-            None => {
-                let mut failed = Vec::new();
-                for fix in &finding.fixes {
-                    failed.extend(fix.apply().await.err());
-                }
-                done.push((&finding.fixes, failed.clone()));
-                failed
+                fs::set_permissions(path, fs::Permissions::from_mode(*mode)).map_err(|error| ("closing", path, error))
             }
         };
-        tried.push(Tried { check: finding.check, failed });
+        done.map_err(|(doing, path, error)| format!("{doing} {}: {error}", path.display()))
     }
-    tried
+}
+
+/// Takes the steps of every finding in their order; what two findings ask for in the same words is done once. Gives the checks that
+/// something was done about, and why steps failed.
+pub async fn apply(findings: &[Finding]) -> Vec<(&'static str, Vec<String>)> {
+    let mut tried: Vec<(&Finding, Vec<String>)> = Vec::new();
+    for finding in findings.iter().filter(|finding| !finding.fixes.is_empty()) {
+        let done = tried.iter().find(|(done, _)| done.fixes == finding.fixes);
+        let mut failed = done.map(|(_, failed)| failed.clone()).unwrap_or_default();
+        for fix in finding.fixes.iter().filter(|_| done.is_none()) {
+            failed.extend(fix.apply().await.err());
+        }
+        tried.push((finding, failed));
+    }
+    tried.into_iter().map(|(finding, failed)| (finding.check, failed)).collect()
 }
 
 /// Notes on the findings of the second look what became of the steps after the first.
-pub fn note(findings: &mut [Finding], tried: Vec<Tried>) {
-    for Tried { check, failed } in tried {
+pub fn note(findings: &mut [Finding], tried: Vec<(&'static str, Vec<String>)>) {
+    for (check, failed) in tried {
         for finding in findings.iter_mut().filter(|finding| finding.check == check) {
             finding.fixed = Some(matches!(finding.state, State::Ok | State::Skipped));
-            for why in &failed {
-                let help = finding.help.get_or_insert_default();
-                *help = format!("{help}{}--fix could not: {why}", if help.is_empty() { "" } else { "\n" });
-            }
+            let said = finding.help.take().into_iter();
+            let help: Vec<_> = said.chain(failed.iter().map(|why| format!("--fix could not: {why}"))).collect();
+            finding.help = Some(help.join("\n")).filter(|help| !help.is_empty());
         }
     }
 }

@@ -4,20 +4,19 @@
 //! `--fix`, and with it only what can be done without a person's decision; after mending everything is looked at again, and what is
 //! reported is how it is then. Checks run one after the other and lock nothing; connecting to the broker's socket may start it.
 
+mod claude;
 mod clock;
 mod database;
 mod fix;
-mod hooks;
 mod programs;
-mod registration;
 mod scene;
 mod service;
 mod sessions;
 mod settings;
 mod sockets;
-mod versions;
 
 use super::{
+    claude::Claude,
     exit::Failure,
     out::{Look, Out, Tone},
 };
@@ -35,7 +34,6 @@ pub struct Args {
     pub fix: bool,
 }
 
-/// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum State {
@@ -45,14 +43,11 @@ enum State {
     Skipped,
 }
 
-/// What a check found.
 #[derive(Debug, Serialize)]
 struct Finding {
     check: &'static str,
     state: State,
-    /// What was found.
     what: String,
-    /// What to do about it: a command or a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     help: Option<String>,
     /// `--fix` tried to mend it: whether it is well now.
@@ -64,24 +59,9 @@ struct Finding {
 }
 
 impl Finding {
-    fn new(check: &'static str, state: State, what: impl Into<String>) -> Self {
-        Self { check, state, what: what.into(), help: None, fixed: None, fixes: Vec::new() }
-    }
-
-    fn ok(check: &'static str, what: impl Into<String>) -> Self {
-        Self::new(check, State::Ok, what)
-    }
-
-    fn skipped(check: &'static str, what: impl Into<String>) -> Self {
-        Self::new(check, State::Skipped, what)
-    }
-
-    fn warning(check: &'static str, what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { help: Some(help.into()), ..Self::new(check, State::Warning, what) }
-    }
-
-    fn failed(check: &'static str, what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { help: Some(help.into()), ..Self::new(check, State::Failed, what) }
+    /// One of a check whose name [`Report::add`] puts in.
+    fn new(state: State, what: impl Into<String>, help: Option<String>) -> Self {
+        Self { check: "", state, what: what.into(), help, fixed: None, fixes: Vec::new() }
     }
 
     /// The same, with what `--fix` does about it.
@@ -91,7 +71,22 @@ impl Finding {
     }
 }
 
-/// What all checks found.
+fn ok(what: impl Into<String>) -> Finding {
+    Finding::new(State::Ok, what, None)
+}
+
+fn skipped(what: impl Into<String>) -> Finding {
+    Finding::new(State::Skipped, what, None)
+}
+
+fn warning(what: impl Into<String>, help: impl Into<String>) -> Finding {
+    Finding::new(State::Warning, what, Some(help.into()))
+}
+
+fn failed(what: impl Into<String>, help: impl Into<String>) -> Finding {
+    Finding::new(State::Failed, what, Some(help.into()))
+}
+
 #[derive(Debug, Serialize)]
 struct Report {
     checks: Vec<Finding>,
@@ -99,33 +94,44 @@ struct Report {
     ok: bool,
 }
 
-/// Looks, mends if asked to, and reports.
-pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
-    let mut checks = look().await;
-    if args.fix && checks.iter().any(|finding| !finding.fixes.is_empty()) {
-        let tried = fix::apply(&checks).await;
-        checks = look().await;
-        fix::note(&mut checks, tried);
+impl Report {
+    fn add(&mut self, check: &'static str, findings: impl IntoIterator<Item = Finding>) {
+        self.checks.extend(findings.into_iter().map(|finding| Finding { check, ..finding }));
     }
-    let ok = checks.iter().all(|finding| finding.state != State::Failed);
-    out.answer(&Report { checks, ok }, render)?;
-    if ok { Ok(()) } else { Err(Failure::Told) }
+
+    /// One round of all checks, in the order in which a trouble causes the next.
+    async fn look() -> Self {
+        let scene = Scene::look().await;
+        let program = Claude::find();
+        let mut report = Self { checks: Vec::new(), ok: true };
+        report.add("settings", settings::check(&scene).await);
+        report.add("service", service::check(&scene).await);
+        report.add("units", service::shadows(&scene));
+        report.add("unix-socket", [sockets::unix(&scene)]);
+        report.add("tcp-socket", [sockets::tcp(&scene).await]);
+        report.add("versions", programs::check(&scene).await);
+        report.add("database", database::check(&scene));
+        report.add("clock", [clock::check(&scene)]);
+        report.add("claude", [claude::program(&program).await]);
+        report.add("registration", claude::registration(&scene, program.ok().flatten()).await);
+        let [hook, rule] = claude::settings(&scene);
+        report.add("hooks", [hook]);
+        report.add("allow-rule", [rule]);
+        report.add("session", sessions::check(&scene));
+        report.ok = report.checks.iter().all(|finding| finding.state != State::Failed);
+        report
+    }
 }
 
-/// One round of all checks, in the order in which a trouble causes the next.
-async fn look() -> Vec<Finding> {
-    let scene = Scene::look().await;
-    let mut findings = settings::check(&scene).await;
-    findings.extend(service::check(&scene).await);
-    findings.push(sockets::unix(&scene));
-    findings.push(sockets::tcp(&scene).await);
-    findings.extend(versions::check(&scene).await);
-    findings.extend(database::check(&scene));
-    findings.push(clock::check(&scene));
-    findings.extend(registration::check(&scene).await);
-    findings.push(hooks::check(&scene));
-    findings.extend(sessions::check(&scene));
-    findings
+pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
+    let mut report = Report::look().await;
+    if args.fix && report.checks.iter().any(|finding| !finding.fixes.is_empty()) {
+        let tried = fix::apply(&report.checks).await;
+        report = Report::look().await;
+        fix::note(&mut report.checks, tried);
+    }
+    out.answer(&report, render)?;
+    if report.ok { Ok(()) } else { Err(Failure::Told) }
 }
 
 fn render(report: &Report, look: Look) -> String {

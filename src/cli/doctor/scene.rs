@@ -7,7 +7,7 @@ use super::{
 use crate::{
     cli::{
         claude::{Registrations, Unreadable, has_plugin},
-        manager::{Manager, SERVICE, SOCKET, Systemd, TCP_SOCKET, Unit},
+        manager::{Manager, Units},
         peers,
     },
     client::Client,
@@ -25,22 +25,15 @@ use tokio::net::UnixStream;
 /// How long the kernel may take to connect to a socket: longer only where its backlog is full.
 const KNOCK_PATIENCE: Duration = Duration::from_secs(5);
 
-/// All of it.
-#[derive(Debug)]
 pub struct Scene {
-    /// Where the Unix socket is to be.
     pub socket: Result<PathBuf, InvalidSetting>,
-    /// The TCP port by this environment.
+    /// By this environment, as the database is.
     pub port: Result<u16, InvalidSetting>,
-    /// The database by this environment.
     pub database: Result<PathBuf, InvalidSetting>,
-    /// Who answers at the Unix socket.
     pub door: Door,
-    /// The service manager.
     pub manager: Manager,
     /// Our units, where the manager is systemd and tells.
     pub units: Option<Units>,
-    /// The MCP servers that Claude Code knows.
     pub registrations: Result<Registrations, Unreadable>,
     /// Whether every session starts our plugin.
     pub plugin: Result<bool, Unreadable>,
@@ -48,8 +41,6 @@ pub struct Scene {
     pub looked: Looked,
 }
 
-/// Who answers at the Unix socket.
-#[derive(Debug)]
 pub enum Door {
     /// A broker, with the sessions it knows.
     Broker(Box<BrokerStatus>, Vec<Peer>),
@@ -59,45 +50,6 @@ pub enum Door {
     Mute(wire::Error),
     /// There is no telling: its place is not known.
     Unknown,
-}
-
-/// Our units as systemd knows them.
-#[derive(Debug)]
-pub struct Units {
-    /// The systemd that knows them.
-    pub systemd: Systemd,
-    /// The broker.
-    pub service: Unit,
-    /// Its Unix socket.
-    pub socket: Unit,
-    /// Its TCP socket.
-    pub tcp: Unit,
-    /// The broker's program (`ExecStart=`).
-    pub program: Option<PathBuf>,
-    /// The broker's environment beside the manager's (`Environment=`).
-    pub environment: Vec<(String, String)>,
-}
-
-impl Units {
-    /// All three.
-    pub fn all(&self) -> [&Unit; 3] {
-        [&self.service, &self.socket, &self.tcp]
-    }
-
-    /// Both sockets.
-    pub fn sockets(&self) -> [&Unit; 2] {
-        [&self.socket, &self.tcp]
-    }
-
-    /// Whether the Unix socket's unit is for this place.
-    pub fn listens_at(&self, socket: &Path) -> bool {
-        self.socket.listen.as_deref().is_some_and(|listen| Path::new(listen) == socket)
-    }
-
-    /// Whether any of them is installed.
-    pub fn installed(&self) -> bool {
-        self.all().iter().any(|unit| unit.load != "not-found" && !unit.load.is_empty())
-    }
 }
 
 impl Scene {
@@ -111,16 +63,16 @@ impl Scene {
         // After the knock, which may have started a broker that does not live.
         let manager = Manager::find().await;
         let units = match &manager {
-            Manager::Systemd(systemd) => units(systemd).await,
-            Manager::Launchd(_) | Manager::None(_) => None,
+            Manager::Systemd(systemd) => systemd.our_units().await.ok(),
+            _ => None,
         };
         let mut scene = Self {
             socket,
             port: paths::port(),
             database: paths::database(),
             door,
-            manager,
             units,
+            manager,
             registrations: Registrations::read(),
             plugin: has_plugin(),
             looked: Looked::NoProgram,
@@ -129,7 +81,6 @@ impl Scene {
         scene
     }
 
-    /// The broker, if it answers.
     pub fn broker(&self) -> Option<&BrokerStatus> {
         match &self.door {
             Door::Broker(broker, _) => Some(broker),
@@ -137,15 +88,19 @@ impl Scene {
         }
     }
 
+    pub fn installed_units(&self) -> Option<&Units> {
+        self.units.as_ref().filter(|units| units.installed())
+    }
+
     /// The TCP port that is to be listened on: the unit's, or by this environment.
     pub fn tcp_port(&self) -> Option<u16> {
-        let of_unit = self.units.as_ref().and_then(|units| units.tcp.listen.as_deref()?.rsplit(':').next()?.parse().ok());
+        let of_unit = self.units.as_ref().and_then(|units| units.tcp.port());
         of_unit.or_else(|| self.port.as_ref().ok().copied())
     }
 
     /// The broker's program: the service's, or the one that was installed with this program, or the first on `PATH`.
     pub fn daemon(&self) -> Option<PathBuf> {
-        let services = self.units.as_ref().and_then(|units| units.program.clone()).filter(|program| program.is_file());
+        let services = self.units.as_ref().and_then(Units::program).filter(|program| program.is_file());
         services.or_else(|| programs::beside("claude-peersd")).or_else(|| programs::on_path("claude-peersd").into_iter().next())
     }
 }
@@ -167,21 +122,4 @@ async fn knock(socket: &Path) -> Door {
         (Err(error), _) => Door::Mute(error),
         (_, Err(error)) => Door::Mute(wire::Error::new(Code::Internal, error.to_string())),
     }
-}
-
-async fn units(systemd: &Systemd) -> Option<Units> {
-    let [service, socket, tcp] = systemd.units([SERVICE, SOCKET, TCP_SOCKET]).await.ok()?;
-    let property = async |unit, name: &str| -> Option<String> {
-        let shown = systemd.call(["show", unit, &format!("--property={name}"), "--value"]).run().await.ok()?;
-        Some(shown.trim().to_owned()).filter(|value| !value.is_empty())
-    };
-    // `{ path=/usr/bin/claude-peersd ; argv[]=… }`
-    let program = property(SERVICE, "ExecStart").await.and_then(|text| {
-        let (_, path) = text.split_once("path=")?;
-        Some(PathBuf::from(path.split(" ;").next()?))
-    });
-    let environment = property(SERVICE, "Environment").await.unwrap_or_default();
-    let environment = environment.split_whitespace().filter_map(|pair| pair.split_once('='));
-    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    Some(Units { systemd: systemd.clone(), service, socket, tcp, program, environment })
 }

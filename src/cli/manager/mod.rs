@@ -2,47 +2,38 @@
 //!
 //! Promises: nothing here changes anything until a [`Call`] is run; a call names itself as one would type it.
 
-mod agent;
 mod launchd;
 mod systemd;
 
-pub use agent::{LABEL, log, plist};
-pub use launchd::Launchd;
-pub use systemd::{SERVICE, SETUP_SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET, Unit};
+pub use launchd::{LABEL, Launchd, domain, log, plist};
+pub use systemd::{SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET, Unit, Units};
 
 use std::time::Duration;
 
-/// How the broker's log is read.
 pub const READ_LOG: &str =
     if cfg!(target_os = "macos") { "less ~/Library/Logs/claude-peers/broker.log" } else { "journalctl --user -u claude-peers" };
 
 /// How long a service manager may take: starting a broker, or stopping one that drains first.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The service manager of this user.
 #[derive(Debug, Clone)]
 pub enum Manager {
-    /// The user's systemd.
     Systemd(Systemd),
-    /// The user's launchd.
     Launchd(Launchd),
-    /// None that could be asked.
     None(Absent),
 }
 
-/// Why there is no service manager.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Absent {
-    /// Why.
     pub reason: String,
     /// What brings it back where this machine has one; nothing where it has none, as in most containers.
-    pub help: Option<String>,
+    pub help: Option<&'static str>,
 }
 
 /// What keeps a broker stopped that the service manager would start again.
 pub fn keep_stopped() -> String {
     if cfg!(target_os = "macos") {
-        return format!("launchctl bootout gui/{}/{LABEL}", rustix::process::getuid().as_raw());
+        return format!("launchctl bootout {}/{LABEL}", domain());
     }
     format!("systemctl --user stop {SOCKET} {TCP_SOCKET} {SERVICE}")
 }

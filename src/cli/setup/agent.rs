@@ -3,10 +3,13 @@
 use super::{
     files::{self, Draft, Found},
     place::Place,
-    step::{Ended, Problem, Step},
+    step::Step,
 };
 use crate::{
-    cli::manager::{LABEL, Launchd, log, plist},
+    cli::{
+        exit::Problem,
+        manager::{LABEL, Launchd, log, plist},
+    },
     client::Client,
     paths::DEFAULT_PORT,
     wire::{Hello, VERSION},
@@ -19,7 +22,6 @@ use std::{
 
 const NAME: &str = "agent";
 
-/// The socket that launchd makes.
 pub fn socket(place: &Place) -> PathBuf {
     place.home.join(".claude-peers/broker.sock")
 }
@@ -28,47 +30,33 @@ fn path(place: &Place) -> PathBuf {
     place.home.join(format!("Library/LaunchAgents/{LABEL}.plist"))
 }
 
-/// The steps that put it in place.
 pub async fn put(place: &Place, launchd: &Launchd, port: Option<u16>) -> Vec<Step> {
-    match plan(place, launchd, port).await {
-        Ok(steps) => steps,
-        Err(problem) => vec![Step::impossible(NAME, problem)],
-    }
+    plan(place, launchd, port).await.unwrap_or_else(|problem| vec![Step::impossible(NAME, problem)])
 }
 
 async fn plan(place: &Place, launchd: &Launchd, port: Option<u16>) -> Result<Vec<Step>, Problem> {
     let (path, socket) = (path(place), socket(place));
     let port = port.or_else(|| port_in(&path)).unwrap_or(DEFAULT_PORT);
-    let content = plist(&place.bin, &socket, &place.home, port)
-        .map_err(|e| Problem::new(e.to_string(), "install the programs in a folder with a plain name"))?;
-    let draft = Draft::xml(path.clone(), &content);
+    let draft = Draft::xml(path.clone(), &plist(&place.bin, &socket, &place.home, port)?);
     let found = draft.found()?;
-    let what = format!("write {} for port {port} and load it", path.display());
-    let loaded = launchd.print().await.is_some();
-    match found {
-        Found::Changed | Found::Foreign => {
-            let whose = if found == Found::Changed { "is ours, but somebody has changed it" } else { "is not ours" };
-            return Err(Problem::new(
-                format!("{} {whose}: it is left as it is", path.display()),
-                "move it away and run this again",
-            ));
-        }
-        Found::Same if loaded => {
-            let mut steps = vec![Step::already(NAME, what)];
-            steps.extend(renew(&socket, launchd).await);
-            return Ok(steps);
-        }
-        _ => {}
+    if let Some(whose) = found.not_ours() {
+        let what = format!("{} {whose}: it is left as it is", path.display());
+        return Err(Problem::new(what, "move it away and run this again"));
     }
-    let (write, log, launchd) = (found != Found::Same, log(&place.home), launchd.clone());
+    let what = format!("write {} for port {port} and load it", path.display());
+    let loaded = launchd.knows().await;
+    if found == Found::Same && loaded {
+        let renew = renew(&socket, launchd).await;
+        return Ok(std::iter::once(Step::already(NAME, what)).chain(renew).collect());
+    }
+    let (log, launchd) = (log(&place.home), launchd.clone());
     Ok(vec![Step::to_do(NAME, what, async move {
         // launchd makes the files in them, and not them.
         for folder in [&socket, &log].into_iter().filter_map(|file| file.parent()) {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| {
-                Problem::new(format!("making {}: {e}", folder.display()), "give yourself the right to write there")
-            })?;
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|e| Problem::io("making", folder, &e, "give yourself the right to write there"))?;
         }
-        if write {
+        if found != Found::Same {
             draft.write()?;
         }
         if loaded {
@@ -76,7 +64,7 @@ async fn plan(place: &Place, launchd: &Launchd, port: Option<u16>) -> Result<Vec
         }
         launchd.enable().run().await?;
         launchd.bootstrap(&path).run().await?;
-        Ok(Ended::Well(String::new()))
+        Ok(())
     })])
 }
 
@@ -84,40 +72,32 @@ async fn plan(place: &Place, launchd: &Launchd, port: Option<u16>) -> Result<Vec
 async fn renew(socket: &Path, launchd: &Launchd) -> Option<Step> {
     launchd.pid().await.ok()??;
     let hello: Hello = Client::new(socket.to_owned(), "claude-peers").hello().await.ok()?;
-    let restart = launchd.restart();
-    (hello.version != VERSION).then(|| {
-        Step::to_do("broker", format!("restart it as version {VERSION} (it is {})", hello.version), async move {
-            restart.run().await?;
-            Ok(Ended::Well(String::new()))
-        })
-    })
+    let what = format!("restart it as version {VERSION} (it is {})", hello.version);
+    (hello.version != VERSION).then(|| Step::calls("broker", what, vec![launchd.restart()]))
 }
 
-/// The steps that take it away.
-pub async fn take_back(place: &Place, launchd: &Launchd) -> Vec<Step> {
+pub async fn take_back(place: &Place, launchd: &Launchd) -> Step {
     let (path, base) = (path(place), place.home.clone());
     let what = format!("unload and remove {}", path.display());
     let found = match files::found(&path) {
         Ok(found) => found,
-        Err(problem) => return vec![Step::impossible(NAME, problem)],
+        Err(problem) => return Step::impossible(NAME, problem),
     };
-    let loaded = launchd.print().await.is_some();
+    let loaded = launchd.knows().await;
     if found == Found::Nothing && !loaded {
-        return vec![Step::already(NAME, what)];
+        return Step::already(NAME, what);
     }
-    if matches!(found, Found::Changed | Found::Foreign) {
-        let problem =
-            Problem::new(format!("{} is not as setup wrote it: it is left as it is", path.display()), "remove it by hand");
-        return vec![Step::impossible(NAME, problem)];
+    if found.not_ours().is_some() {
+        let what = format!("{} is not as setup wrote it: it is left as it is", path.display());
+        return Step::impossible(NAME, Problem::new(what, "remove it by hand"));
     }
     let launchd = launchd.clone();
-    vec![Step::to_do(NAME, what, async move {
+    Step::to_do(NAME, what, async move {
         if loaded {
             launchd.unload().await?;
         }
-        files::remove(&path, &base)?;
-        Ok(Ended::Well(String::new()))
-    })]
+        files::remove(&path, &base)
+    })
 }
 
 /// The port that the agent at `path` names.
@@ -141,9 +121,20 @@ mod tests {
         Draft::xml(path.clone(), &content).write().expect("written");
         assert_eq!(port_in(&path), Some(7900));
         assert_eq!(files::found(&path), Ok(Found::Ours));
-        match Command::new("xmllint").args(["--noout", "--nonet"]).arg(&path).output() {
-            Ok(judged) => assert!(judged.status.success(), "{judged:?}"),
-            Err(_) => eprintln!("SKIPPED: xmllint (Debian's libxml2-utils) is not installed"),
+        // Apple's own parser is not to be had here, but others are.
+        let binary = home.path().join("agent.bin");
+        let (path, copy) = (path.to_string_lossy(), binary.to_string_lossy());
+        for (parser, words) in
+            [("xmllint", vec!["--noout", "--nonet", &path]), ("plistutil", vec!["-f", "bin", "-i", &path, "-o", &copy])]
+        {
+            match Command::new(parser).args(words).output() {
+                Ok(judged) => assert!(judged.status.success(), "{judged:?}"),
+                Err(_) => eprintln!("SKIPPED: {parser} (Debian's libxml2-utils, libplist-utils) is not installed"),
+            }
+        }
+        if binary.exists() {
+            let read = |path: &str| ::plist::Value::from_file(path).expect("a property list");
+            assert_eq!(read(&copy), read(&path));
         }
     }
 }

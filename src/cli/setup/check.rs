@@ -3,7 +3,7 @@
 //! Both sessions are real `claude-peers-mcp` processes and leave the list of peers at their end. They are the same two peers
 //! every time, so that many setups leave no more behind than one.
 
-use super::step::{Ended, Problem, Step};
+use super::step::{Ended, Step};
 use crate::{
     cli::{
         demo::{
@@ -11,49 +11,34 @@ use crate::{
             session::Session,
             stage::Stage,
         },
-        exit::Failure,
+        exit::{Failure, Problem},
         manager::READ_LOG,
     },
     client::Client,
-    wire::{Hello, HistoryEntry, State, random_token},
+    wire::{HistoryEntry, State, random_token},
 };
 use serde_json::{Value, json};
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 use tokio::time::Instant;
 
 /// The message's text, before the words that make it another one every time: saying the same over and over is refused.
 const TEXT: &str = "A message of `claude-peers setup`, to see whether messages arrive:";
 
-/// Whose broker carries the message.
-pub enum Through {
-    /// The installed service's, behind this socket.
-    Service(PathBuf),
-    /// One of the check's own, where nothing is installed that could start one.
-    Own,
-}
-
-/// The step.
-pub fn step(through: Through) -> Step {
-    let what = match through {
-        Through::Service(_) => "send a message from one session to another through the service",
-        Through::Own => "send a message from one session to another through a broker of its own",
-    };
-    Step::to_do("round_trip", what, async move {
-        round_trip(through).await.map(Ended::Well).map_err(|failure| {
-            let report = failure.report();
-            Problem::new(report.message, format!("`claude-peers doctor` finds out why; the broker's log: `{READ_LOG}`"))
-        })
+/// The check through the installed service's broker, behind this socket, or one of its own where nothing is installed that could start
+/// one.
+pub fn step(service: Option<PathBuf>) -> Step {
+    let whose = if service.is_some() { "the service" } else { "a broker of its own" };
+    Step::to_do("round_trip", format!("send a message from one session to another through {whose}"), async move {
+        let help = format!("`claude-peers doctor` finds out why; the broker's log: `{READ_LOG}`");
+        round_trip(service).await.map(Ended::Well).map_err(|failure| Problem { help, ..failure.into() })
     })
 }
 
-async fn round_trip(through: Through) -> Result<String, Failure> {
+async fn round_trip(service: Option<PathBuf>) -> Result<String, Failure> {
     let stage = Stage::set("setup")?;
-    let (stage, own) = match through {
-        Through::Service(socket) => (stage.before(socket), None),
-        Through::Own => {
+    let (stage, own) = match service {
+        Some(socket) => (stage.before(socket), None),
+        None => {
             let (broker, ..) = Broker::start(&stage).await?;
             (stage, Some(broker))
         }
@@ -66,30 +51,21 @@ async fn round_trip(through: Through) -> Result<String, Failure> {
     if let Some(broker) = own {
         broker.stop().await?;
     }
-    let told = carried.map_err(|failure| with_logs(failure, &stage))?.tell(&hello, answered);
+    let (accepted, received) = carried.map_err(|failure| {
+        let Problem { what, help } = failure.into();
+        Problem::new(what + &stage.logs(), help)
+    })?;
     stage.strike()?;
-    Ok(told)
+    let [answered, accepted, received] =
+        [answered, accepted, received].map(|time| format!("{:.1} ms", time.as_secs_f64() * 1_000.0));
+    let (version, pid) = (hello.version, hello.pid);
+    Ok(format!(
+        "broker {version} (process {pid}) answered in {answered}; accepted in {accepted}, received after {received}, receipt: delivered"
+    ))
 }
 
-/// How long the message took.
-struct Carried {
-    accepted: Duration,
-    received: Duration,
-}
-
-impl Carried {
-    fn tell(&self, Hello { version, pid, .. }: &Hello, answered: Duration) -> String {
-        let ms = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1_000.0);
-        format!(
-            "broker {version} (process {pid}) answered in {}; accepted in {}, received after {}, receipt: delivered",
-            ms(answered),
-            ms(self.accepted),
-            ms(self.received)
-        )
-    }
-}
-
-async fn carry(stage: &Stage, client: &Client) -> Result<Carried, Failure> {
+/// Carries a message; gives how long it took to be accepted, and to be received.
+async fn carry(stage: &Stage, client: &Client) -> Result<(Duration, Duration), Failure> {
     let mut sender = start(stage, "setup-check-sender").await?;
     let mut receiver = start(stage, "setup-check-receiver").await?;
     let listed = receiver.tool("list_peers", json!({ "scope": "directory" })).await?;
@@ -104,34 +80,21 @@ async fn carry(stage: &Stage, client: &Client) -> Result<Carried, Failure> {
     let received = began.elapsed();
     let mut messages = checked["messages"].as_array().into_iter().flatten();
     if !messages.any(|received| received["id"] == message && received["text"] == text.as_str()) {
-        return Err(broken(format!(
-            "{message} was accepted, and its recipient got {}",
-            Value::from(checked["messages"].to_string())
-        )));
+        let got = Value::from(checked["messages"].to_string());
+        return Err(broken(format!("{message} was accepted, and its recipient got {got}")));
     }
     // At its end a session has told the broker what became of its mail, and has left.
     receiver.end().await?;
     sender.end().await?;
     let entry: HistoryEntry = client.get(&format!("/v1/messages/{message}"), None).await?;
     match entry.receipt.state {
-        State::Delivered => Ok(Carried { accepted, received }),
+        State::Delivered => Ok((accepted, received)),
         state => Err(broken(format!("{message} was received, and its receipt says {state}"))),
     }
 }
 
 async fn start(stage: &Stage, name: &str) -> Result<Session, Failure> {
-    let folder = stage.path(name);
-    std::fs::create_dir(&folder).map_err(|e| {
-        Failure::local(
-            format!("making {}: {e}", Path::new(&folder).display()),
-            "make room there, or set TMPDIR to another directory",
-        )
-    })?;
+    let folder = stage.folder(name)?;
     let (session, _) = Session::start(stage, &folder, &format!("claude-peers-{name}"), "pull").await?;
     Ok(session)
-}
-
-fn with_logs(failure: Failure, stage: &Stage) -> Failure {
-    let report = failure.report();
-    Failure::local(report.message + &stage.logs(), report.help.unwrap_or_default())
 }

@@ -2,7 +2,7 @@
 //!
 //! The mark is a comment in the file's first lines with a fingerprint of the rest: a file that somebody has changed is theirs.
 
-use super::step::Problem;
+use crate::cli::exit::Problem;
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, DirBuilder, Permissions},
@@ -11,22 +11,18 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What the mark begins with.
 const MARK: &str = "Written by `claude-peers setup`, removed by `claude-peers setup --undo`; fingerprint ";
 /// The same in XML, where two hyphens in a row would end the comment.
 const XML_MARK: &str = "Written by `claude-peers setup`, which also takes it back; fingerprint ";
 /// Marks stand in the first lines: an XML file begins with its declarations.
 const MARK_WITHIN: usize = 4;
 
-/// A file to be written.
 #[derive(Debug, Clone)]
 pub struct Draft {
-    /// Where.
     pub path: PathBuf,
     content: Vec<u8>,
 }
 
-/// What lies in a file's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// Nothing, or a link to nothing by which systemd masks a unit.
@@ -37,8 +33,18 @@ pub enum Found {
     Ours,
     /// A file of ours that somebody has changed.
     Changed,
-    /// Something else.
     Foreign,
+}
+
+impl Found {
+    /// Why it is left alone, if it is not as we wrote it.
+    pub fn not_ours(self) -> Option<&'static str> {
+        match self {
+            Self::Changed => Some("is ours, but somebody has changed it"),
+            Self::Foreign => Some("is not ours"),
+            Self::Nothing | Self::Same | Self::Ours => None,
+        }
+    }
 }
 
 impl Draft {
@@ -57,7 +63,6 @@ impl Draft {
         Self { path, content: [&content[..at], mark.as_bytes(), &content[at..]].concat() }
     }
 
-    /// What lies in its place.
     pub fn found(&self) -> Result<Found, Problem> {
         match self::found(&self.path)? {
             Found::Ours if fs::read(&self.path).is_ok_and(|content| content == self.content) => Ok(Found::Same),
@@ -65,27 +70,28 @@ impl Draft {
         }
     }
 
-    /// Puts it in its place, whole or not at all.
     pub fn write(&self) -> Result<(), Problem> {
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
-        let write = || -> io::Result<()> {
-            DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
-            let mut file = tempfile::Builder::new().prefix(".claude-peers-").tempfile_in(folder)?;
-            file.write_all(&self.content)?;
-            file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path).map(drop).map_err(|error| error.error)
-        };
-        write().map_err(|e| {
-            Problem::new(format!("writing {}: {e}", self.path.display()), "make room or give yourself the right to write there")
-        })
+        write(&self.path, &self.content, 0o755, Permissions::from_mode(0o644))
     }
+}
+
+/// Writes a file, whole or not at all; folders that are made for it have this mode.
+pub fn write(path: &Path, content: &[u8], folder_mode: u32, rights: Permissions) -> Result<(), Problem> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let write = || -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(folder_mode).create(folder)?;
+        let mut file = tempfile::Builder::new().prefix(".claude-peers-").tempfile_in(folder)?;
+        file.write_all(content)?;
+        file.as_file().set_permissions(rights)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map(drop).map_err(|error| error.error)
+    };
+    write().map_err(|e| Problem::io("writing", path, &e, "make room or give yourself the right to write there"))
 }
 
 /// What lies at `path`, which may be a file of ours.
 pub fn found(path: &Path) -> Result<Found, Problem> {
-    let unreadable =
-        |e| Problem::new(format!("reading {}: {e}", path.display()), "give yourself the right to read it, or move it away");
+    let unreadable = |e| Problem::io("reading", path, &e, "give yourself the right to read it, or move it away");
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(e) => return Err(unreadable(e)),
@@ -125,11 +131,10 @@ fn fingerprint(content: &[u8]) -> String {
 
 /// Removes a file, and the folders above it that are empty then, up to `base`.
 pub fn remove(path: &Path, base: &Path) -> Result<(), Problem> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            return Err(Problem::new(format!("removing {}: {e}", path.display()), "remove it by hand"));
-        }
-        _ => {}
+    if let Err(e) = fs::remove_file(path)
+        && e.kind() != io::ErrorKind::NotFound
+    {
+        return Err(Problem::io("removing", path, &e, "remove it by hand"));
     }
     let mut folders = path.ancestors().skip(1).take_while(|folder| *folder != base && folder.starts_with(base));
     // The first folder that holds something else ends this.

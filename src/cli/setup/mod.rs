@@ -10,27 +10,24 @@
 mod agent;
 mod check;
 mod files;
-mod hooks;
 mod place;
 mod registration;
-mod sockets;
+mod settings;
 mod step;
-mod units;
+mod systemd;
 
 pub use files::{Found, found};
-pub use place::Place;
+pub use place::{PROGRAMS, Place, this_program};
 
 use super::{
-    claude::has_plugin,
-    exit::Failure,
-    manager::{Absent, Manager, Systemd},
+    claude::{Claude, NAME, OLDEST_WITH_INBOX, PLUGIN, WITHOUT_INBOX, has_plugin},
+    exit::{Failure, Problem},
+    manager::{Absent, Manager},
     out::{Out, Tone},
 };
 use crate::{paths, wire::VERSION};
-use check::Through;
-use sockets::Sockets;
-use step::{Problem, Step, Walk};
-use units::Units;
+use settings::Parts;
+use step::{Step, Walk};
 
 /// What to set up.
 #[derive(Debug, clap::Args)]
@@ -41,9 +38,12 @@ pub struct Args {
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// Leave the hooks in Claude Code's settings alone: messages then come through a channel, or when a session asks
+    /// Leave the hooks in Claude Code's settings alone: messages then count as delivered only once a reply proves it
     #[arg(long)]
     pub no_hooks: bool,
+    /// Leave the rules in Claude Code's settings alone: sessions then ask before they use our tools
+    #[arg(long)]
+    pub no_allow: bool,
     /// Only register with Claude Code, where it is installed and has no entry of ours that works
     #[arg(long)]
     pub register_only: bool,
@@ -52,21 +52,22 @@ pub struct Args {
     pub port: Option<u16>,
 }
 
-/// Does it.
+impl Args {
+    fn parts(&self) -> Parts {
+        Parts { hook: !self.no_hooks, rule: !self.no_allow }
+    }
+}
+
 pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     place::refuse_sudo()?;
     let place = Place::find()?;
     let mut walk = Walk::new(out, args.dry_run, args.undo);
     if args.register_only {
-        let steps = if args.undo {
-            // A program that is about to go must leave no hook that calls it.
-            let hooks = if args.no_hooks { None } else { hooks::take_back(&place, true) };
-            hooks.into_iter().chain(registration::deregister(&place, true).await).collect::<Vec<_>>()
+        if args.undo {
+            walk.take(settings::take_back(&place, args.parts(), true)).await?;
+            walk.take(registration::deregister(&place, true)).await?;
         } else {
-            registration::register(&place, true, false).await.into_iter().collect()
-        };
-        for step in steps {
-            walk.take(step).await?;
+            walk.take(registration::register(&place, true, false).await).await?;
         }
         return walk.end();
     }
@@ -81,85 +82,67 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
 }
 
 async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
-    let mut through = Through::Own;
-    let manager = Manager::find().await;
-    let steps = match &manager {
-        Manager::Systemd(systemd) => {
-            through = Through::Service(sockets::socket(systemd));
-            with_systemd(place, systemd, args.port).await.unwrap_or_else(|problem| vec![Step::impossible("units", problem)])
+    let (service, mut steps) = match &Manager::find().await {
+        Manager::Systemd(manager) => {
+            let steps = systemd::put(place, manager, args.port).await;
+            (Some(systemd::socket(manager)), steps.unwrap_or_else(|problem| vec![Step::impossible(systemd::FILES, problem)]))
         }
-        Manager::Launchd(launchd) => {
-            through = Through::Service(agent::socket(place));
-            agent::put(place, launchd, args.port).await
-        }
+        Manager::Launchd(launchd) => (Some(agent::socket(place)), agent::put(place, launchd, args.port).await),
         Manager::None(absent) => {
             let broker = place.bin.join("claude-peersd");
             let help = format!("run {} in a terminal, or have what starts this machine's programs start it", broker.display());
-            vec![unmanaged(absent, "have a service manager run the broker", help)]
+            (None, vec![unmanaged(absent, "have a service manager run the broker", &help)])
         }
     };
-    for step in steps.into_iter().chain(registration::register(place, false, !args.no_hooks).await) {
-        walk.take(step).await?;
-    }
-    if !args.no_hooks {
-        walk.take(hooks::put(place).await).await?;
-    }
-    walk.take(check::step(through).note(place::unseen_settings())).await?;
+    steps.extend(registration::register(place, false, !args.no_hooks).await);
+    walk.take(steps).await?;
+    walk.take(settings::put(place, args.parts()).await).await?;
+    walk.take([check::step(service).note(place::unseen_settings())]).await?;
     if walk.is_well() && !args.dry_run && !walk.left_out(registration::NAME) {
-        let hooks = if args.no_hooks { matches!(has_plugin(), Ok(true)) } else { !walk.left_out(hooks::NAME) };
-        walk.say(|_| match hooks {
-            true => "\nSessions that start from now on get their messages at once.".to_owned(),
-            false => "\nStart sessions with `claude --dangerously-load-development-channels server:claude-peers`.".to_owned(),
-        })?;
+        let how = how_messages_come().await;
+        walk.say(|_| how)?;
     }
     Ok(())
 }
 
+async fn how_messages_come() -> String {
+    let version = match Claude::find() {
+        Ok(Some(claude)) => claude.version().await.ok(),
+        _ => None,
+    };
+    let Some(version) = version.filter(|version| *version < OLDEST_WITH_INBOX) else {
+        return "\nSessions that start from now on get their messages at once.".to_owned();
+    };
+    let channel = if matches!(has_plugin(), Ok(true)) { format!("plugin:{PLUGIN}") } else { format!("server:{NAME}") };
+    format!(
+        "\nSessions of Claude Code {version} have no inbox, which needs {OLDEST_WITH_INBOX}: {WITHOUT_INBOX}.\n\
+         Update it, or start sessions with `claude --dangerously-load-development-channels {channel}`."
+    )
+}
+
 /// What there is to say where no service manager answers: a fault only where there should be one.
-fn unmanaged(absent: &Absent, what: &str, instead: String) -> Step {
+fn unmanaged(absent: &Absent, what: &str, instead: &str) -> Step {
     match &absent.help {
         Some(help) => Step::impossible("service", Problem::new(&absent.reason, format!("{help}; then run this again"))),
         None => Step::left_out("service", format!("{what}: {}", absent.reason), instead),
     }
 }
 
-async fn with_systemd(place: &Place, systemd: &Systemd, port: Option<u16>) -> Result<Vec<Step>, Problem> {
-    let units = Units::look(place, systemd, port)?;
-    let sockets = Sockets::look(systemd).await?;
-    let (changed, port) = (units.change(), units.port);
-    let mut steps = units.put(systemd);
-    steps.extend(sockets.open(place.package.is_some(), changed, port));
-    Ok(steps)
-}
-
 async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
-    let mut steps: Vec<_> = if args.no_hooks { None } else { hooks::take_back(place, false) }.into_iter().collect();
-    steps.extend(registration::deregister(place, false).await);
-    match &Manager::find().await {
-        Manager::Systemd(systemd) => match without_systemd(place, systemd).await {
-            Ok(others) => steps.extend(others),
-            Err(problem) => steps.push(Step::impossible("units", problem)),
-        },
-        Manager::Launchd(launchd) => steps.extend(agent::take_back(place, launchd).await),
-        Manager::None(absent) => steps.push(unmanaged(
-            absent,
-            "end the service",
-            "`claude-peers stop` ends a broker that was started by hand".to_owned(),
-        )),
-    }
-    for step in steps {
-        walk.take(step).await?;
-    }
+    let mut steps = settings::take_back(place, args.parts(), false);
+    steps.extend(registration::deregister(place, false));
+    steps.extend(match &Manager::find().await {
+        Manager::Systemd(manager) => {
+            let steps = systemd::take_back(place, manager).await;
+            steps.unwrap_or_else(|problem| vec![Step::impossible(systemd::FILES, problem)])
+        }
+        Manager::Launchd(launchd) => vec![agent::take_back(place, launchd).await],
+        Manager::None(absent) => {
+            let instead = "`claude-peers stop` ends a broker that was started by hand";
+            vec![unmanaged(absent, "end the service", instead)]
+        }
+    });
+    walk.take(steps).await?;
     let database = paths::database()?;
     walk.say(|_| format!("\nMessages are kept, in {}.", database.display()))
-}
-
-async fn without_systemd(place: &Place, systemd: &Systemd) -> Result<Vec<Step>, Problem> {
-    let sockets = Sockets::look(systemd).await?;
-    let mut steps = vec![sockets.close()];
-    steps.extend(Units::look_back(place, systemd)?.take_back(systemd));
-    if place.package.is_some() {
-        steps.push(sockets.forbid());
-    }
-    Ok(steps)
 }

@@ -1,46 +1,36 @@
 //! Where this copy of claude-peers is installed, and for whom.
 
-use super::step::Problem;
-use crate::{
-    cli::exit::Failure,
-    paths,
-    settings::{self, InvalidSetting},
-};
+use crate::{cli::exit::Problem, paths, settings};
 use std::path::{Path, PathBuf};
 
-/// The programs that belong together.
-const PROGRAMS: [&str; 3] = ["claude-peers", "claude-peersd", "claude-peers-mcp"];
+pub const PROGRAMS: [&str; 3] = ["claude-peers", "claude-peersd", "claude-peers-mcp"];
 /// Prefixes below which a package's units are read by every user's systemd.
 const PACKAGE_PREFIXES: [&str; 2] = ["/usr", "/usr/local"];
 
-/// The place.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// The folder of the programs.
     pub bin: PathBuf,
     /// The package's folder of units, if a package brought this copy.
     pub package: Option<PathBuf>,
-    /// The user's home directory.
     pub home: PathBuf,
 }
 
 impl Place {
     /// Finds it by the running program.
-    pub fn find() -> Result<Self, Failure> {
-        let me = std::env::current_exe()
-            .map_err(|e| Failure::local(format!("finding this program's file: {e}"), "call it by its full path"))?;
+    pub fn find() -> Result<Self, Problem> {
+        let me = this_program()?;
         let bin = me.parent().unwrap_or(Path::new("/"));
         let bin = lasting(bin).unwrap_or_else(|| bin.to_owned());
         if let Some(missing) = PROGRAMS.iter().find(|program| !bin.join(program).is_file()) {
             let what = format!("{missing} is not in {}, beside the others", bin.display());
-            return Err(Failure::local(what, "install all three programs together (`cargo install --path .`)"));
+            return Err(Problem::new(what, "install all three programs together (`cargo install --path .`)"));
         }
         // The folder goes into units and into the registration.
         let plain = |c: char| !c.is_control() && !"\"'\\$".contains(c);
         if !bin.to_str().is_some_and(|bin| bin.chars().all(plain)) {
             let what =
                 format!("{} cannot be written into units: it has quotes, a backslash, a dollar or no valid text", bin.display());
-            return Err(Failure::local(what, "install the programs in a folder with a plain name"));
+            return Err(Problem::new(what, "install the programs in a folder with a plain name"));
         }
         let package = PACKAGE_PREFIXES.iter().map(Path::new).find(|prefix| bin == prefix.join("bin"));
         let package =
@@ -58,16 +48,11 @@ impl Place {
         self.bin.join("claude-peers")
     }
 
-    /// A word about a folder that may be gone tomorrow.
     pub fn passing(&self) -> Option<String> {
         let built = self.bin.ends_with("target/debug") || self.bin.ends_with("target/release");
         let passing = built || self.bin.starts_with(std::env::temp_dir());
-        passing.then(|| {
-            format!(
-                "{} does not look like a place that stays: `cargo install --path .` puts the programs where they do",
-                self.bin.display()
-            )
-        })
+        let help = "does not look like a place that stays: `cargo install --path .` puts the programs where they do";
+        passing.then(|| format!("{} {help}", self.bin.display()))
     }
 
     /// The folder of the user's settings, data and the like: what `variable` says, else `usual` in the home directory.
@@ -81,6 +66,11 @@ impl Place {
     }
 }
 
+/// This program's file.
+pub fn this_program() -> Result<PathBuf, Problem> {
+    std::env::current_exe().map_err(|e| Problem::new(format!("finding this program's file: {e}"), "call it by its full path"))
+}
+
 /// Homebrew's programs lie in a folder of their version, which is gone after an upgrade; the links to them stay.
 fn lasting(bin: &Path) -> Option<PathBuf> {
     let cellar = bin.ancestors().find(|folder| folder.ends_with("Cellar"))?;
@@ -90,10 +80,10 @@ fn lasting(bin: &Path) -> Option<PathBuf> {
 }
 
 /// Refuses to set up root's account for somebody who meant their own.
-pub fn refuse_sudo() -> Result<(), Failure> {
+pub fn refuse_sudo() -> Result<(), Problem> {
     let user = settings::raw("SUDO_USER").map(|user| user.to_string_lossy().into_owned()).filter(|user| user != "root");
     match user {
-        Some(user) if rustix::process::geteuid().is_root() => Err(Failure::local(
+        Some(user) if rustix::process::geteuid().is_root() => Err(Problem::new(
             format!("this would set up claude-peers for root, not for {user}, who called sudo"),
             "run it as yourself, without sudo: it needs no more rights than you have",
         )),
@@ -103,20 +93,8 @@ pub fn refuse_sudo() -> Result<(), Failure> {
 
 /// A setting of the environment that the installed service will not see.
 pub fn unseen_settings() -> Option<String> {
-    let set: Vec<_> = ["CLAUDE_PEERS_SOCKET", "CLAUDE_PEERS_DB", "CLAUDE_PEERS_PORT"]
-        .into_iter()
-        .filter(|name| settings::raw(name).is_some())
-        .collect();
-    (!set.is_empty()).then(|| {
-        format!(
-            "{} set here: the installed service does not see that",
-            set.join(" and ") + if set.len() > 1 { " are" } else { " is" }
-        )
-    })
-}
-
-impl From<InvalidSetting> for Problem {
-    fn from(error: InvalidSetting) -> Self {
-        Self::new(error.to_string(), "correct or unset the variable")
-    }
+    let mut set = vec!["CLAUDE_PEERS_SOCKET", "CLAUDE_PEERS_DB", "CLAUDE_PEERS_PORT"];
+    set.retain(|name| settings::raw(name).is_some());
+    let are = if set.len() > 1 { "are" } else { "is" };
+    (!set.is_empty()).then(|| format!("{} {are} set here: the installed service does not see that", set.join(" and ")))
 }

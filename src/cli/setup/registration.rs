@@ -1,40 +1,33 @@
 //! The registration of our MCP server with Claude Code, made and unmade by Claude Code itself.
 
-use super::{
-    place::Place,
-    step::{Ended, Problem, Step},
-};
+use super::{place::Place, settings::see_that_it_runs, step::Step};
 use crate::cli::{
     call::Call,
-    claude::{Claude, OLDEST, PLUGIN, Registrations, Server, Unreadable, by_hand, has_plugin},
+    claude::{Claude, OLDEST, PLUGIN, Registrations, Server, by_hand, has_plugin},
+    exit::Problem,
 };
 use std::path::Path;
 
-/// The step's name.
 pub const NAME: &str = "registration";
 
 /// The step that registers. `modest`: an entry that works is left alone, whatever it is, and nothing is said where Claude Code
 /// is not installed. `hooks`: the step that follows is that of the hooks, which needs the same files and says what is wrong in them.
 pub async fn register(place: &Place, modest: bool, hooks: bool) -> Option<Step> {
-    match plan(place, modest, hooks).await {
-        Ok(step) => step,
-        Err(problem) => Some(Step::impossible(NAME, problem)),
-    }
+    plan(place, modest, hooks).await.unwrap_or_else(|problem| Some(Step::impossible(NAME, problem)))
 }
 
 async fn plan(place: &Place, modest: bool, hooks: bool) -> Result<Option<Step>, Problem> {
+    let already = |what: String| Ok(Some(Step::already(NAME, what)));
     let server = place.server();
     let path = server.to_string_lossy().into_owned();
     let Some(claude) = Claude::find()? else {
-        let step = Step::left_out(
-            NAME,
-            format!("register {path}, but Claude Code is not installed"),
-            format!("after installing it run `claude-peers setup` again, or `{}`", by_hand(&path)),
-        );
-        return Ok(Some(step).filter(|_| !modest));
+        let what = format!("register {path}, but Claude Code is not installed");
+        let help = format!("after installing it run `claude-peers setup` again, or `{}`", by_hand(&path));
+        return Ok(Some(Step::left_out(NAME, what, help)).filter(|_| !modest));
     };
     let registrations = Registrations::read()?;
     let entry = registrations.own();
+    let line = entry.map(Server::command_line).unwrap_or_default();
     let plugin = match has_plugin() {
         Err(_) if hooks => {
             let what = format!("register {path}, if the plugin {PLUGIN} does not bring it, which cannot be told");
@@ -44,44 +37,35 @@ async fn plan(place: &Place, modest: bool, hooks: bool) -> Result<Option<Step>, 
     };
     if plugin {
         let step = Step::already(NAME, format!("leave it to the plugin {PLUGIN}, which brings the MCP server"));
-        let twice = entry.map(|entry| {
-            format!(
-                "{} is registered beside it: `claude-peers setup --undo --register-only` takes that out",
-                entry.command_line()
-            )
-        });
-        return Ok(Some(step.note(twice)));
+        let twice = || format!("{line} is registered beside it: `claude-peers setup --undo --register-only` takes that out");
+        return Ok(Some(step.note(entry.map(|_| twice()))));
     }
     if let Some(entry) = entry {
         if entry.starts(&server) {
-            return Ok(Some(Step::already(NAME, format!("register {path}"))));
+            return already(format!("register {path}"));
         }
         if modest && runs(entry) {
-            return Ok(Some(Step::already(NAME, format!("leave the registration of {} as it is", entry.command_line()))));
+            return already(format!("leave the registration of {line} as it is"));
         }
         if !entry.variables.is_empty() {
-            let what =
-                format!("{} is registered as claude-peers, with variables: {}", entry.command_line(), entry.variables.join(", "));
-            let help = format!(
-                "their values may be secrets that setup will not handle: change its `command` to {path} in {}",
-                registrations.file.display()
-            );
+            let what = format!("{line} is registered as claude-peers, with variables: {}", entry.variables.join(", "));
+            let file = registrations.file.display();
+            let help =
+                format!("their values may be secrets that setup will not handle: change its `command` to {path} in {file}");
             return Err(Problem::new(what, help));
         }
     }
-    let version =
-        claude.version().await.map_err(|e| Problem::new(e.to_string(), format!("see that {} runs", claude.path.display())))?;
-    let mut calls: Vec<Call> = entry.map(|_| claude.deregister()).into_iter().collect();
-    calls.push(claude.register(&path));
-    let instead = entry.map(|entry| format!(", in place of {}", entry.command_line())).unwrap_or_default();
+    let version = claude.version().await.map_err(|error| see_that_it_runs(error, &claude))?;
+    let calls: Vec<Call> = entry.map(|_| claude.deregister()).into_iter().chain([claude.register(&path)]).collect();
+    let instead = entry.map(|_| format!(", in place of {line}")).unwrap_or_default();
     let old = (version < OLDEST).then(|| format!("Claude Code {version} is older than {OLDEST} and has no channels: update it"));
     let step = Step::to_do(NAME, format!("register {path} with Claude Code {version}{instead}"), async move {
         change(calls).await?;
         match Registrations::read()?.own() {
-            Some(entry) if entry.starts(Path::new(&path)) => Ok(Ended::Well(String::new())),
+            Some(entry) if entry.starts(Path::new(&path)) => Ok(()),
             _ => {
-                let what =
-                    format!("{} says that it has registered {path}, and its settings do not show it", claude.path.display());
+                let claude = claude.path.display();
+                let what = format!("{claude} says that it has registered {path}, and its settings do not show it");
                 Err(Problem::new(what, "look with `claude mcp list`"))
             }
         }
@@ -90,43 +74,36 @@ async fn plan(place: &Place, modest: bool, hooks: bool) -> Result<Option<Step>, 
 }
 
 /// The step that takes the registration out again, where it is of this copy or of one that is gone.
-pub async fn deregister(place: &Place, modest: bool) -> Option<Step> {
-    let registrations = match Registrations::read() {
-        Ok(registrations) => registrations,
-        Err(error) => return Some(Step::impossible(NAME, error.into())),
-    };
+pub fn deregister(place: &Place, modest: bool) -> Option<Step> {
+    plan_back(place, modest).unwrap_or_else(|problem| Some(Step::impossible(NAME, problem)))
+}
+
+fn plan_back(place: &Place, modest: bool) -> Result<Option<Step>, Problem> {
+    let registrations = Registrations::read()?;
     let what = "take the registration out";
     let Some(entry) = registrations.own() else {
-        return Some(Step::already(NAME, what).note(match has_plugin() {
+        let note = match has_plugin() {
             Ok(plugin) => plugin.then(|| format!("the plugin {PLUGIN} stays: `claude plugin uninstall {PLUGIN}` takes it out")),
             Err(error) => Some(format!("whether the plugin {PLUGIN} is there cannot be told: {error}")),
-        }));
+        };
+        return Ok(Some(Step::already(NAME, what).note(note)));
     };
     let of_this = Path::new(&entry.command) == place.server();
     if !of_this && (runs(entry) || !entry.is_ours()) {
-        return Some(Step::already(
-            NAME,
-            format!("leave the registration of {}, which is not this copy's", entry.command_line()),
-        ));
+        let what = format!("leave the registration of {}, which is not this copy's", entry.command_line());
+        return Ok(Some(Step::already(NAME, what)));
     }
-    let claude = match Claude::find() {
-        Ok(Some(claude)) => claude,
-        Ok(None) if modest => return None,
-        Ok(None) => {
-            let what = format!("{} names claude-peers, and there is no `claude` to take it out", registrations.file.display());
-            return Some(Step::left_out(NAME, what, "take `claude-peers` out of `mcpServers` there; nothing starts it"));
-        }
-        Err(error) => return Some(Step::impossible(NAME, error.into())),
+    let Some(claude) = Claude::find()? else {
+        let what = format!("{} names claude-peers, and there is no `claude` to take it out", registrations.file.display());
+        let step = Step::left_out(NAME, what, "take `claude-peers` out of `mcpServers` there; nothing starts it");
+        return Ok(Some(step).filter(|_| !modest));
     };
-    Some(Step::to_do(NAME, what, async move {
+    Ok(Some(Step::to_do(NAME, what, async move {
         change(vec![claude.deregister()]).await?;
-        match Registrations::read()?.own() {
-            None => Ok(Ended::Well(String::new())),
-            Some(_) => {
-                Err(Problem::new("`claude mcp remove` succeeded, and the entry is still there", "look with `claude mcp list`"))
-            }
-        }
-    }))
+        let what = "`claude mcp remove` succeeded, and the entry is still there";
+        let gone = Registrations::read()?.own().is_none();
+        if gone { Ok(()) } else { Err(Problem::new(what, "look with `claude mcp list`")) }
+    })))
 }
 
 /// Whether the entry's program is there to be started.
@@ -138,20 +115,8 @@ fn runs(entry: &Server) -> bool {
 
 async fn change(calls: Vec<Call>) -> Result<(), Problem> {
     for call in calls {
-        call.run()
-            .await
-            .map_err(|e| Problem::new(e.to_string(), format!("mend what it says, then run this again, or `{call}`")))?;
+        let help = format!("mend what it says, then run this again, or `{call}`");
+        call.run().await.map_err(|error| Problem::new(error.to_string(), help))?;
     }
     Ok(())
-}
-
-impl From<Unreadable> for Problem {
-    fn from(error: Unreadable) -> Self {
-        let help = match &error {
-            Unreadable::Setting(_) => "correct or unset the variable",
-            Unreadable::System { .. } => "give yourself the right to read it, then run this again",
-            Unreadable::Broken { .. } => "it is left as it is: correct it, or move it away, and run this again",
-        };
-        Self::new(error.to_string(), help)
-    }
 }

@@ -2,30 +2,24 @@
 
 use crate::{
     cli::{
-        call::CallFailed,
-        exit::Failure,
-        out::{Look, Out, Tone, write_out},
+        call::{Call, CallFailed},
+        exit::{Failure, Problem},
+        out::{Look, Out, Tone},
     },
     wire::text::printable_line,
 };
 use serde::Serialize;
 use std::pin::Pin;
 
-/// What became of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
-    /// It was done.
+enum State {
     Done,
-    /// There was nothing to do.
     Already,
-    /// It was taken back.
     Undone,
     /// It could not be done here, and that is no fault.
     Skipped,
-    /// It could not be done.
     Failed,
-    /// It would be done.
     Planned,
 }
 
@@ -42,30 +36,12 @@ impl State {
     }
 }
 
-/// Why something was not done, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// What happened.
-    pub what: String,
-    /// What to do next.
-    pub help: String,
-}
-
-impl Problem {
-    /// A problem.
-    pub fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { what: what.into(), help: help.into() }
-    }
-}
-
 impl From<CallFailed> for Problem {
     fn from(error: CallFailed) -> Self {
         Self::new(error.to_string(), "mend what it says, then run this again; `claude-peers doctor` looks closer")
     }
 }
 
-/// How doing a step ended.
-#[derive(Debug)]
 pub enum Ended {
     /// Well; with what there is to say about it.
     Well(String),
@@ -73,9 +49,12 @@ pub enum Ended {
     LeftOut(Problem),
 }
 
-type Doing = Pin<Box<dyn Future<Output = Result<Ended, Problem>>>>;
+impl From<()> for Ended {
+    fn from((): ()) -> Self {
+        Self::Well(String::new())
+    }
+}
 
-/// A step.
 pub struct Step {
     name: &'static str,
     /// What it does, as an order: `write …`.
@@ -86,32 +65,39 @@ pub struct Step {
 
 enum Todo {
     Nothing(State),
-    Do(Doing),
+    Do(Pin<Box<dyn Future<Output = Result<Ended, Problem>>>>),
 }
 
 impl Step {
-    /// Something to do.
-    pub fn to_do(
-        name: &'static str,
-        what: impl Into<String>,
-        doing: impl Future<Output = Result<Ended, Problem>> + 'static,
-    ) -> Self {
-        Self { name, what: what.into(), help: None, todo: Todo::Do(Box::pin(doing)) }
+    fn new(name: &'static str, what: impl Into<String>, help: Option<String>, todo: Todo) -> Self {
+        Self { name, what: what.into(), help, todo }
     }
 
-    /// Nothing to do: it is so already.
+    pub fn to_do<E: Into<Ended>>(
+        name: &'static str,
+        what: impl Into<String>,
+        doing: impl Future<Output = Result<E, Problem>> + 'static,
+    ) -> Self {
+        Self::new(name, what, None, Todo::Do(Box::pin(async { doing.await.map(Into::into) })))
+    }
+
+    /// Calls to make, one after the other, up to the first that fails; without any it is so already.
+    pub fn calls(name: &'static str, what: impl Into<String>, calls: Vec<Call>) -> Self {
+        if calls.is_empty() { Self::already(name, what) } else { Self::to_do(name, what, run(calls)) }
+    }
+
     pub fn already(name: &'static str, what: impl Into<String>) -> Self {
-        Self { name, what: what.into(), help: None, todo: Todo::Nothing(State::Already) }
+        Self::new(name, what, None, Todo::Nothing(State::Already))
     }
 
     /// It cannot be done here, and that is no fault.
     pub fn left_out(name: &'static str, what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { name, what: what.into(), help: Some(help.into()), todo: Todo::Nothing(State::Skipped) }
+        Self::new(name, what, Some(help.into()), Todo::Nothing(State::Skipped))
     }
 
-    /// It cannot be done.
-    pub fn impossible(name: &'static str, Problem { what, help }: Problem) -> Self {
-        Self { name, what, help: Some(help), todo: Todo::Nothing(State::Failed) }
+    pub fn impossible(name: &'static str, problem: impl Into<Problem>) -> Self {
+        let Problem { what, help } = problem.into();
+        Self::new(name, what, Some(help), Todo::Nothing(State::Failed))
     }
 
     /// With something a person should know besides.
@@ -121,7 +107,14 @@ impl Step {
     }
 }
 
-/// A step as it ended.
+/// Makes the calls up to the first that fails.
+pub async fn run(calls: Vec<Call>) -> Result<(), Problem> {
+    for call in calls {
+        call.run().await?;
+    }
+    Ok(())
+}
+
 #[derive(Debug, Serialize)]
 struct Report {
     step: &'static str,
@@ -137,10 +130,8 @@ struct Reports<'a> {
     ok: bool,
 }
 
-/// Takes steps and tells of them.
 pub struct Walk {
     out: Out,
-    /// Nothing is done, only said.
     dry: bool,
     /// What a step that was done is called.
     done: State,
@@ -148,51 +139,44 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Takes steps; with `dry`, only says them. `undo`: they take something back.
     pub fn new(out: Out, dry: bool, undo: bool) -> Self {
         Self { out, dry, done: if undo { State::Undone } else { State::Done }, reports: Vec::new() }
     }
 
-    /// A line for people.
     pub fn say(&self, line: impl FnOnce(Look) -> String) -> Result<(), Failure> {
-        if self.out.json { Ok(()) } else { write_out(&(line(self.out.look) + "\n")) }
+        self.out.human(|look| line(look) + "\n")
     }
 
-    /// Says what the step does, does it, and says how that went.
-    pub async fn take(&mut self, step: Step) -> Result<(), Failure> {
-        let Step { name, what, help, todo } = step;
-        if !self.out.json {
-            let look = self.out.look;
-            write_out(&format!(
-                "  {}  {} … ",
-                look.paint(Tone::Dim, format!("{:12}", name.replace('_', " "))),
-                printable_line(&what)
-            ))?;
+    /// Says what each step does, does it, and says how that went.
+    pub async fn take(&mut self, steps: impl IntoIterator<Item = Step>) -> Result<(), Failure> {
+        for Step { name, what, help, todo } in steps {
+            self.out.human(|look| {
+                let name = look.paint(Tone::Dim, format!("{:12}", name.replace('_', " ")));
+                format!("  {name}  {} … ", printable_line(&what))
+            })?;
+            let (state, detail, help) = match todo {
+                Todo::Nothing(state) => (state, String::new(), help),
+                Todo::Do(_) if self.dry => (State::Planned, String::new(), help),
+                Todo::Do(doing) => match doing.await {
+                    Ok(Ended::Well(detail)) => (self.done, detail, help),
+                    Ok(Ended::LeftOut(problem)) => (State::Skipped, problem.what, Some(problem.help)),
+                    Err(problem) => (State::Failed, problem.what, Some(problem.help)),
+                },
+            };
+            let colon = if detail.is_empty() { "" } else { ": " };
+            self.out.human(|look| {
+                let (tone, word) = state.shown();
+                let mut text = format!("{}{colon}{}\n", look.paint(tone, word), printable_line(&detail));
+                if let Some(help) = help.as_ref().filter(|_| state != State::Failed) {
+                    text += &format!("  {:12}  {}\n", "", look.paint(Tone::Dim, printable_line(help)));
+                }
+                text
+            })?;
+            self.reports.push(Report { step: name, state, what: format!("{what}{colon}{detail}"), help });
         }
-        let (state, detail, help) = match todo {
-            Todo::Nothing(state) => (state, String::new(), help),
-            Todo::Do(_) if self.dry => (State::Planned, String::new(), help),
-            Todo::Do(doing) => match doing.await {
-                Ok(Ended::Well(detail)) => (self.done, detail, help),
-                Ok(Ended::LeftOut(problem)) => (State::Skipped, problem.what, Some(problem.help)),
-                Err(problem) => (State::Failed, problem.what, Some(problem.help)),
-            },
-        };
-        let colon = if detail.is_empty() { "" } else { ": " };
-        if !self.out.json {
-            let (tone, word) = state.shown();
-            let look = self.out.look;
-            let mut text = format!("{}{colon}{}\n", look.paint(tone, word), printable_line(&detail));
-            if let Some(help) = help.as_ref().filter(|_| state != State::Failed) {
-                text += &format!("  {:12}  {}\n", "", look.paint(Tone::Dim, printable_line(help)));
-            }
-            write_out(&text)?;
-        }
-        self.reports.push(Report { step: name, state, what: format!("{what}{colon}{detail}"), help });
         Ok(())
     }
 
-    /// Whether every step so far was done or needed nothing.
     pub fn is_well(&self) -> bool {
         self.reports.iter().all(|report| report.state != State::Failed)
     }
@@ -215,10 +199,9 @@ impl Walk {
             let mut text = format!("\n{}", look.paint(Tone::Bad, "Not done:"));
             for Report { step, what, help, .. } in self.reports.iter().filter(|report| report.state == State::Failed) {
                 text += &format!("\n  {}: {}", look.paint(Tone::Strong, step.replace('_', " ")), printable_line(what));
-                text += &help
-                    .as_ref()
-                    .map(|help| format!("\n    {} {}", look.paint(Tone::Strong, "help:"), printable_line(help)))
-                    .unwrap_or_default();
+                if let Some(help) = help {
+                    text += &format!("\n    {} {}", look.paint(Tone::Strong, "help:"), printable_line(help));
+                }
             }
             text
         })?;

@@ -9,19 +9,18 @@ mod keys;
 mod owner;
 mod programs;
 mod release;
-mod restart;
 
 use crate::{
     cli::{
         call::quoted,
         exit::Failure,
+        manager::{Manager, SERVICE},
         out::{Look, Out, Tone},
     },
     wire::VERSION,
 };
 use programs::Folder;
 use release::Server;
-use restart::Broker;
 use self_update::version::cmp_versions;
 use serde::Serialize;
 use std::{cmp::Ordering, path::PathBuf};
@@ -60,35 +59,24 @@ fn version(text: &str) -> Result<String, String> {
     valid.then(|| number.to_owned()).ok_or_else(|| "a version looks like 1.2.3".to_owned())
 }
 
-/// What was found, and what was done about it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
-    /// The version that was installed when the command began.
     current: &'static str,
-    /// The version that the server offers.
     version: String,
-    /// Whether that one is newer.
     newer: bool,
-    /// Whether it is installed now.
     updated: bool,
-    /// The release server.
     from: String,
-    /// The signed archive that was installed.
     #[serde(skip_serializing_if = "Option::is_none")]
     archive: Option<String>,
-    /// The programs that were replaced or added.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     installed: Vec<PathBuf>,
-    /// What became of the running broker.
     #[serde(skip_serializing_if = "Option::is_none")]
     broker: Option<Broker>,
-    /// The command that installs what a check has found.
     #[serde(skip_serializing_if = "Option::is_none")]
     update_with: Option<String>,
 }
 
-/// Looks for a newer release and installs it.
 pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     let program = std::env::current_exe().and_then(|path| path.canonicalize());
     let program = program.map_err(|e| Failure::local(format!("finding this program's own file: {e}"), programs::REINSTALL))?;
@@ -96,7 +84,7 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     let server = Server::new(args.from, args.key.as_deref())?;
     let owner = owner::of(&program).await?;
     if let Some(owner) = owner.as_ref().filter(|_| !args.check) {
-        return Err(owner.refusal(&program));
+        return Err(owner.refusal(&program).into());
     }
     if let Some(wanted) = args.version.as_deref().filter(|wanted| !args.check && order(wanted) == Ordering::Less) {
         let what = format!("version {wanted} is older than {VERSION}, which is installed");
@@ -106,8 +94,8 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     let release = server.release(args.version.as_deref())?;
     let mut answer = Answer {
         current: VERSION,
-        newer: order(&release.version) == Ordering::Greater,
-        version: release.version.clone(),
+        newer: order(release.version()) == Ordering::Greater,
+        version: release.version().to_owned(),
         updated: false,
         from: server.name(),
         archive: None,
@@ -126,14 +114,64 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     out.aside(&format!("Downloading claude-peers {} from {} …", answer.version, answer.from));
     let archive = server.fetch(&release, folder.workshop())?;
     folder.unpack(&archive)?;
-    folder.try_out(&release.version).await?;
+    folder.try_out(release.version()).await?;
     answer.installed = folder.replace()?;
     answer.archive = archive.file_name().map(|name| name.to_string_lossy().into_owned());
     answer.updated = true;
-    answer.broker = Some(restart::broker().await);
+    answer.broker = Some(restart_broker().await);
     out.answer(&answer, done)?;
     // The programs are new and stay; that the broker is not has been said with them.
     if matches!(answer.broker, Some(Broker::Failed { .. })) { Err(Failure::Told) } else { Ok(()) }
+}
+
+/// What became of the running broker, which goes on with its old program until it is restarted.
+#[derive(Debug, Serialize)]
+#[serde(tag = "state", rename_all = "camelCase")]
+enum Broker {
+    Restarted,
+    /// The service manager ran none; the next one is new.
+    NotRunning,
+    /// There is no service manager: whoever started it must end it.
+    Unmanaged,
+    /// It runs the old program still.
+    Failed {
+        problem: String,
+        help: String,
+    },
+}
+
+/// Restarts the broker where the service manager runs it, which holds its sockets meanwhile; one that is not running stays so.
+async fn restart_broker() -> Broker {
+    let (ran, restart) = match Manager::find().await {
+        Manager::None(_) => return Broker::Unmanaged,
+        Manager::Systemd(systemd) => {
+            let ran = systemd.units([SERVICE]).await.map(|[unit]| unit.is_active());
+            (ran, systemd.on("try-restart", [SERVICE]))
+        }
+        Manager::Launchd(launchd) => (launchd.pid().await.map(|pid| pid.is_some()), launchd.restart()),
+    };
+    let done = match ran {
+        Ok(false) => return Broker::NotRunning,
+        Ok(true) => restart.run().await.map(|_| Broker::Restarted),
+        Err(error) => Err(error),
+    };
+    done.unwrap_or_else(|error| Broker::Failed { problem: error.to_string(), help: restart.to_string() })
+}
+
+impl Broker {
+    fn line(&self) -> String {
+        match self {
+            Self::Restarted => "The broker was restarted with the new program.\n".to_owned(),
+            Self::NotRunning => "The broker was not running; it starts with the new program.\n".to_owned(),
+            Self::Unmanaged => {
+                "There is no service manager here: a broker that runs goes on with the old program until `claude-peers stop`.\n"
+                    .to_owned()
+            }
+            Self::Failed { problem, help } => {
+                format!("The broker could not be restarted and goes on with the old program: {problem}\nTo restart it: {help}\n")
+            }
+        }
+    }
 }
 
 /// How `version`, known to be one, stands to the installed one.

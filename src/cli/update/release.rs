@@ -4,7 +4,10 @@
 //! name, by a trusted key; every answer is bounded in time and size.
 
 use super::keys::{self, Key};
-use crate::cli::exit::Failure;
+use crate::cli::{
+    exit::{Failure, Problem},
+    summarize::web_address,
+};
 use self_update::{Checksum, Download, Error, Release, ReleaseAsset, backends::github, http::header, http_client::HeaderMap};
 use sha2::{Digest, Sha256};
 use std::{
@@ -12,15 +15,12 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use ureq::http::{Uri, uri::Scheme};
 
-/// How long asking for a release may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a download may take; a slow line needs minutes for an archive.
 const DOWNLOAD_PATIENCE: Duration = Duration::from_secs(900);
 /// Largest archive that is taken; a real one is a tenth of it.
 const MAX_ARCHIVE: u64 = 100 * 1024 * 1024;
-/// Largest file of checksums.
 const MAX_SUMS: u64 = 64 * 1024;
 /// The file of a release that holds the checksums of its archives.
 const SUMS: &str = "SHA256SUMS";
@@ -35,53 +35,38 @@ pub struct Server {
     keys: Vec<Key>,
 }
 
-/// A release that the server offers.
-pub struct Offer {
-    /// Its version, without a `v`.
-    pub version: String,
-    release: Release,
-}
-
-/// Reads the address of a release server.
 pub fn base(text: &str) -> Result<String, String> {
     const ALLOWED: &str = "the address of a release server is an http or https URL without user, password and query";
-    let uri: Uri = text.trim_end_matches('/').parse().map_err(|_| ALLOWED.to_owned())?;
-    let web = uri.scheme().is_some_and(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
-    let host = uri.authority().is_some_and(|authority| !authority.host().is_empty() && !authority.as_str().contains('@'));
-    (web && host && uri.query().is_none()).then(|| uri.to_string().trim_end_matches('/').to_owned()).ok_or(ALLOWED.to_owned())
+    let uri = web_address(text.trim_end_matches('/'));
+    let uri = uri.filter(|uri| uri.authority().is_some_and(|authority| !authority.as_str().contains('@')));
+    uri.map(|uri| uri.to_string().trim_end_matches('/').to_owned()).ok_or_else(|| ALLOWED.to_owned())
 }
 
 impl Server {
     /// GitHub and the built-in keys, or what the command line says in their place.
-    ///
-    /// # Errors
-    /// If `key` is not the file of a public key.
     pub fn new(base: Option<String>, key: Option<&Path>) -> Result<Self, Failure> {
         let keys = key.map_or_else(|| Ok(keys::BUILT_IN.to_vec()), |path| read_key(path).map(|key| vec![key]))?;
         Ok(Self { base, keys })
     }
 
-    /// What to call it.
     pub fn name(&self) -> String {
         self.base.clone().unwrap_or_else(|| REPOSITORY.to_owned())
     }
 
-    /// The release of `version`, or the newest.
-    ///
-    /// # Errors
-    /// If there is none, or the server does not answer as it should.
-    pub fn release(&self, version: Option<&str>) -> Result<Offer, Failure> {
+    pub fn release(&self, version: Option<&str>) -> Result<Release, Problem> {
         let name = self.name();
-        let none = || Failure::local(format!("{name} has no release"), "look again later");
-        let broken = |e: Error| match (&e, version) {
-            (Error::NotFound { .. }, Some(version)) => {
-                Failure::local(format!("{name} has no release {version}"), "`claude-peers update --check` shows the newest")
+        let none = || match version {
+            Some(version) => {
+                Problem::new(format!("{name} has no release {version}"), "`claude-peers update --check` shows the newest")
             }
-            (Error::NotFound { .. }, None) => none(),
-            _ => Failure::local(format!("asking {name} for a release: {}", words(&e)), "check the network, or try again later"),
+            None => Problem::new(format!("{name} has no release"), "look again later"),
+        };
+        let broken = |e: Error| match e {
+            Error::NotFound { .. } => none(),
+            e => Problem::new(format!("asking {name} for a release: {}", words(&e)), "check the network, or try again later"),
         };
         let path = REPOSITORY.strip_prefix("https://github.com/").and_then(|path| path.split_once('/'));
-        let (owner, repository) = path.ok_or_else(|| Failure::local(format!("{REPOSITORY} is not on GitHub"), "use --from"))?;
+        let (owner, repository) = path.ok_or_else(|| Problem::new(format!("{REPOSITORY} is not on GitHub"), "use --from"))?;
         let mut builder = github::Update::configure();
         builder.repo_owner(owner).repo_name(repository).bin_name("claude-peers").current_version(crate::wire::VERSION);
         builder.timeout(PATIENCE);
@@ -96,50 +81,39 @@ impl Server {
         let release = release.map_err(broken)?.ok_or_else(none)?;
         if version.is_some_and(|version| version != release.version()) {
             let what = format!("{name} was asked for another release and offers {}", release.version());
-            return Err(Failure::local(what, UNTOUCHED));
+            return Err(Problem::new(what, UNTOUCHED));
         }
-        Ok(Offer { version: release.version().to_owned(), release })
+        Ok(release)
     }
 
     /// Downloads the archive for this kind of machine into `folder`, and checks it.
-    ///
-    /// # Errors
-    /// If there is none, or it is not what was released.
-    pub fn fetch(&self, offer: &Offer, folder: &Path) -> Result<PathBuf, Failure> {
+    pub fn fetch(&self, release: &Release, folder: &Path) -> Result<PathBuf, Problem> {
         let target = self_update::get_target();
-        let name = format!("claude-peers-{}-{target}.tar.gz", offer.version);
-        let archive = offer.asset(&name).ok_or_else(|| {
-            let what = format!("release {} of {} has no archive for this kind of machine, {target}", offer.version, self.name());
-            Failure::local(what, format!("build it from source: {REPOSITORY}"))
-        })?;
-        let sums = offer.asset(SUMS).ok_or_else(|| {
-            Failure::local(format!("release {} of {} has no file {SUMS}", offer.version, self.name()), UNTOUCHED)
-        })?;
+        let asset = |name: &str| release.assets().iter().find(|asset| asset.name() == name);
+        let name = format!("claude-peers-{}-{target}.tar.gz", release.version());
+        let lacks =
+            |what: String, help| Problem::new(format!("release {} of {} has no {what}", release.version(), self.name()), help);
+        let source = concat!("build it from source: ", env!("CARGO_PKG_REPOSITORY"));
+        let archive = asset(&name).ok_or_else(|| lacks(format!("archive for this kind of machine, {target}"), source))?;
+        let sums = asset(SUMS).ok_or_else(|| lacks(format!("file {SUMS}"), UNTOUCHED))?;
         let sums = fs::read_to_string(download(sums, MAX_SUMS, folder)?).map_err(|e| unreadable(SUMS, &e))?;
         let path = download(archive, MAX_ARCHIVE, folder)?;
         check_sum(&path, &name, &sums)?;
         self_update::verify_signature(&path, &self.keys).map_err(|e| {
-            Failure::local(format!("{name} is not signed by a key that this program trusts: {}", words(&e)), UNTOUCHED)
+            Problem::new(format!("{name} is not signed by a key that this program trusts: {}", words(&e)), UNTOUCHED)
         })?;
         Ok(path)
     }
 }
 
-impl Offer {
-    fn asset(&self, name: &str) -> Option<&ReleaseAsset> {
-        self.release.assets().iter().find(|asset| asset.name() == name)
-    }
-}
-
 fn read_key(path: &Path) -> Result<Key, Failure> {
     let bytes = fs::read(path).map_err(|e| Failure::Usage(format!("reading the key {}: {e}", path.display())))?;
-    let length = bytes.len();
-    let wrong = |_| Failure::Usage(format!("{} is not a public key: it has {length} bytes, not 32", path.display()));
-    bytes.try_into().map_err(wrong)
+    let wrong = format!("{} is not a public key: it has {} bytes, not 32", path.display(), bytes.len());
+    bytes.try_into().map_err(|_| Failure::Usage(wrong))
 }
 
 /// Puts `asset` under its own name into `folder`; the signature is made for that name.
-fn download(asset: &ReleaseAsset, limit: u64, folder: &Path) -> Result<PathBuf, Failure> {
+fn download(asset: &ReleaseAsset, limit: u64, folder: &Path) -> Result<PathBuf, Problem> {
     let path = folder.join(asset.name());
     let file = fs::File::create_new(&path).map_err(|e| unreadable(asset.name(), &e))?;
     let mut headers = HeaderMap::new();
@@ -148,18 +122,18 @@ fn download(asset: &ReleaseAsset, limit: u64, folder: &Path) -> Result<PathBuf, 
     download.replace_headers(headers).timeout(DOWNLOAD_PATIENCE).max_download_size(limit);
     download.download_to(file).map_err(|e| {
         let help = "nothing was changed; check the network and the space on this disk, or try again later";
-        Failure::local(format!("downloading {}: {}", asset.name(), words(&e)), help)
+        Problem::new(format!("downloading {}: {}", asset.name(), words(&e)), help)
     })?;
     Ok(path)
 }
 
-fn unreadable(name: &str, e: &io::Error) -> Failure {
-    Failure::local(format!("reading {name}, just downloaded: {e}"), UNTOUCHED)
+fn unreadable(name: &str, e: &io::Error) -> Problem {
+    Problem::new(format!("reading {name}, just downloaded: {e}"), UNTOUCHED)
 }
 
-fn check_sum(path: &Path, name: &str, sums: &str) -> Result<(), Failure> {
+fn check_sum(path: &Path, name: &str, sums: &str) -> Result<(), Problem> {
     let Ok(Checksum::Sha256(stated)) = Checksum::from_sums_file(sums, name) else {
-        return Err(Failure::local(format!("{SUMS} of the release states no SHA-256 of {name}"), UNTOUCHED));
+        return Err(Problem::new(format!("{SUMS} of the release states no SHA-256 of {name}"), UNTOUCHED));
     };
     let bytes = fs::read(path).map_err(|e| unreadable(name, &e))?;
     let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
@@ -167,19 +141,17 @@ fn check_sum(path: &Path, name: &str, sums: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let what = format!("{name} has not the checksum that the release states: it is {found}, not {stated}");
-    Err(Failure::local(what, "nothing was changed; the download may have been cut short: try again"))
+    Err(Problem::new(what, "nothing was changed; the download may have been cut short: try again"))
 }
 
 /// What the library says, with its causes and without the name of its error's kind (`IoError: `).
 pub fn words(error: &Error) -> String {
     let mut words = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        let said = cause.to_string();
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    for said in causes.map(ToString::to_string) {
         if !words.contains(&said) {
             words += &format!(": {said}");
         }
-        next = cause.source();
     }
     match words.split_once("Error: ") {
         Some((kind, rest)) if kind.chars().all(|c| c.is_ascii_alphanumeric()) => rest.to_owned(),
@@ -197,9 +169,8 @@ mod tests {
         let error = self_update::verify_signature("/nonexistent/x.tar.gz", keys::BUILT_IN).expect_err("no such file");
         assert!(matches!(error, Error::Io(_)), "{error}");
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/release/keys");
-        let files =
-            fs::read_dir(folder).expect("the folder").map(|entry| fs::read(entry.expect("an entry").path()).expect("a key"));
-        let files: Vec<_> = files.collect();
+        let read = |entry: io::Result<fs::DirEntry>| fs::read(entry.expect("an entry").path()).expect("a key");
+        let files: Vec<_> = fs::read_dir(folder).expect("the folder").map(read).collect();
         assert_eq!(files.len(), keys::BUILT_IN.len());
         assert!(files.iter().all(|file| keys::BUILT_IN.iter().any(|key| key[..] == file[..])));
     }
@@ -208,9 +179,7 @@ mod tests {
     fn a_server_is_a_web_address() {
         assert_eq!(base("https://mirror.example/releases/"), Ok("https://mirror.example/releases".to_owned()));
         assert_eq!(base("http://127.0.0.1:8080"), Ok("http://127.0.0.1:8080".to_owned()));
-        for wrong in
-            ["", "mirror.example", "ftp://mirror.example", "https://", "https://me:secret@mirror.example", "https://a/?b"]
-        {
+        for wrong in ["", "mirror.example", "https://me:secret@mirror.example", "https://a/?b"] {
             base(wrong).expect_err(wrong);
         }
     }

@@ -114,11 +114,12 @@ fn nothing_is_pushed_before_the_client_is_initialized() {
     let start =
         Start { broker: &scene.broker, directory: &directory, session_id: "worker", delivery: "channel", env: Vec::new() };
     let mut worker = Session::spawn(start.command());
+    worker.initialize();
     eventually("the worker is there", || asker.peers().pop());
     // While the later ones are sent there is time enough for the first to come through, if it could.
     let sent: Vec<Value> = (0..20).map(|_| asker.send("worker", "too early")["messageId"].clone()).collect();
     assert_eq!(worker.pushes_so_far(), [] as [Value; 0]);
-    worker.handshake();
+    worker.initialized();
     for id in sent {
         assert_eq!(worker.pushed()["meta"]["message_id"], id);
     }

@@ -68,7 +68,8 @@ fn a_server_killed_while_it_wrote_an_answer_has_its_messages_shown_again_marked(
     };
     let mut worker = start.command().stdin(Stdio::piped()).stdout(writer).stderr(Stdio::null()).spawn().unwrap();
     let mut stdin = worker.stdin.take().unwrap();
-    let client = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "slow", "version": "1"}});
+    let client =
+        json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "claude-code", "version": "1"}});
     writeln!(stdin, "{}", json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client})).unwrap();
     while next_byte() != b'\n' {}
     writeln!(stdin, "{}", json!({"jsonrpc": "2.0", "method": "notifications/initialized"})).unwrap();

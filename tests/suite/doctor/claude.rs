@@ -13,9 +13,10 @@ fn claude_code_that_is_missing_or_too_old_or_broken_is_named() {
     for (version, state, words) in [
         ("2.1.79", "failed", "Claude Code 2.1.79"),
         ("1.0.128", "failed", "too old: channels need 2.1.80"),
-        ("2.1.80", "warning", "too old for our hooks, which need 2.1.213: without a channel"),
-        ("2.1.212", "warning", "Claude Code 2.1.212"),
-        ("2.1.213", "ok", "Claude Code 2.1.213"),
+        ("2.1.80", "warning", "have no inbox, which needs 2.1.224: without a channel, messages come with a session's next call"),
+        ("2.1.223", "warning", "Claude Code 2.1.223"),
+        ("2.1.224", "ok", "no inbox before 2.1.248"),
+        ("2.1.248", "ok", "Claude Code 2.1.248"),
         ("3.0.0", "ok", "Claude Code 3.0.0"),
         ("what", "failed", "no version"),
     ] {

@@ -1,4 +1,4 @@
-//! The doctor on the hooks: missing, switched off, or beside our plugin.
+//! The doctor on the hook and the allow rule: missing, old, switched off, or beside our plugin.
 
 use super::{visit, with_claude};
 use crate::support::{Broker, plugin};
@@ -11,7 +11,7 @@ fn with_hooks(broker: &Broker) {
     setup.env("XDG_RUNTIME_DIR", broker.folder()).env("CLAUDE_PEERS_CLAUDE", broker.folder().join("claude-stand-in"));
     drop(setup.output().unwrap()); // without a service manager not all of it may go well
     let settings = fs::read_to_string(broker.folder().join(".claude/settings.json")).unwrap();
-    assert!(settings.contains(" hook Stop"), "{settings}");
+    assert!(settings.contains(" hook UserPromptSubmit"), "{settings}");
 }
 
 /// Changes the user's settings of Claude Code.
@@ -23,18 +23,52 @@ fn change(broker: &Broker, key: &str, value: Value) {
 }
 
 #[test]
-fn hooks_are_there_or_missing_or_switched_off_and_it_says_what_that_means() {
+fn a_hook_that_is_missing_old_or_switched_off_is_named_with_what_it_means() {
     let broker = Broker::start();
     with_claude(&broker);
-    let means = "sessions see messages only with their next call of one of our tools";
-    visit(&broker, &[]).says("hooks", "warning", &["has none of ours", means], "`claude-peers setup` puts them in");
+    let means = "messages still arrive, and count as delivered only once a reply proves it";
+    visit(&broker, &[]).says("hooks", "warning", &["has none of ours", means], "`claude-peers setup` puts it in");
     with_hooks(&broker);
     visit(&broker, &[]).says("hooks", "ok", &["settings.json has ours"], "");
     change(&broker, "disableAllHooks", json!(true));
     let visited = visit(&broker, &[]);
     visited.says("hooks", "warning", &["disableAllHooks", means], "take `disableAllHooks` out of ");
-    visited.says("hooks", "warning", &[], "`claude --dangerously-load-development-channels server:claude-peers`");
     assert_eq!(visited.code, 0, "they may be wanted so");
+    change(&broker, "disableAllHooks", json!(false));
+    let old = format!("exec {} hook Stop", env!("CARGO_BIN_EXE_claude-peers"));
+    change(&broker, "hooks", json!({"Stop": [{"hooks": [{"type": "command", "command": old, "asyncRewake": true}]}]}));
+    let words = ["of another version", env!("CARGO_BIN_EXE_claude-peers"), means];
+    visit(&broker, &[]).says("hooks", "warning", &words, "`claude-peers setup` puts the one that is needed in their place");
+    with_hooks(&broker);
+    visit(&broker, &[]).says("hooks", "ok", &["settings.json has ours"], "");
+}
+
+#[test]
+fn the_allow_rule_is_there_or_missing_or_the_user_wants_another() {
+    let broker = Broker::start();
+    with_claude(&broker);
+    let missing = "does not have mcp__claude-peers in `permissions.allow`";
+    let visited = visit(&broker, &[]);
+    visited.says("allow-rule", "warning", &[missing, "stops before it answers"], "`claude-peers setup` puts it in");
+    assert_eq!(visited.code, 0, "a warning is no failure");
+    with_hooks(&broker);
+    visit(&broker, &[]).says("allow-rule", "ok", &["lets sessions use our tools without asking"], "");
+    for (permissions, state, words) in [
+        (json!({"allow": ["mcp__claude-peers__*"]}), "ok", "without asking"),
+        (
+            json!({"allow": ["mcp__claude-peers"], "ask": ["mcp__claude-peers"]}),
+            "ok",
+            "has mcp__claude-peers in `permissions.ask`",
+        ),
+        (json!({"deny": ["mcp__*"]}), "warning", "forbids sessions to use our tools: it has mcp__* in `permissions.deny`"),
+        (json!({"allow": ["mcp__claude-peers__send_message"]}), "warning", missing),
+    ] {
+        change(&broker, "permissions", permissions);
+        visit(&broker, &[]).says("allow-rule", state, &[words], "");
+    }
+    plugin::install(broker.folder());
+    change(&broker, "permissions", json!({"allow": ["mcp__claude-peers"]}));
+    visit(&broker, &[]).says("allow-rule", "warning", &["does not have mcp__plugin_peers_claude-peers in"], "");
 }
 
 #[test]
@@ -50,8 +84,7 @@ fn the_plugin_alone_is_well_and_beside_what_setup_did_it_is_one_too_many() {
     visited.says("hooks", "ok", &["the plugin peers@claude-peers has ours"], "");
     assert_eq!(visited.code, 0, "{:#?}", visited.checks);
     change(&broker, "disableAllHooks", json!(true));
-    let channel = "--dangerously-load-development-channels plugin:peers@claude-peers";
-    visit(&broker, &[]).says("hooks", "warning", &["the plugin peers@claude-peers has ours", "disableAllHooks"], channel);
+    visit(&broker, &[]).says("hooks", "warning", &["the plugin peers@claude-peers has ours", "disableAllHooks"], "");
     change(&broker, "disableAllHooks", json!(false));
 
     // Switched off it is as if it were not there.
@@ -67,7 +100,7 @@ fn the_plugin_alone_is_well_and_beside_what_setup_did_it_is_one_too_many() {
     visited.says("hooks", "ok", &[], "");
     plugin::switch(home, true);
     let visited = visit(&broker, &[]);
-    for (check, words) in [("registration", "sessions start both"), ("hooks", "every event runs both")] {
+    for (check, words) in [("registration", "sessions start both"), ("hooks", "every prompt runs both")] {
         for way_out in ["`claude-peers setup --undo --register-only`", "`claude plugin uninstall peers@claude-peers`"] {
             visited.says(check, "warning", &[words], way_out);
         }
@@ -90,6 +123,7 @@ fn a_file_that_says_whether_the_plugin_is_there_and_cannot_be_understood_is_told
         let named = format!("{}, {place}: ", home.join(file).display());
         let visited = visit(&broker, &["--fix"]);
         visited.says("hooks", "failed", &[&named], "correct that place in the file");
+        visited.says("allow-rule", "skipped", &["cannot be understood"], "");
         visited.says("registration", "ok", &["registered as"], "");
         let told = visited.checks.iter().filter(|finding| finding["what"].as_str().unwrap().contains(&named)).count();
         assert_eq!((told, fs::read_to_string(home.join(file)).unwrap().as_str()), (1, text), "{:#?}", visited.checks);

@@ -120,12 +120,7 @@ fn a_sound_installation_is_told_so_with_the_route_of_every_session() {
     let _pulling = Session::pulling(&broker, place.path(), "session-b");
     connected(2);
     let visited = visit(&broker, &[]);
-    visited.says(
-        "session",
-        "warning",
-        &["pull: asked for by CLAUDE_PEERS_DELIVERY", "only when it calls"],
-        "`claude-peers setup`",
-    );
+    visited.says("session", "warning", &["pull: asked for by CLAUDE_PEERS_DELIVERY", "only when it calls"], "`claude update`");
     assert_eq!(visited.code, 0, "a warning is no failure");
 
     let output = doctor(&broker, &[]).output().unwrap();

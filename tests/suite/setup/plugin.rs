@@ -9,24 +9,26 @@ use std::fs;
 fn registration_and_hooks_are_left_to_the_plugin() {
     let home = Home::new();
     plugin::install(&home.path("home"));
-    let settings = fs::read(home.hooks_file()).unwrap();
-    let (code, steps) = home.setup(&[]);
+    let settings = fs::read(home.user_settings()).unwrap();
+    let (code, steps) = home.setup(&["--no-allow"]);
     assert_eq!(code, 0, "{steps:?}");
     for step in ["registration", "hooks"] {
         let (state, said) = &steps[step];
         assert_eq!(state, "already", "{steps:?}");
         assert!(said.contains("to the plugin peers@claude-peers") && !said.contains("beside"), "{said}");
     }
-    assert_eq!((home.registration(), fs::read(home.hooks_file()).unwrap()), (Value::Null, settings));
-    for arguments in [&[][..], &["--no-hooks"]] {
-        let said = home.said(arguments);
-        assert!(said.contains("get their messages at once"), "{said}");
-    }
+    assert_eq!((home.registration(), fs::read(home.user_settings()).unwrap()), (Value::Null, settings));
     // The service is set up all the same.
     assert_eq!((steps["units"].0.as_str(), steps["round_trip"].0.as_str()), ("done", "done"), "{steps:?}");
 
     let (code, steps) = home.setup(&["--undo"]);
-    let expected = [("hooks", "already"), ("registration", "already"), ("sockets", "undone"), ("units", "undone")];
+    let expected = [
+        ("allow_rule", "already"),
+        ("hooks", "already"),
+        ("registration", "already"),
+        ("sockets", "undone"),
+        ("units", "undone"),
+    ];
     assert_eq!((code, states(&steps)), (0, expected.to_vec()), "{steps:?}");
     let said = &steps["registration"].1;
     assert!(said.contains("stays") && said.contains("`claude plugin uninstall peers@claude-peers`"), "{said}");
@@ -37,20 +39,21 @@ fn what_setup_did_before_the_plugin_came_is_named_and_can_be_taken_out() {
     let home = Home::new();
     assert_eq!(home.setup(&[]).0, 0);
     plugin::install(&home.path("home"));
-    let (registered, settings) = (home.registration(), fs::read(home.hooks_file()).unwrap());
-    let (code, steps) = home.setup(&[]);
+    let (registered, settings) = (home.registration(), fs::read(home.user_settings()).unwrap());
+    let (code, steps) = home.setup(&["--no-allow"]);
     assert_eq!(code, 0, "{steps:?}");
     for step in ["registration", "hooks"] {
         let (state, said) = &steps[step];
         assert_eq!(state, "already", "{steps:?}");
         assert!(said.contains("`claude-peers setup --undo --register-only` takes th"), "{said}");
     }
-    assert_eq!((home.registration(), fs::read(home.hooks_file()).unwrap()), (registered, settings));
+    assert_eq!((home.registration(), fs::read(home.user_settings()).unwrap()), (registered, settings));
 
     let (code, steps) = home.setup(&["--undo", "--register-only"]);
-    assert_eq!((code, states(&steps)), (0, vec![("hooks", "undone"), ("registration", "undone")]), "{steps:?}");
+    let undone = ["allow_rule", "hooks", "registration"].map(|step| (step, "undone"));
+    assert_eq!((code, states(&steps)), (0, undone.to_vec()), "{steps:?}");
     assert_eq!(home.registration(), Value::Null);
-    let settings = fs::read_to_string(home.hooks_file()).unwrap();
+    let settings = fs::read_to_string(home.user_settings()).unwrap();
     assert!(settings.contains("\"peers@claude-peers\": true") && !settings.contains(" hook "), "{settings}");
 }
 
@@ -96,7 +99,7 @@ fn a_file_that_cannot_be_understood_is_told_once_with_its_place() {
             assert!(code == 1 && tells(&steps["registration"]), "{arguments:?}: {steps:?}");
         }
         // Nothing that is taken back depends on it.
-        let (code, steps) = home.setup(&["--undo", "--no-hooks"]);
+        let (code, steps) = home.setup(&["--undo", "--no-hooks", "--no-allow"]);
         let (state, said) = &steps["registration"];
         assert!(code == 0 && state == "already" && said.contains(&named), "{steps:?}");
     }
@@ -105,10 +108,10 @@ fn a_file_that_cannot_be_understood_is_told_once_with_its_place() {
 #[test]
 fn hooks_that_are_switched_off_are_put_in_and_told_of() {
     let home = Home::new();
-    home.hooks(r#"{"disableAllHooks": true}"#);
+    home.write_user_settings(r#"{"disableAllHooks": true}"#);
     for state in ["done", "already"] {
         let (code, steps) = home.setup(&[]);
         assert_eq!((code, steps["hooks"].0.as_str()), (0, state), "{steps:?}");
-        assert!(steps["hooks"].1.contains("says `disableAllHooks`: none of them will run"), "{steps:?}");
+        assert!(steps["hooks"].1.contains("says `disableAllHooks`: it will not run; messages still arrive"), "{steps:?}");
     }
 }

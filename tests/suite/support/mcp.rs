@@ -19,7 +19,7 @@ use std::{
 };
 
 /// The program under test.
-const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
+pub const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
 
 /// A session: an MCP server process and the client's side of its stdio.
 pub struct Session {
@@ -64,7 +64,8 @@ impl<'a> Start<'a> {
         claude
     }
 
-    fn environment(&self, mut command: Command) -> Command {
+    /// `command`, with the environment of a session's server.
+    pub fn environment(&self, mut command: Command) -> Command {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.broker.folder());
         command.envs(self.broker.env());
         command.envs([
@@ -139,6 +140,13 @@ impl Session {
     /// `server/discover`, `initialize`, `notifications/initialized`, `tools/list`: what Claude Code says. The result of
     /// `initialize`.
     pub fn handshake(&mut self) -> Value {
+        let result = self.initialize();
+        self.initialized();
+        result
+    }
+
+    /// Its first half: `server/discover`, `initialize`. The result of the latter.
+    pub fn initialize(&mut self) -> Value {
         let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
         let discover = self.ask("server/discover", json!({"_meta": meta}));
         drop(self.answer(discover)); // an error, or revisions; another test looks closer
@@ -146,11 +154,14 @@ impl Session {
             "initialize",
             json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "claude-code", "version": "2.1.330"}}),
         );
-        let answer = self.answer(initialize);
+        self.answer(initialize)["result"].clone()
+    }
+
+    /// Its second half: `notifications/initialized`, `tools/list`.
+    pub fn initialized(&mut self) {
         self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
         let tools = self.ask("tools/list", json!({}));
         self.answer(tools);
-        answer["result"].clone()
     }
 
     /// Writes one message.

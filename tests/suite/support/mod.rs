@@ -1,12 +1,12 @@
 //! What every test needs: a broker of its own, MCP sessions, HTTP, git repositories.
 
 pub mod activation;
+pub mod agent;
 pub mod broker;
 #[cfg(all(feature = "dbus", target_os = "linux"))]
 pub mod bus;
 pub mod events;
 pub mod git;
-pub mod hooks;
 pub mod http;
 pub mod mcp;
 pub mod other;

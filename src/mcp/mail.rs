@@ -42,7 +42,7 @@ pub struct Mail {
 }
 
 /// The session's mailbox, seen from this process.
-pub struct Inbox {
+pub struct Mailbox {
     link: Arc<Link>,
     settler: Arc<Settler>,
     /// Something may be waiting. Set when in doubt; asking then costs one short request.
@@ -51,7 +51,7 @@ pub struct Inbox {
     answering: Mutex<HashMap<RequestId, Vec<Handover>>>,
 }
 
-impl Inbox {
+impl Mailbox {
     /// The mailbox behind `link`.
     pub fn new(link: Arc<Link>, settler: Arc<Settler>) -> Self {
         Self { link, settler, waiting: AtomicBool::new(true), answering: Mutex::default() }
@@ -133,7 +133,7 @@ impl Inbox {
             taken = self.take(route, CHECK_BYTES, wait, &lease) => taken,
             () = stop => {
                 self.give_back(route, lease);
-                return Ok(self.mail(route, Taken { messages: Vec::new(), more: 0 }, show));
+                return Ok(self.mail(route, Taken::of(Vec::new(), 0), show));
             }
         };
         if taken.is_err() {
@@ -146,13 +146,13 @@ impl Inbox {
     /// are released, as soon as the broker is there.
     fn give_back(self: &Arc<Self>, route: Route, lease: String) {
         self.mail_waits();
-        let inbox = self.clone();
+        let mail = self.clone();
         tokio::spawn(async move {
-            while inbox.link.up().await.is_ok() {
-                match inbox.take(route, 1, Duration::ZERO, &lease).await {
+            while mail.link.up().await.is_ok() {
+                match mail.take(route, 1, Duration::ZERO, &lease).await {
                     Err(error) if mends_itself(&error) => {}
                     Err(error) => return super::log!("giving mail back: {error}"),
-                    Ok(taken) => return drop(inbox.mail(route, taken, Shown::brief)),
+                    Ok(taken) => return drop(mail.mail(route, taken, Shown::brief)),
                 }
             }
         });
@@ -176,7 +176,8 @@ impl Inbox {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let wait_seconds = Some(left.as_secs_f64().ceil() as u32).filter(|seconds| *seconds > 0);
-            let take = Take { lease: lease.to_owned(), route, max_bytes: Some(max_bytes), wait_seconds };
+            let take =
+                Take { lease: lease.to_owned(), route, max_bytes: Some(max_bytes), wait_seconds, idle: false, inbound: None };
             match self.link.post_waiting("/v1/take", &take, left).await {
                 Err(error) if mends_itself(&error) && Instant::now() < until => {
                     // The broker went away while we wait: so do we, for its return.

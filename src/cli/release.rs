@@ -1,0 +1,21 @@
+//! `release`: lets a message in that the recipient's controls hold.
+
+use super::{exit::Failure, out::Out};
+use crate::{
+    client::Client,
+    wire::{MessageId, Settled},
+};
+
+/// Which message.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The message's id, as `message` and `history` show it
+    pub id: MessageId,
+}
+
+/// Releases it.
+pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
+    let path = format!("/v1/messages/{}/release", args.id);
+    let released: Settled = broker.post(&path, None, &serde_json::json!({})).await?;
+    out.answer(&released, |_, _| format!("Message {} is let in; its session gets it like any other.\n", args.id))
+}

@@ -1,0 +1,231 @@
+//! Messages that come in through the inbox of a real session, whatever it does.
+
+use crate::{
+    Test,
+    session::Claude,
+    support::{broker::signal, eventually},
+    world::World,
+};
+use serde_json::json;
+use std::path::Path;
+
+/// The tests of this file.
+pub const TESTS: &[(&str, Test)] = &[
+    ("inbox::an_idle_session_is_woken_and_its_hook_proves_it", woken),
+    ("inbox::in_a_long_tool_messages_stand_beside_its_result_in_order", beside),
+    ("inbox::without_the_hook_a_reply_proves_it", unhooked),
+    ("inbox::a_message_waits_behind_a_permission_dialog", asked),
+    ("inbox::a_turn_that_a_message_began_is_interrupted", interrupted),
+    ("inbox::a_session_that_plans_is_reached", planning),
+    ("inbox::a_broker_killed_before_the_proof_hears_it", broker_killed),
+    ("inbox::a_broker_that_stalls_hears_the_hook_afterwards", broker_stalls),
+    ("inbox::a_session_killed_before_the_proof_gets_the_message_again", session_killed),
+    ("inbox::of_three_sessions_in_one_directory_each_gets_its_own", three),
+    ("inbox::an_answer_by_the_clients_own_tool_is_a_reply", own_tool),
+];
+
+fn woken(claude: &Path) {
+    let world = World::hooked(claude);
+    let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
+    bob.reached();
+    for text in ["Is the parser done?", "And the lexer?"] {
+        let sent = ada.send("bob", text);
+        bob.shown(text);
+        bob.idle();
+        world.let_in(&sent["messageId"]);
+    }
+    // The person sees whose message it is, and what it says.
+    let screen = bob.screen();
+    assert!(screen.contains("Message from @ada: > Is the parser done?"), "{screen}");
+    assert!(bob.peer().unwrap()["deliveryReason"].as_str().unwrap().contains("its hook confirms"), "{:?}", bob.peer());
+    // Nothing of ours is beside an idle session but its MCP server.
+    let ours = world.processes().into_iter().filter(|process| process.contains("claude-peers")).count();
+    assert_eq!(ours, 2, "{:?}", world.processes());
+}
+
+fn beside(claude: &Path) {
+    let world = World::hooked(claude);
+    let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
+    let mark = bob.directory().join("go-on");
+    let wait = format!("while [ ! -e '{}' ]; do sleep 0.05; done", mark.display());
+    let task = world.model.plan("bob", &[("Bash", json!({"command": wait, "description": "wait"}))]);
+    bob.prompt(&task.cue);
+    eventually("the tool runs", || bob.status().filter(|status| status["status"] == "busy"));
+    let sent = ["Stop: the schema changed.", "And so did the parser."].map(|text| ada.send("bob", text)["messageId"].clone());
+    std::fs::write(mark, "").unwrap();
+    let last = "And so did the parser.";
+    let request = world.model.request("bob", "both", |request| request.text().contains(last));
+    let text = request.text();
+    let places = ["Stop: the schema changed.", last].map(|text_of| text.find(text_of));
+    assert!(places[0].is_some() && places.is_sorted(), "{text}");
+    bob.idle();
+    for (id, text) in sent.iter().zip(["Stop: the schema changed.", last]) {
+        world.let_in(id);
+        assert_eq!(world.model.requests("bob").pop().unwrap().text().matches(text).count(), 1);
+    }
+}
+
+fn unhooked(claude: &Path) {
+    let world = World::new(claude);
+    let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
+    bob.reached();
+    let sent = ada.send("bob", "Is the parser done?");
+    bob.shown("Is the parser done?");
+    bob.idle();
+    assert_eq!(world.broker().message(&sent["messageId"])["state"], "offered", "nothing has proved it");
+    let reply = json!({"targetPeerId": "ada", "message": "Yes.", "replyTo": sent["messageId"]});
+    bob.call("send_message", reply);
+    assert_eq!(world.broker().message_once("delivered", &sent["messageId"])["route"], "reply");
+    ada.shown("> Yes.");
+    ada.idle();
+    // Trusted now: what follows is not given again.
+    ada.send("bob", "And the lexer?");
+    bob.shown("And the lexer?");
+    bob.idle();
+    let (request, _) = bob.call("check_messages", json!({}));
+    for text in ["Is the parser done?", "And the lexer?"] {
+        assert_eq!(request.text().matches(text).count(), 1, "{}", request.text());
+    }
+}
+
+fn asked(claude: &Path) {
+    let world = World::hooked(claude);
+    let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
+    let task = world.model.plan("bob", &[("Bash", json!({"command": "touch made", "description": "make a file"}))]);
+    bob.prompt(&task.cue);
+    eventually("the dialog is open", || bob.screen().contains("Do you want to proceed?").then_some(()));
+    let sent = ada.send("bob", "Stop: the schema changed.");
+    let state = world.broker().message_once("offered", &sent["messageId"]);
+    assert_eq!(state["route"], "inbox");
+    bob.keys(&["Enter"]);
+    bob.shown("Stop: the schema changed.");
+    bob.idle();
+    world.let_in(&sent["messageId"]);
+    assert_eq!(bob.times_shown("Stop: the schema changed."), 1);
+}
+
+fn interrupted(claude: &Path) {
+    let world = World::hooked(claude);
+    let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
+    bob.reached();
+    world.model.hold("Is the parser done?");
+    let first = ada.send("bob", "Is the parser done?");
+    bob.shown("Is the parser done?");
+    bob.keys(&["Escape"]);
+    bob.idle();
+    world.let_in(&first["messageId"]);
+    world.model.release("Is the parser done?");
+    let second = ada.send("bob", "And the lexer?");
+    bob.shown("And the lexer?");
+    bob.idle();
+    world.let_in(&second["messageId"]);
+}
+
+fn planning(claude: &Path) {
+    let world = World::hooked(claude);
+    let ada = Claude::start(&world, "ada");
+    let bob = Claude::with(&world, "bob", &["--permission-mode", "plan"]);
+    let sent = ada.send("bob", "Is the parser done?");
+    bob.shown("Is the parser done?");
+    bob.idle();
+    world.let_in(&sent["messageId"]);
+}
+
+fn broker_killed(claude: &Path) {
+    let world = World::hooked(claude);
+    let bob = Claude::start(&world, "bob");
+    bob.reached();
+    let task = world.model.plan("bob", &[("ToolSearch", json!({"query": "select:WebFetch"}))]);
+    world.model.hold(&task.cue);
+    bob.prompt(&task.cue);
+    world.model.request("bob", "its first", |_| true);
+    let sent = world.send("bob", "Stop: the schema changed.");
+    world.broker().message_once("offered", &sent);
+    world.broker().kill();
+    world.broker().launch();
+    bob.reached();
+    world.model.release(&task.cue);
+    bob.shown("Stop: the schema changed.");
+    bob.idle();
+    world.let_in(&sent);
+    assert_eq!(bob.times_shown("Stop: the schema changed."), 1);
+}
+
+/// The hook ends before the broker can answer; what it said is heard all the same.
+fn broker_stalls(claude: &Path) {
+    let world = World::hooked(claude);
+    let bob = Claude::start(&world, "bob");
+    bob.reached();
+    let task = world.model.plan("bob", &[("ToolSearch", json!({"query": "select:WebFetch"}))]);
+    world.model.hold(&task.cue);
+    bob.prompt(&task.cue);
+    world.model.request("bob", "its first", |_| true);
+    let sent = world.send("bob", "Stop: the schema changed.");
+    world.broker().message_once("offered", &sent);
+    let broker = world.broker().pid();
+    signal(broker, "STOP");
+    world.model.release(&task.cue);
+    bob.shown("Stop: the schema changed.");
+    bob.idle();
+    let hooks = || world.processes().iter().filter(|process| process.contains("hook UserPromptSubmit")).count();
+    eventually("its hook has ended", || (hooks() == 0).then_some(()));
+    signal(broker, "CONT");
+    world.let_in(&sent);
+    bob.call("check_messages", json!({}));
+    assert_eq!(bob.times_shown("Stop: the schema changed."), 1);
+}
+
+fn session_killed(claude: &Path) {
+    let world = World::hooked(claude);
+    let bob = Claude::start(&world, "bob");
+    let (id, peer) = (bob.id(), bob.reached()["id"].as_str().unwrap().to_owned());
+    bob.call("list_peers", json!({"scope": "machine"}));
+    // Only what is on disk can be resumed.
+    eventually("the conversation is on disk", || world.transcript(&id).filter(|text| text.contains("tool_result")));
+    let task = world.model.plan("bob", &[("ToolSearch", json!({"query": "select:WebFetch"}))]);
+    world.model.hold(&task.cue);
+    bob.prompt(&task.cue);
+    world.model.request("bob", "its first", |request| request.news().contains(&task.cue));
+    let sent = world.send(&peer, "Stop: the schema changed.");
+    world.broker().message_once("offered", &sent);
+    bob.kill("KILL");
+    world.model.release(&task.cue);
+    let bob = Claude::with(&world, "bob", &["--resume", &id]);
+    let request = world.model.request("bob", "the message", |request| request.news().contains("Stop: the schema changed."));
+    assert!(request.news().contains("possible repeat"), "{}", request.news());
+    bob.idle();
+    world.let_in(&sent);
+}
+
+fn three(claude: &Path) {
+    let world = World::hooked(claude);
+    let sessions = ["ada", "bob", "eve"].map(|name| Claude::beside(&world, name, "work", &[]));
+    let texts = ["This is for the first.", "This is for the second.", "This is for the third."];
+    let ids = sessions.each_ref().map(|session| session.reached()["id"].as_str().unwrap().to_owned());
+    let sent: Vec<_> = ids.iter().zip(texts).map(|(id, text)| world.send(id, text)).collect();
+    for ((session, own), sent) in sessions.iter().zip(texts).zip(sent) {
+        session.shown(own);
+        session.idle();
+        world.let_in(&sent);
+        assert_eq!(texts.map(|text| session.times_shown(text)), texts.map(|text| usize::from(text == own)));
+    }
+}
+
+fn own_tool(claude: &Path) {
+    const QUESTION: &str = "Is the parser done?";
+    let world = World::hooked(claude);
+    let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
+    bob.reached();
+    let task = world.model.react("bob", QUESTION, "SendMessage", |request| {
+        let text = request.text();
+        let address = text.split("from=\"").nth(1).unwrap().split('"').next().unwrap();
+        json!({"to": address, "message": "Since yesterday.", "summary": "an answer"})
+    });
+    let sent = ada.send("bob", QUESTION);
+    let request = world.model.request("bob", "the tool's result", |request| request.result(&task.calls[0]).is_some());
+    eprintln!("SendMessage says: {}", request.result(&task.calls[0]).unwrap());
+    let reply = ada.shown("> Since yesterday.");
+    assert!(reply.text().contains(&format!("answers {}", sent["messageId"].as_str().unwrap())), "{}", reply.text());
+    bob.idle();
+    ada.idle();
+}

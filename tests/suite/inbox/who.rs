@@ -1,0 +1,181 @@
+//! Who a session is: the agent process is the one at the other end of the inbox socket.
+
+use super::{Scene, directory};
+use crate::support::{Broker, Session, agent::Agent, eventually, folder, git, mcp::SERVER};
+use serde_json::json;
+use std::{
+    fs::{self, Permissions},
+    os::unix::{fs::PermissionsExt, fs::symlink, net::UnixListener},
+    process::Command,
+};
+
+#[test]
+fn whatever_the_agent_is_called_and_whatever_stands_between_it_is_known() {
+    let (broker, place) = (Broker::start(), folder());
+    let script = format!("env true; '{SERVER}'; true");
+    let mut bob = Agent::launch(&broker, place.path(), "s-1", &[], &[], &["sh", "-c", &script]);
+    bob.session.handshake();
+    bob.session.id();
+    let peers = broker.http().get("/v1/peers?scope=machine").json();
+    assert_eq!((&peers["peers"][0]["pid"], &peers["peers"][0]["delivery"]), (&json!(bob.pid()), &json!("inbox")));
+}
+
+#[test]
+fn a_program_that_only_inherits_a_sessions_environment_is_a_peer_of_its_own() {
+    let mut scene = Scene::new();
+    let bob = scene.bob.session.id();
+    // Another agent's server, started by the session's shell: it says itself who its client is.
+    let output = folder();
+    let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize",
+        "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "codex-mcp-client", "version": "1"}}});
+    let list = json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call",
+        "params": {"name": "list_peers", "arguments": {"scope": "machine"}}});
+    let says = format!("{initialize}\n{list}\n");
+    fs::write(output.path().join("says"), says).unwrap();
+    let f = output.path().display();
+    scene.bob.run(
+        &format!(
+            "(cat '{f}/says'; while [ ! -e '{f}/end' ]; do sleep 0.05; done) | CLAUDE_CODE_SESSION_ID=s-1 '{SERVER}' >'{f}/out'"
+        ),
+        "",
+    );
+    let visitor = eventually("the visitor is told who it is", || {
+        let out = fs::read_to_string(output.path().join("out")).ok()?;
+        let line = out.lines().find(|line| line.contains("\"id\":2"))?;
+        let answer: serde_json::Value = serde_json::from_str(line).ok()?;
+        answer["result"]["structuredContent"]["self"]["id"].as_str().map(str::to_owned)
+    });
+    assert_ne!(visitor, bob);
+    let id = scene.send("for bob");
+    assert_eq!(scene.bob.frame().ids(), [id]);
+    fs::write(output.path().join("end"), "").unwrap();
+    eventually("the visitor has left", || {
+        let list = scene.broker.http().get("/v1/peers?scope=machine").json();
+        list["peers"].as_array().unwrap().iter().all(|peer| peer["id"] != visitor.as_str()).then_some(())
+    });
+    assert_eq!(scene.bob.session.id(), bob, "the session is who it was");
+}
+
+#[test]
+fn an_agent_inside_of_an_agent_does_not_take_its_inbox() {
+    let (broker, place) = (Broker::start(), folder());
+    // The same program once more between the server and the one that listens.
+    let inner = "open STDERR, '>&', STDERR; my $p = fork; if (!$p) { exec @ARGV } waitpid $p, 0";
+    let mut bob = Agent::launch(&broker, place.path(), "s-1", &[], &[], &["perl", "-e", inner, SERVER]);
+    bob.session.handshake();
+    bob.session.id();
+    let peer = broker.http().get("/v1/peers?scope=machine").json()["peers"][0].clone();
+    assert_eq!(peer["delivery"], "pull");
+    assert_ne!(peer["pid"], bob.pid());
+}
+
+#[test]
+fn an_inbox_that_is_not_ours_is_not_used_and_the_log_says_why() {
+    let (broker, place) = (Broker::start(), folder());
+    let at = |name: &str| place.path().join(name);
+    let _open = UnixListener::bind(at("open")).unwrap();
+    fs::set_permissions(at("open"), Permissions::from_mode(0o666)).unwrap();
+    let _own = UnixListener::bind(at("own")).unwrap();
+    fs::set_permissions(at("own"), Permissions::from_mode(0o600)).unwrap();
+    symlink(at("own"), at("link")).unwrap();
+    fs::write(at("file"), "").unwrap();
+    for (name, why) in
+        [("open", "may be written by other users"), ("link", "is no socket"), ("file", "is no socket"), ("none", "No such file")]
+    {
+        let env = vec![("CLAUDE_CODE_MESSAGING_SOCKET".to_owned(), at(name).display().to_string())];
+        let start = crate::support::mcp::Start { broker: &broker, directory: place.path(), session_id: name, delivery: "", env };
+        let mut session = start.go();
+        session.id();
+        assert!(session.log().contains(why), "{name}: {}", session.log());
+        let peer = session.tool("list_peers", json!({"scope": "machine"}))["self"].clone();
+        assert_eq!(peer["delivery"], "pull", "{name}");
+    }
+}
+
+#[test]
+fn an_inbox_that_comes_later_is_found() {
+    let (broker, place) = (Broker::start(), folder());
+    let mut bob = Agent::launch(&broker, place.path(), "s-1", &[], &[], &[SERVER]);
+    let away = place.path().join("away");
+    let inbox = bob.inbox();
+    eventually("the agent listens", || inbox.exists().then_some(()));
+    fs::rename(&inbox, &away).unwrap();
+    bob.session.handshake();
+    bob.session.id();
+    let route = || broker.http().get("/v1/peers?scope=machine").json()["peers"][0]["delivery"].clone();
+    assert_eq!(route(), "pull");
+    fs::rename(&away, &inbox).unwrap();
+    eventually("it is found", || (route() == "inbox").then_some(()));
+}
+
+#[test]
+fn the_hook_tells_where_the_session_is() {
+    let scene = Scene::new();
+    let repo = directory(&scene.place, "repo");
+    git::repository(&repo);
+    scene.bob.prompt(json!({"cwd": repo}));
+    let peer = eventually("it has moved", || Some(scene.peer()).filter(|peer| peer["cwd"] == json!(repo)));
+    assert_eq!((&peer["gitRepo"], &peer["gitBranch"]), (&json!("repo"), &json!("main")));
+    let list = scene.broker.http().get(&format!("/v1/peers?scope=repo&cwd={}", repo.display())).json();
+    assert_eq!(list["peers"][0]["name"], "bob");
+}
+
+#[test]
+fn a_cleared_session_is_the_same_peer_by_its_new_id_also_when_it_is_resumed() {
+    let mut scene = Scene::new();
+    let id = scene.bob.session.id();
+    scene.bob.prompt(json!({"session_id": "s-9"}));
+    let Scene { broker, place, bob, .. } = scene;
+    drop(bob);
+    let mut bob = Agent::start(&broker, &directory(&place, "elsewhere"), "s-9");
+    assert_eq!(bob.session.id(), id);
+}
+
+#[test]
+fn old_hooks_end_at_once_without_a_word() {
+    let scene = Scene::new();
+    let input = json!({"session_id": "s-1", "prompt": "id m1-abc · x"}).to_string();
+    for event in ["SessionStart", "Stop", "PostToolUse", "TurnStart", "SessionEnd", "Other"] {
+        assert_eq!(scene.bob.run_hook(event, &input), (0, String::new()), "{event}");
+    }
+    for broken in ["", "{", "[]", "{\"session_id\": 1}"] {
+        assert_eq!(scene.bob.run_hook("UserPromptSubmit", broken), (0, String::new()), "{broken}");
+    }
+    let mut stranger = Session::pulling(&scene.broker, scene.place.path(), "s-7");
+    assert!(stranger.peers().iter().any(|peer| peer["name"] == "bob"));
+}
+
+#[test]
+fn of_two_servers_of_one_session_one_writes() {
+    let (broker, place) = (Broker::start(), folder());
+    let file = |name: &str| place.path().join(name).display().to_string();
+    let (input, output) = (file("in"), file("out"));
+    assert!(Command::new("mkfifo").args([&input, &output]).status().unwrap().success());
+    // The second server begins when somebody opens the other ends of its pipes.
+    let script = format!("'{SERVER}' <'{input}' >'{output}' & '{SERVER}'; true");
+    let mut bob = Agent::launch(&broker, &directory(&place, "bob"), "s-1", &[], &[], &["sh", "-c", &script]);
+    bob.session.handshake();
+    let id = bob.session.id();
+    let mut relay = Command::new("sh");
+    relay.args(["-c", r#"cat "$0" & exec cat >"$1""#, &output, &input]);
+    let mut second = Session::spawn(relay);
+    second.handshake();
+    let connected = || (bob.session.log().matches("connected as").count() == 2).then_some(());
+    eventually("the second serves, and the first stands by", connected);
+    let mut ada = Session::pulling(&broker, &directory(&place, "ada"), "s-2");
+    let mut written = Vec::new();
+    for text in ["one", "two", "three"] {
+        let sent = ada.send("bob", text)["messageId"].as_str().unwrap().to_owned();
+        let frame = bob.frame();
+        assert_eq!(frame.ids(), [sent.as_str()]);
+        bob.let_in(&frame);
+        written.push(sent);
+        // Either works when it is called, and then it is the one that writes.
+        let called = if text == "one" { &mut bob.session } else { &mut second };
+        assert_eq!(called.id(), id);
+    }
+    for sent in written {
+        assert_eq!(broker.message_once("delivered", &json!(sent))["route"], "inbox");
+    }
+    assert_eq!(bob.frames().len(), 0);
+}

@@ -1,0 +1,149 @@
+//! An agent process with an inbox, as Claude Code has one, whatever its name: it runs the real MCP server, keeps what comes to its
+//! inbox, and runs the real prompt hook when told to.
+
+use super::{Broker, Session, eventually, folder, mcp::Start};
+use serde_json::{Value, json};
+use std::{
+    cell::Cell,
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The agent process of a session.
+pub struct Agent {
+    /// Its MCP server, by its standard input and output.
+    pub session: Session,
+    orders: File,
+    place: tempfile::TempDir,
+    read: Cell<usize>,
+    hooks: Cell<u32>,
+}
+
+/// What came in one connection to the inbox.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// The whole frame.
+    pub json: Value,
+    /// What its model is shown.
+    pub content: String,
+}
+
+impl Frame {
+    /// The ids of the messages that it holds, in order.
+    pub fn ids(&self) -> Vec<String> {
+        let ids = self.content.lines().filter_map(|line| line.strip_prefix("id ")?.split(' ').next());
+        ids.map(str::to_owned).collect()
+    }
+
+    /// Where an answer goes.
+    pub fn address(&self) -> PathBuf {
+        self.json["from"].as_str().unwrap().strip_prefix("uds:").unwrap().into()
+    }
+}
+
+impl Agent {
+    /// Starts it, with its server, which has done the handshake and is connected.
+    pub fn start(broker: &Broker, directory: &Path, session_id: &str) -> Self {
+        Self::with(broker, directory, session_id, &[], &[])
+    }
+
+    /// The same, with these start flags and this environment.
+    pub fn with(broker: &Broker, directory: &Path, session_id: &str, flags: &[&str], env: &[(&str, &str)]) -> Self {
+        let mut agent = Self::launch(broker, directory, session_id, flags, env, &[super::mcp::SERVER]);
+        agent.session.handshake();
+        agent.session.id(); // answered once it is connected
+        agent
+    }
+
+    /// Starts it with `server` as the command of its server; nothing is said yet.
+    pub fn launch(
+        broker: &Broker,
+        directory: &Path,
+        session_id: &str,
+        flags: &[&str],
+        env: &[(&str, &str)],
+        server: &[&str],
+    ) -> Self {
+        let place = folder();
+        let pipe = place.path().join("orders");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        // Both ends at once: opening one would wait for the other.
+        let orders = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let start = Start { broker, directory, session_id, delivery: "", env };
+        let mut command = start.environment(Command::new("perl"));
+        command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite/support/agent.pl")).arg(place.path());
+        command.args(flags).arg("--").args(server); // start flags are read from the agent's command line
+        let session = Session::spawn(command);
+        Self { session, orders, place, read: Cell::new(0), hooks: Cell::new(0) }
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.session.pid()
+    }
+
+    /// Its inbox socket.
+    pub fn inbox(&self) -> PathBuf {
+        self.place.path().join("inbox")
+    }
+
+    /// The frames so far that were not read yet.
+    pub fn frames(&self) -> Vec<Frame> {
+        let text = fs::read_to_string(self.place.path().join("frames")).unwrap_or_default();
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let new: Vec<&str> = whole.skip(self.read.get()).collect();
+        self.read.set(self.read.get() + new.len());
+        let frame = |line: &str| {
+            let json: Value = serde_json::from_str(line).unwrap();
+            Frame { content: json["message"]["content"].as_str().unwrap().to_owned(), json }
+        };
+        new.into_iter().map(frame).collect()
+    }
+
+    /// Waits for the next frame.
+    pub fn frame(&self) -> Frame {
+        eventually("a frame in the inbox", || {
+            let before = self.read.get();
+            let frame = self.frames().into_iter().next()?;
+            self.read.set(before + 1);
+            Some(frame)
+        })
+    }
+
+    /// Lets a frame in, as the client does: its prompt hook runs with the frame's text. Waits for the hook's end.
+    pub fn let_in(&self, frame: &Frame) {
+        self.prompt(json!({"prompt": frame.content}));
+    }
+
+    /// Runs the prompt hook; `more` is added to its input. Waits for its end, which must be a silent one.
+    pub fn prompt(&self, more: Value) {
+        let mut input = json!({"session_id": "s-1", "hook_event_name": "UserPromptSubmit", "permission_mode": "default"});
+        input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (code, said) = self.run_hook("UserPromptSubmit", &input.to_string());
+        assert_eq!((code, said.as_str()), (0, ""));
+    }
+
+    /// Runs the hook of an event with this input, to its end: its exit code, and what it said.
+    pub fn run_hook(&self, event: &str, input: &str) -> (i32, String) {
+        let cli = env!("CARGO_BIN_EXE_claude-peers");
+        let file = self.run(&format!("'{cli}' hook {event}"), input);
+        let code = eventually("the hook ends", || {
+            fs::read_to_string(file.with_extension("code")).ok()?.strip_suffix('\n')?.parse().ok()
+        });
+        (code, fs::read_to_string(file.with_extension("out")).unwrap())
+    }
+
+    /// Runs a command of a shell as the agent's child; the files that tell what became of it.
+    pub fn run(&self, command: &str, input: &str) -> PathBuf {
+        self.hooks.set(self.hooks.get() + 1);
+        let file = self.place.path().join(format!("run-{}", self.hooks.get()));
+        fs::write(file.with_extension("in"), input).unwrap();
+        let f = file.display();
+        let order = format!("( ( {command} ) <'{f}.in' >'{f}.out' 2>&1; echo $? >'{f}.code' ) &");
+        (&self.orders).write_all(format!("{order}\n").as_bytes()).unwrap();
+        file
+    }
+}
