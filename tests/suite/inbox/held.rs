@@ -12,7 +12,7 @@ fn settings(scene: &Scene, text: &str) {
     fs::write(scene.broker.folder().join(".claude/settings.json"), text).unwrap();
 }
 
-/// The process that wrote a frame is not told; who is named as its sender's mode is.
+/// What a frame says of its sender's permission mode.
 fn mode(frame: &crate::support::agent::Frame) -> Option<&str> {
     frame.content.split("from-mode=\"").nth(1)?.split('"').next()
 }

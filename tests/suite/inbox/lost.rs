@@ -41,7 +41,7 @@ fn a_broker_killed_between_write_and_proof_hears_the_proof_all_the_same() {
 }
 
 #[test]
-fn an_mcp_server_that_is_started_again_writes_nothing_twice() {
+fn a_restarted_broker_has_nothing_written_twice() {
     let mut scene = Scene::new();
     scene.bob.prompt(json!({}));
     let first = scene.send("one");
