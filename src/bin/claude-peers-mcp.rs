@@ -29,7 +29,7 @@ fn main() -> ExitCode {
 /// runtime is also the smallest: nothing of the scheduler for many threads is linked.
 fn serve() -> std::io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    runtime.block_on(claude_peers::mcp::run());
+    runtime.block_on(claude_peers::session::run());
     runtime.shutdown_background();
     Ok(())
 }

@@ -7,7 +7,7 @@ fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().skip(1).collect();
     match words.split_first() {
         Some((word, rest)) if word == "hook" && !rest.iter().any(|word| word == "--help" || word == "-h") => {
-            claude_peers::hook::run(rest)
+            claude_peers::prompt_hook::run(rest)
         }
         _ => claude_peers::cli::run(),
     }

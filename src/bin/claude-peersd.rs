@@ -2,8 +2,8 @@
 
 use clap::Parser;
 use claude_peers::{
+    db,
     serve::{self, Config, ServeError, listen, log},
-    store,
     wire::DatabaseState,
 };
 use std::{
@@ -76,7 +76,7 @@ fn check_database() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let report = store::check(&path);
+    let report = db::check(&path);
     let written = serde_json::to_string(&report).map_err(io::Error::from).and_then(|json| writeln!(io::stdout(), "{json}"));
     if let Err(error) = written {
         say(&error);

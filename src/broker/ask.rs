@@ -8,7 +8,7 @@
 
 use super::{Broker, Caller, MessageChange, send::warning, state, state::Awaited, stopping};
 use crate::{
-    store::{
+    mailbox::{
         messages::{self, Message},
         outcomes,
     },

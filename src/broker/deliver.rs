@@ -2,7 +2,7 @@
 
 use super::{Broker, MessageChange, state, stopping};
 use crate::{
-    store::{
+    mailbox::{
         leases::{self, Taker},
         messages::Message,
         outcomes,

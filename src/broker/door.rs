@@ -10,7 +10,7 @@
 
 use super::{Broker, stopping};
 use crate::{
-    store::{leases::Taker, outcomes},
+    mailbox::{leases::Taker, outcomes},
     wire::{self, Inbound, MessageId, PeerId, Route, Take, Taken},
 };
 use std::{collections::VecDeque, time::Duration};

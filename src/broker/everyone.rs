@@ -5,7 +5,7 @@
 
 use super::{Broker, Caller, send::sender_id};
 use crate::{
-    store::messages::{self, NewMessage},
+    mailbox::messages::{self, NewMessage},
     wire::{self, Broadcast, Code, EVERYONE, Error, MessageId, NotSent, PeerId, Scope, Send, Sent, Status, Timestamp},
 };
 
@@ -65,7 +65,7 @@ impl Broker {
     }
 
     /// The live peers that `wanted` picks, but `from`.
-    fn present(&self, from: &PeerId, wanted: impl Fn(&crate::store::peers::PeerRow) -> bool, now: Timestamp) -> Vec<PeerId> {
+    fn present(&self, from: &PeerId, wanted: impl Fn(&crate::db::peers::PeerRow) -> bool, now: Timestamp) -> Vec<PeerId> {
         let state = self.state();
         let present = state.peers.values().filter(|peer| peer.row.id != *from && wanted(&peer.row));
         present.filter(|peer| peer.status(now) != Status::Gone).map(|peer| peer.row.id.clone()).collect()

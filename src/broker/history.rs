@@ -2,7 +2,7 @@
 
 use super::{Broker, Caller, deliver::receipt};
 use crate::{
-    store::{
+    mailbox::{
         history,
         messages::{self, Message},
     },

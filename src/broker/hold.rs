@@ -5,12 +5,12 @@
 
 use super::{Broker, Caller, MessageChange};
 use crate::{
-    inbox, paths,
-    shown::Shown,
-    store::{
+    agents::{claude::inbox, shown::Shown},
+    mailbox::{
         holds::{self, Rule},
         messages::Message,
     },
+    platform::paths,
     wire::{self, Code, Error, HeldBy, InboundRule, MessageId, PeerId, Receipt, Settled, State, Status, Timestamp},
 };
 use std::path::Path;
@@ -30,7 +30,7 @@ impl Broker {
             peer.row.inbound = inbound;
             peer.row.clone()
         };
-        self.store.write(move |c| Ok(crate::store::peers::put(c, &row)?)).await?;
+        self.store.write(move |c| Ok(crate::db::peers::put(c, &row)?)).await?;
         self.apply_rule(id).await
     }
 

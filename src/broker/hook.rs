@@ -7,8 +7,9 @@ use super::{
     register::{check_path, check_token, hash},
 };
 use crate::{
-    git,
-    store::{self, outcomes},
+    db,
+    mailbox::outcomes,
+    platform::git,
     wire::{self, Code, Error, Git, Hook, Hooked, Host, MessageId, PeerId, Route, State, Timestamp, text::printable_line},
 };
 use std::path::Path;
@@ -102,7 +103,7 @@ impl Broker {
         } else {
             let job = move |c: &rusqlite::Connection| {
                 if let Some(row) = row {
-                    store::peers::put(c, &row)?;
+                    db::peers::put(c, &row)?;
                 }
                 let mut let_in = Vec::new();
                 for id in prompt {

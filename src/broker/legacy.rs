@@ -3,8 +3,10 @@
 
 use super::{Broker, MessageChange, names, register::check_path, state};
 use crate::{
-    git, process,
-    store::{self, messages::Message, peers::PeerRow},
+    db::{self, peers::PeerRow},
+    mailbox,
+    mailbox::messages::Message,
+    platform::{git, process},
     wire::{self, Code, DeliveryChoice, Error, Host, InboundRule, PeerId, Route, State, SummarySource, Timestamp},
 };
 use std::path::Path;
@@ -72,7 +74,7 @@ impl Broker {
             row
         };
         let stored = row.clone();
-        self.store.write(move |c| Ok(store::peers::put(c, &stored)?)).await?;
+        self.store.write(move |c| Ok(db::peers::put(c, &stored)?)).await?;
         self.changes.hint();
         tracing::info!(peer = %row.id, name = row.name, pid = request.pid, "registered through the reference's API");
         Ok(row.id)
@@ -113,7 +115,7 @@ impl Broker {
             return Ok(Vec::new());
         }
         let (peer, now) = (id.clone(), Timestamp::now());
-        let (arrived, messages) = self.store.write(move |c| Ok(store::outcomes::poll(c, &peer, MOST_POLLED, now)?)).await?;
+        let (arrived, messages) = self.store.write(move |c| Ok(mailbox::outcomes::poll(c, &peer, MOST_POLLED, now)?)).await?;
         if let Some(peer) = self.state().peers.get_mut(id) {
             peer.waiting = peer.waiting.saturating_sub(u32::try_from(messages.len()).unwrap_or(u32::MAX));
             peer.polled = !messages.is_empty();

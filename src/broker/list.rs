@@ -1,9 +1,10 @@
 //! Who is there, and who am I.
 
 use super::{Broker, Caller, register::check_path, state};
+use crate::mailbox;
 use crate::{
-    git, process,
-    store::{self, peers::PeerRow},
+    db::peers::PeerRow,
+    platform::{git, process},
     wire::{
         self, API, BrokerStatus, Code, DatabaseStatus, Error, ListPeers, ListenerStatus, Peer, PeerId, Peers, Scope, Status,
         Timestamp, VERSION, WhoAmI,
@@ -175,7 +176,7 @@ impl Broker {
 
     /// The broker's state; `listeners` is what the edges know of their sockets.
     pub async fn status(&self, listeners: Vec<ListenerStatus>) -> wire::Result<BrokerStatus> {
-        let messages = self.store.read(|c| Ok(store::history::stored(c)?)).await?;
+        let messages = self.store.read(|c| Ok(mailbox::history::stored(c)?)).await?;
         let notices = self.notices.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         Ok(BrokerStatus {
             version: VERSION.to_owned(),

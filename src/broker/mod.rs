@@ -31,8 +31,9 @@ pub use limits::Limits;
 pub use stream::{Stream, StreamItem};
 pub use watch::{MessageChange, News, Watch};
 
+use crate::mailbox;
 use crate::{
-    store::{self, Store},
+    db::{self, Store},
     wire::{self, Code, Error, PeerId, Timestamp},
 };
 use state::State;
@@ -71,9 +72,9 @@ impl Broker {
     /// # Errors
     /// If the store cannot be read.
     pub async fn open(store: Store, limits: Limits, socket: PathBuf) -> wire::Result<Arc<Self>> {
-        store.write(|c| Ok(store::leases::end_hooks(c)?)).await?;
+        store.write(|c| Ok(mailbox::leases::end_hooks(c)?)).await?;
         let (peers, sessions, waiting) =
-            store.read(|c| Ok((store::peers::all(c)?, store::peers::sessions(c)?, store::messages::waiting(c)?))).await?;
+            store.read(|c| Ok((db::peers::all(c)?, db::peers::sessions(c)?, mailbox::messages::waiting(c)?))).await?;
         let state = Arc::new(Mutex::new(State::new(peers, sessions, waiting)));
         Ok(Arc::new(Self {
             store,

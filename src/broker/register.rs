@@ -12,8 +12,10 @@
 
 use super::{Broker, door::Door, names, state::State};
 use crate::{
-    process,
-    store::{self, holds::Rule, peers::PeerRow},
+    db::{self, peers::PeerRow},
+    mailbox,
+    mailbox::holds::Rule,
+    platform::process,
     wire::{self, Code, Error, Host, PeerId, Register, Registered, Status, SummarySource, Timestamp, VERSION, random_token},
 };
 use sha2::{Digest, Sha256};
@@ -126,13 +128,13 @@ impl Broker {
 
         let stored = row.clone();
         let job = move |c: &rusqlite::Connection| {
-            store::peers::put(c, &stored)?;
+            db::peers::put(c, &stored)?;
             if let Some(session) = &session {
-                store::peers::put_session(c, session, &stored.id, now)?;
+                db::peers::put_session(c, session, &stored.id, now)?;
             }
-            store::leases::lapse(c, &stored.id, &stored.instance)?;
-            store::holds::apply(c, &stored.id, rule, now)?;
-            let doubted = gone_agent.map(|agent| store::outcomes::doubt_pushed(c, &stored.id, &agent)).transpose()?;
+            mailbox::leases::lapse(c, &stored.id, &stored.instance)?;
+            mailbox::holds::apply(c, &stored.id, rule, now)?;
+            let doubted = gone_agent.map(|agent| mailbox::outcomes::doubt_pushed(c, &stored.id, &agent)).transpose()?;
             Ok(doubted.unwrap_or_default())
         };
         let doubted = self.store.write(job).await?;
@@ -175,14 +177,14 @@ impl Broker {
         };
         let Some((left, taken)) = moved else {
             let peer = id.clone();
-            self.store.write(move |c| Ok(store::peers::put_session(c, &session, &peer, now)?)).await?;
+            self.store.write(move |c| Ok(db::peers::put_session(c, &session, &peer, now)?)).await?;
             return Ok(id);
         };
         let other = taken.id.clone();
         let job = move |c: &rusqlite::Connection| {
-            store::peers::put(c, &left)?;
-            store::peers::put(c, &taken)?;
-            Ok(store::leases::lapse(c, &left.id, &left.instance)?)
+            db::peers::put(c, &left)?;
+            db::peers::put(c, &taken)?;
+            Ok(mailbox::leases::lapse(c, &left.id, &left.instance)?)
         };
         self.store.write(job).await?;
         self.changes.hint();
@@ -202,7 +204,7 @@ impl Broker {
             peer.row.clone()
         };
         self.changes.hint();
-        self.store.write(move |c| Ok(store::peers::put(c, &row)?)).await?;
+        self.store.write(move |c| Ok(db::peers::put(c, &row)?)).await?;
         tracing::info!(peer = %id, "left");
         Ok(())
     }

@@ -8,8 +8,8 @@ use super::{
     state::{self, Awaited, Resolved, State},
 };
 use crate::{
-    store::{
-        self,
+    db,
+    mailbox::{
         holds::Rule,
         leases,
         messages::{self, Message, NewMessage},
@@ -78,7 +78,7 @@ impl Broker {
     pub(super) async fn accept(&self, caller: &Caller, messages: Vec<NewMessage>, says: bool) -> wire::Result<Copies> {
         let (state, limits, caller) = (self.state.clone(), self.limits.clone(), caller.clone());
         let accepted = self.store.write(move |c| accept(c, &state, &limits, &caller, messages, says)).await;
-        if let Err(store::Error::Commit(_) | store::Error::Sqlite(_)) = accepted {
+        if let Err(db::Error::Commit(_) | db::Error::Sqlite(_)) = accepted {
             // It was counted inside the transaction that did not come to be.
             self.recount().await?;
         }
@@ -162,7 +162,7 @@ impl Broker {
             peer.row.clone()
         };
         tracing::info!(peer = %row.id, "its inbox or channel has proved itself");
-        Ok(self.store.write(move |c| Ok(store::peers::put(c, &row)?)).await?)
+        Ok(self.store.write(move |c| Ok(db::peers::put(c, &row)?)).await?)
     }
 }
 
@@ -197,7 +197,7 @@ fn accept(
     caller: &Caller,
     messages: Vec<NewMessage>,
     says_what_it_answers: bool,
-) -> store::Result<Copies> {
+) -> db::Result<Copies> {
     let (mut copies, mut fresh) = (Vec::with_capacity(messages.len()), Vec::new());
     for new in messages {
         if let Some(key) = &new.key
@@ -222,7 +222,7 @@ fn accept(
 }
 
 /// The message that was sent under this key; also if it was an answer that the command line got in its session's place.
-fn sent_before(c: &Connection, new: &NewMessage, key: &str) -> store::Result<Option<Message>> {
+fn sent_before(c: &Connection, new: &NewMessage, key: &str) -> db::Result<Option<Message>> {
     let known = messages::sent_before(c, &new.from, key, &new.to, &new.text);
     match &new.reply_to {
         Some(_) if known.is_err() => messages::sent_before(c, &new.from, key, &PeerId::lenient(CLI_SENDER), &new.text).or(known),
@@ -257,7 +257,7 @@ fn put(
     caller: &Caller,
     mut new: NewMessage,
     says_what_it_answers: bool,
-) -> store::Result<Accepted> {
+) -> db::Result<Accepted> {
     let inside = *caller != Caller::User && is_awaited_inside(&state::lock(state).asked, &new);
     let (stream, agent, rule, bypasses) = {
         let state = state::lock(state);
@@ -336,7 +336,7 @@ fn put(
 }
 
 /// Whether a message answers one of its recipient's own.
-fn is_answer(c: &Connection, new: &NewMessage) -> store::Result<bool> {
+fn is_answer(c: &Connection, new: &NewMessage) -> db::Result<bool> {
     let Some(answered) = &new.reply_to else { return Ok(false) };
     Ok(outcomes::named(c, answered, "")?.is_some_and(|named| named.from == new.to.as_str() && named.to == new.from.as_str()))
 }
@@ -348,7 +348,7 @@ fn is_awaited_inside(asked: &[Awaited], new: &NewMessage) -> bool {
 
 /// A reply that names a message addressed to its sender shows that it was read; if it was pushed to the process `agent`, that way
 /// works.
-fn confirm(c: &Connection, new: &NewMessage, answered: &MessageId, agent: &str) -> store::Result<(outcomes::Change, bool)> {
+fn confirm(c: &Connection, new: &NewMessage, answered: &MessageId, agent: &str) -> db::Result<(outcomes::Change, bool)> {
     let named = must_exist(c, answered, agent)?;
     if new.to.as_str() == CLI_SENDER && named.from != CLI_SENDER {
         let what = format!("{CLI_SENDER} has no mailbox but for answers to what it sent, and {answered} is none of that");
@@ -363,7 +363,7 @@ fn confirm(c: &Connection, new: &NewMessage, answered: &MessageId, agent: &str) 
     }
 }
 
-fn must_exist(c: &Connection, answered: &MessageId, agent: &str) -> store::Result<outcomes::Named> {
+fn must_exist(c: &Connection, answered: &MessageId, agent: &str) -> db::Result<outcomes::Named> {
     outcomes::named(c, answered, agent)?.ok_or_else(|| no_such_message(answered).into())
 }
 

@@ -2,8 +2,9 @@
 
 use super::{door::Door, limits::Pace};
 use crate::{
-    process,
-    store::{holds::Rule, peers::PeerRow},
+    db::peers::PeerRow,
+    mailbox::holds::Rule,
+    platform::process,
     wire::{DeliveryChoice, From, HeldBy, Host, InboundRule, MessageId, PeerId, PeerRef, Route, Status, Timestamp},
 };
 use std::{

@@ -6,7 +6,7 @@
 
 use super::{Broker, state};
 use crate::{
-    store::leases,
+    mailbox::leases,
     wire::{self, Event, Inbound, PeerId, Route, Timestamp},
 };
 use std::{collections::VecDeque, sync::Arc};

@@ -2,7 +2,7 @@
 
 use super::Broker;
 use crate::{
-    store,
+    db,
     wire::{self, PeerId, SetSummary, Summary, SummarySource, Timestamp},
 };
 
@@ -26,7 +26,7 @@ impl Broker {
             row.clone()
         };
         let stored = Summary { summary: row.summary.clone(), source: row.summary_source };
-        self.store.write(move |c| Ok(store::peers::put(c, &row)?)).await?;
+        self.store.write(move |c| Ok(db::peers::put(c, &row)?)).await?;
         Ok(stored)
     }
 }

@@ -3,10 +3,10 @@
 
 use super::{Broker, MessageChange};
 use crate::{
-    store::{
-        self, history,
+    db::{self, peers::PeerRow},
+    mailbox::{
+        history,
         messages::{self, Message, NewMessage},
-        peers::PeerRow,
     },
     wire::{self, BROKER_SENDER, MessageId, PeerId, State, Status, Timestamp},
 };
@@ -60,8 +60,8 @@ impl Broker {
         };
         let job = move |c: &rusqlite::Connection| {
             // A session that has been open for longer than history is kept must not count as unseen.
-            live.iter().try_for_each(|id| store::peers::seen(c, id, now))?;
-            Ok(store::peers::forget_unseen(c, before, STEP)?)
+            live.iter().try_for_each(|id| db::peers::seen(c, id, now))?;
+            Ok(db::peers::forget_unseen(c, before, STEP)?)
         };
         let forgotten = self.store.write(job).await?;
         for id in forgotten.iter().filter_map(|id| id.parse().ok()) {
@@ -135,7 +135,7 @@ impl Broker {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 let id = row.id.clone();
-                let job = move |c: &rusqlite::Connection| Ok(store::peers::seen(c, &row.id, row.last_seen)?);
+                let job = move |c: &rusqlite::Connection| Ok(db::peers::seen(c, &row.id, row.last_seen)?);
                 if let Err(error) = broker.store.write(job).await {
                     tracing::debug!(peer = %id, %error, "noting its last sign of life failed");
                 }

@@ -1,6 +1,10 @@
 //! The words of the command line, and what `--help` says about them.
 
-use super::{ask, completions, doctor, exit, history, manual, message, peers, release, send, setup, update};
+use super::{ask, completions, history, manual, message, peers, release, send};
+use crate::{
+    admin::{doctor, setup, update},
+    console::exit,
+};
 use clap::{Parser, Subcommand};
 
 /// The coding-agent sessions on this machine find each other and talk; this is how a person watches them and joins in.

@@ -1,13 +1,13 @@
 //! `ask`: a question to a session, and its answer.
 
-use super::{
-    exit::Failure,
-    out::{Look, Out},
-    send::{self, KEY_LENGTH},
-};
+use super::send::{self, KEY_LENGTH};
 use crate::{
+    agents::shown,
     client::{Client, with_query},
-    shown,
+    console::{
+        exit::Failure,
+        out::{Look, Out},
+    },
     wire::{
         Asked, CLI_SENDER, Code, PeerRef, Receipt, Result as Answered, Send, Settled, random_token,
         text::{printable, printable_line},

@@ -1,6 +1,7 @@
 //! `completions`: the script that completes the commands in a shell.
 
-use super::{args::Cli, exit::Failure, out::Out};
+use super::args::Cli;
+use crate::console::{exit::Failure, out::Out};
 use clap::{
     Command, CommandFactory,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},

@@ -1,12 +1,12 @@
 //! `history`: what was said, newest first.
 
-use super::{
-    exit::Failure,
-    message,
-    out::{Field, Look, Out, Tone, ago},
-};
+use super::message;
 use crate::{
     client::{Client, with_query},
+    console::{
+        exit::Failure,
+        out::{Field, Look, Out, Tone, ago},
+    },
     wire::{HistoryEntry, HistoryPage, MessageId, PeerRef, Timestamp},
 };
 

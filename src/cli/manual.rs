@@ -2,7 +2,8 @@
 //!
 //! Promises: whoever packages the programs calls this and nothing else, so that a page never says anything but `--help`.
 
-use super::{args::Cli, exit::Failure, out::Out};
+use super::args::Cli;
+use crate::console::{exit::Failure, out::Out};
 use clap::{Command, CommandFactory};
 use clap_mangen::{
     Man,

@@ -1,11 +1,11 @@
 //! `message`: what became of a message, with its text.
 
-use super::{
-    exit::Failure,
-    out::{Look, Out, Tone},
-};
 use crate::{
     client::Client,
+    console::{
+        exit::Failure,
+        out::{Look, Out, Tone},
+    },
     wire::{
         HistoryEntry, MessageId, State,
         text::{printable, printable_line},

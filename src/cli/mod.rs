@@ -6,32 +6,28 @@
 
 mod args;
 mod ask;
-mod call;
-mod claude;
 mod completions;
-mod demo;
-mod doctor;
-mod exit;
 mod history;
-mod manager;
 mod manual;
 mod message;
-mod out;
-mod peers;
+pub(crate) mod peers;
 mod release;
 mod send;
-mod setup;
-mod status;
-mod stop;
-mod summarize;
-mod update;
+pub(crate) mod status;
+pub(crate) mod summarize;
 mod whoami;
 
-use crate::{client::Client, paths};
+use crate::{
+    admin::{demo, doctor, setup, stop, update},
+    client::Client,
+    console::{
+        exit::{Exit, Failure},
+        out::Out,
+    },
+    platform::paths,
+};
 use args::{Cli, Command};
 use clap::Parser;
-use exit::{Exit, Failure};
-use out::Out;
 use std::process::ExitCode;
 use tokio::runtime::{Builder, LocalOptions};
 

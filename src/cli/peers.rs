@@ -1,11 +1,11 @@
 //! `peers`: the sessions in a scope.
 
-use super::{
-    exit::Failure,
-    out::{Field, Look, Out, Tone, ago},
-};
 use crate::{
     client::{Client, with_query},
+    console::{
+        exit::Failure,
+        out::{Field, Look, Out, Tone, ago},
+    },
     wire::{Peer, Peers, Scope, Status, Timestamp},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};

@@ -1,8 +1,8 @@
 //! `release`: lets a message in that the recipient's controls hold.
 
-use super::{exit::Failure, out::Out};
 use crate::{
     client::Client,
+    console::{exit::Failure, out::Out},
     wire::{MessageId, Settled},
 };
 

@@ -1,12 +1,12 @@
 //! `send`: a message from the person at the keyboard or a script; inside a session, from that session.
 
-use super::{
-    exit::Failure,
-    out::{Look, Out, Tone},
-    peers,
-};
+use super::peers;
 use crate::{
     client::Client,
+    console::{
+        exit::Failure,
+        out::{Look, Out, Tone},
+    },
     wire::{
         self, Broadcast, CLI_SENDER, Code, EVERYONE, MessageId, PeerRef, Receipt, Scope, Send, Sent, random_token,
         text::printable_line,

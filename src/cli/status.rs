@@ -1,12 +1,12 @@
 //! `status`: the broker, and all peers.
 
-use super::{
-    exit::Failure,
-    out::{Look, Out, Tone, span},
-    peers,
-};
+use super::peers;
 use crate::{
     client::Client,
+    console::{
+        exit::Failure,
+        out::{Look, Out, Tone, size, span},
+    },
     wire::{BrokerStatus, ListenerStatus, Peer, Scope, Timestamp, text::printable_line},
 };
 use serde::Serialize;
@@ -48,16 +48,6 @@ fn socket(listener: &ListenerStatus, look: Look) -> String {
         (None, true) => look.paint(Tone::Good, format!("served for the {}", listener.origin)),
     };
     format!("{} {}, {state}", listener.kind, printable_line(&listener.address))
-}
-
-/// `bytes` in a unit that keeps the number short.
-pub fn size(bytes: u64) -> String {
-    match bytes {
-        0..1_024 => format!("{bytes} bytes"),
-        1_024..1_048_576 => format!("{} KiB", bytes / 1_024),
-        1_048_576..1_073_741_824 => format!("{} MiB", bytes / 1_048_576),
-        _ => format!("{} GiB", bytes / 1_073_741_824),
-    }
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@
 //! summary leaves on standard output. Promises: the key is sent to the endpoint and appears nowhere else; the facts are
 //! what [`SummaryFacts`] names, never a file's content; it ends within [`PATIENCE`].
 
-use super::{exit::Failure, out::Out};
 use crate::{
-    settings::{self, InvalidSetting},
+    console::{exit::Failure, out::Out},
+    platform::settings::{self, InvalidSetting},
     wire::{SummaryFacts, text::printable_line},
 };
 use serde_json::{Value, json};
 use std::{io::Read, time::Duration};
-use ureq::http::{Uri, header, uri::Scheme};
+use ureq::http::{Uri, header};
 
 const PATIENCE: Duration = Duration::from_secs(25);
 /// Largest input: lists of names, already cut by the MCP server.
@@ -54,15 +54,8 @@ fn facts() -> Result<SummaryFacts, Failure> {
 fn endpoint(base: Option<String>) -> Result<Uri, InvalidSetting> {
     let base = base.unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned());
     let wrong = || InvalidSetting::new("OPENAI_BASE_URL", &base, "an http or https URL such as https://api.openai.com/v1");
-    let uri = web_address(&format!("{}/chat/completions", base.trim().trim_end_matches('/')));
+    let uri = settings::web_address(&format!("{}/chat/completions", base.trim().trim_end_matches('/')));
     uri.ok_or_else(wrong)
-}
-
-/// An http or https URL with a host and without a query.
-pub fn web_address(text: &str) -> Option<Uri> {
-    let uri: Uri = text.parse().ok()?;
-    let web = uri.scheme().is_some_and(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
-    (web && uri.host().is_some_and(|host| !host.is_empty()) && uri.query().is_none()).then_some(uri)
 }
 
 fn ask(endpoint: &Uri, key: &str, model: &str, facts: &SummaryFacts) -> Result<String, Failure> {

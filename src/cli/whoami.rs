@@ -1,13 +1,13 @@
 //! `whoami`: which peer the session is that this command runs in.
 
-use super::{
-    exit::Failure,
-    out::{Look, Out, Tone},
-    peers,
-};
+use super::peers;
 use crate::{
     client::{Client, with_query},
-    process, settings,
+    console::{
+        exit::Failure,
+        out::{Look, Out, Tone},
+    },
+    platform::{process, settings},
     wire::{Peer, text::printable_line},
 };
 

@@ -10,7 +10,7 @@
 use super::errors::Refusal;
 use crate::{
     broker::{Broker, Caller},
-    kernel, process,
+    platform::{kernel, process},
     wire::{self, API, API_HEADER, API_MIN, Code, Error, Host, PROCESS_SCHEME, SESSION_SCHEME, TOKEN_HEADER, VERSION},
 };
 use axum::{

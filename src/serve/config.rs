@@ -3,8 +3,10 @@
 use super::IdleExit;
 use crate::{
     broker::Limits,
-    paths,
-    settings::{self, InvalidSetting},
+    platform::{
+        paths,
+        settings::{self, InvalidSetting},
+    },
 };
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 

@@ -3,7 +3,7 @@
 //! Promises: a broker with an open connection never leaves; one that leaves loses nothing, because whoever connects
 //! meanwhile waits in the socket's queue for the next broker.
 
-use crate::settings::{self, InvalidSetting};
+use crate::platform::settings::{self, InvalidSetting};
 use std::time::Duration;
 use tokio::sync::watch;
 

@@ -7,7 +7,10 @@
 use super::launchd as manager;
 #[cfg(not(target_os = "macos"))]
 use super::systemd as manager;
-use crate::{kernel, process, wire::ListenerStatus, wire::text::printable_line};
+use crate::{
+    platform::{kernel, process},
+    wire::{ListenerStatus, text::printable_line},
+};
 use std::{
     fs,
     io::{self, ErrorKind},

@@ -2,7 +2,7 @@
 //! has put it behind standard error; readable lines on standard error otherwise. Neither ever holds a secret or a text.
 
 use crate::{
-    settings::{self, InvalidSetting},
+    platform::settings::{self, InvalidSetting},
     wire::{self, Code, Error},
 };
 use rustix::fs::fstat;

@@ -29,9 +29,8 @@ pub use router::openapi;
 
 use crate::{
     broker::Broker,
-    kernel, paths,
-    settings::InvalidSetting,
-    store::{self, OpenError},
+    db::{self, OpenError},
+    platform::{kernel, paths, settings::InvalidSetting},
     wire::{self, ListenerStatus, random_token},
 };
 use access::Connection;
@@ -126,7 +125,7 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(system("waiting for SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("waiting for SIGINT"))?;
     // The database first: its lock makes sure that of two brokers started together only one touches the sockets.
-    let opened = store::open(&config.database)?;
+    let opened = db::open(&config.database)?;
     let comes_back = given.comes_back();
     let listeners = listen::complete(given, &config.socket, config.port)?;
     let broker = Broker::open(opened.store, config.limits, config.socket.clone()).await?;

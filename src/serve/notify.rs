@@ -2,7 +2,7 @@
 
 use crate::broker::Broker;
 #[cfg(target_os = "linux")]
-use crate::settings;
+use crate::platform::settings;
 use sd_notify::NotifyState;
 use std::{io, sync::Arc, time::Duration};
 

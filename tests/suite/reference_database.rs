@@ -175,7 +175,7 @@ const SCHEMA_1: &str = include_str!("fixtures/schema-1.sql");
 
 #[test]
 fn a_database_of_the_first_schema_opens_with_all_that_is_in_it() {
-    let migration = include_str!("../../src/store/migrations/0001-mailboxes.sql");
+    let migration = include_str!("../../src/db/migrations/0001-mailboxes.sql");
     assert_eq!(SCHEMA_1, migration, "a migration that was released is never changed: append another one");
 
     let mut broker = Broker::prepared(&[]);

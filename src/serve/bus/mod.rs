@@ -11,7 +11,7 @@ mod interface;
 use super::App;
 use crate::{
     broker::{News, Watch},
-    settings::{self, InvalidSetting},
+    platform::settings::{self, InvalidSetting},
 };
 use interface::Interface;
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -17,7 +17,7 @@ fn project() -> PathBuf {
 
 #[test]
 fn a_program_without_a_usable_key_does_not_compile() {
-    let source = fs::read_to_string(project().join("src/cli/update/keys.rs")).unwrap();
+    let source = fs::read_to_string(project().join("src/admin/update/keys.rs")).unwrap();
     let place = folder();
     let compile = |source: &str, key: &[u8]| {
         fs::write(place.path().join("release.pub"), key).unwrap();

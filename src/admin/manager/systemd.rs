@@ -1,0 +1,183 @@
+//! The user's systemd, through `systemctl --user`.
+
+use super::{Absent, PATIENCE};
+use crate::platform::{
+    call::{Call, CallFailed},
+    paths,
+};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
+
+pub const SERVICE: &str = "claude-peers.service";
+pub const SOCKET: &str = "claude-peers.socket";
+pub const TCP_SOCKET: &str = "claude-peers-tcp.socket";
+/// The unit that registers the MCP server of a package with Claude Code.
+pub const SETUP_SERVICE: &str = "claude-peers-setup.service";
+pub const SOCKETS: [&str; 2] = [SOCKET, TCP_SOCKET];
+/// The properties that [`Unit::get`] knows.
+const PROPERTIES: &str = "--property=Id,LoadState,LoadError,ActiveState,SubState,UnitFileState,FragmentPath,Listen,NeedDaemonReload,\
+                          Result,NRestarts,MainPID,ExecStart,ExecMainStatus,Environment";
+
+#[derive(Debug, Clone)]
+pub struct Systemd {
+    pub version: String,
+    /// The folders that it reads units from, first come first served.
+    pub unit_path: Vec<PathBuf>,
+    /// The runtime directory that it serves (`%t` in its units).
+    pub runtime: PathBuf,
+}
+
+#[derive(Debug, Clone)]
+pub struct Unit {
+    pub name: String,
+    properties: HashMap<String, String>,
+}
+
+impl Unit {
+    /// Reads what `systemctl show` prints of one unit.
+    fn read(block: &str) -> Self {
+        // Of a property with several lines the first counts.
+        let lines = block.lines().rev().filter_map(|line| line.split_once('='));
+        let properties: HashMap<_, _> = lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Self { name: properties.get("Id").cloned().unwrap_or_default(), properties }
+    }
+
+    /// A property's value; empty where it is not set.
+    pub fn get(&self, property: &str) -> &str {
+        self.properties.get(property).map_or("", String::as_str)
+    }
+
+    pub fn is_loaded(&self) -> bool {
+        self.get("LoadState") == "loaded"
+    }
+
+    pub fn is_masked(&self) -> bool {
+        self.get("LoadState") == "masked"
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.get("ActiveState") == "active"
+    }
+
+    pub fn is_failed(&self) -> bool {
+        self.get("ActiveState") == "failed"
+    }
+
+    /// Whether it starts by itself, by this user's word or the package's.
+    pub fn is_enabled(&self) -> bool {
+        self.get("UnitFileState") == "enabled"
+    }
+
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.get("MainPID").parse().ok().filter(|pid| *pid != 0)
+    }
+
+    /// The file it was read from.
+    pub fn file(&self) -> Option<&Path> {
+        Some(self.get("FragmentPath")).filter(|file| !file.is_empty()).map(Path::new)
+    }
+
+    /// Where it listens, if it is a socket: `127.0.0.1:7899 (Stream)`.
+    pub fn listen(&self) -> Option<&str> {
+        Some(self.get("Listen").rsplit_once(' ')?.0)
+    }
+
+    pub fn port(&self) -> Option<u16> {
+        self.listen()?.rsplit(':').next()?.parse().ok()
+    }
+}
+
+impl Systemd {
+    /// Looks for the socket of this user's manager and asks it for its version.
+    pub(super) async fn find() -> Result<Self, Absent> {
+        let Some(runtime) = paths::runtime_dir().filter(|runtime| runtime.join("systemd/private").exists()) else {
+            return Err(absent());
+        };
+        let mut systemd = Self { version: String::new(), unit_path: Vec::new(), runtime };
+        let shown = systemd.call(["show", "--property=Version,UnitPath"]).run().await.map_err(|error| Absent {
+            reason: format!("the systemd manager of this user does not answer: {error}"),
+            help: Some("log out and in again"),
+        })?;
+        let shown = Unit::read(&shown);
+        shown.get("Version").clone_into(&mut systemd.version);
+        systemd.unit_path = shown.get("UnitPath").split_whitespace().map(PathBuf::from).collect();
+        Ok(systemd)
+    }
+
+    /// `systemctl --user` with these words.
+    pub fn call<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Call {
+        let words = std::iter::once("--user").chain(words);
+        // Under sudo, cron and the like the login's environment is missing; its place is known all the same.
+        Call::new("systemctl", "systemctl", words, PATIENCE).env("XDG_RUNTIME_DIR", &self.runtime)
+    }
+
+    pub fn reload(&self) -> Call {
+        self.call(["daemon-reload"])
+    }
+
+    /// `start`, `mask` and the like, with these units.
+    pub fn on<'a>(&self, verb: &'a str, units: impl IntoIterator<Item = &'a str>) -> Call {
+        self.call(std::iter::once(verb).chain(units))
+    }
+
+    /// The same, if there are any.
+    pub fn on_any<'a>(&self, verb: &'a str, units: Vec<&'a str>) -> Option<Call> {
+        (!units.is_empty()).then(|| self.on(verb, units))
+    }
+
+    /// What it knows of these units, in their order.
+    pub async fn units<const N: usize>(&self, names: [&str; N]) -> Result<[Unit; N], CallFailed> {
+        let shown = self.call(["show", PROPERTIES].into_iter().chain(names)).run().await?;
+        let mut units: HashMap<String, Unit> =
+            shown.split("\n\n").map(Unit::read).map(|unit| (unit.name.clone(), unit)).collect();
+        Ok(names.map(|name| units.remove(name).unwrap_or_else(|| Unit { name: name.to_owned(), properties: HashMap::new() })))
+    }
+
+    pub async fn our_units(&self) -> Result<Units, CallFailed> {
+        let [service, socket, tcp, login] = self.units([SERVICE, SOCKET, TCP_SOCKET, SETUP_SERVICE]).await?;
+        Ok(Units { systemd: self.clone(), service, socket, tcp, login })
+    }
+}
+
+/// Our units.
+pub struct Units {
+    pub systemd: Systemd,
+    pub service: Unit,
+    pub socket: Unit,
+    pub tcp: Unit,
+    /// What registers the MCP server of a package at the login.
+    pub login: Unit,
+}
+
+impl Units {
+    pub fn all(&self) -> [&Unit; 3] {
+        [&self.service, &self.socket, &self.tcp]
+    }
+
+    pub fn sockets(&self) -> [&Unit; 2] {
+        [&self.socket, &self.tcp]
+    }
+
+    pub fn installed(&self) -> bool {
+        self.all().iter().any(|unit| !["not-found", ""].contains(&unit.get("LoadState")))
+    }
+
+    /// The broker's program: `{ path=/usr/bin/claude-peersd ; argv[]=… }`.
+    pub fn program(&self) -> Option<PathBuf> {
+        let (_, path) = self.service.get("ExecStart").split_once("path=")?;
+        Some(PathBuf::from(path.split(" ;").next()?))
+    }
+}
+
+/// Why there is no manager to ask: systemd does not run this machine, or it runs none for this user.
+fn absent() -> Absent {
+    if !Path::new("/run/systemd/system").is_dir() {
+        return Absent { reason: "systemd does not run this machine (a container, or WSL without it)".to_owned(), help: None };
+    }
+    let help = "log in as this user, not through `su` or `sudo`; or keep a manager running: `loginctl enable-linger`";
+    let reason = "systemd runs this machine, but no manager of this user can be reached".to_owned();
+    Absent { reason, help: Some(help) }
+}

@@ -1,0 +1,103 @@
+//! Where this copy of claude-peers is installed, and for whom.
+
+use crate::{
+    console::exit::Problem,
+    platform::{paths, settings},
+};
+use std::path::{Path, PathBuf};
+
+pub const PROGRAMS: [&str; 3] = ["claude-peers", "claude-peersd", "claude-peers-mcp"];
+/// Prefixes below which a package's units are read by every user's systemd.
+const PACKAGE_PREFIXES: [&str; 2] = ["/usr", "/usr/local"];
+
+#[derive(Debug, Clone)]
+pub struct Place {
+    pub bin: PathBuf,
+    /// The package's folder of units, if a package brought this copy.
+    pub package: Option<PathBuf>,
+    pub home: PathBuf,
+}
+
+impl Place {
+    /// Finds it by the running program.
+    pub fn find() -> Result<Self, Problem> {
+        let me = this_program()?;
+        let bin = me.parent().unwrap_or(Path::new("/"));
+        let bin = lasting(bin).unwrap_or_else(|| bin.to_owned());
+        if let Some(missing) = PROGRAMS.iter().find(|program| !bin.join(program).is_file()) {
+            let what = format!("{missing} is not in {}, beside the others", bin.display());
+            return Err(Problem::new(what, "install all three programs together (`cargo install --path .`)"));
+        }
+        // The folder goes into units and into the registration.
+        let plain = |c: char| !c.is_control() && !"\"'\\$".contains(c);
+        if !bin.to_str().is_some_and(|bin| bin.chars().all(plain)) {
+            let what =
+                format!("{} cannot be written into units: it has quotes, a backslash, a dollar or no valid text", bin.display());
+            return Err(Problem::new(what, "install the programs in a folder with a plain name"));
+        }
+        let package = PACKAGE_PREFIXES.iter().map(Path::new).find(|prefix| bin == prefix.join("bin"));
+        let package =
+            package.map(|prefix| prefix.join("lib/systemd/user")).filter(|units| units.join("claude-peers.service").is_file());
+        Ok(Self { bin, package, home: paths::home()? })
+    }
+
+    /// The MCP server, as it is registered.
+    pub fn server(&self) -> PathBuf {
+        self.bin.join("claude-peers-mcp")
+    }
+
+    /// The command line, as hooks run it.
+    pub fn command_line(&self) -> PathBuf {
+        self.bin.join("claude-peers")
+    }
+
+    pub fn passing(&self) -> Option<String> {
+        let built = self.bin.ends_with("target/debug") || self.bin.ends_with("target/release");
+        let passing = built || self.bin.starts_with(std::env::temp_dir());
+        let help = "does not look like a place that stays: `cargo install --path .` puts the programs where they do";
+        passing.then(|| format!("{} {help}", self.bin.display()))
+    }
+
+    /// The folder of the user's settings, data and the like: what `variable` says, else `usual` in the home directory.
+    pub fn folder(&self, variable: &str, usual: &str) -> PathBuf {
+        settings::raw(variable).map(PathBuf::from).filter(|folder| folder.is_absolute()).unwrap_or_else(|| self.home.join(usual))
+    }
+
+    /// Up to where empty folders are removed with the file at `path`.
+    pub fn base<'a>(&'a self, path: &'a Path) -> &'a Path {
+        if path.starts_with(&self.home) { &self.home } else { path.parent().unwrap_or(path) }
+    }
+}
+
+/// This program's file.
+pub fn this_program() -> Result<PathBuf, Problem> {
+    std::env::current_exe().map_err(|e| Problem::new(format!("finding this program's file: {e}"), "call it by its full path"))
+}
+
+/// Homebrew's programs lie in a folder of their version, which is gone after an upgrade; the links to them stay.
+fn lasting(bin: &Path) -> Option<PathBuf> {
+    let cellar = bin.ancestors().find(|folder| folder.ends_with("Cellar"))?;
+    let links = cellar.parent()?.join("bin");
+    let same = |program: &str| std::fs::canonicalize(links.join(program)).ok() == std::fs::canonicalize(bin.join(program)).ok();
+    PROGRAMS.iter().all(|program| links.join(program).exists() && same(program)).then_some(links)
+}
+
+/// Refuses to set up root's account for somebody who meant their own.
+pub fn refuse_sudo() -> Result<(), Problem> {
+    let user = settings::raw("SUDO_USER").map(|user| user.to_string_lossy().into_owned()).filter(|user| user != "root");
+    match user {
+        Some(user) if rustix::process::geteuid().is_root() => Err(Problem::new(
+            format!("this would set up claude-peers for root, not for {user}, who called sudo"),
+            "run it as yourself, without sudo: it needs no more rights than you have",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// A setting of the environment that the installed service will not see.
+pub fn unseen_settings() -> Option<String> {
+    let mut set = vec!["CLAUDE_PEERS_SOCKET", "CLAUDE_PEERS_DB", "CLAUDE_PEERS_PORT"];
+    set.retain(|name| settings::raw(name).is_some());
+    let are = if set.len() > 1 { "are" } else { "is" };
+    (!set.is_empty()).then(|| format!("{} {are} set here: the installed service does not see that", set.join(" and ")))
+}

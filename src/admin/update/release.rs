@@ -1,0 +1,193 @@
+//! A release server: which release it offers, and its archive, checked.
+//!
+//! Promises: an archive that leaves this module has the checksum that the release states and a signature, made for its very
+//! name, by a trusted key; every answer is bounded in time and size.
+
+use super::keys::{self, Key};
+use crate::{
+    console::exit::{Failure, Problem},
+    platform::settings,
+};
+use self_update::{Checksum, Download, Error, Release, ReleaseAsset, backends::github, http::header, http_client::HeaderMap};
+use sha2::{Digest, Sha256};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a download may take; a slow line needs minutes for an archive.
+const DOWNLOAD_PATIENCE: Duration = Duration::from_secs(900);
+/// Largest archive that is taken; a real one is a tenth of it.
+const MAX_ARCHIVE: u64 = 100 * 1024 * 1024;
+const MAX_SUMS: u64 = 64 * 1024;
+/// The file of a release that holds the checksums of its archives.
+const SUMS: &str = "SHA256SUMS";
+const REPOSITORY: &str = env!("CARGO_PKG_REPOSITORY");
+const UNTOUCHED: &str = "nothing was changed; whoever runs the release server should hear of it";
+
+/// Who is asked for releases, and whose word counts.
+pub struct Server {
+    /// The base of its API; GitHub's if there is none.
+    base: Option<String>,
+    /// Never empty: to the library that would mean that any archive is welcome.
+    keys: Vec<Key>,
+}
+
+pub fn base(text: &str) -> Result<String, String> {
+    const ALLOWED: &str = "the address of a release server is an http or https URL without user, password and query";
+    let uri = settings::web_address(text.trim_end_matches('/'));
+    let uri = uri.filter(|uri| uri.authority().is_some_and(|authority| !authority.as_str().contains('@')));
+    uri.map(|uri| uri.to_string().trim_end_matches('/').to_owned()).ok_or_else(|| ALLOWED.to_owned())
+}
+
+impl Server {
+    /// GitHub and the built-in keys, or what the command line says in their place.
+    pub fn new(base: Option<String>, key: Option<&Path>) -> Result<Self, Failure> {
+        let keys = key.map_or_else(|| Ok(keys::BUILT_IN.to_vec()), |path| read_key(path).map(|key| vec![key]))?;
+        Ok(Self { base, keys })
+    }
+
+    pub fn name(&self) -> String {
+        self.base.clone().unwrap_or_else(|| REPOSITORY.to_owned())
+    }
+
+    pub fn release(&self, version: Option<&str>) -> Result<Release, Problem> {
+        let name = self.name();
+        let none = || match version {
+            Some(version) => {
+                Problem::new(format!("{name} has no release {version}"), "`claude-peers update --check` shows the newest")
+            }
+            None => Problem::new(format!("{name} has no release"), "look again later"),
+        };
+        let broken = |e: Error| match e {
+            Error::NotFound { .. } => none(),
+            e => Problem::new(format!("asking {name} for a release: {}", words(&e)), "check the network, or try again later"),
+        };
+        let path = REPOSITORY.strip_prefix("https://github.com/").and_then(|path| path.split_once('/'));
+        let (owner, repository) = path.ok_or_else(|| Problem::new(format!("{REPOSITORY} is not on GitHub"), "use --from"))?;
+        let mut builder = github::Update::configure();
+        builder.repo_owner(owner).repo_name(repository).bin_name("claude-peers").current_version(crate::wire::VERSION);
+        builder.timeout(PATIENCE);
+        if let Some(base) = &self.base {
+            builder.api_base_url(base);
+        }
+        let backend = builder.build().map_err(broken)?;
+        let release = match version {
+            Some(version) => backend.get_release_version(&format!("v{version}")).map(Some),
+            None => backend.get_latest_release().map(|releases| releases.latest().cloned()),
+        };
+        let release = release.map_err(broken)?.ok_or_else(none)?;
+        if version.is_some_and(|version| version != release.version()) {
+            let what = format!("{name} was asked for another release and offers {}", release.version());
+            return Err(Problem::new(what, UNTOUCHED));
+        }
+        Ok(release)
+    }
+
+    /// Downloads the archive for this kind of machine into `folder`, and checks it.
+    pub fn fetch(&self, release: &Release, folder: &Path) -> Result<PathBuf, Problem> {
+        let target = self_update::get_target();
+        let asset = |name: &str| release.assets().iter().find(|asset| asset.name() == name);
+        let name = format!("claude-peers-{}-{target}.tar.gz", release.version());
+        let lacks =
+            |what: String, help| Problem::new(format!("release {} of {} has no {what}", release.version(), self.name()), help);
+        let source = concat!("build it from source: ", env!("CARGO_PKG_REPOSITORY"));
+        let archive = asset(&name).ok_or_else(|| lacks(format!("archive for this kind of machine, {target}"), source))?;
+        let sums = asset(SUMS).ok_or_else(|| lacks(format!("file {SUMS}"), UNTOUCHED))?;
+        let sums = fs::read_to_string(download(sums, MAX_SUMS, folder)?).map_err(|e| unreadable(SUMS, &e))?;
+        let path = download(archive, MAX_ARCHIVE, folder)?;
+        check_sum(&path, &name, &sums)?;
+        self_update::verify_signature(&path, &self.keys).map_err(|e| {
+            Problem::new(format!("{name} is not signed by a key that this program trusts: {}", words(&e)), UNTOUCHED)
+        })?;
+        Ok(path)
+    }
+}
+
+fn read_key(path: &Path) -> Result<Key, Failure> {
+    let bytes = fs::read(path).map_err(|e| Failure::Usage(format!("reading the key {}: {e}", path.display())))?;
+    let wrong = format!("{} is not a public key: it has {} bytes, not 32", path.display(), bytes.len());
+    bytes.try_into().map_err(|_| Failure::Usage(wrong))
+}
+
+/// Puts `asset` under its own name into `folder`; the signature is made for that name.
+fn download(asset: &ReleaseAsset, limit: u64, folder: &Path) -> Result<PathBuf, Problem> {
+    let path = folder.join(asset.name());
+    let file = fs::File::create_new(&path).map_err(|e| unreadable(asset.name(), &e))?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, header::HeaderValue::from_static("application/octet-stream"));
+    let mut download = Download::from_url(asset.download_url());
+    download.replace_headers(headers).timeout(DOWNLOAD_PATIENCE).max_download_size(limit);
+    download.download_to(file).map_err(|e| {
+        let help = "nothing was changed; check the network and the space on this disk, or try again later";
+        Problem::new(format!("downloading {}: {}", asset.name(), words(&e)), help)
+    })?;
+    Ok(path)
+}
+
+fn unreadable(name: &str, e: &io::Error) -> Problem {
+    Problem::new(format!("reading {name}, just downloaded: {e}"), UNTOUCHED)
+}
+
+fn check_sum(path: &Path, name: &str, sums: &str) -> Result<(), Problem> {
+    let Ok(Checksum::Sha256(stated)) = Checksum::from_sums_file(sums, name) else {
+        return Err(Problem::new(format!("{SUMS} of the release states no SHA-256 of {name}"), UNTOUCHED));
+    };
+    let bytes = fs::read(path).map_err(|e| unreadable(name, &e))?;
+    let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    if found.eq_ignore_ascii_case(&stated) {
+        return Ok(());
+    }
+    let what = format!("{name} has not the checksum that the release states: it is {found}, not {stated}");
+    Err(Problem::new(what, "nothing was changed; the download may have been cut short: try again"))
+}
+
+/// What the library says, with its causes and without the name of its error's kind (`IoError: `).
+pub fn words(error: &Error) -> String {
+    let mut words = error.to_string();
+    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+    for said in causes.map(ToString::to_string) {
+        if !words.contains(&said) {
+            words += &format!(": {said}");
+        }
+    }
+    match words.split_once("Error: ") {
+        Some((kind, rest)) if kind.chars().all(|c| c.is_ascii_alphanumeric()) => rest.to_owned(),
+        _ => words,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_keys_are_keys_and_all_that_lie_in_their_folder() {
+        // The keys are read before the file is opened.
+        let error = self_update::verify_signature("/nonexistent/x.tar.gz", keys::BUILT_IN).expect_err("no such file");
+        assert!(matches!(error, Error::Io(_)), "{error}");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/release/keys");
+        let read = |entry: io::Result<fs::DirEntry>| fs::read(entry.expect("an entry").path()).expect("a key");
+        let files: Vec<_> = fs::read_dir(folder).expect("the folder").map(read).collect();
+        assert_eq!(files.len(), keys::BUILT_IN.len());
+        assert!(files.iter().all(|file| keys::BUILT_IN.iter().any(|key| key[..] == file[..])));
+    }
+
+    #[test]
+    fn a_server_is_a_web_address() {
+        assert_eq!(base("https://mirror.example/releases/"), Ok("https://mirror.example/releases".to_owned()));
+        assert_eq!(base("http://127.0.0.1:8080"), Ok("http://127.0.0.1:8080".to_owned()));
+        for wrong in ["", "mirror.example", "https://me:secret@mirror.example", "https://a/?b"] {
+            base(wrong).expect_err(wrong);
+        }
+    }
+
+    #[test]
+    fn releases_come_from_the_projects_own_repository() {
+        let server = Server::new(None, None).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!((server.name().as_str(), &server.keys[..]), (REPOSITORY, keys::BUILT_IN));
+        assert!(REPOSITORY.starts_with("https://github.com/"));
+    }
+}

@@ -1,0 +1,95 @@
+//! Where `claude` may be: `PATH` first, then the folders that installers of programs use.
+
+use crate::platform::{
+    paths,
+    settings::{self, InvalidSetting},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Folders below the home directory: Claude Code's own installers, then managers of node and of programs.
+const BELOW_HOME: [&str; 14] = [
+    ".local/bin",
+    ".claude/local",
+    ".npm-global/bin",
+    ".volta/bin",
+    ".asdf/shims",
+    ".local/share/mise/shims",
+    ".local/share/fnm/aliases/default/bin",
+    ".bun/bin",
+    ".local/share/pnpm",
+    "Library/pnpm",
+    ".yarn/bin",
+    "n/bin",
+    ".nix-profile/bin",
+    "bin",
+];
+const OF_MACHINE: [&str; 5] = ["/usr/local/bin", "/opt/homebrew/bin", "/home/linuxbrew/.linuxbrew/bin", "/usr/bin", "/bin"];
+
+/// All of them, in the order in which they are looked at.
+pub fn all() -> Result<Vec<PathBuf>, InvalidSetting> {
+    let home = paths::home()?;
+    let path = settings::raw("PATH").unwrap_or_default();
+    let mut places: Vec<PathBuf> = std::env::split_paths(&path).collect();
+    places.extend(BELOW_HOME.map(|place| home.join(place)));
+    places.extend(npm_prefix(&home).map(|prefix| prefix.join("bin")));
+    places.extend(nvm(&home));
+    places.extend(OF_MACHINE.map(PathBuf::from));
+    // A relative folder would mean another one for every program; one with a colon cannot stand in a search path.
+    places.retain(|place| place.is_absolute() && !place.as_os_str().as_encoded_bytes().contains(&b':'));
+    let mut seen = std::collections::HashSet::new();
+    places.retain(|place| seen.insert(place.clone()));
+    Ok(places)
+}
+
+fn npm_prefix(home: &Path) -> Option<PathBuf> {
+    let settings = fs::read_to_string(home.join(".npmrc")).ok()?;
+    let value = settings.lines().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key.trim() == "prefix").then(|| value.trim().trim_matches('"').to_owned())
+    })?;
+    let below_home = ["~/", "${HOME}/", "$HOME/"].into_iter().find_map(|home| value.strip_prefix(home));
+    Some(below_home.map_or_else(|| PathBuf::from(&value), |rest| home.join(rest)))
+}
+
+/// The programs of every node that nvm installed, the newest node first.
+fn nvm(home: &Path) -> Vec<PathBuf> {
+    let nvm = settings::raw("NVM_DIR").map_or_else(|| home.join(".nvm"), PathBuf::from);
+    let nodes = fs::read_dir(nvm.join("versions/node")).into_iter().flatten().flatten();
+    let numbers = |name: &str| name.trim_start_matches('v').split('.').map(|part| part.parse().unwrap_or(0)).collect();
+    let version = |node: &fs::DirEntry| -> Vec<u32> { numbers(&node.file_name().to_string_lossy()) };
+    let mut nodes: Vec<_> = nodes.map(|node| (version(&node), node.path().join("bin"))).collect();
+    nodes.sort_by(|a, b| b.cmp(a));
+    nodes.into_iter().map(|(_, bin)| bin).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_of_npm_is_found() {
+        let home = tempfile::tempdir().expect("a folder");
+        let prefix = |settings: &str| {
+            fs::write(home.path().join(".npmrc"), settings).expect("written");
+            npm_prefix(home.path())
+        };
+        assert_eq!(prefix("a=b\nprefix = ${HOME}/.npm\n"), Some(home.path().join(".npm")));
+        assert_eq!(prefix("prefix=~/x"), Some(home.path().join("x")));
+        assert_eq!(prefix("prefix=\"/opt/npm\""), Some(PathBuf::from("/opt/npm")));
+        assert_eq!(prefix("//registry/:_authToken=x"), None);
+    }
+
+    #[test]
+    fn the_newest_node_comes_first() {
+        let home = tempfile::tempdir().expect("a folder");
+        for version in ["v9.9.9", "v22.1.0", "v22.12.0"] {
+            fs::create_dir_all(home.path().join(".nvm/versions/node").join(version)).expect("made");
+        }
+        let versions: Vec<_> =
+            nvm(home.path()).iter().map(|bin| bin.parent().and_then(Path::file_name).expect("a version").to_owned()).collect();
+        assert_eq!(versions, ["v22.12.0", "v22.1.0", "v9.9.9"]);
+    }
+}

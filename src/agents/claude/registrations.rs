@@ -1,0 +1,146 @@
+//! What Claude Code's own file says about MCP servers. It is read, never written.
+
+use super::{
+    Unreadable,
+    files::{parse, read},
+};
+use crate::platform::{
+    call::quoted,
+    paths,
+    settings::{self, InvalidSetting},
+};
+use serde::Deserialize;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+const PROGRAM: &str = "claude-peers-mcp";
+
+/// The MCP servers that Claude Code starts by itself, from the user's own file.
+#[derive(Debug, Clone)]
+pub struct Registrations {
+    pub file: PathBuf,
+    /// The servers that are programs of this machine.
+    pub servers: Vec<Server>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub name: String,
+    pub scope: Scope,
+    pub command: String,
+    pub arguments: Vec<String>,
+    /// The names of the variables it is given; their values may be secrets.
+    pub variables: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    User,
+    Project(PathBuf),
+}
+
+/// The file, and each of its projects.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Known {
+    mcp_servers: Option<BTreeMap<String, Entry>>,
+    projects: Option<BTreeMap<PathBuf, Known>>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    /// None for a server that is reached by an address.
+    command: Option<String>,
+    args: Option<Vec<String>>,
+    env: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+}
+
+impl Registrations {
+    /// Reads them; a file that is not there holds none.
+    pub fn read() -> Result<Self, Unreadable> {
+        let file = file()?;
+        let text = read(&file)?;
+        Ok(Self { servers: text.map_or_else(|| Ok(Vec::new()), |text| servers(&file, &text))?, file })
+    }
+
+    /// The entry under our name that counts in all projects.
+    pub fn own(&self) -> Option<&Server> {
+        self.servers.iter().find(|server| server.name == super::NAME && server.scope == Scope::User)
+    }
+
+    /// Other entries that start our program: under another name, or for one project only.
+    pub fn others(&self) -> impl Iterator<Item = &Server> {
+        self.servers.iter().filter(|server| server.is_ours() && !(server.name == super::NAME && server.scope == Scope::User))
+    }
+}
+
+impl Server {
+    /// Whether it is our program, whichever copy of it.
+    pub fn is_ours(&self) -> bool {
+        Path::new(&self.command).file_name().is_some_and(|name| name == PROGRAM)
+    }
+
+    /// Whether it starts just this program.
+    pub fn starts(&self, program: &Path) -> bool {
+        Path::new(&self.command) == program && self.arguments.is_empty()
+    }
+
+    pub fn command_line(&self) -> String {
+        let words = std::iter::once(&self.command).chain(&self.arguments);
+        words.map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Claude Code's file: beside its other files where `CLAUDE_CONFIG_DIR` moves them, else in the home directory. Very old
+/// installations have it elsewhere, and it stays there.
+fn file() -> Result<PathBuf, InvalidSetting> {
+    let home = paths::home()?;
+    let moved = settings::raw("CLAUDE_CONFIG_DIR").map(PathBuf::from);
+    let old = moved.clone().unwrap_or_else(|| home.join(".claude")).join(".config.json");
+    if old.exists() {
+        return Ok(old);
+    }
+    Ok(moved.unwrap_or(home).join(".claude.json"))
+}
+
+fn servers(file: &Path, text: &str) -> Result<Vec<Server>, Unreadable> {
+    let Known { mcp_servers, projects } = parse(file, text)?;
+    let user = mcp_servers.into_iter().flatten().map(|entry| (Scope::User, entry));
+    let local = projects.into_iter().flatten().flat_map(|(path, project)| {
+        project.mcp_servers.into_iter().flatten().map(move |entry| (Scope::Project(path.clone()), entry))
+    });
+    let server = |(scope, (name, entry)): (Scope, (String, Entry))| {
+        let (arguments, variables) = (entry.args.unwrap_or_default(), entry.env.unwrap_or_default().into_keys().collect());
+        Some(Server { name, scope, command: entry.command?, arguments, variables })
+    };
+    Ok(user.chain(local).filter_map(server).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some editors write a byte order mark.
+    fn read(text: &str) -> Registrations {
+        let servers = servers(Path::new("x"), &format!("\u{feff}{text}")).expect("understood");
+        Registrations { file: PathBuf::new(), servers }
+    }
+
+    #[test]
+    fn every_registration_of_ours_is_found() {
+        let found = read(
+            r#"{"numStartups": 3, "other": [null], "mcpServers": {
+                "claude-peers": {"type": "stdio", "command": "/usr/bin/claude-peers-mcp", "args": [], "env": {"A": "b"}},
+                "peers": {"command": "/opt/claude-peers-mcp"},
+                "docs": {"type": "http", "args": null, "url": "https://example.org/mcp"}},
+              "projects": {"/src/x": {"allowedTools": [], "mcpServers": {"claude-peers": {"command": "claude-peers-mcp"}}}}}"#,
+        );
+        let own = found.own().expect("registered");
+        assert!(own.starts(Path::new("/usr/bin/claude-peers-mcp")) && !own.starts(Path::new("/opt/claude-peers-mcp")));
+        assert_eq!(own.variables, ["A"]);
+        let others: Vec<_> = found.others().map(|server| (server.name.as_str(), server.scope.clone())).collect();
+        assert_eq!(others, [("peers", Scope::User), ("claude-peers", Scope::Project("/src/x".into()))]);
+    }
+}

@@ -1,0 +1,250 @@
+//! What a person or a script sees: one line of JSON, or text with tables on a terminal and plain aligned lines elsewhere.
+//!
+//! Promises: text that came from a peer passes through [`Field`] or `wire::text` and cannot steer the terminal; colours
+//! appear only on a terminal and never against `NO_COLOR`; every write is checked.
+
+use super::exit::{Exit, Failure, Report};
+use crate::{
+    platform::settings,
+    wire::{Timestamp, text::printable_line},
+};
+use clap::builder::styling::{AnsiColor, Style};
+use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
+use serde::Serialize;
+use std::io::{self, IsTerminal, Write};
+
+/// What a piece of text means to its reader; decides its colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tone {
+    #[default]
+    Plain,
+    Strong,
+    Good,
+    Warn,
+    Bad,
+    Dim,
+}
+
+impl Tone {
+    fn style(self) -> Style {
+        match self {
+            Self::Plain => Style::new(),
+            Self::Strong => Style::new().bold(),
+            Self::Good => AnsiColor::Green.on_default(),
+            Self::Warn => AnsiColor::Yellow.on_default(),
+            Self::Bad => AnsiColor::Red.on_default(),
+            Self::Dim => Style::new().dimmed(),
+        }
+    }
+
+    fn cell(self, text: &str) -> Cell {
+        let cell = Cell::new(text);
+        match self {
+            Self::Plain => cell,
+            Self::Strong => cell.add_attribute(Attribute::Bold),
+            Self::Good => cell.fg(Color::DarkGreen),
+            Self::Warn => cell.fg(Color::DarkYellow),
+            Self::Bad => cell.fg(Color::DarkRed),
+            Self::Dim => cell.add_attribute(Attribute::Dim),
+        }
+    }
+}
+
+/// One field of a table: harmless for a terminal, with its tone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Field {
+    text: String,
+    tone: Tone,
+}
+
+impl Field {
+    pub fn new(text: impl AsRef<str>, tone: Tone) -> Self {
+        Self { text: printable_line(text.as_ref()).into_owned(), tone }
+    }
+
+    /// Several lines in one field; empty ones are left out.
+    pub fn lines(lines: &[&str], tone: Tone) -> Self {
+        let lines: Vec<_> = lines.iter().filter(|line| !line.is_empty()).map(|line| printable_line(line)).collect();
+        Self { text: lines.join("\n"), tone }
+    }
+}
+
+impl<T: AsRef<str>> From<T> for Field {
+    fn from(text: T) -> Self {
+        Self::new(text, Tone::Plain)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Look {
+    pub terminal: bool,
+    pub colour: bool,
+}
+
+impl Look {
+    #[cfg(test)]
+    pub const PLAIN: Self = Self { terminal: false, colour: false };
+
+    fn of(stream: &impl IsTerminal) -> Self {
+        let terminal = stream.is_terminal();
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { terminal, colour: terminal && !dumb && settings::raw("NO_COLOR").is_none() }
+    }
+
+    pub fn paint(self, tone: Tone, text: impl AsRef<str>) -> String {
+        let text = text.as_ref();
+        if !self.colour || tone == Tone::Plain {
+            return text.to_owned();
+        }
+        let style = tone.style();
+        format!("{style}{text}{style:#}")
+    }
+
+    /// A table of `rows` under `header`: framed and wrapped to the terminal's width, or one plain line a row.
+    pub fn table(self, header: &[&str], rows: Vec<Vec<Field>>) -> String {
+        let mut table = Table::new();
+        let wrapped = if self.terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
+        table.load_style(if self.terminal { presets::UTF8_HORIZONTAL_ONLY } else { presets::NOTHING });
+        table.set_content_arrangement(wrapped);
+        if let Some(width) = table.width().filter(|_| self.terminal) {
+            table.set_width(width);
+        }
+        if !self.colour {
+            table.force_no_tty();
+        }
+        table.set_header(header.iter().map(|name| Tone::Strong.cell(name)).collect::<Vec<_>>());
+        table.add_rows(rows.into_iter().map(|row| row.into_iter().map(|field| field.tone.cell(&field.text)).collect::<Vec<_>>()));
+        if !self.terminal {
+            table.column_iter_mut().for_each(|column| {
+                column.set_padding((0, 2));
+            });
+        }
+        table.trim_fmt() + "\n"
+    }
+
+    pub fn facts(self, facts: &[(&str, String)]) -> String {
+        let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let line = |(name, value): &(&str, String)| format!("{}  {value}\n", self.paint(Tone::Dim, format!("{name:width$}")));
+        facts.iter().map(line).collect()
+    }
+}
+
+#[derive(Serialize)]
+struct Refused {
+    error: Report,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Out {
+    /// Answers and failures are JSON on standard output.
+    pub json: bool,
+    /// How text on standard output is to look.
+    pub look: Look,
+}
+
+impl Out {
+    pub fn new(json: bool) -> Self {
+        Self { json, look: Look::of(&io::stdout()) }
+    }
+
+    /// Writes a command's answer: as JSON, or as `human` renders it.
+    pub fn answer<T: Serialize>(self, answer: &T, human: impl FnOnce(&T, Look) -> String) -> Result<(), Failure> {
+        if self.json { self.json(answer) } else { self.human(|look| human(answer, look)) }
+    }
+
+    /// Writes text for people; nothing with `--json`.
+    pub fn human(self, text: impl FnOnce(Look) -> String) -> Result<(), Failure> {
+        if self.json { Ok(()) } else { write_out(&text(self.look)) }
+    }
+
+    pub fn json(self, value: &impl Serialize) -> Result<(), Failure> {
+        let json = serde_json::to_string(value).map_err(|e| Failure::Output(e.into()))?;
+        write_out(&(json + "\n"))
+    }
+
+    pub fn aside(self, text: &str) {
+        let look = Look::of(&io::stderr());
+        if look.terminal && !self.json {
+            // Only a courtesy: an aside that cannot be written changes nothing about the command.
+            let _ = writeln!(io::stderr(), "{}", look.paint(Tone::Dim, text));
+        }
+    }
+
+    /// Says why a command failed and gives its exit code: on standard error, or with `--json` on standard output.
+    pub fn failure(self, failure: &Failure) -> Exit {
+        let (exit, report) = (failure.exit(), failure.report());
+        // There is nowhere left to report that these cannot be written; the exit code still says it.
+        if exit == Exit::Success || matches!(failure, Failure::Told) {
+        } else if self.json {
+            let _ = self.json(&Refused { error: report });
+        } else {
+            let look = Look::of(&io::stderr());
+            let mut text = format!("{} {}\n", look.paint(Tone::Bad, "error:"), crate::wire::text::printable(&report.message));
+            if let Some(help) = report.help {
+                text += &format!(" {} {}\n", look.paint(Tone::Strong, "help:"), crate::wire::text::printable(&help));
+            }
+            let _ = io::stderr().write_all(text.as_bytes());
+        }
+        exit
+    }
+}
+
+fn write_out(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
+}
+
+/// A span in the largest unit that fits: `42 s`, `3 min`, `2 h`, `4 d`.
+pub fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+pub fn ago(then: Timestamp, now: Timestamp) -> String {
+    match u64::try_from((now.0 - then.0) / 1_000) {
+        Ok(0) | Err(_) => "now".to_owned(),
+        Ok(seconds) => format!("{} ago", span(seconds)),
+    }
+}
+
+/// `bytes` in a unit that keeps the number short.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_024 => format!("{bytes} bytes"),
+        1_024..1_048_576 => format!("{} KiB", bytes / 1_024),
+        1_048_576..1_073_741_824 => format!("{} MiB", bytes / 1_048_576),
+        _ => format!("{} GiB", bytes / 1_073_741_824),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_readable() {
+        let cases = [(0, "0 s"), (59, "59 s"), (200, "3 min"), (7_500, "2 h"), (90_000, "1 d")];
+        for (seconds, text) in cases {
+            assert_eq!(span(seconds), text);
+        }
+        assert_eq!(ago(Timestamp(5_000), Timestamp(4_000)), "now"); // a clock set back
+        assert_eq!(ago(Timestamp(0), Timestamp(61_000)), "1 min ago");
+    }
+
+    #[test]
+    fn a_plain_table_has_one_harmless_line_a_row() {
+        let rows = vec![vec!["eel".into(), Field::new("a\nb\x1b[31m", Tone::Bad)], vec!["longer-name".into(), "c".into()]];
+        let table = Look::PLAIN.table(&["NAME", "TEXT"], rows);
+        assert_eq!(table, "NAME         TEXT\neel          a\\nb\\u{1b}[31m\nlonger-name  c\n");
+    }
+
+    #[test]
+    fn nothing_is_coloured_without_a_terminal() {
+        assert_eq!(Look::PLAIN.paint(Tone::Bad, "x"), "x");
+        assert_eq!(Look { terminal: true, colour: true }.paint(Tone::Bad, "x"), "\x1b[31mx\x1b[0m");
+    }
+}

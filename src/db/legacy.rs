@@ -1,0 +1,81 @@
+//! The database of the reference system (user_version 0, tables `peers` and `messages`): its peers and messages are copied
+//! into ours, its own tables stay as they are, so that going back loses nothing either.
+
+use crate::wire::{MessageId, PeerId, Timestamp};
+use rusqlite::{Connection, Transaction, params};
+use std::time::Duration;
+
+/// How long mail taken over from the reference's database waits.
+const EXPIRY_OF_IMPORTED: Duration = Duration::from_secs(7 * 86_400);
+
+/// Copies the reference's tables if they are there. Undelivered messages keep waiting for their recipients (their time to
+/// live starts now); those it calls delivered were only *fetched*, and are kept as offered.
+pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+    if !has(tx, "peers", "last_seen")? || !has(tx, "messages", "delivered")? {
+        return Ok(());
+    }
+    let now = Timestamp::now();
+    // Its columns hold whatever was put in (SQLite's types are loose): each is read as what it should be.
+    let columns = "CAST(id AS TEXT), CAST(pid AS INTEGER), CAST(cwd AS TEXT), CAST(tty AS TEXT), CAST(summary AS TEXT),
+                   CAST(registered_at AS TEXT), CAST(last_seen AS TEXT)";
+    let mut peers = tx.prepare(&format!("SELECT {columns} FROM peers WHERE id IS NOT NULL"))?;
+    let mut rows = peers.query([])?;
+    let mut imported_peers = 0;
+    while let Some(row) = rows.next()? {
+        let id: String = row.get(0)?;
+        if id.parse::<PeerId>().is_err() {
+            continue; // no such id can be addressed; the row stays in the reference's table
+        }
+        let time = |column| {
+            Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(column)?.as_deref().and_then(Timestamp::parse).unwrap_or(now).0)
+        };
+        let summary: String = row.get::<_, Option<String>>(4)?.unwrap_or_default();
+        imported_peers += tx.execute(
+            "INSERT OR IGNORE INTO peer (id, name, legacy, pid, cwd, tty, summary, summary_source, registered_at, last_seen)
+             VALUES (?1, ?1, 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            params![
+                id,
+                row.get::<_, Option<i64>>(1)?.and_then(|pid| u32::try_from(pid).ok()),
+                row.get::<_, Option<String>>(2)?.unwrap_or_default(),
+                row.get::<_, Option<String>>(3)?,
+                summary,
+                if summary.is_empty() { "none" } else { "session" },
+                time(5)?,
+                time(6)?
+            ],
+        )?;
+    }
+    let columns =
+        "CAST(from_id AS TEXT), CAST(to_id AS TEXT), CAST(text AS TEXT), CAST(sent_at AS TEXT), CAST(delivered AS INTEGER)";
+    let mut messages = tx.prepare(&format!("SELECT {columns} FROM messages ORDER BY id"))?;
+    let mut rows = messages.query([])?;
+    let mut imported_messages = 0;
+    while let Some(row) = rows.next()? {
+        let sent_at = row.get::<_, Option<String>>(3)?.as_deref().and_then(Timestamp::parse).unwrap_or(now);
+        let fetched = row.get::<_, Option<i64>>(4)?.unwrap_or(0) != 0;
+        imported_messages += tx.execute(
+            "INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at, state, waiting, handed, route, offered_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?7, ?9, ?10)",
+            params![
+                MessageId::random_tag(),
+                row.get::<_, Option<String>>(0)?.unwrap_or_default(),
+                row.get::<_, Option<String>>(1)?.unwrap_or_default(),
+                row.get::<_, Option<String>>(2)?.unwrap_or_default(),
+                sent_at.0,
+                now.plus(EXPIRY_OF_IMPORTED).0,
+                i64::from(fetched),
+                i64::from(!fetched),
+                fetched.then_some("poll"),
+                fetched.then_some(sent_at.0)
+            ],
+        )?;
+    }
+    tracing::info!(peers = imported_peers, messages = imported_messages, "copied the reference system's database");
+    Ok(())
+}
+
+fn has(connection: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2)", params![table, column], |row| {
+        row.get(0)
+    })
+}

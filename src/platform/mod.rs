@@ -1,0 +1,9 @@
+//! What the operating system tells: paths, settings, processes, sockets' owners, git; and running other programs.
+
+#[cfg(feature = "cli")]
+pub mod call;
+pub mod git;
+pub mod kernel;
+pub mod paths;
+pub mod process;
+pub mod settings;

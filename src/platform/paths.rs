@@ -1,0 +1,94 @@
+//! Where things live: the socket, the database, the token. The one place that knows, so that broker, MCP server and CLI
+//! always look in the same spot.
+
+use crate::{
+    platform::settings::{self, InvalidSetting},
+    wire::PeerId,
+};
+use std::{
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// The TCP port of the reference system, and ours.
+pub const DEFAULT_PORT: u16 = 7899;
+/// Longest path of a Unix socket: 104 bytes on macOS with its final zero, 108 on Linux; the smaller one holds everywhere.
+const MAX_SOCKET_PATH: usize = 103;
+
+/// The Unix socket: `CLAUDE_PEERS_SOCKET`, else `claude-peers/broker.sock` in the user's runtime directory, else
+/// `.claude-peers/broker.sock` in the home directory.
+///
+/// # Errors
+/// If the variable is no absolute path of at most 103 bytes, or there is no home directory to fall back to.
+pub fn socket() -> Result<PathBuf, InvalidSetting> {
+    const ALLOWED: &str = "an absolute path of at most 103 bytes";
+    if let Some(path) = settings::raw("CLAUDE_PEERS_SOCKET") {
+        let path = PathBuf::from(path);
+        if !path.is_absolute() || path.as_os_str().len() > MAX_SOCKET_PATH || path.file_name().is_none() {
+            return Err(InvalidSetting::new("CLAUDE_PEERS_SOCKET", path.to_string_lossy(), ALLOWED));
+        }
+        return Ok(path);
+    }
+    match runtime_dir() {
+        Some(dir) => Ok(dir.join("claude-peers/broker.sock")),
+        None => Ok(home()?.join(".claude-peers/broker.sock")),
+    }
+}
+
+/// The database: `CLAUDE_PEERS_DB`, else `.claude-peers.db` in the home directory.
+///
+/// # Errors
+/// If the variable is no absolute path (a leading `~/` is understood), or there is no home directory.
+pub fn database() -> Result<PathBuf, InvalidSetting> {
+    let Some(path) = settings::raw("CLAUDE_PEERS_DB") else { return Ok(home()?.join(".claude-peers.db")) };
+    let path = PathBuf::from(path);
+    let path = match path.strip_prefix("~") {
+        Ok(rest) => home()?.join(rest),
+        Err(_) => path,
+    };
+    if !path.is_absolute() || path.file_name().is_none() {
+        return Err(InvalidSetting::new("CLAUDE_PEERS_DB", path.to_string_lossy(), "the absolute path of a file"));
+    }
+    Ok(path)
+}
+
+/// The file that holds the machine token, beside the Unix socket.
+pub fn token(socket: &Path) -> PathBuf {
+    socket.with_extension("token")
+}
+
+/// The socket through which the session `to` answers the peer `from` with its client's own tool, beside the broker's `socket`.
+pub fn answers(socket: &Path, to: &PeerId, from: &PeerId) -> PathBuf {
+    socket.with_file_name("answers").join(format!("{to}-{from}.sock"))
+}
+
+/// The TCP port: `CLAUDE_PEERS_PORT`, else 7899; 0 lets the system choose a free one.
+///
+/// # Errors
+/// If the variable is no port number.
+pub fn port() -> Result<u16, InvalidSetting> {
+    let port =
+        settings::parsed("CLAUDE_PEERS_PORT", "a port number from 1 to 65535, or 0 for any free one", |text| text.parse().ok())?;
+    Ok(port.unwrap_or(DEFAULT_PORT))
+}
+
+/// The user's home directory.
+///
+/// # Errors
+/// If neither `HOME` nor the user database names one.
+pub fn home() -> Result<PathBuf, InvalidSetting> {
+    std::env::home_dir()
+        .filter(|home| home.is_absolute())
+        .ok_or_else(|| InvalidSetting::new("HOME", "", "the absolute path of the home directory"))
+}
+
+/// The runtime directory that the login manager made for this user. A process that was started without the login's
+/// environment (cron, some terminals) still finds it by its usual place, so that both ends look for the same socket.
+pub fn runtime_dir() -> Option<PathBuf> {
+    let uid = rustix::process::getuid().as_raw();
+    let ours = |dir: &PathBuf| dir.is_absolute() && std::fs::metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid);
+    settings::raw("XDG_RUNTIME_DIR").map(PathBuf::from).filter(ours).or_else(|| {
+        let usual = PathBuf::from(format!("/run/user/{uid}"));
+        Some(usual).filter(ours)
+    })
+}

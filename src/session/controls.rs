@@ -1,0 +1,103 @@
+//! What the user has said in Claude Code's settings about messages from other sessions, and about permission prompts.
+//!
+//! Read afresh each time: a change counts from the next message on. A file that is not there, or cannot be understood, says
+//! nothing here; the client itself has the last word on whatever is written into its inbox.
+
+use crate::{
+    platform::{paths, settings},
+    wire::InboundRule,
+};
+use serde::Deserialize;
+use std::{fs, path::PathBuf};
+
+/// Where an administrator's settings lie.
+const MANAGED: &str = if cfg!(target_os = "macos") {
+    "/Library/Application Support/ClaudeCode/managed-settings.json"
+} else {
+    "/etc/claude-code/managed-settings.json"
+};
+/// The mode and the flag that bypass permission prompts.
+const BYPASS: &str = "bypassPermissions";
+const BYPASS_FLAG: &str = "--dangerously-skip-permissions";
+const MODE_FLAG: &str = "--permission-mode";
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Settings {
+    cross_session_inbound: Option<InboundRule>,
+    permissions: Permissions,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Permissions {
+    default_mode: Option<String>,
+}
+
+/// Where Claude Code keeps what is this user's.
+pub fn config_folder() -> Option<PathBuf> {
+    settings::raw("CLAUDE_CONFIG_DIR").map(PathBuf::from).or_else(|| Some(paths::home().ok()?.join(".claude")))
+}
+
+/// The setting `crossSessionInbound`, if it is set: an administrator's, else the strictest. That everything is let in, a project
+/// does not decide.
+pub fn cross_session_inbound() -> Option<InboundRule> {
+    let said = |settings: Settings| settings.cross_session_inbound.filter(|rule| *rule != InboundRule::Match);
+    if let Some(rule) = read(PathBuf::from(MANAGED)).and_then(said) {
+        return Some(rule);
+    }
+    let of_user = user().and_then(said);
+    let of_project = project().into_iter().filter_map(said).filter(|rule| *rule != InboundRule::Accept);
+    let rules: Vec<InboundRule> = of_user.into_iter().chain(of_project).collect();
+    [InboundRule::Refuse, InboundRule::Hold, InboundRule::Accept].into_iter().find(|rule| rules.contains(rule))
+}
+
+/// Whether a session with this command line bypasses permission prompts from its start.
+pub fn bypasses(command_line: &[String]) -> bool {
+    let mut words = command_line.iter().map(String::as_str);
+    let mut mode = None;
+    while let Some(word) = words.next() {
+        match word.split_once('=').unwrap_or((word, "")) {
+            (BYPASS_FLAG, _) => return true,
+            (MODE_FLAG, "") => mode = words.next(),
+            (MODE_FLAG, value) => mode = Some(value),
+            _ => {}
+        }
+    }
+    let default = || user().and_then(|settings| settings.permissions.default_mode).is_some_and(|mode| mode == BYPASS);
+    mode.map_or_else(default, |mode| mode == BYPASS)
+}
+
+fn user() -> Option<Settings> {
+    read(config_folder()?.join("settings.json"))
+}
+
+fn project() -> Vec<Settings> {
+    let Some(project) = settings::raw("CLAUDE_PROJECT_DIR").map(PathBuf::from) else { return Vec::new() };
+    let files = ["settings.json", "settings.local.json"].map(|name| project.join(".claude").join(name));
+    files.into_iter().filter_map(read).collect()
+}
+
+fn read(file: PathBuf) -> Option<Settings> {
+    serde_json::from_slice(&fs::read(file).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_flags_say_whether_prompts_are_bypassed() {
+        let bypasses = |line: &str| bypasses(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        for line in [
+            "claude --dangerously-skip-permissions",
+            "claude --permission-mode bypassPermissions -c",
+            "claude --permission-mode=bypassPermissions",
+        ] {
+            assert!(bypasses(line), "{line}");
+        }
+        for line in ["claude --permission-mode plan", "claude --permission-mode=default --continue"] {
+            assert!(!bypasses(line), "{line}");
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The facts with which a session registers: its directory, its agent process and that one's inbox, what it was started with.
+
+use super::{controls, log};
+use crate::{
+    agents::claude::inbox,
+    platform::{
+        git, process,
+        settings::{self, InvalidSetting},
+    },
+    wire::{ClientInfo, Code, DeliveryChoice, Error, InboundRule, Register, Result, VERSION, random_token},
+};
+use std::path::{Path, PathBuf};
+
+/// This program, as the broker is told.
+pub const PROGRAM: &str = "claude-peers-mcp";
+/// The name under which this server has to be registered for its channel to work.
+pub const SERVER: &str = "claude-peers";
+/// The name that Claude Code says it has.
+const CLAUDE_CODE: &str = "claude-code";
+/// The variable in which Claude Code names its inbox to what it starts.
+const INBOX: &str = "CLAUDE_CODE_MESSAGING_SOCKET";
+/// The variable with the token that Claude Code gives to what it starts.
+const TOKEN: &str = "CLAUDE_CODE_MESSAGING_TOKEN";
+/// The first Claude Code whose prompt hook runs for messages in the middle of a turn, too. Found by running published
+/// versions: 2.1.257 does not, 2.1.263 does.
+const OLDEST_THAT_PROVES_ALL: [u32; 3] = [2, 1, 263];
+/// What may stand between an agent and what it starts.
+const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "env"];
+/// Length of the text that names this process.
+const INSTANCE_LENGTH: usize = 24;
+/// Our plugin, which brings that server.
+const PLUGIN: &str = "peers@claude-peers";
+/// The flags whose values name channels.
+const CHANNEL_FLAGS: [&str; 2] = ["--channels", "--dangerously-load-development-channels"];
+
+/// What stays the same of a session for as long as this process lives.
+pub struct Session {
+    instance: String,
+    delivery: DeliveryChoice,
+    session_id: Option<String>,
+    cwd: PathBuf,
+    parent: Option<u32>,
+    /// The client says that it is Claude Code. What surrounds another one is not its own: it may have been started by a session.
+    is_claude_code: bool,
+    hook_proves_all: bool,
+}
+
+/// The inbox of this session's client.
+#[derive(Clone)]
+pub struct Inbox {
+    pub path: PathBuf,
+    /// The agent process, which listens there.
+    pub agent: u32,
+}
+
+impl Session {
+    /// The session of the client that says that its name is `client` and its version `version`; `parent` is the process that started this one.
+    ///
+    /// # Errors
+    /// A setting that cannot be used, or a working directory that cannot be read.
+    pub fn new(client: &str, version: &str, parent: Option<u32>) -> Result<Self> {
+        let delivery = settings::parsed("CLAUDE_PEERS_DELIVERY", "auto, inbox, channel, pull", |text| text.parse().ok());
+        let cwd = std::env::current_dir().map_err(|error| {
+            Error::new(Code::InvalidPath, format!("the working directory of this session cannot be read: {error}"))
+                .help("start the session again in a directory that exists")
+        })?;
+        inbound()?;
+        let is_claude_code = client == CLAUDE_CODE;
+        let session_id = settings::text("CLAUDE_CODE_SESSION_ID").map_err(unusable)?.filter(|_| is_claude_code);
+        let delivery = delivery.map_err(unusable)?.unwrap_or_default();
+        Ok(Self {
+            instance: random_token(INSTANCE_LENGTH),
+            delivery,
+            session_id,
+            cwd,
+            parent,
+            is_claude_code,
+            hook_proves_all: proves_all(version),
+        })
+    }
+
+    /// What this session says of itself now, and its client's inbox. Both may come later than this process.
+    ///
+    /// # Errors
+    /// A setting that cannot be used.
+    pub async fn facts(&self) -> Result<(Register, Option<Inbox>)> {
+        let (agent, inbox) = if self.is_claude_code { self.agent().await } else { (None, None) };
+        let command_line = agent.or(self.parent).filter(|_| self.is_claude_code).map(process::command_line).unwrap_or_default();
+        let facts = Register {
+            client: ClientInfo { name: PROGRAM.to_owned(), version: VERSION.to_owned() },
+            instance: self.instance.clone(),
+            session_id: self.session_id.clone(),
+            pid: std::process::id(),
+            host: agent.and_then(process::identify),
+            git: git::discover(&self.cwd),
+            cwd: self.cwd.to_string_lossy().into_owned(),
+            tty: agent.or(self.parent).and_then(process::terminal),
+            channel: names_our_channel(&command_line),
+            delivery: self.delivery,
+            inbox: inbox.as_ref().map(|inbox| inbox.path.to_string_lossy().into_owned()),
+            hook_token: inbox.as_ref().and_then(|_| settings::text(TOKEN).ok()?),
+            hook_proves_all: self.hook_proves_all,
+            bypasses: controls::bypasses(&command_line),
+            inbound: inbound()?,
+        };
+        Ok((facts, inbox))
+    }
+
+    /// Whether the client has an inbox that may still come to be there.
+    pub fn awaits_inbox(&self) -> bool {
+        self.is_claude_code && self.wants_inbox() && settings::raw(INBOX).is_some()
+    }
+
+    fn wants_inbox(&self) -> bool {
+        matches!(self.delivery, DeliveryChoice::Auto | DeliveryChoice::Inbox)
+    }
+
+    /// The agent process, and its inbox. It is the process at the other end of the inbox socket, whatever it is called and
+    /// whatever stands between. If another agent stands between, the socket is that of a session that this one was started in.
+    async fn agent(&self) -> (Option<u32>, Option<Inbox>) {
+        let found = match settings::raw(INBOX).map(PathBuf::from) {
+            Some(path) => match inbox::connect(&path).await {
+                Ok((_, agent)) => Some(Inbox { path, agent }),
+                Err(error) => {
+                    log!("the inbox of this session's client is not used: {error}");
+                    None
+                }
+            },
+            None => None,
+        };
+        for pid in process::ancestors(std::process::id()) {
+            if found.as_ref().is_some_and(|inbox| inbox.agent == pid) {
+                return (Some(pid), found.filter(|_| self.wants_inbox()));
+            }
+            let words = process::command_line(pid);
+            let is_agent = is_claude_code(&words) || found.as_ref().is_some_and(|inbox| process::same_program(pid, inbox.agent));
+            if is_agent {
+                return (Some(pid), None);
+            }
+            if found.is_none() && !is_shell(&words) {
+                break; // what lies above a program that is no shell says nothing of this one
+            }
+        }
+        (None, None)
+    }
+}
+
+/// Whether a Claude Code of this version runs its prompt hook for a message that stands beside a tool's result, too.
+fn proves_all(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+    let version = std::array::from_fn(|_| parts.next().flatten().unwrap_or_default());
+    version >= OLDEST_THAT_PROVES_ALL
+}
+
+/// What is let in from other sessions: what the client's settings say, else `CLAUDE_PEERS_INBOUND`.
+///
+/// # Errors
+/// If that variable cannot be used.
+pub fn inbound() -> Result<InboundRule> {
+    let choice = settings::parsed("CLAUDE_PEERS_INBOUND", "match, accept", InboundRule::chosen);
+    let choice = choice.map_err(unusable)?.unwrap_or_default();
+    Ok(controls::cross_session_inbound().unwrap_or(choice))
+}
+
+/// Whether the session shows itself idle. Its status file is an internal one: where it says nothing, this is false.
+pub fn is_idle(agent: u32) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Status {
+        status: String,
+    }
+    let Some(folder) = controls::config_folder() else { return false };
+    let text = std::fs::read(folder.join(format!("sessions/{agent}.json"))).ok();
+    text.and_then(|text| serde_json::from_slice::<Status>(&text).ok()).is_some_and(|status| status.status == "idle")
+}
+
+/// The error of a setting that cannot be used.
+pub fn unusable(setting: InvalidSetting) -> Error {
+    Error::new(Code::InvalidRequest, setting.to_string())
+        .help("correct or unset it where this session gets it from, then start the session again")
+}
+
+/// Whether the command line is Claude Code's: the `claude` program, or a JavaScript runtime that runs it.
+fn is_claude_code(words: &[String]) -> bool {
+    let name = |word: &str| Path::new(word).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let Some(program) = words.first() else { return false };
+    // A session in the background has a title of two words in place of its name: `claude bg-spare`.
+    match name(program).split(' ').next() {
+        Some("claude") => true,
+        Some("node" | "bun") => {
+            let script = words.iter().skip(1).find(|word| !word.starts_with('-'));
+            script.is_some_and(|script| name(script) == "claude" || script.contains("claude-code"))
+        }
+        _ => false,
+    }
+}
+
+fn is_shell(words: &[String]) -> bool {
+    let program = words.first().map(|word| word.trim_start_matches('-'));
+    program.and_then(|word| Path::new(word).file_name()).is_some_and(|name| SHELLS.iter().any(|shell| name == *shell))
+}
+
+/// Whether a start flag names this server as a channel: `--channels server:claude-peers`, several values, `=` or commas.
+fn names_our_channel(words: &[String]) -> bool {
+    let mut in_values = false;
+    for word in words.iter().take_while(|word| *word != "--") {
+        let values = if let Some((flag, values)) = word.split_once('=').filter(|(flag, _)| flag.starts_with("--")) {
+            in_values = false;
+            if CHANNEL_FLAGS.contains(&flag) { values } else { "" }
+        } else if word.starts_with('-') {
+            in_values = CHANNEL_FLAGS.contains(&word.as_str());
+            ""
+        } else {
+            word
+        };
+        if (in_values || word.starts_with("--")) && values.split(',').any(|value| is_our_channel(value.trim())) {
+            return true;
+        }
+    }
+    false
+}
+
+/// `server:claude-peers`, or a plugin of that name or with a server of that name: `plugin:PLUGIN[:SERVER][@MARKETPLACE]`.
+fn is_our_channel(value: &str) -> bool {
+    match value.split_once(':') {
+        Some(("server", name)) => name == SERVER,
+        Some(("plugin", name)) => {
+            name == PLUGIN || name.split('@').next().unwrap_or_default().split(':').any(|part| part == SERVER)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn start_flags_that_name_our_channel_are_found() {
+        for line in [
+            "claude --dangerously-load-development-channels server:claude-peers",
+            "claude --dangerously-load-development-channels=server:claude-peers --continue",
+            "claude --model opus --channels server:other server:claude-peers -c",
+            "claude --channels server:other,server:claude-peers",
+            "claude --channels=plugin:claude-peers@market",
+            "claude --channels plugin:tools:claude-peers",
+            "claude --dangerously-load-development-channels plugin:peers@claude-peers",
+            "node /usr/lib/claude-code/cli.js --channels server:claude-peers hello",
+        ] {
+            assert!(names_our_channel(&words(line)), "{line}");
+        }
+        for line in [
+            "",
+            "claude",
+            "claude server:claude-peers",
+            "claude --channels server:other",
+            "claude --channels server:claude-peers-2",
+            "claude --channels plugin:tools@claude-peers",
+            "claude --channels --model server:claude-peers",
+            "claude --append-system-prompt=server:claude-peers",
+            "claude -- --channels server:claude-peers",
+        ] {
+            assert!(!names_our_channel(&words(line)), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_version_says_what_the_hook_proves() {
+        assert!(proves_all("2.1.330") && proves_all("2.1.263") && proves_all("2.2.0") && proves_all("3.0"));
+        assert!(["2.1.248", "2.0.999", "", "x", "2"].iter().all(|version| !proves_all(version)));
+    }
+
+    #[test]
+    fn only_claude_code_is_a_host() {
+        for line in
+            ["claude", "/opt/claude/2.1/claude -p", "node /x/@anthropic-ai/claude-code/cli.js", "bun --smol /usr/bin/claude"]
+        {
+            assert!(is_claude_code(&words(line)), "{line}");
+        }
+        assert!(is_claude_code(&["claude bg-spare".to_owned(), "--bg-spare".to_owned()]));
+        for line in ["", "bash -c claude", "node server.js claude-code", "/opt/claude/bin/other", "claude-peers demo"] {
+            assert!(!is_claude_code(&words(line)), "{line}");
+        }
+    }
+}

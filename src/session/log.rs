@@ -1,0 +1,16 @@
+//! What a person may need to know, as short lines on stderr, which Claude Code keeps in its MCP log. Never a secret, never
+//! a message's text.
+
+use std::{fmt::Arguments, io::Write};
+
+/// Writes one line.
+pub fn line(line: Arguments<'_>) {
+    // One write a line keeps lines whole. If nobody reads stderr there is nobody left to tell.
+    let _ = std::io::stderr().write_all(format!("claude-peers-mcp: {line}\n").as_bytes());
+}
+
+/// Writes one line, formatted like `format!`.
+macro_rules! log {
+    ($($arg:tt)*) => { $crate::session::log::line(format_args!($($arg)*)) };
+}
+pub(super) use log;

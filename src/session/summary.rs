@@ -1,0 +1,258 @@
+//! The automatic summary: made once, beside everything else, after the session has registered. First a local one from
+//! git's facts; with `OPENAI_API_KEY` set, then a generated one, which the `claude-peers` program fetches, so that this
+//! process stays small. The session's own summary is never overruled; the broker sees to that. A failure is logged and
+//! shown to nobody else.
+
+use super::{link::Link, log};
+use crate::{
+    platform::{git, settings},
+    wire::{SetSummary, Summary, SummaryFacts, SummarySource},
+};
+use std::{
+    fs, io,
+    path::Path,
+    process::Stdio,
+    time::{Duration, SystemTime},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+    time::timeout,
+};
+
+/// How long a `git` command may take.
+const GIT_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the generated summary may take.
+const GENERATE_PATIENCE: Duration = Duration::from_secs(30);
+/// Most of a child's output that is read.
+const MAX_OUTPUT: u64 = 64 * 1024;
+/// Longest summary, in characters: the broker's limit.
+const MAX_SUMMARY: usize = 1_000;
+/// Most names in a list of facts.
+const MAX_NAMES: usize = 30;
+/// Most commits looked at.
+const COMMITS: &str = "10";
+/// Most entries of a directory that are looked at.
+const MAX_ENTRIES: usize = 2_000;
+/// How many files a local summary names.
+const NAMED_FILES: usize = 3;
+
+/// Files that tell what kind of project a directory holds.
+const PROJECTS: [(&str, &str); 13] = [
+    ("Cargo.toml", "rust"),
+    ("tsconfig.json", "typescript"),
+    ("package.json", "javascript"),
+    ("pyproject.toml", "python"),
+    ("requirements.txt", "python"),
+    ("setup.py", "python"),
+    ("go.mod", "go"),
+    ("pom.xml", "java"),
+    ("build.gradle", "java"),
+    ("Gemfile", "ruby"),
+    ("composer.json", "php"),
+    ("mix.exs", "elixir"),
+    ("CMakeLists.txt", "c++"),
+];
+
+/// Makes the session's summary, unless a better one is kept from before.
+pub async fn run(link: &Link) {
+    let Ok(up) = link.up().await else { return };
+    if up.me.summary_source > SummarySource::Local {
+        return;
+    }
+    let Ok(cwd) = std::env::current_dir() else { return }; // the registration has said so already
+    let facts = facts(&cwd).await;
+    apply(link, local(&facts), SummarySource::Local).await;
+    if settings::raw("OPENAI_API_KEY").is_some() {
+        match generate(&facts).await {
+            Ok(summary) => apply(link, summary, SummarySource::Generated).await,
+            Err(error) => log!("generating a summary: {error}"),
+        }
+    }
+}
+
+async fn apply(link: &Link, summary: String, source: SummarySource) {
+    let summary = summary.chars().take(MAX_SUMMARY).collect();
+    if let Err(error) = link.post::<Summary>("/v1/set-summary", &SetSummary { summary, source }).await {
+        log!("setting the summary: {error}");
+    }
+}
+
+async fn facts(cwd: &Path) -> SummaryFacts {
+    let mut facts = SummaryFacts { cwd: cwd.to_string_lossy().into_owned(), ..SummaryFacts::default() };
+    let entries = entries(cwd);
+    facts.structure = entries.iter().map(|(name, _)| name.clone()).take(MAX_NAMES).collect();
+    let has = |file: &str| entries.iter().any(|(name, _)| name == file);
+    facts.project = PROJECTS.iter().find(|(file, _)| has(file)).map(|(_, project)| (*project).to_owned());
+    if let Some(git) = git::discover(cwd) {
+        facts.branch = git.branch;
+        match run_git(cwd, &["status", "--porcelain", "-z"]).await {
+            Ok(output) => facts.files = changed_files(&output),
+            Err(error) => log!("git status: {error}"),
+        }
+        facts.uncommitted = facts.files.len();
+        match run_git(cwd, &["log", "-n", COMMITS, "-z", "--name-only", "--format=%x01%s"]).await {
+            Ok(output) => read_log(&output, &mut facts),
+            Err(error) => log!("git log: {error}"), // a repository without commits
+        }
+    } else {
+        let mut files: Vec<_> = entries.into_iter().filter(|(name, _)| !name.ends_with('/')).collect();
+        files.sort_by_key(|(_, modified)| std::cmp::Reverse(*modified));
+        facts.files = files.into_iter().map(|(name, _)| name).collect();
+    }
+    facts.files.truncate(MAX_NAMES);
+    facts
+}
+
+/// What lies in a directory, with the time of its last change; directories end in `/`, hidden names are left out.
+fn entries(directory: &Path) -> Vec<(String, Option<SystemTime>)> {
+    let entry = |entry: fs::DirEntry| {
+        let mut name = entry.file_name().to_string_lossy().into_owned();
+        let meta = entry.metadata().ok()?;
+        if meta.is_dir() {
+            name.push('/');
+        }
+        (!name.starts_with('.')).then(|| (name, meta.modified().ok()))
+    };
+    let mut entries: Vec<_> = match fs::read_dir(directory) {
+        Ok(read) => read.take(MAX_ENTRIES).filter_map(|read| entry(read.ok()?)).collect(),
+        Err(error) => {
+            log!("reading the working directory: {error}");
+            Vec::new()
+        }
+    };
+    entries.sort();
+    entries
+}
+
+/// The output of a `git` command that only reads: it takes no lock, asks nobody and starts no helper of the repository's.
+async fn run_git(cwd: &Path, arguments: &[&str]) -> io::Result<String> {
+    let mut git = Command::new("git");
+    git.args(["-c", "core.fsmonitor=false", "--no-pager"]).args(arguments).current_dir(cwd);
+    git.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0").stderr(Stdio::null());
+    output(git, &[], GIT_PATIENCE).await
+}
+
+async fn generate(facts: &SummaryFacts) -> io::Result<String> {
+    let program = std::env::current_exe()?.with_file_name("claude-peers");
+    let mut command = Command::new(&program);
+    command.arg("summarize"); // its stderr is ours: what went wrong is logged
+    let summary = output(command, &serde_json::to_vec(facts)?, GENERATE_PATIENCE).await;
+    let summary = summary.map_err(|error| io::Error::new(error.kind(), format!("{} summarize: {error}", program.display())))?;
+    match summary.trim() {
+        "" => Err(io::Error::other("the summary is empty")),
+        summary => Ok(summary.to_owned()),
+    }
+}
+
+/// Gives `input` to a command and reads its output, at most [`MAX_OUTPUT`] of it. The command does not outlive the call.
+async fn output(mut command: Command, input: &[u8], patience: Duration) -> io::Result<String> {
+    command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() }).stdout(Stdio::piped()).kill_on_drop(true);
+    let run = async {
+        let mut child = command.spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(input).await?;
+        }
+        let mut output = Vec::new();
+        if let Some(stdout) = child.stdout.take() {
+            stdout.take(MAX_OUTPUT).read_to_end(&mut output).await?;
+        }
+        if output.len() as u64 == MAX_OUTPUT {
+            child.kill().await?; // enough
+        } else {
+            let status = child.wait().await?;
+            if !status.success() {
+                return Err(io::Error::other(format!("it failed ({status})")));
+            }
+        }
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    };
+    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", patience.as_secs()));
+    timeout(patience, run).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// The paths of `git status --porcelain -z`: `XY path`, and after a rename or copy the old path as an entry of its own.
+fn changed_files(status: &str) -> Vec<String> {
+    let mut files = Vec::new();
+    let mut entries = status.split_terminator('\0');
+    while let Some(entry) = entries.next() {
+        let (Some(state), Some(path)) = (entry.get(..2), entry.get(3..)) else { continue };
+        files.push(path.to_owned());
+        if state.contains(['R', 'C']) {
+            entries.next();
+        }
+    }
+    files
+}
+
+/// Subjects (behind a byte 1) and files of `git log`.
+fn read_log(log: &str, facts: &mut SummaryFacts) {
+    for entry in log.split(['\0', '\n']).filter(|entry| !entry.is_empty()) {
+        if let Some(subject) = entry.strip_prefix('\u{1}') {
+            facts.commits.push(subject.to_owned());
+        } else if !facts.files.iter().any(|file| file == entry) {
+            facts.files.push(entry.to_owned());
+        }
+    }
+}
+
+/// A summary in words, made here.
+fn local(facts: &SummaryFacts) -> String {
+    let mut sentences = Vec::new();
+    let directory = Path::new(&facts.cwd).file_name().map(|name| name.to_string_lossy().into_owned());
+    let place = directory.unwrap_or_else(|| facts.cwd.clone());
+    let project = facts.project.as_ref().map(|project| format!(" ({project})")).unwrap_or_default();
+    match &facts.branch {
+        Some(branch) => sentences.push(format!("In {place}{project} on branch {branch}.")),
+        None => sentences.push(format!("In {place}{project}.")),
+    }
+    if let Some(subject) = facts.commits.first() {
+        sentences.push(format!("Last commit: {}.", subject.trim_end_matches('.')));
+    }
+    if facts.uncommitted > 0 {
+        let named: Vec<_> = facts.files.iter().take(facts.uncommitted.min(NAMED_FILES)).map(String::as_str).collect();
+        let more = if facts.uncommitted > named.len() { ", …" } else { "" };
+        let files = if facts.uncommitted == 1 { "file" } else { "files" };
+        sentences.push(format!("{} {files} changed: {}{more}.", facts.uncommitted, named.join(", ")));
+    }
+    sentences.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn renames_count_once() {
+        assert_eq!(changed_files(" M a b.rs\0R  new.rs\0old.rs\0?? x/\0"), ["a b.rs", "new.rs", "x/"]);
+        assert!(changed_files("").is_empty());
+    }
+
+    #[test]
+    fn a_local_summary_says_branch_last_commit_and_changes() {
+        let mut facts = SummaryFacts { cwd: "/home/ada/poker-engine".into(), project: Some("rust".into()), ..Default::default() };
+        assert_eq!(local(&facts), "In poker-engine (rust).");
+        facts.branch = Some("main".into());
+        facts.files = ["a.rs", "b.rs", "c.rs", "d.rs"].map(str::to_owned).into();
+        facts.uncommitted = 4;
+        read_log("\u{1}Deal cards.\0\na.rs\0e.rs\0\u{1}Shuffle\0\ne.rs\0", &mut facts);
+        assert_eq!(facts.commits, ["Deal cards.", "Shuffle"]);
+        assert_eq!(facts.files.last().map(String::as_str), Some("e.rs"));
+        let expected = "In poker-engine (rust) on branch main. Last commit: Deal cards. 4 files changed: a.rs, b.rs, c.rs, ….";
+        assert_eq!(local(&facts), expected);
+    }
+
+    #[tokio::test]
+    async fn a_child_is_read_up_to_a_limit_and_does_not_outlive_its_time() {
+        let sh = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            command
+        };
+        assert_eq!(output(sh("cat"), b"hello", GIT_PATIENCE).await.expect("read"), "hello");
+        assert_eq!(output(sh("yes"), &[], GIT_PATIENCE).await.expect("cut").len() as u64, MAX_OUTPUT);
+        assert!(output(sh("exit 3"), &[], GIT_PATIENCE).await.is_err());
+        let late = output(sh("sleep 60"), &[], Duration::from_millis(50)).await.expect_err("too late");
+        assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+    }
+}

@@ -1,0 +1,383 @@
+//! The four tools: what is published of them, and what each does. A call that cannot be served is an error in plain words
+//! in its result, never an error of the protocol.
+
+use super::{
+    link::Link,
+    listing::Listing,
+    mail::{Mail, Mailbox},
+    settle::Handover,
+    words,
+};
+use crate::{
+    agents::shown::{self, Shown},
+    wire::{
+        Asked, Code, EVERYONE, Error, MessageId, NotSent, Peers, Receipt, Result, Scope, Send, Sent, SetSummary, State, Status,
+        Summary, SummarySource,
+    },
+};
+use rmcp::model::{JsonObject, Tool};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
+
+/// Longest wait of `check_messages`.
+const MAX_WAIT: u64 = 3_600;
+
+/// Longest wait of `send_message`.
+const MAX_WAIT_FOR_REPLY: u64 = 600;
+
+/// The result of a call that went well.
+pub struct Answer {
+    /// The structured result: an object. Clients that know it show their model nothing else.
+    pub json: JsonObject,
+    /// The same in a readable form.
+    pub text: String,
+    /// Messages that this result hands over.
+    pub handover: Option<Handover>,
+    /// Whether waiting mail may be added.
+    pub takes_mail: bool,
+}
+
+/// What the tools work with.
+pub struct Tools {
+    link: Arc<Link>,
+    mail: Arc<Mailbox>,
+}
+
+/// The published definitions. Only the canonical parameter names appear in them.
+pub fn definitions() -> Vec<Tool> {
+    let tool = |name: &'static str, description: &'static str, properties: Value, required: &[&str]| {
+        let mut schema = JsonObject::new();
+        schema.insert("type".to_owned(), "object".into());
+        schema.insert("properties".to_owned(), properties);
+        if !required.is_empty() {
+            schema.insert("required".to_owned(), required.into());
+        }
+        Tool::new(name, description, schema)
+    };
+    vec![
+        tool(
+            "list_peers",
+            "List the user's other coding-agent sessions on this machine: id, name, directory, git branch, what each works on, \
+             whether it can be reached. Use it to find whom to ask or tell, and before editing files that another session may be \
+             changing. Subagents and teammates of this session are not peers.",
+            json!({"scope": {
+                "type": "string", "enum": ["machine", "directory", "repo"],
+                "description": "machine: all; directory: this working directory; repo: this git repository and its worktrees",
+            }}),
+            &["scope"],
+        ),
+        tool(
+            "send_message",
+            "Send a message to a peer from list_peers, or answer one that came from claude-peers. For peers use this, not a \
+             built-in messaging tool. The result says how the message will reach the peer.",
+            json!({
+                "targetPeerId": {"type": "string", "description": "Peer id or name, or from_id of the message you answer; @repo, @directory or @machine: all peers there"},
+                "message": {"type": "string"},
+                "replyTo": {"type": "string", "description": "message_id of the message you answer"},
+                "waitForReplySeconds": {"type": "integer", "description": "Wait up to this long (at most 600) for the answer"},
+            }),
+            &["targetPeerId", "message"],
+        ),
+        tool(
+            "set_summary",
+            "Tell all peers in one or two sentences what this session works on. Use it when your task changes, or to warn \
+             (\"Deploying v2.1 – don't push to main\").",
+            json!({"summary": {"type": "string"}}),
+            &["summary"],
+        ),
+        tool(
+            "check_messages",
+            "Read waiting messages from peers. Rarely needed, as messages arrive by themselves; use it to wait for an answer, or \
+             to read a message of which only a part was shown.",
+            json!({
+                "waitSeconds": {"type": "integer", "description": "Wait up to this long (at most 3600) for a message"},
+                "messageId": {"type": "string", "description": "Read this message"},
+                "offset": {"type": "integer", "description": "from this character on"},
+            }),
+            &[],
+        ),
+    ]
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListPeers {
+    scope: Option<String>,
+    /// Not published: a list that needs it says so.
+    #[serde(default, deserialize_with = "whole_number")]
+    offset: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct SendMessage {
+    #[serde(alias = "to_id", alias = "to", alias = "peer_id")]
+    target_peer_id: Option<String>,
+    #[serde(alias = "text")]
+    message: Option<String>,
+    reply_to: Option<String>,
+    #[serde(default, deserialize_with = "whole_number")]
+    wait_for_reply_seconds: Option<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SummaryText {
+    summary: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct CheckMessages {
+    #[serde(default, deserialize_with = "whole_number")]
+    wait_seconds: Option<u64>,
+    message_id: Option<String>,
+    #[serde(default, deserialize_with = "whole_number")]
+    offset: Option<u64>,
+}
+
+impl Tools {
+    /// Tools that work over `link` and `mail`.
+    pub fn new(link: Arc<Link>, mail: Arc<Mailbox>) -> Self {
+        Self { link, mail }
+    }
+
+    /// Calls the tool `name`; none if there is no such tool. A wait ends early when `stop` is done.
+    pub async fn call(&self, name: &str, arguments: JsonObject, stop: impl Future<Output = ()>) -> Option<Result<Answer>> {
+        Some(match name {
+            "list_peers" => self.list_peers(arguments).await,
+            "send_message" => self.send_message(arguments, stop).await,
+            "set_summary" => self.set_summary(arguments).await,
+            "check_messages" => self.check_messages(arguments, stop).await,
+            _ => return None,
+        })
+    }
+
+    async fn list_peers(&self, arguments: JsonObject) -> Result<Answer> {
+        let ListPeers { scope, offset } = parse("list_peers", arguments)?;
+        let scope: Scope = required("list_peers", "scope", "\"machine\", \"directory\" or \"repo\"", scope)?.parse()?;
+        let peers: Peers = self.link.get(&format!("/v1/peers?scope={}", scope.as_str())).await?;
+        let listing = Listing::new(peers, usize::try_from(offset.unwrap_or(0)).unwrap_or(usize::MAX));
+        let mut json = json!(listing.list);
+        if let Some(note) = &listing.note {
+            json["note"] = note.as_str().into();
+        }
+        Ok(Answer { takes_mail: listing.leaves_room, ..answer(json, words::peers(&listing, scope.as_str()))? })
+    }
+
+    async fn send_message(&self, arguments: JsonObject, stop: impl Future<Output = ()>) -> Result<Answer> {
+        let SendMessage { target_peer_id, message, reply_to, wait_for_reply_seconds } = parse("send_message", arguments)?;
+        let to = required("send_message", "targetPeerId", "the id or name of a peer from list_peers", target_peer_id)?;
+        let text = required("send_message", "message", "the text to send", message)?;
+        // One key for all attempts within this call: however often it is said, it is one message.
+        let key = Some(crate::wire::random_token(32));
+        let scope = to.trim().strip_prefix(EVERYONE).map(str::to_owned);
+        let wait = Duration::from_secs(wait_for_reply_seconds.unwrap_or(0).min(MAX_WAIT_FOR_REPLY));
+        if scope.is_some() && !wait.is_zero() {
+            return Err(wrong("send_message", "waitForReplySeconds is for a question to one peer"));
+        }
+        match self.link.post("/v1/send", &Send { to, text, reply_to, key, cwd: None }).await? {
+            Sent::One(sent) if !wait.is_zero() => self.ask(&sent, wait, stop).await,
+            Sent::One(sent) => answer(receipt(&sent), words::sent(&sent)),
+            Sent::Everyone(sent) => {
+                let refused =
+                    |refused: &NotSent| json!({"to": {"id": refused.to, "name": refused.to_name}, "error": refused.error});
+                let json = json!({
+                    "success": sent.refused.is_empty(),
+                    "receipts": sent.receipts.iter().map(receipt).collect::<Vec<_>>(),
+                    "refused": sent.refused.iter().map(refused).collect::<Vec<_>>(),
+                });
+                answer(json, words::broadcast(&sent, &scope.unwrap_or_default()))
+            }
+        }
+    }
+
+    /// Waits for the answer to `sent`. The message is accepted: whatever becomes of the wait is no error any more.
+    async fn ask(&self, sent: &Receipt, wait: Duration, stop: impl Future<Output = ()>) -> Result<Answer> {
+        let id = &sent.message_id;
+        let stop = async {
+            tokio::select! {
+                () = stop => {}
+                () = self.no_answer_can_come(id, wait) => {}
+            }
+        };
+        let Mail { messages, more, handover } = match self.mail.answer(id, wait, stop).await {
+            Ok(mail) => mail,
+            Err(error) => {
+                let text = format!("{} The wait for an answer failed: {error}", words::sent(sent));
+                let mut json = receipt(sent);
+                json["note"] = text.as_str().into();
+                return answer(json, text);
+            }
+        };
+        let shown = shown::messages(&messages, more);
+        let (answers, others): (Vec<Shown>, Vec<Shown>) =
+            messages.into_iter().partition(|message| message.message.reply_to.as_ref() == Some(id));
+        let mut json = receipt(sent);
+        let text = if let Some(first) = answers.first() {
+            json["answer"] = json!(first);
+            // A question that is answered was read.
+            json["state"] = json!(State::Delivered);
+            if let Value::Object(json) = &mut json {
+                json.remove("warning");
+            }
+            shown
+        } else if others.is_empty() {
+            let known: Result<Asked> = self.link.get(&format!("/v1/messages/{id}/reply")).await;
+            if let Ok(known) = &known {
+                json["state"] = json!(known.question.state);
+            }
+            let text = words::unanswered(sent, known.as_ref());
+            json["note"] = text.as_str().into();
+            text
+        } else {
+            let text = words::interrupted(sent);
+            json["note"] = text.as_str().into();
+            format!("{text}\n\n{shown}")
+        };
+        json["answered"] = (!answers.is_empty()).into();
+        if !answers.is_empty() || !others.is_empty() {
+            json["notice"] = shown::NOTICE.into();
+        }
+        let others: Vec<Shown> = answers.into_iter().skip(1).chain(others).collect();
+        if !others.is_empty() {
+            json["incomingMessages"] = json!(others);
+        }
+        Ok(Answer { handover: Some(handover), takes_mail: false, ..answer(json, text)? })
+    }
+
+    /// Resolves when the recipient of this question is gone, or the question has expired.
+    async fn no_answer_can_come(&self, id: &MessageId, wait: Duration) {
+        let path = format!("/v1/messages/{id}/reply?waitSeconds={}", wait.as_secs());
+        match self.link.get_waiting::<Asked>(&path, wait).await {
+            Ok(known)
+                if known.answer.is_none() && (known.recipient == Status::Gone || known.question.state == State::Expired) => {}
+            _ => std::future::pending().await, // the answer is on its way, or the time is up
+        }
+    }
+
+    async fn set_summary(&self, arguments: JsonObject) -> Result<Answer> {
+        let SummaryText { summary } = parse("set_summary", arguments)?;
+        let summary = required("set_summary", "summary", "one or two sentences", summary)?;
+        let stored: Summary = self.link.post("/v1/set-summary", &SetSummary { summary, source: SummarySource::Session }).await?;
+        let text = format!("Peers now see: {}", stored.summary);
+        answer(json!({"summary": stored.summary}), text)
+    }
+
+    async fn check_messages(&self, arguments: JsonObject, stop: impl Future<Output = ()>) -> Result<Answer> {
+        let CheckMessages { wait_seconds, message_id, offset } = parse("check_messages", arguments)?;
+        if let Some(id) = message_id {
+            return self.read_message(&id.parse()?, offset.unwrap_or(0)).await;
+        }
+        if offset.is_some() {
+            return Err(wrong("check_messages", "offset says where to read on in one message, so it needs messageId, too"));
+        }
+        let wait = Duration::from_secs(wait_seconds.unwrap_or(0).min(MAX_WAIT));
+        let Mail { messages, more, handover } = self.mail.check(wait, stop).await?;
+        let mut json = json!({"messages": messages});
+        if more > 0 {
+            json["more"] = more.into();
+        }
+        if !messages.is_empty() {
+            json["notice"] = shown::NOTICE.into();
+        }
+        let text = if messages.is_empty() { "No messages.".to_owned() } else { shown::messages(&messages, more) };
+        Ok(Answer { handover: Some(handover), takes_mail: false, ..answer(json, text)? })
+    }
+
+    async fn read_message(&self, id: &MessageId, offset: u64) -> Result<Answer> {
+        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+        let (shown, handover): (Shown, _) = self.mail.read(id, offset).await?;
+        if offset > 0 && shown.message.text.is_empty() {
+            return Err(wrong("check_messages", format!("message {id} ends before offset {offset}")));
+        }
+        let text = shown.readable();
+        Ok(Answer { handover, ..answer(json!({"messages": [shown], "notice": shown::NOTICE}), text)? })
+    }
+}
+
+/// A receipt as the model gets it.
+fn receipt(sent: &Receipt) -> Value {
+    let mut json = json!({
+        "success": true, "sentAt": sent.sent_at, "messageId": sent.message_id, "state": sent.state,
+        "to": {"id": sent.to, "name": sent.to_name},
+    });
+    if let Some(warning) = &sent.warning {
+        json["warning"] = warning.as_str().into();
+    }
+    json
+}
+
+fn answer(json: Value, text: String) -> Result<Answer> {
+    match json {
+        Value::Object(json) => Ok(Answer { json, text, handover: None, takes_mail: true }),
+        _ => Err(Error::new(Code::Internal, "a result that is no JSON object")),
+    }
+}
+
+fn parse<T: DeserializeOwned>(tool: &str, arguments: JsonObject) -> Result<T> {
+    serde_json::from_value(Value::Object(arguments)).map_err(|error| wrong(tool, error))
+}
+
+fn required<T>(tool: &str, parameter: &str, what: &str, value: Option<T>) -> Result<T> {
+    value.ok_or_else(|| wrong(tool, format!("the parameter {parameter} is missing: {what}")))
+}
+
+fn wrong(tool: &str, what: impl std::fmt::Display) -> Error {
+    Error::new(Code::InvalidRequest, format!("{tool}: {what}")).help("call it again with the parameters of its schema")
+}
+
+/// Models write whole numbers as `30`, `30.0` and `"30"`.
+fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let number = match Value::deserialize(deserializer)? {
+        Value::Null => return Ok(None),
+        Value::Number(number) => {
+            number.as_u64().or_else(|| number.as_f64().filter(|n| *n >= 0.0 && n.fract() == 0.0).map(|n| n as u64))
+        }
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    number
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom("waitSeconds and offset are whole numbers, 0 or more, as is waitForReplySeconds"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed<T: DeserializeOwned>(arguments: Value) -> Result<T> {
+        parse("a_tool", arguments.as_object().expect("an object").clone())
+    }
+
+    #[test]
+    fn wrong_parameter_names_are_understood_and_not_published() {
+        for (to, text) in [("targetPeerId", "message"), ("to_id", "text"), ("to", "message"), ("peer_id", "text")] {
+            let sent: SendMessage = parsed(json!({to: "eel", text: "hello"})).expect(to);
+            assert_eq!((sent.target_peer_id.as_deref(), sent.message.as_deref()), (Some("eel"), Some("hello")));
+        }
+        let published = serde_json::to_string(&definitions()).expect("JSON");
+        for alias in ["to_id", "peer_id", "\"to\"", "\"text\""] {
+            assert!(!published.contains(alias), "{alias}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_call_is_said_in_words() {
+        let unknown = parsed::<ListPeers>(json!({"scop": "repo"})).err().expect("refused").to_string();
+        assert!(unknown.contains("a_tool") && unknown.contains("scop"), "{unknown}");
+        let missing = required::<String>("send_message", "message", "the text to send", None).expect_err("refused").to_string();
+        assert!(missing.contains("send_message: the parameter message is missing"), "{missing}");
+    }
+
+    #[test]
+    fn whole_numbers_are_read_however_a_model_writes_them() {
+        for value in [json!(30), json!(30.0), json!("30")] {
+            assert_eq!(parsed::<CheckMessages>(json!({"waitSeconds": value})).expect("a number").wait_seconds, Some(30));
+        }
+        for value in [json!(-1), json!(1.5), json!("soon"), json!([])] {
+            assert!(parsed::<CheckMessages>(json!({"waitSeconds": value})).is_err());
+        }
+    }
+}
