@@ -125,21 +125,21 @@ fn memory() {
     let folder = support::folder();
     let mut sessions = vec![Session::start(&broker, folder.path(), "memory-0")];
     sessions[0].id();
-    settle_down();
+    acknowledge_down();
     row("MCP server: memory (PSS), connected and idle, alone on the machine", &mib(pss(sessions[0].pid())));
     for number in 1..PEERS {
         let mut session = Session::start(&broker, folder.path(), &format!("memory-{number}"));
         session.id();
         sessions.push(session);
     }
-    settle_down();
+    acknowledge_down();
     let all: u64 = sessions.iter().map(|session| pss(session.pid())).sum();
     row("MCP server: memory (PSS), one of 100", &mib(all / PEERS as u64));
     row("broker: memory (PSS) with 100 connected peers", &mib(pss(broker.pid())));
 }
 
 /// Lets what was started beside the sessions (summaries made by git) end, before memory and idle time are read.
-fn settle_down() {
+fn acknowledge_down() {
     std::thread::sleep(Duration::from_secs(3));
 }
 
@@ -206,7 +206,7 @@ impl Pair {
         recipient.pushed();
         recipient.tool("send_message", json!({"targetPeerId": from, "message": "yes", "replyTo": sent["messageId"]}));
         sender.pushed();
-        settle_down();
+        acknowledge_down();
         Self { sender, recipient, to }
     }
 

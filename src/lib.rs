@@ -27,7 +27,7 @@
 //!
 //! A tool call or a command → `client` → `serve` (access, route, handler) → `broker::send` (limits, rules) → `mailbox` (group
 //! commit, one fsync for all who wait) → the recipient's MCP server, which waits in `broker::door`, takes it under a lease → writes it
-//! into its client's inbox and settles it as *offered* → the client's prompt hook, or a reply, makes it *delivered*. A wake-up is only
+//! into its client's inbox and acknowledges it as *offered* → the client's prompt hook, or a reply, makes it *delivered*. A wake-up is only
 //! a hint: what is not read now is read later.
 
 // With all roles nothing may be dead; one alone uses a part of what they share.

@@ -5,7 +5,7 @@ use crate::{
     client::Client,
     console::{exit::Failure, out::Out},
     platform::process::{identify, is_alive},
-    wire::{BrokerStatus, Host, Ok as Yes},
+    wire::{BrokerStatus, Done, Process},
 };
 use serde::Serialize;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub async fn run(broker: &Client, out: Out) -> Result<(), Failure> {
 pub async fn stop(broker: &Client) -> Result<Stopped, Failure> {
     let status: BrokerStatus = broker.get("/v1/status", None).await?;
     let process = identify(status.pid);
-    let answer: Yes = broker.post("/v1/stop", None, &serde_json::json!({})).await?;
+    let answer: Done = broker.post("/v1/stop", None, &serde_json::json!({})).await?;
     // A process that cannot be seen from here (a container's) has at least answered for itself.
     if let Some(process) = process
         && tokio::time::timeout(PATIENCE, end_of(process)).await.is_err()
@@ -52,7 +52,7 @@ pub async fn stop(broker: &Client) -> Result<Stopped, Failure> {
     Ok(Stopped { ok: answer.ok, pid: status.pid, starts_again })
 }
 
-async fn end_of(process: Host) {
+async fn end_of(process: Process) {
     let (mut pause, longest) = PAUSE;
     while is_alive(process) {
         tokio::time::sleep(pause).await;

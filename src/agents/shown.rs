@@ -1,7 +1,7 @@
 //! What a model is shown of messages: whole, or announced where they are too long for their place, in the results of tools, in
 //! the channel and in what hooks say. And what is known of a question that nobody has answered.
 
-use crate::wire::{Asked, BROKER_SENDER, Inbound, Outcome, Settlement, State, Status, Timestamp, text};
+use crate::wire::{Acknowledgement, Asked, BROKER_SENDER, Inbound, MessageState, Outcome, Status, Timestamp, text};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -67,14 +67,14 @@ impl Shown {
     }
 
     /// What became of the message once this was shown for certain.
-    pub fn settlement(&self) -> Settlement {
+    pub fn acknowledgement(&self) -> Acknowledgement {
         self.became(Outcome::Delivered)
     }
 
     /// What became of the message: this, if all of its text was handed over.
-    pub fn became(&self, outcome: Outcome) -> Settlement {
+    pub fn became(&self, outcome: Outcome) -> Acknowledgement {
         let outcome = if self.ends() { outcome } else { Outcome::Announced };
-        Settlement { id: self.message.id.clone(), outcome }
+        Acknowledgement { id: self.message.id.clone(), outcome }
     }
 
     /// The message in a readable form.
@@ -137,28 +137,28 @@ pub fn fate(known: &Asked) -> String {
     let (told, delivered, expired) = (at(question.offered_at), at(question.delivered_at), at(question.expired_at));
     let gone = known.recipient == Status::Gone;
     match (question.state, &question.warning) {
-        (State::Expired, _) => format!("it expired{expired}; nothing shows that {name} has seen it"),
-        (State::Held, Some(warning)) => format!("it is {}", text::printable_line(warning)),
-        (State::Held, None) => format!("it is held for the user of {name}"),
-        (State::Queued, Some(warning)) => format!("it is queued: {}", text::printable_line(warning)),
-        (State::Queued, None) => format!("it is queued; nothing shows yet that {name} has seen it"),
-        (State::Offered, _) if gone => {
+        (MessageState::Expired, _) => format!("it expired{expired}; nothing shows that {name} has seen it"),
+        (MessageState::Held, Some(warning)) => format!("it is {}", text::printable_line(warning)),
+        (MessageState::Held, None) => format!("it is held for the user of {name}"),
+        (MessageState::Queued, Some(warning)) => format!("it is queued: {}", text::printable_line(warning)),
+        (MessageState::Queued, None) => format!("it is queued; nothing shows yet that {name} has seen it"),
+        (MessageState::Offered, _) if gone => {
             format!("it was offered{told}, which does not show that {name} has seen it, and {name} is not running any more")
         }
-        (State::Offered, _) => format!("it was offered{told}, which does not show yet that {name} has seen it"),
-        (State::Delivered, _) if gone => format!("it was delivered{delivered}, but {name} is not running any more"),
-        (State::Delivered, _) => format!("it was delivered{delivered}; {name} has not answered yet"),
+        (MessageState::Offered, _) => format!("it was offered{told}, which does not show yet that {name} has seen it"),
+        (MessageState::Delivered, _) if gone => format!("it was delivered{delivered}, but {name} is not running any more"),
+        (MessageState::Delivered, _) => format!("it was delivered{delivered}; {name} has not answered yet"),
     }
 }
 
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::wire::{From, MessageId, Timestamp};
+    use crate::wire::{MessageId, Sender, Timestamp};
 
     /// A message for tests, from eel.
     pub fn message(seq: i64, text: &str) -> Inbound {
-        let from = From {
+        let from = Sender {
             id: "def456".parse().expect("an id"),
             name: "eel".into(),
             cwd: "/home/ada/eel".into(),

@@ -6,13 +6,15 @@
 //! What a command line inside a session asks is that session's question. While it waits, the answer goes to it and not to the
 //! session, which reads it in the command's output; an answer that comes later is a message to the session like any other.
 
-use super::{Broker, Caller, MessageChange, send::warning, state, state::Awaited, stopping};
+use super::{Broker, Caller, MessageChange, roster, roster::Awaited, send::warning, stopping};
 use crate::{
     mailbox::{
         messages::{self, Message},
         outcomes,
     },
-    wire::{self, Asked, AwaitReply, CLI_SENDER, Code, Error, MessageId, PeerId, Route, Settled, State, Status, Timestamp},
+    wire::{
+        self, Acknowledged, Asked, AwaitReply, CLI_SENDER, Code, Error, MessageId, MessageState, PeerId, Route, Status, Timestamp,
+    },
 };
 use std::{sync::Mutex, time::Duration};
 use tokio::time::Instant;
@@ -41,7 +43,7 @@ impl Broker {
                 asking = Some(Asking::new(self, Awaited { question: question.message_id, inside }));
             }
             let asked = self.asked(caller, id).await?;
-            let over = asked.answer.is_some() || asked.recipient == Status::Gone || asked.question.state == State::Expired;
+            let over = asked.answer.is_some() || asked.recipient == Status::Gone || asked.question.state == MessageState::Expired;
             if over || Instant::now() >= deadline {
                 return Ok(asked);
             }
@@ -118,16 +120,18 @@ impl Broker {
     ///
     /// # Errors
     /// [`Code::Forbidden`] for a peer, [`Code::InvalidId`]; the store's. A message to somebody else does not change.
-    pub async fn read_by_user(&self, caller: &Caller, inside: Option<PeerId>, id: &str) -> wire::Result<Settled> {
+    pub async fn read_by_user(&self, caller: &Caller, inside: Option<PeerId>, id: &str) -> wire::Result<Acknowledged> {
         if let Caller::Peer(peer) = caller {
-            return Err(Error::new(Code::Forbidden, format!("{peer} is not the command line")).help("settle your own messages"));
+            return Err(
+                Error::new(Code::Forbidden, format!("{peer} is not the command line")).help("acknowledge your own messages")
+            );
         }
         let id: MessageId = id.parse()?;
         let mut changed = 0;
         for reader in std::iter::once(CLI_SENDER.parse()?).chain(inside) {
             changed += u32::from(self.read_by(&id, reader).await?);
         }
-        Ok(Settled { changed })
+        Ok(Acknowledged { changed })
     }
 
     async fn read_by(&self, id: &MessageId, reader: PeerId) -> wire::Result<bool> {
@@ -141,7 +145,7 @@ impl Broker {
             id: id.clone(),
             from: PeerId::lenient(&sender),
             to: reader,
-            state: State::Delivered,
+            state: MessageState::Delivered,
             route: Some(Route::CheckMessages),
         });
         let is_new = changed.is_some();
@@ -152,7 +156,7 @@ impl Broker {
 
 /// Somebody waits for the answer to this question.
 struct Asking<'a> {
-    state: &'a Mutex<state::State>,
+    state: &'a Mutex<roster::Roster>,
     awaited: Awaited,
 }
 
@@ -165,7 +169,7 @@ impl<'a> Asking<'a> {
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        let asked = &mut state::lock(self.state).asked;
+        let asked = &mut roster::lock(self.state).asked;
         if let Some(at) = asked.iter().position(|asked| *asked == self.awaited) {
             asked.swap_remove(at);
         }

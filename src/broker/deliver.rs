@@ -1,6 +1,6 @@
-//! Mail goes out: taken under a lease, handed over, settled.
+//! Mail goes out: taken under a lease, handed over, acknowledged.
 
-use super::{Broker, MessageChange, state, stopping};
+use super::{Broker, MessageChange, roster, stopping};
 use crate::{
     mailbox::{
         leases::{self, Taker},
@@ -8,8 +8,8 @@ use crate::{
         outcomes,
     },
     wire::{
-        self, BROKER_SENDER, CLI_SENDER, Code, Error, From, Inbound, Outcome, PeerId, Receipt, Route, Settle, Settled,
-        Settlement, State, Take, Taken, Timestamp,
+        self, Acknowledge, Acknowledged, Acknowledgement, BROKER_SENDER, CLI_SENDER, Code, Error, Inbound, MessageState, Outcome,
+        PeerId, Receipt, Route, Sender, Take, Taken, Timestamp,
     },
 };
 use std::{sync::Mutex, time::Duration};
@@ -19,7 +19,7 @@ use tokio::time::Instant;
 const LONGEST_WAIT: u32 = 3_600;
 /// Text given by one take that names no bound, in bytes: a full-size message fits.
 pub(super) const DEFAULT_BYTES: u32 = 256 * 1024;
-/// Most messages settled at once: more than a mailbox holds by default.
+/// Most messages acknowledged at once: more than a mailbox holds by default.
 const MOST_SETTLED: usize = 10_000;
 
 impl Broker {
@@ -44,7 +44,7 @@ impl Broker {
         let (lease, mut wake) = {
             let state = self.state();
             let peer = state.peers.get(id).ok_or_else(|| self.unknown_peer(id))?;
-            (state::take_lease(&peer.row.instance, &request.lease), peer.wake.subscribe())
+            (roster::take_lease(&peer.row.instance, &request.lease), peer.wake.subscribe())
         };
         let Some(taker) = taker else { return self.take_for_inbox(id, &request, &lease, deadline).await };
         if self.leaves_to_inbox(id, taker == Taker::Result && wait.is_zero()) {
@@ -70,7 +70,7 @@ impl Broker {
     /// it from the model.
     fn leaves_to_inbox(&self, id: &PeerId, rides_along: bool) -> bool {
         let state = self.state();
-        let by_inbox = |peer: &&state::Peer| peer.route().0 == Route::Inbox;
+        let by_inbox = |peer: &&roster::Peer| peer.route().0 == Route::Inbox;
         state.peers.get(id).filter(by_inbox).is_some_and(|peer| rides_along || peer.has_hook() && peer.door.is_pending())
     }
 
@@ -99,9 +99,9 @@ impl Broker {
     ///
     /// # Errors
     /// [`Code::InvalidRequest`] for too many at once; the store's. A message that is not the caller's changes nothing.
-    pub async fn settle(&self, id: &PeerId, request: Settle) -> wire::Result<Settled> {
+    pub async fn acknowledge(&self, id: &PeerId, request: Acknowledge) -> wire::Result<Acknowledged> {
         if request.messages.len() > MOST_SETTLED {
-            return Err(Error::new(Code::InvalidRequest, format!("more than {MOST_SETTLED} messages in one settlement")));
+            return Err(Error::new(Code::InvalidRequest, format!("more than {MOST_SETTLED} messages in one acknowledgement")));
         }
         let now = Timestamp::now();
         let (agent, trusted) = {
@@ -114,17 +114,17 @@ impl Broker {
         let job = move |c: &rusqlite::Connection| {
             let through = (route == Route::Channel).then_some(agent.as_str());
             let (mut changes, mut waiting, mut waits_again) = (Vec::new(), 0_i64, false);
-            for settlement in request.messages {
-                let change = match settlement.outcome {
-                    Outcome::Offered => outcomes::offered(c, &peer, &settlement.id, route, &agent, trusted, now)?,
-                    Outcome::Announced => outcomes::announced(c, &peer, &settlement.id, route, through, now)?,
-                    Outcome::Delivered => outcomes::delivered(c, &peer, &settlement.id, route, now)?,
-                    Outcome::Released => outcomes::released(c, &peer, &settlement.id, route)?,
+            for acknowledgement in request.messages {
+                let change = match acknowledgement.outcome {
+                    Outcome::Offered => outcomes::offered(c, &peer, &acknowledgement.id, route, &agent, trusted, now)?,
+                    Outcome::Announced => outcomes::announced(c, &peer, &acknowledgement.id, route, through, now)?,
+                    Outcome::Delivered => outcomes::delivered(c, &peer, &acknowledgement.id, route, now)?,
+                    Outcome::Released => outcomes::released(c, &peer, &acknowledgement.id, route)?,
                 };
                 let Some(sender) = change.sender else { continue };
                 waiting += change.waiting;
-                waits_again |= settlement.outcome != Outcome::Delivered && change.waiting == 0;
-                changes.push((settlement, sender));
+                waits_again |= acknowledgement.outcome != Outcome::Delivered && change.waiting == 0;
+                changes.push((acknowledgement, sender));
             }
             Ok((changes, waiting, waits_again))
         };
@@ -136,24 +136,24 @@ impl Broker {
             // What waited behind these messages may go now: through the stream, or with the next tool result.
             peer.hint |= waits_again || (route != Route::Channel && peer.waiting > 0);
             if route == Route::Inbox {
-                let written = changes.iter().filter(|(settled, _)| settled.outcome != Outcome::Released);
-                peer.door.wrote(written.map(|(settled, _)| settled.id.clone()));
+                let written = changes.iter().filter(|(acknowledged, _)| acknowledged.outcome != Outcome::Released);
+                peer.door.wrote(written.map(|(acknowledged, _)| acknowledged.id.clone()));
             }
             peer.wake();
         }
         drop(state);
-        let told = |(settlement, sender): (Settlement, String)| {
-            let state = match settlement.outcome {
-                Outcome::Offered | Outcome::Announced => State::Offered,
-                Outcome::Delivered => State::Delivered,
+        let told = |(acknowledgement, sender): (Acknowledgement, String)| {
+            let state = match acknowledgement.outcome {
+                Outcome::Offered | Outcome::Announced => MessageState::Offered,
+                Outcome::Delivered => MessageState::Delivered,
                 Outcome::Released => return None,
             };
             let from = PeerId::lenient(&sender);
-            Some(MessageChange { id: settlement.id, from, to: id.clone(), state, route: Some(route) })
+            Some(MessageChange { id: acknowledgement.id, from, to: id.clone(), state, route: Some(route) })
         };
         self.changes.messages(changes.into_iter().filter_map(told));
-        tracing::debug!(peer = %id, %route, changed, "settled");
-        Ok(Settled { changed })
+        tracing::debug!(peer = %id, %route, changed, "acknowledged");
+        Ok(Acknowledged { changed })
     }
 
     /// Stored messages as their recipient is shown them.
@@ -161,13 +161,13 @@ impl Broker {
         let state = self.state();
         let sender = |id: &str| {
             let id = PeerId::lenient(id);
-            state.peers.get(&id).map(state::Peer::as_sender).unwrap_or_else(|| {
+            state.peers.get(&id).map(roster::Peer::as_sender).unwrap_or_else(|| {
                 let name = match id.as_str() {
                     CLI_SENDER => "the command line".to_owned(),
                     BROKER_SENDER => "claude-peers".to_owned(),
                     unknown => unknown.to_owned(),
                 };
-                From { id, name, cwd: String::new(), summary: String::new() }
+                Sender { id, name, cwd: String::new(), summary: String::new() }
             })
         };
         let inbound = |message: Message| Inbound {
@@ -184,7 +184,7 @@ impl Broker {
 
 /// A take that waits: while it does, mail is kept for it and not pushed.
 struct WaitingCall<'a> {
-    state: &'a Mutex<state::State>,
+    state: &'a Mutex<roster::Roster>,
     id: PeerId,
 }
 
@@ -199,7 +199,7 @@ impl<'a> WaitingCall<'a> {
 
 impl Drop for WaitingCall<'_> {
     fn drop(&mut self) {
-        if let Some(peer) = state::lock(self.state).peers.get_mut(&self.id) {
+        if let Some(peer) = roster::lock(self.state).peers.get_mut(&self.id) {
             peer.takers = peer.takers.saturating_sub(1);
             peer.wake(); // what it left goes to the channel after all
         }

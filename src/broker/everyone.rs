@@ -6,7 +6,7 @@
 use super::{Broker, Caller, send::sender_id};
 use crate::{
     mailbox::messages::{self, NewMessage},
-    wire::{self, Broadcast, Code, EVERYONE, Error, MessageId, NotSent, PeerId, Scope, Send, Sent, Status, Timestamp},
+    wire::{self, Broadcast, Code, EVERYONE, Error, MessageId, NotSent, PeerId, Scope, SendRequest, Sent, Status, Timestamp},
 };
 
 impl Broker {
@@ -14,7 +14,7 @@ impl Broker {
     ///
     /// # Errors
     /// As [`Broker::send`] and [`Broker::list`].
-    pub async fn send_to(&self, caller: &Caller, request: Send) -> wire::Result<Sent> {
+    pub async fn send_to(&self, caller: &Caller, request: SendRequest) -> wire::Result<Sent> {
         let scope = request.to.trim().strip_prefix(EVERYONE).map(str::parse::<Scope>);
         match scope {
             Some(scope) => Ok(Sent::Everyone(self.send_to_everyone(caller, scope?, request).await?)),
@@ -22,7 +22,7 @@ impl Broker {
         }
     }
 
-    async fn send_to_everyone(&self, caller: &Caller, scope: Scope, request: Send) -> wire::Result<Broadcast> {
+    async fn send_to_everyone(&self, caller: &Caller, scope: Scope, request: SendRequest) -> wire::Result<Broadcast> {
         self.limits.check_text(&request.text)?;
         if request.reply_to.as_deref().is_some_and(|id| !id.is_empty()) {
             let what = "replyTo cannot be used with a scope: an answer goes to one peer";

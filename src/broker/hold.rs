@@ -11,7 +11,7 @@ use crate::{
         messages::Message,
     },
     platform::paths,
-    wire::{self, Code, Error, HeldBy, InboundRule, MessageId, PeerId, Receipt, Settled, State, Status, Timestamp},
+    wire::{self, Acknowledged, Code, Error, HeldBy, InboundRule, MessageId, MessageState, PeerId, Receipt, Status, Timestamp},
 };
 use std::path::Path;
 
@@ -36,7 +36,7 @@ impl Broker {
 
     /// Applies the rule that holds messages to `id`, which has changed.
     pub(super) async fn apply_rule(&self, id: &PeerId) -> wire::Result<()> {
-        let Some(rule) = self.state().peers.get(id).map(super::state::Peer::rule) else { return Ok(()) };
+        let Some(rule) = self.state().peers.get(id).map(super::roster::Peer::rule) else { return Ok(()) };
         let (peer, now) = (id.clone(), Timestamp::now());
         self.store.write(move |c| Ok(holds::apply(c, &peer, rule, now)?)).await?;
         if let Some(peer) = self.state().peers.get_mut(id) {
@@ -103,7 +103,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`Code::Forbidden`] for a session, [`Code::InvalidId`], [`Code::MessageNotFound`] if no such message is held; the store's.
-    pub async fn release(&self, caller: &Caller, id: &str) -> wire::Result<Settled> {
+    pub async fn release(&self, caller: &Caller, id: &str) -> wire::Result<Acknowledged> {
         if let Caller::Peer(peer) = caller {
             let what = format!("{peer} is a session, and only its user lets a held message in");
             return Err(Error::new(Code::Forbidden, what).help("run `claude-peers release` in a terminal of your own"));
@@ -121,8 +121,8 @@ impl Broker {
         }
         let from = self.message(caller, &id.to_string()).await?.receipt.from;
         tracing::info!(message = %id, peer = %to, "released by the user");
-        self.changes.messages([MessageChange { id, from, to, state: State::Queued, route: None }]);
-        Ok(Settled { changed: 1 })
+        self.changes.messages([MessageChange { id, from, to, state: MessageState::Queued, route: None }]);
+        Ok(Acknowledged { changed: 1 })
     }
 }
 

@@ -10,7 +10,9 @@ use crate::{
     db,
     mailbox::outcomes,
     platform::git,
-    wire::{self, Code, Error, Git, Hook, Hooked, Host, MessageId, PeerId, Route, State, Timestamp, text::printable_line},
+    wire::{
+        self, Code, Error, Git, Hook, Hooked, MessageId, MessageState, PeerId, Process, Route, Timestamp, text::printable_line,
+    },
 };
 use std::path::Path;
 
@@ -23,12 +25,12 @@ const BYPASS: &str = "bypassPermissions";
 
 impl Broker {
     /// The peer that this agent process runs.
-    pub fn peer_of(&self, host: Host) -> Option<PeerId> {
+    pub fn peer_of(&self, host: Process) -> Option<PeerId> {
         self.state().by_host(host).map(|peer| peer.row.id.clone())
     }
 
     /// The agent process whose hooks are given this token by their client.
-    pub fn host_by_token(&self, token: &str) -> Option<Host> {
+    pub fn host_by_token(&self, token: &str) -> Option<Process> {
         let hash = hash(token);
         let state = self.state();
         let of_token = state.peers.values().filter(|peer| peer.row.hook_token == Some(hash));
@@ -39,7 +41,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`Code::InvalidRequest`], [`Code::InvalidPath`] for facts out of shape; the store's.
-    pub async fn hook(&self, host: Option<Host>, request: Hook) -> wire::Result<Hooked> {
+    pub async fn hook(&self, host: Option<Process>, request: Hook) -> wire::Result<Hooked> {
         if let Some(problem) = &request.problem {
             let short = |text: &str| printable_line(text).chars().take(LONGEST_PROBLEM).collect::<String>();
             tracing::warn!(event = short(&request.event), "a hook says: {}", short(problem));
@@ -76,7 +78,7 @@ impl Broker {
     async fn note_hook(
         &self,
         id: &PeerId,
-        host: Host,
+        host: Process,
         place: Option<(String, Option<Git>)>,
         bypasses: Option<bool>,
         messages: Vec<MessageId>,
@@ -135,7 +137,7 @@ impl Broker {
                 id: message,
                 from: PeerId::lenient(&sender),
                 to: id.clone(),
-                state: State::Delivered,
+                state: MessageState::Delivered,
                 route: Some(Route::Inbox),
             }
         });

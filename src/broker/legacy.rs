@@ -1,13 +1,13 @@
 //! Sessions that still run the reference's MCP server: known by a bare id, bound to the process that registered them, and
 //! fetching by polls. They and our own sessions see each other.
 
-use super::{Broker, MessageChange, names, register::check_path, state};
+use super::{Broker, MessageChange, names, register::check_path, roster};
 use crate::{
     db::{self, peers::PeerRow},
     mailbox,
     mailbox::messages::Message,
     platform::{git, process},
-    wire::{self, Code, DeliveryChoice, Error, Host, InboundRule, PeerId, Route, State, SummarySource, Timestamp},
+    wire::{self, Code, DeliveryChoice, Error, InboundRule, MessageState, PeerId, Process, Route, SummarySource, Timestamp},
 };
 use std::path::Path;
 
@@ -51,7 +51,7 @@ impl Broker {
                 instance: String::new(),
                 process: bound_process(request.pid, owner),
                 // The number it claims is what lists show, as the reference's do.
-                host: process::identify(request.pid).or(Some(Host { pid: request.pid, started: 0 })),
+                host: process::identify(request.pid).or(Some(Process { pid: request.pid, started: 0 })),
                 cwd: request.cwd,
                 git,
                 tty: request.tty,
@@ -85,7 +85,7 @@ impl Broker {
     ///
     /// # Errors
     /// [`Code::PeerNotFound`] for an id never seen, [`Code::Forbidden`] for somebody else's.
-    pub fn legacy_peer(&self, id: &str, owns: impl FnOnce(Host) -> Option<bool>) -> wire::Result<PeerId> {
+    pub fn legacy_peer(&self, id: &str, owns: impl FnOnce(Process) -> Option<bool>) -> wire::Result<PeerId> {
         let id: PeerId = id.parse()?;
         let bound = {
             let state = self.state();
@@ -110,7 +110,7 @@ impl Broker {
 
     /// A poll: what the poll before handed out has arrived; gives what waits.
     pub async fn poll(&self, id: &PeerId) -> wire::Result<Vec<Message>> {
-        let nothing_to_do = |peer: &state::Peer| peer.waiting == 0 && !peer.polled;
+        let nothing_to_do = |peer: &roster::Peer| peer.waiting == 0 && !peer.polled;
         if self.state().peers.get(id).is_some_and(nothing_to_do) {
             return Ok(Vec::new());
         }
@@ -128,15 +128,15 @@ impl Broker {
             state,
             route: Some(Route::Poll),
         };
-        let arrived = arrived.into_iter().map(|(id, from)| change(id, &from, State::Delivered));
-        self.changes.messages(arrived.chain(messages.iter().map(|m| change(m.id.clone(), &m.from, State::Offered))));
+        let arrived = arrived.into_iter().map(|(id, from)| change(id, &from, MessageState::Delivered));
+        self.changes.messages(arrived.chain(messages.iter().map(|m| change(m.id.clone(), &m.from, MessageState::Offered))));
         Ok(messages)
     }
 }
 
 /// The process that a session is bound to: the one it names, if that is the one that connected or one that started it;
 /// else the one that connected, whatever it says of itself.
-fn bound_process(claimed: u32, owner: Option<u32>) -> Option<Host> {
+fn bound_process(claimed: u32, owner: Option<u32>) -> Option<Process> {
     let bound = match owner {
         Some(owner) if owner != claimed && !process::ancestors(owner).contains(&claimed) => owner,
         _ => claimed,

@@ -1,6 +1,6 @@
 //! Who is there, and who am I.
 
-use super::{Broker, Caller, register::check_path, state};
+use super::{Broker, Caller, register::check_path, roster};
 use crate::mailbox;
 use crate::{
     db::peers::PeerRow,
@@ -113,7 +113,7 @@ impl Broker {
             let by_process = || {
                 let host_of = |pid: &u32| {
                     let runs =
-                        |peer: &&state::Peer| peer.row.host.is_some_and(|host| host.pid == *pid && process::is_alive(host));
+                        |peer: &&roster::Peer| peer.row.host.is_some_and(|host| host.pid == *pid && process::is_alive(host));
                     state.peers.values().find(runs).map(|peer| peer.row.id.clone())
                 };
                 pids.iter().find_map(host_of)
@@ -196,7 +196,7 @@ impl Broker {
     }
 }
 
-fn as_listed(peer: &state::Peer, now: Timestamp) -> Peer {
+fn as_listed(peer: &roster::Peer, now: Timestamp) -> Peer {
     let row = &peer.row;
     let status = peer.status(now);
     let (delivery, delivery_reason) = peer.delivery();

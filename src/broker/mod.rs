@@ -4,7 +4,7 @@
 //! by cursor, so that a wake-up lost or doubled changes nothing; liveness is derived when asked for (is the stream open,
 //! does the process live), never remembered.
 //!
-//! Locks: one mutex over the peers in memory (`state::State`), held for microseconds and never across an await or a
+//! Locks: one mutex over the peers in memory (`roster::Roster`), held for microseconds and never across an await or a
 //! call to the store. Jobs of the store take it inside the writing thread, never the other way round.
 
 mod ask;
@@ -19,8 +19,8 @@ mod limits;
 mod list;
 mod names;
 mod register;
+mod roster;
 mod send;
-mod state;
 mod stream;
 mod summary;
 mod sweep;
@@ -36,7 +36,7 @@ use crate::{
     db::{self, Store},
     wire::{self, Code, Error, PeerId, Timestamp},
 };
-use state::State;
+use roster::Roster;
 use std::{
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -56,7 +56,7 @@ pub enum Caller {
 #[derive(Debug)]
 pub struct Broker {
     store: Store,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<Roster>>,
     limits: Limits,
     started_at: Timestamp,
     notices: Mutex<Vec<String>>,
@@ -75,7 +75,7 @@ impl Broker {
         store.write(|c| Ok(mailbox::leases::end_hooks(c)?)).await?;
         let (peers, sessions, waiting) =
             store.read(|c| Ok((db::peers::all(c)?, db::peers::sessions(c)?, mailbox::messages::waiting(c)?))).await?;
-        let state = Arc::new(Mutex::new(State::new(peers, sessions, waiting)));
+        let state = Arc::new(Mutex::new(Roster::new(peers, sessions, waiting)));
         Ok(Arc::new(Self {
             store,
             state,
@@ -140,8 +140,8 @@ impl Broker {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        state::lock(&self.state)
+    fn state(&self) -> MutexGuard<'_, Roster> {
+        roster::lock(&self.state)
     }
 
     fn unknown_peer(&self, id: &PeerId) -> wire::Error {

@@ -1,6 +1,6 @@
 //! Readable names: `poker-engine`, `poker-engine-2`.
 
-use super::state::State;
+use super::roster::Roster;
 use crate::wire::{BROKER_SENDER, CLI_SENDER, Git, PeerId, Status, Timestamp};
 use std::path::Path;
 
@@ -29,7 +29,7 @@ pub(super) fn wish(git: Option<&Git>, cwd: &str) -> String {
 }
 
 /// `wish`, or `wish-2`, `wish-3` …: the first that no other live peer has, as its name or as its id.
-pub(super) fn free(state: &State, wish: &str, owner: &PeerId, now: Timestamp) -> String {
+pub(super) fn free(state: &Roster, wish: &str, owner: &PeerId, now: Timestamp) -> String {
     let taken = |name: &str| {
         RESERVED.contains(&name)
             || state.peers.values().any(|peer| {
@@ -68,6 +68,6 @@ mod tests {
 
     #[test]
     fn reserved_words_get_a_number() {
-        assert_eq!(free(&State::default(), "cli", &"x".parse().unwrap(), Timestamp(0)), "cli-2");
+        assert_eq!(free(&Roster::default(), "cli", &"x".parse().unwrap(), Timestamp(0)), "cli-2");
     }
 }

@@ -10,13 +10,13 @@
 //!
 //! `/resume` and `/clear` change the session id under a process that goes on; its hook tells ([`Broker::turn_to`]).
 
-use super::{Broker, door::Door, names, state::State};
+use super::{Broker, door::Door, names, roster::Roster};
 use crate::{
     db::{self, peers::PeerRow},
     mailbox,
     mailbox::holds::Rule,
     platform::process,
-    wire::{self, Code, Error, Host, PeerId, Register, Registered, Status, SummarySource, Timestamp, VERSION, random_token},
+    wire::{self, Code, Error, PeerId, Process, Register, Registered, Status, SummarySource, Timestamp, VERSION, random_token},
 };
 use sha2::{Digest, Sha256};
 
@@ -66,7 +66,7 @@ impl Broker {
             let resumed = known.is_some();
             let id = known.unwrap_or_else(|| fresh_id(&state));
             let old = state.peers.get(&id).map(|peer| peer.row.clone());
-            let old_agent = state.peers.get(&id).map(super::state::Peer::agent_key);
+            let old_agent = state.peers.get(&id).map(super::roster::Peer::agent_key);
             // Its hook has told where the process is now, and in which mode: the process itself knows only how it began.
             let kept = old.as_ref().filter(|old| old.instance == request.instance && old.hooked.is_some()).cloned();
             let (cwd, git, bypasses) = match kept {
@@ -212,7 +212,7 @@ impl Broker {
 
 /// Makes the process that serves `from` serve `to`, unless that one is served: the rows of both. The process sees its stream end
 /// and registers again, with the secret that it has.
-fn move_process(state: &mut State, from: &PeerId, to: &PeerId, now: Timestamp) -> Option<(PeerRow, PeerRow)> {
+fn move_process(state: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp) -> Option<(PeerRow, PeerRow)> {
     let to = state.peers.get(to).filter(|peer| peer.status(now) == Status::Gone)?.row.clone();
     let from = state.peers.get_mut(from)?;
     let serving = from.row.clone();
@@ -245,7 +245,7 @@ fn move_process(state: &mut State, from: &PeerId, to: &PeerId, now: Timestamp) -
 }
 
 /// The peer that a registration without a secret is, if it is a known one.
-fn find(state: &State, request: &Register, process: Option<Host>, host: Option<Host>, now: Timestamp) -> Option<PeerId> {
+fn find(state: &Roster, request: &Register, process: Option<Process>, host: Option<Process>, now: Timestamp) -> Option<PeerId> {
     let is_same = |row: &PeerRow| row.process.is_some() && row.process == process && row.instance == request.instance;
     if let Some(peer) = state.peers.values().find(|peer| is_same(&peer.row)) {
         return Some(peer.row.id.clone());
@@ -259,16 +259,16 @@ fn find(state: &State, request: &Register, process: Option<Host>, host: Option<H
         }
     }
     let host = host?;
-    let of_host = |peer: &&super::state::Peer| peer.row.host == Some(host) && !serves(peer.row.process);
+    let of_host = |peer: &&super::roster::Peer| peer.row.host == Some(host) && !serves(peer.row.process);
     state.peers.values().filter(of_host).max_by_key(|peer| peer.row.last_seen).map(|peer| peer.row.id.clone())
 }
 
 /// Whether the process that registered a peer still runs.
-fn serves(process: Option<Host>) -> bool {
+fn serves(process: Option<Process>) -> bool {
     process.is_some_and(process::is_alive)
 }
 
-fn fresh_id(state: &State) -> PeerId {
+fn fresh_id(state: &Roster) -> PeerId {
     let taken = |id: &PeerId| state.peers.contains_key(id) || state.peers.values().any(|peer| peer.row.name == id.as_str());
     std::iter::repeat_with(PeerId::random).find(|id| !taken(id)).unwrap_or_else(PeerId::random)
 }

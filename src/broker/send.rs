@@ -5,7 +5,7 @@ use super::{
     deliver::receipt,
     hold,
     limits::Pace,
-    state::{self, Awaited, Resolved, State},
+    roster::{self, Awaited, Resolved, Roster},
 };
 use crate::{
     db,
@@ -15,7 +15,7 @@ use crate::{
         messages::{self, Message, NewMessage},
         outcomes,
     },
-    wire::{self, CLI_SENDER, Code, Error, Held, MessageId, PeerId, PeerRef, Receipt, Route, Send, Status, Timestamp},
+    wire::{self, CLI_SENDER, Code, Error, Held, MessageId, PeerId, PeerRef, Receipt, Route, SendRequest, Status, Timestamp},
 };
 use rusqlite::Connection;
 use std::{collections::HashMap, sync::Mutex};
@@ -25,7 +25,7 @@ impl Broker {
     ///
     /// # Errors
     /// A limit or rule refused it ([`Code::TooLarge`], [`Code::RateLimited`], [`Code::PeerNotFound`] …); the store's.
-    pub async fn send(&self, caller: &Caller, request: Send) -> wire::Result<Receipt> {
+    pub async fn send(&self, caller: &Caller, request: SendRequest) -> wire::Result<Receipt> {
         self.limits.check_text(&request.text)?;
         let reference: PeerRef = request.to.parse()?;
         let mut reply_to: Option<MessageId> =
@@ -192,7 +192,7 @@ pub(super) struct Accepted {
 /// the row. All on the writing thread, so two messages never race for the last free place.
 fn accept(
     c: &Connection,
-    state: &Mutex<State>,
+    state: &Mutex<Roster>,
     limits: &Limits,
     caller: &Caller,
     messages: Vec<NewMessage>,
@@ -205,7 +205,7 @@ fn accept(
         {
             let known = Accepted { message, is_new: false, pushed: false, proved: None, trusted: 0, confirmed: Vec::new() };
             copies.push((new.to, Ok(known)));
-        } else if let Err(refused) = check(&mut state::lock(state), limits, caller, &new) {
+        } else if let Err(refused) = check(&mut roster::lock(state), limits, caller, &new) {
             copies.push((new.to, Err(refused)));
         } else {
             fresh.push(new);
@@ -213,7 +213,7 @@ fn accept(
     }
     if let Some(first) = fresh.first() {
         let to: Vec<&PeerId> = fresh.iter().map(|new| &new.to).collect();
-        pace(&mut state::lock(state), caller)?.count(limits, &to, &first.text, first.sent_at)?;
+        pace(&mut roster::lock(state), caller)?.count(limits, &to, &first.text, first.sent_at)?;
     }
     for new in fresh {
         copies.push((new.to.clone(), Ok(put(c, state, caller, new, says_what_it_answers)?)));
@@ -231,7 +231,7 @@ fn sent_before(c: &Connection, new: &NewMessage, key: &str) -> db::Result<Option
 }
 
 /// The limits of one recipient.
-fn check(state: &mut State, limits: &Limits, caller: &Caller, new: &NewMessage) -> wire::Result<()> {
+fn check(state: &mut Roster, limits: &Limits, caller: &Caller, new: &NewMessage) -> wire::Result<()> {
     match state.peers.get(&new.to) {
         None if new.to.as_str() == CLI_SENDER => {}
         Some(peer) => limits.check_waiting(peer.waiting, &peer.row.name)?,
@@ -240,7 +240,7 @@ fn check(state: &mut State, limits: &Limits, caller: &Caller, new: &NewMessage) 
     pace(state, caller)?.check_repeat(limits, &new.to, &new.text, new.sent_at)
 }
 
-fn pace<'a>(state: &'a mut State, caller: &Caller) -> wire::Result<&'a mut Pace> {
+fn pace<'a>(state: &'a mut Roster, caller: &Caller) -> wire::Result<&'a mut Pace> {
     match caller {
         Caller::User => Ok(&mut state.cli_pace),
         Caller::Peer(id) => match state.peers.get_mut(id) {
@@ -253,20 +253,20 @@ fn pace<'a>(state: &'a mut State, caller: &Caller) -> wire::Result<&'a mut Pace>
 /// Stores a message that no limit refuses.
 fn put(
     c: &Connection,
-    state: &Mutex<State>,
+    state: &Mutex<Roster>,
     caller: &Caller,
     mut new: NewMessage,
     says_what_it_answers: bool,
 ) -> db::Result<Accepted> {
-    let inside = *caller != Caller::User && is_awaited_inside(&state::lock(state).asked, &new);
+    let inside = *caller != Caller::User && is_awaited_inside(&roster::lock(state).asked, &new);
     let (stream, agent, rule, bypasses) = {
-        let state = state::lock(state);
-        let stream = state.peers.get(&new.to).filter(|_| !inside).and_then(state::Peer::pushing);
+        let state = roster::lock(state);
+        let stream = state.peers.get(&new.to).filter(|_| !inside).and_then(roster::Peer::pushing);
         let sender = match caller {
             Caller::User => None,
             Caller::Peer(id) => state.peers.get(id),
         };
-        let rule = state.peers.get(&new.to).map_or(Rule::Nothing, state::Peer::rule);
+        let rule = state.peers.get(&new.to).map_or(Rule::Nothing, roster::Peer::rule);
         let agent = sender.map(|peer| (peer.agent_key(), peer.has_proved(), peer.has_hook()));
         (stream, agent, rule, sender.is_some_and(|peer| peer.row.bypasses))
     };
@@ -279,18 +279,18 @@ fn put(
         _ => None,
     };
     let (mut proved, mut trusted, mut confirmed) = (None, 0, Vec::new());
-    let mut settled_by_reply = 0;
+    let mut acknowledged_by_reply = 0;
     let delivered = |id, sender: PeerId| MessageChange {
         id,
         from: sender,
         to: new.from.clone(),
-        state: wire::State::Delivered,
+        state: wire::MessageState::Delivered,
         route: Some(Route::Reply),
     };
     if let Some((key, already_proved, has_hook)) = agent {
         if let Some(answered) = new.reply_to.as_ref().filter(|_| says_what_it_answers) {
             let (change, proof) = confirm(c, &new, answered, &key)?;
-            settled_by_reply = change.waiting;
+            acknowledged_by_reply = change.waiting;
             confirmed.extend(change.sender.map(|sender| delivered(answered.clone(), PeerId::lenient(&sender))));
             if proof && !already_proved {
                 trusted = if has_hook { 0 } else { outcomes::trust(c, &new.from, &key)? };
@@ -309,12 +309,12 @@ fn put(
         new.to = PeerId::lenient(CLI_SENDER);
     }
     let seq = messages::insert(c, &new, lease.as_deref())?;
-    let mut state = state::lock(state);
+    let mut state = roster::lock(state);
     if let Some(peer) = state.peers.get_mut(&new.to) {
         peer.waiting += 1;
     }
     if let Some(peer) = state.peers.get_mut(&new.from) {
-        peer.waiting = peer.waiting.saturating_add_signed(i32::try_from(settled_by_reply).unwrap_or_default());
+        peer.waiting = peer.waiting.saturating_add_signed(i32::try_from(acknowledged_by_reply).unwrap_or_default());
     }
     let message = Message {
         id: MessageId { seq, tag: new.tag },
@@ -324,7 +324,7 @@ fn put(
         reply_to: new.reply_to,
         sent_at: new.sent_at,
         expires_at: new.expires_at,
-        state: if new.held.is_some() { wire::State::Held } else { wire::State::Queued },
+        state: if new.held.is_some() { wire::MessageState::Held } else { wire::MessageState::Queued },
         route: None,
         held: new.held.map(|by| Held { at: new.sent_at, by }),
         handed: u32::from(lease.is_some()),
@@ -373,22 +373,22 @@ fn no_such_message(id: &MessageId) -> Error {
 }
 
 /// Why the recipient has not seen a message yet, or will not see it at once.
-pub(super) fn warning(peer: &state::Peer, receipt: &Receipt, now: Timestamp) -> Option<String> {
+pub(super) fn warning(peer: &roster::Peer, receipt: &Receipt, now: Timestamp) -> Option<String> {
     let (name, status) = (&peer.row.name, peer.status(now));
     match (receipt.state, status, peer.delivery().0) {
-        (wire::State::Held, ..) => hold::explain(name, status, receipt),
-        (wire::State::Offered, Status::Connected, _) if receipt.route == Some(Route::Inbox) => {
+        (wire::MessageState::Held, ..) => hold::explain(name, status, receipt),
+        (wire::MessageState::Offered, Status::Connected, _) if receipt.route == Some(Route::Inbox) => {
             let at = receipt.offered_at.map(|at| format!(" at {at}")).unwrap_or_default();
             Some(format!("written into the inbox of {name}{at}; nothing has shown yet that it was let in"))
         }
-        (wire::State::Queued, Status::Gone, _) => {
+        (wire::MessageState::Queued, Status::Gone, _) => {
             let until = receipt.expires_at;
             Some(format!("{name} is not running; the message waits for its session to be resumed, until {until}"))
         }
-        (wire::State::Queued, Status::Reconnecting, _) => {
+        (wire::MessageState::Queued, Status::Reconnecting, _) => {
             Some(format!("{name} is reconnecting; it gets the message when it is back"))
         }
-        (wire::State::Queued, Status::Connected, Route::Pull) if peer.takers == 0 => {
+        (wire::MessageState::Queued, Status::Connected, Route::Pull) if peer.takers == 0 => {
             Some(format!("{name} cannot be interrupted; it sees the message when it next uses one of its claude-peers tools"))
         }
         _ => None,

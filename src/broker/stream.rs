@@ -4,7 +4,7 @@
 //! whatever the reason, the peer is not connected any more. One whose process another has displaced stays open beside that
 //! one's, is told once, and is told again when that one ends: a session whose client runs two servers is never without.
 
-use super::{Broker, state};
+use super::{Broker, roster};
 use crate::{
     mailbox::leases,
     wire::{self, Event, Inbound, PeerId, Route, Timestamp},
@@ -73,7 +73,7 @@ impl Broker {
         let mut state = self.state();
         let number = state.next_link();
         let peer = state.peers.get_mut(id).ok_or_else(|| self.unknown_peer(id))?;
-        peer.link = Some(state::Link { number });
+        peer.link = Some(roster::Link { number });
         peer.row.ended = false;
         peer.hint = peer.waiting > 0;
         peer.wake(); // an older stream of this peer sees that it is not wanted any more
@@ -146,7 +146,7 @@ impl Stream {
     /// The next message leased to this stream; if it `may_lease`, it takes what waits and is in no other hands.
     async fn next_message(&mut self, may_lease: bool) -> wire::Result<Option<Inbound>> {
         if self.buffer.is_empty() {
-            let lease = state::stream_lease(&self.instance);
+            let lease = roster::stream_lease(&self.instance);
             let (mut batch, others) = self.broker.store.glance(|c| {
                 Ok((leases::leased(c, &self.peer, &lease, self.after, BATCH)?, leases::has_others(c, &self.peer, &lease)?))
             })?;

@@ -8,7 +8,7 @@ use crate::{
         history,
         messages::{self, Message, NewMessage},
     },
-    wire::{self, BROKER_SENDER, MessageId, PeerId, State, Status, Timestamp},
+    wire::{self, BROKER_SENDER, MessageId, MessageState, PeerId, Status, Timestamp},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -112,14 +112,14 @@ impl Broker {
             id: message.id.clone(),
             from: PeerId::lenient(&message.from),
             to: PeerId::lenient(&message.to),
-            state: State::Expired,
+            state: MessageState::Expired,
             route: None,
         });
         let told = notices.into_iter().map(|(id, to)| MessageChange {
             id,
             from: PeerId::lenient(BROKER_SENDER),
             to,
-            state: State::Queued,
+            state: MessageState::Queued,
             route: None,
         });
         self.changes.messages(expired.chain(told));

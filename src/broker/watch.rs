@@ -5,7 +5,7 @@
 //! counted and not told. Nobody is ever held up by a watcher, and without one nothing is kept.
 
 use super::Broker;
-use crate::wire::{MessageId, PeerId, Route, State, Status, Timestamp};
+use crate::wire::{MessageId, MessageState, PeerId, Route, Status, Timestamp};
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
@@ -62,7 +62,7 @@ pub struct MessageChange {
     pub from: PeerId,
     pub to: PeerId,
     /// Where it stands now.
-    pub state: State,
+    pub state: MessageState,
     /// The route by which it got there.
     pub route: Option<Route>,
 }

@@ -9,7 +9,7 @@ use crate::{
         out::{Look, Out},
     },
     wire::{
-        Asked, CLI_SENDER, Code, PeerRef, Receipt, Result as Answered, Send, Settled, random_token,
+        Acknowledged, Asked, CLI_SENDER, Code, PeerRef, Receipt, Result as Answered, SendRequest, random_token,
         text::{printable, printable_line},
     },
 };
@@ -34,13 +34,13 @@ pub struct Args {
 /// Asks, waits, and prints the answer.
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let (to, text) = (args.peer.to_string(), send::text(&args.text)?);
-    let message = Send { to, text, reply_to: None, key: Some(random_token(KEY_LENGTH)), cwd: None };
+    let message = SendRequest { to, text, reply_to: None, key: Some(random_token(KEY_LENGTH)), cwd: None };
     let question: Receipt = send::send(&message, broker, out).await?;
     let asked = wait(&question, Duration::from_secs(args.wait.into()), broker).await?;
     let Some(answer) = &asked.answer else { return Err(no_answer(&asked)) };
     out.answer(&asked, |_, look| render(&answer.text, look))?;
     let read = format!("/v1/messages/{}/read", answer.receipt.message_id);
-    let _: Settled = broker.post(&read, None, &serde_json::json!({})).await?;
+    let _: Acknowledged = broker.post(&read, None, &serde_json::json!({})).await?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use crate::{
         out::{Look, Out, Tone},
     },
     wire::{
-        HistoryEntry, MessageId, State,
+        HistoryEntry, MessageId, MessageState,
         text::{printable, printable_line},
     },
 };
@@ -26,12 +26,12 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
 }
 
 /// The tone in which a state is shown.
-pub fn tone(state: State) -> Tone {
+pub fn tone(state: MessageState) -> Tone {
     match state {
-        State::Queued | State::Held => Tone::Warn,
-        State::Offered => Tone::Plain,
-        State::Delivered => Tone::Good,
-        State::Expired => Tone::Bad,
+        MessageState::Queued | MessageState::Held => Tone::Warn,
+        MessageState::Offered => Tone::Plain,
+        MessageState::Delivered => Tone::Good,
+        MessageState::Expired => Tone::Bad,
     }
 }
 
@@ -51,7 +51,7 @@ fn render(entry: &HistoryEntry, look: Look) -> String {
     let times =
         [("offered", receipt.offered_at), ("held", held), ("delivered", receipt.delivered_at), ("expired", receipt.expired_at)];
     facts.extend(times.into_iter().filter_map(|(name, time)| Some((name, time?.to_string()))));
-    if matches!(receipt.state, State::Queued | State::Offered | State::Held) {
+    if matches!(receipt.state, MessageState::Queued | MessageState::Offered | MessageState::Held) {
         facts.push(("expires", receipt.expires_at.to_string()));
     }
     facts.extend(receipt.reply_to.as_ref().map(|id| ("answers", id.to_string())));

@@ -3,7 +3,7 @@
 use crate::{
     client::Client,
     console::{exit::Failure, out::Out},
-    wire::{MessageId, Settled},
+    wire::{Acknowledged, MessageId},
 };
 
 /// Which message.
@@ -16,6 +16,6 @@ pub struct Args {
 /// Releases it.
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let path = format!("/v1/messages/{}/release", args.id);
-    let released: Settled = broker.post(&path, None, &serde_json::json!({})).await?;
+    let released: Acknowledged = broker.post(&path, None, &serde_json::json!({})).await?;
     out.answer(&released, |_, _| format!("Message {} is let in; its session gets it like any other.\n", args.id))
 }

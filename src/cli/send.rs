@@ -8,7 +8,7 @@ use crate::{
         out::{Look, Out, Tone},
     },
     wire::{
-        self, Broadcast, CLI_SENDER, Code, EVERYONE, MessageId, PeerRef, Receipt, Scope, Send, Sent, random_token,
+        self, Broadcast, CLI_SENDER, Code, EVERYONE, MessageId, PeerRef, Receipt, Scope, SendRequest, Sent, random_token,
         text::printable_line,
     },
 };
@@ -68,7 +68,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
         Recipient::Everyone(scope) => (format!("{EVERYONE}{}", scope.as_str()), peers::seen_from(scope)?),
     };
     let reply_to = args.reply_to.map(|id| id.to_string());
-    let message = Send { to, text, reply_to, key: Some(random_token(KEY_LENGTH)), cwd };
+    let message = SendRequest { to, text, reply_to, key: Some(random_token(KEY_LENGTH)), cwd };
     let sent: Sent = send(&message, broker, out).await?;
     out.answer(&sent, |sent, look| match sent {
         Sent::One(receipt) => render(receipt, look),
@@ -86,7 +86,7 @@ pub(super) fn text(words: &[String]) -> Result<String, Failure> {
 }
 
 /// Sends until the broker has answered or its time is up. The key makes it one message, however often it is said.
-pub(super) async fn send<T: DeserializeOwned>(message: &Send, broker: &Client, out: Out) -> Result<T, Failure> {
+pub(super) async fn send<T: DeserializeOwned>(message: &SendRequest, broker: &Client, out: Out) -> Result<T, Failure> {
     let deadline = Instant::now() + PATIENCE;
     let (mut pause, longest) = PAUSE;
     loop {

@@ -1,6 +1,6 @@
 //! Peers and the session ids they are known by.
 
-use crate::wire::{DeliveryChoice, Git, Host, InboundRule, PeerId, SummarySource, Timestamp};
+use crate::wire::{DeliveryChoice, Git, InboundRule, PeerId, Process, SummarySource, Timestamp};
 use rusqlite::{Connection, Result, Row, params};
 
 /// A peer as it is stored.
@@ -14,9 +14,9 @@ pub struct PeerRow {
     /// The process that serves it, by its own random name.
     pub instance: String,
     /// The process that serves it; `started` is 0 where unknown.
-    pub process: Option<Host>,
+    pub process: Option<Process>,
     /// The `claude` process.
-    pub host: Option<Host>,
+    pub host: Option<Process>,
     pub cwd: String,
     pub git: Option<Git>,
     pub tty: Option<String>,
@@ -54,7 +54,7 @@ pub fn put(connection: &Connection, peer: &PeerRow) -> Result<()> {
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
                    ?22, ?23, ?24, ?25, ?26, ?27)";
     let git = peer.git.as_ref().map(|git| serde_json::to_string(git).unwrap_or_default());
-    let started = |process: Option<Host>| process.map(|process| process.started.cast_signed());
+    let started = |process: Option<Process>| process.map(|process| process.started.cast_signed());
     connection.prepare_cached(sql)?.execute(params![
         peer.id.as_str(),
         peer.name,
@@ -129,9 +129,9 @@ pub fn forget_unseen(connection: &Connection, before: Timestamp, most: u32) -> R
 }
 
 fn read(row: &Row<'_>) -> Result<PeerRow> {
-    let process = |pid: &str, started: &str| -> Result<Option<Host>> {
+    let process = |pid: &str, started: &str| -> Result<Option<Process>> {
         let (pid, started): (Option<u32>, Option<i64>) = (row.get(pid)?, row.get(started)?);
-        Ok(pid.map(|pid| Host { pid, started: started.unwrap_or_default().cast_unsigned() }))
+        Ok(pid.map(|pid| Process { pid, started: started.unwrap_or_default().cast_unsigned() }))
     };
     let id: String = row.get("id")?;
     let proved_by: Option<String> = row.get("proved_by")?;

@@ -5,7 +5,7 @@
 //! delivered, expired, or pushed into a channel that has proved itself.
 
 use crate::db::{Error, Result as StoreResult};
-use crate::wire::{Code, Error as WireError, Held, HeldBy, MessageId, PeerId, Route, State, Timestamp};
+use crate::wire::{Code, Error as WireError, Held, HeldBy, MessageId, MessageState, PeerId, Route, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
 /// A message to store.
@@ -40,7 +40,7 @@ pub struct Message {
     pub sent_at: Timestamp,
     /// Until when it waits.
     pub expires_at: Timestamp,
-    pub state: State,
+    pub state: MessageState,
     /// By which route it got there.
     pub route: Option<Route>,
     /// How often it may have been shown.
@@ -68,11 +68,11 @@ pub(super) fn read(row: &Row<'_>) -> Result<Message> {
         sent_at: Timestamp(row.get(6)?),
         expires_at: Timestamp(row.get(7)?),
         state: match row.get(8)? {
-            0 | 1 if held.is_some() => State::Held,
-            0 => State::Queued,
-            1 => State::Offered,
-            2 => State::Delivered,
-            _ => State::Expired,
+            0 | 1 if held.is_some() => MessageState::Held,
+            0 => MessageState::Queued,
+            1 => MessageState::Offered,
+            2 => MessageState::Delivered,
+            _ => MessageState::Expired,
         },
         route: row.get::<_, Option<String>>(9)?.as_deref().and_then(Route::parse),
         handed: row.get(10)?,

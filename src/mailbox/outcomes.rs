@@ -4,7 +4,7 @@ use super::messages::{COLUMNS, Message, read};
 use crate::wire::{MessageId, PeerId, Route, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Params, Result, Row, params};
 
-/// What a settlement changed.
+/// What an acknowledgement changed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Change {
     /// The sender of the message whose state or lease changed; none if nothing did.
@@ -99,7 +99,7 @@ pub fn released(connection: &Connection, peer: &PeerId, id: &MessageId, route: R
     Change::by(connection, sql, params![id.seq, id.tag, peer.as_str(), holder(route)], 0)
 }
 
-/// Whose lease a settlement for `route` speaks of: the stream's, or a take's. One that is said again after a crash
+/// Whose lease an acknowledgement for `route` speaks of: the stream's, or a take's. One that is said again after a crash
 /// must not end the lease of another route that has the message by now.
 fn holder(route: Route) -> &'static str {
     match route {

@@ -1,9 +1,9 @@
 //! What the kernel tells about processes: whether one still lives, its parent, its command line, its terminal.
 //!
-//! A process id alone is reused; together with its start time it names one process for ever ([`Host`]). Nothing here
+//! A process id alone is reused; together with its start time it names one process for ever ([`Process`]). Nothing here
 //! fails loudly: a process that is gone or cannot be read is simply not there.
 
-use crate::wire::Host;
+use crate::wire::Process;
 
 /// This process's parent; none where it is already gone.
 pub fn parent() -> Option<u32> {
@@ -11,12 +11,12 @@ pub fn parent() -> Option<u32> {
 }
 
 /// The process `pid` as it is now: its number and when it started.
-pub fn identify(pid: u32) -> Option<Host> {
-    imp::started(pid).map(|started| Host { pid, started })
+pub fn identify(pid: u32) -> Option<Process> {
+    imp::started(pid).map(|started| Process { pid, started })
 }
 
 /// Whether that very process still lives. A zombie counts as gone: nothing of it runs any more.
-pub fn is_alive(process: Host) -> bool {
+pub fn is_alive(process: Process) -> bool {
     match imp::started(process.pid) {
         Some(started) => process.started == 0 || started == 0 || started == process.started,
         None => false,
@@ -159,7 +159,7 @@ mod tests {
     fn this_process_lives_and_a_later_one_of_its_number_is_another() {
         let me = identify(std::process::id()).expect("this process");
         assert!(is_alive(me));
-        assert!(!is_alive(Host { started: me.started + 1, ..me }));
+        assert!(!is_alive(Process { started: me.started + 1, ..me }));
         assert!(ancestors(me.pid).contains(&parent().expect("a parent")));
         assert!(descends_from(me.pid, me.pid) && descends_from(me.pid, parent().expect("a parent")));
         assert!(!descends_from(parent().expect("a parent"), me.pid));

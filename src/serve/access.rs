@@ -11,7 +11,7 @@ use super::errors::Refusal;
 use crate::{
     broker::{Broker, Caller},
     platform::{kernel, process},
-    wire::{self, API, API_HEADER, API_MIN, Code, Error, Host, PROCESS_SCHEME, SESSION_SCHEME, TOKEN_HEADER, VERSION},
+    wire::{self, API, API_HEADER, API_MIN, Code, Error, PROCESS_SCHEME, Process, SESSION_SCHEME, TOKEN_HEADER, VERSION},
 };
 use axum::{
     extract::{FromRequestParts, Request, State},
@@ -50,7 +50,7 @@ impl Connection {
     }
 
     /// Whether `process`, or a process it started, is at the other end; none where the kernel cannot tell.
-    pub fn belongs_to(&self, process: Host) -> Option<bool> {
+    pub fn belongs_to(&self, process: Process) -> Option<bool> {
         let from_tree = |pid: u32| pid == process.pid || process::ancestors(pid).contains(&process.pid);
         match self {
             Self::Unix { pid } => pid.map(from_tree),
@@ -164,7 +164,7 @@ fn caller(broker: &Broker, parts: &Parts) -> wire::Result<Caller> {
 }
 
 /// The agent process that a hook says it was started by, if the kernel shows that it was.
-fn host(pid: &str, parts: &Parts) -> wire::Result<Host> {
+fn host(pid: &str, parts: &Parts) -> wire::Result<Process> {
     let connecting = parts.extensions.get::<Connection>().and_then(|connection| match connection {
         Connection::Unix { pid } => *pid,
         Connection::Tcp { .. } => None,
@@ -209,7 +209,7 @@ impl Inside {
 /// A caller that shows whose session it was started by: with the token that the session's client gives to what it starts, or by
 /// naming the process that runs it.
 #[derive(Debug, Clone, Copy)]
-pub struct AsProcess(pub Host);
+pub struct AsProcess(pub Process);
 
 impl FromRequestParts<Arc<super::App>> for AsProcess {
     type Rejection = Refusal;

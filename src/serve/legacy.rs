@@ -123,7 +123,7 @@ async fn send_message(State(app): AppState, connection: Connection, inside: Insi
         CLI_SENDER => inside.or(Caller::User),
         id => Caller::Peer(known(&app, &connection, id)?),
     };
-    let send = wire::Send { to: request.to_id, text: request.text, reply_to: None, key: None, cwd: None };
+    let send = wire::SendRequest { to: request.to_id, text: request.text, reply_to: None, key: None, cwd: None };
     match app.broker.send(&caller, send).await {
         Ok(receipt) => Ok(Answer(json!({"ok": true, "message_id": receipt.message_id}))),
         // The reference answers 200 here, and its client reads `ok`.

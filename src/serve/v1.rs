@@ -9,9 +9,9 @@ use super::{
 use crate::{
     broker::Caller,
     wire::{
-        API, API_MIN, Asked, AwaitReply, BrokerStatus, Hello, History, HistoryEntry, HistoryPage, Hook, Hooked, ListPeers,
-        Ok as Yes, Peer, Peers, Register, Registered, Send, Sent, SetSummary, Settle, Settled, Summary, Take, Taken, VERSION,
-        WhoAmI,
+        API, API_MIN, Acknowledge, Acknowledged, Asked, AwaitReply, BrokerStatus, Done, Hello, History, HistoryEntry,
+        HistoryPage, Hook, Hooked, ListPeers, Peer, Peers, Register, Registered, SendRequest, Sent, SetSummary, Summary, Take,
+        Taken, VERSION, WhoAmI,
     },
 };
 use axum::{
@@ -35,7 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(send))
         .routes(routes!(set_summary))
         .routes(routes!(take))
-        .routes(routes!(settle))
+        .routes(routes!(acknowledge))
         .routes(routes!(hook))
         .routes(routes!(message))
         .routes(routes!(reply))
@@ -83,10 +83,10 @@ async fn register(
 }
 
 /// The peer says goodbye and leaves the list at once. Its mailbox is kept.
-#[utoipa::path(post, path = "/v1/unregister", security(("secret" = []), ("process" = [])), responses((status = 200, body = Yes), (status = 401, body = ErrorBody)))]
-async fn unregister(State(app): AppState, AsPeer(id): AsPeer) -> Reply<Yes> {
+#[utoipa::path(post, path = "/v1/unregister", security(("secret" = []), ("process" = [])), responses((status = 200, body = Done), (status = 401, body = ErrorBody)))]
+async fn unregister(State(app): AppState, AsPeer(id): AsPeer) -> Reply<Done> {
     app.broker.unregister(&id).await?;
-    Ok(Answer(Yes { ok: true }))
+    Ok(Answer(Done { ok: true }))
 }
 
 /// The live peers in a scope; a registered caller is left out and told who it is.
@@ -109,10 +109,10 @@ async fn whoami(State(app): AppState, caller: Caller, Query(request): Query<WhoA
 
 /// Accepts a message to one peer, or to everyone in a scope. Without a secret it comes from the session whose process started
 /// the one that asks, or else from the command line. The answer comes after the commit: from then on it is kept.
-#[utoipa::path(post, path = "/v1/send", request_body = Send, security((), ("secret" = [])),
+#[utoipa::path(post, path = "/v1/send", request_body = SendRequest, security((), ("secret" = [])),
     responses((status = 200, body = Sent), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
               (status = 409, body = ErrorBody), (status = 413, body = ErrorBody), (status = 429, body = ErrorBody)))]
-async fn send(State(app): AppState, caller: Caller, inside: Inside, Json(request): Json<Send>) -> Reply<Sent> {
+async fn send(State(app): AppState, caller: Caller, inside: Inside, Json(request): Json<SendRequest>) -> Reply<Sent> {
     Ok(Answer(app.broker.send_to(&inside.or(caller), request).await?))
 }
 
@@ -123,7 +123,7 @@ async fn set_summary(State(app): AppState, AsPeer(id): AsPeer, Json(request): Js
     Ok(Answer(app.broker.set_summary(&id, request).await?))
 }
 
-/// Leases the caller's waiting messages to it, to be handed over and settled.
+/// Leases the caller's waiting messages to it, to be handed over and acknowledged.
 #[utoipa::path(post, path = "/v1/take", request_body = Take, security(("secret" = []), ("process" = [])),
     responses((status = 200, body = Taken), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
 async fn take(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Take>) -> Reply<Taken> {
@@ -140,10 +140,10 @@ async fn hook(State(app): AppState, process: Result<AsProcess, Refusal>, Json(re
 }
 
 /// Says what became of messages that were taken or pushed. Saying it twice changes nothing.
-#[utoipa::path(post, path = "/v1/settle", request_body = Settle, security(("secret" = []), ("process" = [])),
-    responses((status = 200, body = Settled), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
-async fn settle(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Settle>) -> Reply<Settled> {
-    Ok(Answer(app.broker.settle(&id, request).await?))
+#[utoipa::path(post, path = "/v1/acknowledge", request_body = Acknowledge, security(("secret" = []), ("process" = [])),
+    responses((status = 200, body = Acknowledged), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody)))]
+async fn acknowledge(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Acknowledge>) -> Reply<Acknowledged> {
+    Ok(Answer(app.broker.acknowledge(&id, request).await?))
 }
 
 /// A message with its receipt. A peer may ask for what it sent or was sent.
@@ -170,27 +170,27 @@ async fn reply(
 
 /// The user has read an answer to the command line: it is delivered.
 #[utoipa::path(post, path = "/v1/messages/{id}/read", params(("id" = String, Path, description = "the answer's id")),
-    responses((status = 200, body = Settled), (status = 403, body = ErrorBody)))]
+    responses((status = 200, body = Acknowledged), (status = 403, body = ErrorBody)))]
 async fn read(
     State(app): AppState,
     caller: Caller,
     Inside(inside): Inside,
     Path(id): Path<String>,
     Json(_): Json<serde_json::Value>,
-) -> Reply<Settled> {
+) -> Reply<Acknowledged> {
     Ok(Answer(app.broker.read_by_user(&caller, inside, &id).await?))
 }
 
 /// The user lets a message in that is held. Not for sessions, nor for what they start.
 #[utoipa::path(post, path = "/v1/messages/{id}/release", params(("id" = String, Path, description = "the message's id")),
-    responses((status = 200, body = Settled), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = Acknowledged), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody)))]
 async fn release(
     State(app): AppState,
     caller: Caller,
     inside: Inside,
     Path(id): Path<String>,
     Json(_): Json<serde_json::Value>,
-) -> Reply<Settled> {
+) -> Reply<Acknowledged> {
     Ok(Answer(app.broker.release(&inside.or(caller), &id).await?))
 }
 
@@ -211,13 +211,13 @@ async fn status(State(app): AppState) -> Reply<BrokerStatus> {
 }
 
 /// Stops the broker: it finishes what it has accepted and ends. The user may; a peer may not.
-#[utoipa::path(post, path = "/v1/stop", responses((status = 200, body = Yes), (status = 403, body = ErrorBody)))]
-async fn stop(State(app): AppState, caller: Caller, Json(_): Json<serde_json::Value>) -> Reply<Yes> {
+#[utoipa::path(post, path = "/v1/stop", responses((status = 200, body = Done), (status = 403, body = ErrorBody)))]
+async fn stop(State(app): AppState, caller: Caller, Json(_): Json<serde_json::Value>) -> Reply<Done> {
     if let Caller::Peer(id) = caller {
         let error = crate::wire::Error::new(crate::wire::Code::Forbidden, format!("peer {id} may not stop the broker"));
         return Err(error.help("leave that to the user: `claude-peers stop`").into());
     }
     tracing::info!("asked to stop");
     app.broker.stop();
-    Ok(Answer(Yes { ok: true }))
+    Ok(Answer(Done { ok: true }))
 }

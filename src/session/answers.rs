@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     agents::claude::inbox,
-    wire::{MessageId, PeerId, Result, Send, Sent, random_token},
+    wire::{MessageId, PeerId, Result, SendRequest, Sent, random_token},
 };
 use std::{
     collections::HashMap,
@@ -174,7 +174,7 @@ impl Recipient {
     async fn send(&self, text: String) -> Result<String> {
         let reply_to = locked(&self.newest).as_ref().map(ToString::to_string);
         let key = Some(random_token(32));
-        let send = Send { to: self.id.to_string(), text, reply_to, key, cwd: None };
+        let send = SendRequest { to: self.id.to_string(), text, reply_to, key, cwd: None };
         loop {
             match self.link.post::<Sent>("/v1/send", &send).await {
                 Ok(Sent::One(receipt)) => return Ok(format!("{} {}", receipt.message_id, receipt.state)),

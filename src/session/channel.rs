@@ -4,7 +4,7 @@
 //! it is initialized; nothing twice, unless the broker gives it as a repeat: after a reconnect the broker gives again what
 //! it has not heard of yet. A push is never confirmed, so it makes a message *offered* and no more.
 
-use super::{locked, log, settle::Settler, stdio::Writer};
+use super::{acknowledge::Acknowledger, locked, log, stdio::Writer};
 use crate::{
     agents::shown::Shown,
     wire::{Inbound, Outcome, Route, text},
@@ -16,13 +16,13 @@ use std::{
 };
 use tokio::sync::SetOnce;
 
-/// How many pushed messages are remembered: more than a broker leaves unsettled.
+/// How many pushed messages are remembered: more than a broker leaves unacknowledged.
 const REMEMBERED: usize = 4_096;
 
 /// The channel of one session.
 pub struct Channel {
     out: Writer,
-    settler: Arc<Settler>,
+    acknowledger: Arc<Acknowledger>,
     initialized: SetOnce<()>,
     /// The places of the messages pushed.
     pushed: Mutex<BTreeSet<i64>>,
@@ -30,8 +30,8 @@ pub struct Channel {
 
 impl Channel {
     /// A channel that writes to `out`.
-    pub fn new(out: Writer, settler: Arc<Settler>) -> Self {
-        Self { out, settler, initialized: SetOnce::new(), pushed: Mutex::default() }
+    pub fn new(out: Writer, acknowledger: Arc<Acknowledger>) -> Self {
+        Self { out, acknowledger, initialized: SetOnce::new(), pushed: Mutex::default() }
     }
 
     /// The client has said that it is initialized.
@@ -43,14 +43,14 @@ impl Channel {
     pub async fn push(&self, message: Inbound) {
         self.initialized.wait().await;
         if !message.repeat && locked(&self.pushed).contains(&message.id.seq) {
-            return; // its settlement is on the way
+            return; // its acknowledgement is on the way
         }
         let shown = Shown::brief(message);
         if let Err(error) = self.out.write(&notification(&shown)).await {
             return log!("pushing a message: {error}"); // stdin will end, too; the message waits for the session's return
         }
         self.remember(shown.message.id.seq);
-        self.settler.settle(Route::Channel, [shown.became(Outcome::Offered)]);
+        self.acknowledger.acknowledge(Route::Channel, [shown.became(Outcome::Offered)]);
     }
 
     fn remember(&self, seq: i64) {
@@ -116,8 +116,8 @@ mod tests {
     #[tokio::test]
     async fn messages_are_pushed_once_in_order_and_only_after_initialized() {
         let (near, far) = tokio::io::duplex(4096);
-        let settler = Arc::new(Settler::default());
-        let channel = Arc::new(Channel::new(Writer::new(near), settler));
+        let acknowledger = Arc::new(Acknowledger::default());
+        let channel = Arc::new(Channel::new(Writer::new(near), acknowledger));
         let pushing = tokio::spawn({
             let channel = channel.clone();
             async move {

@@ -5,11 +5,11 @@
 //! not be written is released.
 
 use super::{
+    acknowledge::{Acknowledger, Handover},
     answers::Answers,
     facts::{self, Inbox},
     link::{Link, Up, mends_itself},
     log,
-    settle::{Handover, Settler},
 };
 use crate::{
     agents::{claude::inbox, shown::Shown},
@@ -33,14 +33,14 @@ const LONG_PAUSE: Duration = Duration::from_secs(30);
 /// The writer into a session's inbox.
 pub struct Door {
     link: Arc<Link>,
-    settler: Arc<Settler>,
+    acknowledger: Arc<Acknowledger>,
     initialized: SetOnce<()>,
 }
 
 impl Door {
     /// A writer of what waits behind `link`.
-    pub fn new(link: Arc<Link>, settler: Arc<Settler>) -> Self {
-        Self { link, settler, initialized: SetOnce::new() }
+    pub fn new(link: Arc<Link>, acknowledger: Arc<Acknowledger>) -> Self {
+        Self { link, acknowledger, initialized: SetOnce::new() }
     }
 
     /// The client has said that it is initialized.
@@ -95,12 +95,12 @@ impl Door {
     }
 
     async fn write(&self, up: &Up, inbox: &Inbox, messages: Vec<Inbound>, answers: &mut Answers) -> std::io::Result<()> {
-        self.settler.forget(&messages);
+        self.acknowledger.forget(&messages);
         let mut senders: Vec<(PeerId, Vec<Shown>, Handover)> = Vec::new();
         for (sender, messages) in by_sender(messages) {
             let shown: Vec<Shown> = messages.into_iter().map(Shown::brief).collect();
             let written = shown.iter().map(|shown| shown.became(Outcome::Offered)).collect();
-            let handover = Handover::taken(self.settler.clone(), Route::Inbox, written);
+            let handover = Handover::taken(self.acknowledger.clone(), Route::Inbox, written);
             senders.push((sender, shown, handover));
         }
         for (sender, shown, handover) in senders {

@@ -192,7 +192,7 @@ impl Link {
     pub async fn unregister(&self) {
         if let Some(up) = self.current()
             && let Err(error) =
-                up.client.post::<crate::wire::Ok>("/v1/unregister", Some(&up.me.secret), &serde_json::json!({})).await
+                up.client.post::<crate::wire::Done>("/v1/unregister", Some(&up.me.secret), &serde_json::json!({})).await
         {
             log!("unregistering: {error}");
         }

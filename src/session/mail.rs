@@ -5,9 +5,9 @@
 //! releases the messages.
 
 use super::{
+    acknowledge::{Acknowledger, Handover},
     link::{Link, mends_itself},
     locked,
-    settle::{Handover, Settler},
 };
 use crate::{
     agents::shown::{PART_LENGTH, Shown},
@@ -44,7 +44,7 @@ pub struct Mail {
 /// The session's mailbox, seen from this process.
 pub struct Mailbox {
     link: Arc<Link>,
-    settler: Arc<Settler>,
+    acknowledger: Arc<Acknowledger>,
     /// Something may be waiting. Set when in doubt; asking then costs one short request.
     waiting: AtomicBool,
     /// The requests being worked on, with what their answers will carry.
@@ -53,8 +53,8 @@ pub struct Mailbox {
 
 impl Mailbox {
     /// The mailbox behind `link`.
-    pub fn new(link: Arc<Link>, settler: Arc<Settler>) -> Self {
-        Self { link, settler, waiting: AtomicBool::new(true), answering: Mutex::default() }
+    pub fn new(link: Arc<Link>, acknowledger: Arc<Acknowledger>) -> Self {
+        Self { link, acknowledger, waiting: AtomicBool::new(true), answering: Mutex::default() }
     }
 
     /// Notes that something waits, or may wait.
@@ -163,11 +163,11 @@ impl Mailbox {
         let entry: HistoryEntry = self.link.get(&format!("/v1/messages/{id}")).await?;
         let receipt = entry.receipt;
         let is_ours = self.link.current().is_some_and(|up| up.me.id == receipt.to);
-        let from = crate::wire::From { id: receipt.from, name: entry.from_name, cwd: String::new(), summary: String::new() };
+        let from = crate::wire::Sender { id: receipt.from, name: entry.from_name, cwd: String::new(), summary: String::new() };
         let (id, sent_at, reply_to) = (receipt.message_id, receipt.sent_at, receipt.reply_to);
         let message = Inbound { id, from, text: entry.text, sent_at, reply_to, repeat: false };
         let shown = Shown::part(message, offset);
-        let handover = is_ours.then(|| Handover::read(self.settler.clone(), Route::CheckMessages, shown.settlement()));
+        let handover = is_ours.then(|| Handover::read(self.acknowledger.clone(), Route::CheckMessages, shown.acknowledgement()));
         Ok((shown, handover))
     }
 
@@ -194,9 +194,9 @@ impl Mailbox {
         if taken.more > 0 {
             self.mail_waits();
         }
-        self.settler.forget(&taken.messages);
+        self.acknowledger.forget(&taken.messages);
         let messages: Vec<_> = taken.messages.into_iter().map(show).collect();
-        let handover = Handover::taken(self.settler.clone(), route, messages.iter().map(Shown::settlement).collect());
+        let handover = Handover::taken(self.acknowledger.clone(), route, messages.iter().map(Shown::acknowledgement).collect());
         Mail { messages, more: taken.more, handover }
     }
 }

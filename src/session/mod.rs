@@ -7,6 +7,7 @@
 //! One thread runs everything (the runtime is `current_thread`). Locks are `std` mutexes around small maps and queues, and
 //! none is held across an `.await`; stdout alone has a lock that waits, so that lines never mix.
 
+mod acknowledge;
 mod answers;
 mod channel;
 mod controls;
@@ -19,12 +20,12 @@ mod log;
 mod mail;
 mod salvage;
 mod server;
-mod settle;
 mod stdio;
 mod summary;
 mod tools;
 mod words;
 
+use acknowledge::Acknowledger;
 use channel::Channel;
 use door::Door;
 use link::Link;
@@ -32,7 +33,6 @@ use log::log;
 use mail::Mailbox;
 use rmcp::ServiceExt;
 use server::{Pushes, Server};
-use settle::Settler;
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -50,10 +50,10 @@ pub async fn run() {
     let parent = crate::platform::process::parent();
     let (reader, writer) = stdio::open();
     let link = Arc::new(Link::default());
-    let settler = Arc::new(Settler::default());
-    let mail = Arc::new(Mailbox::new(link.clone(), settler.clone()));
-    let door = Arc::new(Door::new(link.clone(), settler.clone()));
-    let channel = Arc::new(Channel::new(writer.clone(), settler.clone()));
+    let acknowledger = Arc::new(Acknowledger::default());
+    let mail = Arc::new(Mailbox::new(link.clone(), acknowledger.clone()));
+    let door = Arc::new(Door::new(link.clone(), acknowledger.clone()));
+    let channel = Arc::new(Channel::new(writer.clone(), acknowledger.clone()));
     let (end, closing) = (CancellationToken::new(), CancellationToken::new());
 
     let mut following = JoinSet::new();
@@ -67,8 +67,8 @@ pub async fn run() {
     });
     let mut beside = JoinSet::new();
     beside.spawn({
-        let (settler, link) = (settler.clone(), link.clone());
-        async move { settler.run(&link).await }
+        let (acknowledger, link) = (acknowledger.clone(), link.clone());
+        async move { acknowledger.run(&link).await }
     });
     beside.spawn({
         let link = link.clone();
@@ -100,7 +100,7 @@ pub async fn run() {
     following.shutdown().await;
     mail.close();
     beside.shutdown().await;
-    if timeout(FLUSH_PATIENCE, settler.flush(&link)).await.is_err() {
+    if timeout(FLUSH_PATIENCE, acknowledger.flush(&link)).await.is_err() {
         log!("ending: the broker did not take note in time of what was handed over");
     }
     if timeout(FAREWELL_PATIENCE, link.unregister()).await.is_err() {

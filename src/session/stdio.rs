@@ -6,12 +6,12 @@
 //!   2026-07-28 (`server/discover`), of which no answer speaks: a client that hears of it does not register a channel.
 //! - A line that is no JSON, no request or far too long gets an error, under its id wherever one can be found; stray messages
 //!   are ignored, the next line is read.
-//! - Proof of writing: the mail that an answer carries is settled as handed over when the answer has been written, and
+//! - Proof of writing: the mail that an answer carries is acknowledged as handed over when the answer has been written, and
 //!   released when it cannot be.
 //!
 //! Where the system can, pipes and sockets are read and written without threads.
 
-use super::{link::Link, locked, mail::Mailbox, salvage::Scan, settle::Handover};
+use super::{acknowledge::Handover, link::Link, locked, mail::Mailbox, salvage::Scan};
 use rmcp::{
     RoleServer,
     model::{

@@ -1,5 +1,5 @@
 use super::*;
-use crate::session::settle::Settler;
+use crate::session::acknowledge::Acknowledger;
 use serde_json::json;
 use tokio::io::{DuplexStream, duplex};
 
@@ -7,7 +7,7 @@ use tokio::io::{DuplexStream, duplex};
 fn transport() -> (Stdio, BufReader<DuplexStream>, DuplexStream, CancellationToken) {
     let ((near_in, far_out), (far_in, near_out)) = (duplex(64 * 1024), duplex(64 * 1024));
     let link = Arc::new(Link::default());
-    let mail = Arc::new(Mailbox::new(link.clone(), Arc::new(Settler::default())));
+    let mail = Arc::new(Mailbox::new(link.clone(), Arc::new(Acknowledger::default())));
     let closing = CancellationToken::new();
     let stdio = Stdio::new(Box::new(near_in), Writer::new(near_out), mail, link, closing.clone());
     (stdio, BufReader::new(far_in), far_out, closing)

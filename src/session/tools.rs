@@ -2,17 +2,17 @@
 //! in its result, never an error of the protocol.
 
 use super::{
+    acknowledge::Handover,
     link::Link,
     listing::Listing,
     mail::{Mail, Mailbox},
-    settle::Handover,
     words,
 };
 use crate::{
     agents::shown::{self, Shown},
     wire::{
-        Asked, Code, EVERYONE, Error, MessageId, NotSent, Peers, Receipt, Result, Scope, Send, Sent, SetSummary, State, Status,
-        Summary, SummarySource,
+        Asked, Code, EVERYONE, Error, MessageId, MessageState, NotSent, Peers, Receipt, Result, Scope, SendRequest, Sent,
+        SetSummary, Status, Summary, SummarySource,
     },
 };
 use rmcp::model::{JsonObject, Tool};
@@ -69,7 +69,7 @@ pub fn definitions() -> Vec<Tool> {
         ),
         tool(
             "send_message",
-            "Send a message to a peer from list_peers, or answer one that came from claude-peers. For peers use this, not a \
+            "SendRequest a message to a peer from list_peers, or answer one that came from claude-peers. For peers use this, not a \
              built-in messaging tool. The result says how the message will reach the peer.",
             json!({
                 "targetPeerId": {"type": "string", "description": "Peer id or name, or from_id of the message you answer; @repo, @directory or @machine: all peers there"},
@@ -177,7 +177,7 @@ impl Tools {
         if scope.is_some() && !wait.is_zero() {
             return Err(wrong("send_message", "waitForReplySeconds is for a question to one peer"));
         }
-        match self.link.post("/v1/send", &Send { to, text, reply_to, key, cwd: None }).await? {
+        match self.link.post("/v1/send", &SendRequest { to, text, reply_to, key, cwd: None }).await? {
             Sent::One(sent) if !wait.is_zero() => self.ask(&sent, wait, stop).await,
             Sent::One(sent) => answer(receipt(&sent), words::sent(&sent)),
             Sent::Everyone(sent) => {
@@ -218,7 +218,7 @@ impl Tools {
         let text = if let Some(first) = answers.first() {
             json["answer"] = json!(first);
             // A question that is answered was read.
-            json["state"] = json!(State::Delivered);
+            json["state"] = json!(MessageState::Delivered);
             if let Value::Object(json) = &mut json {
                 json.remove("warning");
             }
@@ -252,7 +252,8 @@ impl Tools {
         let path = format!("/v1/messages/{id}/reply?waitSeconds={}", wait.as_secs());
         match self.link.get_waiting::<Asked>(&path, wait).await {
             Ok(known)
-                if known.answer.is_none() && (known.recipient == Status::Gone || known.question.state == State::Expired) => {}
+                if known.answer.is_none()
+                    && (known.recipient == Status::Gone || known.question.state == MessageState::Expired) => {}
             _ => std::future::pending().await, // the answer is on its way, or the time is up
         }
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum MessageState {
     /// Committed to disk; not yet handed to the recipient.
     Queued,
     /// Pushed by a route that cannot prove that the model saw it.
@@ -41,7 +41,7 @@ pub enum Route {
     Pull,
 }
 
-impl State {
+impl MessageState {
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -76,7 +76,7 @@ impl Route {
     }
 }
 
-impl std::fmt::Display for State {
+impl std::fmt::Display for MessageState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
     }
@@ -91,7 +91,7 @@ impl std::fmt::Display for Route {
 /// Who sent a message, as the recipient is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "broker", derive(utoipa::ToSchema), schema(as = Sender))]
-pub struct From {
+pub struct Sender {
     /// The sender's id; `cli` for the command line, `broker` for the broker itself.
     pub id: PeerId,
     /// The sender's readable name.
@@ -112,7 +112,7 @@ pub struct Inbound {
     /// The message's id.
     pub id: MessageId,
     /// Who sent it.
-    pub from: From,
+    pub from: Sender,
     /// The text, as sent.
     pub text: String,
     /// When it was accepted.
@@ -178,7 +178,7 @@ pub struct Receipt {
     /// The recipient's name.
     pub to_name: String,
     /// Where the message stands.
-    pub state: State,
+    pub state: MessageState,
     /// The route by which it was offered or delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<Route>,

@@ -17,12 +17,12 @@ mod time;
 pub use database::{DatabaseReport, DatabaseState};
 pub use error::{Code, Error, Result};
 pub use id::{InvalidId, MessageId, PeerId, PeerRef, random_token};
-pub use message::{From, Held, HeldBy, HistoryEntry, Inbound, Outcome, Receipt, Route, State};
-pub use peer::{DeliveryChoice, Git, Host, InboundRule, Peer, Scope, Status, SummarySource};
+pub use message::{Held, HeldBy, HistoryEntry, Inbound, MessageState, Outcome, Receipt, Route, Sender};
+pub use peer::{DeliveryChoice, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};
 pub use request::{
-    Asked, AwaitReply, Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Event, Hello, History, HistoryPage, Hook, Hooked,
-    ListPeers, ListenerStatus, NotSent, Ok, Peers, Register, Registered, Send, Sent, SetSummary, Settle, Settled, Settlement,
-    Summary, Take, Taken, WhoAmI,
+    Acknowledge, Acknowledged, Acknowledgement, Asked, AwaitReply, Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Done,
+    Event, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, NotSent, Peers, Register, Registered,
+    SendRequest, Sent, SetSummary, Summary, Take, Taken, WhoAmI,
 };
 pub use summary::SummaryFacts;
 pub use time::Timestamp;

@@ -141,7 +141,7 @@ pub struct Git {
 /// The process that hosts a session (the `claude` process), told apart from a later one with the same number by its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
-pub struct Host {
+pub struct Process {
     /// The process id.
     pub pid: u32,
     /// When it started, in the kernel's own ticks since boot; 0 where that cannot be read.

@@ -1,7 +1,7 @@
 //! One request type a verb, and what answers it. Handlers parse the text fields (scopes, references) into validated types.
 
 use super::{
-    DeliveryChoice, Error, Git, HistoryEntry, Host, Inbound, InboundRule, MessageId, Outcome, Peer, PeerId, Receipt, Route,
+    DeliveryChoice, Error, Git, HistoryEntry, Inbound, InboundRule, MessageId, Outcome, Peer, PeerId, Process, Receipt, Route,
     Status, SummarySource, Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -53,7 +53,7 @@ wire! {
         pub pid: u32,
         /// The agent's process that runs this session; none where it is not known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub host: Option<Host>,
+        pub host: Option<Process>,
         /// The working directory, absolute.
         pub cwd: String,
         /// What git says about it.
@@ -124,7 +124,7 @@ wire! {
     }
 
     /// `POST /v1/send`: a message. The sender is whoever the bearer token says; without one, the command line.
-    pub struct Send {
+    pub struct SendRequest {
         /// The recipient: an id or a name; or everyone but the sender in a scope: `@machine`, `@directory` or `@repo`.
         pub to: String,
         /// The text, at most 256 KiB.
@@ -174,7 +174,7 @@ wire! {
         pub source: SummarySource,
     }
 
-    /// `POST /v1/take`: gives the caller its waiting messages under a lease, to be settled once they were handed over.
+    /// `POST /v1/take`: gives the caller its waiting messages under a lease, to be acknowledged once they were handed over.
     /// Asking again with the same lease gives the same messages again.
     pub struct Take {
         /// A fresh random text of at most 128 visible ASCII characters that names this hand-over.
@@ -253,23 +253,23 @@ wire! {
     pub struct Hooked {}
 
     /// What became of one message.
-    pub struct Settlement {
+    pub struct Acknowledgement {
         /// The message.
         pub id: MessageId,
         /// What the client did with it.
         pub outcome: Outcome,
     }
 
-    /// `POST /v1/settle`: says what became of messages taken or pushed. Saying it twice changes nothing.
-    pub struct Settle {
+    /// `POST /v1/acknowledge`: says what became of messages taken or pushed. Saying it twice changes nothing.
+    pub struct Acknowledge {
         /// The route they went.
         pub route: Route,
         /// Each message and its outcome.
-        pub messages: Vec<Settlement>,
+        pub messages: Vec<Acknowledgement>,
     }
 
-    /// The answer to a settlement.
-    pub struct Settled {
+    /// The answer to an acknowledgement.
+    pub struct Acknowledged {
         /// How many messages changed their state.
         pub changed: u32,
     }
@@ -298,7 +298,7 @@ wire! {
     }
 
     /// An answer that only says yes.
-    pub struct Ok {
+    pub struct Done {
         /// Always true.
         pub ok: bool,
     }
@@ -374,7 +374,7 @@ pub enum Sent {
 #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
 #[serde(tag = "event", content = "data", rename_all = "snake_case")]
 pub enum Event {
-    /// A message to push into the channel now; settle it as `offered` once it is written.
+    /// A message to push into the channel now; acknowledge it as `offered` once it is written.
     Message(Inbound),
     /// Messages wait and nothing pushes them: take them with the next tool call.
     Waiting,

@@ -255,8 +255,8 @@ fn a_peer_is_who_its_secret_says_and_reads_and_changes_nothing_of_others() {
     assert_eq!(texts(&as_eve.get("/v1/history").json()), ["from alice, really"]);
     assert_eq!(texts(&as_eve.get("/v1/history?peer=alice").json()), ["from alice, really"], "whatever it asks for");
     for outcome in ["delivered", "offered", "announced", "released"] {
-        let settle = json!({"route": "channel", "messages": [{"id": id, "outcome": outcome}]});
-        assert_eq!(as_eve.post("/v1/settle", &settle).json()["changed"], 0, "{outcome}");
+        let acknowledge = json!({"route": "channel", "messages": [{"id": id, "outcome": outcome}]});
+        assert_eq!(as_eve.post("/v1/acknowledge", &acknowledge).json()["changed"], 0, "{outcome}");
     }
     let answer = json!({"to": "alice", "text": "I have read it", "replyTo": id});
     assert_eq!(as_eve.post("/v1/send", &answer).code(), "message_not_found");
@@ -292,7 +292,7 @@ fn a_wrong_secret_is_nobody_and_no_secret_is_no_peer() {
     let before = broker.stored();
     let own = [
         ("POST", "/v1/take"),
-        ("POST", "/v1/settle"),
+        ("POST", "/v1/acknowledge"),
         ("POST", "/v1/set-summary"),
         ("POST", "/v1/unregister"),
         ("GET", "/v1/events"),

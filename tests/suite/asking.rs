@@ -220,7 +220,7 @@ fn an_answer_without_its_question_proves_no_channel_and_counts_once() {
     let mut asking = place.ask(&[]);
     let question = events.next().unwrap().1["id"].clone();
     let offered = json!({"route": "channel", "messages": [{"id": question, "outcome": "offered"}]});
-    worker.over(&http).post("/v1/settle", &offered).json();
+    worker.over(&http).post("/v1/acknowledge", &offered).json();
     let answer = json!({"to": "cli", "text": "8080", "key": "one"});
     let sent = eventually("it is waited for", || {
         Some(worker.over(&http).post("/v1/send", &answer)).filter(|sent| sent.status == 200).map(|sent| sent.json())

@@ -146,7 +146,7 @@ fn a_reply_a_poll_and_an_expiry_are_told_too() {
     let asked = bob.over(&http).post("/v1/send", &json!({"to": ada.id, "text": "Which port?"})).json()["messageId"].clone();
     assert_eq!(pushes.next().unwrap().1["id"], asked);
     let offered = json!({"route": "channel", "messages": [{"id": asked, "outcome": "offered"}]});
-    ada.over(&http).post("/v1/settle", &offered).json();
+    ada.over(&http).post("/v1/acknowledge", &offered).json();
     let reply = json!({"to": bob.id, "text": "7899", "replyTo": asked});
     let reply = ada.over(&http).post("/v1/send", &reply).json()["messageId"].clone();
     let expected = [
@@ -222,19 +222,19 @@ fn the_log_level_is_set_while_it_runs() {
     let bus = Bus::start();
     let (mut client, broker) = (bus.client(), broker_on(&bus, &[]));
     assert_eq!(client.property("LogLevel"), "info");
-    let settle = |name: &str| {
+    let acknowledge = |name: &str| {
         let peer = Peer::register(&broker.http(), name, json!({}));
-        peer.over(&broker.http()).post("/v1/settle", &json!({"route": "hook", "messages": []})).json();
-        broker.log().contains("DEBUG settled")
+        peer.over(&broker.http()).post("/v1/acknowledge", &json!({"route": "hook", "messages": []})).json();
+        broker.log().contains("DEBUG acknowledged")
     };
-    assert!(!settle("one"));
+    assert!(!acknowledge("one"));
     client.call("SetLogLevel", &("debug",)).unwrap();
     client.property_becomes("LogLevel", &json!("debug"));
     assert_eq!(client.property("LogLevel"), "debug");
-    assert!(settle("two"), "{}", broker.log());
+    assert!(acknowledge("two"), "{}", broker.log());
     client.call("SetLogLevel", &("error",)).unwrap();
     let before = broker.log().len();
-    settle("three");
+    acknowledge("three");
     assert_eq!(broker.log().len(), before, "{}", broker.log());
 }
 

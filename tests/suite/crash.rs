@@ -53,7 +53,7 @@ fn after_200_kills_under_load_every_accepted_message_was_shown_once_in_order() {
         (views, sent)
     });
 
-    eventually("all mail is handed over and settled", || {
+    eventually("all mail is handed over and acknowledged", || {
         sessions.iter_mut().zip(&mut views).for_each(|(session, view)| view.check(session));
         (broker.http().get("/v1/status").json()["database"]["waiting"] == 0).then_some(())
     });
@@ -62,7 +62,7 @@ fn after_200_kills_under_load_every_accepted_message_was_shown_once_in_order() {
         let before = view.0.len();
         view.check(session);
         view.pushes(session.pushes_so_far());
-        assert_eq!(view.0.len(), before, "what was settled came again after a restart: {:?}", &view.0[before..]);
+        assert_eq!(view.0.len(), before, "what was acknowledged came again after a restart: {:?}", &view.0[before..]);
     }
 
     let stored = texts_by_count(&broker);
@@ -394,7 +394,7 @@ fn what_a_lost_stream_had_in_its_hands_is_overtaken_by_nothing() {
     assert_eq!(take("a")["messages"], json!([]), "the second waits for the first");
 
     let offered = json!({"route": "channel", "messages": [{"id": first["messageId"], "outcome": "offered"}]});
-    assert_eq!(http.post("/v1/settle", &offered).json()["changed"], 1);
+    assert_eq!(http.post("/v1/acknowledge", &offered).json()["changed"], 1);
     let taken = take("b");
     let shown = |at: usize| (taken["messages"][at]["text"].as_str(), taken["messages"][at]["repeat"] == true);
     assert_eq!((shown(0), shown(1)), ((Some("first"), true), (Some("second"), false)), "{taken}");

@@ -110,8 +110,16 @@ fn a_request_that_says_nonsense_gets_its_code_and_nothing_is_stored() {
         ("invalid_request", 400, ("/v1/take", json!({"lease": "", "route": "check_messages"}))),
         ("invalid_request", 400, ("/v1/take", json!({"lease": "l", "route": "check_messages", "waitSeconds": -1}))),
         ("invalid_request", 400, ("/v1/take", json!({"lease": "l", "route": "check_messages", "waitSeconds": 1e99}))),
-        ("invalid_request", 400, ("/v1/settle", json!({"route": "channel", "messages": [{"id": "m1", "outcome": "delivered"}]}))),
-        ("invalid_request", 400, ("/v1/settle", json!({"route": "channel", "messages": [{"id": "m1-a", "outcome": "eaten"}]}))),
+        (
+            "invalid_request",
+            400,
+            ("/v1/acknowledge", json!({"route": "channel", "messages": [{"id": "m1", "outcome": "delivered"}]})),
+        ),
+        (
+            "invalid_request",
+            400,
+            ("/v1/acknowledge", json!({"route": "channel", "messages": [{"id": "m1-a", "outcome": "eaten"}]})),
+        ),
     ];
     for http in both(&broker) {
         for (code, status, (path, body)) in &cases {

@@ -250,7 +250,7 @@ fn a_secret_that_is_unknown_garbled_or_outdated_opens_nothing() {
     for authorization in ["Bearer nobody", "Bearer ", "Bearer", "Basic abc", "", &outdated] {
         for (path, body) in [
             ("/v1/take", json!({"lease": "x", "route": "check_messages"})),
-            ("/v1/settle", json!({"route": "check_messages", "messages": []})),
+            ("/v1/acknowledge", json!({"route": "check_messages", "messages": []})),
             ("/v1/set-summary", json!({"summary": "mine", "source": "session"})),
             ("/v1/send", json!({"to": peer.id, "text": "hello"})),
             ("/v1/unregister", json!({})),
@@ -294,8 +294,8 @@ fn a_peer_cannot_read_acknowledge_or_speak_for_another() {
     let take = json!({"lease": "mine", "route": "check_messages"});
     assert_eq!(as_mallory.post("/v1/take", &take).json()["messages"], json!([]));
     for outcome in ["offered", "announced", "delivered", "released"] {
-        let settle = json!({"route": "check_messages", "messages": [{"id": id, "outcome": outcome}]});
-        assert_eq!(as_mallory.post("/v1/settle", &settle).json()["changed"], 0, "{outcome}");
+        let acknowledge = json!({"route": "check_messages", "messages": [{"id": id, "outcome": outcome}]});
+        assert_eq!(as_mallory.post("/v1/acknowledge", &acknowledge).json()["changed"], 0, "{outcome}");
     }
     let reply = as_mallory.post("/v1/send", &json!({"to": alice.id, "text": "yes", "replyTo": id}));
     assert_eq!((reply.status, &*reply.code()), (404, "message_not_found"));

@@ -23,7 +23,7 @@ const ROUTES: [(&str, &str); 18] = [
     ("post", "/v1/send"),
     ("post", "/v1/set-summary"),
     ("post", "/v1/take"),
-    ("post", "/v1/settle"),
+    ("post", "/v1/acknowledge"),
     ("post", "/v1/hook"),
     ("get", "/v1/messages/{id}"),
     ("get", "/v1/messages/{id}/reply"),
@@ -144,7 +144,7 @@ fn what_is_answered_is_what_the_document_says() {
     let taken = post(&as_two, "/v1/take", take);
     post(
         &as_two,
-        "/v1/settle",
+        "/v1/acknowledge",
         json!({"route": "check_messages", "messages": [{"id": taken["messages"][0]["id"], "outcome": "delivered"}]}),
     );
     get(&http, "/v1/messages/{id}", &format!("/v1/messages/{}", sent["messageId"].as_str().unwrap()));

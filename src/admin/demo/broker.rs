@@ -4,7 +4,7 @@ use super::{PATIENCE, late, stage::Stage};
 use crate::{
     client::Client,
     console::exit::Failure,
-    wire::{Hello, Ok as Yes},
+    wire::{Done, Hello},
 };
 use std::{
     process::{ExitStatus, Stdio},
@@ -50,7 +50,7 @@ impl Broker {
     }
 
     pub async fn stop(self) -> Result<(), Failure> {
-        let _: Yes = self.client.post("/v1/stop", None, &serde_json::json!({})).await?;
+        let _: Done = self.client.post("/v1/stop", None, &serde_json::json!({})).await?;
         ends_well(self.process, "claude-peersd", "which was asked to stop").await
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         exit::{Failure, Problem},
         out::Out,
     },
-    wire::{HistoryEntry, State, random_token},
+    wire::{HistoryEntry, MessageState, random_token},
 };
 use broker::{Broker, broken};
 use rustix::process::{WaitOptions, wait};
@@ -202,7 +202,7 @@ async fn delivered(broker: &Broker, teller: &Teller, said: &Said) -> Result<(), 
     let began = Instant::now();
     let entry: HistoryEntry = broker.client.get(&format!("/v1/messages/{}", said.id), None).await?;
     let (id, state) = (&said.id, entry.receipt.state);
-    if state != State::Delivered || entry.receipt.delivered_at.is_none() {
+    if state != MessageState::Delivered || entry.receipt.delivered_at.is_none() {
         return Err(broken(format!("the receipt of {id} says {state}, not delivered")));
     }
     teller.step("delivered", began.elapsed(), &format!("the receipt of {id} says: delivered, confirmed by the reply"))

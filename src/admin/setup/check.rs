@@ -15,7 +15,7 @@ use crate::{
     },
     client::Client,
     console::exit::{Failure, Problem},
-    wire::{HistoryEntry, State, random_token},
+    wire::{HistoryEntry, MessageState, random_token},
 };
 use serde_json::{Value, json};
 use std::{path::PathBuf, time::Duration};
@@ -88,7 +88,7 @@ async fn carry(stage: &Stage, client: &Client) -> Result<(Duration, Duration), F
     sender.end().await?;
     let entry: HistoryEntry = client.get(&format!("/v1/messages/{message}"), None).await?;
     match entry.receipt.state {
-        State::Delivered => Ok((accepted, received)),
+        MessageState::Delivered => Ok((accepted, received)),
         state => Err(broken(format!("{message} was received, and its receipt says {state}"))),
     }
 }

@@ -84,8 +84,8 @@ impl Folder {
             if !found.is_file() || found.nlink() != 1 {
                 return Err(wrong("it is not a plain file".to_owned()));
             }
-            let settled = fs::set_permissions(&path, fs::Permissions::from_mode(0o755));
-            settled.and_then(|()| fs::File::open(&path)?.sync_all()).map_err(|e| failed("writing", &path, &e))?;
+            let acknowledged = fs::set_permissions(&path, fs::Permissions::from_mode(0o755));
+            acknowledged.and_then(|()| fs::File::open(&path)?.sync_all()).map_err(|e| failed("writing", &path, &e))?;
         }
         Ok(())
     }

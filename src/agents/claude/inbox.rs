@@ -8,7 +8,7 @@
 
 use crate::{
     agents::shown::Shown,
-    wire::{From, Timestamp, random_token, text},
+    wire::{Sender, Timestamp, random_token, text},
 };
 use rustix::fs::FileType;
 use serde_json::json;
@@ -70,13 +70,13 @@ pub enum Mode {
     Prompting,
     /// The sender bypasses permission prompts.
     Bypass,
-    /// Nothing: that the message may be let in is settled.
+    /// Nothing: that the message may be let in is acknowledged.
     Unsaid,
 }
 
 /// The frame that holds these messages of one sender, oldest first: one line of JSON. `address` is the socket for an answer.
 pub fn frame(messages: &[Shown], address: Option<&Path>, mode: Mode) -> String {
-    let Some(From { name, .. }) = messages.first().map(|shown| &shown.message.from) else { return String::new() };
+    let Some(Sender { name, .. }) = messages.first().map(|shown| &shown.message.from) else { return String::new() };
     let address = address.map(|address| format!("uds:{}", address.display()));
     let from = address.as_deref().map(|address| format!("from=\"{}\" ", text::attribute(address))).unwrap_or_default();
     let blocks: Vec<String> = messages.iter().map(Shown::in_frame).collect();

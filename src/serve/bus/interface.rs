@@ -8,7 +8,7 @@ use super::{
 use crate::{
     broker::Caller,
     serve::{App, log},
-    wire::{self, Code, Error, ListPeers, Scope, Send, VERSION},
+    wire::{self, Code, Error, ListPeers, Scope, SendRequest, VERSION},
 };
 use std::{collections::HashMap, sync::Arc};
 use zbus::{Variant, object_server::SignalEmitter};
@@ -65,7 +65,7 @@ impl Interface {
     /// replyTo (s) and warning (s): why the recipient will not see it at once.
     #[zbus(out_args("message_id", "receipt"))]
     async fn send(&self, recipient: &str, text: &str, options: HashMap<String, Variant<'_>>) -> Result<(String, Dict)> {
-        let mut request = Send { to: recipient.to_owned(), text: text.to_owned(), reply_to: None, key: None, cwd: None };
+        let mut request = SendRequest { to: recipient.to_owned(), text: text.to_owned(), reply_to: None, key: None, cwd: None };
         for (name, value) in &options {
             let place = match name.as_str() {
                 "replyTo" => &mut request.reply_to,
@@ -82,7 +82,7 @@ impl Interface {
     ///
     /// state: queued, offered, delivered or expired.
     ///
-    /// receipt: as Send answers it, and route (s), offeredAt (s), deliveredAt (s), expiredAt (s) once that is so.
+    /// receipt: as SendRequest answers it, and route (s), offeredAt (s), deliveredAt (s), expiredAt (s) once that is so.
     #[zbus(out_args("state", "receipt"))]
     async fn message_state(&self, message_id: &str) -> Result<(String, Dict)> {
         let receipt = self.app.broker.message(&Caller::User, message_id).await?.receipt;

@@ -95,7 +95,7 @@ fn a_reply_vouches_for_the_channel_only_if_no_other_route_may_have_shown_the_mes
         let worker_id = worker.get("/v1/peers?scope=machine").json()["self"]["id"].clone();
         let sent = asker.post("/v1/send", &json!({"to": worker_id, "text": "can you hear me?"})).json();
         let offered = json!({"route": "channel", "messages": [{"id": sent["messageId"], "outcome": "offered"}]});
-        assert_eq!(worker.post("/v1/settle", &offered).json()["changed"], 1);
+        assert_eq!(worker.post("/v1/acknowledge", &offered).json()["changed"], 1);
         if also_taken {
             let taken = worker.post("/v1/take", &json!({"lease": "beside", "route": "tool_result"})).json();
             assert_eq!(taken["messages"][0]["id"], sent["messageId"]);

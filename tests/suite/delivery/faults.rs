@@ -43,9 +43,9 @@ fn a_client_that_is_gone_before_its_answer_leaves_no_wrong_count() {
         let outcomes: Vec<_> =
             taken.json()["messages"].as_array().unwrap().iter().map(|m| json!({"id": m["id"], "outcome": "delivered"})).collect();
         assert!(!outcomes.is_empty(), "round {round}: a message that is stored and that nobody knows of");
-        let settlement = json!({"route": "check_messages", "messages": outcomes});
-        hastily(&mine, "/v1/settle", &settlement);
-        mine.post("/v1/settle", &settlement);
+        let acknowledgement = json!({"route": "check_messages", "messages": outcomes});
+        hastily(&mine, "/v1/acknowledge", &acknowledgement);
+        mine.post("/v1/acknowledge", &acknowledgement);
     }
     assert_eq!(broker.count("SELECT count(*) FROM message WHERE waiting = 1"), 0);
     assert_eq!(http.get("/v1/status").json()["database"]["waiting"], 0);

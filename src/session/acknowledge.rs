@@ -5,48 +5,48 @@ use super::{
     link::{Link, Up, mends_itself},
     locked, log,
 };
-use crate::wire::{Code, Inbound, Outcome, Result, Route, Settle, Settled, Settlement};
+use crate::wire::{Acknowledge, Acknowledged, Acknowledgement, Code, Inbound, Outcome, Result, Route};
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{sync::Notify, time::sleep};
 
-/// Most settlements in one request; far below what a request may hold.
+/// Most acknowledgements in one request; far below what a request may hold.
 const MAX_BATCH: usize = 200;
-/// The pause before a settlement is said again after a lost connection.
+/// The pause before an acknowledgement is said again after a lost connection.
 const PAUSE: Duration = Duration::from_millis(100);
 /// The pause before it is said again to a broker that could not store it (its disk is full).
 const LONG_PAUSE: Duration = Duration::from_secs(10);
 
 /// The queue of what the broker has to be told.
 #[derive(Default)]
-pub struct Settler {
-    queue: Mutex<Vec<(Route, Settlement)>>,
+pub struct Acknowledger {
+    queue: Mutex<Vec<(Route, Acknowledgement)>>,
     filled: Notify,
 }
 
-impl Settler {
+impl Acknowledger {
     /// Puts what became of messages that went by `route` into the queue.
-    pub fn settle(&self, route: Route, settlements: impl IntoIterator<Item = Settlement>) {
-        locked(&self.queue).extend(settlements.into_iter().map(|settlement| (route, settlement)));
+    pub fn acknowledge(&self, route: Route, acknowledgements: impl IntoIterator<Item = Acknowledgement>) {
+        locked(&self.queue).extend(acknowledgements.into_iter().map(|acknowledgement| (route, acknowledgement)));
         self.filled.notify_one();
     }
 
     /// Takes back what is still to be said of messages that the broker has given anew: it has heard that already, and hearing
     /// it again would undo what becomes of them now.
     pub fn forget(&self, given: &[Inbound]) {
-        locked(&self.queue).retain(|(_, settled)| given.iter().all(|message| message.id != settled.id));
+        locked(&self.queue).retain(|(_, acknowledged)| given.iter().all(|message| message.id != acknowledged.id));
     }
 
     /// Empties the queue whenever something is in it, until this process is not served any more.
     pub async fn run(&self, link: &Link) {
         while let Ok(up) = link.up().await {
-            match self.settle_next(&up).await {
+            match self.acknowledge_next(&up).await {
                 Ok(true) => {}
                 Ok(false) => self.filled.notified().await,
                 Err(error) => {
-                    log!("settling: {error}");
+                    log!("acknowledging: {error}");
                     sleep(if mends_itself(&error) { PAUSE } else { LONG_PAUSE }).await;
                 }
             }
@@ -56,65 +56,65 @@ impl Settler {
     /// Empties the queue once, if the broker is there.
     pub async fn flush(&self, link: &Link) {
         while let Some(up) = link.current() {
-            match self.settle_next(&up).await {
+            match self.acknowledge_next(&up).await {
                 Ok(true) => {}
                 Ok(false) => return,
-                Err(error) => return log!("settling: {error}"),
+                Err(error) => return log!("acknowledging: {error}"),
             }
         }
     }
 
     /// Says what stands first in the queue; false if nothing does. What waits meanwhile goes with the next request.
-    async fn settle_next(&self, up: &Up) -> Result<bool> {
-        let batch: Vec<(Route, Settlement)> = {
+    async fn acknowledge_next(&self, up: &Up) -> Result<bool> {
+        let batch: Vec<(Route, Acknowledgement)> = {
             let queue = locked(&self.queue);
             let route = queue.first().map(|(route, _)| *route);
             queue.iter().take_while(|(r, _)| Some(*r) == route).take(MAX_BATCH).cloned().collect()
         };
         let Some((route, _)) = batch.first() else { return Ok(false) };
-        let messages = batch.iter().map(|(_, settlement)| settlement.clone()).collect();
-        match up.post::<Settled>("/v1/settle", &Settle { route: *route, messages }).await {
+        let messages = batch.iter().map(|(_, acknowledgement)| acknowledgement.clone()).collect();
+        match up.post::<Acknowledged>("/v1/acknowledge", &Acknowledge { route: *route, messages }).await {
             Err(error) if mends_itself(&error) || error.code == Code::Internal => return Err(error),
-            Err(error) => log!("the broker refused to settle {} messages: {error}", batch.len()),
+            Err(error) => log!("the broker refused to acknowledge {} messages: {error}", batch.len()),
             Ok(_) => {}
         }
-        locked(&self.queue).retain(|settled| !batch.contains(settled));
+        locked(&self.queue).retain(|acknowledged| !batch.contains(acknowledged));
         Ok(true)
     }
 }
 
 /// Messages on their way into an answer. Written, they count as handed over; dropped before that, they are released.
 pub struct Handover {
-    settler: Arc<Settler>,
+    acknowledger: Arc<Acknowledger>,
     route: Route,
-    written: Vec<Settlement>,
-    dropped: Vec<Settlement>,
+    written: Vec<Acknowledgement>,
+    dropped: Vec<Acknowledgement>,
 }
 
 impl Handover {
     /// A hand-over of messages taken from the broker for it.
-    pub fn taken(settler: Arc<Settler>, route: Route, written: Vec<Settlement>) -> Self {
-        let released = |settled: &Settlement| Settlement { outcome: Outcome::Released, ..settled.clone() };
+    pub fn taken(acknowledger: Arc<Acknowledger>, route: Route, written: Vec<Acknowledgement>) -> Self {
+        let released = |acknowledged: &Acknowledgement| Acknowledgement { outcome: Outcome::Released, ..acknowledged.clone() };
         let dropped = written.iter().map(released).collect();
-        Self { settler, route, written, dropped }
+        Self { acknowledger, route, written, dropped }
     }
 
     /// A hand-over of a message that was only looked up: if nothing comes of it, nothing has happened.
-    pub fn read(settler: Arc<Settler>, route: Route, written: Settlement) -> Self {
-        Self { settler, route, written: vec![written], dropped: Vec::new() }
+    pub fn read(acknowledger: Arc<Acknowledger>, route: Route, written: Acknowledgement) -> Self {
+        Self { acknowledger, route, written: vec![written], dropped: Vec::new() }
     }
 
     /// The answer has been written.
     pub fn written(mut self) {
         self.dropped.clear();
-        self.settler.settle(self.route, std::mem::take(&mut self.written));
+        self.acknowledger.acknowledge(self.route, std::mem::take(&mut self.written));
     }
 }
 
 impl Drop for Handover {
     fn drop(&mut self) {
         if !self.dropped.is_empty() {
-            self.settler.settle(self.route, std::mem::take(&mut self.dropped));
+            self.acknowledger.acknowledge(self.route, std::mem::take(&mut self.dropped));
         }
     }
 }
@@ -124,21 +124,22 @@ mod tests {
     use super::*;
     use crate::wire::MessageId;
 
-    fn settlement(seq: i64, outcome: Outcome) -> Settlement {
-        Settlement { id: MessageId { seq, tag: "abc".to_owned() }, outcome }
+    fn acknowledgement(seq: i64, outcome: Outcome) -> Acknowledgement {
+        Acknowledgement { id: MessageId { seq, tag: "abc".to_owned() }, outcome }
     }
 
-    fn queued(settler: &Settler) -> Vec<(i64, Outcome)> {
-        locked(&settler.queue).iter().map(|(_, settled)| (settled.id.seq, settled.outcome)).collect()
+    fn queued(acknowledger: &Acknowledger) -> Vec<(i64, Outcome)> {
+        locked(&acknowledger.queue).iter().map(|(_, acknowledged)| (acknowledged.id.seq, acknowledged.outcome)).collect()
     }
 
     #[test]
-    fn a_written_hand_over_is_settled_and_a_dropped_one_released() {
-        let settler = Arc::new(Settler::default());
-        let handover = |seq| Handover::taken(settler.clone(), Route::ToolResult, vec![settlement(seq, Outcome::Delivered)]);
+    fn a_written_hand_over_is_acknowledged_and_a_dropped_one_released() {
+        let acknowledger = Arc::new(Acknowledger::default());
+        let handover =
+            |seq| Handover::taken(acknowledger.clone(), Route::ToolResult, vec![acknowledgement(seq, Outcome::Delivered)]);
         handover(1).written();
         drop(handover(2));
-        drop(Handover::read(settler.clone(), Route::CheckMessages, settlement(3, Outcome::Delivered)));
-        assert_eq!(queued(&settler), [(1, Outcome::Delivered), (2, Outcome::Released)]);
+        drop(Handover::read(acknowledger.clone(), Route::CheckMessages, acknowledgement(3, Outcome::Delivered)));
+        assert_eq!(queued(&acknowledger), [(1, Outcome::Delivered), (2, Outcome::Released)]);
     }
 }

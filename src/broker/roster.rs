@@ -5,7 +5,7 @@ use crate::{
     db::peers::PeerRow,
     mailbox::holds::Rule,
     platform::process,
-    wire::{DeliveryChoice, From, HeldBy, Host, InboundRule, MessageId, PeerId, PeerRef, Route, Status, Timestamp},
+    wire::{DeliveryChoice, HeldBy, InboundRule, MessageId, PeerId, PeerRef, Process, Route, Sender, Status, Timestamp},
 };
 use std::{
     cell::Cell,
@@ -22,7 +22,7 @@ pub(super) const GRACE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Locks the state. A panic elsewhere cannot leave it half-changed: every change is a plain assignment.
-pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+pub(super) fn lock(state: &Mutex<Roster>) -> MutexGuard<'_, Roster> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -114,7 +114,7 @@ impl Peer {
     }
 
     /// Whether its process lives. A burst of messages to a session that is away looks only once.
-    fn process_lives(&self, process: Host, now: Timestamp) -> bool {
+    fn process_lives(&self, process: Process, now: Timestamp) -> bool {
         match self.looked.get() {
             Some((at, lived)) if !lived || at.plus(LOOK) > now => lived,
             _ => {
@@ -203,9 +203,9 @@ impl Peer {
     }
 
     /// How it appears as the sender of a message.
-    pub fn as_sender(&self) -> From {
+    pub fn as_sender(&self) -> Sender {
         let PeerRow { id, name, cwd, summary, .. } = &self.row;
-        From { id: id.clone(), name: name.clone(), cwd: cwd.clone(), summary: summary.clone() }
+        Sender { id: id.clone(), name: name.clone(), cwd: cwd.clone(), summary: summary.clone() }
     }
 }
 
@@ -230,7 +230,7 @@ pub(super) struct Awaited {
 
 /// All peers.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct Roster {
     /// By id, those that are gone included.
     pub peers: HashMap<PeerId, Peer>,
     /// Which peer a session id belongs to.
@@ -243,7 +243,7 @@ pub(super) struct State {
     links: u64,
 }
 
-impl State {
+impl Roster {
     pub fn new(rows: Vec<PeerRow>, sessions: Vec<(String, String)>, waiting: Vec<(String, u32)>) -> Self {
         let mut state = Self::default();
         for row in rows {
@@ -291,7 +291,7 @@ impl State {
     }
 
     /// The peer that the agent process `host` runs: the one it runs now, if it has run several.
-    pub fn by_host(&self, host: Host) -> Option<&Peer> {
+    pub fn by_host(&self, host: Process) -> Option<&Peer> {
         let runs = |peer: &&Peer| peer.row.host == Some(host) && !peer.row.legacy;
         self.peers.values().filter(runs).max_by_key(|peer| (peer.link.is_some(), !peer.row.ended, peer.row.last_seen))
     }
