@@ -18,7 +18,6 @@ mod link;
 mod listing;
 mod log;
 mod mail;
-mod salvage;
 mod server;
 mod stdio;
 mod summary;

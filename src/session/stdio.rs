@@ -1,45 +1,46 @@
 //! MCP over stdin and stdout: one JSON-RPC message a line.
 //!
-//! What it promises:
-//! - Only what this server knows is let in: `initialize`, `ping`, `tools/list`, `tools/call` and two notifications. All else
-//!   is refused as a server refuses it that has never heard of it. That holds above all for the probe for revision
-//!   2026-07-28 (`server/discover`), of which no answer speaks: a client that hears of it does not register a channel.
-//! - A line that is no JSON, no request or far too long gets an error, under its id wherever one can be found; stray messages
-//!   are ignored, the next line is read.
-//! - Proof of writing: the mail that an answer carries is acknowledged as handed over when the answer has been written, and
-//!   released when it cannot be.
+//! rmcp's own transport links the code for every message of the protocol, which takes more memory than the rest of this
+//! process, and drops lines that it cannot read, so that their sender waits for ever. This one:
+//! - lets in `initialize`, `ping`, `tools/list`, `tools/call` and two notifications, and refuses every other method as unknown.
+//!   That matters most for `server/discover`: a client that hears of revision 2026-07-28 does not register a channel.
+//! - answers a line that it cannot use with an error, under the line's id if it has one. Stray messages are ignored.
+//! - acknowledges the mail that an answer carries once the answer is written, and releases it if writing fails.
 //!
-//! Where the system can, pipes and sockets are read and written without threads.
+//! Pipes and sockets are read and written without threads where the system can.
 
-use super::{acknowledge::Handover, link::Link, locked, mail::Mailbox, salvage::Scan};
+use super::{acknowledge::Handover, link::Link, mail::Mailbox};
 use rmcp::{
     RoleServer,
     model::{
-        CallToolRequestParams, CancelledNotification, CancelledNotificationParam, ClientCapabilities, ClientNotification,
-        ClientRequest, ErrorCode, ErrorData, Implementation, InitializeRequest, InitializeRequestParams, JsonRpcMessage,
-        RequestId, ServerResult,
+        CallToolRequest, CallToolRequestParams, CancelledNotification, CancelledNotificationParam, ClientCapabilities,
+        ClientNotification, ClientRequest, ErrorCode, ErrorData, Implementation, InitializeRequest, InitializeRequestParams,
+        JsonObject, JsonRpcMessage, ProtocolVersion, RequestId, ServerResult,
     },
     service::{RxJsonRpcMessage, TxJsonRpcMessage},
     transport::Transport,
 };
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::{Value, value::RawValue};
 use std::{
+    borrow::Cow,
     io,
     os::fd::{AsFd, BorrowedFd},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::UnixStream,
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-/// Longest line accepted. A message's text has at most 256 KiB, which JSON's escapes make at most six times as long.
-const MAX_LINE: usize = 4 * 1024 * 1024;
-/// What is kept of a line's buffer once the line is read; one long message must not cost memory for ever.
+/// The longest line accepted. The broker takes 256 KiB of text, which JSON's escapes make at most six times as long; a longer
+/// text reaches the broker, which says so.
+const MAX_LINE: usize = 16 * 1024 * 1024;
+/// How much of the line buffer is kept between lines, so that one long message does not cost memory for ever.
 const KEPT_LINE: usize = 16 * 1024;
+
 /// Where lines come from.
 pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
 
@@ -53,11 +54,9 @@ impl Writer {
         Self(Arc::new(tokio::sync::Mutex::new(Box::new(out))))
     }
 
-    /// Writes `message` as one line; done when the system has taken all of it.
+    /// Writes `message` as one line. Returns when the system has taken all of it.
     pub async fn write(&self, message: &Value) -> io::Result<()> {
-        let mut line = serde_json::to_vec(message)?;
-        line.push(b'\n');
-        self.write_line(&line).await
+        self.write_line(format!("{message}\n").as_bytes()).await
     }
 
     async fn write_line(&self, line: &[u8]) -> io::Result<()> {
@@ -87,8 +86,7 @@ pub fn open() -> (Reader, Writer) {
     (reader, writer)
 }
 
-/// Opening a pipe anew by its descriptor gives it flags of its own: whoever shares the old one keeps a blocking pipe. Only
-/// Linux can.
+/// Reopening a pipe through `/proc` gives it flags of its own, so other processes that share it keep a blocking pipe. Linux only.
 fn pipe_options() -> Option<tokio::net::unix::pipe::OpenOptions> {
     cfg!(target_os = "linux").then(tokio::net::unix::pipe::OpenOptions::new)
 }
@@ -107,104 +105,130 @@ fn socket(fd: BorrowedFd<'_>) -> Option<UnixStream> {
 pub struct Stdio {
     input: BufReader<Reader>,
     line: Vec<u8>,
-    /// The line that is being read is too long: it is not kept, only looked at.
-    too_long: Option<Scan>,
+    /// The start of the current line was too long and is gone.
+    too_long: bool,
     out: Writer,
     /// The client has sent `initialize`.
     opened: bool,
-    /// Answers given here. They are tasks, since a read may be dropped half-way and a written line may not.
-    answers: Mutex<JoinSet<io::Result<()>>>,
+    /// Errors on their way out. Tasks, since a read may be dropped half-way and a line may not.
+    errors: JoinSet<io::Result<()>>,
     mail: Arc<Mailbox>,
     link: Arc<Link>,
-    /// Cancelled when stdin ends, so that nothing goes on waiting for the sake of a client that is gone.
+    /// Cancelled when stdin ends, so that no call keeps waiting for a client that is gone.
     closing: CancellationToken,
 }
 
 /// What a read from stdin gave.
 enum Line {
     Whole,
-    TooLong(Scan),
+    TooLong,
     End,
+}
+
+/// A message in parts, each as it is written: an error inside one part does not hide the id.
+#[derive(Deserialize)]
+struct Parts<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    method: Option<&'a RawValue>,
+    #[serde(borrow)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Initialize {
+    protocol_version: ProtocolVersion,
+    #[serde(default)]
+    client_info: Value,
+}
+
+#[derive(Deserialize)]
+struct ToolCall {
+    name: String,
+    arguments: Option<JsonObject>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Cancelled {
+    request_id: RequestId,
 }
 
 impl Stdio {
     /// A transport that tells `mail` which answers were written, `link` who the client is, and `closing` when stdin has ended.
     pub fn new(input: Reader, out: Writer, mail: Arc<Mailbox>, link: Arc<Link>, closing: CancellationToken) -> Self {
-        let answers = Mutex::default();
-        Self { input: BufReader::new(input), line: Vec::new(), too_long: None, out, opened: false, answers, mail, link, closing }
+        let (input, errors) = (BufReader::new(input), JoinSet::new());
+        Self { input, line: Vec::new(), too_long: false, out, opened: false, errors, mail, link, closing }
     }
 
     /// Reads one line into `self.line`. May be dropped at its `.await` and called again: nothing read is lost.
     async fn read_line(&mut self) -> io::Result<Line> {
         loop {
-            let available = self.input.fill_buf().await?;
-            if available.is_empty() {
+            let room = MAX_LINE.saturating_sub(self.line.len()) as u64 + 1;
+            (&mut self.input).take(room).read_until(b'\n', &mut self.line).await?;
+            if self.line.ends_with(b"\n") {
+                return Ok(if std::mem::take(&mut self.too_long) { Line::TooLong } else { Line::Whole });
+            }
+            if self.line.len() <= MAX_LINE {
                 return Ok(Line::End);
             }
-            let newline = available.iter().position(|byte| *byte == b'\n');
-            let used = newline.map_or(available.len(), |at| at + 1);
-            match &mut self.too_long {
-                Some(scan) => scan.feed(&available[..used]),
-                None => self.line.extend_from_slice(&available[..used]),
-            }
-            self.input.consume(used);
-            if self.line.len() > MAX_LINE {
-                self.too_long = Some(Scan::of(&std::mem::take(&mut self.line)));
-            }
-            if newline.is_some() {
-                return Ok(self.too_long.take().map_or(Line::Whole, Line::TooLong));
-            }
+            self.too_long = true;
+            self.line.clear();
         }
     }
 
-    /// What the service is to see of a line; the rest is answered or ignored here.
+    /// The message for the service in a line. Everything else is answered or ignored here.
     fn parse(&mut self, line: &[u8]) -> Option<RxJsonRpcMessage<RoleServer>> {
-        if line.trim_ascii().is_empty() {
+        let text = String::from_utf8_lossy(line.trim_ascii());
+        if text.is_empty() {
             return None;
         }
-        let mut message = match serde_json::from_slice(line) {
-            Ok(Value::Object(message)) => message,
-            Ok(Value::Array(batch)) => return self.refuse_batch(&batch),
-            Ok(_) => return self.refuse(None, invalid_request("not a JSON object")),
-            Err(error) => return self.refuse_unreadable(&Scan::of(line), unreadable(&error)),
+        if text.starts_with('[') {
+            return self.refuse_batch(&text);
+        }
+        let parts: Parts = match serde_json::from_str(&text) {
+            Ok(parts) => parts,
+            Err(error) if error.is_data() => return self.refuse(None, invalid_request("not a JSON object")),
+            Err(error) => return self.refuse(None, parse_error(&error)),
         };
-        let written_id = message.get("id").and_then(id_as_written);
-        let id = message.get("id").map(RequestId::deserialize);
-        let params = match message.remove("params") {
-            Some(Value::Object(params)) => params,
-            _ => Map::new(),
-        };
-        match (message.get("method").and_then(Value::as_str), id) {
-            (Some(method), Some(Ok(id))) => match self.request(method, params) {
-                Ok(request) => Some(JsonRpcMessage::request(request, id)),
-                Err(error) => self.refuse(written_id.as_deref(), error),
-            },
-            (Some(method), None) if self.opened => notification(method, params).map(JsonRpcMessage::notification),
-            // A stray notification, or the answer to a request that nobody made. Neither is ever answered.
+        let method = parts.method.and_then(|method| serde_json::from_str::<String>(method.get()).ok());
+        let id = parts.id.map(|id| serde_json::from_str::<RequestId>(id.get()));
+        match (method, id) {
+            (Some(method), None) if self.opened => notification(&method, parts.params).map(JsonRpcMessage::notification),
+            // A stray notification, or an answer, though this server asks nothing. Neither is ever answered.
             (_, None) => None,
-            (None, _) if message.contains_key("result") || message.contains_key("error") => None,
+            (None, _) if parts.result.is_some() || parts.error.is_some() => None,
+            (Some(_), Some(Ok(_))) if matches!(text, Cow::Owned(_)) => {
+                self.refuse(parts.id, ErrorData::parse_error("Parse error: the line is not text in UTF-8", None))
+            }
+            (Some(method), Some(Ok(id))) => match self.request(&method, parts.params) {
+                Ok(request) => Some(JsonRpcMessage::request(request, id)),
+                Err(error) => self.refuse(parts.id, error),
+            },
             _ => {
-                let what = "not a JSON-RPC 2.0 request with a string or whole number as its id";
-                self.refuse(written_id.as_deref(), invalid_request(what))
+                let what = "not a JSON-RPC 2.0 request with a string or a whole number as its id";
+                self.refuse(parts.id, invalid_request(what))
             }
         }
     }
 
-    /// The request that `method` names. What a client says of itself beside it is not needed here.
-    fn request(&mut self, method: &str, mut params: Map<String, Value>) -> Result<ClientRequest, ErrorData> {
-        let wrong = |what: &'static str| ErrorData::invalid_params(what, None);
+    /// The request that `method` names.
+    fn request(&mut self, method: &str, params: Option<&RawValue>) -> Result<ClientRequest, ErrorData> {
         Ok(match method {
             "ping" => ClientRequest::PingRequest(Default::default()),
             "initialize" => {
-                let version = params.remove("protocolVersion").map(serde_json::from_value).and_then(Result::ok);
-                let client = params.remove("clientInfo");
-                let said = |field: &str| client.as_ref().and_then(|client| client[field].as_str()).unwrap_or_default().to_owned();
-                let (name, client_version) = (said("name"), said("version"));
-                let version = version.ok_or_else(|| wrong("initialize: protocolVersion is missing or no text"))?;
-                let mut params = InitializeRequestParams::new(ClientCapabilities::default(), Implementation::default());
-                params.protocol_version = version;
-                self.link.client_is(&name, &client_version);
+                let Initialize { protocol_version, client_info } = read(method, params)?;
+                let said = |field: &str| client_info[field].as_str().unwrap_or_default();
+                self.link.client_is(said("name"), said("version"));
                 self.opened = true;
+                let mut params = InitializeRequestParams::new(ClientCapabilities::default(), Implementation::default());
+                params.protocol_version = protocol_version;
                 ClientRequest::InitializeRequest(InitializeRequest::new(params))
             }
             "tools/list" | "tools/call" if !self.opened => {
@@ -212,57 +236,43 @@ impl Stdio {
             }
             "tools/list" => ClientRequest::ListToolsRequest(Default::default()),
             "tools/call" => {
-                let Some(Value::String(name)) = params.remove("name") else {
-                    return Err(wrong("tools/call: name is missing or no text"));
-                };
+                let ToolCall { name, arguments } = read(method, params)?;
                 let mut call = CallToolRequestParams::new(name);
-                call.arguments = match params.remove("arguments") {
-                    None | Some(Value::Null) => None,
-                    Some(Value::Object(arguments)) => Some(arguments),
-                    Some(_) => return Err(wrong("tools/call: arguments is no object")),
-                };
-                ClientRequest::CallToolRequest(rmcp::model::CallToolRequest::new(call))
+                call.arguments = arguments;
+                ClientRequest::CallToolRequest(CallToolRequest::new(call))
             }
             _ => return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, format!("Method not found: {method}"), None)),
         })
     }
 
-    /// Answers an id, as it is written, with an error.
-    fn refuse<T>(&self, id: Option<&str>, error: ErrorData) -> Option<T> {
-        // JSON-RPC wants the id there even where it is not known.
-        let id = id.unwrap_or("null");
+    /// Answers a request with an error, under its id as it is written; JSON-RPC wants `null` where there is none.
+    fn refuse<T>(&mut self, id: Option<&RawValue>, error: ErrorData) -> Option<T> {
+        let can_be_id = |id: &&str| id.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit());
+        let id = id.map(RawValue::get).filter(can_be_id).unwrap_or("null");
         match serde_json::to_string(&error) {
-            Ok(error) => self.answer(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{error}}}\n")),
+            Ok(error) => {
+                let (out, line) = (self.out.clone(), format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"error\":{error}}}\n"));
+                while self.errors.try_join_next().is_some() {}
+                self.errors.spawn(async move { out.write_line(line.as_bytes()).await });
+            }
             Err(error) => super::log!("writing an error: {error}"),
         }
         None
     }
 
-    /// Answers a line of which only this is known.
-    fn refuse_unreadable<T>(&self, scan: &Scan, error: ErrorData) -> Option<T> {
-        if scan.is_answer() {
-            super::log!("ignored an answer to a request that nobody made: {}", error.message);
-            return None;
+    /// Refuses a batch: each of its requests gets an error of its own.
+    fn refuse_batch<T>(&mut self, batch: &str) -> Option<T> {
+        let error = || invalid_request("this server takes one message a line, no batches");
+        let parts: Vec<Parts> = match serde_json::from_str(batch) {
+            Ok(parts) => parts,
+            Err(error) if error.is_data() => Vec::new(),
+            Err(error) => return self.refuse(None, parse_error(&error)),
+        };
+        let ids: Vec<_> = parts.iter().filter(|part| part.method.is_some()).filter_map(|part| part.id).collect();
+        match ids.is_empty() {
+            true => self.refuse(None, error()),
+            false => ids.into_iter().fold(None, |_, id| self.refuse(Some(id), error())),
         }
-        self.refuse(scan.id(), error)
-    }
-
-    /// Each request of a batch waits for an answer of its own.
-    fn refuse_batch<T>(&self, batch: &[Value]) -> Option<T> {
-        let waiting = batch.iter().filter(|message| message.get("method").is_some());
-        let ids: Vec<String> = waiting.filter_map(|message| message.get("id").and_then(id_as_written)).collect();
-        let error = || invalid_request("not a JSON object; this server takes one message a line, no batches");
-        if ids.is_empty() {
-            return self.refuse(None, error());
-        }
-        ids.iter().fold(None, |_, id| self.refuse(Some(id), error()))
-    }
-
-    fn answer(&self, line: String) {
-        let out = self.out.clone();
-        let mut answers = locked(&self.answers);
-        while answers.try_join_next().is_some() {}
-        answers.spawn(async move { out.write_line(line.as_bytes()).await });
     }
 }
 
@@ -270,38 +280,38 @@ fn invalid_request(what: &str) -> ErrorData {
     ErrorData::invalid_request(format!("Invalid request: {what}"), None)
 }
 
-/// What is wrong with a line that is no JSON, in words that help whoever wrote it.
-fn unreadable(error: &serde_json::Error) -> ErrorData {
+/// What is wrong with text that is not JSON.
+fn parse_error(error: &serde_json::Error) -> ErrorData {
     let mut what = format!("Parse error: {error}");
     if what.contains("hex escape") {
         what +=
             ": an escape such as \\ud83d is only half of a character, an emoji for example; send it again with whole characters";
-    } else if what.contains("unicode code point") {
-        what += ": the line is not text in UTF-8";
     }
     ErrorData::parse_error(what, None)
 }
 
-/// A request's id as it goes back: a text or a number of any kind.
-fn id_as_written(id: &Value) -> Option<String> {
-    (id.is_string() || id.is_number()).then(|| id.to_string())
+/// What this server needs of a request's parameters.
+fn read<T: DeserializeOwned>(method: &str, params: Option<&RawValue>) -> Result<T, ErrorData> {
+    serde_json::from_str(params.map_or("{}", RawValue::get)).map_err(|error| match error.is_data() {
+        true => ErrorData::invalid_params(format!("{method}: {error}"), None),
+        false => parse_error(&error),
+    })
 }
 
-/// The notification that `method` names, if it is one that means something here.
-fn notification(method: &str, mut params: Map<String, Value>) -> Option<ClientNotification> {
+/// The notification that `method` names, if this server knows it.
+fn notification(method: &str, params: Option<&RawValue>) -> Option<ClientNotification> {
     match method {
         "notifications/initialized" => Some(ClientNotification::InitializedNotification(Default::default())),
         "notifications/cancelled" => {
-            let request = RequestId::deserialize(params.remove("requestId")?).ok()?;
-            let params = CancelledNotificationParam::new(Some(request), None);
+            let Cancelled { request_id } = read(method, params).ok()?;
+            let params = CancelledNotificationParam::new(Some(request_id), None);
             Some(ClientNotification::CancelledNotification(CancelledNotification::new(params)))
         }
         _ => None,
     }
 }
 
-/// The line for a message. Of all that the protocol knows, only the answers that this server gives: code for the others
-/// would take more memory than everything else.
+/// The line for a message. Knows only the results of this server: code for the others would take more memory than all the rest.
 fn line(message: &TxJsonRpcMessage<RoleServer>) -> io::Result<Vec<u8>> {
     #[derive(Serialize)]
     struct Answer<'a, T> {
@@ -318,7 +328,7 @@ fn line(message: &TxJsonRpcMessage<RoleServer>) -> io::Result<Vec<u8>> {
             ServerResult::ListToolsResult(result) => answer(&given.id, result)?,
             ServerResult::CallToolResult(result) => answer(&given.id, result)?,
             ServerResult::EmptyResult(result) => answer(&given.id, result)?,
-            _ => return Err(io::Error::other("an answer that this server does not give")),
+            _ => return Err(io::Error::other("a result that this server does not give")),
         },
         JsonRpcMessage::Error(error) => serde_json::to_vec(error)?,
         _ => return Err(io::Error::other("a message that this server does not send")),
@@ -348,26 +358,22 @@ impl Transport<RoleServer> for Stdio {
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         loop {
-            match self.read_line().await {
-                Ok(Line::Whole) => {
-                    let mut line = std::mem::take(&mut self.line);
-                    let message = self.parse(&line);
-                    line.clear();
-                    line.shrink_to(KEPT_LINE);
-                    self.line = line;
-                    if message.is_some() {
-                        return message;
-                    }
-                }
-                Ok(Line::TooLong(scan)) => {
-                    let error = invalid_request(&format!("a line of more than {MAX_LINE} bytes"));
-                    self.refuse_unreadable::<()>(&scan, error);
-                }
+            let read = self.read_line().await;
+            let mut line = std::mem::take(&mut self.line);
+            let message = match read {
+                Ok(Line::Whole) => self.parse(&line),
+                Ok(Line::TooLong) => self.refuse(None, invalid_request(&format!("a line of more than {MAX_LINE} bytes"))),
                 Ok(Line::End) => break,
                 Err(error) => {
                     super::log!("reading stdin: {error}");
                     break;
                 }
+            };
+            line.clear();
+            line.shrink_to(KEPT_LINE);
+            self.line = line;
+            if message.is_some() {
+                return message;
             }
         }
         self.closing.cancel();
@@ -375,11 +381,30 @@ impl Transport<RoleServer> for Stdio {
     }
 
     async fn close(&mut self) -> io::Result<()> {
-        let answers = std::mem::take(&mut *locked(&self.answers));
-        answers.join_all().await.into_iter().collect()
+        std::mem::take(&mut self.errors).join_all().await.into_iter().collect()
     }
 }
 
 #[cfg(test)]
-#[path = "stdio_tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+    use crate::session::acknowledge::Acknowledger;
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_half_read_line_is_kept() {
+        let (near, mut far) = tokio::io::duplex(64 * 1024);
+        let link = Arc::new(Link::default());
+        let mail = Arc::new(Mailbox::new(link.clone(), Arc::new(Acknowledger::default())));
+        let closing = CancellationToken::new();
+        let mut stdio = Stdio::new(Box::new(near), Writer::new(tokio::io::sink()), mail, link, closing.clone());
+        far.write_all(b"{\"id\":1,\"met").await.expect("written");
+        let half = tokio::time::timeout(Duration::from_millis(20), stdio.receive()).await;
+        assert!(half.is_err(), "half a line is no message");
+        far.write_all(b"hod\":\"ping\"}\n{\"id\":2").await.expect("written");
+        let Some(JsonRpcMessage::Request(request)) = stdio.receive().await else { panic!("a request") };
+        assert_eq!(request.id, RequestId::Number(1));
+        drop(far);
+        assert!(stdio.receive().await.is_none() && closing.is_cancelled(), "the end of stdin ends the session");
+    }
+}
