@@ -6,7 +6,7 @@
 use super::{Broker, Caller, send::sender_id};
 use crate::{
     mailbox::messages::{self, NewMessage},
-    wire::{self, Broadcast, Code, EVERYONE, Error, MessageId, NotSent, PeerId, Scope, SendRequest, Sent, Status, Timestamp},
+    wire::{self, Broadcast, Code, Error, MessageId, NotSent, PeerId, Recipient, Scope, SendRequest, Sent, Status, Timestamp},
 };
 
 impl Broker {
@@ -15,10 +15,9 @@ impl Broker {
     /// # Errors
     /// As [`Broker::send`] and [`Broker::list`].
     pub async fn send_to(&self, caller: &Caller, request: SendRequest) -> wire::Result<Sent> {
-        let scope = request.to.trim().strip_prefix(EVERYONE).map(str::parse::<Scope>);
-        match scope {
-            Some(scope) => Ok(Sent::Everyone(self.send_to_everyone(caller, scope?, request).await?)),
-            None => Ok(Sent::One(self.send(caller, request).await?)),
+        match request.to.parse()? {
+            Recipient::Everyone(scope) => Ok(Sent::Everyone(self.send_to_everyone(caller, scope, request).await?)),
+            Recipient::One(_) => Ok(Sent::One(self.send(caller, request).await?)),
         }
     }
 

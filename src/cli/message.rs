@@ -1,4 +1,4 @@
-//! `message`: what became of a message, with its text.
+//! `message`: a message and what became of it.
 
 use crate::{
     client::Client,
@@ -19,10 +19,8 @@ pub struct Args {
     pub id: MessageId,
 }
 
-/// Shows it.
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
-    let entry: HistoryEntry = broker.get(&format!("/v1/messages/{}", args.id), None).await?;
-    out.answer(&entry, render)
+    out.answer(&broker.get::<HistoryEntry>(&format!("/v1/messages/{}", args.id), None).await?, render)
 }
 
 /// The tone in which a state is shown.

@@ -29,7 +29,6 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     })
 }
 
-/// Asks the broker for the peers in `scope`, as seen from `cwd`.
 pub async fn list(broker: &Client, scope: Scope, cwd: Option<&str>) -> Result<Peers, Failure> {
     let mut query = vec![("scope", scope.as_str())];
     query.extend(cwd.map(|cwd| ("cwd", cwd)));
@@ -47,7 +46,7 @@ pub fn seen_from(scope: Scope) -> Result<Option<String>, Failure> {
     cwd.into_os_string().into_string().map(Some).map_err(|cwd| Failure::local(not_text(cwd), help))
 }
 
-/// The peers as a table: on a terminal what belongs together shares a field, elsewhere every fact has its column.
+/// The peers as a table. On a terminal related facts share a field; elsewhere every fact has a column.
 pub fn table(peers: &[Peer], now: Timestamp, look: Look) -> String {
     let common = ["NAME", "ID", "STATUS", "DELIVERY", "WAITING"];
     let last: &[&str] = if look.terminal { &["WHERE AND WHAT"] } else { &["SEEN", "REPO", "BRANCH", "CWD", "SUMMARY"] };
@@ -57,7 +56,7 @@ pub fn table(peers: &[Peer], now: Timestamp, look: Look) -> String {
 fn row(peer: &Peer, now: Timestamp, look: Look) -> Vec<Field> {
     let ((status, tone), seen) = (status(peer.status), ago(peer.last_seen, now));
     let waiting = if peer.waiting == 0 { Tone::Dim } else { Tone::Warn };
-    // When a connected peer was last seen is of no interest to a person.
+    // A person does not care when a connected peer was last seen.
     let seen_by_person = if look.terminal && peer.status != Status::Connected { seen.as_str() } else { "" };
     let why = peer.delivery_reason.split_once(": ").filter(|_| look.terminal).map_or("", |(_, why)| why);
     let mut row = vec![

@@ -1,7 +1,7 @@
-//! What the user has said in Claude Code's settings about messages from other sessions, and about permission prompts.
+//! Claude Code's settings about messages from other sessions and about permission prompts.
 //!
-//! Read afresh each time: a change counts from the next message on. A file that is not there, or cannot be understood, says
-//! nothing here; the client itself has the last word on whatever is written into its inbox.
+//! They are read each time, so a change counts from the next message on. A file that is missing or cannot be read counts as empty:
+//! the client itself applies its settings to what is written into its inbox.
 
 use crate::{
     platform::{paths, settings},
@@ -10,13 +10,13 @@ use crate::{
 use serde::Deserialize;
 use std::{fs, path::PathBuf};
 
-/// Where an administrator's settings lie.
+/// An administrator's settings.
 const MANAGED: &str = if cfg!(target_os = "macos") {
     "/Library/Application Support/ClaudeCode/managed-settings.json"
 } else {
     "/etc/claude-code/managed-settings.json"
 };
-/// The mode and the flag that bypass permission prompts.
+/// The permission mode that bypasses prompts.
 const BYPASS: &str = "bypassPermissions";
 const BYPASS_FLAG: &str = "--dangerously-skip-permissions";
 const MODE_FLAG: &str = "--permission-mode";
@@ -34,13 +34,13 @@ struct Permissions {
     default_mode: Option<String>,
 }
 
-/// Where Claude Code keeps what is this user's.
+/// The folder of Claude Code's user settings.
 pub fn config_folder() -> Option<PathBuf> {
     settings::raw("CLAUDE_CONFIG_DIR").map(PathBuf::from).or_else(|| Some(paths::home().ok()?.join(".claude")))
 }
 
-/// The setting `crossSessionInbound`, if it is set: an administrator's, else the strictest. That everything is let in, a project
-/// does not decide.
+/// The setting `crossSessionInbound`, if it is set: the administrator's, else the strictest of the others. A project cannot set
+/// `accept`.
 pub fn cross_session_inbound() -> Option<InboundRule> {
     let said = |settings: Settings| settings.cross_session_inbound.filter(|rule| *rule != InboundRule::Match);
     if let Some(rule) = read(PathBuf::from(MANAGED)).and_then(said) {
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_start_flags_say_whether_prompts_are_bypassed() {
+    fn start_flags_can_bypass_prompts() {
         let bypasses = |line: &str| bypasses(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         for line in [
             "claude --dangerously-skip-permissions",

@@ -9,6 +9,7 @@ mod error;
 mod id;
 mod message;
 mod peer;
+mod recipient;
 mod request;
 mod summary;
 pub mod text;
@@ -19,12 +20,13 @@ pub use error::{Code, Error, Result};
 pub use id::{InvalidId, MessageId, PeerId, PeerRef, random_token};
 pub use message::{Held, HeldBy, HistoryEntry, Inbound, MessageState, Outcome, Receipt, Route, Sender};
 pub use peer::{DeliveryChoice, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};
+pub use recipient::Recipient;
 pub use request::{
     Acknowledge, Acknowledged, Acknowledgement, Asked, AwaitReply, Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Done,
     Event, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, NotSent, Peers, Register, Registered,
     SendRequest, Sent, SetSummary, Summary, Take, Taken, WhoAmI,
 };
-pub use summary::SummaryFacts;
+pub use summary::{MAX_SUMMARY, SummaryFacts};
 pub use time::Timestamp;
 
 /// The version of the `/v1` protocol this build speaks.
@@ -46,5 +48,3 @@ pub const SESSION_SCHEME: &str = "Session";
 pub const CLI_SENDER: &str = "cli";
 /// The sender id of notices that the broker itself writes (a message of yours has expired).
 pub const BROKER_SENDER: &str = "broker";
-/// What a recipient begins with that is everyone in a scope: `@repo`.
-pub const EVERYONE: char = '@';

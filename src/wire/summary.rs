@@ -1,5 +1,8 @@
 use serde::{Deserialize, Serialize};
 
+/// Longest summary that the broker takes, in characters.
+pub const MAX_SUMMARY: usize = 1_000;
+
 /// What a summary is made from. Names only: the contents of files are never part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
