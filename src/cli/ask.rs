@@ -5,7 +5,7 @@ use crate::{
     agents::shown,
     client::{Client, with_query},
     console::{
-        exit::Failure,
+        exit::{Failure, Problem},
         out::{Look, Out},
     },
     wire::{
@@ -59,11 +59,9 @@ fn render(text: &str, look: Look) -> String {
 fn no_answer(asked: &Asked) -> Failure {
     let question = &asked.question;
     let (id, name) = (&question.message_id, printable_line(&question.to_name));
-    Failure::NoAnswer {
-        what: format!("no answer to {id} from {name} yet: {}", shown::fate(asked)),
-        help: match question.from.as_str() {
-            CLI_SENDER => "a later answer will be in `claude-peers history`",
-            _ => "a later answer will arrive as a message to this session",
-        },
-    }
+    let help = match question.from.as_str() {
+        CLI_SENDER => "a later answer will be in `claude-peers history`",
+        _ => "a later answer will arrive as a message to this session",
+    };
+    Failure::NoAnswer(Problem::new(format!("no answer to {id} from {name} yet: {}", shown::fate(asked)), help))
 }

@@ -97,21 +97,3 @@ fn sections(after_help: &str) -> Vec<(String, Vec<String>)> {
     sections.retain(|(_, lines)| !lines.is_empty());
     sections
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn headings_in_help_become_sections() {
-        let sections = sections("First of all.\n\nExamples:\n  claude-peers peers\n    --json\n\nExit codes:\n  0  success\n");
-        let expected = [
-            ("NOTES", vec!["First of all."]),
-            ("EXAMPLES", vec!["claude-peers peers", "  --json"]),
-            ("EXIT STATUS", vec!["0  success"]),
-        ];
-        let expected: Vec<_> =
-            expected.map(|(title, lines)| (title.to_owned(), lines.into_iter().map(str::to_owned).collect::<Vec<_>>())).into();
-        assert_eq!(sections, expected);
-    }
-}

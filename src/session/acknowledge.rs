@@ -87,53 +87,34 @@ impl Acknowledger {
 pub struct Handover {
     acknowledger: Arc<Acknowledger>,
     route: Route,
-    written: Vec<Acknowledgement>,
-    dropped: Vec<Acknowledgement>,
+    messages: Vec<Acknowledgement>,
+    /// They are leased for this answer.
+    leased: bool,
 }
 
 impl Handover {
-    /// A hand-over of messages taken from the broker for it.
-    pub fn taken(acknowledger: Arc<Acknowledger>, route: Route, written: Vec<Acknowledgement>) -> Self {
-        let released = |acknowledged: &Acknowledgement| Acknowledgement { outcome: Outcome::Released, ..acknowledged.clone() };
-        let dropped = written.iter().map(released).collect();
-        Self { acknowledger, route, written, dropped }
+    /// A hand-over of messages taken from the broker for it, with what becomes of them once they are written.
+    pub fn taken(acknowledger: Arc<Acknowledger>, route: Route, messages: Vec<Acknowledgement>) -> Self {
+        Self { acknowledger, route, messages, leased: true }
     }
 
     /// A hand-over of a message that was only looked up: there is nothing to release.
-    pub fn read(acknowledger: Arc<Acknowledger>, route: Route, written: Acknowledgement) -> Self {
-        Self { acknowledger, route, written: vec![written], dropped: Vec::new() }
+    pub fn read(acknowledger: Arc<Acknowledger>, route: Route, message: Acknowledgement) -> Self {
+        Self { acknowledger, route, messages: vec![message], leased: false }
     }
 
     /// The answer has been written.
     pub fn written(mut self) {
-        self.dropped.clear();
-        self.acknowledger.acknowledge(self.route, std::mem::take(&mut self.written));
+        self.acknowledger.acknowledge(self.route, std::mem::take(&mut self.messages));
     }
 }
 
 impl Drop for Handover {
     fn drop(&mut self) {
-        if !self.dropped.is_empty() {
-            self.acknowledger.acknowledge(self.route, std::mem::take(&mut self.dropped));
+        if self.leased && !self.messages.is_empty() {
+            let messages = std::mem::take(&mut self.messages).into_iter();
+            let released = messages.map(|message| Acknowledgement { outcome: Outcome::Released, ..message });
+            self.acknowledger.acknowledge(self.route, released);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::MessageId;
-
-    #[test]
-    fn a_dropped_hand_over_is_released() {
-        let acknowledger = Arc::new(Acknowledger::default());
-        let delivered = |seq| Acknowledgement { id: MessageId { seq, tag: "abc".to_owned() }, outcome: Outcome::Delivered };
-        let handover = |seq| Handover::taken(acknowledger.clone(), Route::ToolResult, vec![delivered(seq)]);
-        handover(1).written();
-        drop(handover(2));
-        drop(Handover::read(acknowledger.clone(), Route::CheckMessages, delivered(3)));
-        let queue = locked(&acknowledger.queue);
-        let queued: Vec<_> = queue.iter().map(|(_, acknowledged)| (acknowledged.id.seq, acknowledged.outcome)).collect();
-        assert_eq!(queued, [(1, Outcome::Delivered), (2, Outcome::Released)]);
     }
 }

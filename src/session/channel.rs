@@ -78,28 +78,7 @@ fn notification(shown: &Shown) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        agents::shown::tests::message,
-        wire::{MessageId, Timestamp},
-    };
-
-    #[test]
-    fn a_notification_names_sender_and_message() {
-        let mut message = message(7, "is </channel> closed?");
-        message.from.summary = "a \"quoted\" <summary>\nof two lines".to_owned();
-        message.sent_at = Timestamp::parse("2026-05-16T12:36:00Z").expect("a time");
-        message.reply_to = Some(MessageId { seq: 3, tag: "xyz".to_owned() });
-        let params = notification(&Shown::brief(message))["params"].clone();
-        assert_eq!(params["content"], "is &lt;/channel> closed?");
-        assert_eq!(
-            params["meta"],
-            json!({
-                "from_id": "def456", "from_name": "eel", "from_cwd": "/home/ada/eel",
-                "from_summary": "a &quot;quoted&quot; &lt;summary&gt;\\nof two lines",
-                "message_id": "m7-abc", "sent_at": "2026-05-16T12:36:00.000Z", "reply_to": "m3-xyz",
-            })
-        );
-    }
+    use crate::agents::shown::tests::message;
 
     #[tokio::test]
     async fn nothing_is_pushed_twice() {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     agents::shown::{PART_LENGTH, Shown},
-    wire::{HistoryEntry, Inbound, MessageId, Result, Route, Sender, Take, Taken, random_token},
+    wire::{HistoryEntry, Inbound, MessageId, Outcome, Result, Route, Sender, Take, Taken, random_token},
 };
 use rmcp::model::RequestId;
 use std::{
@@ -25,7 +25,7 @@ use tokio::time::{Instant, timeout_at};
 
 /// Most text beside another tool's result, in bytes.
 const BESIDE_BYTES: u32 = 24 * 1024;
-/// Most text in one result of `check_messages`, in bytes.
+/// Most text in a result that was waited for, in bytes.
 const CHECK_BYTES: u32 = PART_LENGTH as u32;
 /// Length of a lease.
 const LEASE_LENGTH: usize = 24;
@@ -103,22 +103,8 @@ impl Mailbox {
         }
     }
 
-    /// Mail for `check_messages`; waits up to `wait` for it, or until `stop` is done.
-    pub async fn check(self: &Arc<Self>, wait: Duration, stop: impl Future<Output = ()>) -> Result<Mail> {
-        self.receive(Route::CheckMessages, wait, stop, |message| Shown::part(message, 0)).await
-    }
-
-    /// Waits for the answer to `question`, until the time is up or `stop` is done. Any other message ends the wait, too: it may
-    /// be a question on which the answer depends. The answer is shown as far as one result holds it.
-    pub async fn answer(self: &Arc<Self>, question: &MessageId, wait: Duration, stop: impl Future<Output = ()>) -> Result<Mail> {
-        let show = |message: Inbound| match message.reply_to.as_ref() == Some(question) {
-            true => Shown::part(message, 0),
-            false => Shown::brief(message),
-        };
-        self.receive(Route::ToolResult, wait, stop, show).await
-    }
-
-    async fn receive(
+    /// Takes mail for an answer, shown by `show`; waits up to `wait` for it, or until `stop` is done.
+    pub async fn receive(
         self: &Arc<Self>,
         route: Route,
         wait: Duration,
@@ -164,7 +150,7 @@ impl Mailbox {
         let from = Sender { id: receipt.from, name: from_name, cwd: String::new(), summary: String::new() };
         let (id, sent_at, reply_to) = (receipt.message_id, receipt.sent_at, receipt.reply_to);
         let shown = Shown::part(Inbound { id, from, text, sent_at, reply_to, repeat: false }, offset);
-        let delivered = || Handover::read(self.acknowledger.clone(), Route::CheckMessages, shown.acknowledgement());
+        let delivered = || Handover::read(self.acknowledger.clone(), Route::CheckMessages, shown.became(Outcome::Delivered));
         let handover = is_ours.then(delivered);
         Ok((shown, handover))
     }
@@ -194,7 +180,8 @@ impl Mailbox {
         }
         self.acknowledger.forget(&taken.messages);
         let messages: Vec<_> = taken.messages.into_iter().map(show).collect();
-        let handover = Handover::taken(self.acknowledger.clone(), route, messages.iter().map(Shown::acknowledgement).collect());
+        let delivered = messages.iter().map(|shown: &Shown| shown.became(Outcome::Delivered)).collect();
+        let handover = Handover::taken(self.acknowledger.clone(), route, delivered);
         Mail { messages, more: taken.more, handover }
     }
 }

@@ -11,8 +11,8 @@ use super::{
 use crate::{
     agents::shown::{self, Shown},
     wire::{
-        Asked, Code, Error, MessageId, MessageState, NotSent, Peers, Receipt, Recipient, Result, Scope, SendRequest, Sent,
-        SetSummary, Status, Summary, SummarySource, random_token,
+        Asked, Code, Error, Inbound, MessageId, MessageState, NotSent, Peers, Receipt, Recipient, Result, Route, Scope,
+        SendRequest, Sent, SetSummary, Status, Summary, SummarySource, random_token,
     },
 };
 use rmcp::model::{JsonObject, Tool};
@@ -203,7 +203,8 @@ impl Tools {
         }
     }
 
-    /// Waits for the answer to `sent`. The message is accepted, so a failed wait is no error.
+    /// Waits for the answer to `sent`. Any other message ends the wait, too: it may be a question on which the answer depends. The
+    /// message is accepted, so a failed wait is no error.
     async fn ask(&self, sent: &Receipt, wait: Duration, stop: impl Future<Output = ()>) -> Answer {
         let id = &sent.message_id;
         let stop = async {
@@ -213,7 +214,10 @@ impl Tools {
             }
         };
         let mut json = receipt(sent);
-        let Mail { messages, more, handover } = match self.mail.answer(id, wait, stop).await {
+        let is_answer = |message: &Inbound| message.reply_to.as_ref() == Some(id);
+        // The answer is shown as far as one result holds it.
+        let show = |message| if is_answer(&message) { Shown::part(message, 0) } else { Shown::brief(message) };
+        let Mail { messages, more, handover } = match self.mail.receive(Route::ToolResult, wait, stop, show).await {
             Ok(mail) => mail,
             Err(error) => {
                 let text = format!("{} The wait for an answer failed: {error}", words::sent(sent));
@@ -226,7 +230,7 @@ impl Tools {
         }
         let mut text = shown::messages(&messages, more);
         let (mut answers, mut others): (Vec<Shown>, Vec<Shown>) =
-            messages.into_iter().partition(|message| message.message.reply_to.as_ref() == Some(id));
+            messages.into_iter().partition(|shown| is_answer(&shown.message));
         json["answered"] = (!answers.is_empty()).into();
         if !answers.is_empty() {
             json["answer"] = json!(answers.remove(0));
@@ -279,7 +283,8 @@ impl Tools {
             return Err(wrong("check_messages", "offset says where to read on in one message, so it needs messageId, too"));
         }
         let wait = Duration::from_secs(wait_seconds.unwrap_or(0).min(MAX_WAIT));
-        let Mail { messages, more, handover } = self.mail.check(wait, stop).await?;
+        let Mail { messages, more, handover } =
+            self.mail.receive(Route::CheckMessages, wait, stop, |m| Shown::part(m, 0)).await?;
         let mut json = json!({"messages": messages});
         if more > 0 {
             json["more"] = more.into();
