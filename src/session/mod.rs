@@ -34,11 +34,10 @@ use mail::Mailbox;
 use rmcp::{ServiceExt, service::ServerInitializeError};
 use server::Server;
 use std::{
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
-use tokio::{sync::SetOnce, time::timeout};
+use tokio::{sync::SetOnce, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tools::Tools;
 use transport::ClientTransport;
@@ -63,43 +62,50 @@ pub async fn run() {
     let channel = Channel::new(writer.clone(), acknowledger.clone(), initialized.clone());
     let (end, closing) = (CancellationToken::new(), CancellationToken::new());
 
-    let background = async {
-        tokio::join!(link.run(parent, &channel, &mail), door.run(), acknowledger.run(&link), summary::run(&link), async {
+    let (mut following, mut beside) = (JoinSet::new(), JoinSet::new());
+    following.spawn({
+        let (link, mail) = (link.clone(), mail.clone());
+        async move { link.run(parent, &channel, &mail).await }
+    });
+    following.spawn(async move { door.run().await });
+    beside.spawn({
+        let (acknowledger, link) = (acknowledger.clone(), link.clone());
+        async move { acknowledger.run(&link).await }
+    });
+    beside.spawn({
+        let link = link.clone();
+        async move { summary::run(&link).await }
+    });
+    beside.spawn({
+        let (end, closing) = (end.clone(), closing.clone());
+        async move {
             log!("ending: {}", ending::wait(parent).await);
             closing.cancel();
             end.cancel();
-        });
-    };
-    let transport = ClientTransport::new(reader, writer, mail.clone(), link.clone(), closing.clone());
-    let server = Server::new(Tools::new(link.clone(), mail.clone()), mail.clone(), initialized, closing.clone());
-    let serving = async {
-        match server.serve_with_ct(transport, end.clone()).await {
-            Ok(service) => {
-                if let Err(error) = service.waiting().await {
-                    log!("serving: {error}");
-                }
-            }
-            Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => {}
-            Err(error) => log!("opening the session: {error}"),
         }
-    };
-    alongside(serving, background).await;
+    });
 
+    let transport = ClientTransport::new(reader, writer, mail.clone(), link.clone(), closing.clone());
+    let server = Server::new(Tools::new(link.clone(), mail.clone()), mail.clone(), initialized, closing);
+    match server.serve_with_ct(transport, end).await {
+        Ok(service) => {
+            if let Err(error) = service.waiting().await {
+                log!("serving: {error}");
+            }
+        }
+        Err(ServerInitializeError::ConnectionClosed(_) | ServerInitializeError::Cancelled) => {}
+        Err(error) => log!("opening the session: {error}"),
+    }
+
+    // Take no more messages: nobody would read them.
+    following.shutdown().await;
     mail.close();
+    beside.shutdown().await;
     if timeout(FLUSH_PATIENCE, acknowledger.flush(&link)).await.is_err() {
         log!("ending: the broker did not acknowledge in time what was handed over");
     }
     if timeout(FAREWELL_PATIENCE, link.unregister()).await.is_err() {
         log!("ending: the broker did not unregister the session in time");
-    }
-}
-
-/// Runs `main` to its end, and `background` beside it for no longer.
-async fn alongside(main: impl Future<Output = ()>, background: impl Future<Output = ()>) {
-    let (mut main, mut background) = (pin!(main), pin!(background));
-    tokio::select! {
-        () = &mut main => {}
-        () = &mut background => main.await,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The transport between rmcp and the client: one JSON-RPC message a line.
 //!
-//! rmcp's own transport links the code for every message of the protocol, which takes more memory than the rest of this
-//! process, and drops lines that it cannot read, so that their sender waits for ever. This one:
+//! rmcp's own transport drops lines that it cannot read, so that their sender waits for ever, and links the code for every message
+//! of the protocol, which costs memory beside every session. This one:
 //! - lets in `initialize`, `ping`, `tools/list`, `tools/call` and two notifications, and refuses every other method as unknown.
 //!   That matters most for `server/discover`: a client that hears of revision 2026-07-28 does not register a channel.
 //! - answers a line that it cannot use with an error, under the line's id if it has one. Stray messages are ignored.
@@ -248,7 +248,7 @@ fn notification(method: &str, params: Option<&RawValue>) -> Option<ClientNotific
     }
 }
 
-/// The line for a message. Knows only the results of this server: code for the others would take more memory than all the rest.
+/// The line for a message. Knows only the results of this server, to leave out the code for all others.
 fn line(message: &TxJsonRpcMessage<RoleServer>) -> io::Result<Vec<u8>> {
     #[derive(Serialize)]
     struct Answer<'a, T> {

@@ -89,7 +89,7 @@ pub fn peer(peer: &Peer) -> String {
         let _ = write!(out, ", branch {}", printable_line(branch));
     }
     let _ = match peer.status {
-        Status::Connected => write!(out, ", reached by {}", printable_line(&peer.delivery_reason)),
+        Status::Connected => write!(out, ", messages go by {}", printable_line(&peer.delivery_reason)),
         Status::Reconnecting => write!(out, ", reconnecting"),
         Status::Gone => write!(out, ", gone: messages wait for its return"),
     };
