@@ -5,7 +5,7 @@ use serde_json::json;
 use std::path::Path;
 
 /// The tests of this file.
-pub const TESTS: &[(&str, Test)] = &[("ask::a_question_from_the_shell_is_answered_by_an_idle_session", answered)];
+pub const TESTS: &[(&str, Test)] = &[("ask::idle_session_answers_a_question_from_the_shell", answered)];
 
 /// Who sent a message, and its id, as they stand below its text in what the model has read.
 fn address(request: &Request, text: &str) -> (String, String) {

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// The tests of this file.
-pub const TESTS: &[(&str, Test)] = &[("busy::a_hundred_messages_in_a_busy_minute_are_seen_in_order_in_few_turns", minute)];
+pub const TESTS: &[(&str, Test)] = &[("busy::hundred_messages_take_few_turns_in_order", minute)];
 
 /// How long the model thinks.
 const BUSY: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// The tests of this file.
-pub const TESTS: &[(&str, Test)] = &[("channel::a_push_that_is_dropped_is_neither_lost_nor_called_delivered", dropped)];
+pub const TESTS: &[(&str, Test)] = &[("channel::dropped_push_is_not_reported_as_delivered", dropped)];
 
 fn dropped(claude: &Path) {
     let world = World::new(claude);

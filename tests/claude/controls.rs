@@ -9,17 +9,17 @@ use std::{
 
 /// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("controls::two_sessions_that_bypass_prompts_talk", equal),
-    ("controls::what_the_person_denies_stays_held", denied),
-    ("controls::what_the_person_delivers_is_shown_once", delivered),
-    ("controls::a_held_message_is_released_beside_its_dialog", released),
-    ("controls::a_denied_message_is_released_later", released_later),
-    ("controls::a_session_that_bypasses_is_held_by_one_that_asks", other_way),
-    ("controls::the_users_own_message_passes", own),
-    ("controls::a_session_that_accepts_all_holds_nothing", accepts_all),
-    ("controls::the_setting_accept_lets_all_in", accept),
-    ("controls::the_setting_hold_holds_equal_senders_too", hold),
-    ("controls::the_setting_refuse_writes_nothing", refuse),
+    ("controls::sessions_that_both_bypass_prompts_talk", equal),
+    ("controls::denied_message_stays_held", denied),
+    ("controls::approved_message_is_shown_once", delivered),
+    ("controls::message_can_be_released_while_its_dialog_shows", released),
+    ("controls::denied_message_can_be_released_later", released_later),
+    ("controls::bypassing_sender_is_held_by_prompting_session", other_way),
+    ("controls::message_from_the_user_passes", own),
+    ("controls::accepting_session_holds_nothing", accepts_all),
+    ("controls::setting_accept_lets_all_in", accept),
+    ("controls::setting_hold_holds_equal_senders_too", hold),
+    ("controls::setting_refuse_writes_nothing", refuse),
 ];
 
 /// What is said.

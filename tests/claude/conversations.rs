@@ -6,12 +6,12 @@ use std::path::Path;
 
 /// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("conversations::a_cleared_session_gets_its_mail", cleared),
-    ("conversations::a_compacted_session_gets_its_mail", compacted),
-    ("conversations::a_session_that_is_resumed_is_woken_by_what_came_meanwhile", resumed),
-    ("conversations::a_conversation_that_is_resumed_in_another_session_has_its_mail_there", turned),
-    ("conversations::a_branch_goes_on_as_the_same_peer", branched),
-    ("conversations::a_forked_session_is_a_peer_of_its_own", forked),
+    ("conversations::cleared_session_gets_its_mail", cleared),
+    ("conversations::compacted_session_gets_its_mail", compacted),
+    ("conversations::resumed_session_is_woken_by_waiting_mail", resumed),
+    ("conversations::mail_follows_a_conversation_to_another_session", turned),
+    ("conversations::branched_session_keeps_its_id", branched),
+    ("conversations::forked_session_is_a_separate_peer", forked),
 ];
 
 /// The session is still the peer it was, and a message to that peer reaches it once.

@@ -11,17 +11,17 @@ use std::path::Path;
 
 /// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("inbox::an_idle_session_is_woken_and_its_hook_proves_it", woken),
-    ("inbox::in_a_long_tool_messages_stand_beside_its_result_in_order", beside),
-    ("inbox::without_the_hook_a_reply_proves_it", unhooked),
-    ("inbox::a_message_waits_behind_a_permission_dialog", asked),
-    ("inbox::a_turn_that_a_message_began_is_interrupted", interrupted),
-    ("inbox::a_session_that_plans_is_reached", planning),
-    ("inbox::a_broker_killed_before_the_proof_hears_it", broker_killed),
-    ("inbox::a_broker_that_stalls_hears_the_hook_afterwards", broker_stalls),
-    ("inbox::a_session_killed_before_the_proof_gets_the_message_again", session_killed),
-    ("inbox::of_three_sessions_in_one_directory_each_gets_its_own", three),
-    ("inbox::an_answer_by_the_clients_own_tool_is_a_reply", own_tool),
+    ("inbox::idle_session_is_woken_and_hook_proves_it", woken),
+    ("inbox::messages_during_a_tool_keep_their_order", beside),
+    ("inbox::reply_proves_delivery_without_the_hook", unhooked),
+    ("inbox::message_waits_behind_a_permission_dialog", asked),
+    ("inbox::turn_begun_by_a_message_can_be_interrupted", interrupted),
+    ("inbox::planning_session_is_reached", planning),
+    ("inbox::killed_broker_still_hears_the_proof", broker_killed),
+    ("inbox::stalled_broker_hears_the_hook_afterwards", broker_stalls),
+    ("inbox::killed_session_gets_an_unproved_message_again", session_killed),
+    ("inbox::sessions_in_one_directory_get_their_own_mail", three),
+    ("inbox::answer_with_the_client_tool_is_a_reply", own_tool),
 ];
 
 fn woken(claude: &Path) {

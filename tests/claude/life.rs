@@ -11,10 +11,10 @@ use std::path::Path;
 
 /// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("life::a_killed_session_leaves_no_process_behind", killed),
-    ("life::a_killed_terminal_leaves_no_process_behind", hung_up),
-    ("life::a_session_whose_server_was_killed_gets_its_mail", server_killed),
-    ("life::a_server_killed_before_the_proof_is_not_needed", server_killed_early),
+    ("life::killed_session_leaves_no_process_behind", killed),
+    ("life::killed_terminal_leaves_no_process_behind", hung_up),
+    ("life::session_gets_mail_after_its_server_died", server_killed),
+    ("life::proof_needs_no_server", server_killed_early),
 ];
 
 fn connected(peer: &Value) -> bool {

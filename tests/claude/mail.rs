@@ -5,10 +5,8 @@ use serde_json::json;
 use std::path::Path;
 
 /// The tests of this file.
-pub const TESTS: &[(&str, Test)] = &[
-    ("mail::without_inbox_and_channel_a_message_comes_with_the_next_call", next_call),
-    ("mail::a_message_in_the_middle_of_a_turn_comes_with_the_next_result", middle),
-];
+pub const TESTS: &[(&str, Test)] =
+    &[("mail::next_call_carries_mail_without_a_push_route", next_call), ("mail::next_result_carries_mail_during_a_turn", middle)];
 
 /// A session that asks for its messages.
 const PULL: &[(&str, &str)] = &[("CLAUDE_PEERS_DELIVERY", "pull")];

@@ -10,10 +10,8 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// The tests of this file.
-pub const TESTS: &[(&str, Test)] = &[
-    ("plugin::it_is_valid_and_wakes_an_idle_session_by_itself", alone),
-    ("plugin::beside_setups_hook_every_message_is_shown_once", both),
-];
+pub const TESTS: &[(&str, Test)] =
+    &[("plugin::plugin_alone_wakes_an_idle_session", alone), ("plugin::messages_show_once_beside_the_setup_hook", both)];
 
 /// What the doctor says of these two checks.
 fn findings(world: &World) -> Vec<(String, String)> {

@@ -6,10 +6,10 @@ use std::path::Path;
 
 /// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("script::what_comes_while_it_works_stands_beside_the_next_result", working),
-    ("script::what_waited_for_its_return_is_let_in_and_it_ends", same),
-    ("script::what_comes_with_its_last_words_is_not_lost", late),
-    ("script::a_bare_one_gets_its_mail_with_the_results_of_tools", bare),
+    ("script::next_result_carries_mail_that_came_meanwhile", working),
+    ("script::mail_waiting_at_the_end_is_let_in", same),
+    ("script::mail_during_its_last_words_is_kept", late),
+    ("script::bare_script_gets_mail_with_tool_results", bare),
 ];
 
 /// Runs it, with a turn of one tool call, to its end: its session, and what its model was asked.

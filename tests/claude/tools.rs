@@ -6,9 +6,9 @@ use std::path::Path;
 
 /// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("tools::a_registered_session_is_offered_our_tools", offered),
-    ("tools::two_sessions_see_each_other_where_they_are", seen),
-    ("tools::a_script_calls_a_tool", script),
+    ("tools::registered_session_is_offered_our_tools", offered),
+    ("tools::sessions_see_each_other_with_their_directories", seen),
+    ("tools::script_calls_a_tool", script),
 ];
 
 /// Our tools, as Claude Code names them.

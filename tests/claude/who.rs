@@ -16,11 +16,11 @@ use std::{
 
 /// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("who::started_by_pnpms_shim", shim),
-    ("who::started_by_a_launcher_that_forks", launcher),
-    ("who::started_as_a_wrapped_program", wrapped),
-    ("who::a_visitor_from_its_shell_takes_nothing", visitor),
-    ("who::a_nested_session_is_a_peer_of_its_own", nested),
+    ("who::session_started_by_a_pnpm_shim", shim),
+    ("who::session_started_by_a_forking_launcher", launcher),
+    ("who::session_started_as_a_wrapped_program", wrapped),
+    ("who::program_from_its_shell_takes_nothing", visitor),
+    ("who::nested_session_is_a_separate_peer", nested),
 ];
 
 /// The program under another name, as packagers give it; a link would be seen through.

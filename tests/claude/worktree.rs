@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::path::Path;
 
 /// The tests of this file.
-pub const TESTS: &[(&str, Test)] = &[("worktree::a_session_that_enters_one_is_shown_there", entered)];
+pub const TESTS: &[(&str, Test)] = &[("worktree::session_is_listed_in_the_worktree_it_enters", entered)];
 
 fn entered(claude: &Path) {
     let world = World::hooked(claude);

@@ -8,11 +8,11 @@ use crate::{
 use std::{fs, os::unix::fs::FileExt};
 
 pub const TESTS: &[(&str, Test)] = &[
-    ("doctor::units_that_cannot_start", units_that_cannot_start),
-    ("doctor::a_port_in_other_hands", a_port_in_other_hands),
-    ("doctor::a_database_that_does_not_serve", a_database_that_does_not_serve),
-    ("doctor::an_old_package_beside_a_new_copy", an_old_package_beside_a_new_copy),
-    ("doctor::a_claude_code_that_does_not_know_us", a_claude_code_that_does_not_know_us),
+    ("doctor::units_that_cannot_start_are_reported", units_that_cannot_start_are_reported),
+    ("doctor::taken_port_is_reported", taken_port_is_reported),
+    ("doctor::unusable_database_is_reported", unusable_database_is_reported),
+    ("doctor::old_package_beside_new_copy_is_reported", old_package_beside_new_copy_is_reported),
+    ("doctor::unregistered_claude_code_is_reported", unregistered_claude_code_is_reported),
 ];
 
 /// Where installers put `claude`, and cargo our programs.
@@ -51,7 +51,7 @@ pub fn follow(machine: &Machine, help: &str) {
     }
 }
 
-fn units_that_cannot_start(prepared: &Prepared) {
+fn units_that_cannot_start_are_reported(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     machine.bob("systemctl --user stop claude-peers-tcp.socket").ok();
@@ -90,7 +90,7 @@ fn units_that_cannot_start(prepared: &Prepared) {
     found(&machine, "units", "ok", &["nothing hides"]);
 }
 
-fn a_port_in_other_hands(prepared: &Prepared) {
+fn taken_port_is_reported(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     for user in USERS {
@@ -114,7 +114,7 @@ fn a_port_in_other_hands(prepared: &Prepared) {
     found(&machine, "tcp-socket", "ok", &["127.0.0.1:7900"]);
 }
 
-fn a_database_that_does_not_serve(prepared: &Prepared) {
+fn unusable_database_is_reported(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     let (mut a, mut b) = (machine.session("ada", "a"), machine.session("ada", "b"));
@@ -162,7 +162,7 @@ fn a_database_that_does_not_serve(prepared: &Prepared) {
     found(&machine, "database", "ok", &["sound"]);
 }
 
-fn an_old_package_beside_a_new_copy(prepared: &Prepared) {
+fn old_package_beside_new_copy_is_reported(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.previous).ok();
     let old = copies::version_of('0');
@@ -188,7 +188,7 @@ fn an_old_package_beside_a_new_copy(prepared: &Prepared) {
     found(&machine, "versions", "ok", &[copies::VERSION]);
 }
 
-fn a_claude_code_that_does_not_know_us(prepared: &Prepared) {
+fn unregistered_claude_code_is_reported(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     found(&machine, "claude", "failed", &["Claude Code was not found"]);

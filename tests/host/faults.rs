@@ -8,10 +8,10 @@ use crate::{
 };
 
 pub const TESTS: &[(&str, Test)] = &[
-    ("faults::a_killed_broker_comes_back", a_killed_broker_comes_back),
-    ("faults::a_broker_that_hangs_is_replaced", a_broker_that_hangs_is_replaced),
-    ("faults::a_crash_loop_is_named_and_mended", a_crash_loop_is_named_and_mended),
-    ("faults::mail_waits_over_a_reboot", mail_waits_over_a_reboot),
+    ("faults::killed_broker_is_restarted", killed_broker_is_restarted),
+    ("faults::hung_broker_is_restarted", hung_broker_is_restarted),
+    ("faults::crash_loop_is_reported_and_fixed", crash_loop_is_reported_and_fixed),
+    ("faults::mail_survives_a_reboot", mail_survives_a_reboot),
 ];
 
 fn broker_pid(machine: &Machine) -> String {
@@ -38,7 +38,7 @@ fn both_come_back(machine: &Machine, before: &str, sessions: [&mut Session; 2]) 
     talk(b, a, "yes");
 }
 
-fn a_killed_broker_comes_back(prepared: &Prepared) {
+fn killed_broker_is_restarted(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     let (mut a, mut b) = (machine.session("ada", "a"), machine.session("ada", "b"));
@@ -51,7 +51,7 @@ fn a_killed_broker_comes_back(prepared: &Prepared) {
     assert_eq!(machine.property("ada", "claude-peers.service", "NRestarts"), "3");
 }
 
-fn a_broker_that_hangs_is_replaced(prepared: &Prepared) {
+fn hung_broker_is_restarted(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     machine.override_unit("ada", "claude-peers.service", "[Service]\nWatchdogSec=2\n");
@@ -64,7 +64,7 @@ fn a_broker_that_hangs_is_replaced(prepared: &Prepared) {
     assert!(log.contains("Watchdog timeout"), "{log}");
 }
 
-fn a_crash_loop_is_named_and_mended(prepared: &Prepared) {
+fn crash_loop_is_reported_and_fixed(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     // A setting that cannot be used: the broker ends as soon as it is started, whoever starts it.
@@ -92,7 +92,7 @@ fn a_crash_loop_is_named_and_mended(prepared: &Prepared) {
     assert_eq!(session.peers(), [] as [serde_json::Value; 0]);
 }
 
-fn mail_waits_over_a_reboot(prepared: &Prepared) {
+fn mail_survives_a_reboot(prepared: &Prepared) {
     for orderly in [true, false] {
         let mut machine = Machine::boot(prepared, Release::Bookworm);
         machine.install(&prepared.package).ok();

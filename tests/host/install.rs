@@ -8,13 +8,13 @@ use crate::{
 use serde_json::Value;
 
 pub const TESTS: &[(&str, Test)] = &[
-    ("install::the_first_connection_starts_the_broker", the_first_connection_starts_the_broker),
-    ("install::the_units_are_clean", the_units_are_clean),
-    ("install::nobody_connected_means_no_process", nobody_connected_means_no_process),
-    ("install::a_real_claude_code_is_registered_by_the_package", a_real_claude_code_is_registered_by_the_package),
+    ("install::first_connection_starts_the_broker", first_connection_starts_the_broker),
+    ("install::units_pass_systemd_analyze", units_pass_systemd_analyze),
+    ("install::idle_service_has_no_process", idle_service_has_no_process),
+    ("install::package_registers_with_a_real_claude_code", package_registers_with_a_real_claude_code),
 ];
 
-fn the_first_connection_starts_the_broker(prepared: &Prepared) {
+fn first_connection_starts_the_broker(prepared: &Prepared) {
     for release in [Release::Bookworm, Release::Trixie] {
         let machine = Machine::boot(prepared, release);
         machine.install(&prepared.package).ok();
@@ -52,7 +52,7 @@ fn the_first_connection_starts_the_broker(prepared: &Prepared) {
     }
 }
 
-fn the_units_are_clean(prepared: &Prepared) {
+fn units_pass_systemd_analyze(prepared: &Prepared) {
     for release in [Release::Bookworm, Release::Trixie] {
         let machine = Machine::boot(prepared, release);
         machine.install(&prepared.package).ok();
@@ -69,7 +69,7 @@ fn the_units_are_clean(prepared: &Prepared) {
     }
 }
 
-fn nobody_connected_means_no_process(prepared: &Prepared) {
+fn idle_service_has_no_process(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     machine.override_unit("ada", "claude-peers.service", "[Service]\nEnvironment=CLAUDE_PEERS_IDLE_EXIT=1s\n");
@@ -85,7 +85,7 @@ fn nobody_connected_means_no_process(prepared: &Prepared) {
     machine.ada("claude-peers status").ok();
 }
 
-fn a_real_claude_code_is_registered_by_the_package(prepared: &Prepared) {
+fn package_registers_with_a_real_claude_code(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     // Ada has it, not on the PATH of her service manager; bob does not.
     if !machine.give_claude(prepared, "ada") {

@@ -11,9 +11,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 pub const TESTS: &[(&str, Test)] = &[
-    ("setup::a_copy_becomes_a_service_and_goes_again", a_copy_becomes_a_service_and_goes_again),
-    ("setup::a_user_of_the_package_may_do_without", a_user_of_the_package_may_do_without),
-    ("setup::a_package_comes_beside_a_copy", a_package_comes_beside_a_copy),
+    ("setup::copy_becomes_a_service_and_is_removed", copy_becomes_a_service_and_is_removed),
+    ("setup::user_can_opt_out_of_the_package", user_can_opt_out_of_the_package),
+    ("setup::package_installs_beside_a_copy", package_installs_beside_a_copy),
 ];
 
 const BIN: &str = "/home/ada/.cargo/bin";
@@ -40,7 +40,7 @@ fn servers(machine: &Machine) -> Value {
     serde_json::from_str::<Value>(&text).map(|all| all["mcpServers"].clone()).unwrap_or_default()
 }
 
-fn a_copy_becomes_a_service_and_goes_again(prepared: &Prepared) {
+fn copy_becomes_a_service_and_is_removed(prepared: &Prepared) {
     for release in [Release::Bookworm, Release::Trixie] {
         let machine = Machine::boot(prepared, release);
         let has_claude = machine.give_claude(prepared, "ada");
@@ -100,7 +100,7 @@ fn a_copy_becomes_a_service_and_goes_again(prepared: &Prepared) {
     }
 }
 
-fn a_user_of_the_package_may_do_without(prepared: &Prepared) {
+fn user_can_opt_out_of_the_package(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     machine.ada("claude-peers status").ok();
@@ -127,7 +127,7 @@ fn a_user_of_the_package_may_do_without(prepared: &Prepared) {
     assert_eq!(machine.ada("find ~/.config -name '*claude*'").out, "");
 }
 
-fn a_package_comes_beside_a_copy(prepared: &Prepared) {
+fn package_installs_beside_a_copy(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     let has_claude = machine.give_claude(prepared, "ada");
     copies::put(&machine, "ada", BIN, VERSION);

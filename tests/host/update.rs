@@ -11,8 +11,7 @@ use crate::{
 use std::fs;
 use tar::EntryType;
 
-pub const TESTS: &[(&str, Test)] =
-    &[("update::a_copy_updates_itself_and_refuses_nobody", a_copy_updates_itself_and_refuses_nobody)];
+pub const TESTS: &[(&str, Test)] = &[("update::copy_updates_itself_and_refuses_nobody", copy_updates_itself_and_refuses_nobody)];
 
 const BIN: &str = "/home/ada/claude-peers";
 const URL: &str = "http://127.0.0.1:8080";
@@ -43,7 +42,7 @@ fn offer(machine: &Machine, version: &str) {
     machine.root(&format!("curl -sS --retry 50 --retry-connrefused --retry-delay 0 -o /dev/null {URL}/SHA256SUMS")).ok();
 }
 
-fn a_copy_updates_itself_and_refuses_nobody(prepared: &Prepared) {
+fn copy_updates_itself_and_refuses_nobody(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     let newer = copies::version_of('9');
     copies::put(&machine, "ada", BIN, VERSION);

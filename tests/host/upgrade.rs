@@ -7,7 +7,8 @@ use crate::{
 };
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-pub const TESTS: &[(&str, Test)] = &[("upgrade::under_load_nothing_is_refused_or_lost", under_load_nothing_is_refused_or_lost)];
+pub const TESTS: &[(&str, Test)] =
+    &[("upgrade::upgrade_under_load_refuses_and_loses_nothing", upgrade_under_load_refuses_and_loses_nothing)];
 
 /// Asks over one socket, one connection after the other, until told to stop; writes down each answer's status.
 pub fn ask_for_ever(name: &str, address: &str) -> String {
@@ -16,7 +17,7 @@ pub fn ask_for_ever(name: &str, address: &str) -> String {
     )
 }
 
-fn under_load_nothing_is_refused_or_lost(prepared: &Prepared) {
+fn upgrade_under_load_refuses_and_loses_nothing(prepared: &Prepared) {
     for release in [Release::Bookworm, Release::Trixie] {
         let machine = Machine::boot(prepared, release);
         machine.install(&prepared.previous).ok();

@@ -6,9 +6,9 @@ use crate::{
     prepare::{Prepared, Release},
 };
 
-pub const TESTS: &[(&str, Test)] = &[("users::neither_reaches_the_other", neither_reaches_the_other)];
+pub const TESTS: &[(&str, Test)] = &[("users::users_cannot_reach_each_other", users_cannot_reach_each_other)];
 
-fn neither_reaches_the_other(prepared: &Prepared) {
+fn users_cannot_reach_each_other(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     let (mut a1, mut a2) = (machine.session("ada", "a1"), machine.session("ada", "a2"));

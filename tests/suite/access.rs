@@ -55,7 +55,7 @@ fn both(broker: &Broker) -> [Http; 2] {
 // Another user.
 
 #[test]
-fn another_user_is_refused_on_every_path_of_the_tcp_port() {
+fn every_tcp_path_refuses_another_user() {
     let Some(mut stranger) = Other::user() else { return };
     let broker = broker_with_a_victim(&[]);
     let before = broker.stored();
@@ -74,7 +74,7 @@ fn another_user_is_refused_on_every_path_of_the_tcp_port() {
 }
 
 #[test]
-fn another_user_cannot_connect_to_the_unix_socket_and_is_refused_where_it_can() {
+fn unix_socket_refuses_another_user() {
     let Some(mut stranger) = Other::user() else { return };
     let broker = broker_with_a_victim(&[]);
     let (before, socket) = (broker.stored(), broker.socket());
@@ -108,7 +108,7 @@ fn another_user_cannot_connect_to_the_unix_socket_and_is_refused_where_it_can() 
 // Web pages.
 
 #[test]
-fn a_web_page_is_refused_on_every_path_of_both_sockets() {
+fn every_path_refuses_web_pages() {
     let broker = broker_with_a_victim(&[]);
     let (before, port) = (broker.stored(), broker.port);
     let own = format!("http://127.0.0.1:{port}");
@@ -144,7 +144,7 @@ fn a_web_page_is_refused_on_every_path_of_both_sockets() {
 }
 
 #[test]
-fn a_name_that_was_bound_to_our_address_is_no_way_in() {
+fn foreign_host_names_are_refused() {
     let broker = broker_with_a_victim(&[]);
     let (before, port) = (broker.stored(), broker.port);
     let hosts = ["evil.example".to_owned(), format!("evil.example:{port}"), format!("127.0.0.1.evil.example:{port}")];
@@ -170,7 +170,7 @@ fn a_name_that_was_bound_to_our_address_is_no_way_in() {
 }
 
 #[test]
-fn what_is_not_json_by_its_type_is_not_read() {
+fn other_content_types_are_refused() {
     let broker = broker_with_a_victim(&[]);
     let before = broker.stored();
     let kinds =
@@ -194,7 +194,7 @@ fn what_is_not_json_by_its_type_is_not_read() {
 }
 
 #[test]
-fn a_preflight_gets_no_leave_and_an_upgrade_no_other_protocol() {
+fn preflights_are_refused_and_upgrades_ignored() {
     let broker = broker_with_a_victim(&[]);
     let upgrade = [
         ("Connection", "Upgrade"),
@@ -231,7 +231,7 @@ fn assert_no_cors(headers: &[(String, String)], what: &str) {
 // Peers that lie.
 
 #[test]
-fn a_peer_is_who_its_secret_says_and_reads_and_changes_nothing_of_others() {
+fn secret_limits_a_peer_to_its_own_data() {
     let broker = Broker::start();
     let http = broker.http();
     let [alice, bob, eve] = ["alice", "bob", "eve"].map(|name| Peer::register(&http, name, json!({"cwd": format!("/{name}")})));
@@ -287,7 +287,7 @@ fn a_peer_is_who_its_secret_says_and_reads_and_changes_nothing_of_others() {
 }
 
 #[test]
-fn a_wrong_secret_is_nobody_and_no_secret_is_no_peer() {
+fn missing_or_wrong_secrets_are_unauthorized() {
     let broker = broker_with_a_victim(&[]);
     let before = broker.stored();
     let own = [
@@ -323,7 +323,7 @@ fn a_wrong_secret_is_nobody_and_no_secret_is_no_peer() {
 }
 
 #[test]
-fn a_request_written_byte_by_byte_is_checked_like_any_other() {
+fn request_sent_byte_by_byte_is_checked() {
     let broker = broker_with_a_victim(&[]);
     let before = broker.stored();
     let page = [("Origin", "https://evil.example"), ("Content-Type", "application/json")];

@@ -58,7 +58,7 @@ fn said(result: &Value) -> &str {
 }
 
 #[test]
-fn the_call_returns_the_answer_when_it_comes_and_nothing_shows_it_again() {
+fn asking_call_returns_the_answer_once() {
     for open in [Session::pulling, Session::start] {
         let place = Place::new();
         let (mut asker, mut worker) = (place.session("asker", open), place.session("worker", Session::pulling));
@@ -82,7 +82,7 @@ fn the_call_returns_the_answer_when_it_comes_and_nothing_shows_it_again() {
 }
 
 #[test]
-fn two_sessions_that_ask_each_other_both_go_on() {
+fn sessions_can_ask_each_other() {
     let place = Place::new();
     let (mut one, mut other) = (place.session("one", Session::pulling), place.session("other", Session::pulling));
     let first = begin(&mut one, "other", 600);
@@ -104,7 +104,7 @@ fn two_sessions_that_ask_each_other_both_go_on() {
 }
 
 #[test]
-fn without_an_answer_the_call_says_what_is_known() {
+fn unanswered_call_reports_the_question_state() {
     let place = Place::new();
     let (mut asker, mut worker) = (place.session("asker", Session::pulling), place.session("worker", Session::pulling));
     let asking = begin(&mut asker, "worker", 1);
@@ -145,7 +145,7 @@ fn without_an_answer_the_call_says_what_is_known() {
 }
 
 #[test]
-fn the_command_line_asks_a_session_and_prints_its_answer() {
+fn command_line_prints_the_answer() {
     for (options, restart) in [(&[][..], false), (&["--json"][..], false), (&[][..], true)] {
         let mut place = Place::new();
         let mut worker = place.session("worker", Session::pulling);
@@ -175,7 +175,7 @@ fn the_command_line_asks_a_session_and_prints_its_answer() {
 }
 
 #[test]
-fn an_answer_without_its_question_is_understood_while_only_one_is_open() {
+fn answer_without_id_matches_the_only_question() {
     let place = Place::new();
     let mut worker = place.session("worker", Session::pulling);
     let mut other = place.session("other", Session::pulling);
@@ -212,7 +212,7 @@ fn an_answer_without_its_question_is_understood_while_only_one_is_open() {
 }
 
 #[test]
-fn an_answer_without_its_question_proves_no_channel_and_counts_once() {
+fn answer_without_id_does_not_prove_the_channel() {
     let place = Place::new();
     let http = place.broker.http();
     let worker = Peer::register(&http, "worker", json!({"cwd": "/worker", "channel": true}));
@@ -235,7 +235,7 @@ fn an_answer_without_its_question_proves_no_channel_and_counts_once() {
 }
 
 #[test]
-fn an_answer_that_comes_too_late_is_kept_and_one_to_nothing_is_refused() {
+fn late_answer_is_kept_and_unasked_one_refused() {
     let place = Place::new();
     let mut worker = place.session("worker", Session::pulling);
     let output = place.ask(&["--wait", "1"]).wait_with_output().unwrap();

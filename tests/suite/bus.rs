@@ -76,7 +76,7 @@ fn introspection_names_and_explains_every_member() {
 }
 
 #[test]
-fn the_bus_and_the_command_line_tell_the_same() {
+fn bus_and_command_line_agree() {
     let bus = Bus::start();
     let (client, broker) = (bus.client(), broker_on(&bus, &[]));
     let peer = Peer::register(&broker.http(), "one", json!({"tty": "/dev/pts/\u{0}"}));
@@ -105,7 +105,7 @@ fn the_bus_and_the_command_line_tell_the_same() {
 }
 
 #[test]
-fn a_message_goes_its_way_and_every_state_is_told() {
+fn every_message_state_is_signalled() {
     let bus = Bus::start();
     let (mut client, broker) = (bus.client(), broker_on(&bus, &[]));
     let place = folder();
@@ -136,7 +136,7 @@ fn a_message_goes_its_way_and_every_state_is_told() {
 }
 
 #[test]
-fn a_reply_a_poll_and_an_expiry_are_told_too() {
+fn reply_poll_and_expiry_are_signalled() {
     let bus = Bus::start();
     let (mut client, mut broker) = (bus.client(), broker_on(&bus, &[]));
     let http = broker.http();
@@ -176,7 +176,7 @@ fn a_reply_a_poll_and_an_expiry_are_told_too() {
 }
 
 #[test]
-fn what_goes_wrong_has_a_name() {
+fn bus_errors_have_names() {
     let bus = Bus::start();
     let (client, broker) = (bus.client(), broker_on(&bus, &[("CLAUDE_PEERS_TEXT_LIMIT", "100")]));
     let peer = Peer::register(&broker.http(), "one", json!({}));
@@ -218,7 +218,7 @@ fn what_goes_wrong_has_a_name() {
 }
 
 #[test]
-fn the_log_level_is_set_while_it_runs() {
+fn log_level_can_change_at_run_time() {
     let bus = Bus::start();
     let (mut client, broker) = (bus.client(), broker_on(&bus, &[]));
     assert_eq!(client.property("LogLevel"), "info");
@@ -239,7 +239,7 @@ fn the_log_level_is_set_while_it_runs() {
 }
 
 #[test]
-fn the_call_that_stops_it_is_answered_and_the_name_given_back() {
+fn stop_call_is_answered_and_name_released() {
     let bus = Bus::start();
     let (client, mut broker) = (bus.client(), broker_on(&bus, &[]));
     assert_eq!(client.call("Stop", &()), Ok(json!([])));
@@ -251,7 +251,7 @@ fn the_call_that_stops_it_is_answered_and_the_name_given_back() {
 
 /// The bus starts the program itself where it is not told to ask systemd.
 #[test]
-fn a_call_to_its_name_starts_it() {
+fn call_to_its_name_starts_the_broker() {
     let (broker, data) = (Broker::prepared(&[]), folder());
     let services = data.path().join("dbus-1/services");
     fs::create_dir_all(&services).unwrap();
@@ -281,14 +281,14 @@ fn serves(broker: &Broker) -> String {
 }
 
 #[test]
-fn without_a_bus_nothing_is_missing() {
+fn broker_works_without_a_bus() {
     let broker = Broker::start();
     assert_eq!(serves(&broker), "[]");
     assert!(broker.log().contains("INFO there is no session bus"), "{}", broker.log());
 }
 
 #[test]
-fn the_bus_of_the_runtime_directory_is_found() {
+fn bus_in_the_runtime_directory_is_found() {
     let bus = Bus::start();
     let broker = Broker::with(&[("XDG_RUNTIME_DIR", bus.folder().to_str().unwrap())]);
     assert!(bus.client().broker_is_there());
@@ -296,7 +296,7 @@ fn the_bus_of_the_runtime_directory_is_found() {
 }
 
 #[test]
-fn a_bus_that_never_answers_or_is_none_holds_nobody_up() {
+fn silent_or_fake_bus_delays_nothing() {
     let place = folder();
     let (path, _listener) = silent(place.path());
     let cases = [
@@ -325,7 +325,7 @@ const OPEN_TO_ALL: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-B
 "#;
 
 #[test]
-fn the_bus_of_another_user_is_left_alone() {
+fn bus_of_another_user_is_not_used() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root can run a bus as another user");
         return;
@@ -344,7 +344,7 @@ fn the_bus_of_another_user_is_left_alone() {
 }
 
 #[test]
-fn a_name_in_other_hands_is_reported() {
+fn taken_bus_name_is_reported() {
     let bus = Bus::start();
     let holder = bus.client();
     holder.take_name();
@@ -355,7 +355,7 @@ fn a_name_in_other_hands_is_reported() {
 }
 
 #[test]
-fn a_bus_that_dies_takes_nothing_with_it() {
+fn broker_survives_the_death_of_its_bus() {
     let bus = Bus::start();
     let mut broker = broker_on(&bus, &[]);
     drop(bus);
@@ -366,7 +366,7 @@ fn a_bus_that_dies_takes_nothing_with_it() {
 }
 
 #[test]
-fn a_bus_that_hangs_holds_up_neither_messages_nor_the_end() {
+fn hung_bus_delays_neither_messages_nor_shutdown() {
     let bus = Bus::start();
     let mut client = bus.client();
     let mut broker = broker_on(&bus, &[("CLAUDE_PEERS_RATE_LIMIT", "0"), ("CLAUDE_PEERS_WAITING_LIMIT", "10000")]);

@@ -14,7 +14,7 @@ const KILLS: u64 = 200;
 const UNLIMITED: [(&str, &str); 2] = [("CLAUDE_PEERS_RATE_LIMIT", "0"), ("CLAUDE_PEERS_WAITING_LIMIT", "1000000")];
 
 #[test]
-fn after_200_kills_under_load_every_accepted_message_was_shown_once_in_order() {
+fn no_message_is_lost_over_200_kills() {
     let mut random = Random::seeded();
     let seed = Seed(random.seed());
     let (mut broker, place) = (Broker::with(&UNLIMITED), folder());
@@ -310,7 +310,7 @@ fn texts_by_count(broker: &Broker) -> HashMap<String, u32> {
 }
 
 #[test]
-fn an_answer_that_was_lost_behind_the_commit_makes_no_second_message() {
+fn answer_lost_after_commit_makes_no_duplicate() {
     let mut broker = Broker::with(&UNLIMITED);
     let reader = Peer::register(&broker.http(), "reader", json!({}));
     for number in 0..5 {
@@ -337,7 +337,7 @@ fn an_answer_that_was_lost_behind_the_commit_makes_no_second_message() {
 }
 
 #[test]
-fn what_was_under_way_when_the_broker_was_killed_comes_again_and_is_marked() {
+fn unacknowledged_messages_are_repeated_after_a_kill() {
     let mut broker = Broker::with(&UNLIMITED);
     let facts = json!({"delivery": "channel"});
     let (pushed, taker) = (Peer::register(&broker.http(), "pushed", facts), Peer::register(&broker.http(), "taker", json!({})));
@@ -376,7 +376,7 @@ fn what_was_under_way_when_the_broker_was_killed_comes_again_and_is_marked() {
 }
 
 #[test]
-fn what_a_lost_stream_had_in_its_hands_is_overtaken_by_nothing() {
+fn messages_of_a_lost_stream_keep_their_order() {
     let broker = Broker::with(&UNLIMITED);
     let peer = Peer::register(&broker.http(), "peer", json!({"delivery": "channel"}));
     let http = peer.over(&broker.http());

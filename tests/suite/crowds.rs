@@ -27,7 +27,7 @@ fn is_well(broker: &Broker) {
 }
 
 #[test]
-fn slow_ones_keep_nobody_waiting_and_are_served_in_the_end() {
+fn slow_clients_delay_nobody_else() {
     let broker = broker();
     for http in [broker.http(), broker.tcp()] {
         let body = json!({"to": "victim", "text": "slow"}).to_string();
@@ -60,7 +60,7 @@ fn raise_own_limit() -> u64 {
 }
 
 #[test]
-fn thousands_of_idle_connections_cost_the_late_ones_their_place_and_nobody_else() {
+fn idle_connections_do_not_displace_working_ones() {
     let idle = 2_000;
     if raise_own_limit() < idle as u64 + 500 {
         return eprintln!("SKIPPED: this process may not open {idle} connections (ulimit -Hn)");
@@ -70,7 +70,7 @@ fn thousands_of_idle_connections_cost_the_late_ones_their_place_and_nobody_else(
 }
 
 #[test]
-fn where_few_files_may_be_open_there_are_fewer_places_and_the_same_words() {
+fn low_file_limit_means_fewer_connections() {
     let mut broker = Broker::prepared(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
     broker.launch_as(broker.command_after("ulimit -n 256"));
     Peer::register(&broker.http(), "victim", json!({"cwd": "/victim"}));
@@ -78,7 +78,7 @@ fn where_few_files_may_be_open_there_are_fewer_places_and_the_same_words() {
 }
 
 #[test]
-fn the_broker_takes_the_places_that_the_system_would_give_it() {
+fn broker_raises_its_file_limit() {
     let mut broker = Broker::prepared(&[]);
     broker.launch_as(broker.command_after("ulimit -S -n 256"));
     let limits = fs::read_to_string(format!("/proc/{}/limits", broker.pid())).unwrap();

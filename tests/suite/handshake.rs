@@ -15,7 +15,7 @@ use std::{
 const WITHOUT_CHANNELS: &str = "2026-07-28";
 /// Most characters of the definitions and instructions together. The promise is 900 tokens of o200k; prose and JSON have 4.4
 /// characters a token there (2,363 characters are 534 tokens) and never fewer than 3. To count after a change, give what
-/// `the_tools_are_four_and_cheap` prints to
+/// `four_tools_fit_their_token_budget` prints to
 /// `python3 -c 'import sys, tiktoken; print(len(tiktoken.get_encoding("o200k_base").encode(sys.stdin.read())))'`.
 const MOST_CHARACTERS: usize = 900 * 3;
 
@@ -37,7 +37,7 @@ fn initialize(revision: &str) -> Value {
 // --- the answers ---
 
 #[test]
-fn the_revision_without_channels_is_never_spoken_of() {
+fn revision_without_channels_is_never_offered() {
     let place = folder();
     let (_broker, mut session) = alone(place.path());
     let meta =
@@ -62,7 +62,7 @@ fn the_revision_without_channels_is_never_spoken_of() {
 }
 
 #[test]
-fn whatever_revision_is_asked_for_the_answer_is_one_with_channels() {
+fn every_negotiated_revision_has_channels() {
     let place = folder();
     let newest = "2025-11-25";
     for (asked, answered) in [
@@ -86,7 +86,7 @@ fn whatever_revision_is_asked_for_the_answer_is_one_with_channels() {
 }
 
 #[test]
-fn the_tools_are_four_and_cheap() {
+fn four_tools_fit_their_token_budget() {
     let place = folder();
     let (_broker, mut session) = alone(place.path());
     let opening = session.handshake();
@@ -121,7 +121,7 @@ fn the_tools_are_four_and_cheap() {
 }
 
 #[test]
-fn requests_are_answered_under_the_ids_they_came_with() {
+fn answers_carry_the_ids_of_requests() {
     let place = folder();
     let (_broker, mut session) = alone(place.path());
     session.handshake();
@@ -134,14 +134,14 @@ fn requests_are_answered_under_the_ids_they_came_with() {
 // --- without a broker ---
 
 #[test]
-fn the_handshake_needs_no_broker() {
+fn handshake_needs_no_broker() {
     let place = folder();
     let (_broker, mut session) = alone(place.path());
     assert_eq!(session.handshake()["serverInfo"]["name"], "claude-peers");
 }
 
 #[test]
-fn the_handshake_does_not_wait_for_a_broker_that_hangs() {
+fn handshake_does_not_wait_for_a_hung_broker() {
     let (broker, place) = (Broker::prepared(&[]), folder());
     fs::create_dir(broker.socket().parent().unwrap()).unwrap();
     let hanging = UnixListener::bind(broker.socket()).unwrap();
@@ -205,7 +205,7 @@ fn noise() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn noise_ends_no_server_neither_before_nor_after_its_opening() {
+fn server_survives_noise_around_the_handshake() {
     let place = folder();
     let (_broker, mut session) = alone(place.path());
     for opened in [false, true] {
@@ -224,7 +224,7 @@ fn noise_ends_no_server_neither_before_nor_after_its_opening() {
 // --- the end ---
 
 #[test]
-fn pipes_and_sockets_serve_as_standard_input_and_output() {
+fn stdio_can_be_pipes_or_sockets() {
     let (broker, place) = (Broker::start(), folder());
     for spawn in [Session::spawn, Session::spawn_on_sockets] {
         let mut session = spawn(start(&broker, place.path()).command());
@@ -235,7 +235,7 @@ fn pipes_and_sockets_serve_as_standard_input_and_output() {
 }
 
 #[test]
-fn a_signal_ends_the_server_and_takes_the_session_off_the_list() {
+fn signal_ends_the_server_and_unlists_the_session() {
     let (broker, place) = (Broker::start(), folder());
     for name in ["TERM", "INT", "HUP"] {
         let mut session = start(&broker, place.path()).go();
@@ -248,7 +248,7 @@ fn a_signal_ends_the_server_and_takes_the_session_off_the_list() {
 }
 
 #[test]
-fn a_server_does_not_outlive_its_parent_although_its_input_stays_open() {
+fn server_ends_with_its_parent() {
     let (broker, place) = (Broker::start(), folder());
     let mut session = Session::spawn(start(&broker, place.path()).under_claude(&[], &[]));
     session.handshake();
@@ -285,7 +285,7 @@ const ENDS: [fn(Session); 3] = [
 ];
 
 #[test]
-fn a_helper_that_hangs_does_not_outlive_the_session_that_asked_it() {
+fn hung_helper_ends_with_its_session() {
     const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
     let generated = ("OPENAI_API_KEY".to_owned(), "sk-test".to_owned());
     // Git is asked for facts, and `claude-peers`, which lies beside the server, for a summary.

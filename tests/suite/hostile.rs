@@ -31,7 +31,7 @@ fn is_well(broker: &Broker) {
 // What a request says.
 
 #[test]
-fn a_request_that_says_nonsense_gets_its_code_and_nothing_is_stored() {
+fn invalid_request_stores_nothing() {
     let (broker, victim) = broker();
     let before = broker.stored();
     let register = |field: &str, value: Value| {
@@ -145,7 +145,7 @@ fn says_it_in_words(answer: &Answer) {
 }
 
 #[test]
-fn a_query_that_says_nonsense_gets_its_code() {
+fn invalid_query_gets_its_error_code() {
     let (broker, _) = broker();
     let cases = [
         ("invalid_request", "/v1/peers"),
@@ -181,7 +181,7 @@ fn a_query_that_says_nonsense_gets_its_code() {
 }
 
 #[test]
-fn what_a_newer_client_adds_is_passed_over() {
+fn unknown_fields_are_ignored() {
     let (broker, _) = broker();
     let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
     let body = format!(r#"{{"to":"victim","text":"x","later":{{"a":[1,{{}}]}},"deep":{deep}}}"#);
@@ -191,7 +191,7 @@ fn what_a_newer_client_adds_is_passed_over() {
 }
 
 #[test]
-fn a_body_that_is_no_json_is_refused() {
+fn body_that_is_not_json_is_refused() {
     let (broker, _) = broker();
     let before = broker.stored();
     let deep = |open: &str, close: &str| open.repeat(10_000) + &close.repeat(10_000);
@@ -231,7 +231,7 @@ fn a_body_that_is_no_json_is_refused() {
 }
 
 #[test]
-fn a_body_over_its_limit_is_refused_announced_or_not() {
+fn oversized_body_is_refused_with_or_without_length() {
     let (broker, _) = broker();
     let (before, memory) = (broker.stored(), broker.memory());
     let huge = " ".repeat(200_000);
@@ -254,7 +254,7 @@ fn a_body_over_its_limit_is_refused_announced_or_not() {
 }
 
 #[test]
-fn a_path_or_method_that_is_not_there_is_named_as_such() {
+fn unknown_paths_and_methods_get_their_codes() {
     let (broker, _) = broker();
     for http in both(&broker) {
         for (method, path, code) in [
@@ -285,7 +285,7 @@ fn a_path_or_method_that_is_not_there_is_named_as_such() {
 // What is no request at all.
 
 #[test]
-fn what_is_not_http_ends_with_a_4xx_or_the_connection() {
+fn garbage_gets_a_4xx_or_a_closed_connection() {
     let (broker, _) = broker();
     let before = broker.stored();
     let head = |line: &str, headers: &str| format!("{line}\r\nHost: 127.0.0.1:{}\r\n{headers}\r\n", broker.port).into_bytes();
@@ -328,7 +328,7 @@ fn what_is_not_http_ends_with_a_4xx_or_the_connection() {
 }
 
 #[test]
-fn requests_in_a_row_are_answered_in_a_row_and_garbage_behind_them_ends_it() {
+fn pipelined_requests_are_answered_in_order() {
     let (broker, _) = broker();
     for http in both(&broker) {
         let keep = [("Connection", "keep-alive"), JSON];
@@ -357,7 +357,7 @@ fn http_1_0_is_understood() {
 }
 
 #[test]
-fn half_a_request_is_no_request() {
+fn half_a_request_has_no_effect() {
     let (broker, _) = broker();
     let before = broker.stored();
     for http in both(&broker) {

@@ -9,7 +9,7 @@ use serde_json::json;
 use std::{os::fd::OwnedFd, thread::sleep, time::Duration};
 
 #[test]
-fn it_leaves_when_the_last_connection_has_ended_and_loses_nothing() {
+fn idle_broker_exits_and_loses_nothing() {
     let mut broker = Broker::prepared(&[("CLAUDE_PEERS_IDLE_EXIT", "1s")]);
     let unix = bind_unix(&broker);
     let launch = |broker: &mut Broker| {
@@ -36,7 +36,7 @@ fn it_leaves_when_the_last_connection_has_ended_and_loses_nothing() {
 }
 
 #[test]
-fn a_broker_that_nobody_would_start_again_stays() {
+fn broker_without_activation_does_not_exit_idle() {
     let broker = Broker::start();
     assert!(broker.log().contains("ready"));
     assert!(!broker.log().contains("leaves after"), "{}", broker.log());

@@ -67,7 +67,7 @@ impl Run {
 }
 
 #[test]
-fn what_a_session_sends_through_its_shell_is_the_sessions() {
+fn shell_of_a_session_sends_as_the_session() {
     let broker = Broker::start();
     let reader = Peer::register(&broker.http(), "reader", json!({"cwd": "/reader"}));
     let mut agent = Agent::start(&broker, "agent");
@@ -95,7 +95,7 @@ fn what_a_session_sends_through_its_shell_is_the_sessions() {
 }
 
 #[test]
-fn a_session_that_asks_through_its_shell_reads_the_answer_there() {
+fn shell_of_a_session_reads_the_answer() {
     let broker = Broker::start();
     let mut agent = Agent::start(&broker, "agent");
     let place = folder();
@@ -116,7 +116,7 @@ fn a_session_that_asks_through_its_shell_reads_the_answer_there() {
 }
 
 #[test]
-fn an_agent_inside_another_one_sends_as_itself() {
+fn nested_agent_sends_as_itself() {
     let broker = Broker::start();
     Peer::register(&broker.http(), "reader", json!({"cwd": "/reader"}));
     let mut agent = Agent::start(&broker, "agent");

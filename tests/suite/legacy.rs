@@ -40,7 +40,7 @@ fn is_time(value: &Value) -> bool {
 }
 
 #[test]
-fn every_path_answers_in_the_references_shape() {
+fn every_path_answers_in_the_legacy_shape() {
     let (broker, place) = (Broker::start(), folder());
     let http = broker.tcp();
     let (a, b) = (register(&http, place.path(), "the first"), register(&http, Path::new("/"), ""));
@@ -83,7 +83,7 @@ fn every_path_answers_in_the_references_shape() {
 }
 
 #[test]
-fn an_unknown_path_is_not_found_to_the_letter() {
+fn unknown_path_gets_the_legacy_404() {
     let broker = Broker::start();
     for (method, path) in
         [("GET", "/"), ("GET", "/nowhere"), ("POST", "/nowhere"), ("POST", "/register/x"), ("DELETE", "/Health")]
@@ -95,7 +95,7 @@ fn an_unknown_path_is_not_found_to_the_letter() {
 }
 
 #[test]
-fn an_id_that_was_never_seen_is_an_error_and_no_silent_yes() {
+fn unknown_id_is_an_error() {
     let broker = Broker::start();
     let known = register(&broker.tcp(), Path::new("/"), "");
     for (path, body) in [
@@ -114,7 +114,7 @@ fn an_id_that_was_never_seen_is_an_error_and_no_silent_yes() {
 }
 
 #[test]
-fn a_fetched_message_is_offered_until_the_next_poll_shows_that_it_arrived() {
+fn next_poll_acknowledges_the_fetched_messages() {
     let mut broker = Broker::start();
     let id = register(&broker.tcp(), Path::new("/"), "");
     let sent = broker.http().post("/v1/send", &json!({"to": id, "text": "hello"})).json();
@@ -141,7 +141,7 @@ fn a_fetched_message_is_offered_until_the_next_poll_shows_that_it_arrived() {
 }
 
 #[test]
-fn sessions_of_both_systems_see_each_other_and_talk() {
+fn legacy_and_new_sessions_talk() {
     let (broker, place) = (Broker::start(), folder());
     let (old, new) = (place.path().join("old"), place.path().join("new"));
     git::repository(&old);
@@ -184,7 +184,7 @@ fn sessions_of_both_systems_see_each_other_and_talk() {
 }
 
 #[test]
-fn an_id_belongs_to_the_process_that_registered_it_and_those_it_started() {
+fn only_a_legacy_clients_processes_use_its_id() {
     let broker = Broker::start();
     let http = broker.tcp();
     let mut other = Other::process();
@@ -222,7 +222,7 @@ fn an_id_belongs_to_the_process_that_registered_it_and_those_it_started() {
 }
 
 #[test]
-fn whoever_claims_another_process_is_bound_to_its_own() {
+fn claimed_pid_of_another_process_is_ignored() {
     let broker = Broker::start();
     let (mut liar, mut bystander) = (Other::process(), Other::process());
     let facts = json!({"pid": bystander.pid(), "cwd": "/", "git_root": null, "tty": null, "summary": ""});
@@ -232,7 +232,7 @@ fn whoever_claims_another_process_is_bound_to_its_own() {
 }
 
 #[test]
-fn a_session_whose_process_is_killed_leaves_the_list_at_once() {
+fn killed_legacy_session_is_unlisted_at_once() {
     let broker = Broker::start();
     let http = broker.tcp();
     let mut other = Other::process();
@@ -246,7 +246,7 @@ fn a_session_whose_process_is_killed_leaves_the_list_at_once() {
 }
 
 #[test]
-fn many_requests_go_over_one_connection() {
+fn one_connection_carries_many_requests() {
     let broker = Broker::with(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
     let id = register(&broker.tcp(), Path::new("/"), "");
     for http in [broker.tcp(), broker.http()] {

@@ -72,7 +72,7 @@ fn every_command_has_a_page() {
 
 /// The broker's page is written by hand; `--help` is what it is measured by, and the other way round.
 #[test]
-fn the_brokers_page_says_what_its_help_says() {
+fn page_of_the_broker_matches_its_help() {
     let place = folder();
     says(CLI, &["manual", place.path().to_str().unwrap()]);
     let (page, help) = (page(place.path(), "claude-peersd.1"), says(BROKER, &["--help"]));
@@ -100,7 +100,7 @@ fn the_brokers_page_says_what_its_help_says() {
 }
 
 #[test]
-fn every_shell_completes_the_commands() {
+fn every_shell_completes_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let script = says(CLI, &["completions", shell]);
         for command in commands() {
@@ -113,7 +113,7 @@ fn every_shell_completes_the_commands() {
 
 /// In a real bash: the words it offers after `claude-peers s` and after a command.
 #[test]
-fn bash_offers_the_right_words() {
+fn bash_completes_commands_and_options() {
     let place = folder();
     let script = place.path().join("claude-peers");
     fs::write(&script, says(CLI, &["completions", "bash"])).unwrap();
@@ -134,7 +134,7 @@ fn bash_offers_the_right_words() {
 
 /// dpkg runs them with whatever /bin/sh is; a mistake would stop the installation half way.
 #[test]
-fn the_maintainer_scripts_are_one_sound_script() {
+fn maintainer_scripts_are_one_valid_script() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/deb/scripts");
     let postinst = fs::read_to_string(scripts.join("postinst")).unwrap();
     for name in ["prerm", "postrm"] {

@@ -119,7 +119,7 @@ fn debugging_across_services() {
 }
 
 #[test]
-fn a_breaking_change() {
+fn breaking_change() {
     let desk = Desk::new();
     let (mut library, mut app) = (desk.session("library"), desk.session("app"));
     let announced = library.send("app", "parse() now returns a Result.");
@@ -146,7 +146,7 @@ fn a_breaking_change() {
 // --- trouble ---
 
 #[test]
-fn without_a_broker_every_tool_says_so_and_they_work_again_when_it_is_there() {
+fn tools_report_a_missing_broker_and_recover() {
     let (mut broker, place) = (Broker::prepared(&[]), folder());
     let mut session = Session::start(&broker, place.path(), "session-a");
     let calls = [
@@ -180,7 +180,7 @@ fn without_a_broker_every_tool_says_so_and_they_work_again_when_it_is_there() {
 }
 
 #[test]
-fn a_setting_that_cannot_be_used_is_named_by_every_tool() {
+fn every_tool_reports_an_invalid_setting() {
     let (broker, place) = (Broker::start(), folder());
     let relative = vec![("CLAUDE_PEERS_SOCKET".to_owned(), "broker.sock".to_owned())];
     for (delivery, env, parts) in [
@@ -194,7 +194,7 @@ fn a_setting_that_cannot_be_used_is_named_by_every_tool() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_reported_with_its_holder_and_stops_nothing_else() {
+fn taken_port_stops_no_tool() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let (mut broker, place) = (Broker::prepared(&[]), folder());
     broker.port = holder.local_addr().unwrap().port();
@@ -216,7 +216,7 @@ fn a_port_that_is_taken_is_reported_with_its_holder_and_stops_nothing_else() {
 }
 
 #[test]
-fn a_damaged_database_is_set_aside_and_said_so_and_sessions_go_on() {
+fn sessions_outlive_a_damaged_database() {
     let (mut broker, place) = (Broker::start(), folder());
     let mut session = Session::pulling(&broker, place.path(), "session-a");
     session.id();
@@ -246,7 +246,7 @@ fn a_damaged_database_is_set_aside_and_said_so_and_sessions_go_on() {
 }
 
 #[test]
-fn why_a_message_does_not_arrive_is_said_before_and_after_it_is_sent() {
+fn tools_say_why_a_message_does_not_arrive() {
     let desk = Desk::new();
     let mut asker = desk.session("asker");
     let mut deaf = Session::pulling(&desk.broker, &desk.repository("deaf"), "deaf");

@@ -111,7 +111,7 @@ fn listed(archive: &Path) -> Vec<(String, String, String)> {
 }
 
 #[test]
-fn the_package_installs_the_programs_and_their_words_as_roots() {
+fn package_installs_files_owned_by_root() {
     let Some((package, place, bin)) = unpacked() else { return };
     let payload = package.join("claude-peers.pkg/Payload");
     let expected = PAYLOAD.map(|(mode, path)| (mode.to_owned(), "0/0".to_owned(), path.to_owned()));
@@ -137,7 +137,7 @@ fn the_package_installs_the_programs_and_their_words_as_roots() {
 }
 
 #[test]
-fn the_package_runs_its_script_and_says_who_it_is() {
+fn package_runs_its_script_and_identifies_itself() {
     let Some((package, place, _bin)) = unpacked() else { return };
     let component = package.join("claude-peers.pkg");
     let script = |mode: &str, path: &str| (mode.to_owned(), "0/0".to_owned(), path.to_owned());
@@ -175,7 +175,7 @@ fn the_package_runs_its_script_and_says_who_it_is() {
 }
 
 #[test]
-fn the_bill_of_materials_names_what_is_installed() {
+fn bill_of_materials_lists_installed_files() {
     let Some((package, _place, _bin)) = unpacked() else { return };
     let bom = package.join("claude-peers.pkg/Bom");
     if !there("mkbom") || !there("lsbom") {
@@ -202,7 +202,7 @@ fn the_bill_of_materials_names_what_is_installed() {
 }
 
 #[test]
-fn a_package_that_cannot_be_built_says_why() {
+fn failed_package_build_says_why() {
     let (bin, place) = (programs(), folder());
     let output = place.path().join("claude-peers.pkg");
     let refused = build(bin.path(), "1.2 & 3", &output);
@@ -239,7 +239,7 @@ fn postinstall(volume: &str, at_the_screen: &str, broken: bool) -> (Output, Vec<
 }
 
 #[test]
-fn after_the_installation_old_brokers_make_way_and_the_user_at_the_screen_is_set_up() {
+fn installation_replaces_brokers_and_sets_up_the_user() {
     let ended = "kill SIGTERM gui/501/dev.claudepeers.broker";
     let set_up = "asuser 501 sudo -H -u alice /usr/local/bin/claude-peers setup";
     for (volume, user, broken, expected) in [

@@ -35,7 +35,7 @@ const ROUTES: [(&str, &str); 18] = [
 ];
 
 #[test]
-fn the_document_lists_what_is_served_and_all_that_it_refers_to_is_there() {
+fn document_lists_every_path_and_has_no_gaps() {
     let broker = Broker::start();
     let document = broker.http().get("/v1/openapi.json").json();
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
@@ -99,7 +99,7 @@ fn find_references(value: &Value, found: &mut Vec<String>) {
 }
 
 #[test]
-fn what_is_answered_is_what_the_document_says() {
+fn answers_match_the_document() {
     let broker = Broker::start();
     let http = broker.http();
     let document = http.get("/v1/openapi.json").json();
@@ -228,7 +228,7 @@ impl Schema<'_> {
 }
 
 #[test]
-fn no_answer_has_a_field_that_the_document_does_not_know() {
+fn answers_have_only_documented_fields() {
     let broker = Broker::start();
     let http = broker.http();
     let document = http.get("/v1/openapi.json").json();
@@ -262,7 +262,7 @@ fn property_names(document: &Value, schema: &Value, names: &mut BTreeSet<String>
 // Versions.
 
 #[test]
-fn a_client_that_speaks_another_version_is_told_so_on_every_path() {
+fn every_path_refuses_other_protocol_versions() {
     let broker = Broker::start();
     let before = broker.stored();
     for http in [broker.http(), broker.tcp()] {
@@ -322,7 +322,7 @@ fn broker_of(api_min: u32, api: u32) -> impl Fn(&str) -> String {
 }
 
 #[test]
-fn programs_and_a_broker_of_other_versions_say_so_or_work() {
+fn other_versions_work_or_report_the_mismatch() {
     type Answers = Box<dyn Fn(&str) -> String + Send>;
     let cases: Vec<(&str, Answers, i32, &[&str])> = vec![
         ("a newer broker", Box::new(broker_of(9, 9)), 6, &["the broker (7.0.0, protocol 9 to 9)", "upgrade this program"]),

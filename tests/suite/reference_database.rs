@@ -69,7 +69,7 @@ fn poll(broker: &Broker, id: &str) -> Vec<Value> {
 }
 
 #[test]
-fn the_references_database_is_taken_over_and_stays_as_it_is() {
+fn legacy_database_is_imported_and_left_unchanged() {
     let mut broker = Broker::prepared(&[]);
     let database = reference(&broker.database());
     let seen = now();
@@ -124,7 +124,7 @@ fn the_references_database_is_taken_over_and_stays_as_it_is() {
 }
 
 #[test]
-fn odd_rows_of_the_references_database_stop_nobody() {
+fn odd_legacy_rows_do_not_stop_the_import() {
     let mut broker = Broker::prepared(&[]);
     let database = reference(&broker.database());
     let odd = "INSERT INTO peers VALUES ('nothing', NULL, NULL, NULL, NULL, NULL, NULL, NULL),
@@ -142,7 +142,7 @@ fn odd_rows_of_the_references_database_stop_nobody() {
 }
 
 #[test]
-fn a_newer_versions_database_is_refused_and_left_untouched_to_the_byte() {
+fn newer_database_is_refused_and_left_unchanged() {
     for in_wal_mode in [false, true] {
         let broker = Broker::prepared(&[]);
         let database = reference(&broker.database());
@@ -174,7 +174,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 const SCHEMA_1: &str = include_str!("fixtures/schema-1.sql");
 
 #[test]
-fn a_database_of_the_first_schema_opens_with_all_that_is_in_it() {
+fn first_schema_still_opens_with_all_its_data() {
     let migration = include_str!("../../src/db/migrations/0001-mailboxes.sql");
     assert_eq!(SCHEMA_1, migration, "a migration that was released is never changed: append another one");
 
@@ -234,7 +234,7 @@ fn opened(path: &Path) -> (fs::File, u64) {
 }
 
 #[test]
-fn a_damaged_database_is_set_aside_what_can_be_read_is_saved_and_the_broker_serves() {
+fn damaged_database_is_set_aside_and_salvaged() {
     const MESSAGES: usize = 200;
     for (what, damage) in DAMAGES {
         let mut broker = Broker::with(&UNLIMITED);
@@ -289,7 +289,7 @@ fn poll_as(broker: &Broker, peer: &Peer) -> usize {
 }
 
 #[test]
-fn an_empty_file_and_no_file_become_a_database() {
+fn empty_and_missing_files_become_databases() {
     for found in [true, false] {
         let mut broker = Broker::prepared(&[]);
         if found {
@@ -302,7 +302,7 @@ fn an_empty_file_and_no_file_become_a_database() {
 }
 
 #[test]
-fn a_place_that_cannot_hold_a_database_is_named_with_what_to_do() {
+fn unusable_database_path_is_reported() {
     let folder = folder();
     fs::write(folder.path().join("file"), "").unwrap();
     fs::create_dir(folder.path().join("folder")).unwrap();
@@ -316,7 +316,7 @@ fn a_place_that_cannot_hold_a_database_is_named_with_what_to_do() {
 }
 
 #[test]
-fn a_folder_that_may_not_be_written_is_named_with_what_to_do() {
+fn unwritable_folder_is_reported() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("SKIPPED: only root can become a user who may not write everywhere");
     }

@@ -49,7 +49,7 @@ fn run(directory: &Path, line: &str) {
 }
 
 #[test]
-fn each_scope_shows_exactly_whom_it_names() {
+fn each_scope_lists_exactly_its_peers() {
     let place = Place::new();
     git::repository(&place.path("engine"));
     run(&place.path("engine"), "worktree add -q ../engine-feature -b feature");
@@ -93,7 +93,7 @@ fn each_scope_shows_exactly_whom_it_names() {
 }
 
 #[test]
-fn a_branch_switch_shows_on_the_next_list_and_a_detached_head_has_no_branch() {
+fn next_list_shows_the_new_branch() {
     let place = Place::new();
     git::repository(&place.path("engine"));
     run(&place.path("engine"), "worktree add -q ../elsewhere -b elsewhere");
@@ -112,7 +112,7 @@ fn a_branch_switch_shows_on_the_next_list_and_a_detached_head_has_no_branch() {
 }
 
 #[test]
-fn a_directory_is_the_same_by_whichever_link_it_was_entered() {
+fn symbolic_links_do_not_change_the_directory() {
     let place = Place::new();
     fs::create_dir(place.path("real")).unwrap();
     symlink("real", place.path("link")).unwrap();
@@ -129,7 +129,7 @@ fn a_directory_is_the_same_by_whichever_link_it_was_entered() {
 }
 
 #[test]
-fn names_follow_repositories_and_directories_and_are_unique_among_the_living() {
+fn names_follow_directories_and_are_unique() {
     let place = Place::new();
     for repository in ["one/api", "two/api", "Poker Engine!", "cli"] {
         git::repository(&place.path(repository));

@@ -10,7 +10,7 @@ use std::{
 };
 
 #[test]
-fn secrets_and_texts_are_in_no_log_no_list_and_no_command_line() {
+fn secrets_and_texts_stay_out_of_logs() {
     let (broker, place) = (Broker::with(&[("CLAUDE_PEERS_LOG", "trace")]), folder());
     let mut session = Session::start(&broker, place.path(), "session-a");
     let id = session.id();
@@ -50,7 +50,7 @@ fn secrets_and_texts_are_in_no_log_no_list_and_no_command_line() {
 }
 
 #[test]
-fn what_lies_on_disk_is_for_this_user_alone() {
+fn files_are_private_to_the_user() {
     let mode = |path: &Path| format!("{:o}", fs::metadata(path).unwrap().permissions().mode() & 0o7777);
     let mut broker = Broker::prepared(&[]);
     let files = ["peers.db", "peers.db-wal", "peers.db-shm", "peers.lock", "run/broker.sock"];
@@ -72,7 +72,7 @@ fn what_lies_on_disk_is_for_this_user_alone() {
 }
 
 #[test]
-fn a_socket_folder_that_others_may_enter_is_closed_if_it_is_ours_and_pointed_out_if_not() {
+fn open_socket_folder_is_closed_or_reported() {
     let broker = Broker::prepared(&[]);
     let shared = broker.folder().join("run");
     fs::create_dir(&shared).unwrap();

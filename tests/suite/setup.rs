@@ -204,7 +204,7 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn it_is_set_up_once_however_often_and_undo_leaves_the_home_as_it_was() {
+fn setup_is_idempotent_and_undo_restores_home() {
     let home = Home::new();
     fs::write(home.path("home/.config/other"), "not ours").unwrap();
     let (before, port) = (home.tree(), free_port().to_string());
@@ -252,7 +252,7 @@ fn it_is_set_up_once_however_often_and_undo_leaves_the_home_as_it_was() {
 }
 
 #[test]
-fn a_dry_run_says_everything_and_changes_nothing() {
+fn dry_run_lists_everything_and_changes_nothing() {
     let home = Home::new();
     let before = home.tree();
     let (code, steps) = home.setup(&["--dry-run", "--port", &free_port().to_string()]);
@@ -275,7 +275,7 @@ fn a_dry_run_says_everything_and_changes_nothing() {
 }
 
 #[test]
-fn a_broken_file_of_claude_codes_is_named_with_its_place_and_left_alone() {
+fn broken_client_file_is_reported_and_kept() {
     for (text, place) in [
         ("{\n  \"mcpServers\": {},\n  oops\n}", "line 3, column 3"),
         (r#"{"mcpServers": ["claude-peers"]}"#, "line 1, column 15"),
@@ -296,7 +296,7 @@ fn a_broken_file_of_claude_codes_is_named_with_its_place_and_left_alone() {
 }
 
 #[test]
-fn what_could_not_be_done_is_listed_at_the_end_for_people() {
+fn failures_are_listed_at_the_end() {
     let mut home = Home::new();
     home.env.push(("CLAUDE_SAYS", "the disk is full".to_owned()));
     let Output { status, stdout, stderr } = home.command(&[]).output().unwrap();
@@ -311,7 +311,7 @@ fn what_could_not_be_done_is_listed_at_the_end_for_people() {
 }
 
 #[test]
-fn a_unit_that_is_not_ours_or_not_ours_any_more_is_kept() {
+fn foreign_or_edited_unit_is_kept() {
     let home = Home::new();
     fs::create_dir_all(home.unit("")).unwrap();
     fs::write(home.unit("claude-peers.service"), "[Service]\nExecStart=/opt/mine\n").unwrap();
@@ -332,7 +332,7 @@ fn a_unit_that_is_not_ours_or_not_ours_any_more_is_kept() {
 }
 
 #[test]
-fn a_unit_of_an_earlier_version_is_renewed() {
+fn unit_of_an_earlier_version_is_updated() {
     let home = Home::new();
     assert_eq!(home.setup(&[]).0, 0);
     let now = fs::read_to_string(home.unit("claude-peers.socket")).unwrap();
@@ -354,7 +354,7 @@ fn fingerprint(text: &str) -> String {
 }
 
 #[test]
-fn without_a_service_manager_it_says_so_and_checks_with_a_broker_of_its_own() {
+fn setup_works_without_a_service_manager() {
     let home = Home::new();
     fs::remove_file(home.path("run/systemd/private")).unwrap();
     let before = home.tree();
@@ -371,7 +371,7 @@ fn without_a_service_manager_it_says_so_and_checks_with_a_broker_of_its_own() {
 }
 
 #[test]
-fn without_claude_code_it_says_what_to_do_later() {
+fn setup_without_claude_code_says_the_next_step() {
     let home = Home::new().without("claude");
     if ["/usr/local/bin", "/opt/homebrew/bin", "/usr/bin", "/bin"].iter().any(|place| Path::new(place).join("claude").exists()) {
         return eprintln!("SKIPPED: Claude Code is installed for the whole machine");
@@ -387,7 +387,7 @@ fn without_claude_code_it_says_what_to_do_later() {
 }
 
 #[test]
-fn claude_is_found_without_the_path_of_a_login() {
+fn claude_is_found_outside_the_path() {
     let home = Home::new();
     let node = home.path("home/.nvm/versions/node/v22.1.0/bin");
     fs::create_dir_all(&node).unwrap();
@@ -403,7 +403,7 @@ fn claude_is_found_without_the_path_of_a_login() {
 }
 
 #[test]
-fn claude_codes_file_is_where_claude_code_has_it() {
+fn config_directory_of_claude_code_is_used() {
     let mut home = Home::new();
     let moved = home.path("moved");
     fs::create_dir(&moved).unwrap();
@@ -416,7 +416,7 @@ fn claude_codes_file_is_where_claude_code_has_it() {
 }
 
 #[test]
-fn another_registration_is_replaced_or_left_as_is_right() {
+fn only_our_own_registration_is_replaced() {
     let home = Home::new();
     let other = home.path("other-mcp").to_str().unwrap().to_owned();
     fs::write(&other, "").unwrap();
@@ -450,7 +450,7 @@ fn another_registration_is_replaced_or_left_as_is_right() {
 }
 
 #[test]
-fn an_old_claude_code_is_registered_with_and_told_of() {
+fn old_claude_code_is_registered_and_reported() {
     let mut home = Home::new();
     home.env.push(("CLAUDE_VERSION", "2.1.79".to_owned()));
     let (code, steps) = home.setup(&["--register-only"]);
@@ -459,7 +459,7 @@ fn an_old_claude_code_is_registered_with_and_told_of() {
 }
 
 #[test]
-fn a_port_in_other_hands_is_no_failure_and_another_can_be_had() {
+fn taken_port_is_no_failure_of_setup() {
     let home = Home::new();
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = held.local_addr().unwrap().port();
@@ -492,7 +492,7 @@ fn a_port_in_other_hands_is_no_failure_and_another_can_be_had() {
 }
 
 #[test]
-fn wrong_words_are_refused_before_anything_is_done() {
+fn wrong_arguments_change_nothing() {
     let mut home = Home::new();
     let before = home.tree();
     for arguments in [&["--port", "0"][..], &["--port", "65536"], &["--port", "x"], &["--undo", "--port", "7900"], &["now"]] {
@@ -508,7 +508,7 @@ fn wrong_words_are_refused_before_anything_is_done() {
 }
 
 #[test]
-fn nobody_sets_up_root_by_accident() {
+fn setup_refuses_root_by_default() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("SKIPPED: only root can be root by accident");
     }

@@ -99,7 +99,7 @@ fn becomes(broker: &Broker, expected: &str) {
 }
 
 #[test]
-fn without_a_key_the_summary_is_made_here_from_what_git_says() {
+fn git_gives_the_summary_without_a_key() {
     let place = folder();
     let [clean, changed, empty, none, detached] =
         ["clean", "changed", "empty", "none", "detached"].map(|name| place.path().join(name));
@@ -129,7 +129,7 @@ fn without_a_key_the_summary_is_made_here_from_what_git_says() {
 }
 
 #[test]
-fn with_a_key_it_is_asked_for_with_facts_and_no_contents() {
+fn with_a_key_only_facts_are_sent() {
     let (broker, place, endpoint) = (Broker::start(), folder(), Endpoint::start());
     let directory = place.path().join("poker-engine");
     git::repository(&directory);
@@ -168,7 +168,7 @@ fn with_a_key_it_is_asked_for_with_facts_and_no_contents() {
 }
 
 #[test]
-fn the_model_is_a_setting() {
+fn model_is_a_setting() {
     let (broker, place, endpoint) = (Broker::start(), folder(), Endpoint::start());
     let _session = start(&broker, place.path(), endpoint.env(&[("CLAUDE_PEERS_SUMMARY_MODEL", "llama-4")]));
     let asked = endpoint.asked();
@@ -178,7 +178,7 @@ fn the_model_is_a_setting() {
 }
 
 #[test]
-fn an_answer_that_comes_late_does_not_overrule_the_session() {
+fn late_summary_does_not_overwrite_the_sessions() {
     let (broker, place, endpoint) = (Broker::start(), folder(), Endpoint::start());
     let mut session = start(&broker, place.path(), endpoint.env(&[]));
     let asked = endpoint.asked();
@@ -215,7 +215,7 @@ fn children(pid: u32) -> Vec<u32> {
 }
 
 #[test]
-fn a_failure_is_logged_and_shown_to_nobody() {
+fn summary_failure_is_only_logged() {
     type Fails = fn(Asked);
     let failures: [(&str, Fails, &str); 7] = [
         ("an error", |asked| asked.answer("500 Internal Server Error", r#"{"error":"overloaded"}"#), "HTTP 500"),
@@ -252,7 +252,7 @@ fn stays_local(what: &str, words: &str, broker: &Broker, directory: &Path, mut s
 }
 
 #[test]
-fn a_slow_endpoint_holds_up_nothing_and_is_left_behind_at_the_end() {
+fn slow_endpoint_delays_neither_session_nor_exit() {
     let (broker, place, endpoint) = (Broker::start(), folder(), Endpoint::start());
     let mut session = start(&broker, place.path(), endpoint.env(&[]));
     let mut asked = endpoint.asked(); // and never answers
@@ -271,7 +271,7 @@ fn a_slow_endpoint_holds_up_nothing_and_is_left_behind_at_the_end() {
 }
 
 #[test]
-fn the_helper_says_what_it_lacks() {
+fn helper_reports_its_missing_setting() {
     let broker = Broker::prepared(&[]);
     let summarize = |env: &[(&str, &str)], facts: &str| {
         let mut command = broker.cli(&["summarize", "--json"]);

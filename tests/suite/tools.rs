@@ -31,7 +31,7 @@ fn assert_time(value: &Value) {
 // --- what is given back ---
 
 #[test]
-fn list_peers_tells_who_is_there_and_who_asks() {
+fn list_peers_shows_peers_and_the_caller() {
     let (_broker, place, mut frontend, mut backend) = two(Session::start);
     let (frontend_id, backend_id) = (frontend.id(), backend.id());
     backend.tool("set_summary", json!({"summary": "Migrating the schema"}));
@@ -79,7 +79,7 @@ fn list_peers_tells_who_is_there_and_who_asks() {
 }
 
 #[test]
-fn a_long_list_comes_in_parts_and_carries_no_mail() {
+fn long_list_is_paged_and_carries_no_mail() {
     let (broker, _place, mut frontend, mut backend) = two(Session::pulling);
     frontend.id();
     let register =
@@ -125,7 +125,7 @@ fn send_message_gives_a_receipt() {
 }
 
 #[test]
-fn set_summary_gives_the_summary_as_it_is_stored() {
+fn set_summary_returns_the_stored_summary() {
     let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
     backend.id();
     for summary in ["Deploying v2.1 – don't push to main", "two\nlines", &"é".repeat(1_000), ""] {
@@ -135,7 +135,7 @@ fn set_summary_gives_the_summary_as_it_is_stored() {
 }
 
 #[test]
-fn check_messages_gives_what_waits_oldest_first() {
+fn check_messages_returns_the_oldest_first() {
     let (_broker, place, mut frontend, mut backend) = two(Session::pulling);
     let (frontend_id, backend_id) = (frontend.id(), backend.id());
     frontend.tool("set_summary", json!({"summary": "Drawing the table"}));
@@ -166,7 +166,7 @@ fn check_messages_gives_what_waits_oldest_first() {
 }
 
 #[test]
-fn check_messages_reads_one_message_by_its_id_from_any_character_on() {
+fn check_messages_reads_from_any_offset() {
     let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
     backend.id();
     let id = frontend.send("backend", "größer")["messageId"].clone();
@@ -190,7 +190,7 @@ fn check_messages_reads_one_message_by_its_id_from_any_character_on() {
 // --- how it is called ---
 
 #[test]
-fn a_peer_is_meant_by_its_id_or_name_under_every_parameter_name_that_models_use() {
+fn send_message_accepts_every_recipient_parameter() {
     let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
     let backend_id = backend.id();
     let mut sent = Vec::new();
@@ -206,7 +206,7 @@ fn a_peer_is_meant_by_its_id_or_name_under_every_parameter_name_that_models_use(
 }
 
 #[test]
-fn a_call_that_cannot_be_served_says_why_and_what_to_do() {
+fn failed_call_says_why_and_what_to_do() {
     let (broker, _place, mut frontend, mut backend) = two(Session::pulling);
     let (frontend_id, _) = (frontend.id(), backend.id());
     frontend.tool("set_summary", json!({"summary": "as before"}));
@@ -263,7 +263,7 @@ fn a_call_that_cannot_be_served_says_why_and_what_to_do() {
 }
 
 #[test]
-fn a_call_with_half_an_emoji_is_answered_under_its_id() {
+fn lone_surrogate_is_answered_under_its_id() {
     let (broker, _place, mut frontend, mut backend) = two(Session::pulling);
     backend.id();
     let call = r#""method":"tools/call","params":{"name":"send_message","arguments":{"to":"backend","message":"Done \ud83d"}}"#;
@@ -276,7 +276,7 @@ fn a_call_with_half_an_emoji_is_answered_under_its_id() {
 }
 
 #[test]
-fn a_tool_that_is_not_there_is_an_error_of_the_protocol() {
+fn unknown_tool_is_a_protocol_error() {
     let (_broker, _place, mut frontend, _backend) = two(Session::pulling);
     let call = frontend.ask("tools/call", json!({"name": "SendMessage", "arguments": {}}));
     let error = frontend.answer(call)["error"].clone();
@@ -285,7 +285,7 @@ fn a_tool_that_is_not_there_is_an_error_of_the_protocol() {
 }
 
 #[test]
-fn a_name_means_the_living_session_then_the_newest_that_is_gone() {
+fn name_means_the_living_or_newest_session() {
     let (broker, place) = (Broker::start(), folder());
     let directory = place.path().join("app");
     std::fs::create_dir(&directory).unwrap();
@@ -320,7 +320,7 @@ fn a_name_means_the_living_session_then_the_newest_that_is_gone() {
 }
 
 #[test]
-fn calls_under_way_together_do_not_wait_for_each_other() {
+fn concurrent_calls_do_not_wait_for_each_other() {
     let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
     backend.id();
     let call = |name: &str, arguments: Value| json!({"name": name, "arguments": arguments});

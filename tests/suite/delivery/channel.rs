@@ -5,7 +5,7 @@ use crate::support::{Broker, Session, events::Peer, eventually, mcp::Start};
 use serde_json::{Value, json};
 
 #[test]
-fn a_channel_that_has_proved_itself_is_trusted_and_nothing_is_repeated() {
+fn proved_channel_repeats_nothing() {
     let mut scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pushed("worker"));
     prove_channel(&scene, &mut asker, &mut worker, "worker");
@@ -30,7 +30,7 @@ fn a_channel_that_has_proved_itself_is_trusted_and_nothing_is_repeated() {
 }
 
 #[test]
-fn what_a_channel_without_proof_was_given_comes_again_marked_with_the_next_result_of_any_tool() {
+fn unproved_push_is_repeated_with_the_next_result() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pushed("worker"));
     for (tool, arguments) in [
@@ -57,7 +57,7 @@ fn what_a_channel_without_proof_was_given_comes_again_marked_with_the_next_resul
 }
 
 #[test]
-fn a_reply_to_what_an_earlier_claude_process_was_shown_does_not_vouch_for_the_channel_of_this_one() {
+fn reply_proves_only_its_own_process_channel() {
     let scene = Scene::new();
     let mut asker = scene.pulling("asker");
     let directory = scene.directory("worker");
@@ -86,7 +86,7 @@ fn a_reply_to_what_an_earlier_claude_process_was_shown_does_not_vouch_for_the_ch
 }
 
 #[test]
-fn a_reply_vouches_for_the_channel_only_if_no_other_route_may_have_shown_the_message() {
+fn reply_after_another_route_proves_no_channel() {
     let broker = Broker::start();
     for (also_taken, vouches) in [(false, true), (true, false)] {
         let [asker, worker] = ["asker", "worker"].map(|name| {
@@ -107,7 +107,7 @@ fn a_reply_vouches_for_the_channel_only_if_no_other_route_may_have_shown_the_mes
 }
 
 #[test]
-fn nothing_is_pushed_before_the_client_is_initialized() {
+fn no_push_before_the_client_is_initialized() {
     let scene = Scene::new();
     let mut asker = scene.pulling("asker");
     let directory = scene.directory("worker");

@@ -10,7 +10,7 @@ use std::{
 };
 
 #[test]
-fn the_reply_of_a_resumed_session_confirms_what_the_killed_server_pushed() {
+fn reply_after_resume_confirms_the_earlier_push() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pushed("worker"));
     let id = asker.send("worker", "did the schema change?")["messageId"].clone();
@@ -24,7 +24,7 @@ fn the_reply_of_a_resumed_session_confirms_what_the_killed_server_pushed() {
 }
 
 #[test]
-fn a_client_that_is_gone_before_its_answer_leaves_no_wrong_count() {
+fn client_gone_before_its_answer_keeps_counts_right() {
     let broker = Broker::with(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
     let http = broker.http();
     let peer = Peer::register(&http, "hasty", json!({"sessionId": "hasty"}));
@@ -52,7 +52,7 @@ fn a_client_that_is_gone_before_its_answer_leaves_no_wrong_count() {
 }
 
 #[test]
-fn a_server_killed_while_it_wrote_an_answer_has_its_messages_shown_again_marked() {
+fn half_written_result_is_repeated_with_a_mark() {
     let scene = Scene::new();
     let mut asker = scene.pulling("asker");
     let directory = scene.directory("worker");
@@ -92,7 +92,7 @@ fn a_server_killed_while_it_wrote_an_answer_has_its_messages_shown_again_marked(
 }
 
 #[test]
-fn messages_of_one_sender_arrive_in_order_however_many_send() {
+fn messages_of_each_sender_arrive_in_order() {
     const EACH: usize = 15;
     let scene = Scene::new();
     let (mut worker, mut reader) = (scene.pushed("worker"), scene.pulling("reader"));
@@ -123,7 +123,7 @@ fn messages_of_one_sender_arrive_in_order_however_many_send() {
 }
 
 #[test]
-fn an_idempotency_key_makes_one_message_of_however_many_attempts() {
+fn idempotency_key_makes_attempts_one_message() {
     let mut scene = Scene::new();
     let (mut worker, _other) = (scene.pulling("worker"), scene.pulling("other"));
     let body = json!({"to": "worker", "text": "once", "key": "attempt-1"});
@@ -151,7 +151,7 @@ fn an_idempotency_key_makes_one_message_of_however_many_attempts() {
 }
 
 #[test]
-fn a_message_sent_while_the_broker_restarts_is_accepted_once() {
+fn send_during_a_restart_is_accepted_once() {
     let mut scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
     scene.broker.kill();
@@ -165,7 +165,7 @@ fn a_message_sent_while_the_broker_restarts_is_accepted_once() {
 }
 
 #[test]
-fn what_a_trusted_channel_pushed_to_a_session_that_died_before_it_answered_is_shown_again_marked() {
+fn push_to_a_dying_session_is_repeated() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pushed("worker"));
     super::prove_channel(&scene, &mut asker, &mut worker, "worker");

@@ -9,7 +9,7 @@ use std::time::Duration;
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[test]
-fn a_receipt_tells_each_step_with_its_time() {
+fn receipt_has_the_time_of_each_step() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
     let (asker_id, worker_id) = (asker.id(), worker.id());
@@ -47,7 +47,7 @@ fn a_receipt_tells_each_step_with_its_time() {
 }
 
 #[test]
-fn undelivered_mail_expires_and_its_sender_is_told() {
+fn sender_is_told_when_mail_expires() {
     let mut scene = Scene::with(&[("CLAUDE_PEERS_EXPIRY", "2d")]);
     let (mut asker, worker) = (scene.pulling("asker"), scene.pulling("worker"));
     let id = asker.send("worker", "are you there?")["messageId"].clone();
@@ -75,7 +75,7 @@ fn undelivered_mail_expires_and_its_sender_is_told() {
 }
 
 #[test]
-fn delivered_messages_are_kept_as_history_for_a_while() {
+fn delivered_messages_stay_in_the_history() {
     let mut scene = Scene::with(&[("CLAUDE_PEERS_HISTORY", "10d")]);
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
     let id = asker.send("worker", "read and done")["messageId"].clone();

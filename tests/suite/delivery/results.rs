@@ -6,7 +6,7 @@ use serde_json::json;
 use std::thread;
 
 #[test]
-fn a_session_without_channel_gets_its_mail_once_with_the_result_of_any_tool() {
+fn any_tool_result_carries_mail_once() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
     for (tool, arguments) in [
@@ -27,7 +27,7 @@ fn a_session_without_channel_gets_its_mail_once_with_the_result_of_any_tool() {
 }
 
 #[test]
-fn mail_beside_a_result_is_readable_too() {
+fn mail_beside_a_result_is_readable() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
     asker.send("worker", "one\ntwo");
@@ -41,7 +41,7 @@ fn mail_beside_a_result_is_readable_too() {
 }
 
 #[test]
-fn a_call_that_waits_is_answered_by_the_message_and_the_channel_is_not_used() {
+fn waiting_call_gets_the_message_without_a_push() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pushed("worker"));
     prove_channel(&scene, &mut asker, &mut worker, "worker");
@@ -65,7 +65,7 @@ fn a_call_that_waits_is_answered_by_the_message_and_the_channel_is_not_used() {
 }
 
 #[test]
-fn a_wait_that_is_cancelled_loses_no_message_and_shows_none_twice() {
+fn cancelled_wait_neither_loses_nor_repeats_mail() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
     for round in 0..30 {

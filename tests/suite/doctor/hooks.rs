@@ -23,7 +23,7 @@ fn change(broker: &Broker, key: &str, value: Value) {
 }
 
 #[test]
-fn a_hook_that_is_missing_old_or_switched_off_is_named_with_what_it_means() {
+fn missing_old_or_disabled_hook_is_reported() {
     let broker = Broker::start();
     with_claude(&broker);
     let means = "messages still arrive, and count as delivered only once a reply proves it";
@@ -44,7 +44,7 @@ fn a_hook_that_is_missing_old_or_switched_off_is_named_with_what_it_means() {
 }
 
 #[test]
-fn the_allow_rule_is_there_or_missing_or_the_user_wants_another() {
+fn allow_rule_is_checked() {
     let broker = Broker::start();
     with_claude(&broker);
     let missing = "does not have mcp__claude-peers in `permissions.allow`";
@@ -72,7 +72,7 @@ fn the_allow_rule_is_there_or_missing_or_the_user_wants_another() {
 }
 
 #[test]
-fn the_plugin_alone_is_well_and_beside_what_setup_did_it_is_one_too_many() {
+fn plugin_beside_setup_is_reported() {
     let broker = Broker::start();
     with_claude(&broker);
     let home = broker.folder();
@@ -110,7 +110,7 @@ fn the_plugin_alone_is_well_and_beside_what_setup_did_it_is_one_too_many() {
 }
 
 #[test]
-fn a_file_that_says_whether_the_plugin_is_there_and_cannot_be_understood_is_told_once() {
+fn unreadable_plugin_file_is_reported_once() {
     let broker = Broker::start();
     with_claude(&broker);
     let home = broker.folder();

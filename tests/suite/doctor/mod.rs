@@ -98,7 +98,7 @@ fn with_claude(broker: &Broker) {
 }
 
 #[test]
-fn a_sound_installation_is_told_so_with_the_route_of_every_session() {
+fn sound_installation_passes_and_lists_routes() {
     let (broker, place) = (Broker::start(), folder());
     with_claude(&broker);
     let connected = |count: usize| {
@@ -136,7 +136,7 @@ fn a_sound_installation_is_told_so_with_the_route_of_every_session() {
 }
 
 #[test]
-fn without_a_broker_it_says_so_and_checks_the_rest() {
+fn missing_broker_does_not_stop_other_checks() {
     let broker = Broker::prepared(&[]);
     with_claude(&broker);
     let visited = visit(&broker, &[]);
@@ -192,7 +192,7 @@ fn older(program: &str, folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn an_old_broker_or_server_beside_a_new_command_line_is_told_with_every_place() {
+fn version_mismatch_is_reported_with_every_path() {
     let (mut broker, packaged) = (Broker::prepared(&[]), folder());
     with_claude(&broker);
     let daemon = older(env!("CARGO_BIN_EXE_claude-peersd"), packaged.path());
@@ -238,7 +238,7 @@ fn an_old_broker_or_server_beside_a_new_command_line_is_told_with_every_place() 
 // Settings and the clock.
 
 #[test]
-fn settings_that_cannot_be_used_are_named() {
+fn invalid_settings_are_reported() {
     let broker = Broker::prepared(&[]);
     with_claude(&broker);
     for (name, value) in [
@@ -255,7 +255,7 @@ fn settings_that_cannot_be_used_are_named() {
 }
 
 #[test]
-fn a_clock_behind_what_has_happened_is_told() {
+fn clock_behind_the_database_is_reported() {
     let mut broker = Broker::start();
     with_claude(&broker);
     let peer = Peer::register(&broker.http(), "peer", json!({}));

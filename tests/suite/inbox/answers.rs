@@ -29,7 +29,7 @@ fn writer(frame: &Frame) -> String {
 }
 
 #[test]
-fn what_the_session_writes_to_the_address_of_a_frame_is_a_reply() {
+fn text_to_a_frame_address_is_a_reply() {
     let mut scene = Scene::new();
     let id = scene.send("Is it done?");
     let frame = scene.bob.frame();
@@ -44,7 +44,7 @@ fn what_the_session_writes_to_the_address_of_a_frame_is_a_reply() {
 }
 
 #[test]
-fn nobody_but_the_session_answers_there() {
+fn only_the_session_can_use_its_address() {
     let mut scene = Scene::new();
     scene.send("Is it done?");
     let frame = scene.bob.frame();

@@ -18,7 +18,7 @@ fn mode(frame: &crate::support::agent::Frame) -> Option<&str> {
 }
 
 #[test]
-fn a_session_that_asks_is_not_let_into_one_that_bypasses() {
+fn prompting_sender_is_held_by_bypassing_session() {
     let mut scene = Scene::with(BYPASS, &[]);
     let sent = scene.ada.send("bob", "delete it all");
     let id = sent["messageId"].as_str().unwrap().to_owned();
@@ -39,7 +39,7 @@ fn a_session_that_asks_is_not_let_into_one_that_bypasses() {
 }
 
 #[test]
-fn what_is_held_comes_once_its_user_releases_it() {
+fn user_releases_a_held_message() {
     let mut scene = Scene::with(BYPASS, &[]);
     let id = scene.send("delete it all");
     scene.bob.frame();
@@ -60,7 +60,7 @@ fn what_is_held_comes_once_its_user_releases_it() {
 }
 
 #[test]
-fn the_users_own_messages_and_answers_that_were_asked_for_pass() {
+fn user_messages_and_requested_answers_pass() {
     let mut scene = Scene::with(BYPASS, &[]);
     let (code, sent) = scene.broker.cli_json(&["send", "bob", "from the user"]);
     assert_eq!((code, &sent["state"]), (0, &json!("queued")));
@@ -74,7 +74,7 @@ fn the_users_own_messages_and_answers_that_were_asked_for_pass() {
 }
 
 #[test]
-fn sessions_of_one_class_talk_and_an_unequal_sender_is_held_either_way() {
+fn only_senders_of_another_mode_are_held() {
     let scene = Scene::new();
     let mut eve = Agent::with(&scene.broker, &directory(&scene.place, "eve"), "s-3", BYPASS, &[]);
     let mut mia = Agent::with(&scene.broker, &directory(&scene.place, "mia"), "s-4", BYPASS, &[]);
@@ -90,14 +90,14 @@ fn sessions_of_one_class_talk_and_an_unequal_sender_is_held_either_way() {
 }
 
 #[test]
-fn everything_is_let_in_where_the_user_says_so() {
+fn accept_setting_lets_everything_in() {
     let mut scene = Scene::with(BYPASS, &[("CLAUDE_PEERS_INBOUND", "accept")]);
     let id = scene.send("accepted");
     assert_eq!(scene.bob.frame().ids(), [id]);
 }
 
 #[test]
-fn the_clients_own_setting_decides_where_it_is_set() {
+fn inbound_setting_of_the_client_decides() {
     let mut scene = Scene::new();
     for (rule, posted) in [("hold", true), ("refuse", false)] {
         settings(&scene, &json!({"crossSessionInbound": rule}).to_string());
@@ -127,7 +127,7 @@ fn the_clients_own_setting_decides_where_it_is_set() {
 }
 
 #[test]
-fn a_setting_that_cannot_be_used_is_named() {
+fn invalid_inbound_setting_is_reported() {
     let scene = Scene::new();
     let directory = directory(&scene.place, "eve");
     let env = [("CLAUDE_PEERS_INBOUND", "sometimes")];

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 #[test]
-fn a_session_killed_before_the_proof_gets_the_message_when_it_is_resumed() {
+fn resumed_session_gets_the_unproved_message_again() {
     let mut scene = Scene::new();
     scene.bob.prompt(json!({}));
     let id = scene.send("one");
@@ -24,7 +24,7 @@ fn a_session_killed_before_the_proof_gets_the_message_when_it_is_resumed() {
 }
 
 #[test]
-fn a_broker_killed_between_write_and_proof_hears_the_proof_all_the_same() {
+fn killed_broker_still_hears_the_proof() {
     let mut scene = Scene::new();
     scene.bob.prompt(json!({}));
     let first = scene.send("one");
@@ -41,7 +41,7 @@ fn a_broker_killed_between_write_and_proof_hears_the_proof_all_the_same() {
 }
 
 #[test]
-fn a_restarted_broker_has_nothing_written_twice() {
+fn restarted_broker_writes_nothing_twice() {
     let mut scene = Scene::new();
     scene.bob.prompt(json!({}));
     let first = scene.send("one");
@@ -67,7 +67,7 @@ fn shows(scene: &Scene, status: &str) {
 }
 
 #[test]
-fn an_inbox_that_lets_nothing_in_is_given_up_and_mail_goes_the_next_way() {
+fn inbox_that_lets_nothing_in_is_abandoned() {
     let mut scene = Scene::new();
     scene.bob.prompt(json!({}));
     shows(&scene, "idle");
@@ -87,7 +87,7 @@ fn an_inbox_that_lets_nothing_in_is_given_up_and_mail_goes_the_next_way() {
 }
 
 #[test]
-fn a_busy_session_is_given_its_time_whatever_its_user_types() {
+fn busy_session_is_not_sent_a_repeat() {
     let mut scene = Scene::new();
     scene.bob.prompt(json!({}));
     shows(&scene, "busy");
@@ -105,7 +105,7 @@ fn a_busy_session_is_given_its_time_whatever_its_user_types() {
 }
 
 #[test]
-fn a_hook_that_has_left_before_the_broker_came_to_it_is_heard() {
+fn hook_is_heard_after_it_exits() {
     let mut scene = Scene::new();
     let id = scene.send("one");
     let frame = scene.bob.frame();

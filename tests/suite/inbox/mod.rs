@@ -62,7 +62,7 @@ pub fn directory(place: &tempfile::TempDir, name: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_message_is_written_at_once_and_delivered_once_it_is_let_in() {
+fn letting_a_frame_in_delivers_its_message() {
     let mut scene = Scene::new();
     assert_eq!(scene.peer()["delivery"], "inbox");
     let id = scene.send("Is the parser done?\nAnd the lexer?");
@@ -79,7 +79,7 @@ fn a_message_is_written_at_once_and_delivered_once_it_is_let_in() {
 }
 
 #[test]
-fn what_waits_meanwhile_is_one_frame_a_sender_once_the_last_was_let_in() {
+fn waiting_messages_come_as_one_frame_per_sender() {
     let mut scene = Scene::new();
     scene.bob.prompt(json!({})); // its hook is known from the start
     let first = scene.send("one");
@@ -102,7 +102,7 @@ fn what_waits_meanwhile_is_one_frame_a_sender_once_the_last_was_let_in() {
 }
 
 #[test]
-fn without_a_hook_a_reply_proves_the_inbox() {
+fn reply_proves_the_inbox_without_a_hook() {
     let mut scene = Scene::new();
     let first = scene.send("one");
     scene.bob.frame();
@@ -124,7 +124,7 @@ fn without_a_hook_a_reply_proves_the_inbox() {
 }
 
 #[test]
-fn a_long_message_is_announced_and_read_with_check_messages() {
+fn long_message_is_announced_in_the_inbox() {
     let mut scene = Scene::new();
     let text = "long ".repeat(4_000);
     let id = scene.send(&text);
@@ -138,7 +138,7 @@ fn a_long_message_is_announced_and_read_with_check_messages() {
 }
 
 #[test]
-fn a_call_that_waits_is_given_the_message_as_its_result() {
+fn waiting_call_gets_the_message() {
     let mut scene = Scene::new();
     let call = scene.bob.session.ask("tools/call", json!({"name": "check_messages", "arguments": {"waitSeconds": 60}}));
     scene.once_reason_has("a call of its tools waits");
@@ -150,7 +150,7 @@ fn a_call_that_waits_is_given_the_message_as_its_result() {
 }
 
 #[test]
-fn tool_results_carry_nothing_where_the_inbox_is_open() {
+fn tool_results_carry_nothing_with_an_inbox() {
     let mut scene = Scene::new();
     scene.bob.prompt(json!({}));
     let id = scene.send("one");

@@ -10,7 +10,7 @@ use std::{
 };
 
 #[test]
-fn whatever_the_agent_is_called_and_whatever_stands_between_it_is_known() {
+fn agent_is_found_through_wrappers_and_renames() {
     let (broker, place) = (Broker::start(), folder());
     let script = format!("env true; '{SERVER}'; true");
     let mut bob = Agent::launch(&broker, place.path(), "s-1", &[], &[], &["sh", "-c", &script]);
@@ -21,7 +21,7 @@ fn whatever_the_agent_is_called_and_whatever_stands_between_it_is_known() {
 }
 
 #[test]
-fn a_program_that_only_inherits_a_sessions_environment_is_a_peer_of_its_own() {
+fn inherited_environment_does_not_make_a_session() {
     let mut scene = Scene::new();
     let bob = scene.bob.session.id();
     // Another agent's server, started by the session's shell: it says itself who its client is.
@@ -57,7 +57,7 @@ fn a_program_that_only_inherits_a_sessions_environment_is_a_peer_of_its_own() {
 }
 
 #[test]
-fn an_agent_inside_of_an_agent_does_not_take_its_inbox() {
+fn nested_agent_does_not_take_the_inbox() {
     let (broker, place) = (Broker::start(), folder());
     // The same program once more between the server and the one that listens.
     let inner = "open STDERR, '>&', STDERR; my $p = fork; if (!$p) { exec @ARGV } waitpid $p, 0";
@@ -70,7 +70,7 @@ fn an_agent_inside_of_an_agent_does_not_take_its_inbox() {
 }
 
 #[test]
-fn an_inbox_that_is_not_ours_is_not_used_and_the_log_says_why() {
+fn foreign_inbox_is_not_used() {
     let (broker, place) = (Broker::start(), folder());
     let at = |name: &str| place.path().join(name);
     let _open = UnixListener::bind(at("open")).unwrap();
@@ -93,7 +93,7 @@ fn an_inbox_that_is_not_ours_is_not_used_and_the_log_says_why() {
 }
 
 #[test]
-fn an_inbox_that_comes_later_is_found() {
+fn inbox_that_opens_later_is_found() {
     let (broker, place) = (Broker::start(), folder());
     let mut bob = Agent::launch(&broker, place.path(), "s-1", &[], &[], &[SERVER]);
     let away = place.path().join("away");
@@ -109,7 +109,7 @@ fn an_inbox_that_comes_later_is_found() {
 }
 
 #[test]
-fn the_hook_tells_where_the_session_is() {
+fn hook_reports_the_directory_of_the_session() {
     let scene = Scene::new();
     let repo = directory(&scene.place, "repo");
     git::repository(&repo);
@@ -121,7 +121,7 @@ fn the_hook_tells_where_the_session_is() {
 }
 
 #[test]
-fn a_cleared_session_is_the_same_peer_by_its_new_id_also_when_it_is_resumed() {
+fn cleared_session_is_resumed_by_its_new_id() {
     let mut scene = Scene::new();
     let id = scene.bob.session.id();
     scene.bob.prompt(json!({"session_id": "s-9"}));
@@ -132,7 +132,7 @@ fn a_cleared_session_is_the_same_peer_by_its_new_id_also_when_it_is_resumed() {
 }
 
 #[test]
-fn old_hooks_end_at_once_without_a_word() {
+fn old_hooks_exit_at_once_silently() {
     let scene = Scene::new();
     let input = json!({"session_id": "s-1", "prompt": "id m1-abc · x"}).to_string();
     for event in ["SessionStart", "Stop", "PostToolUse", "TurnStart", "SessionEnd", "Other"] {
@@ -146,7 +146,7 @@ fn old_hooks_end_at_once_without_a_word() {
 }
 
 #[test]
-fn of_two_servers_of_one_session_one_writes() {
+fn only_one_server_of_a_session_writes() {
     let (broker, place) = (Broker::start(), folder());
     let file = |name: &str| place.path().join(name).display().to_string();
     let (input, output) = (file("in"), file("out"));

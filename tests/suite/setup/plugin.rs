@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::fs;
 
 #[test]
-fn registration_and_hooks_are_left_to_the_plugin() {
+fn plugin_keeps_registration_and_hooks() {
     let home = Home::new();
     plugin::install(&home.path("home"));
     let settings = fs::read(home.user_settings()).unwrap();
@@ -35,7 +35,7 @@ fn registration_and_hooks_are_left_to_the_plugin() {
 }
 
 #[test]
-fn what_setup_did_before_the_plugin_came_is_named_and_can_be_taken_out() {
+fn setup_beside_a_later_plugin_is_reported() {
     let home = Home::new();
     assert_eq!(home.setup(&[]).0, 0);
     plugin::install(&home.path("home"));
@@ -58,7 +58,7 @@ fn what_setup_did_before_the_plugin_came_is_named_and_can_be_taken_out() {
 }
 
 #[test]
-fn a_plugin_that_is_switched_off_or_only_a_projects_counts_as_none() {
+fn disabled_or_project_plugin_counts_as_none() {
     let home = Home::new();
     plugin::install(&home.path("home"));
     plugin::switch(&home.path("home"), false);
@@ -74,7 +74,7 @@ fn a_plugin_that_is_switched_off_or_only_a_projects_counts_as_none() {
 }
 
 #[test]
-fn a_file_that_cannot_be_understood_is_told_once_with_its_place() {
+fn unreadable_file_is_reported_once() {
     for (file, text, place) in [
         ("home/.claude/settings.json", "{\n  oops\n}", "line 2, column 3"),
         ("home/.claude/settings.json", r#"{"enabledPlugins": ["peers@claude-peers"]}"#, "line 1, column 19"),
@@ -106,7 +106,7 @@ fn a_file_that_cannot_be_understood_is_told_once_with_its_place() {
 }
 
 #[test]
-fn hooks_that_are_switched_off_are_put_in_and_told_of() {
+fn disabled_hooks_are_installed_and_reported() {
     let home = Home::new();
     home.write_user_settings(r#"{"disableAllHooks": true}"#);
     for state in ["done", "already"] {

@@ -138,7 +138,7 @@ fn release_of(entries: &[Entry]) -> Server {
 }
 
 #[test]
-fn a_good_release_takes_the_place_of_all_three_programs() {
+fn update_replaces_all_three_programs() {
     let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
     let before = installed.content();
     let Ended { code, out, err } = installed.update(&server, &[]);
@@ -165,7 +165,7 @@ fn a_good_release_takes_the_place_of_all_three_programs() {
 }
 
 #[test]
-fn a_broker_that_the_service_manager_runs_is_restarted() {
+fn managed_broker_is_restarted() {
     let server = Server::with_release(NEWER, &key(1));
     for (active, result, code, state, words) in [
         ("active", 0, 0, "restarted", "The broker was restarted with the new program."),
@@ -202,7 +202,7 @@ fn a_broker_that_the_service_manager_runs_is_restarted() {
 }
 
 #[test]
-fn scripts_get_it_as_json() {
+fn update_prints_json_for_scripts() {
     let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
     let updated = installed.update(&server, &["--json", "--version", &format!("v{NEWER}")]);
     let answer = json(&updated);
@@ -223,7 +223,7 @@ fn scripts_get_it_as_json() {
 }
 
 #[test]
-fn a_check_only_says_what_there_is() {
+fn check_only_changes_nothing() {
     let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(2)));
     let before = installed.content();
     let checked = installed.update(&server, &["--check"]);
@@ -240,7 +240,7 @@ fn a_check_only_says_what_there_is() {
 }
 
 #[test]
-fn what_is_not_signed_for_this_very_release_is_refused() {
+fn wrong_signature_is_refused() {
     let (installed, name) = (Installed::new(), archive_name(NEWER));
     let good = pack(&programs(NEWER));
     let server = Server::start();
@@ -266,7 +266,7 @@ fn what_is_not_signed_for_this_very_release_is_refused() {
 }
 
 #[test]
-fn what_is_not_as_it_was_released_is_refused() {
+fn altered_release_is_refused() {
     let (installed, name) = (Installed::new(), archive_name(NEWER));
     let good = sign(&pack(&programs(NEWER)), &key(1), &name);
     let server = Server::start();
@@ -300,7 +300,7 @@ fn what_is_not_as_it_was_released_is_refused() {
 }
 
 #[test]
-fn an_archive_gives_three_plain_files_or_nothing() {
+fn archive_must_hold_three_plain_files() {
     let installed = Installed::new();
     let with = |entry: Entry| {
         let mut entries = programs(NEWER);
@@ -345,7 +345,7 @@ fn an_archive_gives_three_plain_files_or_nothing() {
 }
 
 #[test]
-fn it_never_goes_back() {
+fn update_never_downgrades() {
     let installed = Installed::new();
     let before = installed.content();
     for version in [CURRENT, "0.0.1"] {

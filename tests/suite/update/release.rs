@@ -16,7 +16,7 @@ fn project() -> PathBuf {
 }
 
 #[test]
-fn a_program_without_a_usable_key_does_not_compile() {
+fn program_with_an_invalid_key_does_not_compile() {
     let source = fs::read_to_string(project().join("src/admin/update/keys.rs")).unwrap();
     let place = folder();
     let compile = |source: &str, key: &[u8]| {
@@ -39,7 +39,7 @@ fn a_program_without_a_usable_key_does_not_compile() {
 }
 
 #[test]
-fn the_programs_say_what_an_update_asks_of_them() {
+fn programs_print_their_name_and_version() {
     let built = [env!("CARGO_BIN_EXE_claude-peers"), env!("CARGO_BIN_EXE_claude-peersd"), env!("CARGO_BIN_EXE_claude-peers-mcp")];
     for (name, program) in PROGRAMS.into_iter().zip(built) {
         let said = ended(Command::new(program).arg("--version"));
@@ -58,7 +58,7 @@ fn zipsign() -> Option<PathBuf> {
 }
 
 #[test]
-fn what_the_release_script_packs_and_signs_can_be_installed() {
+fn output_of_the_release_script_installs() {
     if zipsign().is_none() {
         return;
     }

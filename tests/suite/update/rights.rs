@@ -9,7 +9,7 @@ use rustix::process::geteuid;
 use std::{fs, os::unix::fs::PermissionsExt};
 
 #[test]
-fn who_may_not_write_there_changes_nothing() {
+fn unwritable_programs_are_left_unchanged() {
     let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
     let before = installed.content();
     let mut command = installed.command(&["--from", &server.url, "--key", installed.key.to_str().unwrap()]);
@@ -32,7 +32,7 @@ fn who_may_not_write_there_changes_nothing() {
 }
 
 #[test]
-fn what_a_package_manager_installed_is_left_to_it() {
+fn packaged_programs_are_left_to_their_manager() {
     type Owner = (&'static str, Box<dyn Fn(&Installed)>, &'static str);
     let owners: [Owner; 4] = [
         (
@@ -88,7 +88,7 @@ fn what_a_package_manager_installed_is_left_to_it() {
 }
 
 #[test]
-fn only_the_command_line_says_whom_to_trust() {
+fn only_the_command_line_chooses_the_key() {
     let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
     let key = installed.key.to_str().unwrap().to_owned();
     let short = installed.place.path().join("short.pub");
