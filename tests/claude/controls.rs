@@ -1,4 +1,4 @@
-//! The controls of the person at a session: what is held, and how they let it in.
+//! Held messages, and how the user of a session approves, denies or releases them.
 
 use crate::{Test, model::Request, session::Claude, support::eventually, world::World};
 use serde_json::{Value, json};
@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
     ("controls::sessions_that_both_bypass_prompts_talk", equal),
     ("controls::denied_message_stays_held", denied),
@@ -22,7 +21,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("controls::setting_refuse_writes_nothing", refuse),
 ];
 
-/// What is said.
+/// The text of each message.
 const TEXT: &str = "Is the parser done?";
 /// The title of the client's dialog.
 const DIALOG: &str = "Held message from another session";
@@ -39,8 +38,8 @@ fn dialog(session: &Claude) {
     eventually("the dialog is open", || session.screen().contains(DIALOG).then_some(()));
 }
 
-/// Presses this key until the screen is as it should be: a dialog that has just come takes no keys yet. A key that is taken late
-/// must not be pressed twice: of two choices, the second press would choose the first again.
+/// Presses a key until the screen shows what it should, because a dialog that has just opened ignores keys. Waits a while between
+/// presses, because a second press of a key that takes effect late would undo the choice.
 fn press(session: &Claude, key: &str, what: &str, is_so: impl Fn(&str) -> bool) {
     eventually(what, || {
         session.keys(&[key]);
@@ -53,20 +52,20 @@ fn press(session: &Claude, key: &str, what: &str, is_so: impl Fn(&str) -> bool) 
     });
 }
 
-/// The person does what the dialog proposes first: they drop the message.
+/// The user accepts the default of the dialog, which drops the message.
 fn deny(session: &Claude) {
     dialog(session);
     press(session, "Enter", "the dialog is closed", |screen| !screen.contains(DIALOG));
 }
 
-/// The person has the message delivered.
+/// The user has the message delivered.
 fn deliver(session: &Claude) {
     dialog(session);
     press(session, "Down", "the other choice", |screen| screen.contains("❯ Deliver"));
     press(session, "Enter", "the dialog is closed", |screen| !screen.contains(DIALOG));
 }
 
-/// Has the model send [`TEXT`] to bob, which is held; the message's id.
+/// Has ada's model send [`TEXT`] to bob and checks that it is held. Returns the message's id.
 fn held(world: &World, ada: &Claude, reason: &str) -> Value {
     let sent = ada.send("bob", TEXT);
     assert_eq!(sent["state"], "held", "{sent}");
@@ -75,17 +74,14 @@ fn held(world: &World, ada: &Claude, reason: &str) -> Value {
     sent["messageId"].clone()
 }
 
-/// Has the model send [`TEXT`] to bob, which is let in.
-fn passes(world: &World, ada: &Claude, bob: &Claude) {
+/// Has ada's model send [`TEXT`] to bob and checks that it is let in.
+fn passes(ada: &Claude, bob: &Claude) {
     let sent = ada.send("bob", TEXT);
     assert_eq!((sent["state"] == "held", sent.get("held")), (false, None), "{sent}");
-    bob.shown(TEXT);
-    bob.idle();
-    world.let_in(&sent["messageId"]);
-    assert_eq!(bob.times_shown(TEXT), 1);
+    bob.lets_in(&sent["messageId"], TEXT);
 }
 
-/// The state of a message that was seen nowhere, after bob's model was asked once more.
+/// Checks that a message is still held and was never shown to bob's model.
 fn unseen(world: &World, bob: &Claude, id: &Value) {
     let (request, _) = bob.call("check_messages", json!({}));
     assert!(!request.text().contains(TEXT), "{}", request.text());
@@ -93,7 +89,7 @@ fn unseen(world: &World, bob: &Claude, id: &Value) {
     assert_eq!(world.broker().message(id)["state"], "held");
 }
 
-/// Lets it in from the command line.
+/// Releases a message from the command line.
 fn release(world: &World, id: &Value) {
     let (code, said) = world.broker().cli_json(&["release", id.as_str().unwrap()]);
     assert_eq!(code, 0, "{said}");
@@ -103,10 +99,10 @@ fn equal(claude: &Path) {
     let world = world(claude);
     let [ada, bob] = ["ada", "bob"].map(|name| Claude::bypassing(&world, name, &[]));
     bob.reached();
-    passes(&world, &ada, &bob);
+    passes(&ada, &bob);
 }
 
-/// A session that asks for permission, and one that does not.
+/// A session that asks for permission, and one that bypasses permission prompts.
 fn unequal(world: &World) -> (Claude<'_>, Claude<'_>) {
     let (ada, bob) = (Claude::start(world, "ada"), Claude::bypassing(world, "bob", &[]));
     bob.reached();
@@ -131,9 +127,7 @@ fn delivered(claude: &Path) {
     let (ada, bob) = unequal(&world);
     let id = held(&world, &ada, UNEQUAL);
     deliver(&bob);
-    bob.shown(TEXT);
-    bob.idle();
-    world.let_in(&id);
+    bob.lets_in(&id, TEXT);
     bob.call("check_messages", json!({}));
     assert_eq!(bob.times_shown(TEXT), 1);
 }
@@ -146,7 +140,7 @@ fn released(claude: &Path) {
     release(&world, &id);
     assert!(bob.shown(TEXT).news().contains("possible repeat"));
     world.let_in(&id);
-    // The client's dialog knows nothing of it: who answers it, too, has the message twice, and one says so.
+    // The client's dialog stays open. Approving it shows the message again, and one of the two is marked as a repeat.
     deliver(&bob);
     let again = |request: &Request| request.text().matches(TEXT).count() == 2;
     let request = world.model.request("bob", "it again", again);
@@ -163,10 +157,7 @@ fn released_later(claude: &Path) {
     press(&bob, "Escape", "the dialog is closed", |screen| !screen.contains(DIALOG));
     unseen(&world, &bob, &id);
     release(&world, &id);
-    bob.shown(TEXT);
-    bob.idle();
-    world.let_in(&id);
-    assert_eq!(bob.times_shown(TEXT), 1);
+    bob.lets_in(&id, TEXT);
 }
 
 fn other_way(claude: &Path) {
@@ -183,24 +174,21 @@ fn own(claude: &Path) {
     let bob = Claude::bypassing(&world, "bob", &[]);
     bob.reached();
     let id = world.send("bob", TEXT);
-    bob.shown(TEXT);
-    bob.idle();
-    world.let_in(&id);
-    assert_eq!(bob.times_shown(TEXT), 1);
+    bob.lets_in(&id, TEXT);
 }
 
 fn accepts_all(claude: &Path) {
     let world = world(claude);
     let (ada, bob) = (Claude::start(&world, "ada"), Claude::bypassing(&world, "bob", &[("CLAUDE_PEERS_INBOUND", "accept")]));
     bob.reached();
-    passes(&world, &ada, &bob);
+    passes(&ada, &bob);
 }
 
 fn accept(claude: &Path) {
     let world = world(claude);
     world.set("crossSessionInbound", &json!("accept"));
     let (ada, bob) = unequal(&world);
-    passes(&world, &ada, &bob);
+    passes(&ada, &bob);
 }
 
 fn hold(claude: &Path) {

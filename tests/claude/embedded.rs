@@ -1,4 +1,4 @@
-//! Sessions that another program runs, as SDKs and editors do: prompts come in and words go out as lines of JSON.
+//! Sessions that another program runs, such as an SDK or an editor: prompts and answers are lines of JSON.
 
 use crate::{
     Test,
@@ -14,7 +14,6 @@ use std::{
     thread,
 };
 
-/// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
     ("embedded::sdk_sees_a_message_between_turns", sdk),
     ("embedded::editor_sees_a_message_between_turns", editor),

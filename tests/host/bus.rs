@@ -1,4 +1,4 @@
-//! The broker on a real session bus: introspection, calls, signals, and its start by a call.
+//! The broker on a real session bus: introspection, calls, signals and activation.
 
 use crate::{
     Test,
@@ -78,7 +78,7 @@ fn monitor_sees_peers_come_and_go(prepared: &Prepared) {
     let mut command = machine.command("ada", "busctl");
     command.args(["--user", "--json=short", "monitor", INTERFACE]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut monitor = command.spawn().unwrap();
-    // It says so once it listens.
+    // The monitor prints this once it listens.
     let mut began = BufReader::new(monitor.stderr.take().unwrap()).lines();
     assert!(began.next().unwrap().unwrap().contains("Monitoring"));
     let mut lines = BufReader::new(monitor.stdout.take().unwrap()).lines().map_while(Result::ok);

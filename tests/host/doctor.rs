@@ -1,4 +1,4 @@
-//! Troubles made for real: the doctor finds and names each, and the commands that it names mend them.
+//! Real faults: the doctor reports each of them, and the commands it suggests fix them.
 
 use crate::{
     Test, copies,
@@ -15,16 +15,16 @@ pub const TESTS: &[(&str, Test)] = &[
     ("doctor::unregistered_claude_code_is_reported", unregistered_claude_code_is_reported),
 ];
 
-/// Where installers put `claude`, and cargo our programs.
+/// The folders into which installers put `claude` and cargo puts our programs.
 const PATH: &str = "PATH=$HOME/.local/bin:$PATH";
 
-/// What ada's doctor finds by this check, in this state and with these words: its help.
+/// Checks that ada's doctor has a finding of this check with this state and these words. Returns its help.
 #[track_caller]
 pub fn found(machine: &Machine, check: &str, state: &str, words: &[&str]) -> String {
     found_by(machine, "claude-peers doctor --json", check, state, words)
 }
 
-/// What it finds when it is called like this.
+/// The same for a doctor that is called in another way.
 #[track_caller]
 pub fn found_by(machine: &Machine, doctor: &str, check: &str, state: &str, words: &[&str]) -> String {
     let run = machine.ada(&format!("{PATH} {doctor}"));
@@ -39,14 +39,14 @@ pub fn found_by(machine: &Machine, doctor: &str, check: &str, state: &str, words
     finding["help"].as_str().unwrap_or_default().to_owned()
 }
 
-/// The commands in a help, which stand in backticks; each is run as the person would.
+/// Runs every command that stands in backticks in a help text, as the user would.
 #[track_caller]
 pub fn follow(machine: &Machine, help: &str) {
     let commands: Vec<_> = help.split('`').skip(1).step_by(2).collect();
     assert!(!commands.is_empty(), "no command: {help}");
     for command in commands {
         let run = machine.ada(&format!("{PATH}; {command}"));
-        // A doctor who finds something else fails, whatever it has mended.
+        // A doctor that finds another fault fails, whatever it has fixed.
         assert!(run.code == 0 || command.contains("doctor"), "{command}: {run:?}");
     }
 }
@@ -66,7 +66,7 @@ fn units_that_cannot_start_are_reported(prepared: &Prepared) {
         found(&machine, "tcp-socket", "ok", &["7899"]);
     }
 
-    // The broker was started without the port's unit, and has taken the port itself.
+    // The broker was started without the port's unit and has opened the port itself.
     machine.ada("systemctl --user stop claude-peers-tcp.socket claude-peers.service && systemctl --user mask --runtime claude-peers-tcp.socket").ok();
     machine.ada("claude-peers status && systemctl --user unmask --runtime claude-peers-tcp.socket").ok();
     found(&machine, "tcp-socket", "ok", &["7899"]);
@@ -74,7 +74,7 @@ fn units_that_cannot_start_are_reported(prepared: &Prepared) {
     follow(&machine, &help);
     found(&machine, "service", "ok", &["listens on both sockets"]);
 
-    // Somebody's own unit stands before the package's, and its program is gone.
+    // A user's own unit overrides the package's, and its program is gone.
     machine
         .ada(
             "cd ~/.config/systemd/user 2>/dev/null || { mkdir -p ~/.config/systemd/user && cd ~/.config/systemd/user; }\n\
@@ -152,7 +152,7 @@ fn unusable_database_is_reported(prepared: &Prepared) {
     machine.ada("chmod 600 .claude-peers.db").ok();
     mends();
 
-    // The broker helps itself, and the doctor tells what has become of the messages.
+    // The broker recovers by itself, and the doctor reports what happened to the messages.
     stop();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let middle = file.metadata().unwrap().len() / 4096 / 2 * 4096;
@@ -174,7 +174,7 @@ fn old_package_beside_new_copy_is_reported(prepared: &Prepared) {
     let server = format!("MCP server {old} (/usr/bin/claude-peers-mcp)");
     let help = found_by(&machine, "claude-peers doctor --json", "versions", "failed", &["not of one version", &broker]);
     assert!(help.contains("upgrade them together") && help.contains("apt remove claude-peers"), "{help}");
-    // Seen from the package, which is whole, the other copy only lies about.
+    // For the complete package, the other copy is only unused.
     let other = format!("{} (/home/ada/.local/bin/claude-peers)", copies::VERSION);
     found_by(&machine, "/usr/bin/claude-peers doctor --json", "versions", "ok", &[&old]);
     found_by(&machine, "/usr/bin/claude-peers doctor --json", "versions", "warning", &["other copies", &other]);
@@ -225,7 +225,7 @@ fn unregistered_claude_code_is_reported(prepared: &Prepared) {
     ] {
         entry(words);
         let help = found(&machine, "registration", "failed", &[what]);
-        // The command by hand that is named besides is another way to the same.
+        // The manual command that is also suggested has the same effect.
         follow(&machine, help.split(", or by hand").next().unwrap());
         well();
     }

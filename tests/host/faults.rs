@@ -1,4 +1,4 @@
-//! The broker is killed, hangs, cannot live, and the machine is switched off: sessions and mail come through.
+//! Sessions and mail survive a killed, hung or crashing broker and a reboot.
 
 use crate::{
     Test, doctor,
@@ -18,14 +18,14 @@ fn broker_pid(machine: &Machine) -> String {
     machine.property("ada", "claude-peers.service", "MainPID")
 }
 
-/// A message from one session to the other arrives.
+/// Checks that a message from one session to the other arrives.
 fn talk(from: &mut Session, to: &mut Session, text: &str) {
     let id = to.id();
     from.send(&id, text);
     assert_eq!(to.pushed()["content"], text);
 }
 
-/// Another broker than this one serves, and both sessions, which have not been touched, are there.
+/// Waits until another broker serves and both sessions, which were not restarted, are connected.
 fn both_come_back(machine: &Machine, before: &str, sessions: [&mut Session; 2]) {
     eventually("another broker", || Some(broker_pid(machine)).filter(|pid| pid != before && pid != "0"));
     let [a, b] = sessions;
@@ -67,7 +67,7 @@ fn hung_broker_is_restarted(prepared: &Prepared) {
 fn crash_loop_is_reported_and_fixed(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
-    // A setting that cannot be used: the broker ends as soon as it is started, whoever starts it.
+    // With an invalid setting, the broker exits on every start.
     machine.override_unit("ada", "claude-peers.service", "[Service]\nRestartSec=50ms\nEnvironment=CLAUDE_PEERS_EXPIRY=soon\n");
     let mut session = machine.session("ada", "a");
     assert!(session.tool_error("list_peers", serde_json::json!({"scope": "machine"})).contains("doctor"));
@@ -81,7 +81,7 @@ fn crash_loop_is_reported_and_fixed(prepared: &Prepared) {
     let text = doctor.json().to_string();
     assert!(text.contains("CLAUDE_PEERS_EXPIRY") && text.contains("doctor --fix"), "{text}");
 
-    // The cause is mended, and one command brings everything back: the session as well, without being touched.
+    // Once the cause is fixed, one command brings the broker back, and the session reconnects by itself.
     machine.override_unit("ada", "claude-peers.service", "[Service]\nRestartSec=50ms\n");
     doctor::found_by(&machine, "claude-peers doctor --fix --json", "service", "ok", &["listens on both sockets"]);
     let peers = eventually("the session is connected", || {
@@ -101,7 +101,7 @@ fn mail_survives_a_reboot(prepared: &Prepared) {
         b.close();
         let receipt = a.send(&b_id, "Read this tomorrow");
         assert_eq!(receipt["state"], "queued");
-        // A way into the machine that is open when it halts would be stopped, not ended, and hold it up.
+        // An open shell in the machine would be stopped, not ended, at shutdown and delay it.
         drop(a);
         if orderly {
             machine.root("systemctl poweroff --no-block").ok();

@@ -1,4 +1,4 @@
-//! Installing the package gives a service that sleeps until it is needed, and says in the journal what it does.
+//! The installed service sleeps until it is needed and logs to the journal.
 
 use crate::{
     Test,
@@ -36,7 +36,7 @@ fn first_connection_starts_the_broker(prepared: &Prepared) {
 
         let unit = machine.ada("journalctl --user -u claude-peers -o cat --no-pager").ok();
         assert!(unit.contains("registered"), "{unit}");
-        // With fields of their own, by which a person finds what concerns one session.
+        // Journal fields let people find the entries of one session.
         let lines = machine.ada(&format!("journalctl --user CLAUDE_PEERS_PEER={id} -o json --no-pager")).ok();
         let entries: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let registered = entries.iter().find(|entry| entry["MESSAGE"].as_str().unwrap().starts_with("registered")).expect(&lines);
@@ -45,7 +45,7 @@ fn first_connection_starts_the_broker(prepared: &Prepared) {
         {
             assert_eq!(registered[field], value, "{registered}");
         }
-        // It said READY=1 before it served the first session; when systemd came to read that is systemd's affair.
+        // It sent READY=1 before it served the first session, but systemd may read that later.
         let at = |words: &str| unit.lines().position(|line| line.starts_with(words)).expect(&unit);
         assert!(at("ready") < at("registered"), "{unit}");
         assert!(session.close().success());
@@ -59,7 +59,7 @@ fn units_pass_systemd_analyze(prepared: &Prepared) {
         let units = "claude-peers.service claude-peers.socket claude-peers-tcp.socket claude-peers-setup.service";
         let verify = machine.ada(&format!("cd /usr/lib/systemd/user && systemd-analyze --user --man=no verify {units}"));
         assert_eq!((verify.code, verify.out.as_str(), verify.err.as_str()), (0, "", ""), "{}", release.name());
-        // The broker lives with all that its unit forbids: no system call of its own is refused.
+        // The broker works within its unit's restrictions: none of its system calls is refused.
         let mut session = machine.session("ada", "session-1");
         let receipt = machine.ada(&format!("claude-peers send {} 'Is it up?' --json", session.id()));
         assert_eq!(receipt.json()["state"], "queued", "{receipt:?}");
@@ -87,7 +87,7 @@ fn idle_service_has_no_process(prepared: &Prepared) {
 
 fn package_registers_with_a_real_claude_code(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
-    // Ada has it, not on the PATH of her service manager; bob does not.
+    // Ada has Claude Code, though not on the PATH of her service manager; bob has none.
     if !machine.give_claude(prepared, "ada") {
         return;
     }
@@ -105,7 +105,7 @@ fn package_registers_with_a_real_claude_code(prepared: &Prepared) {
     assert!(line.contains("/usr/bin/claude-peers-mcp") && line.contains("Connected"), "{list}");
     assert!(!machine.path("/home/bob/.claude.json").exists());
 
-    // Whoever has taken the entry out, or made one of another kind, keeps that over a login.
+    // A login does not restore a removed entry or replace a changed one.
     let doctor = machine.ada("claude-peers doctor --json");
     assert_eq!(doctor.json()["ok"], true, "{doctor:?}");
 }

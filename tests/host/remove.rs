@@ -1,4 +1,4 @@
-//! Removing, purging and installing again: nothing of the service is left behind, and nothing of the user's is lost.
+//! Removing, purging and reinstalling the package leaves nothing of the service behind and keeps the user's data.
 
 use crate::{
     Test,

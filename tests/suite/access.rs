@@ -1,4 +1,4 @@
-//! Who may reach the broker: not another user, not a web page, not a peer that lies; and what may be seen of secrets and files.
+//! Access to the broker: other users and web pages are refused, and peers can act only for themselves.
 
 use crate::support::{
     Broker,
@@ -14,7 +14,7 @@ use std::{
     path::Path,
 };
 
-/// A request that would do something, or tell something, if it came from the right side.
+/// Requests that would change or reveal something if they were allowed.
 const REQUESTS: [(&str, &str, &str); 22] = [
     ("GET", "/health", ""),
     ("POST", "/register", r#"{"pid":1,"cwd":"/tmp","git_root":null,"tty":null,"summary":"evil"}"#),
@@ -95,7 +95,7 @@ fn unix_socket_refuses_another_user() {
     assert_eq!((answer.status, answer.code().as_str()), (403, "forbidden"), "all doors are open, the broker looks who it is");
     assert_eq!(broker.stored(), before);
 
-    // From the other side: our own client does not talk to somebody else's broker either.
+    // Likewise, our own client does not talk to another user's broker.
     let program = broker.folder().join("claude-peers");
     fs::copy(env!("CARGO_BIN_EXE_claude-peers"), &program).unwrap();
     open(&program, 0o755);
@@ -177,7 +177,7 @@ fn other_content_types_are_refused() {
         ["text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"];
     let kinds = kinds.into_iter().chain(["text/json", "application/jsonp", "application/json+x", "*/*", ""]);
     let kinds: Vec<&str> = kinds.collect();
-    // These two ask for a secret first.
+    // These two check the secret first.
     let takes_a_body = |path: &str| !path.ends_with("nowhere") && !["/v1/take", "/v1/set-summary"].contains(&path);
     for http in both(&broker) {
         for (method, path, body) in REQUESTS.into_iter().filter(|(_, path, body)| !body.is_empty() && takes_a_body(path)) {
@@ -245,7 +245,7 @@ fn secret_limits_a_peer_to_its_own_data() {
     let entry = as_bob.get(&format!("/v1/messages/{}", forged["messageId"].as_str().unwrap())).json();
     assert_eq!((&entry["from"], &entry["fromName"]), (&json!(eve.id), &json!("eve")));
 
-    // Another's mail: not to be read, taken, acknowledged or answered.
+    // A peer cannot read, take, acknowledge or answer another's mail.
     for (http, status) in [(&as_alice, 200), (&as_bob, 200), (&http, 200), (&as_eve, 403)] {
         assert_eq!(http.get(&format!("/v1/messages/{id}")).status, status);
     }
@@ -263,14 +263,14 @@ fn secret_limits_a_peer_to_its_own_data() {
     assert_eq!(http.get(&format!("/v1/messages/{id}")).json()["state"], "queued");
     assert_eq!(texts(&as_bob.post("/v1/take", &take).json()), ["the plan", "from alice, really"]);
 
-    // Another's summary, and what is the user's alone.
+    // Nor can it set another's summary or do what only the user may.
     as_eve.post("/v1/set-summary", &json!({"summary": "I am alice", "source": "session", "id": alice.id})).json();
     let peers = http.get("/v1/peers?scope=machine").json();
     let summary = |name: &str| peers["peers"].as_array().unwrap().iter().find(|p| p["name"] == name).unwrap()["summary"].clone();
     assert_eq!((summary("alice"), summary("eve")), (json!(""), json!("I am alice")));
     assert_eq!(as_eve.post("/v1/stop", &json!({})).code(), "forbidden");
 
-    // The reference's paths take no id of a session that has a secret.
+    // The legacy paths refuse the id of a session that has a secret.
     for (path, field) in [
         ("/heartbeat", "id"),
         ("/set-summary", "id"),
@@ -331,7 +331,7 @@ fn request_sent_byte_by_byte_is_checked() {
         let mut wire = http.connect();
         for byte in http.written("POST", "/v1/send", &page, REQUESTS[11].2) {
             if wire.write_all(&[byte]).is_err() {
-                break; // refused before the end
+                break; // refused early
             }
         }
         assert_eq!(read_answer(wire).code(), "forbidden");

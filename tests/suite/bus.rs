@@ -1,5 +1,5 @@
-//! The broker on a real session bus: what introspection, methods and errors tell, the signals of peers and messages, and
-//! buses that are not there, silent, dying, or somebody else's.
+//! The broker on a real session bus: introspection, methods, errors and signals, and buses that are missing, silent, dying or
+//! another user's.
 
 use crate::support::{
     Broker, Session,
@@ -26,9 +26,9 @@ fn notices(broker: &Broker) -> String {
     broker.http().get("/v1/status").json()["notices"].to_string()
 }
 
-// What it tells.
+// Introspection, methods and signals.
 
-/// Each member with its arguments as introspection shows them, and whether a comment stands before it.
+/// Each member with its arguments from introspection, and whether a comment precedes it.
 fn members(xml: &str) -> Vec<(String, bool)> {
     let attribute = |line: &str, name: &str| {
         line.split_once(&format!(" {name}=\"")).map_or("", |(_, rest)| rest.split('"').next().unwrap()).to_owned()
@@ -83,7 +83,7 @@ fn bus_and_command_line_agree() {
     peer.over(&broker.http()).post("/v1/set-summary", &json!({"summary": "zero \u{0} byte", "source": "session"})).json();
     send(&client, &peer.id, "hello", &[]).unwrap();
 
-    // The database may still grow from its first housekeeping; after that nothing changes.
+    // The first maintenance may still change the size of the database.
     let shown = eventually("both tell the same", || {
         let told = client.call("Status", &()).unwrap()[0].clone();
         Some(broker.cli_json(&["status"]).1).filter(|shown| shown["broker"] == told)
@@ -92,7 +92,7 @@ fn bus_and_command_line_agree() {
     assert_eq!((client.property("PeerCount"), client.property("WaitingCount")), (json!(1), json!(1)));
     assert_eq!(client.property("Version"), shown["broker"]["version"]);
 
-    // A text on the bus has no zero byte; what is not known is left out; all else is the same.
+    // Text on the bus has no zero bytes, and unknown values are left out. Everything else is the same.
     let mut listed = shown["peers"].clone();
     listed[0]["summary"] = json!("zero \u{fffd} byte");
     listed[0]["tty"] = json!("/dev/pts/\u{fffd}");
@@ -168,7 +168,7 @@ fn reply_poll_and_expiry_are_signalled() {
         assert_eq!(client.signal("MessageStateChanged"), json!([sent, ada.id, old, state, route]));
     }
 
-    // A week later what bob was sent expires, and ada is told by the broker.
+    // A week later, the message to bob expires, and the broker tells ada.
     broker.restart_later(Duration::from_secs(7 * 86_400 + 60));
     assert_eq!(client.signal("MessageStateChanged"), json!([reply, ada.id, bob.id, "expired", ""]));
     let notice = client.signal("MessageStateChanged");
@@ -210,7 +210,7 @@ fn bus_errors_have_names() {
     refused("InvalidRequest", client.call("ListPeers", &("repo", "")));
     let text = refused("InvalidRequest", client.call("SetLogLevel", &("loud",)));
     assert!(text.contains("\"loud\" is no log level; use error, warn, info, debug or trace"), "{text}");
-    // What the bus itself has names for.
+    // Errors for which the bus itself has names.
     let (name, _) = client.call("Send", &("one argument",)).unwrap_err();
     assert_eq!(name, "org.freedesktop.DBus.Error.InvalidArgs");
     let (name, _) = client.call("Fly", &()).unwrap_err();
@@ -249,7 +249,7 @@ fn stop_call_is_answered_and_name_released() {
     assert!(!log.contains("WARN") && !log.contains("ERROR") && log.contains("stopped"), "{log}");
 }
 
-/// The bus starts the program itself where it is not told to ask systemd.
+/// The bus starts the program itself unless it is told to ask systemd.
 #[test]
 fn call_to_its_name_starts_the_broker() {
     let (broker, data) = (Broker::prepared(&[]), folder());
@@ -271,9 +271,9 @@ fn call_to_its_name_starts_the_broker() {
     eventually("the broker ends", || (!Path::new(&process).exists()).then_some(()));
 }
 
-// Buses that are not as they should be.
+// Broken buses.
 
-/// That it serves, and what it says about the bus.
+/// Asserts that the broker serves, and returns its notices about the bus.
 fn serves(broker: &Broker) -> String {
     let peer = Peer::register(&broker.http(), "serves", json!({}));
     assert_eq!(broker.http().post("/v1/send", &json!({"to": peer.id, "text": "hello"})).status, 200);
@@ -332,7 +332,7 @@ fn bus_of_another_user_is_not_used() {
     }
     let place = folder();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    // It would let this user in, as buses do with root.
+    // This bus would accept any user, as every bus accepts root.
     let config = place.path().join("config");
     fs::write(&config, OPEN_TO_ALL).unwrap();
     let mut daemon = as_another_user(Path::new("dbus-daemon"));
@@ -372,7 +372,7 @@ fn hung_bus_delays_neither_messages_nor_shutdown() {
     let mut broker = broker_on(&bus, &[("CLAUDE_PEERS_RATE_LIMIT", "0"), ("CLAUDE_PEERS_WAITING_LIMIT", "10000")]);
     let peer = Peer::register(&broker.http(), "one", json!({}));
     bus.signal("STOP");
-    // Far more signals than the socket to the bus and the backlog hold.
+    // Far more signals than the bus socket and the backlog can hold.
     let mut wire = broker.http().converse();
     for number in 0..3_000 {
         let body = json!({"to": peer.id, "text": number.to_string()}).to_string();

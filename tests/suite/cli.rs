@@ -1,4 +1,4 @@
-//! The command line: every command for people and for scripts, its exit codes, and text from peers that steers no terminal.
+//! The command line: text and JSON output, exit codes, and harmless display of text from peers.
 
 use crate::support::{Broker, Session, events::Peer, folder, git};
 use rustix::pipe::pipe;
@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-/// What a command printed, and its exit code.
+/// A command's exit code and output.
 struct Run {
     code: i32,
     out: String,
@@ -21,14 +21,14 @@ fn run(command: &mut Command) -> Run {
     Run { code: status.code().unwrap(), out: String::from_utf8(stdout).unwrap(), err: String::from_utf8(stderr).unwrap() }
 }
 
-/// Runs the command for people; it must succeed, and say nothing beside its answer.
+/// Runs the command without `--json`; it must succeed and print nothing on standard error.
 fn human(broker: &Broker, arguments: &[&str]) -> String {
     let Run { code, out, err } = run(&mut broker.cli(arguments));
     assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}: {out}");
     out
 }
 
-/// Runs the command with `--json`; it must succeed.
+/// Runs the command with `--json`, which must succeed.
 fn script(broker: &Broker, arguments: &[&str]) -> Value {
     let (code, json) = broker.cli_json(arguments);
     assert_eq!(code, 0, "{arguments:?}: {json}");

@@ -1,4 +1,4 @@
-//! Those who take their time, and those who come in masses: they wait, or are told so, and nobody else is harmed.
+//! Slow clients and floods of connections wait or are refused, and disturb nobody else.
 
 use crate::support::{
     Broker, Session,
@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use std::fs;
 
-/// What a flood may leave in the broker's memory, in KiB. Generous: it bounds a leak, it measures nothing.
+/// How much a flood may grow the broker's memory, in KiB. It is generous, because it only detects leaks.
 const LEFT_BEHIND: u64 = 64 * 1024;
 
 /// A broker with one peer whose name is `victim`.
@@ -52,7 +52,7 @@ fn slow_clients_delay_nobody_else() {
     }
 }
 
-/// Raises this process's own limit on open files as far as it goes.
+/// Raises this process's limit on open files to the maximum.
 fn raise_own_limit() -> u64 {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
@@ -88,7 +88,7 @@ fn broker_raises_its_file_limit() {
     assert!(soft == hard || soft > 2 * 1_024, "soft {soft}, hard {hard}");
 }
 
-/// Opens `idle` connections to each socket in turn, of which only `places` can be served, and looks who is harmed.
+/// Opens `idle` connections to each socket in turn, of which only `places` are served, and checks that others are served.
 fn flood(broker: &Broker, idle: usize, places: usize) {
     let place = folder();
     let mut session = Session::start(broker, place.path(), "session");
@@ -96,8 +96,8 @@ fn flood(broker: &Broker, idle: usize, places: usize) {
     let before = broker.memory();
     for (flooded, other) in [(broker.tcp(), broker.http()), (broker.http(), broker.tcp())] {
         let mut connections: Vec<Conversation> = (0..idle).map(|_| flooded.converse()).collect();
-        // They come in by the order in which they connected, so these found no place. (One that did all the same, because an
-        // earlier one was given up for its silence, is given up itself in the end.)
+        // Connections are accepted in order, so these found no place. (One may still get the place of an earlier one that was
+        // closed for its silence, and is closed in the end as well.)
         let refused: Vec<Answer> = connections[places..].iter_mut().filter_map(|late| late.answer().ok()).collect();
         assert!(!refused.is_empty(), "nobody was refused");
         for answer in refused {

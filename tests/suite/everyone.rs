@@ -1,4 +1,4 @@
-//! One message to everyone in a scope: a copy and a receipt for each, never one for the sender.
+//! One message to everyone in a scope: each peer except the sender gets a copy, with its own receipt.
 
 use crate::support::{Broker, Session, folder, git};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ impl Place {
         path
     }
 
-    /// A session in this directory that is registered.
+    /// A registered session in this directory.
     fn session(&self, directory: &str, id: &str) -> Session {
         let mut session = Session::pulling(&self.broker, &self.path(directory), id);
         session.id();

@@ -1,4 +1,4 @@
-//! The opening of a session, and its end: what the client hears before any tool is called, and that nothing is left behind.
+//! The handshake and the end of a session: answers before the first tool call, and no process left behind.
 
 use crate::support::{Broker, PATIENCE, Session, broker::signal, eventually, folder, folder_in, git, mcp::Start};
 use serde_json::{Value, json};
@@ -14,8 +14,8 @@ use std::{
 /// A revision of MCP in which a server is not registered as a channel.
 const WITHOUT_CHANNELS: &str = "2026-07-28";
 /// Most characters of the definitions and instructions together. The promise is 900 tokens of o200k; prose and JSON have 4.4
-/// characters a token there (2,363 characters are 534 tokens) and never fewer than 3. To count after a change, give what
-/// `four_tools_fit_their_token_budget` prints to
+/// characters per token there (2,363 characters are 534 tokens) and never fewer than 3. To count tokens after a change, pipe the
+/// output of `four_tools_fit_their_token_budget` into
 /// `python3 -c 'import sys, tiktoken; print(len(tiktoken.get_encoding("o200k_base").encode(sys.stdin.read())))'`.
 const MOST_CHARACTERS: usize = 900 * 3;
 
@@ -23,7 +23,7 @@ fn start<'a>(broker: &'a Broker, directory: &'a Path) -> Start<'a> {
     Start { broker, directory, session_id: "session-a", delivery: "channel", env: Vec::new() }
 }
 
-/// A server whose broker does not run.
+/// A server without a running broker.
 fn alone(directory: &Path) -> (Broker, Session) {
     let broker = Broker::prepared(&[]);
     let session = Session::spawn(start(&broker, directory).command());
@@ -161,7 +161,7 @@ fn handshake_does_not_wait_for_a_hung_broker() {
 
 // --- noise ---
 
-/// Lines that no well-behaved client writes.
+/// Lines that a well-behaved client never writes.
 fn noise() -> Vec<Vec<u8>> {
     let texts = [
         "not json",
@@ -243,7 +243,7 @@ fn signal_ends_the_server_and_unlists_the_session() {
         signal(session.pid(), name);
         assert!(session.wait().success(), "SIG{name}");
         session.hung_up();
-        assert_eq!(broker.http().get("/v1/peers?scope=machine").json()["peers"], json!([]), "SIG{name}");
+        assert_eq!(broker.peers(), [] as [Value; 0], "SIG{name}");
     }
 }
 
@@ -253,18 +253,18 @@ fn server_ends_with_its_parent() {
     let mut session = Session::spawn(start(&broker, place.path()).under_claude(&[], &[]));
     session.handshake();
     session.id();
-    signal(session.pid(), "KILL"); // the claude process alone; this test still holds the other ends of both pipes
+    signal(session.pid(), "KILL"); // only the claude process; this test still holds the other ends of both pipes
     session.hung_up();
 }
 
-/// Two events in the life of whoever opens a named pipe for writing: it was opened, and it was closed by all who had it.
+/// A named pipe that reports two events: it was opened for writing, and all its writers have closed it.
 fn watched_pipe(path: &Path) -> Receiver<()> {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
     let (sender, events) = channel();
     let path = path.to_owned();
     std::thread::spawn(move || {
         let mut pipe = File::open(path).unwrap();
-        let _ = sender.send(()); // the test may have given up
+        let _ = sender.send(()); // the test may have ended
         pipe.read_to_end(&mut Vec::new()).unwrap();
         let _ = sender.send(());
     });
@@ -288,7 +288,7 @@ const ENDS: [fn(Session); 3] = [
 fn hung_helper_ends_with_its_session() {
     const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
     let generated = ("OPENAI_API_KEY".to_owned(), "sk-test".to_owned());
-    // Git is asked for facts, and `claude-peers`, which lies beside the server, for a summary.
+    // The server asks git for facts and `claude-peers`, which lies beside it, for a summary.
     for (helper, env) in [("git", vec![]), ("claude-peers", vec![generated])] {
         for end in ENDS {
             let (broker, place, programs) = (Broker::start(), folder(), folder_in(Path::new(SERVER).parent().unwrap()));

@@ -1,4 +1,4 @@
-//! Bad input of every kind: a clear refusal with a stable code, bounded memory, nothing stored, and everybody else is served.
+//! Bad input gets a clear refusal with a stable code, stores nothing, uses bounded memory and disturbs nobody else.
 
 use crate::support::{
     Broker,
@@ -7,7 +7,7 @@ use crate::support::{
 };
 use serde_json::{Value, json};
 
-/// Bytes of a message's text that these brokers take, so that too much of it is not much.
+/// The text limit of these brokers in bytes, low so that oversized texts are small.
 const TEXT_LIMIT: usize = 1_000;
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
@@ -28,7 +28,7 @@ fn is_well(broker: &Broker) {
     }
 }
 
-// What a request says.
+// The content of requests.
 
 #[test]
 fn invalid_request_stores_nothing() {
@@ -137,7 +137,7 @@ fn invalid_request_stores_nothing() {
     is_well(&broker);
 }
 
-/// A sentence, for a person: some words, no control characters, not the whole nonsense again.
+/// Asserts that this is a sentence for people: some words, no control characters, no echo of long input.
 fn says_it_in_words(answer: &Answer) {
     let error = serde_json::from_str::<Value>(&answer.body).unwrap()["error"].clone();
     let words = error["message"].as_str().or(error.as_str()).unwrap();
@@ -282,7 +282,7 @@ fn unknown_paths_and_methods_get_their_codes() {
     }
 }
 
-// What is no request at all.
+// Input that is not a request.
 
 #[test]
 fn garbage_gets_a_4xx_or_a_closed_connection() {
@@ -316,7 +316,7 @@ fn garbage_gets_a_4xx_or_a_closed_connection() {
     for http in both(&broker) {
         for (what, bytes) in &garbage {
             let mut conversation = http.converse();
-            drop(conversation.say(bytes)); // it may be refused before its end
+            drop(conversation.say(bytes)); // it may be refused before it is complete
             match conversation.answer() {
                 Ok(answer) => assert!((400..500).contains(&answer.status), "{what}: HTTP {}", answer.status),
                 Err(_) => assert!(conversation.is_closed(), "{what}"),

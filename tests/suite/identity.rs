@@ -1,4 +1,4 @@
-//! Who a session is: the same peer through restarts of everything, and nobody else.
+//! A session keeps its peer id through restarts of every process, and no other session gets it.
 
 use crate::support::{Broker, Session, broker::signal, events::Peer, eventually, folder, mcp::Start};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ fn start<'a>(broker: &'a Broker, directory: &'a Path, session_id: &'a str) -> St
     Start { broker, directory, session_id, delivery: "", env: Vec::new() }
 }
 
-/// A session in a `claude` process of its own.
+/// A session in its own `claude` process.
 fn under_claude(broker: &Broker, directory: &Path, session_id: &str) -> Session {
     let mut session = Session::spawn(start(broker, directory, session_id).under_claude(&[], &[]));
     session.handshake();
@@ -16,21 +16,21 @@ fn under_claude(broker: &Broker, directory: &Path, session_id: &str) -> Session 
 }
 
 fn myself(session: &mut Session) -> Value {
-    session.tool("list_peers", json!({"scope": "machine"}))["self"].clone()
+    session.list()["self"].clone()
 }
 
-/// The same, after it has said what it works on, which must not get lost either.
+/// A session's own entry after it has set a summary, which must be kept too.
 fn introduced(session: &mut Session) -> Value {
     session.tool("set_summary", json!({"summary": "Deploying v2.1"}));
     myself(session)
 }
 
-/// The peers that the user sees.
+/// The peers as the user sees them.
 fn listed(broker: &Broker) -> Vec<Value> {
-    broker.http().get("/v1/peers?scope=machine").json()["peers"].as_array().unwrap().clone()
+    broker.peers()
 }
 
-/// Asserts that it is the same session to everybody else.
+/// Asserts that others see the same session.
 fn assert_same(before: &Value, after: &Value) {
     for field in ["id", "name", "summary", "registeredAt"] {
         assert_eq!(before[field], after[field], "{field}");
@@ -98,7 +98,7 @@ fn session_resumed_elsewhere_keeps_its_id() {
 #[test]
 fn cleared_session_keeps_its_id_over_server_restart() {
     let (broker, place) = (Broker::start(), folder());
-    // `/clear` gives the session another id, which a server that is restarted later finds in its environment.
+    // `/clear` gives the session another id, which a restarted server finds in its environment.
     let claude = start(&broker, place.path(), "session-a").under_claude(&[], &["session-b", "session-c"]);
     let mut session = Session::spawn(claude);
     session.handshake();
@@ -115,7 +115,7 @@ fn newer_server_of_a_session_takes_over() {
     let (broker, place) = (Broker::start(), folder());
     let pipe = place.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    // The older server lives on beside the newer one, which is started when a line comes.
+    // The older server keeps running beside the newer one, which starts when a line arrives.
     let script =
         format!(r#""$SERVER" <>'{0}' >/dev/null & read -r line; echo "$line" >'{0}'; read -r _; "$SERVER""#, pipe.display());
     let mut session = Session::spawn(start(&broker, place.path(), "session-a").claude(&script, &[]));
@@ -194,7 +194,7 @@ fn only_sessions_long_gone_are_forgotten() {
     let (mut living, mut gone) = (open("session-living"), open("session-gone"));
     let (before, gone_id) = (introduced(&mut living), gone.id());
     gone.close();
-    signal(living.pid(), "STOP"); // it cannot reconnect before the broker has swept, which it does at its start
+    signal(living.pid(), "STOP"); // it cannot reconnect before the broker's maintenance, which runs at its start
     broker.restart_later(Duration::from_secs(40 * 86_400));
     let remembered = format!("SELECT count(*) FROM peer WHERE id = '{gone_id}'");
     eventually("the session that is gone is forgotten", || (broker.count(&remembered) == 0).then_some(()));

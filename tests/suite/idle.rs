@@ -1,4 +1,4 @@
-//! The broker leaves when nobody is connected, and the next connection brings it back.
+//! The broker exits when nobody is connected, and the next connection starts it again.
 
 use crate::support::{
     Broker,
@@ -21,7 +21,7 @@ fn idle_broker_exits_and_loses_nothing() {
     let peer = Peer::register(&http, "idle", json!({"sessionId": "idle"}));
     let mut events = peer.follow(&http);
     let id = http.post("/v1/send", &json!({"to": peer.id, "text": "hello", "key": "k"})).json()["messageId"].clone();
-    // Longer than it may be idle: a session that says nothing is connected all the same.
+    // Longer than the idle limit: a silent session still counts as connected.
     sleep(Duration::from_millis(1_500));
     assert_eq!(events.next().unwrap().0, "waiting");
     drop(events);

@@ -1,4 +1,4 @@
-//! The reference's API: its programs work against this broker unchanged, and see our sessions as we see theirs.
+//! The legacy API: legacy clients work with this broker unchanged, and both kinds of sessions see each other.
 
 use crate::support::{
     Broker, Session, folder, git,
@@ -8,7 +8,7 @@ use crate::support::{
 use serde_json::{Map, Value, json};
 use std::{path::Path, process};
 
-/// A session of the reference system in `cwd`, registered by this process.
+/// A legacy session in `cwd`, registered by this process.
 fn register(http: &Http, cwd: &Path, summary: &str) -> String {
     let facts = json!({"pid": process::id(), "cwd": cwd, "git_root": null, "tty": "/dev/pts/7", "summary": summary});
     let answer = http.post("/register", &facts).json();
@@ -28,7 +28,7 @@ fn poll(http: &Http, id: &str) -> Vec<Value> {
     http.post("/poll-messages", &json!({"id": id})).json()["messages"].as_array().unwrap().clone()
 }
 
-/// What `process` is answered to this request.
+/// The answer that `process` gets to this request.
 fn said_by(process: &mut Other, broker: &Broker, path: &str, body: &Value) -> Answer {
     let request = broker.tcp().written("POST", path, &[("Content-Type", "application/json")], &body.to_string());
     process.says(&broker.port.to_string(), &request).unwrap()
@@ -153,7 +153,7 @@ fn legacy_and_new_sessions_talk() {
     let mut session = Session::start(&broker, &new, "session-a");
     let session_id = session.id();
 
-    // Each in the other's list.
+    // Each lists the other.
     let seen = session.peers()[0].clone();
     assert_eq!((&seen["id"], &seen["name"], &seen["summary"]), (&json!(id), &json!("old"), &json!("old work")));
     assert_eq!((&seen["gitRepo"], &seen["gitBranch"]), (&json!("old"), &json!("main")));
@@ -195,7 +195,7 @@ fn only_a_legacy_clients_processes_use_its_id() {
     let theirs = say("/register", &facts).json()["id"].as_str().unwrap().to_owned();
     broker.http().post("/v1/send", &json!({"to": theirs, "text": "for the other process"})).json();
 
-    // This process started the other one; it is not part of it.
+    // A parent process may not use its child's id.
     for (path, body) in [
         ("/heartbeat", json!({"id": theirs})),
         ("/set-summary", json!({"id": theirs, "summary": "stolen"})),
@@ -214,7 +214,7 @@ fn only_a_legacy_clients_processes_use_its_id() {
     assert_eq!((&theirs_listed["summary"], &theirs_listed["pid"]), (&json!("mine"), &json!(pid)));
     assert_eq!(say("/poll-messages", &json!({"id": theirs})).json()["messages"][0]["text"], "for the other process");
 
-    // But the other one was started by this process, whose id it may use, and whom it may register.
+    // A child may use its parent's id, and register its parent.
     assert_eq!(say("/heartbeat", &json!({"id": victim})).status, 200);
     let facts = json!({"pid": process::id(), "cwd": "/", "git_root": null, "tty": null, "summary": ""});
     let ours = say("/register", &facts).json()["id"].as_str().unwrap().to_owned();

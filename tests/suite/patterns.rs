@@ -1,11 +1,11 @@
-//! What people use it for, each as the story that they tell; and the trouble they have, which names itself.
+//! Common uses of claude-peers as stories, and common faults, which are reported clearly.
 
 use crate::support::{Broker, Session, eventually, folder, git, mcp::Start};
 use serde_json::{Value, json};
 use std::{fs, net::TcpListener, path::PathBuf};
 use tempfile::TempDir;
 
-/// A broker, and repositories for its sessions.
+/// A broker and repositories for its sessions.
 struct Desk {
     broker: Broker,
     place: TempDir,
@@ -22,7 +22,7 @@ impl Desk {
         directory
     }
 
-    /// A session in a repository of its own name, with an open channel.
+    /// A session with an open channel, in a repository with its name.
     fn session(&self, name: &str) -> Session {
         let mut session = Session::start(&self.broker, &self.repository(name), name);
         session.id();
@@ -34,7 +34,7 @@ fn list(session: &mut Session, scope: &str) -> Vec<Value> {
     session.tool("list_peers", json!({"scope": scope}))["peers"].as_array().unwrap().clone()
 }
 
-/// Answers a pushed message as the instructions say: to its `from_id`, naming its `message_id`.
+/// Answers a push as the instructions say: to its `from_id`, with its `message_id`.
 fn answer(session: &mut Session, push: &Value, text: &str) -> Value {
     let meta = &push["meta"];
     session.tool("send_message", json!({"targetPeerId": meta["from_id"], "message": text, "replyTo": meta["message_id"]}))
@@ -143,7 +143,7 @@ fn breaking_change() {
     );
 }
 
-// --- trouble ---
+// --- faults ---
 
 #[test]
 fn tools_report_a_missing_broker_and_recover() {
@@ -155,7 +155,7 @@ fn tools_report_a_missing_broker_and_recover() {
         ("set_summary", json!({"summary": "alone"})),
         ("check_messages", json!({"waitSeconds": 1})),
     ];
-    // All at once: each waits a moment for the broker before it gives up.
+    // All at once, because each waits a moment for the broker before it gives up.
     let asked: Vec<u64> =
         calls.iter().map(|(tool, arguments)| session.ask("tools/call", json!({"name": tool, "arguments": arguments}))).collect();
     for (id, (tool, _)) in asked.into_iter().zip(&calls) {
@@ -173,7 +173,7 @@ fn tools_report_a_missing_broker_and_recover() {
         }
     }
     broker.launch();
-    let me = session.tool("list_peers", json!({"scope": "machine"}))["self"].clone();
+    let me = session.list()["self"].clone();
     assert_eq!(me["status"], "connected", "nobody had to restart the session");
     broker.cli_json(&["send", me["id"].as_str().unwrap(), "welcome back"]);
     assert_eq!(session.pushed()["content"], "welcome back");
@@ -240,7 +240,7 @@ fn sessions_outlive_a_damaged_database() {
     assert!(notice.contains(aside[0].to_str().unwrap()), "{notice} names {aside:?}");
     assert_eq!(fs::read(&aside[0]).unwrap(), damaged, "nothing of it is thrown away");
 
-    let me = session.tool("list_peers", json!({"scope": "machine"}))["self"].clone();
+    let me = session.list()["self"].clone();
     broker.cli_json(&["send", me["id"].as_str().unwrap(), "hello again"]);
     assert_eq!(session.check()[0]["text"], "hello again");
 }

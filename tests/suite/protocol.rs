@@ -1,4 +1,4 @@
-//! The protocol is what it says it is: the OpenAPI document fits what is served, and versions that do not fit say so.
+//! The OpenAPI document matches the served API, and incompatible versions are reported.
 
 use crate::support::{Broker, Session, events::Peer, folder, http::Http, mcp::Start};
 use serde_json::{Map, Value, json};
@@ -50,7 +50,7 @@ fn document_lists_every_path_and_has_no_gaps() {
     assert_eq!(listed.collect::<BTreeSet<_>>(), ROUTES.into_iter().collect::<BTreeSet<_>>());
     let peer = Peer::register(&broker.http(), "peer", json!({}));
     for (verb, path) in ROUTES {
-        // A peer may not stop the broker; without a secret there is no stream, no mailbox and no farewell.
+        // A peer may not stop the broker. The stream, mail and unregistering need a secret.
         let http = if path == "/v1/stop" { peer.over(&broker.http()) } else { broker.http() };
         let answer =
             http.request(&verb.to_uppercase(), &path.replace("{id}", "m1-abcdef"), &[("Content-Type", "application/json")], "{}");
@@ -168,7 +168,7 @@ fn answers_match_the_document() {
     fits("post", "/v1/stop", &http.post("/v1/stop", &json!({})).json());
 }
 
-/// As much of JSON Schema as the document uses.
+/// A validator for the parts of JSON Schema that the document uses.
 struct Schema<'a>(&'a Value);
 
 impl Schema<'_> {
@@ -217,7 +217,7 @@ impl Schema<'_> {
         for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             fields.get(required).ok_or_else(|| format!("{required} is missing"))?;
         }
-        // Parts of a whole each know only their own fields; a field that none of them knows is not documented.
+        // Each part of an `allOf` knows only its own fields; a field that no part knows is undocumented.
         for (name, field) in fields {
             if let Some(property) = properties.get(name) {
                 self.fits(property, field).map_err(|why| format!("{name}: {why}"))?;
@@ -284,7 +284,7 @@ fn every_path_refuses_other_protocol_versions() {
     assert_eq!(broker.stored(), before);
 }
 
-/// Something that listens where a broker should, and answers everything like this.
+/// A server in the broker's place that answers every request like this.
 fn stand_in(socket: &Path, answer: impl Fn(&str) -> String + Send + 'static) {
     let listener = UnixListener::bind(socket).unwrap();
     thread::spawn(move || {
@@ -307,7 +307,7 @@ fn http_answer(status: &str, headers: &str, body: &Value) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// A broker of these protocol versions, which knows no session.
+/// A broker with these protocol versions and no sessions.
 fn broker_of(api_min: u32, api: u32) -> impl Fn(&str) -> String {
     move |path| {
         let version = format!("claude-peers-api: {api}\r\n");

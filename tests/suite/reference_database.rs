@@ -1,4 +1,4 @@
-//! Databases that are not ours or not well: the reference's, a newer version's, an older one's, a damaged one, none at all.
+//! Databases of legacy clients and of other versions, and damaged, missing or unwritable ones.
 
 use crate::support::{Broker, events::Peer, folder, other::as_another_user};
 use rusqlite::{Connection, config::DbConfig, params, types::Value as Cell};
@@ -13,17 +13,17 @@ use std::{
 
 const UNLIMITED: [(&str, &str); 1] = [("CLAUDE_PEERS_RATE_LIMIT", "0")];
 
-/// The time, as the reference writes it.
+/// A time in the legacy format.
 fn now() -> String {
     claude_peers::wire::Timestamp::now().to_string()
 }
 
-/// A database as the reference leaves it when it is killed: in WAL mode, some of it only in the log.
+/// A database as a killed legacy broker leaves it: in WAL mode, with some data only in the log.
 fn reference(path: &Path) -> Connection {
     let database = Connection::open(path).unwrap();
     database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
     database.pragma_update(None, "journal_mode", "wal").unwrap();
-    database.pragma_update(None, "foreign_keys", false).unwrap(); // as the reference has it
+    database.pragma_update(None, "foreign_keys", false).unwrap(); // as in the legacy broker
     database
         .execute_batch(
             "CREATE TABLE peers (id TEXT PRIMARY KEY, pid INTEGER, cwd TEXT, git_root TEXT, tty TEXT, summary TEXT,
@@ -46,7 +46,7 @@ fn add_message(database: &Connection, from: &str, to: &str, text: &str, delivere
     database.execute(sql, params![from, to, text, delivered]).unwrap();
 }
 
-/// Every row of the reference's tables.
+/// Every row of the legacy tables.
 fn rows(path: &Path) -> Vec<Vec<Cell>> {
     let database = Connection::open(path).unwrap();
     let mut all = Vec::new();
@@ -110,7 +110,7 @@ fn legacy_database_is_imported_and_left_unchanged() {
     }
     assert_eq!(rows(&broker.database()), before, "the reference's own tables are untouched");
 
-    // The reference's session goes on polling, and gets what waited.
+    // The legacy session keeps polling and gets its waiting mail.
     let mail = poll(&broker, "eel");
     let shown: Vec<_> = mail.iter().map(|m| (m["from_id"].as_str().unwrap(), m["text"].as_str().unwrap())).collect();
     assert_eq!(shown, [("gone", "from a peer that is gone"), ("cli", "from a person")]);
@@ -163,14 +163,14 @@ fn newer_database_is_refused_and_left_unchanged() {
     }
 }
 
-/// Every file in a folder with its bytes, but for the log, the lock and the index of the WAL, which is made anew by each reader.
+/// Every file in a folder with its bytes, except the log, the lock and the WAL index, which each reader rebuilds.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let counts = |path: &PathBuf| !["log", "peers.lock", "peers.db-shm"].iter().any(|name| path.ends_with(name));
     paths.filter(counts).map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
-/// The first schema as it was released. A database that any earlier version wrote must open for ever, so this never changes.
+/// The first released schema. It never changes, because databases of every earlier version must always open.
 const SCHEMA_1: &str = include_str!("fixtures/schema-1.sql");
 
 #[test]
@@ -212,7 +212,7 @@ fn first_schema_still_opens_with_all_its_data() {
 
 type Damage = fn(&Path);
 
-/// What can happen to a database's file.
+/// Kinds of damage to a database file.
 const DAMAGES: [(&str, Damage); 4] = [
     ("pages in the middle are overwritten", |path| {
         let (mut file, length) = opened(path);
@@ -281,7 +281,7 @@ fn set_aside(broker: &Broker) -> Vec<PathBuf> {
     paths.filter(|path| is_main(path.to_str().unwrap())).collect()
 }
 
-/// How many messages the peer is given.
+/// How many messages the peer gets.
 fn poll_as(broker: &Broker, peer: &Peer) -> usize {
     let http = peer.over(&broker.http());
     let take = json!({"lease": "l", "route": "check_messages", "maxBytes": u32::MAX});

@@ -1,4 +1,4 @@
-//! Who sees whom: directories, repositories with all their worktrees and subdirectories, and the names that follow from them.
+//! Scopes: directories, and repositories with all their worktrees and subdirectories; and the names that follow from them.
 
 use crate::support::{
     Broker, Session, folder,
@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A broker, and sessions that only listen.
+/// A broker and sessions that only listen.
 struct Place {
     broker: Broker,
     folder: tempfile::TempDir,
@@ -31,7 +31,7 @@ impl Place {
     fn session(&self, directory: &str) -> Session {
         let directory = self.path(directory);
         fs::create_dir_all(&directory).unwrap();
-        // No session id: these sessions have nothing in common but where they are.
+        // Without a session id, these sessions share only their location.
         Start { broker: &self.broker, directory: &directory, session_id: "", delivery: "pull", env: Vec::new() }.go()
     }
 }
@@ -58,7 +58,7 @@ fn each_scope_lists_exactly_its_peers() {
     git::repository(&place.path("outer"));
     run(&place.path("outer"), "-c protocol.file.allow=always submodule add -q ../engine vendor/tool");
 
-    // Where a session is, its repository, its branch, and which sessions share the repository.
+    // Each session's directory, repository, branch, and the sessions that share its repository.
     let (engine, mirror) = ("the engine", "the bare mirror");
     let sessions = [
         ("engine", Some("engine"), Some("main"), engine),
@@ -120,7 +120,7 @@ fn symbolic_links_do_not_change_the_directory() {
     symlink("engine", place.path("linked-engine")).unwrap();
     for (straight, linked) in [("real", "link"), ("engine", "linked-engine")] {
         let (mut one, mut other) = (place.session(straight), place.session(linked));
-        other.id(); // it is there
+        other.id(); // it is registered now
         for scope in ["directory", "repo"] {
             let cwds: Vec<_> = list(&mut one, scope).iter().map(|peer| peer["cwd"].clone()).collect();
             assert_eq!(cwds, [place.path(straight).to_str().unwrap()], "{linked} is {straight} in scope {scope}");

@@ -1,4 +1,4 @@
-//! What may be seen of secrets, texts and files: nothing in a log, a list or a process table, and nothing by others on disk.
+//! Secrets and texts appear in no log, list or process table, and other users cannot read files.
 
 use crate::support::{Broker, Session, events::Peer, eventually, folder};
 use serde_json::json;
@@ -40,7 +40,7 @@ fn secrets_and_texts_stay_out_of_logs() {
     assert!(log.contains("TRACE") || log.contains("DEBUG"), "the log is as loud as it gets: {log}");
     for text in shown.iter().chain(&processes).chain([&log, &session.log()]) {
         assert!(!text.contains(&script.secret) && !text.contains("a-secret-of-nobody"), "{text}");
-        // The secrets of real sessions are known to nobody here, but their shape is.
+        // The test does not know the secrets of real sessions, but knows their shape.
         let token = text.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| word.len() >= 32);
         assert_eq!(token, None, "this looks like a secret: {text}");
     }
@@ -66,7 +66,7 @@ fn files_are_private_to_the_user() {
             assert_eq!(mode(&broker.folder().join(file)), "600", "{file}, {round}");
         }
         assert_eq!(mode(&broker.folder().join("run")), "700", "{round}");
-        broker.kill(); // so that the side files stay
+        broker.kill(); // keeps the WAL files
         open(broker.folder());
     }
 }

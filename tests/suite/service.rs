@@ -1,5 +1,4 @@
-//! The broker as a service: sockets given or bound, readiness and its end told, the port and the socket file in other hands,
-//! settings that cannot be used.
+//! The broker as a service: socket activation, notifications, shutdown, taken ports and socket files, and invalid settings.
 
 use crate::support::{
     Broker, PATIENCE, Session,
@@ -27,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-/// The headers of a request that first waits to hear that its head has been read.
+/// The headers of a request that waits for `100 Continue` before it sends its body.
 const HEARD: [(&str, &str); 2] = [("Content-Type", "application/json"), ("Expect", "100-continue")];
 
 fn listener(broker: &Broker, kind: &str) -> Value {
@@ -42,7 +41,7 @@ fn given_sockets_are_recognised_by_name() {
     for (unix_name, tcp_name) in [("unix", "tcp"), ("claude-peers.socket", "claude-peers-tcp.socket")] {
         for unix_first in [true, false] {
             let mut broker = Broker::prepared(&[]);
-            // The service manager keeps them: they listen before the broker starts, and after it has ended.
+            // The service manager keeps them listening before the broker starts and after it has exited.
             let (unix, tcp) = (bind_unix(&broker), TcpListener::bind("127.0.0.1:0").unwrap());
             let over_tcp = Http::tcp(tcp.local_addr().unwrap().port());
             for round in 0..2 {
@@ -126,7 +125,7 @@ fn sockets_given_to_another_process_are_ignored() {
     assert_eq!(listener(&broker, "unix")["origin"], "own");
 }
 
-// What the service manager is told.
+// Notifications to the service manager.
 
 #[test]
 fn broker_reports_readiness_when_it_answers() {
@@ -140,11 +139,11 @@ fn watchdog_is_fed_by_the_work_itself() {
     let broker = Broker::with(&[("WATCHDOG_USEC", "200000")]);
     (0..3).for_each(|_| broker.tells_that("WATCHDOG=1"));
 
-    // With the database in other hands nothing is accepted any more, and so nothing is said to be well.
+    // While another process locks the database, the broker can accept nothing, so it must not feed the watchdog.
     let database = Connection::open(broker.database()).unwrap();
     database.busy_timeout(PATIENCE).unwrap();
     database.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // What was said before is still to be read; then there is silence, for ten times as long as it takes to say it.
+    // Earlier notifications are read first; then there is silence for ten times their interval.
     let said = (0..100).take_while(|_| broker.tells_within(Duration::from_secs(1)).is_some()).count();
     assert!(said < 100, "it says that it is well while it cannot work");
     database.execute_batch("ROLLBACK").unwrap();
@@ -177,7 +176,7 @@ fn service_manager_is_told_the_peer_count() {
     drop(events);
 }
 
-/// A request whose head has been read by the broker, and whose body is still to come.
+/// A request whose head the broker has read, and whose body is not sent yet.
 fn begun(http: &Http, path: &str, body: &str) -> Conversation {
     let mut conversation = http.converse();
     let whole = http.written("POST", path, &HEARD, body);

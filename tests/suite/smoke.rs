@@ -1,4 +1,4 @@
-//! The one path through all the rooms: tool call → broker → committed → pushed → receipt.
+//! A message's whole path: tool call → broker → commit → push → receipt.
 
 use crate::support::{Broker, Session, folder, git};
 use serde_json::json;

@@ -1,10 +1,10 @@
-//! The automatic summary: local at once, generated if there is a key, never in the way, and never over the session's own.
+//! The automatic summary: local at first, then generated if there is a key. It never delays anything or replaces the session's own.
 
-use crate::support::{Broker, PATIENCE, Session, events::Peer, eventually, folder, git, mcp::Start};
+use crate::support::{Broker, PATIENCE, Session, events::Peer, eventually, folder, git, http::read_head, mcp::Start};
 use serde_json::{Value, json};
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
     process::Stdio,
@@ -14,13 +14,13 @@ use std::{
 
 const KEY: &str = "sk-a-key-that-nobody-may-see";
 
-/// A stand-in for the service that generates summaries. A request is answered when the test says so.
+/// A stand-in for the service that generates summaries. The test answers each request.
 struct Endpoint {
     url: String,
     requests: Receiver<Asked>,
 }
 
-/// A request that waits for its answer.
+/// An unanswered request.
 struct Asked {
     head: String,
     body: Value,
@@ -42,7 +42,7 @@ impl Endpoint {
         Self { url, requests }
     }
 
-    /// The next request.
+    /// Waits for the next request.
     fn asked(&self) -> Asked {
         self.requests.recv_timeout(PATIENCE).expect("somebody asks for a summary")
     }
@@ -57,10 +57,7 @@ impl Asked {
     fn read(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
-        }
+        let head = read_head(&mut reader).expect("a whole request");
         let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned));
         let mut body = vec![0; length.unwrap().trim().parse().unwrap()];
         reader.read_exact(&mut body).unwrap();
@@ -89,9 +86,9 @@ fn start(broker: &Broker, directory: &Path, env: Vec<(String, String)>) -> Sessi
     Start { broker, directory, session_id: "session", delivery: "", env }.go()
 }
 
-/// The summary of the only session, as its peers see it.
+/// The summary of the only session as its peers see it.
 fn summary(broker: &Broker) -> String {
-    broker.http().get("/v1/peers?scope=machine").json()["peers"][0]["summary"].as_str().unwrap_or_default().to_owned()
+    broker.peers().first().and_then(|peer| peer["summary"].as_str()).unwrap_or_default().to_owned()
 }
 
 fn becomes(broker: &Broker, expected: &str) {
@@ -185,10 +182,10 @@ fn late_summary_does_not_overwrite_the_sessions() {
     session.tool("set_summary", json!({"summary": "Deploying v2.1 – don't push to main"}));
     asked.answer_with("Something generated.");
     eventually("the helper is done", || children(session.pid()).is_empty().then_some(()));
-    session.tool("list_peers", json!({"scope": "machine"}));
+    session.list();
     assert_eq!(summary(&broker), "Deploying v2.1 – don't push to main");
 
-    // And so does the broker, whoever sends it.
+    // The broker applies the same rule to every client.
     let peer = Peer::register(&broker.http(), "peer", json!({}));
     let set = |summary: &str, source: &str| {
         peer.over(&broker.http()).post("/v1/set-summary", &json!({"summary": summary, "source": source})).json()
@@ -207,7 +204,7 @@ fn late_summary_does_not_overwrite_the_sessions() {
     }
 }
 
-/// The processes that `pid` has started.
+/// The child processes of `pid`.
 fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path().join("children"));
     let text: String = tasks.filter_map(|file| fs::read_to_string(file).ok()).collect();
@@ -255,7 +252,7 @@ fn stays_local(what: &str, words: &str, broker: &Broker, directory: &Path, mut s
 fn slow_endpoint_delays_neither_session_nor_exit() {
     let (broker, place, endpoint) = (Broker::start(), folder(), Endpoint::start());
     let mut session = start(&broker, place.path(), endpoint.env(&[]));
-    let mut asked = endpoint.asked(); // and never answers
+    let mut asked = endpoint.asked(); // never answered
     becomes(&broker, &format!("In {}.", place.path().file_name().unwrap().to_str().unwrap()));
     assert!(session.peers().is_empty());
     let sent = broker.http().post("/v1/send", &json!({"to": session.id(), "text": "hello"})).json();
@@ -277,7 +274,7 @@ fn helper_reports_its_missing_setting() {
         let mut command = broker.cli(&["summarize", "--json"]);
         command.envs(env.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        drop(child.stdin.take().unwrap().write_all(facts.as_bytes())); // it may not have come to reading it
+        drop(child.stdin.take().unwrap().write_all(facts.as_bytes())); // it may have failed before reading it
         let output = child.wait_with_output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };

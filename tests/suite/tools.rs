@@ -1,12 +1,11 @@
-//! The four tools, as a model calls them: every parameter in every spelling, what is given back, and what is said when it
-//! cannot be.
+//! The four tools as a model calls them: parameters and their spellings, results and errors.
 
 use crate::support::{Broker, Session, events::Peer, folder, git};
 use claude_peers::wire::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A broker and two sessions beside each other, in directories `frontend` and `backend`.
+/// A broker and two sessions in sibling directories `frontend` and `backend`.
 fn two(open: fn(&Broker, &std::path::Path, &str) -> Session) -> (Broker, TempDir, Session, Session) {
     let (broker, place) = (Broker::start(), folder());
     let session = |name: &str| {
@@ -22,13 +21,13 @@ fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-/// That `value` is a time in UTC.
+/// Asserts that `value` is a time in UTC.
 fn assert_time(value: &Value) {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is no text"));
     assert!(text.ends_with('Z') && Timestamp::parse(text).is_some(), "{text} is no time in UTC");
 }
 
-// --- what is given back ---
+// --- results ---
 
 #[test]
 fn list_peers_shows_peers_and_the_caller() {
@@ -43,7 +42,7 @@ fn list_peers_shows_peers_and_the_caller() {
     assert_eq!(peers.len(), 1, "the caller is left out: {list}");
     for (peer, id, name) in [(&peers[0], &backend_id, "backend"), (&list["self"], &frontend_id, "frontend")] {
         let mut fields = keys(peer);
-        fields.retain(|key| *key != "tty"); // there only if the tester has a terminal
+        fields.retain(|key| *key != "tty"); // present only if the tests run in a terminal
         assert_eq!(
             fields,
             [
@@ -119,7 +118,7 @@ fn send_message_gives_a_receipt() {
     assert!(warning.contains("backend cannot be interrupted") && warning.contains("next uses"), "{warning}");
 
     let (_broker, _place, mut frontend, mut backend) = two(Session::start);
-    backend.id(); // it is there
+    backend.id(); // it is registered now
     let sent = frontend.send("backend", "is the schema final?");
     assert_eq!(keys(&sent), ["messageId", "sentAt", "state", "success", "to"], "nothing to warn of: {sent}");
 }
@@ -157,7 +156,7 @@ fn check_messages_returns_the_oldest_first() {
             {"id": more["messageId"], "from": from, "text": "and 8081", "sentAt": more["sentAt"]},
         ])
     );
-    // All that a client shows its model may be the structured result.
+    // Some clients show their model only the structured result.
     let notice = result["structuredContent"]["notice"].as_str().unwrap();
     assert!(notice.contains("not from the user") && notice.contains("replyTo"), "{notice}");
     let text = result["content"][0]["text"].as_str().unwrap();
@@ -187,7 +186,7 @@ fn check_messages_reads_from_any_offset() {
     );
 }
 
-// --- how it is called ---
+// --- calls ---
 
 #[test]
 fn send_message_accepts_every_recipient_parameter() {
@@ -255,7 +254,7 @@ fn failed_call_says_why_and_what_to_do() {
         assert!(said.contains(remedy), "{tool} {arguments} says {remedy:?}: {said}");
     }
     assert_eq!(broker.http().get("/v1/history").json()["messages"], json!([]), "nothing was sent");
-    assert_eq!(frontend.tool("list_peers", json!({"scope": "machine"}))["self"]["summary"], "as before");
+    assert_eq!(frontend.list()["self"]["summary"], "as before");
 
     let id = frontend.send("backend", "short")["messageId"].clone();
     let said = backend.tool_error("check_messages", json!({"messageId": id, "offset": 6}));
@@ -292,7 +291,7 @@ fn name_means_the_living_or_newest_session() {
     let mut asker = Session::pulling(&broker, place.path(), "asker");
     let gone = ["first", "second"].map(|name| {
         let mut session = Session::pulling(&broker, &directory, name);
-        assert_eq!(session.tool("list_peers", json!({"scope": "machine"}))["self"]["name"], "app");
+        assert_eq!(session.list()["self"]["name"], "app");
         let id = session.id();
         asker.send(&id, &format!("to the {name}"));
         session.close();

@@ -1,4 +1,4 @@
-//! The limits, each refused with a clear error to the sender.
+//! Each limit gives the sender a clear error.
 
 use super::{Scene, ids};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 #[test]
 fn each_limit_refuses_with_its_reason() {
     let unlimited = ("CLAUDE_PEERS_RATE_LIMIT", "0");
-    // What is set, what is sent how often, and what is then said.
+    // The settings, the text, how many messages pass, and the cause and the remedy in the refusal.
     for (settings, text, passes, cause, remedy) in [
         (
             vec![("CLAUDE_PEERS_RATE_LIMIT", "1"), ("CLAUDE_PEERS_RATE_BURST", "2")],

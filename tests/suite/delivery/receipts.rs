@@ -1,4 +1,4 @@
-//! What the sender can know, and for how long.
+//! Receipts and the history, and how long they are kept.
 
 use super::{Scene, assert_nothing_more, ids};
 use crate::support::eventually;

@@ -1,11 +1,11 @@
-//! Texts: long ones, hostile ones, all of them exact.
+//! Long and hostile texts arrive unchanged.
 
 use super::{Scene, assert_nothing_more, carried, ids};
 use crate::support::Session;
 use claude_peers::wire::text;
 use serde_json::{Value, json};
 
-/// A text of about `bytes` bytes in which characters have all lengths, so that counting the wrong unit shows.
+/// A text of about `bytes` bytes with characters of all lengths, so that counting the wrong unit shows.
 fn long_text(bytes: usize) -> String {
     let mut text: String = (0..)
         .map(|number| format!("{number} é 日 📨\n"))
@@ -18,7 +18,7 @@ fn long_text(bytes: usize) -> String {
     text
 }
 
-/// Reads a message in parts, beginning with the part that `first` shows; the whole text.
+/// Reads a message in parts, starting with the part that `first` shows, and returns the whole text.
 fn read_whole(session: &mut Session, first: &Value) -> String {
     let (mut text, mut part) = (first["text"].as_str().unwrap().to_owned(), first["part"].clone());
     while let Some(next) = part.get("next") {
@@ -38,7 +38,7 @@ fn long_text_is_announced_and_read_in_parts() {
     let beginning: String = text.chars().take(600).collect();
     let total = text.chars().count();
 
-    // Announced in the channel.
+    // It is announced in the channel.
     let mut listener = scene.pushed("listener");
     let id = asker.send("listener", &text)["messageId"].clone();
     let push = listener.pushed();
@@ -50,7 +50,7 @@ fn long_text_is_announced_and_read_in_parts() {
     scene.broker.message_once("offered", &id);
     assert_nothing_but_announced(&mut listener, &scene, &id);
 
-    // Announced beside a tool's result.
+    // It is announced beside a tool's result.
     let mut reader = scene.pulling("reader");
     let other = asker.send("reader", &text)["messageId"].clone();
     let announced = carried(&mut reader, "list_peers", &json!({"scope": "machine"}));
@@ -69,7 +69,7 @@ fn long_text_is_announced_and_read_in_parts() {
 }
 
 fn assert_nothing_but_announced(session: &mut Session, scene: &Scene, id: &Value) {
-    let list = session.tool("list_peers", json!({"scope": "machine"}));
+    let list = session.list();
     assert!(list.get("incomingMessages").is_none(), "announced once is enough: {list}");
     assert_eq!(scene.broker.message(id)["state"], "offered");
 }
@@ -79,7 +79,7 @@ fn text_limit_is_exactly_256_kib() {
     const MOST: usize = 256 * 1024;
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
-    // Control characters are the longest in JSON: six bytes for one.
+    // Control characters take the most space in JSON, six bytes each.
     for text in [long_text(MOST), "\u{1}".repeat(MOST)] {
         let id = asker.send("worker", &text)["messageId"].clone();
         assert!(scene.broker.message(&id)["text"] == *text);

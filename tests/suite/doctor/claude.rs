@@ -1,4 +1,4 @@
-//! The doctor on Claude Code: missing, too old, or with a registration that is not right.
+//! The doctor on Claude Code: missing, too old, or wrongly registered.
 
 use super::{Visit, doctor, register, stand_in_for_claude, visit, with_claude};
 use crate::support::Broker;
@@ -47,7 +47,7 @@ fn missing_registration_is_reported_and_fixed() {
     let text = String::from_utf8(doctor(&broker, &["--fix"]).output().unwrap().stdout).unwrap();
     assert!(!text.contains("mended"), "there is nothing left to mend: {text}");
 
-    // What cannot be mended says why.
+    // A fault that cannot be fixed says why.
     fs::remove_file(broker.folder().join(".claude.json")).unwrap();
     fs::write(
         broker.folder().join("claude-stand-in"),

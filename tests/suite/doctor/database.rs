@@ -1,4 +1,4 @@
-//! The doctor on databases that are damaged, newer, or may not be written; and the look that the broker's program takes.
+//! The doctor on damaged, newer and read-only databases, and the broker program's database check.
 
 use super::{NOBODY, Visit, as_nobody, visit, with_claude};
 use crate::support::{Broker, events::Peer};

@@ -1,20 +1,20 @@
-//! The doctor on the hook and the allow rule: missing, old, switched off, or beside our plugin.
+//! The doctor on the hook and the allow rule: missing, old, disabled, or beside our plugin.
 
 use super::{visit, with_claude};
 use crate::support::{Broker, plugin};
 use serde_json::{Value, json};
 use std::fs;
 
-/// Gives the broker's home the settings that setup makes.
+/// Runs setup in the broker's home.
 fn with_hooks(broker: &Broker) {
     let mut setup = broker.cli(&["setup"]);
     setup.env("XDG_RUNTIME_DIR", broker.folder()).env("CLAUDE_PEERS_CLAUDE", broker.folder().join("claude-stand-in"));
-    drop(setup.output().unwrap()); // without a service manager not all of it may go well
+    drop(setup.output().unwrap()); // some steps may fail without a service manager
     let settings = fs::read_to_string(broker.folder().join(".claude/settings.json")).unwrap();
     assert!(settings.contains(" hook UserPromptSubmit"), "{settings}");
 }
 
-/// Changes the user's settings of Claude Code.
+/// Changes the user's Claude Code settings.
 fn change(broker: &Broker, key: &str, value: Value) {
     let file = broker.folder().join(".claude/settings.json");
     let mut settings: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
@@ -87,7 +87,7 @@ fn plugin_beside_setup_is_reported() {
     visit(&broker, &[]).says("hooks", "warning", &["the plugin peers@claude-peers has ours", "disableAllHooks"], "");
     change(&broker, "disableAllHooks", json!(false));
 
-    // Switched off it is as if it were not there.
+    // A disabled plugin counts as missing.
     plugin::switch(home, false);
     let visited = visit(&broker, &[]);
     visited.says("registration", "failed", &["not registered"], "`claude-peers setup`");

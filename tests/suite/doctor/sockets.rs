@@ -1,4 +1,4 @@
-//! The doctor on sockets that are stale, in other hands, open to others, or answered by nobody.
+//! The doctor on sockets that are stale, taken, open to others, or unanswered.
 
 use super::{NOBODY, Visit, as_nobody, visit, with_claude};
 use crate::support::{Broker, broker::signal, eventually};
@@ -37,7 +37,7 @@ fn only_a_stale_socket_is_removed() {
     assert_eq!(fs::read_to_string(broker.socket()).unwrap(), "precious");
     fs::remove_file(broker.socket()).unwrap();
 
-    // Somebody listens who is no broker: their socket stays.
+    // Another program listens there, so its socket stays.
     let stranger = UnixListener::bind(broker.socket()).unwrap();
     let answering = std::thread::spawn(move || drop((stranger.accept().unwrap(), stranger.accept().unwrap())));
     visit(&broker, &["--fix"]).says("unix-socket", "failed", &["cannot be reached"], "start it again");

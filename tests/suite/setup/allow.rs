@@ -1,4 +1,4 @@
-//! Setup and the rule in Claude Code's settings by which sessions use our tools without asking.
+//! Setup and the rule in Claude Code's settings that allows our tools without asking.
 
 use super::Home;
 use crate::support::plugin;
@@ -100,7 +100,7 @@ fn plugin_has_its_own_rule() {
     let settings = fs::read(home.user_settings()).unwrap();
     assert_eq!(home.setup(&[]).1["allow_rule"].0, "done");
     assert_eq!(home.permissions()["allow"], json!([PLUGINS]));
-    // The plugin stays, and so does its rule; a whole undo takes it out.
+    // The plugin stays, so its rule stays too. A full undo removes the rule.
     assert!(!home.setup(&["--undo", "--register-only"]).1.contains_key("allow_rule"));
     assert_eq!(home.permissions()["allow"], json!([PLUGINS]));
     assert_eq!(home.setup(&["--undo"]).1["allow_rule"].0, "undone");

@@ -36,7 +36,7 @@ fn foreign_hooks_survive_setup_and_undo() {
     assert_eq!(home.setup(&["--undo"]).1["hooks"].0, "undone");
     assert_eq!(home.tree(), before);
 
-    // Somebody changes the file between the two.
+    // The file is changed between the two.
     assert_eq!(home.setup(&[]).0, 0);
     let text = fs::read_to_string(home.user_settings()).unwrap().replace("opus", "sonnet");
     fs::write(home.user_settings(), text).unwrap();
@@ -67,7 +67,7 @@ fn unwanted_broken_or_foreign_hooks_are_kept() {
         }
     }
 
-    // Those of another copy: setup takes their place, undo leaves them.
+    // Setup replaces the hooks of another copy; undo leaves them alone.
     let other = home.path("bin/claude-peers");
     home.program("claude-peers", "#!/bin/sh\n");
     let text = format!(r#"{{"hooks": {{"Stop": [{{"hooks": [{{"command": "{} hook Stop"}}]}}]}}}}"#, other.display());
@@ -161,7 +161,7 @@ fn hook_command_is_silent_without_its_program() {
         (plugins.clone(), bin),
         (plugins, "/nowhere"),
     ] {
-        let input = fs::File::open(home.user_settings()).unwrap(); // JSON of another kind
+        let input = fs::File::open(home.user_settings()).unwrap(); // JSON, but not a hook's input
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", &command]).env_clear().env("PATH", path).env("HOME", home.path("home")).stdin(input);
         let Output { status, stdout, stderr } = shell.output().unwrap();
