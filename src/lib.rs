@@ -18,7 +18,7 @@
 //! admin/      what keeps it running: setup, doctor, update, stop, service managers
 //! ```
 //!
-//! Who may import whom: `wire` nobody; `platform`, `db` → `wire`; `mailbox` → `db`; `agents` → `platform`; `broker` → `mailbox`, `agents`,
+//! Who may import whom: `wire` nobody; `platform` → `wire`; `db` → `platform`; `mailbox` → `db`; `agents` → `platform`; `broker` → `mailbox`, `agents`,
 //! `platform`; `serve` → `broker`, and `db` to open it; `client` → `platform`; `console` → `client`; `session` → `client`, `agents`;
 //! `admin` → `console`, `client`, `agents`; `cli` → `admin`, `console`, `client`, `agents`; and everybody what those import. No SQL
 //! outside `db` and `mailbox`, no HTTP status outside `serve` and `client`. `.ci/layering` and a build per feature check this.

@@ -83,7 +83,7 @@ fn check_database() -> ExitCode {
         return ExitCode::FAILURE;
     }
     match report.state {
-        DatabaseState::Ok | DatabaseState::Missing => ExitCode::SUCCESS,
+        DatabaseState::Sound | DatabaseState::Missing => ExitCode::SUCCESS,
         DatabaseState::TooNew => ExitCode::from(4),
         DatabaseState::Damaged | DatabaseState::NotWritable | DatabaseState::Unreadable => ExitCode::FAILURE,
     }

@@ -137,7 +137,7 @@ async fn poll_messages(State(app): AppState, connection: Connection, Json(reques
     let messages = app.broker.poll(&id).await.map_err(Refusal::legacy)?;
     let shown = messages.into_iter().map(|message| {
         json!({
-            "id": message.id.seq, "from_id": message.from, "to_id": message.to, "text": message.text,
+            "id": message.id.seq(), "from_id": message.from, "to_id": message.to, "text": message.text,
             "sent_at": message.sent_at, "delivered": 0,
         })
     });

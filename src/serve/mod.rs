@@ -30,8 +30,8 @@ pub use router::openapi;
 use crate::{
     broker::Broker,
     db::{self, OpenError},
-    platform::{kernel, paths, settings::InvalidSetting},
-    wire::{self, ListenerStatus, random_token},
+    platform::{kernel, paths, random, settings::InvalidSetting},
+    wire::{self, ListenerStatus},
 };
 use access::Connection;
 use axum::{
@@ -386,7 +386,7 @@ fn machine_token(socket: &Path) -> io::Result<Option<Arc<str>>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
         other => other?,
     }
-    let token = random_token(32);
+    let token = random::token(32);
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(token.as_bytes())?;
     Ok(Some(token.into()))
 }

@@ -5,6 +5,7 @@
 //! talk to an older broker and the other way round within one [`API`] version.
 
 mod database;
+mod define;
 mod error;
 mod id;
 mod message;
@@ -16,7 +17,7 @@ mod time;
 
 pub use database::{DatabaseReport, DatabaseState};
 pub use error::{Code, Error, Result};
-pub use id::{InvalidId, MessageId, PeerId, PeerRef, random_token};
+pub use id::{InvalidId, MessageId, PeerId, PeerRef};
 pub use message::{Held, HeldBy, HistoryEntry, Inbound, MessageState, Outcome, Receipt, Route, Sender};
 pub use peer::{DeliveryChoice, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};
 pub use request::{
@@ -25,7 +26,7 @@ pub use request::{
     SendRequest, Sent, SetSummary, Summary, Take, Taken, WhoAmI,
 };
 pub use summary::SummaryFacts;
-pub use time::Timestamp;
+pub use time::{InvalidTime, Timestamp};
 
 /// The version of the `/v1` protocol this build speaks.
 pub const API: u32 = 1;

@@ -2,22 +2,11 @@
 
 use super::{
     DeliveryChoice, Error, Git, HistoryEntry, Inbound, InboundRule, MessageId, Outcome, Peer, PeerId, Process, Receipt, Route,
-    Status, SummarySource, Timestamp,
+    Status, SummarySource, Timestamp, define::object,
 };
 use serde::{Deserialize, Serialize};
 
-/// Derives what every type of the protocol needs.
-macro_rules! wire {
-    ($($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident : $type:ty),* $(,)? })*) => {$(
-        $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
-        #[serde(rename_all = "camelCase")]
-        pub struct $name { $($(#[$field_meta])* pub $field: $type),* }
-    )*};
-}
-
-wire! {
+object! {
     /// `GET /v1/hello`: who answers, and which versions of the protocol it can serve.
     pub struct Hello {
         /// Always `claude-peersd`.
@@ -47,20 +36,16 @@ wire! {
         /// A random text of at most 128 visible ASCII characters that names this process for its life.
         pub instance: String,
         /// The session's id as its client gives it (`CLAUDE_CODE_SESSION_ID`).
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub session_id: Option<String>,
         /// The process that registers.
         pub pid: u32,
         /// The agent's process that runs this session; none where it is not known.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub host: Option<Process>,
         /// The working directory, absolute.
         pub cwd: String,
         /// What git says about it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub git: Option<Git>,
         /// The session's terminal.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub tty: Option<String>,
         /// The start flags of the session name this server as a channel.
         #[serde(default)]
@@ -69,10 +54,8 @@ wire! {
         #[serde(default)]
         pub delivery: DeliveryChoice,
         /// The absolute path of the inbox socket of the session's client.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub inbox: Option<String>,
         /// The token that the session's client gives to what it starts (`CLAUDE_CODE_MESSAGING_TOKEN`): its hook shows it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub hook_token: Option<String>,
         /// That hook runs for every message that the client lets in, also in the middle of a turn.
         #[serde(default)]
@@ -110,7 +93,6 @@ wire! {
         /// `machine`, `directory` or `repo`.
         pub scope: String,
         /// The directory from which `directory` and `repo` are seen; the caller's own by default.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub cwd: Option<String>,
     }
 
@@ -119,7 +101,7 @@ wire! {
         /// The peers, by name; the caller left out.
         pub peers: Vec<Peer>,
         /// The caller itself, if it is a peer.
-        #[serde(rename = "self", default, skip_serializing_if = "Option::is_none")]
+        #[serde(rename = "self")]
         pub myself: Option<Peer>,
     }
 
@@ -130,13 +112,10 @@ wire! {
         /// The text, at most 256 KiB.
         pub text: String,
         /// The message this one answers.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub reply_to: Option<String>,
         /// The idempotency key, at most 128 visible ASCII characters: the same key from the same sender is the same message.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub key: Option<String>,
         /// The directory from which `@directory` and `@repo` are seen; the caller's own by default.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub cwd: Option<String>,
     }
 
@@ -182,23 +161,19 @@ wire! {
         /// The route that will hand them over: `tool_result`, `check_messages` or `inbox`.
         pub route: Route,
         /// At most this many bytes of text (one message is always given).
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub max_bytes: Option<u32>,
         /// Wait up to this many seconds for a message if none is there; at most 3,600.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub wait_seconds: Option<u32>,
         /// For the inbox: the session shows itself idle, so that what was written and not let in is lost.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         pub idle: bool,
         /// For the inbox: what is let in from other sessions now.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub inbound: Option<InboundRule>,
     }
 
     /// `GET /v1/messages/ID/reply?waitSeconds=…`: the answer to a message.
     pub struct AwaitReply {
         /// Wait up to this many seconds for it if there is none; at most 3,600.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub wait_seconds: Option<u32>,
     }
 
@@ -209,7 +184,6 @@ wire! {
         /// Whether its recipient can be reached now.
         pub recipient: Status,
         /// The answer: the first message of the recipient that names the question.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub answer: Option<HistoryEntry>,
     }
 
@@ -232,17 +206,13 @@ wire! {
         /// The hook's event, as its client names it: `UserPromptSubmit`.
         pub event: String,
         /// Why the hook can do nothing: for the broker's log.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub problem: Option<String>,
         /// The session's id as its client gives it: this peer's from now on, if it was nobody's. If it is another peer's, and that
         /// one is gone, the process is that peer from now on.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub session_id: Option<String>,
         /// The session's working directory.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub cwd: Option<String>,
         /// The session's permission mode, as its client names it: `default`, `bypassPermissions` …
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub permission_mode: Option<String>,
         /// The messages that the prompt holds: they were let in.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -277,23 +247,26 @@ wire! {
     /// `GET /v1/history?peer=…&limit=…&before=…`: messages, newest first.
     pub struct History {
         /// Only messages from or to this peer (id or name).
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub peer: Option<String>,
         /// At most this many, 1 to 1,000; 50 by default.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub limit: Option<u32>,
         /// Only messages older than this message id.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub before: Option<String>,
+    }
+
+    /// The history's answer.
+    pub struct HistoryPage {
+        /// The messages, newest first.
+        pub messages: Vec<HistoryEntry>,
+        /// Give this as `before` to read on; none at the end.
+        pub next: Option<MessageId>,
     }
 
     /// `GET /v1/whoami?sessionId=…&pids=…`: which peer a process belongs to. A bearer token answers before either.
     pub struct WhoAmI {
         /// The session's id (`CLAUDE_CODE_SESSION_ID`).
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub session_id: Option<String>,
         /// Process ids of the asker's ancestors, nearest first, with commas between.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub pids: Option<String>,
     }
 
@@ -314,7 +287,6 @@ wire! {
         /// `service manager` if it was handed over, `own` if the broker bound it.
         pub origin: String,
         /// Why it is not served, and who holds it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub problem: Option<String>,
     }
 
@@ -382,16 +354,4 @@ pub enum Event {
     Displaced,
     /// The session has ended, its process is about to go; or the process that displaced this one has.
     Ended,
-}
-
-/// The history's answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct HistoryPage {
-    /// The messages, newest first.
-    pub messages: Vec<HistoryEntry>,
-    /// Give this as `before` to read on; none at the end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<MessageId>,
 }

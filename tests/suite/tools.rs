@@ -25,7 +25,7 @@ fn keys(value: &Value) -> Vec<&str> {
 /// That `value` is a time in UTC.
 fn assert_time(value: &Value) {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is no text"));
-    assert!(text.ends_with('Z') && Timestamp::parse(text).is_some(), "{text} is no time in UTC");
+    assert!(text.ends_with('Z') && text.parse::<Timestamp>().is_ok(), "{text} is no time in UTC");
 }
 
 // --- what is given back ---

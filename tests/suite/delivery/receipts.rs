@@ -13,7 +13,7 @@ fn a_receipt_tells_each_step_with_its_time() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
     let (asker_id, worker_id) = (asker.id(), worker.id());
-    let time = |receipt: &Value, field: &str| Timestamp::parse(receipt[field].as_str().unwrap()).unwrap();
+    let time = |receipt: &Value, field: &str| receipt[field].as_str().unwrap().parse::<Timestamp>().unwrap();
     let has = |receipt: &Value, fields: [bool; 4]| {
         assert_eq!(
             ["route", "offeredAt", "deliveredAt", "expiredAt"].map(|field| receipt.get(field).is_some()),
