@@ -18,10 +18,25 @@
 //! admin/      what keeps it running: setup, doctor, update, stop, service managers
 //! ```
 //!
-//! Who may import whom: `wire` nobody; `platform` → `wire`; `db` → `platform`; `mailbox` → `db`; `agents` → `platform`; `broker` → `mailbox`, `agents`,
-//! `platform`; `serve` → `broker`, and `db` to open it; `client` → `platform`; `console` → `client`; `session` → `client`, `agents`;
-//! `admin` → `console`, `client`, `agents`; `cli` → `admin`, `console`, `client`, `agents`; and everybody what those import. No SQL
-//! outside `db` and `mailbox`, no HTTP status outside `serve` and `client`. `.ci/layering` and a build per feature check this.
+//! Which room may use which:
+//!
+//! ```text
+//! wire →
+//! platform → wire
+//! db → platform wire
+//! mailbox → db platform wire
+//! agents → platform wire
+//! broker → mailbox db agents platform wire
+//! serve → broker db platform wire
+//! client → platform wire
+//! console → client platform wire
+//! session → client agents platform wire
+//! admin → console client agents platform wire
+//! cli → admin console client agents platform wire
+//! ```
+//!
+//! SQL stands in `db` and `mailbox` alone, HTTP statuses in `serve` and `client` alone. Files use each other in one direction
+//! only. `tests/layering` reads this table and checks all of it.
 //!
 //! # A message's one path
 //!
@@ -35,7 +50,7 @@
 
 mod agents;
 mod platform;
-pub mod wire;
+mod wire;
 
 #[cfg(feature = "cli")]
 mod admin;
@@ -48,7 +63,7 @@ mod client;
 #[cfg(feature = "cli")]
 mod console;
 #[cfg(feature = "broker")]
-pub mod db;
+mod db;
 #[cfg(feature = "broker")]
 mod mailbox;
 #[cfg(feature = "broker")]

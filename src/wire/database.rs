@@ -6,9 +6,7 @@ use super::{
 object! {
     /// What `claude-peersd --check-database` prints as one line of JSON.
     pub struct DatabaseReport {
-        /// The file.
         pub path: String,
-        /// How it is.
         pub state: DatabaseState,
         /// Its schema version, as far as it can be read; 0 where no broker of this system has opened it yet.
         pub schema: Option<u64>,

@@ -14,7 +14,7 @@ macro_rules! object {
 
 /// Enums that travel as words: each variant with its word.
 macro_rules! words {
-    ($($(#[$meta:meta])* pub enum $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal),* $(,)? })*) => {$(
+    ($($(#[$meta:meta])* pub enum $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:tt),* $(,)? })*) => {$(
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
         #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
         $(#[$meta])*
@@ -27,6 +27,7 @@ macro_rules! words {
             }
 
             /// The variant with this word.
+            #[allow(dead_code, reason = "not each of them is read outside of serde")]
             pub fn parse(word: &str) -> Option<Self> {
                 match word { $($word => Some(Self::$variant),)* _ => None }
             }

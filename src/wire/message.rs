@@ -66,7 +66,6 @@ object! {
     pub struct Sender {
         /// The sender's id; `cli` for the command line, `broker` for the broker itself.
         pub id: PeerId,
-        /// The sender's readable name.
         pub name: String,
         /// The sender's working directory; empty where it has none.
         #[serde(default)]
@@ -78,9 +77,7 @@ object! {
 
     /// A message as it is handed to its recipient.
     pub struct Inbound {
-        /// The message's id.
         pub id: MessageId,
-        /// Who sent it.
         pub from: Sender,
         /// The text, as sent.
         pub text: String,
@@ -95,23 +92,16 @@ object! {
 
     /// Since when a message is held, and why.
     pub struct Held {
-        /// Since when.
         pub at: Timestamp,
-        /// Why.
         pub by: HeldBy,
     }
 
     /// What is known of a message, without its text: the answer to a send, and to the question what became of it.
     pub struct Receipt {
-        /// The message's id.
         pub message_id: MessageId,
-        /// The sender's id.
         pub from: PeerId,
-        /// The recipient's id.
         pub to: PeerId,
-        /// The recipient's name.
         pub to_name: String,
-        /// Where the message stands.
         pub state: MessageState,
         /// The route by which it was offered or delivered.
         pub route: Option<Route>,
@@ -123,7 +113,6 @@ object! {
         pub delivered_at: Option<Timestamp>,
         /// Since when it is held, and why.
         pub held: Option<Held>,
-        /// When it expired.
         pub expired_at: Option<Timestamp>,
         /// Until when an undelivered message is kept for its recipient.
         pub expires_at: Timestamp,
@@ -139,7 +128,6 @@ object! {
         pub from_name: String,
         /// The text, as sent.
         pub text: String,
-        /// Everything else.
         #[serde(flatten)]
         pub receipt: Receipt,
     }

@@ -26,7 +26,7 @@ pub use request::{
     SendRequest, Sent, SetSummary, Summary, Take, Taken, WhoAmI,
 };
 pub use summary::SummaryFacts;
-pub use time::{InvalidTime, Timestamp};
+pub use time::Timestamp;
 
 /// The version of the `/v1` protocol this build speaks.
 pub const API: u32 = 1;

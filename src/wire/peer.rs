@@ -91,7 +91,6 @@ object! {
         pub common_dir: String,
         /// The absolute path of this worktree's `HEAD` file.
         pub head: String,
-        /// The repository's short name.
         pub repo: String,
         /// The current branch; none when the head is detached.
         pub branch: Option<String>,
@@ -100,7 +99,6 @@ object! {
     /// The process that hosts a session (the `claude` process), told apart from a later one with the same number by its start.
     #[derive(Copy, Hash)]
     pub struct Process {
-        /// The process id.
         pub pid: u32,
         /// When it started, in the kernel's own ticks since boot; 0 where that cannot be read.
         pub started: u64,
@@ -108,11 +106,9 @@ object! {
 
     /// A peer, as lists show it. Never holds a secret.
     pub struct Peer {
-        /// The peer's id.
         pub id: PeerId,
         /// Its readable name, unique among live peers and accepted wherever an id is.
         pub name: String,
-        /// Its working directory.
         pub cwd: String,
         /// The short name of its git repository.
         #[serialize_always]
@@ -134,7 +130,6 @@ object! {
         pub waiting: u32,
         /// The session's process, where it is known.
         pub pid: Option<u32>,
-        /// The session's terminal.
         pub tty: Option<String>,
         /// When it first registered.
         pub registered_at: Timestamp,

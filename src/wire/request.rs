@@ -11,27 +11,22 @@ object! {
     pub struct Hello {
         /// Always `claude-peersd`.
         pub server: String,
-        /// The broker's version.
         pub version: String,
         /// The newest protocol version it serves.
         pub api: u32,
         /// The oldest protocol version it serves.
         pub api_min: u32,
-        /// The broker's process id.
         pub pid: u32,
     }
 
     /// Which program is speaking.
     pub struct ClientInfo {
-        /// The program's name.
         pub name: String,
-        /// Its version.
         pub version: String,
     }
 
     /// `POST /v1/register`: a session presents itself. With a peer's secret as bearer token it is that peer again.
     pub struct Register {
-        /// Which program registers.
         pub client: ClientInfo,
         /// A random text of at most 128 visible ASCII characters that names this process for its life.
         pub instance: String,
@@ -43,9 +38,7 @@ object! {
         pub host: Option<Process>,
         /// The working directory, absolute.
         pub cwd: String,
-        /// What git says about it.
         pub git: Option<Git>,
-        /// The session's terminal.
         pub tty: Option<String>,
         /// The start flags of the session name this server as a channel.
         #[serde(default)]
@@ -70,25 +63,22 @@ object! {
 
     /// The answer to a registration.
     pub struct Registered {
-        /// Who the session is.
         pub id: PeerId,
-        /// Its readable name.
         pub name: String,
         /// Proves from now on that a request comes from this peer (`Authorization: Bearer …`).
         pub secret: String,
         /// Its summary, kept from before if it is a known session.
         pub summary: String,
-        /// Who wrote that summary.
         pub summary_source: SummarySource,
         /// The session was known before.
         pub resumed: bool,
         /// How many messages wait for it.
         pub waiting: u32,
-        /// The broker's version.
         pub broker_version: String,
     }
 
     /// `GET /v1/peers?scope=…&cwd=…`: which peers to list. A registered caller need not give `cwd` and is left out.
+    #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct ListPeers {
         /// `machine`, `directory` or `repo`.
         pub scope: String,
@@ -129,11 +119,8 @@ object! {
 
     /// A copy of a message to everyone that was not accepted.
     pub struct NotSent {
-        /// The recipient's id.
         pub to: PeerId,
-        /// The recipient's name.
         pub to_name: String,
-        /// Why.
         pub error: Error,
     }
 
@@ -147,9 +134,7 @@ object! {
 
     /// The summary as it is stored now.
     pub struct Summary {
-        /// The summary.
         pub summary: String,
-        /// Who wrote it.
         pub source: SummarySource,
     }
 
@@ -172,6 +157,7 @@ object! {
     }
 
     /// `GET /v1/messages/ID/reply?waitSeconds=…`: the answer to a message.
+    #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct AwaitReply {
         /// Wait up to this many seconds for it if there is none; at most 3,600.
         pub wait_seconds: Option<u32>,
@@ -224,9 +210,7 @@ object! {
 
     /// What became of one message.
     pub struct Acknowledgement {
-        /// The message.
         pub id: MessageId,
-        /// What the client did with it.
         pub outcome: Outcome,
     }
 
@@ -245,6 +229,7 @@ object! {
     }
 
     /// `GET /v1/history?peer=…&limit=…&before=…`: messages, newest first.
+    #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct History {
         /// Only messages from or to this peer (id or name).
         pub peer: Option<String>,
@@ -263,6 +248,7 @@ object! {
     }
 
     /// `GET /v1/whoami?sessionId=…&pids=…`: which peer a process belongs to. A bearer token answers before either.
+    #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct WhoAmI {
         /// The session's id (`CLAUDE_CODE_SESSION_ID`).
         pub session_id: Option<String>,
@@ -280,9 +266,7 @@ object! {
     pub struct ListenerStatus {
         /// `unix` or `tcp`.
         pub kind: String,
-        /// The path or address.
         pub address: String,
-        /// Whether it is being served.
         pub listening: bool,
         /// `service manager` if it was handed over, `own` if the broker bound it.
         pub origin: String,
@@ -292,7 +276,6 @@ object! {
 
     /// The database behind the broker.
     pub struct DatabaseStatus {
-        /// Its path.
         pub path: String,
         /// Its size in bytes, side files included.
         pub bytes: u64,
@@ -304,19 +287,14 @@ object! {
 
     /// `GET /v1/status`: the broker's state.
     pub struct BrokerStatus {
-        /// The broker's version.
         pub version: String,
         /// The newest protocol version it serves.
         pub api: u32,
-        /// Its process id.
         pub pid: u32,
-        /// When it started.
         pub started_at: Timestamp,
         /// How many peers are connected or reconnecting.
         pub peers: u32,
-        /// Its sockets.
         pub listeners: Vec<ListenerStatus>,
-        /// Its database.
         pub database: DatabaseStatus,
         /// What a person should know: a damaged database set aside, a port held by somebody else.
         pub notices: Vec<String>,

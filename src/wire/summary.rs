@@ -4,7 +4,6 @@ object! {
     /// What a summary is made from. Names only: the contents of files are never part of it.
     #[derive(Default)]
     pub struct SummaryFacts {
-        /// The working directory.
         pub cwd: String,
         /// The current git branch; none without a repository or with a detached head.
         pub branch: Option<String>,

@@ -8,7 +8,7 @@ mod dict;
 mod errors;
 mod interface;
 
-use super::App;
+use super::app::App;
 use crate::{
     broker::{News, Watch},
     platform::settings::{self, InvalidSetting},
