@@ -4,16 +4,23 @@ use super::{
     access::{self, Connection},
     errors,
     idle::Open,
+    v1,
 };
 use crate::{
     broker::Broker,
     wire::{API, API_HEADER, Code, Error},
 };
-use axum::{Router, body::Body};
+use axum::{
+    Router,
+    body::Body,
+    extract::Request,
+    http::Method,
+    response::{IntoResponse, Response},
+};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -156,7 +163,7 @@ impl Server {
             heard.notify_one();
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(connection.clone());
-            self.router.clone().call(request)
+            answer(self.router.clone(), request)
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -178,6 +185,23 @@ impl Server {
         };
         if let Err(error) = result {
             tracing::debug!(%error, "a connection ended early");
+        }
+    }
+}
+
+/// Answers a request. One that changes something runs to completion even if its client goes away: the database and the broker's
+/// memory must not part, and a hook does not wait for its answer. So its task starts at once, before hyper looks for the end of the
+/// connection. A request that waits ends with its connection.
+fn answer(mut router: Router, request: Request) -> impl Future<Output = Result<Response, Infallible>> {
+    let waits = request.method() != Method::POST || request.uri().path() == v1::TAKE;
+    let work = router.call(request);
+    let work = if waits { Either::Left(work) } else { Either::Right(tokio::spawn(work)) };
+    async move {
+        match work {
+            Either::Left(work) => work.await,
+            Either::Right(task) => task.await.unwrap_or_else(|error| {
+                Ok(Error::new(Code::Internal, format!("the request was not finished: {error}")).into_response())
+            }),
         }
     }
 }

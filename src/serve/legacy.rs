@@ -6,7 +6,6 @@ use super::{
     app::{App, AppState},
     body::Json,
     caller::Inside,
-    v1::run_to_completion,
 };
 use crate::{
     broker::{Caller, LegacyRegister},
@@ -15,7 +14,6 @@ use crate::{
 use axum::{
     Extension, Router,
     extract::State,
-    middleware::from_fn,
     routing::{get, post},
 };
 use serde::Deserialize;
@@ -31,7 +29,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/send-message", post(send_message))
         .route("/poll-messages", post(poll_messages))
         .route("/unregister", post(unregister))
-        .route_layer(from_fn(run_to_completion))
         .route("/health", get(health))
 }
 

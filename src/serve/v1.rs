@@ -15,49 +15,37 @@ use crate::{
         Summary, Take, Taken, VERSION, WhoAmI,
     },
 };
-use axum::{
-    Extension,
-    extract::{Request, State},
-    middleware::{Next, from_fn},
-    response::{IntoResponse, Response},
-};
+use axum::{Extension, extract::State};
 use std::sync::Arc;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+/// The one `POST` that waits, however long.
+pub(super) const TAKE: &str = "/v1/take";
+
 /// The routes of `/v1`, with their documentation.
 pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
-    let changes = OpenApiRouter::new()
+    OpenApiRouter::new()
+        .routes(routes!(hello))
         .routes(routes!(register))
         .routes(routes!(unregister))
-        .routes(routes!(send))
-        .routes(routes!(set_summary))
-        .routes(routes!(acknowledge))
-        .routes(routes!(hook))
-        .routes(routes!(read))
-        .routes(routes!(release))
-        .routes(routes!(stop))
-        .route_layer(from_fn(run_to_completion));
-    changes
-        .routes(routes!(hello))
         .routes(routes!(peers))
         .routes(routes!(whoami))
+        .routes(routes!(send))
+        .routes(routes!(set_summary))
         .routes(routes!(take))
+        .routes(routes!(acknowledge))
+        .routes(routes!(hook))
         .routes(routes!(message))
         .routes(routes!(reply))
+        .routes(routes!(read))
+        .routes(routes!(release))
         .routes(routes!(history))
         .routes(routes!(status))
+        .routes(routes!(stop))
         .routes(routes!(events::events))
 }
 
 type Reply<T> = wire::Result<Json<T>>;
-
-/// For requests that change something: works on one to its end, also when its client goes away meanwhile. The disk and the
-/// broker's memory must agree, and a hook does not wait for its answer. Requests that wait end with their connection.
-pub(super) async fn run_to_completion(request: Request, next: Next) -> Response {
-    tokio::spawn(next.run(request))
-        .await
-        .unwrap_or_else(|error| Error::new(Code::Internal, format!("the request was not finished: {error}")).into_response())
-}
 
 /// Who answers, and which versions of the protocol it can serve. The first request on a connection.
 #[utoipa::path(get, path = "/v1/hello", responses((status = 200, body = Hello)))]
