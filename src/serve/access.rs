@@ -68,7 +68,7 @@ impl Connection {
     }
 }
 
-/// The connecting socket of a TCP connection by the kernel's word, at accept; none if it is not this user's.
+/// The connecting socket of a TCP connection as the kernel knows it at accept; none if it is another user's.
 pub(super) fn connecting_socket(peer: SocketAddr, local: SocketAddr) -> Option<u64> {
     let ours = rustix::process::geteuid().as_raw();
     kernel::connecting(peer, local).filter(|socket| socket.uid == ours).map(|socket| socket.inode)

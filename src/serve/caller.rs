@@ -68,7 +68,7 @@ fn agent(pid: &str, parts: &Parts) -> wire::Result<Process> {
     })
 }
 
-/// The session inside of which a program runs that shows no secret: by the kernel's word, whatever the program says or leaves out.
+/// The session inside which a program without a secret runs. The kernel tells, whatever the program says or leaves out.
 #[derive(Debug, Clone)]
 pub(super) struct Inside(pub Option<PeerId>);
 

@@ -32,11 +32,11 @@ use tower_service::Service;
 
 /// How long the head of a request may take; on a kept connection, also the wait for it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a connection that has said nothing yet is listened to after the call to stop.
+/// How long a connection without a request yet may still send one after the call to stop.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// How many TCP connections are looked up at the same time: each costs the kernel a walk through all of the machine's.
 const LOOKUPS: usize = 2;
-/// How long to leave a socket alone whose accept failed (too many open files), instead of spinning.
+/// Pause after a failed accept (too many open files), instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a refusal without a request may take to write.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -218,7 +218,7 @@ async fn refuse(mut stream: Stream, error: Error) {
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
     };
-    // It may be gone already; nothing is owed to it.
+    // The other end may be gone already; that is no error.
     drop(tokio::time::timeout(REFUSAL_TIMEOUT, write).await);
 }
 

@@ -72,7 +72,7 @@ With --check-database:
   4  it was written by a newer version"
 )]
 struct Args {
-    /// Look at the database, print what is found as one line of JSON and end; changes nothing, also beside a running broker
+    /// Check the database, print a report as one line of JSON and exit; changes nothing, safe beside a running broker
     #[arg(long)]
     check_database: bool,
 }

@@ -1,5 +1,5 @@
 //! The event stream, as server-sent events. Holding it open is what makes a peer connected; it never polls and has no
-//! heartbeat: over a Unix socket the kernel says at once when the other end is gone.
+//! heartbeat: over a Unix socket the kernel tells at once when the other end is gone.
 
 use super::{app::AppState, body::Query, caller::AsPeer};
 use crate::{

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 /// How long a broker whose sockets systemd keeps stays without a connection.
 const DEFAULT: Duration = Duration::from_secs(600);
 
-/// What `CLAUDE_PEERS_IDLE_EXIT` says.
+/// The setting `CLAUDE_PEERS_IDLE_EXIT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IdleExit {
     /// After ten minutes where systemd keeps the sockets, else never.
@@ -61,7 +61,7 @@ impl Open {
         let Some(span) = span else { return std::future::pending().await };
         let mut open = self.0.subscribe();
         loop {
-            // The sender lives in `self`: an error cannot come.
+            // `self` holds the sender, so this cannot fail.
             drop(open.wait_for(|open| *open == 0).await);
             tokio::select! {
                 () = tokio::time::sleep(span) => return,

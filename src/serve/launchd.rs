@@ -13,7 +13,7 @@ pub(super) fn inherited() -> io::Result<Vec<(RawFd, String)>> {
     for name in ["unix", "tcp"] {
         match raunch::activate_socket(name) {
             Ok(descriptors) => sockets.extend(descriptors.into_iter().map(|fd| (fd, name.to_owned()))),
-            // Started by hand, or by an agent without this socket: the broker binds it, or says who has it.
+            // Started by hand, or by an agent without this socket: the broker binds it, or reports its holder.
             Err(raunch::Error::NotManaged | raunch::Error::NotInPlist) => {}
             Err(error) => return Err(io::Error::other(format!("asking launchd for the socket {name:?}: {error}"))),
         }
@@ -26,7 +26,7 @@ pub(super) fn listens(_socket: &OwnedFd) -> bool {
     true
 }
 
-/// What the crate `raunch` declares on macOS, answering what a test has put down.
+/// Stands in for the crate `raunch`, which exists on macOS only; gives the answers that a test has set.
 #[cfg(not(target_os = "macos"))]
 mod raunch {
     use std::{cell::RefCell, collections::HashMap, os::fd::RawFd};

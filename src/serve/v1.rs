@@ -60,7 +60,7 @@ async fn hello() -> Json<Hello> {
 }
 
 /// A session presents itself and gets its id and secret. With the secret of an earlier registration it is that peer again;
-/// without, the broker recognises it by its session id and its Claude process, or makes a new peer.
+/// without, the broker recognises it by its session id and its agent process, or makes a new peer.
 #[utoipa::path(post, path = "/v1/register", request_body = Register, security((), ("secret" = [])),
     responses((status = 200, body = Registered)))]
 async fn register(
@@ -76,7 +76,7 @@ async fn register(
     Ok(Json(app.broker.register(request, peer, connection.unix_pid()).await?))
 }
 
-/// The peer says goodbye and leaves the list at once. Its mailbox is kept.
+/// The peer leaves the list at once. Its mailbox is kept.
 #[utoipa::path(post, path = "/v1/unregister", security(("secret" = []), ("process" = [])), responses((status = 200, body = Done)))]
 async fn unregister(State(app): AppState, AsPeer(id): AsPeer) -> Reply<Done> {
     app.broker.unregister(&id).await?;
@@ -84,23 +84,21 @@ async fn unregister(State(app): AppState, AsPeer(id): AsPeer) -> Reply<Done> {
 }
 
 /// The live peers in a scope; a registered caller is left out and told who it is.
-#[utoipa::path(get, path = "/v1/peers", security((), ("secret" = [])),
-    params(ListPeers),
+#[utoipa::path(get, path = "/v1/peers", security((), ("secret" = [])), params(ListPeers),
     responses((status = 200, body = Peers)))]
 async fn peers(State(app): AppState, caller: Caller, Query(request): Query<ListPeers>) -> Reply<Peers> {
     Ok(Json(app.broker.list(&caller, &request).await?))
 }
 
 /// Which peer a process belongs to.
-#[utoipa::path(get, path = "/v1/whoami", security((), ("secret" = [])),
-    params(WhoAmI),
+#[utoipa::path(get, path = "/v1/whoami", security((), ("secret" = [])), params(WhoAmI),
     responses((status = 200, body = Peer)))]
 async fn whoami(State(app): AppState, caller: Caller, Query(request): Query<WhoAmI>) -> Reply<Peer> {
     Ok(Json(app.broker.whoami(&caller, &request).await?))
 }
 
-/// Accepts a message to one peer, or to everyone in a scope. Without a secret it comes from the session whose process started
-/// the one that asks, or else from the command line. The answer comes after the commit: from then on it is kept.
+/// Accepts a message to one peer, or to everyone in a scope. Without a secret it comes from the session that started the asking
+/// process, or else from the command line. The answer comes after the commit: from then on the message is kept.
 #[utoipa::path(post, path = "/v1/send", request_body = SendRequest, security((), ("secret" = [])),
     responses((status = 200, body = Sent)))]
 async fn send(State(app): AppState, caller: Caller, inside: Inside, Json(request): Json<SendRequest>) -> Reply<Sent> {
@@ -121,8 +119,7 @@ async fn take(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Take
     Ok(Json(app.broker.take(&id, request).await?))
 }
 
-/// The prompt hook of a session's client runs: which messages its prompt holds, and what only hooks know. A
-/// `problem` is for the log.
+/// Reports that the prompt hook of a session's client runs: which messages its prompt holds, and facts that only hooks know.
 #[utoipa::path(post, path = "/v1/hook", request_body = Hook, security((), ("process" = [])),
     responses((status = 200, body = Hooked)))]
 async fn hook(State(app): AppState, process: wire::Result<AsProcess>, Json(request): Json<Hook>) -> Reply<Hooked> {
@@ -130,7 +127,7 @@ async fn hook(State(app): AppState, process: wire::Result<AsProcess>, Json(reque
     Ok(Json(app.broker.hook(agent, request).await?))
 }
 
-/// Says what became of messages that were taken or pushed. Saying it twice changes nothing.
+/// Says what became of messages that were taken or pushed. Repeating it changes nothing.
 #[utoipa::path(post, path = "/v1/acknowledge", request_body = Acknowledge, security(("secret" = []), ("process" = [])),
     responses((status = 200, body = Acknowledged)))]
 async fn acknowledge(State(app): AppState, AsPeer(id): AsPeer, Json(request): Json<Acknowledge>) -> Reply<Acknowledged> {
@@ -144,7 +141,7 @@ async fn message(State(app): AppState, caller: Caller, InPath(id): InPath) -> Re
     Ok(Json(app.broker.message(&caller, &id).await?))
 }
 
-/// The answer to a message, which is waited for: what is known of both when it comes, when the recipient is gone, or at the end.
+/// Waits for the answer to a message. Tells the state of both when it comes, when the recipient is gone, or at the end.
 #[utoipa::path(get, path = "/v1/messages/{id}/reply", security((), ("secret" = [])),
     params(("id" = String, Path, description = "the question's id"), AwaitReply),
     responses((status = 200, body = Asked)))]
@@ -171,7 +168,7 @@ async fn read(
     Ok(Json(app.broker.read_by_user(&caller, inside, &id).await?))
 }
 
-/// The user lets a message in that is held. Not for sessions, nor for what they start.
+/// The user lets a held message in. Not for sessions, nor for processes that they start.
 #[utoipa::path(post, path = "/v1/messages/{id}/release", params(("id" = String, Path, description = "the message's id")),
     responses((status = 200, body = Acknowledged)))]
 async fn release(
@@ -185,8 +182,7 @@ async fn release(
 }
 
 /// Messages, newest first. A peer sees its own; without a secret the user sees all.
-#[utoipa::path(get, path = "/v1/history", security((), ("secret" = [])),
-    params(History),
+#[utoipa::path(get, path = "/v1/history", security((), ("secret" = [])), params(History),
     responses((status = 200, body = HistoryPage)))]
 async fn history(State(app): AppState, caller: Caller, Query(request): Query<History>) -> Reply<HistoryPage> {
     Ok(Json(app.broker.history(&caller, &request).await?))

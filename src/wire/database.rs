@@ -4,7 +4,7 @@ use super::{
 };
 
 object! {
-    /// What `claude-peersd --check-database` prints as one line of JSON.
+    /// The report that `claude-peersd --check-database` prints as one line of JSON.
     pub struct DatabaseReport {
         pub path: String,
         pub state: DatabaseState,
@@ -18,7 +18,7 @@ object! {
         pub mode: Option<String>,
         /// When the newest of its messages was sent.
         pub newest_message_at: Option<Timestamp>,
-        /// What is wrong with it, in words.
+        /// Its faults, in words.
         pub problems: Vec<String>,
     }
 }
@@ -32,7 +32,7 @@ words! {
         Missing = "missing",
         /// A newer version wrote it.
         TooNew = "too_new",
-        /// What SQLite reads of it is not as it must be.
+        /// SQLite finds its contents damaged.
         Damaged = "damaged",
         /// The file, or its folder, cannot be written by this user.
         NotWritable = "not_writable",

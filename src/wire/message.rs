@@ -32,9 +32,9 @@ words! {
         CheckMessages = "check_messages",
         /// The recipient's reply named it: it had been read.
         Reply = "reply",
-        /// Fetched by a session of the reference system through `/poll-messages`.
+        /// Fetched by a legacy client through `/poll-messages`.
         Poll = "poll",
-        /// Nothing pushes; the session gets its mail when it next calls a tool.
+        /// Not pushed: the session gets its mail when it next calls a tool.
         Pull = "pull",
     }
 
@@ -96,7 +96,7 @@ object! {
         pub by: HeldBy,
     }
 
-    /// What is known of a message, without its text: the answer to a send, and to the question what became of it.
+    /// What is known of a message, without its text: the answer to a send, and the message's later state.
     pub struct Receipt {
         pub message_id: MessageId,
         pub from: PeerId,

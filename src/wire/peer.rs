@@ -51,17 +51,17 @@ words! {
         Pull = "pull",
     }
 
-    /// What is let into a session from other sessions: its client's setting `crossSessionInbound`, else `CLAUDE_PEERS_INBOUND`.
+    /// Which messages a session lets in from other sessions: its client's `crossSessionInbound`, else `CLAUDE_PEERS_INBOUND`.
     #[derive(Default)]
     pub enum InboundRule {
-        /// What comes from a session in another class of permission modes is held: one of the two bypasses prompts, the other does not.
+        /// A message is held if one of the two sessions bypasses permission prompts and the other does not.
         #[default]
         Match = "match",
         /// Everything is let in.
         Accept = "accept",
         /// Everything is held for the user.
         Hold = "hold",
-        /// Nothing is let in.
+        /// No message is let in.
         Refuse = "refuse",
     }
 }

@@ -1,4 +1,4 @@
-//! One request type a verb, and what answers it. Handlers parse the text fields (scopes, references) into validated types.
+//! The requests of all verbs, and their answers.
 
 use super::{
     DeliveryChoice, Error, Git, HistoryEntry, Inbound, InboundRule, MessageId, Outcome, Peer, PeerId, Process, Receipt, Route,
@@ -95,7 +95,7 @@ object! {
         pub myself: Option<Peer>,
     }
 
-    /// `POST /v1/send`: a message. The sender is whoever the bearer token says; without one, the command line.
+    /// `POST /v1/send`: a message. The bearer token tells the sender; without one, it is the command line.
     pub struct SendRequest {
         /// The recipient: an id or a name; or everyone but the sender in a scope: `@machine`, `@directory` or `@repo`.
         pub to: String,
@@ -193,7 +193,7 @@ object! {
         pub event: String,
         /// Why the hook can do nothing: for the broker's log.
         pub problem: Option<String>,
-        /// The session's id as its client gives it: this peer's from now on, if it was nobody's. If it is another peer's, and that
+        /// The session's id as its client gives it: this peer's from now on, if no peer had it. If it is another peer's, and that
         /// one is gone, the process is that peer from now on.
         pub session_id: Option<String>,
         /// The session's working directory.
@@ -214,7 +214,7 @@ object! {
         pub outcome: Outcome,
     }
 
-    /// `POST /v1/acknowledge`: says what became of messages taken or pushed. Saying it twice changes nothing.
+    /// `POST /v1/acknowledge`: says what became of messages taken or pushed. Repeating it changes nothing.
     pub struct Acknowledge {
         /// The route they went.
         pub route: Route,
@@ -256,7 +256,7 @@ object! {
         pub pids: Option<String>,
     }
 
-    /// An answer that only says yes.
+    /// The answer of verbs that only succeed.
     pub struct Done {
         /// Always true.
         pub ok: bool,
@@ -296,7 +296,7 @@ object! {
         pub peers: u32,
         pub listeners: Vec<ListenerStatus>,
         pub database: DatabaseStatus,
-        /// What a person should know: a damaged database set aside, a port held by somebody else.
+        /// Notices for people: a damaged database set aside, a port that another program holds.
         pub notices: Vec<String>,
     }
 }

@@ -10,7 +10,6 @@ use crate::{
 use std::{collections::HashMap, sync::Arc};
 use zbus::{Variant, object_server::SignalEmitter};
 
-/// What is served on the bus.
 pub struct Interface {
     app: Arc<App>,
 }
@@ -21,7 +20,7 @@ impl Interface {
     }
 }
 
-// Who can reach the session bus is the user: the bus lets nobody else in, and whose it is was checked.
+// Callers are the user: the bus lets in nobody else, and its owner was checked.
 #[zbus::interface(name = "dev.claudepeers.Broker1")]
 impl Interface {
     /// The broker's state, as `claude-peers status` shows it: version (s), api (t), pid (t), startedAt (s), peers (t),
