@@ -12,9 +12,8 @@ use crate::{
         messages::{self, Message},
         outcomes,
     },
-    wire::{
-        self, Acknowledged, Asked, AwaitReply, CLI_SENDER, Code, Error, MessageId, MessageState, PeerId, Route, Status, Timestamp,
-    },
+    platform::clock,
+    wire::{self, Acknowledged, Asked, AwaitReply, CLI_SENDER, Code, Error, MessageId, MessageState, PeerId, Route, Status},
 };
 use std::{sync::Mutex, time::Duration};
 use tokio::time::Instant;
@@ -105,7 +104,7 @@ impl Broker {
         };
         let answer = self.store.read(find).await?;
         let answer = answer.map(|answer| self.entry(answer));
-        let now = Timestamp::now();
+        let now = clock::now();
         let recipient = match self.state().peers.get(&question.to) {
             Some(peer) => {
                 question.warning = warning(peer, &question, now);
@@ -135,7 +134,7 @@ impl Broker {
     }
 
     async fn read_by(&self, id: &MessageId, reader: PeerId) -> wire::Result<bool> {
-        let (read, to, now) = (id.clone(), reader.clone(), Timestamp::now());
+        let (read, to, now) = (id.clone(), reader.clone(), clock::now());
         let job = move |c: &rusqlite::Connection| Ok(outcomes::delivered(c, &to, &read, Route::CheckMessages, now)?);
         let change = self.store.write(job).await?;
         if let Some(peer) = self.state().peers.get_mut(&reader) {

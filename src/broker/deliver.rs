@@ -7,9 +7,10 @@ use crate::{
         messages::Message,
         outcomes,
     },
+    platform::clock,
     wire::{
         self, Acknowledge, Acknowledged, Acknowledgement, BROKER_SENDER, CLI_SENDER, Code, Error, Inbound, MessageState, Outcome,
-        PeerId, Receipt, Route, Sender, Take, Taken, Timestamp,
+        PeerId, Receipt, Route, Sender, Take, Taken,
     },
 };
 use std::{sync::Mutex, time::Duration};
@@ -103,7 +104,7 @@ impl Broker {
         if request.messages.len() > MOST_SETTLED {
             return Err(Error::new(Code::InvalidRequest, format!("more than {MOST_SETTLED} messages in one acknowledgement")));
         }
-        let now = Timestamp::now();
+        let now = clock::now();
         let (agent, trusted) = {
             let state = self.state();
             let peer = state.peers.get(id).ok_or_else(|| self.unknown_peer(id))?;

@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     fn id(seq: i64) -> MessageId {
-        MessageId { seq, tag: "abc".to_owned() }
+        MessageId::new(seq, "abc").unwrap()
     }
 
     #[test]

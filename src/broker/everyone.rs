@@ -6,7 +6,8 @@
 use super::{Broker, Caller, send::sender_id};
 use crate::{
     mailbox::messages::{self, NewMessage},
-    wire::{self, Broadcast, Code, EVERYONE, Error, MessageId, NotSent, PeerId, Scope, SendRequest, Sent, Status, Timestamp},
+    platform::{clock, random},
+    wire::{self, Broadcast, Code, EVERYONE, Error, NotSent, PeerId, Scope, SendRequest, Sent, Status, Timestamp},
 };
 
 impl Broker {
@@ -31,7 +32,7 @@ impl Broker {
         if let Some(key) = &request.key {
             super::register::check_token("key", key)?;
         }
-        let (now, from) = (Timestamp::now(), sender_id(caller)?);
+        let (now, from) = (clock::now(), sender_id(caller)?);
         let mut to = self.present(&from, self.in_scope(Some(&from), scope, request.cwd.as_deref())?, now);
         if let Some(key) = request.key.clone() {
             let sender = from.clone();
@@ -40,7 +41,7 @@ impl Broker {
             to.extend(before.iter().map(|id| PeerId::lenient(id)).filter(|id| !to.contains(id)).collect::<Vec<_>>());
         }
         let copy = |to: PeerId| NewMessage {
-            tag: MessageId::random_tag(),
+            tag: random::message_tag(),
             from: from.clone(),
             text: request.text.clone(),
             reply_to: None,

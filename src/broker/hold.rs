@@ -10,8 +10,8 @@ use crate::{
         holds::{self, Rule},
         messages::Message,
     },
-    platform::paths,
-    wire::{self, Acknowledged, Code, Error, HeldBy, InboundRule, MessageId, MessageState, PeerId, Receipt, Status, Timestamp},
+    platform::{clock, paths},
+    wire::{self, Acknowledged, Code, Error, HeldBy, InboundRule, MessageId, MessageState, PeerId, Receipt, Status},
 };
 use std::path::Path;
 
@@ -37,7 +37,7 @@ impl Broker {
     /// Applies the rule that holds messages to `id`, which has changed.
     pub(super) async fn apply_rule(&self, id: &PeerId) -> wire::Result<()> {
         let Some(rule) = self.state().peers.get(id).map(super::roster::Peer::rule) else { return Ok(()) };
-        let (peer, now) = (id.clone(), Timestamp::now());
+        let (peer, now) = (id.clone(), clock::now());
         self.store.write(move |c| Ok(holds::apply(c, &peer, rule, now)?)).await?;
         if let Some(peer) = self.state().peers.get_mut(id) {
             peer.hint = true;
@@ -82,7 +82,7 @@ impl Broker {
             }
         }
         if !written.is_empty() {
-            let now = Timestamp::now();
+            let now = clock::now();
             self.store.write(move |c| Ok(holds::posted(c, &written, now)?)).await?;
         }
         if let Some(peer) = self.state().peers.get_mut(id) {

@@ -9,10 +9,8 @@ use super::{
 use crate::{
     db,
     mailbox::outcomes,
-    platform::git,
-    wire::{
-        self, Code, Error, Git, Hook, Hooked, MessageId, MessageState, PeerId, Process, Route, Timestamp, text::printable_line,
-    },
+    platform::{clock, git},
+    wire::{self, Code, Error, Git, Hook, Hooked, MessageId, MessageState, PeerId, Process, Route, text::printable_line},
 };
 use std::path::Path;
 
@@ -83,7 +81,7 @@ impl Broker {
         bypasses: Option<bool>,
         messages: Vec<MessageId>,
     ) -> wire::Result<()> {
-        let now = Timestamp::now();
+        let now = clock::now();
         let (row, rule_before) = {
             let mut state = self.state();
             let Some(peer) = state.peers.get_mut(id).filter(|peer| peer.row.host == Some(host)) else { return Ok(()) };

@@ -6,8 +6,8 @@ use crate::{
     db::{self, peers::PeerRow},
     mailbox,
     mailbox::messages::Message,
-    platform::{git, process},
-    wire::{self, Code, DeliveryChoice, Error, InboundRule, MessageState, PeerId, Process, Route, SummarySource, Timestamp},
+    platform::{clock, git, process, random},
+    wire::{self, Code, DeliveryChoice, Error, InboundRule, MessageState, PeerId, Process, Route, SummarySource},
 };
 use std::path::Path;
 
@@ -37,12 +37,12 @@ impl Broker {
             check_path("git_root", root)?;
         }
         self.limits.check_summary(&request.summary)?;
-        let now = Timestamp::now();
+        let now = clock::now();
         let git = git::discover(Path::new(request.git_root.as_deref().unwrap_or(&request.cwd)));
         let row = {
             let mut state = self.state();
             let id =
-                std::iter::repeat_with(PeerId::random).find(|id| !state.peers.contains_key(id)).unwrap_or_else(PeerId::random);
+                std::iter::repeat_with(random::peer_id).find(|id| !state.peers.contains_key(id)).unwrap_or_else(random::peer_id);
             let row = PeerRow {
                 name: names::free(&state, &names::wish(git.as_ref(), &request.cwd), &id, now),
                 id,
@@ -100,7 +100,7 @@ impl Broker {
             return Err(Error::new(Code::Forbidden, format!("{id} was registered by another process")));
         }
         if let Some(peer) = self.state().peers.get_mut(&id) {
-            peer.row.last_seen = Timestamp::now();
+            peer.row.last_seen = clock::now();
             if std::mem::take(&mut peer.row.ended) {
                 self.changes.hint();
             }
@@ -114,7 +114,7 @@ impl Broker {
         if self.state().peers.get(id).is_some_and(nothing_to_do) {
             return Ok(Vec::new());
         }
-        let (peer, now) = (id.clone(), Timestamp::now());
+        let (peer, now) = (id.clone(), clock::now());
         let (arrived, messages) = self.store.write(move |c| Ok(mailbox::outcomes::poll(c, &peer, MOST_POLLED, now)?)).await?;
         if let Some(peer) = self.state().peers.get_mut(id) {
             peer.waiting = peer.waiting.saturating_sub(u32::try_from(messages.len()).unwrap_or(u32::MAX));

@@ -4,7 +4,7 @@ use super::{Broker, Caller, register::check_path, roster};
 use crate::mailbox;
 use crate::{
     db::peers::PeerRow,
-    platform::{git, process},
+    platform::{clock, git, process},
     wire::{
         self, API, BrokerStatus, Code, DatabaseStatus, Error, ListPeers, ListenerStatus, Peer, PeerId, Peers, Scope, Status,
         Timestamp, VERSION, WhoAmI,
@@ -67,7 +67,7 @@ impl Broker {
     /// The live peers that `wanted` picks, and `me`, as lists show them. Reads each peer's branch and process afresh, off
     /// the threads that serve requests: files may lie on slow disks.
     async fn shown(&self, wanted: impl Fn(&PeerRow) -> bool, me: Option<&PeerId>) -> Peers {
-        let now = Timestamp::now();
+        let now = clock::now();
         let (mut peers, mut myself) = (Vec::new(), None);
         {
             let state = self.state();
@@ -104,7 +104,7 @@ impl Broker {
     pub async fn whoami(&self, caller: &Caller, request: &WhoAmI) -> wire::Result<Peer> {
         let pids: Vec<u32> =
             request.pids.iter().flat_map(|pids| pids.split(',')).filter_map(|pid| pid.trim().parse().ok()).collect();
-        let now = Timestamp::now();
+        let now = clock::now();
         let found = {
             let state = self.state();
             let live = |id: &PeerId| state.peers.get(id).is_some_and(|peer| peer.status(now) != Status::Gone);
@@ -169,7 +169,7 @@ impl Broker {
 
     /// How many peers are there now.
     pub fn peer_count(&self) -> u32 {
-        let now = Timestamp::now();
+        let now = clock::now();
         let count = self.state().peers.values().filter(|peer| peer.status(now) != Status::Gone).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }

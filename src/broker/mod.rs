@@ -34,6 +34,7 @@ pub use watch::{MessageChange, News, Watch};
 use crate::mailbox;
 use crate::{
     db::{self, Store},
+    platform::clock,
     wire::{self, Code, Error, PeerId, Timestamp},
 };
 use roster::Roster;
@@ -80,7 +81,7 @@ impl Broker {
             store,
             state,
             limits,
-            started_at: Timestamp::now(),
+            started_at: clock::now(),
             notices: Mutex::default(),
             changes: watch::Changes::new(),
             stopping: sync::watch::Sender::new(false),

@@ -15,8 +15,8 @@ use crate::{
     db::{self, peers::PeerRow},
     mailbox,
     mailbox::holds::Rule,
-    platform::process,
-    wire::{self, Code, Error, PeerId, Process, Register, Registered, Status, SummarySource, Timestamp, VERSION, random_token},
+    platform::{clock, process, random},
+    wire::{self, Code, Error, PeerId, Process, Register, Registered, Status, SummarySource, Timestamp, VERSION},
 };
 use sha2::{Digest, Sha256};
 
@@ -53,7 +53,7 @@ impl Broker {
         if let Some(inbox) = &request.inbox {
             check_path("inbox", inbox)?;
         }
-        let now = Timestamp::now();
+        let now = clock::now();
         // What the kernel says counts more than what the process says of itself.
         let pid = kernel_pid.unwrap_or(request.pid);
         let process = process::identify(pid);
@@ -73,7 +73,7 @@ impl Broker {
                 Some(kept) => (kept.cwd, kept.git, kept.bypasses),
                 None => (request.cwd, request.git, request.bypasses),
             };
-            let secret = random_token(SECRET_LENGTH);
+            let secret = random::token(SECRET_LENGTH);
             // A name is kept for the session's life, unless somebody alive took it while the session was away.
             let wish = old.as_ref().map_or_else(|| names::wish(git.as_ref(), &cwd), |old| old.name.clone());
             let row = PeerRow {
@@ -160,7 +160,7 @@ impl Broker {
     /// whose process it is from now on. A conversation that is nobody's is that peer's, one that runs elsewhere stays where it
     /// runs, and with one of a peer that is gone it is that peer, which has its mailbox back, and the one it was is gone.
     pub(super) async fn turn_to(&self, session: String, id: PeerId) -> wire::Result<PeerId> {
-        let now = Timestamp::now();
+        let now = clock::now();
         let moved = {
             let mut state = self.state();
             match state.sessions.get(&session).cloned() {
@@ -198,7 +198,7 @@ impl Broker {
             let mut state = self.state();
             let peer = state.peers.get_mut(id).ok_or_else(|| self.unknown_peer(id))?;
             peer.row.ended = true;
-            peer.row.last_seen = Timestamp::now();
+            peer.row.last_seen = clock::now();
             peer.link = None;
             peer.wake();
             peer.row.clone()
@@ -270,7 +270,7 @@ fn serves(process: Option<Process>) -> bool {
 
 fn fresh_id(state: &Roster) -> PeerId {
     let taken = |id: &PeerId| state.peers.contains_key(id) || state.peers.values().any(|peer| peer.row.name == id.as_str());
-    std::iter::repeat_with(PeerId::random).find(|id| !taken(id)).unwrap_or_else(PeerId::random)
+    std::iter::repeat_with(random::peer_id).find(|id| !taken(id)).unwrap_or_else(random::peer_id)
 }
 
 /// Refuses a path that is not absolute, too long, or could steer a terminal.

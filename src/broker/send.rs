@@ -15,6 +15,7 @@ use crate::{
         messages::{self, Message, NewMessage},
         outcomes,
     },
+    platform::{clock, random},
     wire::{self, CLI_SENDER, Code, Error, Held, MessageId, PeerId, PeerRef, Receipt, Route, SendRequest, Status, Timestamp},
 };
 use rusqlite::Connection;
@@ -33,7 +34,7 @@ impl Broker {
         if let Some(key) = &request.key {
             super::register::check_token("key", key)?;
         }
-        let now = Timestamp::now();
+        let now = clock::now();
         let from = sender_id(caller)?;
         let is_to_cli = reference.as_str() == CLI_SENDER && *caller != Caller::User;
         let guessed = match is_to_cli && reply_to.is_none() {
@@ -50,7 +51,7 @@ impl Broker {
             self.recipient(&reference, &from, now)?
         };
         let message = NewMessage {
-            tag: MessageId::random_tag(),
+            tag: random::message_tag(),
             from: from.clone(),
             to: to.clone(),
             text: request.text,
@@ -317,7 +318,7 @@ fn put(
         peer.waiting = peer.waiting.saturating_add_signed(i32::try_from(acknowledged_by_reply).unwrap_or_default());
     }
     let message = Message {
-        id: MessageId { seq, tag: new.tag },
+        id: MessageId::new(seq, new.tag).map_err(wire::Error::from)?,
         from: new.from.to_string(),
         to: new.to.to_string(),
         text: new.text,

@@ -7,7 +7,8 @@
 use super::{Broker, roster};
 use crate::{
     mailbox::leases,
-    wire::{self, Event, Inbound, PeerId, Route, Timestamp},
+    platform::clock,
+    wire::{self, Event, Inbound, PeerId, Route},
 };
 use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::watch;
@@ -157,7 +158,7 @@ impl Stream {
                 batch = self.broker.store.write(write).await?;
             }
             if let Some(last) = batch.last() {
-                self.after = self.after.max(last.id.seq);
+                self.after = self.after.max(last.id.seq());
             }
             self.buffer = self.broker.inbound(batch).into();
         }
@@ -176,7 +177,7 @@ impl Drop for Stream {
         let Some(peer) = state.peers.get_mut(&self.peer) else { return };
         if peer.link.as_ref().is_some_and(|link| link.number == self.number) {
             peer.link = None;
-            peer.row.last_seen = Timestamp::now();
+            peer.row.last_seen = clock::now();
             peer.wake(); // one that was displaced sees that its successor is gone
             let row = peer.row.clone();
             drop(state);

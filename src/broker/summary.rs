@@ -3,7 +3,8 @@
 use super::Broker;
 use crate::{
     db,
-    wire::{self, PeerId, SetSummary, Summary, SummarySource, Timestamp},
+    platform::clock,
+    wire::{self, PeerId, SetSummary, Summary, SummarySource},
 };
 
 impl Broker {
@@ -22,7 +23,7 @@ impl Broker {
             }
             row.summary = request.summary;
             row.summary_source = request.source;
-            row.last_seen = Timestamp::now();
+            row.last_seen = clock::now();
             row.clone()
         };
         let stored = Summary { summary: row.summary.clone(), source: row.summary_source };

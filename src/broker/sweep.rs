@@ -8,6 +8,7 @@ use crate::{
         history,
         messages::{self, Message, NewMessage},
     },
+    platform::{clock, random},
     wire::{self, BROKER_SENDER, MessageId, MessageState, PeerId, Status, Timestamp},
 };
 use std::{sync::Arc, time::Duration};
@@ -33,7 +34,8 @@ impl Broker {
                     None
                 }
             };
-            let due = next.map(|at| Duration::from_millis(at.0.saturating_sub(Timestamp::now().0).max(0).unsigned_abs()));
+            let due = next
+                .map(|at| Duration::from_millis(at.as_millis().saturating_sub(clock::now().as_millis()).max(0).unsigned_abs()));
             tokio::select! {
                 () = self.stopped() => return,
                 () = tokio::time::sleep(pause(due, self.limits.expiry)) => {}
@@ -46,13 +48,13 @@ impl Broker {
         while self.expire_some().await? {
             tokio::time::sleep(PAUSE).await;
         }
-        let before = Timestamp::now().minus(self.limits.history);
+        let before = clock::now().minus(self.limits.history);
         let mut cursor = Some(0);
         while let Some(at) = cursor {
             cursor = self.store.write(move |c| Ok(history::forget_ended(c, before, at, STEP)?)).await?;
             tokio::time::sleep(PAUSE).await;
         }
-        let now = Timestamp::now();
+        let now = clock::now();
         let live: Vec<PeerId> = {
             let state = self.state();
             let live = state.peers.values().filter(|peer| peer.status(now) != Status::Gone);
@@ -72,7 +74,7 @@ impl Broker {
 
     /// Lets a few messages expire and tells their senders; whether there may be more.
     async fn expire_some(&self) -> wire::Result<bool> {
-        let now = Timestamp::now();
+        let now = clock::now();
         let notices_until = now.plus(self.limits.expiry);
         let names: Vec<(String, String)> =
             self.state().peers.values().map(|peer| (peer.row.id.to_string(), peer.row.name.clone())).collect();
@@ -87,7 +89,7 @@ impl Broker {
                 }
                 let name = known(&message.to).map_or(message.to.as_str(), |(_, name)| name);
                 let notice = notice(message, name, now, notices_until);
-                let id = MessageId { seq: messages::insert(c, &notice, None)?, tag: notice.tag };
+                let id = MessageId::new(messages::insert(c, &notice, None)?, notice.tag).map_err(wire::Error::from)?;
                 notices.push((id, notice.to));
             }
             Ok((due, notices))
@@ -150,7 +152,7 @@ fn notice(message: &Message, to_name: &str, now: Timestamp, until: Timestamp) ->
         message.id, message.to, message.sent_at
     );
     NewMessage {
-        tag: MessageId::random_tag(),
+        tag: random::message_tag(),
         from: PeerId::lenient(BROKER_SENDER),
         to: PeerId::lenient(&message.from),
         text,

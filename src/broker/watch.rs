@@ -5,7 +5,8 @@
 //! counted and not told. Nobody is ever held up by a watcher, and without one nothing is kept.
 
 use super::Broker;
-use crate::wire::{MessageId, MessageState, PeerId, Route, Status, Timestamp};
+use crate::platform::clock;
+use crate::wire::{MessageId, MessageState, PeerId, Route, Status};
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
@@ -156,7 +157,7 @@ impl Watch {
 
     /// Adds what a look at the peers shows; whether what waits has changed.
     fn look(&mut self, news: &mut News) -> bool {
-        let now = Timestamp::now();
+        let now = clock::now();
         let mut gone = std::mem::take(&mut self.present);
         self.unsure = false;
         let mut waiting = 0;

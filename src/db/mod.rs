@@ -16,7 +16,7 @@ pub(crate) mod peers;
 mod writer;
 
 pub use check::check;
-pub use open::{OpenError, Opened, open};
+pub use open::{OpenError, open};
 
 use crate::wire;
 use rusqlite::Connection;

@@ -71,11 +71,11 @@ pub fn put(connection: &Connection, peer: &PeerRow) -> Result<()> {
         peer.channel,
         word(&peer.delivery),
         peer.proved.as_ref().map(|(by, _)| by),
-        peer.proved.as_ref().map(|(_, at)| at.0),
+        peer.proved.as_ref().map(|(_, at)| at.as_millis()),
         peer.summary,
         word(&peer.summary_source),
-        peer.registered_at.0,
-        peer.last_seen.0,
+        peer.registered_at.as_millis(),
+        peer.last_seen.as_millis(),
         peer.ended,
         peer.inbox,
         peer.bypasses,
@@ -96,7 +96,7 @@ pub fn all(connection: &Connection) -> Result<Vec<PeerRow>> {
 /// Notes that `session` is `peer`.
 pub fn put_session(connection: &Connection, session: &str, peer: &PeerId, now: Timestamp) -> Result<()> {
     let sql = "INSERT OR REPLACE INTO session (session_id, peer, seen_at) VALUES (?1, ?2, ?3)";
-    connection.prepare_cached(sql)?.execute(params![session, peer.as_str(), now.0])?;
+    connection.prepare_cached(sql)?.execute(params![session, peer.as_str(), now.as_millis()])?;
     Ok(())
 }
 
@@ -110,7 +110,7 @@ pub fn sessions(connection: &Connection) -> Result<Vec<(String, String)>> {
 pub fn seen(connection: &Connection, id: &PeerId, at: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE peer SET last_seen = max(last_seen, ?2) WHERE id = ?1")?
-        .execute(params![id.as_str(), at.0])?;
+        .execute(params![id.as_str(), at.as_millis()])?;
     Ok(())
 }
 
@@ -121,7 +121,7 @@ pub fn forget_unseen(connection: &Connection, before: Timestamp, most: u32) -> R
                    AND NOT EXISTS (SELECT 1 FROM message WHERE to_peer = peer.id AND waiting = 1)
                    LIMIT ?2) RETURNING id";
     let mut statement = connection.prepare_cached(sql)?;
-    let ids = statement.query_map(params![before.0, most], |row| row.get(0))?.collect::<Result<Vec<String>>>()?;
+    let ids = statement.query_map(params![before.as_millis(), most], |row| row.get(0))?.collect::<Result<Vec<String>>>()?;
     for id in &ids {
         connection.prepare_cached("DELETE FROM session WHERE peer = ?1")?.execute([id])?;
     }
@@ -135,7 +135,7 @@ fn read(row: &Row<'_>) -> Result<PeerRow> {
     };
     let id: String = row.get("id")?;
     let proved_by: Option<String> = row.get("proved_by")?;
-    let proved_at = Timestamp(row.get::<_, Option<i64>>("proved_at")?.unwrap_or_default());
+    let proved_at = Timestamp::from_millis(row.get::<_, Option<i64>>("proved_at")?.unwrap_or_default());
     Ok(PeerRow {
         id: id.parse().map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))?,
         name: row.get("name")?,
@@ -152,8 +152,8 @@ fn read(row: &Row<'_>) -> Result<PeerRow> {
         proved: proved_by.map(|by| (by, proved_at)),
         summary: row.get("summary")?,
         summary_source: from_word(&row.get::<_, String>("summary_source")?).unwrap_or(SummarySource::None),
-        registered_at: Timestamp(row.get("registered_at")?),
-        last_seen: Timestamp(row.get("last_seen")?),
+        registered_at: Timestamp::from_millis(row.get("registered_at")?),
+        last_seen: Timestamp::from_millis(row.get("last_seen")?),
         ended: row.get("ended")?,
         inbox: row.get("inbox")?,
         bypasses: row.get("bypasses")?,

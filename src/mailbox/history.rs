@@ -29,12 +29,12 @@ pub fn expire(connection: &Connection, now: Timestamp, most: u32) -> Result<Vec<
     let sql = format!("SELECT {columns}, waiting FROM message WHERE state < 2 AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2");
     let mut statement = connection.prepare_cached(&sql)?;
     let due = statement
-        .query_map(params![now.0, most], |row| Ok((read(row)?, row.get::<_, bool>(COLUMN_COUNT)?)))?
+        .query_map(params![now.as_millis(), most], |row| Ok((read(row)?, row.get::<_, bool>(COLUMN_COUNT)?)))?
         .collect::<Result<Vec<_>>>()?;
     let sql = "UPDATE message SET state = 3, expired_at = ?2, waiting = 0, lease = NULL WHERE seq = ?1";
     let mut mark = connection.prepare_cached(sql)?;
     for (message, _) in &due {
-        mark.execute(params![message.id.seq, now.0])?;
+        mark.execute(params![message.id.seq(), now.as_millis()])?;
     }
     Ok(due)
 }
@@ -42,7 +42,7 @@ pub fn expire(connection: &Connection, now: Timestamp, most: u32) -> Result<Vec<
 /// When the next undelivered message expires.
 pub fn next_expiry(connection: &Connection) -> Result<Option<Timestamp>> {
     let sql = "SELECT min(expires_at) FROM message WHERE state < 2";
-    connection.query_row(sql, [], |row| Ok(row.get::<_, Option<i64>>(0)?.map(Timestamp)))
+    connection.query_row(sql, [], |row| Ok(row.get::<_, Option<i64>>(0)?.map(Timestamp::from_millis)))
 }
 
 /// Removes messages that ended before `before`, looking at no more than `window` rows behind `cursor`; gives the new cursor,
@@ -51,8 +51,8 @@ pub fn forget_ended(connection: &Connection, before: Timestamp, cursor: i64, win
     let sql = "SELECT max(seq), min(sent_at) FROM (SELECT seq, sent_at FROM message WHERE seq > ?1 ORDER BY seq LIMIT ?2)";
     let (last, oldest): (Option<i64>, Option<i64>) =
         connection.prepare_cached(sql)?.query_row(params![cursor, window], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let Some(last) = last.filter(|_| oldest.is_some_and(|sent| sent < before.0)) else { return Ok(None) };
+    let Some(last) = last.filter(|_| oldest.is_some_and(|sent| sent < before.as_millis())) else { return Ok(None) };
     let sql = "DELETE FROM message WHERE seq > ?1 AND seq <= ?2 AND state >= 2 AND coalesce(delivered_at, expired_at) < ?3";
-    connection.prepare_cached(sql)?.execute(params![cursor, last, before.0])?;
+    connection.prepare_cached(sql)?.execute(params![cursor, last, before.as_millis()])?;
     Ok(Some(last))
 }

@@ -47,7 +47,7 @@ pub fn apply(connection: &Connection, peer: &PeerId, rule: Rule, now: Timestamp)
         let sql = "UPDATE message SET held_at = ?4, held_by = ?2
                    WHERE to_peer = ?1 AND waiting = 1 AND state = 0 AND lease IS NULL AND held_at IS NULL AND released = 0
                    AND (?3 IS NULL OR passes = 0 AND bypassed <> ?3)";
-        connection.prepare_cached(sql)?.execute(params![peer.as_str(), number, equal, now.0])?;
+        connection.prepare_cached(sql)?.execute(params![peer.as_str(), number, equal, now.as_millis()])?;
     }
     Ok(())
 }
@@ -69,7 +69,7 @@ pub fn to_post(connection: &Connection, peer: &PeerId, agent: &str, most: u32) -
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut messages: Vec<Message> = statement.query_map(params![peer.as_str(), agent, most], read)?.collect::<Result<_>>()?;
-    messages.sort_by_key(|message| message.id.seq); // RETURNING promises no order
+    messages.sort_by_key(|message| message.id.seq()); // RETURNING promises no order
     Ok(messages)
 }
 
@@ -77,12 +77,12 @@ pub fn to_post(connection: &Connection, peer: &PeerId, agent: &str, most: u32) -
 pub fn posted(connection: &Connection, ids: &[MessageId], now: Timestamp) -> Result<()> {
     let sql = "UPDATE message SET offered_at = ?2 WHERE seq = ?1 AND held_at IS NOT NULL";
     let mut mark = connection.prepare_cached(sql)?;
-    ids.iter().try_for_each(|id| mark.execute(params![id.seq, now.0]).map(drop))
+    ids.iter().try_for_each(|id| mark.execute(params![id.seq(), now.as_millis()]).map(drop))
 }
 
 /// The user lets a held message in: to whom it goes; none if it is not held.
 pub fn release(connection: &Connection, id: &MessageId) -> Result<Option<String>> {
     let sql = "UPDATE message SET held_at = NULL, released = 1, passes = 1, pushed_by = NULL
                WHERE seq = ?1 AND tag = ?2 AND held_at IS NOT NULL AND state < 2 RETURNING to_peer";
-    connection.prepare_cached(sql)?.query_row(params![id.seq, id.tag], |row| row.get(0)).optional()
+    connection.prepare_cached(sql)?.query_row(params![id.seq(), id.tag()], |row| row.get(0)).optional()
 }

@@ -27,7 +27,7 @@ pub fn lease_to_stream(connection: &Connection, peer: &PeerId, lease: &str, most
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut leased: Vec<Message> = statement.query_map(params![peer.as_str(), lease, most], read)?.collect::<Result<_>>()?;
-    leased.sort_by_key(|message| message.id.seq); // RETURNING promises no order
+    leased.sort_by_key(|message| message.id.seq()); // RETURNING promises no order
     Ok(leased)
 }
 
@@ -95,7 +95,7 @@ pub fn take(connection: &Connection, peer: &PeerId, lease: &str, taker: &Taker, 
     drop(rows);
     let mut mark = connection.prepare_cached("UPDATE message SET lease = ?2, handed = handed + 1 WHERE seq = ?1")?;
     for message in &mut taken {
-        mark.execute(params![message.id.seq, lease])?;
+        mark.execute(params![message.id.seq(), lease])?;
         message.handed += 1;
     }
     Ok(taken)

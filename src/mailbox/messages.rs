@@ -5,8 +5,8 @@
 //! delivered, expired, or pushed into a channel that has proved itself.
 
 use crate::db::{Error, Result as StoreResult};
-use crate::wire::{Code, Error as WireError, Held, HeldBy, MessageId, MessageState, PeerId, Route, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Result, Row, params};
+use crate::wire::{Code, Error as WireError, Held, HeldBy, InvalidId, MessageId, MessageState, PeerId, Route, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Result, Row, params, types::Type};
 
 /// A message to store.
 #[derive(Debug, Clone)]
@@ -56,17 +56,23 @@ pub(super) const COLUMNS: &str = "seq, tag, from_peer, to_peer, text, reply_to, 
 /// How many there are: where further columns of a query begin.
 pub(super) const COLUMN_COUNT: usize = 16;
 
+/// The message id in a row: its place in column `first`, its random part in the next.
+pub(super) fn id_at(row: &Row<'_>, first: usize) -> Result<MessageId> {
+    let invalid = |error: InvalidId| rusqlite::Error::FromSqlConversionFailure(first, Type::Text, error.into());
+    MessageId::new(row.get(first)?, row.get::<_, String>(first + 1)?).map_err(invalid)
+}
+
 pub(super) fn read(row: &Row<'_>) -> Result<Message> {
-    let time = |column: usize| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(Timestamp));
+    let time = |column: usize| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis));
     let held = time(14)?.zip(held_by(row.get(15)?)).map(|(at, by)| Held { at, by });
     Ok(Message {
-        id: MessageId { seq: row.get(0)?, tag: row.get(1)? },
+        id: id_at(row, 0)?,
         from: row.get(2)?,
         to: row.get(3)?,
         text: row.get(4)?,
         reply_to: row.get::<_, Option<String>>(5)?.and_then(|id| id.parse().ok()),
-        sent_at: Timestamp(row.get(6)?),
-        expires_at: Timestamp(row.get(7)?),
+        sent_at: Timestamp::from_millis(row.get(6)?),
+        expires_at: Timestamp::from_millis(row.get(7)?),
         state: match row.get(8)? {
             0 | 1 if held.is_some() => MessageState::Held,
             0 => MessageState::Queued,
@@ -118,7 +124,7 @@ pub fn answer(connection: &Connection, question: &MessageId, from: &PeerId, to: 
     let sql = format!(
         "SELECT {COLUMNS} FROM message WHERE seq > ?1 AND reply_to = ?2 AND from_peer = ?3 AND to_peer = ?4 ORDER BY seq LIMIT 1"
     );
-    let values = params![question.seq, question.to_string(), from.as_str(), to.as_str()];
+    let values = params![question.seq(), question.to_string(), from.as_str(), to.as_str()];
     connection.prepare_cached(&sql)?.query_row(values, read).optional()
 }
 
@@ -146,12 +152,12 @@ pub fn insert(connection: &Connection, message: &NewMessage, lease: Option<&str>
         message.text,
         message.reply_to.as_ref().map(ToString::to_string),
         message.key,
-        message.sent_at.0,
-        message.expires_at.0,
+        message.sent_at.as_millis(),
+        message.expires_at.as_millis(),
         lease,
         i64::from(lease.is_some()),
         message.passes,
-        message.held.map(|_| message.sent_at.0),
+        message.held.map(|_| message.sent_at.as_millis()),
         message.held.map_or(0, held_number),
         message.bypassed,
     ])?;
@@ -161,7 +167,7 @@ pub fn insert(connection: &Connection, message: &NewMessage, lease: Option<&str>
 /// The message with this id.
 pub fn get(connection: &Connection, id: &MessageId) -> Result<Option<Message>> {
     let sql = format!("SELECT {COLUMNS} FROM message WHERE seq = ?1 AND tag = ?2");
-    connection.prepare_cached(&sql)?.query_row(params![id.seq, id.tag], read).optional()
+    connection.prepare_cached(&sql)?.query_row(params![id.seq(), id.tag()], read).optional()
 }
 
 /// How many messages wait, by recipient.

@@ -1,6 +1,6 @@
 //! What became of a message: pushed, announced, delivered, given back, confirmed by a reply.
 
-use super::messages::{COLUMNS, Message, read};
+use super::messages::{COLUMNS, Message, id_at, read};
 use crate::wire::{MessageId, PeerId, Route, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Params, Result, Row, params};
 
@@ -35,7 +35,7 @@ pub fn offered(
     let sql = "UPDATE message SET state = 1, route = ?7, offered_at = ?4, lease = NULL, pushed_by = ?5, again = 1, waiting = ?6
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3
                AND (state = 0 OR state = 1 AND waiting = 1 AND ?7 = 'inbox' AND substr(lease, 1, 2) = 't:') RETURNING from_peer";
-    let values = params![id.seq, id.tag, peer.as_str(), now.0, pushed_by, !trusted, route.as_str()];
+    let values = params![id.seq(), id.tag(), peer.as_str(), now.as_millis(), pushed_by, !trusted, route.as_str()];
     Change::by(connection, sql, values, if trusted { -1 } else { 0 })
 }
 
@@ -51,7 +51,7 @@ pub fn missed(connection: &Connection, peer: &PeerId, pushed_by: &str) -> Result
 pub fn pending(connection: &Connection, peer: &PeerId, pushed_by: &str) -> Result<Vec<MessageId>> {
     let sql = "SELECT seq, tag FROM message
                WHERE to_peer = ?1 AND waiting = 1 AND state = 1 AND route = 'inbox' AND again = 1 AND pushed_by = ?2";
-    let id = |row: &Row<'_>| Ok(MessageId { seq: row.get(0)?, tag: row.get(1)? });
+    let id = |row: &Row<'_>| id_at(row, 0);
     connection.prepare_cached(sql)?.query_map(params![peer.as_str(), pushed_by], id)?.collect()
 }
 
@@ -59,7 +59,8 @@ pub fn pending(connection: &Connection, peer: &PeerId, pushed_by: &str) -> Resul
 pub fn let_in(connection: &Connection, peer: &PeerId, id: &MessageId, now: Timestamp) -> Result<Change> {
     let sql =
         "SELECT again < 2 AND (handed > 0 OR held_at IS NOT NULL) FROM message WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3";
-    let whole = connection.prepare_cached(sql)?.query_row(params![id.seq, id.tag, peer.as_str()], |row| row.get(0)).optional()?;
+    let whole =
+        connection.prepare_cached(sql)?.query_row(params![id.seq(), id.tag(), peer.as_str()], |row| row.get(0)).optional()?;
     if whole == Some(true) { delivered(connection, peer, id, Route::Inbox, now) } else { Ok(Change::default()) }
 }
 
@@ -76,7 +77,7 @@ pub fn announced(
                    handed = max(handed - 1, 0), pushed_by = coalesce(?6, pushed_by)
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state < 2 AND waiting = 1 AND substr(lease, 1, 2) = ?7
                RETURNING from_peer";
-    let values = params![id.seq, id.tag, peer.as_str(), route.as_str(), now.0, pushed_by, holder(route)];
+    let values = params![id.seq(), id.tag(), peer.as_str(), route.as_str(), now.as_millis(), pushed_by, holder(route)];
     Change::by(connection, sql, values, 0)
 }
 
@@ -84,11 +85,11 @@ pub fn announced(
 pub fn delivered(connection: &Connection, peer: &PeerId, id: &MessageId, route: Route, now: Timestamp) -> Result<Change> {
     let waited = connection
         .prepare_cached("SELECT waiting FROM message WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state <> 2")?
-        .query_row(params![id.seq, id.tag, peer.as_str()], |row| row.get::<_, i64>(0))
+        .query_row(params![id.seq(), id.tag(), peer.as_str()], |row| row.get::<_, i64>(0))
         .optional()?;
     let Some(waited) = waited else { return Ok(Change::default()) };
     let sql = "UPDATE message SET state = 2, route = ?2, delivered_at = ?3, lease = NULL, waiting = 0, held_at = NULL WHERE seq = ?1 RETURNING from_peer";
-    Change::by(connection, sql, params![id.seq, route.as_str(), now.0], -waited)
+    Change::by(connection, sql, params![id.seq(), route.as_str(), now.as_millis()], -waited)
 }
 
 /// `id` was taken but not shown: it waits again as if never taken.
@@ -96,7 +97,7 @@ pub fn released(connection: &Connection, peer: &PeerId, id: &MessageId, route: R
     let sql = "UPDATE message SET lease = NULL, handed = max(handed - 1, 0)
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND waiting = 1 AND substr(lease, 1, 2) = ?4
                RETURNING from_peer";
-    Change::by(connection, sql, params![id.seq, id.tag, peer.as_str(), holder(route)], 0)
+    Change::by(connection, sql, params![id.seq(), id.tag(), peer.as_str(), holder(route)], 0)
 }
 
 /// Whose lease an acknowledgement for `route` speaks of: the stream's, or a take's. One that is said again after a crash
@@ -123,7 +124,7 @@ pub fn named(connection: &Connection, id: &MessageId, agent: &str) -> Result<Opt
     let sql = "SELECT from_peer, to_peer, state < 2 AND (substr(lease, 1, 2) IS 's:' OR lease IS NULL AND pushed_by IS ?3)
                FROM message WHERE seq = ?1 AND tag = ?2";
     let read = |row: &Row<'_>| Ok(Named { from: row.get(0)?, to: row.get(1)?, pushed: row.get(2)? });
-    connection.prepare_cached(sql)?.query_row(params![id.seq, id.tag, agent], read).optional()
+    connection.prepare_cached(sql)?.query_row(params![id.seq(), id.tag(), agent], read).optional()
 }
 
 /// The inbox or channel of `pushed_by` has proved itself: what it was given needs no other route any more. How many waited.
@@ -146,9 +147,9 @@ pub fn confirm_pushed(connection: &Connection, peer: &PeerId, sender: &PeerId, n
     let sql = "UPDATE message SET state = 2, route = 'reply', delivered_at = ?3
                WHERE to_peer = ?1 AND from_peer = ?2 AND state = 1 AND waiting = 0 AND route IN ('inbox', 'channel')
                RETURNING seq, tag";
-    let id = |row: &Row<'_>| Ok(MessageId { seq: row.get(0)?, tag: row.get(1)? });
+    let id = |row: &Row<'_>| id_at(row, 0);
     let mut statement = connection.prepare_cached(sql)?;
-    statement.query_map(params![peer.as_str(), sender.as_str(), now.0], id)?.collect()
+    statement.query_map(params![peer.as_str(), sender.as_str(), now.as_millis()], id)?.collect()
 }
 
 /// Messages that have arrived, each with its sender.
@@ -159,8 +160,8 @@ pub fn poll(connection: &Connection, peer: &PeerId, most: u32, now: Timestamp) -
     let sql = "UPDATE message SET state = 2, delivered_at = ?2 WHERE to_peer = ?1 AND state = 1 AND route = 'poll'
                RETURNING seq, tag, from_peer";
     let mut statement = connection.prepare_cached(sql)?;
-    let arrived = |row: &Row<'_>| Ok((MessageId { seq: row.get(0)?, tag: row.get(1)? }, row.get(2)?));
-    let arrived = statement.query_map(params![peer.as_str(), now.0], arrived)?.collect::<Result<_>>()?;
+    let arrived = |row: &Row<'_>| Ok((id_at(row, 0)?, row.get(2)?));
+    let arrived = statement.query_map(params![peer.as_str(), now.as_millis()], arrived)?.collect::<Result<_>>()?;
     let sql = format!(
         "SELECT {COLUMNS} FROM message WHERE to_peer = ?1 AND waiting = 1 AND lease IS NULL AND held_at IS NULL ORDER BY seq LIMIT ?2"
     );
@@ -169,7 +170,7 @@ pub fn poll(connection: &Connection, peer: &PeerId, most: u32, now: Timestamp) -
     let sql = "UPDATE message SET state = 1, route = 'poll', offered_at = ?2, waiting = 0, handed = handed + 1 WHERE seq = ?1";
     let mut mark = connection.prepare_cached(sql)?;
     for message in &messages {
-        mark.execute(params![message.id.seq, now.0])?;
+        mark.execute(params![message.id.seq(), now.as_millis()])?;
     }
     Ok((arrived, messages))
 }

@@ -1,6 +1,7 @@
 //! Databases of legacy clients and of other versions, and damaged, missing or unwritable ones.
 
 use crate::support::{Broker, events::Peer, folder, other::as_another_user};
+use chrono::{DateTime, SecondsFormat, Utc};
 use rusqlite::{Connection, config::DbConfig, params, types::Value as Cell};
 use serde_json::{Value, json};
 use std::{
@@ -9,13 +10,13 @@ use std::{
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     process,
+    time::SystemTime,
 };
 
 const UNLIMITED: [(&str, &str); 1] = [("CLAUDE_PEERS_RATE_LIMIT", "0")];
 
-/// A time in the legacy format.
-fn now() -> String {
-    claude_peers::wire::Timestamp::now().to_string()
+fn now() -> DateTime<Utc> {
+    SystemTime::now().into()
 }
 
 /// A database as a killed legacy broker leaves it: in WAL mode, with some data only in the log.
@@ -72,7 +73,7 @@ fn poll(broker: &Broker, id: &str) -> Vec<Value> {
 fn legacy_database_is_imported_and_left_unchanged() {
     let mut broker = Broker::prepared(&[]);
     let database = reference(&broker.database());
-    let seen = now();
+    let seen = now().to_rfc3339_opts(SecondsFormat::Millis, true);
     add_peer(&database, "eel", process::id(), &seen);
     add_peer(&database, "gone", 999_999_999, "2026-05-16T12:36:00.000Z");
     add_message(&database, "gone", "eel", "fetched already", true);
@@ -189,7 +190,7 @@ fn first_schema_still_opens_with_all_its_data() {
              INSERT INTO session VALUES ('session-a', 'k7xq2m', {0});
              INSERT INTO message (tag, from_peer, to_peer, text, key, sent_at, expires_at, state, waiting)
                  VALUES ('aaaaaa', 'cli', 'k7xq2m', 'waits', 'key-1', 1, {1}, 0, 1), ('bbbbbb', 'cli', 'k7xq2m', 'was read', NULL, 1, {1}, 2, 0);",
-            claude_peers::wire::Timestamp::now().0,
+            now().timestamp_millis(),
             i64::MAX / 2
         ))
         .unwrap();

@@ -1,7 +1,7 @@
 //! The four tools as a model calls them: parameters and their spellings, results and errors.
 
 use crate::support::{Broker, Session, events::Peer, folder, git};
-use claude_peers::wire::Timestamp;
+use chrono::DateTime;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -24,7 +24,7 @@ fn keys(value: &Value) -> Vec<&str> {
 /// Asserts that `value` is a time in UTC.
 fn assert_time(value: &Value) {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is no text"));
-    assert!(text.ends_with('Z') && Timestamp::parse(text).is_some(), "{text} is no time in UTC");
+    assert!(text.ends_with('Z') && DateTime::parse_from_rfc3339(text).is_ok(), "{text} is no time in UTC");
 }
 
 // --- results ---
