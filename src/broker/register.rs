@@ -16,7 +16,9 @@ use crate::{
     mailbox,
     mailbox::holds::Rule,
     platform::{clock, process, random},
-    wire::{self, Code, Error, PeerId, Process, Register, Registered, Status, SummarySource, Timestamp, VERSION},
+    wire::{
+        self, Code, Error, PeerId, Process, Register, Registered, Status, SummarySource, Timestamp, VERSION, text::printable_line,
+    },
 };
 use sha2::{Digest, Sha256};
 
@@ -142,7 +144,7 @@ impl Broker {
             peer.waiting = peer.waiting.saturating_add(u32::try_from(doubted).unwrap_or(u32::MAX));
         }
         self.changes.hint();
-        tracing::info!(peer = %row.id, name = row.name, pid, resumed, client = %request.client.version, "registered");
+        tracing::info!(peer = %row.id, name = row.name, pid, resumed, client = %printable_line(&request.client.version), "registered");
         let waiting = self.state().peers.get(&row.id).map_or(0, |peer| peer.waiting);
         Ok(Registered {
             id: row.id,

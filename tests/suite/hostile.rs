@@ -2,7 +2,9 @@
 
 use crate::support::{
     Broker,
+    broker::signal,
     events::Peer,
+    eventually,
     http::{Answer, Http},
 };
 use serde_json::{Value, json};
@@ -26,6 +28,37 @@ fn is_well(broker: &Broker) {
     for http in both(broker) {
         assert_eq!(http.post("/v1/send", &json!({"to": "victim", "text": "still there?"})).status, 200);
     }
+}
+
+// Clients that leave.
+
+#[test]
+fn requests_of_clients_that_left_are_run() {
+    const CLIENTS: usize = 100;
+    let (broker, _victim) = broker();
+    let before = broker.stored().0;
+    signal(broker.pid(), "STOP");
+    for number in 0..CLIENTS {
+        let body = json!({"to": "victim", "text": format!("from {number}")}).to_string();
+        let http = broker.http();
+        let request = http.written("POST", "/v1/send", &[JSON], &body);
+        http.connect().write_all(&request).unwrap();
+    }
+    signal(broker.pid(), "CONT");
+    let all = before + i64::try_from(CLIENTS).unwrap();
+    eventually("every message is stored", || (broker.stored().0 == all).then_some(()));
+}
+
+// What the log shows.
+
+#[test]
+fn log_shows_no_escapes_of_a_client() {
+    let broker = Broker::start();
+    let version = "1\n2026-01-01T00:00:00Z  INFO forged\u{1b}[2J\u{1b}]8;;http://evil.example\u{7}\u{202e}";
+    Peer::register(&broker.http(), "odd", json!({"client": {"name": "x", "version": version}}));
+    let log = eventually("the registration is logged", || Some(broker.log()).filter(|log| log.contains("forged")));
+    assert!(!log.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{log:?}");
+    assert!(!log.lines().any(|line| line.starts_with("2026-01-01")), "{log}");
 }
 
 // The content of requests.

@@ -82,7 +82,7 @@ fn long_list_is_paged_and_carries_no_mail() {
     let (broker, _place, mut frontend, mut backend) = two(Session::pulling);
     frontend.id();
     let register =
-        |number: usize| Peer::register(&broker.http(), &format!("p{number}"), json!({"cwd": format!("/work/w{number}")}));
+        |number: usize| Peer::register(&broker.http(), &format!("p{number}"), json!({"cwd": format!("/srv/w{number}")}));
     let others: Vec<Peer> = (0..200).map(register).collect();
     backend.send("frontend", "is waiting");
 
