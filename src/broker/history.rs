@@ -24,7 +24,7 @@ impl Broker {
         let found = self.store.read(move |c| Ok(messages::get(c, &wanted)?)).await?;
         let message = found.ok_or_else(|| {
             Error::new(Code::MessageNotFound, format!("message {id} not found"))
-                .help("check the id; messages are kept for a while after they were delivered (see the README)")
+                .help("check the id; messages are kept for 30 days after they were delivered or expired, or as long as CLAUDE_PEERS_HISTORY says")
         })?;
         if let Caller::Peer(peer) = caller
             && message.from != peer.as_str()
