@@ -76,15 +76,6 @@ impl Limits {
         }
         Ok(())
     }
-
-    /// Refuses a message to a recipient with too many waiting.
-    pub(super) fn check_waiting(&self, waiting: u32, name: &str) -> Result<()> {
-        if waiting >= self.waiting {
-            let what = format!("{waiting} messages wait for {name} already; at most {} are kept", self.waiting);
-            return Err(Error::new(Code::MailboxFull, what).help("wait until it has read some; it has been told that mail waits"));
-        }
-        Ok(())
-    }
 }
 
 /// What one sender sent lately.
@@ -121,7 +112,7 @@ impl Pace {
     }
 
     /// Counts these messages with one text, or refuses all of them.
-    pub(super) fn count(&mut self, limits: &Limits, to: &[&PeerId], text: &str, now: Timestamp) -> Result<()> {
+    pub(super) fn count(&mut self, limits: &Limits, to: &[PeerId], text: &str, now: Timestamp) -> Result<()> {
         let (Some(per_minute), Ok(many)) = (limits.per_minute, u32::try_from(to.len())) else { return Ok(()) };
         let Some(many) = NonZeroU32::new(many) else { return Ok(()) };
         let rate = self.rate.get_or_insert_with(|| RateLimiter::direct(Quota::per_minute(per_minute).allow_burst(limits.burst)));
@@ -171,7 +162,7 @@ mod tests {
     fn send(pace: &mut Pace, limits: &Limits, to: &str, text: &str, now: i64) -> Result<()> {
         let to = to.parse().unwrap();
         pace.check_repeat(limits, &to, text, Timestamp(now))?;
-        pace.count(limits, &[&to], text, Timestamp(now))
+        pace.count(limits, &[to], text, Timestamp(now))
     }
 
     #[test]
@@ -200,7 +191,6 @@ mod tests {
     fn copies_for_many_pass_together_or_not_at_all() {
         let (mut pace, limits) = (Pace::default(), Limits::default());
         let peers: Vec<PeerId> = (0..31).map(|number| format!("p{number}").parse().unwrap()).collect();
-        let peers: Vec<&PeerId> = peers.iter().collect();
         let refused = pace.count(&limits, &peers, "all", Timestamp(0)).unwrap_err();
         assert_eq!((refused.code, refused.retry_after_ms), (Code::RateLimited, None), "it will never fit");
         pace.count(&limits, &peers[..20], "all", Timestamp(0)).unwrap();

@@ -1,41 +1,54 @@
-//! The rules: who is a peer, what becomes of a message, who may do what. No HTTP, no D-Bus: the edges call one method a verb.
+//! Who is there, and what happens when they ask: one method a verb. No HTTP, no D-Bus.
 //!
-//! Promises: a method that changes something answers after the commit; what is told to a recipient comes from the store,
-//! by cursor, so that a wake-up lost or doubled changes nothing; liveness is derived when asked for (is the stream open,
-//! does the process live), never remembered.
+//! Promises: a method that changes something answers after the commit, and what it changed in the mailbox is applied here in one place
+//! ([`Broker::commit`]); a recipient is always told from the tables, so that a wake-up lost or doubled changes nothing; counts are read
+//! from the tables when they are shown; presence is derived when asked for, never remembered.
 //!
-//! Locks: one mutex over the peers in memory (`roster::Roster`), held for microseconds and never across an await or a
-//! call to the store. Jobs of the store take it inside the writing thread, never the other way round.
+//! Locks: one mutex over the peers in memory ([`roster::Roster`]), held for microseconds: never across an await, a call to the store, a
+//! look at the disk or at the process table. The writing thread does not know it.
 
-mod ask;
-mod deliver;
-mod door;
+mod acknowledge;
+mod commit;
+mod errors;
 mod everyone;
 mod history;
-mod hold;
 mod hook;
+mod identity;
+mod inbox;
 mod legacy;
 mod limits;
-mod list;
+mod maintenance;
 mod names;
+mod peer;
+mod peers;
+mod presence;
+mod probe;
+mod read;
 mod register;
+mod release;
+mod reply;
 mod roster;
 mod send;
+mod status;
 mod stream;
 mod summary;
-mod sweep;
+mod switch_session;
+mod take;
+mod unregister;
 mod watch;
+mod whoami;
 
+pub use crate::mailbox::MessageChange;
 pub use legacy::LegacyRegister;
 pub use limits::Limits;
 pub use stream::{Stream, StreamItem};
-pub use watch::{MessageChange, News, Watch};
+pub use watch::{News, Watch};
 
-use crate::mailbox;
 use crate::{
     db::{self, Store},
     wire::{self, Code, Error, PeerId, Timestamp},
 };
+use presence::Probes;
 use roster::Roster;
 use std::{
     path::PathBuf,
@@ -56,7 +69,8 @@ pub enum Caller {
 #[derive(Debug)]
 pub struct Broker {
     store: Store,
-    state: Arc<Mutex<Roster>>,
+    roster: Mutex<Roster>,
+    probes: Probes,
     limits: Limits,
     started_at: Timestamp,
     notices: Mutex<Vec<String>>,
@@ -72,13 +86,12 @@ impl Broker {
     /// # Errors
     /// If the store cannot be read.
     pub async fn open(store: Store, limits: Limits, socket: PathBuf) -> wire::Result<Arc<Self>> {
-        store.write(|c| Ok(mailbox::leases::end_hooks(c)?)).await?;
-        let (peers, sessions, waiting) =
-            store.read(|c| Ok((db::peers::all(c)?, db::peers::sessions(c)?, mailbox::messages::waiting(c)?))).await?;
-        let state = Arc::new(Mutex::new(Roster::new(peers, sessions, waiting)));
+        let known = |view: &db::View<'_>| Ok::<_, db::Error>((db::peers::all(view)?, db::peers::sessions(view)?));
+        let (peers, sessions) = store.read(known).await?;
         Ok(Arc::new(Self {
             store,
-            state,
+            roster: Mutex::new(Roster::new(peers, sessions)),
+            probes: Probes::default(),
             limits,
             started_at: Timestamp::now(),
             notices: Mutex::default(),
@@ -96,10 +109,10 @@ impl Broker {
     /// The peer whose secret this is.
     ///
     /// # Errors
-    /// [`Code::Unauthorized`] if it is nobody's.
+    /// [`Code::Unauthorized`] if there is none.
     pub fn authenticate(&self, secret: &str) -> wire::Result<PeerId> {
-        let hash = register::hash(secret);
-        self.state().by_secret(&hash).ok_or_else(|| {
+        let hash = identity::hash(secret);
+        self.roster().by_secret(&hash).ok_or_else(|| {
             Error::new(Code::Unauthorized, "the secret belongs to no peer of this broker").help("register to get a new one")
         })
     }
@@ -109,7 +122,7 @@ impl Broker {
     /// # Errors
     /// If the writer does not answer.
     pub async fn check(&self) -> wire::Result<()> {
-        Ok(self.store.write(|_| Ok(())).await?)
+        Ok(self.store.write(|_| Ok::<_, db::Error>(())).await?)
     }
 
     /// Ends every stream and every wait, so that connections can close. New requests are still answered.
@@ -131,7 +144,7 @@ impl Broker {
         }
     }
 
-    /// Adds a notice for people to `status`, and says it in the log. What is said again stands there once.
+    /// Adds a notice for people to `status`, once, and writes it into the log.
     pub fn notice(&self, text: String) {
         tracing::warn!("{text}");
         let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
@@ -140,16 +153,17 @@ impl Broker {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, Roster> {
-        roster::lock(&self.state)
-    }
-
-    fn unknown_peer(&self, id: &PeerId) -> wire::Error {
-        Error::new(Code::PeerNotFound, format!("Peer {id} not found")).help("list the peers to see who is there")
+    /// The peers in memory. A panic elsewhere cannot leave them half-changed: every change is a plain assignment.
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a request that waits is answered when the broker stops.
+fn unknown_peer(id: &PeerId) -> wire::Error {
+    Error::new(Code::PeerNotFound, format!("Peer {id} not found")).help("list the peers to see who is there")
+}
+
+/// The answer to a request that still waits when the broker stops.
 fn stopping() -> Error {
     Error::new(Code::Stopping, "the broker is stopping").help("try again in a moment")
 }

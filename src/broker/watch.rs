@@ -4,8 +4,8 @@
 //! difference to the look before. Messages are told one by one from a queue of fixed length; what a slow watcher misses is
 //! counted and not told. Nobody is ever held up by a watcher, and without one nothing is kept.
 
-use super::Broker;
-use crate::wire::{MessageId, MessageState, PeerId, Route, Status, Timestamp};
+use super::{Broker, MessageChange, presence::LOOK};
+use crate::wire::{PeerId, Status, Timestamp};
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
@@ -55,18 +55,6 @@ impl Changes {
     }
 }
 
-/// A message got into another state, or there by another route.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MessageChange {
-    pub id: MessageId,
-    pub from: PeerId,
-    pub to: PeerId,
-    /// Where it stands now.
-    pub state: MessageState,
-    /// The route by which it got there.
-    pub route: Option<Route>,
-}
-
 /// A peer that came or went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presence {
@@ -102,17 +90,12 @@ pub struct Watch {
 
 impl Broker {
     /// Watches from now on: who is there already is not told.
-    pub fn watch(self: &Arc<Self>) -> Watch {
+    pub async fn watch(self: &Arc<Self>) -> Watch {
         let messages = self.changes.messages.get_or_init(|| broadcast::Sender::new(BACKLOG)).subscribe();
         let hint = self.changes.hint.subscribe();
         let mut watch = Watch { broker: self.clone(), hint, messages, present: HashMap::new(), waiting: 0, unsure: false };
-        watch.look(&mut News::default());
+        watch.look(&mut News::default()).await;
         watch
-    }
-
-    /// How many messages wait for a recipient.
-    pub fn waiting_count(&self) -> u64 {
-        self.state().peers.values().map(|peer| u64::from(peer.waiting)).sum()
     }
 }
 
@@ -146,7 +129,7 @@ impl Watch {
                 }
             }
             self.hint.mark_unchanged();
-            let counts_changed = self.look(&mut news);
+            let counts_changed = self.look(&mut news).await;
             if counts_changed || news.missed > 0 || !(news.joined.is_empty() && news.left.is_empty() && news.messages.is_empty())
             {
                 return Some(news);
@@ -155,17 +138,17 @@ impl Watch {
     }
 
     /// Adds what a look at the peers shows; whether what waits has changed.
-    fn look(&mut self, news: &mut News) -> bool {
+    async fn look(&mut self, news: &mut News) -> bool {
+        self.broker.look(LOOK, |_| true).await;
+        let waiting = self.broker.waiting_count().unwrap_or_else(|error| {
+            tracing::warn!(%error, "counting what waits failed");
+            self.waiting
+        });
         let now = Timestamp::now();
         let mut gone = std::mem::take(&mut self.present);
         self.unsure = false;
-        let mut waiting = 0;
-        for peer in self.broker.state().peers.values() {
-            waiting += u64::from(peer.waiting);
-            if peer.status(now) == Status::Gone {
-                continue;
-            }
-            self.unsure |= peer.link.is_none();
+        for peer in self.broker.roster().peers.values().filter(|peer| peer.status(now) != Status::Gone) {
+            self.unsure |= peer.stream.is_none();
             let presence = gone.remove(&peer.row.id).unwrap_or_else(|| {
                 let presence = Presence { id: peer.row.id.clone(), name: peer.row.name.clone(), cwd: peer.row.cwd.clone() };
                 news.joined.push(presence.clone());

@@ -1,4 +1,4 @@
-//! The only place with SQL: peers, sessions, messages, in SQLite.
+//! SQLite: open, migrate, group-commit, recover; the table of peers.
 //!
 //! Promises: what [`Store::write`] has answered is on disk (WAL, `synchronous=FULL`: the commit is fsynced); writers that
 //! come while a commit is under way share the next one, so durability costs one fsync and not one per message; a job that
@@ -13,12 +13,17 @@ mod damage;
 mod legacy;
 mod open;
 pub(crate) mod peers;
+#[cfg(test)]
+pub(crate) mod testing;
+mod tx;
 mod writer;
 
 pub use check::check;
 pub use open::{OpenError, Opened, open};
+pub(crate) use rusqlite::{self as sqlite, Row, params};
+pub use tx::{Tx, View};
+pub use writer::Durability;
 
-use crate::wire;
 use rusqlite::Connection;
 use std::{
     path::{Path, PathBuf},
@@ -29,15 +34,12 @@ use tokio::sync::{mpsc, oneshot};
 /// How many reading connections are kept for reuse; more are opened when asked for and closed again.
 const IDLE_READERS: usize = 4;
 
-/// Why a job of the store failed.
+/// Why the database could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// SQLite could not do it.
+    /// A statement failed.
     #[error("database: {0}")]
     Sqlite(#[from] rusqlite::Error),
-    /// A rule of the broker, checked inside the transaction, refused it.
-    #[error(transparent)]
-    Refused(#[from] wire::Error),
     /// The transaction that this job shared could not be committed.
     #[error("committing to the database: {0}")]
     Commit(Arc<rusqlite::Error>),
@@ -46,29 +48,20 @@ pub enum Error {
     Closed,
 }
 
-/// Results of the store.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-impl From<Error> for wire::Error {
-    fn from(error: Error) -> Self {
-        let full = |e: &rusqlite::Error| e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
-        match error {
-            Error::Refused(refusal) => refusal,
-            Error::Closed => {
-                wire::Error::new(wire::Code::Stopping, "the broker is stopping").help("try again in a moment; nothing was stored")
-            }
-            Error::Sqlite(ref e) if full(e) => disk_full(&error),
-            Error::Commit(ref e) if full(e) => disk_full(&error),
-            other => wire::Error::new(wire::Code::Internal, format!("the broker could not use its database: {other}"))
-                .help("nothing was stored; see `claude-peers status` and the broker's log"),
-        }
+impl Error {
+    /// Whether the disk is full.
+    pub fn is_disk_full(&self) -> bool {
+        let error = match self {
+            Self::Sqlite(error) => error,
+            Self::Commit(error) => error,
+            Self::Closed => return false,
+        };
+        error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
     }
 }
 
-fn disk_full(error: &Error) -> wire::Error {
-    wire::Error::new(wire::Code::Internal, format!("the disk that holds the broker's database is full: {error}"))
-        .help("free some space and try again; nothing was stored")
-}
+/// Results of the database.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The database.
 #[derive(Debug)]
@@ -85,27 +78,49 @@ impl Store {
     ///
     /// # Errors
     /// What `work` says (its changes are undone, and only its), or that the commit failed (nothing was stored).
-    pub async fn write<T, F>(&self, work: F) -> Result<T>
+    pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.submit(Durability::Fsync, work).await?.await
+    }
+
+    /// Like [`Store::write`], in two steps: once this returns, the work has its place in the queue and is done whatever becomes of the
+    /// caller. The future that it gives is the answer. `durability` says what the change survives then.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; the future as [`Store::write`].
+    pub async fn submit<T, E, F>(
+        &self,
+        durability: Durability,
+        work: F,
+    ) -> Result<impl Future<Output = Result<T, E>> + use<T, E, F>>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.jobs.send(writer::job(work, reply)).await.map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed))
+        self.jobs.send(writer::job(durability, work, reply)).await.map_err(|_| Error::Closed)?;
+        Ok(async { answer.await.unwrap_or_else(|_| Err(Error::Closed.into())) })
     }
 
     /// Runs `work` on a connection that only reads, beside the writer.
     ///
     /// # Errors
     /// What `work` says, or that no connection could be opened.
-    pub async fn read<T, F>(&self, work: F) -> Result<T>
+    pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&View<'_>) -> Result<T, E> + Send + 'static,
     {
         let (readers, path) = (self.readers.clone(), self.path.clone());
-        tokio::task::spawn_blocking(move || with_reader(&readers, &path, work)).await.unwrap_or(Err(Error::Closed))
+        tokio::task::spawn_blocking(move || with_reader(&readers, &path, work))
+            .await
+            .unwrap_or_else(|_| Err(Error::Closed.into()))
     }
 
     /// Like [`Store::read`], on the calling thread: for a few rows found by index that were written a moment ago and so lie
@@ -113,7 +128,7 @@ impl Store {
     ///
     /// # Errors
     /// What `work` says, or that no connection could be opened.
-    pub fn glance<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    pub fn glance<T, E: From<Error>>(&self, work: impl FnOnce(&View<'_>) -> Result<T, E>) -> Result<T, E> {
         with_reader(&self.readers, &self.path, work)
     }
 
@@ -144,13 +159,17 @@ impl Store {
 }
 
 /// Runs `work` on an idle reading connection, or on a new one.
-fn with_reader<T>(readers: &Mutex<Vec<Connection>>, path: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+fn with_reader<T, E: From<Error>>(
+    readers: &Mutex<Vec<Connection>>,
+    path: &Path,
+    work: impl FnOnce(&View<'_>) -> Result<T, E>,
+) -> Result<T, E> {
     let idle = readers.lock().ok().and_then(|mut idle| idle.pop());
     let connection = match idle {
         Some(connection) => connection,
-        None => open::reader(path)?,
+        None => open::reader(path).map_err(Error::from)?,
     };
-    let result = work(&connection);
+    let result = work(&View::new(&connection));
     if let Ok(mut idle) = readers.lock()
         && idle.len() < IDLE_READERS
     {

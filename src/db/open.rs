@@ -21,15 +21,16 @@ const CACHE_KIB: i64 = 1_024;
 const WAL_LIMIT: i64 = 16 * 1024 * 1024;
 
 /// The schema's history. **Only ever append**: a database written by any earlier version must open.
-static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
+pub(super) static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
     Migrations::new(vec![
         M::up_with_hook(include_str!("migrations/0001-mailboxes.sql"), |tx| Ok(legacy::import(tx)?)),
         M::up(include_str!("migrations/0002-inbox.sql")),
+        M::up(include_str!("migrations/0003-holder.sql")),
     ])
 });
 
 /// How many migrations there are: the schema version of a database this build has opened.
-pub(super) const SCHEMA: usize = 2;
+pub(super) const SCHEMA: usize = 3;
 
 /// Why the database could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +117,7 @@ pub fn open(path: &Path) -> Result<Opened, OpenError> {
     }
     let (jobs, queue) = mpsc::channel(writer::QUEUE);
     let thread = std::thread::Builder::new()
-        .name("store".to_owned())
+        .name("writer".to_owned())
         .stack_size(512 * 1024)
         .spawn(move || writer::run(&connection, queue))
         .map_err(file_error)?;

@@ -216,7 +216,7 @@ impl FromRequestParts<Arc<super::App>> for AsProcess {
     async fn from_request_parts(parts: &mut Parts, app: &Arc<super::App>) -> Result<Self, Refusal> {
         let value = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.split_once(' '));
         let token = value.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(SESSION_SCHEME));
-        if let Some(host) = token.and_then(|(_, token)| app.broker.host_by_token(token.trim())) {
+        if let Some(host) = token.and_then(|(_, token)| app.broker.agent_by_token(token.trim())) {
             return Ok(Self(host));
         }
         let pid = value.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(PROCESS_SCHEME)).map(|(_, pid)| pid.to_owned());

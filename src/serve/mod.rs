@@ -161,7 +161,7 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         tracing::info!("leaves after {} s without a connection", span.as_secs());
     }
     // Before the first answer: whoever has one may rely on the service manager's word as well.
-    tasks.spawn(notify::ready(&broker));
+    tasks.spawn(notify::ready(&broker).await);
     tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready");
     tasks.spawn(accept_unix(unix, places, open.clone(), router.clone(), broker.clone()));
     match tcp {
@@ -169,7 +169,7 @@ pub async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         // It holds the broker, which is closed once nobody does.
         None => drop(router),
     }
-    tasks.spawn(broker.clone().keep_house());
+    tasks.spawn(broker.clone().maintain());
     tasks.spawn(notify::watchdog(broker.clone()));
 
     tokio::select! {

@@ -56,14 +56,14 @@ fn tell(states: &[NotifyState<'_>]) -> io::Result<()> {
 }
 
 /// Says that the broker is ready, then how many peers there are, whenever that changes; `systemctl --user status` shows it.
-pub(super) fn ready(broker: &Arc<Broker>) -> impl Future<Output = ()> + use<> {
-    let (mut watch, mut said) = (broker.watch(), broker.peer_count());
+pub(super) async fn ready(broker: &Arc<Broker>) -> impl Future<Output = ()> + use<> {
+    let mut watch = broker.watch().await;
+    let mut said = watch.counts().0;
     // The one word that the manager waits for: this waits for room in its queue.
     heard(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status(said))]));
-    let broker = broker.clone();
     async move {
         while watch.next().await.is_some() {
-            let peers = broker.peer_count();
+            let peers = watch.counts().0;
             if peers != said && say(&[NotifyState::Status(&status(peers))]) {
                 said = peers;
             }

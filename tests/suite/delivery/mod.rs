@@ -1,6 +1,7 @@
 //! The promises about a message: kept, shown once, in order, said truly, and refused only with a reason.
 
 mod channel;
+mod commits;
 mod faults;
 mod limits;
 mod receipts;

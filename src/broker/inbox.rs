@@ -1,19 +1,20 @@
 //! The inbox of a session's client, as the broker sees it: when the next frame may be written, and whether the last was let in.
 //!
-//! A frame is what is written at once. The next one is written when the last was let in, so that no limit of the client's (on
-//! rate, repeats, length of its queue) ever eats one. Where the client's prompt hook runs, it says so for each message; what it
-//! does not let in although the session idles is lost there and is handed over again, marked as a repeat. After
-//! [`MOST_MISSES`] such frames in a row the inbox is given up for that process. Without the hook nothing says so: frames are then
-//! written at growing distances, and a reply that names a message proves the inbox, as it does a channel.
+//! A frame is what is written at once. The next one waits until the last was let in, so that no limit of the client's (on rate,
+//! repeats, length of its queue) ever eats one. Where the client's prompt hook runs, it confirms each message. A frame that the hook
+//! does not confirm although the session idles is lost there: it is handed over again, marked as a repeat. After [`MOST_MISSES`] such
+//! frames in a row the inbox is given up for that process. Without the hook nothing confirms a frame: they are then written at growing
+//! distances, and a reply that names a message proves the inbox, as it does a channel.
 //!
-//! What is known lies under the broker's one lock; the store knows it too, so that a restarted broker learns it again.
+//! The state here lies in memory; a broker that has restarted learns it from the table.
 
-use super::{Broker, stopping};
+use super::{Broker, stopping, take::Asking, unknown_peer};
 use crate::{
-    mailbox::{leases::Taker, outcomes},
-    wire::{self, Inbound, MessageId, PeerId, Route, Take, Taken},
+    db::peers,
+    mailbox::{InboxNews, lease::Taker, proof, release::apply_rule},
+    wire::{self, Inbound, InboundRule, MessageId, PeerId, Route, Take, Taken, Timestamp},
 };
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// How many frames in a row may come to nothing.
@@ -34,7 +35,7 @@ const REMEMBERED: usize = 256;
 
 /// What is known of an inbox since this broker runs.
 #[derive(Debug, Default)]
-pub(super) struct Door {
+pub(super) struct Inbox {
     /// The agent process whose inbox this is about.
     agent: String,
     /// Written, and not known to be let in.
@@ -66,7 +67,7 @@ enum Gate {
     Missed,
 }
 
-impl Door {
+impl Inbox {
     /// Whether nothing more is written into it.
     pub fn is_given_up(&self) -> bool {
         self.misses >= MOST_MISSES
@@ -77,15 +78,18 @@ impl Door {
         !self.pending.is_empty()
     }
 
-    /// Another agent process has another inbox.
-    pub fn turn_to(&mut self, agent: String) {
-        if self.agent != agent {
-            *self = Self { agent, ..Self::default() };
+    /// Something happened to it.
+    pub fn hear(&mut self, news: InboxNews) {
+        match news {
+            InboxNews::Written(ids) => self.wrote(ids),
+            InboxNews::LetIn(id) => self.has_let_in(&id),
+            InboxNews::Missed(messages) => self.missed(messages),
+            InboxNews::Prompted => self.prompted = true,
         }
     }
 
     /// These messages were written in one frame.
-    pub fn wrote(&mut self, ids: impl IntoIterator<Item = MessageId>) {
+    fn wrote(&mut self, ids: impl IntoIterator<Item = MessageId>) {
         let now = Instant::now();
         let calm = self.written.is_none_or(|last| last.elapsed() > CALM);
         self.frames = if calm { 1 } else { self.frames.saturating_add(1) };
@@ -95,7 +99,7 @@ impl Door {
     }
 
     /// This message was let in, as the hook or a reply shows.
-    pub fn has_let_in(&mut self, id: &MessageId) {
+    fn has_let_in(&mut self, id: &MessageId) {
         self.pending.retain(|pending| pending != id);
         self.let_in.push_back(id.clone());
         if self.let_in.len() > REMEMBERED {
@@ -111,15 +115,14 @@ impl Door {
         }
     }
 
-    /// The session's user has said something.
-    pub fn prompted(&mut self) {
-        self.prompted = true;
-    }
-
-    fn missed(&mut self) {
+    /// What was written is lost there: so many messages. None if all of them got there by another way, or expired.
+    fn missed(&mut self, messages: usize) {
         self.pending.clear();
         self.idle = None;
-        self.misses += 1;
+        self.misses += u32::from(messages > 0);
+        if self.is_given_up() && messages > 0 {
+            tracing::warn!(agent = self.agent, "an inbox is given up: it has let in none of {MOST_MISSES} frames");
+        }
     }
 
     fn gate(&self, has_hook: bool, now: Instant) -> Gate {
@@ -152,39 +155,37 @@ impl Broker {
     ///
     /// # Errors
     /// The store's; [`wire::Code::Stopping`].
-    pub(super) async fn take_for_inbox(&self, id: &PeerId, request: &Take, lease: &str, until: Instant) -> wire::Result<Taken> {
+    pub(super) async fn take_for_inbox(self: &Arc<Self>, request: &Take, asking: Asking) -> wire::Result<Taken> {
+        let Asking { id, holder, most, deadline: until, mut wake } = asking;
         if let Some(inbound) = request.inbound {
-            self.set_inbound(id, inbound).await?;
+            self.set_inbound(&id, inbound).await?;
         }
-        self.recall(id).await?;
-        let max_bytes = request.max_bytes.unwrap_or(super::deliver::DEFAULT_BYTES) as usize;
-        let mut wake = {
-            let mut state = self.state();
-            let peer = state.peers.get_mut(id).ok_or_else(|| self.unknown_peer(id))?;
-            if request.idle {
-                peer.door.idles();
-            }
-            peer.wake.subscribe()
-        };
+        self.recall(&id).await?;
+        if request.idle
+            && let Some(peer) = self.roster().peers.get_mut(&id)
+        {
+            peer.inbox.idles();
+        }
         loop {
             wake.mark_unchanged();
-            self.post_held(id).await?;
-            let at = match self.look_at_door(id)? {
+            self.post_held(&id).await?;
+            let at = match self.look_at_inbox(&id)? {
                 Look::Missed { agent } => {
-                    self.miss(id, agent).await?;
+                    let peer = id.clone();
+                    self.commit(move |tx| Ok(((), proof::miss(tx, &peer, &agent)?))).await?;
                     continue;
                 }
                 Look::Write { agent } => {
-                    let taken = self.lease(id, lease, Taker::Inbox(agent), max_bytes).await?;
+                    let taken = self.lease(&id, &holder, Taker::Inbox(agent), most).await?;
                     if let Some((messages, more)) = taken {
-                        return self.answer_door(id, messages, more);
+                        return self.answer_inbox(&id, messages, more);
                     }
                     None
                 }
                 Look::Wait(at) => at,
             };
-            if Instant::now() >= until || self.state().peers.get(id).is_some_and(|peer| !peer.door.held.is_empty()) {
-                return self.answer_door(id, Vec::new(), 0);
+            if Instant::now() >= until || self.roster().peers.get(&id).is_some_and(|peer| !peer.inbox.held.is_empty()) {
+                return self.answer_inbox(&id, Vec::new(), 0);
             }
             tokio::select! {
                 biased;
@@ -195,64 +196,58 @@ impl Broker {
         }
     }
 
-    fn answer_door(&self, id: &PeerId, messages: Vec<Inbound>, more: u32) -> wire::Result<Taken> {
-        let mut state = self.state();
-        let peer = state.peers.get_mut(id).ok_or_else(|| self.unknown_peer(id))?;
-        Ok(Taken { messages, more, pending: peer.door.is_pending(), held: std::mem::take(&mut peer.door.held) })
+    fn answer_inbox(&self, id: &PeerId, messages: Vec<Inbound>, more: u32) -> wire::Result<Taken> {
+        let mut roster = self.roster();
+        let peer = roster.peers.get_mut(id).ok_or_else(|| unknown_peer(id))?;
+        Ok(Taken { messages, more, pending: peer.inbox.is_pending(), held: std::mem::take(&mut peer.inbox.held) })
     }
 
-    fn look_at_door(&self, id: &PeerId) -> wire::Result<Look> {
-        let state = self.state();
-        let peer = state.peers.get(id).ok_or_else(|| self.unknown_peer(id))?;
+    fn look_at_inbox(&self, id: &PeerId) -> wire::Result<Look> {
+        let roster = self.roster();
+        let peer = roster.peers.get(id).ok_or_else(|| unknown_peer(id))?;
         // A call that waits for a message is a certain route: it goes before the inbox.
-        if peer.route().0 != Route::Inbox || peer.takers > 0 || peer.waiting == 0 {
+        if peer.route().0 != Route::Inbox || peer.takers > 0 {
             return Ok(Look::Wait(None));
         }
-        Ok(match peer.door.gate(peer.has_hook(), Instant::now()) {
-            Gate::Open => Look::Write { agent: peer.agent_key() },
+        let agent = peer.row.agent_key();
+        Ok(match peer.inbox.gate(peer.row.has_hook(), Instant::now()) {
+            Gate::Open => Look::Write { agent },
             Gate::Until(at) => Look::Wait(Some(at)),
-            Gate::Missed => Look::Missed { agent: peer.agent_key() },
+            Gate::Missed => Look::Missed { agent },
         })
     }
 
-    /// What was written into the inbox is lost there: it waits again.
-    async fn miss(&self, id: &PeerId, agent: String) -> wire::Result<()> {
-        let peer = id.clone();
-        let missed = self.store.write(move |c| Ok(outcomes::missed(c, &peer, &agent)?)).await?;
-        let given_up = {
-            let mut state = self.state();
-            let Some(peer) = state.peers.get_mut(id) else { return Ok(()) };
-            peer.door.missed();
-            peer.hint = true; // tool results may carry mail now
-            peer.wake();
-            peer.door.is_given_up()
+    /// Learns from the table what was written into the inbox and not let in, after this broker has started.
+    async fn recall(&self, id: &PeerId) -> wire::Result<()> {
+        let agent = match self.roster().peers.get(id) {
+            Some(peer) if peer.inbox.agent != peer.row.agent_key() => peer.row.agent_key(),
+            _ => return Ok(()),
         };
-        tracing::warn!(peer = %id, messages = missed, "what was written into its inbox was not let in: it is handed over again");
-        if given_up {
-            tracing::warn!(peer = %id, "its inbox is given up: it has let in none of {MOST_MISSES} frames");
+        let (peer, key) = (id.clone(), agent.clone());
+        let pending = self.store.read(move |view| proof::pending(view, &peer, &key)).await?;
+        if let Some(peer) = self.roster().peers.get_mut(id).filter(|peer| peer.inbox.agent != agent) {
+            peer.inbox = Inbox { agent, ..Inbox::default() };
+            if !pending.is_empty() {
+                peer.inbox.wrote(pending);
+            }
         }
-        self.changes.hint();
         Ok(())
     }
 
-    /// Learns from the store what was written into the inbox and not let in, after this broker has started.
-    async fn recall(&self, id: &PeerId) -> wire::Result<()> {
-        let agent = {
-            let state = self.state();
-            let Some(peer) = state.peers.get(id) else { return Ok(()) };
-            let agent = peer.agent_key();
-            if peer.door.agent == agent {
-                return Ok(());
-            }
-            agent
-        };
-        let (peer, key) = (id.clone(), agent.clone());
-        let pending = self.store.read(move |c| Ok(outcomes::pending(c, &peer, &key)?)).await?;
-        if let Some(peer) = self.state().peers.get_mut(id).filter(|peer| peer.door.agent != agent) {
-            peer.door.turn_to(agent);
-            if !pending.is_empty() {
-                peer.door.wrote(pending);
-            }
+    /// What `id` lets in has changed.
+    async fn set_inbound(self: &Arc<Self>, id: &PeerId, inbound: InboundRule) -> wire::Result<()> {
+        if self.roster().peers.get(id).ok_or_else(|| unknown_peer(id))?.row.inbound == inbound {
+            return Ok(());
+        }
+        let (peer, now) = (id.clone(), Timestamp::now());
+        self.commit(move |tx| {
+            let row = peers::change(tx, &peer, |row| row.inbound = inbound)?;
+            Ok(((), row.map(|row| apply_rule(tx, &row, now)).transpose()?.unwrap_or_default()))
+        })
+        .await?;
+        if let Some(peer) = self.roster().peers.get_mut(id) {
+            peer.row.inbound = inbound;
+            peer.wake();
         }
         Ok(())
     }
@@ -268,50 +263,50 @@ mod tests {
 
     #[test]
     fn the_next_frame_waits_until_the_last_was_let_in() {
-        let mut door = Door::default();
+        let mut inbox = Inbox::default();
         let now = Instant::now();
-        assert_eq!(door.gate(true, now), Gate::Open);
-        door.wrote([id(1), id(2)]);
-        assert!(matches!(door.gate(true, now), Gate::Until(_)));
-        door.has_let_in(&id(1));
-        assert!(matches!(door.gate(true, now), Gate::Until(_)));
-        door.has_let_in(&id(2));
-        assert_eq!(door.gate(true, now), Gate::Open);
-        door.has_let_in(&id(3)); // the hook was faster than the word that it was written
-        door.wrote([id(3)]);
-        assert_eq!(door.gate(true, now), Gate::Open);
+        assert_eq!(inbox.gate(true, now), Gate::Open);
+        inbox.wrote([id(1), id(2)]);
+        assert!(matches!(inbox.gate(true, now), Gate::Until(_)));
+        inbox.has_let_in(&id(1));
+        assert!(matches!(inbox.gate(true, now), Gate::Until(_)));
+        inbox.has_let_in(&id(2));
+        assert_eq!(inbox.gate(true, now), Gate::Open);
+        inbox.has_let_in(&id(3)); // the hook was faster than the word that it was written
+        inbox.wrote([id(3)]);
+        assert_eq!(inbox.gate(true, now), Gate::Open);
     }
 
     #[test]
     fn a_frame_is_missed_once_the_session_idles_without_it() {
-        let mut door = Door::default();
+        let mut inbox = Inbox::default();
         for miss in 1..=MOST_MISSES {
-            door.wrote([id(1)]);
+            inbox.wrote([id(1)]);
             let now = Instant::now();
-            assert!(matches!(door.gate(true, now + LATE * 2), Gate::Until(_)), "it may be busy");
-            door.prompted();
-            assert!(matches!(door.gate(true, now + LATE * 2), Gate::Until(_)), "what is typed meanwhile is queued, too");
-            assert_eq!(door.gate(true, now + LONGEST_PENDING * 2), Gate::Missed);
-            door.idles();
-            assert!(matches!(door.gate(true, now), Gate::Until(_)));
-            assert_eq!(door.gate(true, now + LATE * 2), Gate::Missed);
-            door.missed();
-            assert_eq!(door.is_given_up(), miss == MOST_MISSES);
+            assert!(matches!(inbox.gate(true, now + LATE * 2), Gate::Until(_)), "it may be busy");
+            inbox.hear(InboxNews::Prompted);
+            assert!(matches!(inbox.gate(true, now + LATE * 2), Gate::Until(_)), "what is typed meanwhile is queued, too");
+            assert_eq!(inbox.gate(true, now + LONGEST_PENDING * 2), Gate::Missed);
+            inbox.idles();
+            assert!(matches!(inbox.gate(true, now), Gate::Until(_)));
+            assert_eq!(inbox.gate(true, now + LATE * 2), Gate::Missed);
+            inbox.missed(1);
+            assert_eq!(inbox.is_given_up(), miss == MOST_MISSES);
         }
     }
 
     #[test]
     fn without_a_hook_frames_are_written_at_growing_distances() {
-        let (mut door, mut before) = (Door::default(), Duration::ZERO);
+        let (mut inbox, mut before) = (Inbox::default(), Duration::ZERO);
         for _ in 0..12 {
-            door.wrote([id(1)]);
+            inbox.wrote([id(1)]);
             let now = Instant::now();
-            let Gate::Until(at) = door.gate(false, now) else { panic!("open at once") };
+            let Gate::Until(at) = inbox.gate(false, now) else { panic!("open at once") };
             let distance = at - now;
             assert!(distance + Duration::from_millis(50) >= before && distance <= LONGEST_DISTANCE, "{distance:?}");
             before = distance;
         }
-        door.has_let_in(&id(1));
-        assert_eq!(door.gate(false, Instant::now()), Gate::Open);
+        inbox.has_let_in(&id(1));
+        assert_eq!(inbox.gate(false, Instant::now()), Gate::Open);
     }
 }
