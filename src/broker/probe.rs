@@ -115,15 +115,18 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    };
 
     static HUNG: AtomicUsize = AtomicUsize::new(0);
-    static GO_ON: Mutex<()> = Mutex::new(());
+    static GO_ON: OnceLock<()> = OnceLock::new();
 
     fn look(key: &u32) -> u32 {
         if *key == 0 {
             HUNG.fetch_add(1, Ordering::SeqCst);
-            drop(lock(&GO_ON));
+            GO_ON.wait();
         }
         key * 2
     }
@@ -131,13 +134,12 @@ mod tests {
     #[tokio::test]
     async fn a_look_that_hangs_holds_up_no_other() {
         let probe = Probe::new(look);
-        let hanging = lock(&GO_ON);
         for _ in 0..3 {
             let found = probe.ask_all([0, 1, 2]).await;
             assert_eq!((found.get(&0), found.get(&1), found.get(&2)), (None, Some(&2), Some(&4)));
         }
         assert_eq!(HUNG.load(Ordering::SeqCst), 1, "started again while it hangs");
-        drop(hanging);
+        GO_ON.set(()).unwrap();
         assert_eq!(probe.ask(0).await, Some(0));
     }
 }
