@@ -1,7 +1,8 @@
 use super::{Broker, unknown_peer};
 use crate::{
     mailbox::acknowledge::acknowledge,
-    wire::{self, Acknowledge, Acknowledged, Code, Error, Outcome, PeerId, Timestamp},
+    platform::clock,
+    wire::{self, Acknowledge, Acknowledged, Code, Error, Outcome, PeerId},
 };
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ impl Broker {
         if !self.roster().peers.contains_key(id) {
             return Err(unknown_peer(id));
         }
-        let (peer, route, now) = (id.clone(), request.route, Timestamp::now());
+        let (peer, route, now) = (id.clone(), request.route, clock::now());
         let is_delivered = request.messages.iter().any(|acknowledged| acknowledged.outcome == Outcome::Delivered);
         let job = move |tx: &crate::db::Tx<'_>| Ok(acknowledge(tx, &peer, route, request.messages, now)?);
         // Whatever else is lost in a power cut is shown again, as a repeat. Only of *delivered* the sender is told for good.

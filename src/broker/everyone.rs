@@ -6,7 +6,8 @@
 use super::{Broker, Caller, presence::LOOK};
 use crate::{
     mailbox::accept::{NewMessage, copies_of, key_of_copy},
-    wire::{self, Broadcast, Code, EVERYONE, Error, NotSent, PeerId, Scope, SendRequest, Sent, Status, Timestamp},
+    platform::{clock, random},
+    wire::{self, Broadcast, Code, EVERYONE, Error, NotSent, PeerId, Scope, SendRequest, Sent, Status},
 };
 use std::{collections::HashSet, sync::Arc};
 
@@ -39,7 +40,7 @@ impl Broker {
         }
         let copy = |to: PeerId| {
             let key = draft.key.as_ref().map(|key| key_of_copy(key, &to));
-            NewMessage { to, key, ..draft.clone() }
+            NewMessage { tag: random::message_tag(), to, key, ..draft.clone() }
         };
         let copies = recipients.into_iter().map(copy).collect();
         let mut sent = Broadcast { receipts: Vec::new(), refused: Vec::new() };
@@ -57,7 +58,7 @@ impl Broker {
     async fn present(&self, from: &PeerId, scope: Scope, cwd: Option<&str>) -> wire::Result<HashSet<PeerId>> {
         let in_scope = self.in_scope(Some(from), scope, cwd).await?;
         self.look(LOOK, |peer| in_scope(&peer.row)).await;
-        let (roster, now) = (self.roster(), Timestamp::now());
+        let (roster, now) = (self.roster(), clock::now());
         let present = roster.peers.values().filter(|peer| peer.row.id != *from && in_scope(&peer.row));
         Ok(present.filter(|peer| peer.status(now) != Status::Gone).map(|peer| peer.row.id.clone()).collect())
     }

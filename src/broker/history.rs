@@ -41,7 +41,7 @@ impl Broker {
             return Err(Error::new(Code::InvalidRequest, format!("limit {limit} is not 1 to {MOST_ENTRIES}")));
         }
         let before = match request.before.as_deref() {
-            Some(id) => id.parse::<MessageId>()?.seq,
+            Some(id) => id.parse::<MessageId>()?.seq(),
             None => i64::MAX,
         };
         let peers = match (caller, request.peer.as_deref()) {

@@ -12,7 +12,8 @@ use crate::{
         acknowledge,
         release::{Rule, apply_rule},
     },
-    wire::{self, Code, Error, Git, Hook, Hooked, PeerId, Process, Timestamp, text::printable_line},
+    platform::clock,
+    wire::{self, Code, Error, Git, Hook, Hooked, PeerId, Process, text::printable_line},
 };
 use std::sync::Arc;
 
@@ -90,7 +91,7 @@ impl Broker {
 
     /// Takes note of all that a hook has said, in one transaction.
     async fn note_hook(self: &Arc<Self>, learned: PeerRow, request: Hook) -> wire::Result<()> {
-        let (now, proves) = (Timestamp::now(), !request.messages.is_empty());
+        let (now, proves) = (clock::now(), !request.messages.is_empty());
         let job = move |tx: &crate::db::Tx<'_>| {
             let Some(stored) = peers::get(tx, &learned.id)? else { return Ok(Default::default()) };
             let PeerRow { cwd, git, bypasses, hooked, .. } = learned;

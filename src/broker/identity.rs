@@ -1,7 +1,10 @@
 //! Ids, secrets and the shapes of what a session says of itself.
 
 use super::roster::Roster;
-use crate::wire::{self, Code, Error, PeerId};
+use crate::{
+    platform::random,
+    wire::{self, Code, Error, PeerId},
+};
 use sha2::{Digest, Sha256};
 
 /// Longest instance name, session id, key and lease.
@@ -17,7 +20,7 @@ pub(super) fn hash(secret: &str) -> [u8; 32] {
 /// An id that no peer has, nor as its name.
 pub(super) fn fresh_id(roster: &Roster) -> PeerId {
     let taken = |id: &PeerId| roster.peers.contains_key(id) || roster.peers.values().any(|peer| peer.row.name == id.as_str());
-    std::iter::repeat_with(PeerId::random).find(|id| !taken(id)).unwrap_or_else(PeerId::random)
+    std::iter::repeat_with(random::peer_id).find(|id| !taken(id)).unwrap_or_else(random::peer_id)
 }
 
 /// Refuses a path that is not absolute, too long, or could steer a terminal.

@@ -12,7 +12,8 @@ use super::{Broker, stopping, take::Asking, unknown_peer};
 use crate::{
     db::peers,
     mailbox::{InboxNews, lease::Taker, proof, release::apply_rule},
-    wire::{self, Inbound, InboundRule, MessageId, PeerId, Route, Take, Taken, Timestamp},
+    platform::clock,
+    wire::{self, Inbound, InboundRule, MessageId, PeerId, Route, Take, Taken},
 };
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -239,7 +240,7 @@ impl Broker {
         if self.roster().peers.get(id).ok_or_else(|| unknown_peer(id))?.row.inbound == inbound {
             return Ok(());
         }
-        let (peer, now) = (id.clone(), Timestamp::now());
+        let (peer, now) = (id.clone(), clock::now());
         self.commit(move |tx| {
             let row = peers::change(tx, &peer, |row| row.inbound = inbound)?;
             Ok(((), row.map(|row| apply_rule(tx, &row, now)).transpose()?.unwrap_or_default()))
@@ -258,7 +259,7 @@ mod tests {
     use super::*;
 
     fn id(seq: i64) -> MessageId {
-        MessageId { seq, tag: "abc".to_owned() }
+        MessageId::new(seq, "abc").unwrap()
     }
 
     #[test]

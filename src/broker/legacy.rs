@@ -13,8 +13,8 @@ use super::{
 use crate::{
     db::peers::{self, PeerRow},
     mailbox::{Effects, Message, poll},
-    platform::process,
-    wire::{self, Code, Error, PeerId, Process, SummarySource, Timestamp},
+    platform::{clock, process},
+    wire::{self, Code, Error, PeerId, Process, SummarySource},
 };
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ impl Broker {
         let look = move || (bound_process(pid, owner), process::identify(pid));
         let (process, named) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         self.look(LOOK, |_| true).await; // for the name
-        let now = Timestamp::now();
+        let now = clock::now();
         let row = {
             let mut roster = self.roster();
             let id = fresh_id(&roster);
@@ -96,7 +96,7 @@ impl Broker {
             return Err(Error::new(Code::Forbidden, format!("{id} was registered by another process")));
         }
         if let Some(peer) = self.roster().peers.get_mut(&id) {
-            peer.row.last_seen = Timestamp::now();
+            peer.row.last_seen = clock::now();
             if std::mem::take(&mut peer.row.ended) {
                 self.changes.hint();
             }
@@ -112,7 +112,7 @@ impl Broker {
         if !self.store.glance(|view| poll::is_due(view, id))? {
             return Ok(Vec::new());
         }
-        let (peer, now) = (id.clone(), Timestamp::now());
+        let (peer, now) = (id.clone(), clock::now());
         self.commit(move |tx| Ok(poll::poll(tx, &peer, MOST_POLLED, now)?)).await
     }
 }

@@ -102,7 +102,7 @@ impl Pace {
         }
         if times.len() >= limits.repeats {
             let first = times.front().copied().unwrap_or(now);
-            let wait = first.plus(REPEAT_SPAN).0.saturating_sub(now.0);
+            let wait = first.plus(REPEAT_SPAN).as_millis().saturating_sub(now.as_millis());
             let what = format!("the same text went to {to} {} times within a minute", limits.repeats);
             return Err(Error::new(Code::RepeatLimited, what)
                 .help("it has been sent; do not send it again")
@@ -161,8 +161,8 @@ mod tests {
 
     fn send(pace: &mut Pace, limits: &Limits, to: &str, text: &str, now: i64) -> Result<()> {
         let to = to.parse().unwrap();
-        pace.check_repeat(limits, &to, text, Timestamp(now))?;
-        pace.count(limits, &[to], text, Timestamp(now))
+        pace.check_repeat(limits, &to, text, Timestamp::from_millis(now))?;
+        pace.count(limits, &[to], text, Timestamp::from_millis(now))
     }
 
     #[test]
@@ -191,12 +191,12 @@ mod tests {
     fn copies_for_many_pass_together_or_not_at_all() {
         let (mut pace, limits) = (Pace::default(), Limits::default());
         let peers: Vec<PeerId> = (0..31).map(|number| format!("p{number}").parse().unwrap()).collect();
-        let refused = pace.count(&limits, &peers, "all", Timestamp(0)).unwrap_err();
+        let refused = pace.count(&limits, &peers, "all", Timestamp::from_millis(0)).unwrap_err();
         assert_eq!((refused.code, refused.retry_after_ms), (Code::RateLimited, None), "it will never fit");
-        pace.count(&limits, &peers[..20], "all", Timestamp(0)).unwrap();
-        assert!(pace.count(&limits, &peers[..11], "more", Timestamp(0)).unwrap_err().retry_after_ms.is_some());
-        pace.count(&limits, &peers[..10], "more", Timestamp(0)).unwrap();
-        pace.count(&limits, &[], "nobody", Timestamp(0)).unwrap();
+        pace.count(&limits, &peers[..20], "all", Timestamp::from_millis(0)).unwrap();
+        assert!(pace.count(&limits, &peers[..11], "more", Timestamp::from_millis(0)).unwrap_err().retry_after_ms.is_some());
+        pace.count(&limits, &peers[..10], "more", Timestamp::from_millis(0)).unwrap();
+        pace.count(&limits, &[], "nobody", Timestamp::from_millis(0)).unwrap();
     }
 
     #[test]

@@ -5,6 +5,7 @@ use super::{Broker, presence::LOOK};
 use crate::{
     db::{self, peers},
     mailbox::{Effects, expire, history},
+    platform::{clock, random},
     wire::{self, PeerId, Status, Timestamp},
 };
 use std::{sync::Arc, time::Duration};
@@ -30,7 +31,8 @@ impl Broker {
                     None
                 }
             };
-            let due = next.map(|at| Duration::from_millis(at.0.saturating_sub(Timestamp::now().0).max(0).unsigned_abs()));
+            let due = next
+                .map(|at| Duration::from_millis(at.as_millis().saturating_sub(clock::now().as_millis()).max(0).unsigned_abs()));
             tokio::select! {
                 () = self.stopped() => return,
                 () = tokio::time::sleep(pause(due, self.limits.expiry)) => {}
@@ -40,9 +42,11 @@ impl Broker {
 
     /// One round; returns when the next message expires.
     async fn maintenance_round(self: &Arc<Self>) -> wire::Result<Option<Timestamp>> {
-        let now = Timestamp::now();
+        let now = clock::now();
         let notices_until = now.plus(self.limits.expiry);
-        while self.commit(move |tx| Ok(expire::expire(tx, now, notices_until, STEP)?)).await? >= STEP as usize {
+        while self.commit(move |tx| Ok(expire::expire(tx, now, notices_until, STEP, random::message_tag)?)).await?
+            >= STEP as usize
+        {
             tokio::time::sleep(PAUSE).await;
         }
         let before = now.minus(self.limits.history);
@@ -58,7 +62,7 @@ impl Broker {
     /// Removes peers that nobody has seen for as long as history is kept. A session that has been open for longer is seen now.
     async fn forget_unseen(self: &Arc<Self>, before: Timestamp) -> wire::Result<()> {
         self.look(LOOK, |_| true).await;
-        let now = Timestamp::now();
+        let now = clock::now();
         let live: Vec<PeerId> = {
             let roster = self.roster();
             let live = roster.peers.values().filter(|peer| peer.status(now) != Status::Gone);

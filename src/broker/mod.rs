@@ -46,6 +46,7 @@ pub use watch::{News, Watch};
 
 use crate::{
     db::{self, Store},
+    platform::clock,
     wire::{self, Code, Error, PeerId, Timestamp},
 };
 use presence::Probes;
@@ -93,7 +94,7 @@ impl Broker {
             roster: Mutex::new(Roster::new(peers, sessions)),
             probes: Probes::default(),
             limits,
-            started_at: Timestamp::now(),
+            started_at: clock::now(),
             notices: Mutex::default(),
             changes: watch::Changes::new(),
             stopping: sync::watch::Sender::new(false),

@@ -68,6 +68,6 @@ mod tests {
 
     #[test]
     fn reserved_words_get_a_number() {
-        assert_eq!(free(&Roster::default(), "cli", &"x".parse().unwrap(), Timestamp(0)), "cli-2");
+        assert_eq!(free(&Roster::default(), "cli", &"x".parse().unwrap(), Timestamp::from_millis(0)), "cli-2");
     }
 }

@@ -4,6 +4,7 @@ use super::{Broker, Caller, identity::check_path, peer::Peer};
 use crate::{
     db::peers::PeerRow,
     mailbox::history,
+    platform::clock,
     wire::{self, Code, Error, ListPeers, PeerId, Peers, Scope, Status, Timestamp},
 };
 use std::{collections::HashMap, time::Duration};
@@ -60,7 +61,7 @@ impl Broker {
         let picked = |peer: &Peer| Some(&peer.row.id) == me || wanted(&peer.row);
         self.look(Duration::ZERO, picked).await;
         let waiting = self.store.read(history::waiting_by_peer).await?;
-        let now = Timestamp::now();
+        let now = clock::now();
         let mut shown: Vec<(wire::Peer, Option<String>)> = {
             let roster = self.roster();
             let there = |peer: &&Peer| Some(&peer.row.id) == me || peer.status(now) != Status::Gone;

@@ -3,7 +3,7 @@
 
 use super::{Broker, peer::Peer, probe::Probe};
 use crate::{
-    platform::{git, process},
+    platform::{clock, git, process},
     wire::{Git, Process, Status, Timestamp},
 };
 use std::{
@@ -69,7 +69,7 @@ impl Peer {
 impl Broker {
     /// Looks at the processes of the peers that `which` picks, unless that was done within `age`: before [`Peer::status`] is asked.
     pub(super) async fn look(&self, age: Duration, which: impl Fn(&Peer) -> bool) {
-        let now = Timestamp::now();
+        let now = clock::now();
         let processes: Vec<Process> = {
             let roster = self.roster();
             let picked = roster.peers.values().filter(|peer| peer.needs_look(age, now) && which(peer));
@@ -95,7 +95,7 @@ impl Broker {
     /// How many peers are there now.
     pub async fn peer_count(&self) -> u32 {
         self.look(Duration::ZERO, |_| true).await;
-        let now = Timestamp::now();
+        let now = clock::now();
         let count = self.roster().peers.values().filter(|peer| peer.status(now) != Status::Gone).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }

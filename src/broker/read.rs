@@ -1,7 +1,8 @@
 use super::{Broker, Caller};
 use crate::{
     mailbox::acknowledge::read_by_user,
-    wire::{self, Acknowledged, CLI_SENDER, Code, Error, MessageId, PeerId, Timestamp},
+    platform::clock,
+    wire::{self, Acknowledged, CLI_SENDER, Code, Error, MessageId, PeerId},
 };
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ impl Broker {
             let what = format!("{peer} is not the command line");
             return Err(Error::new(Code::Forbidden, what).help("acknowledge your own messages"));
         }
-        let (id, now): (MessageId, _) = (id.parse()?, Timestamp::now());
+        let (id, now): (MessageId, _) = (id.parse()?, clock::now());
         let readers: Vec<PeerId> = std::iter::once(CLI_SENDER.parse()?).chain(inside).collect();
         let changed = self.commit(move |tx| Ok(read_by_user(tx, &readers, &id, now)?)).await?;
         Ok(Acknowledged { changed })

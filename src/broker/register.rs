@@ -23,8 +23,8 @@ use crate::{
         peers::{self, PeerRow},
     },
     mailbox::{self, Effects, history, lease, proof, release},
-    platform::process,
-    wire::{self, PeerId, Process, Register, Registered, Status, Timestamp, VERSION, random_token},
+    platform::{clock, process, random},
+    wire::{self, PeerId, Process, Register, Registered, Status, Timestamp, VERSION},
 };
 use std::{collections::HashMap, sync::Arc};
 
@@ -66,7 +66,7 @@ impl Broker {
         let by = tokio::task::spawn_blocking(look).await.unwrap_or(Registering { pid: claimed, process: None, agent: None });
         self.look(LOOK, |_| true).await; // for names and for those that are gone
         let alive = self.alive_candidates(&request, &by).await;
-        let (secret, version, now) = (random_token(SECRET_LENGTH), request.client.version.clone(), Timestamp::now());
+        let (secret, version, now) = (random::token(SECRET_LENGTH), request.client.version.clone(), clock::now());
         let registration = self.reserve(request, proven, &by, &alive, hash(&secret), now);
         let (row, resumed) = (registration.row.clone(), registration.resumed);
         let waiting = self.commit(move |tx| registration.store(tx, now)).await?;

@@ -10,8 +10,8 @@ use crate::{
         Message,
         release::{Rule, has_to_post, posted, release, to_post},
     },
-    platform::paths,
-    wire::{self, Acknowledged, Code, Error, HeldBy, MessageId, PeerId, Receipt, Status, Timestamp},
+    platform::{clock, paths},
+    wire::{self, Acknowledged, Code, Error, HeldBy, MessageId, PeerId, Receipt, Status},
 };
 use std::{path::Path, sync::Arc};
 
@@ -53,7 +53,7 @@ impl Broker {
             }
         }
         if !written.is_empty() {
-            let now = Timestamp::now();
+            let now = clock::now();
             self.note(move |tx| Ok(((), posted(tx, &written, now)?))).await?;
         }
         if let Some(peer) = self.roster().peers.get_mut(id) {

@@ -14,7 +14,8 @@ use crate::{
         accept::{NewMessage, sent_before},
         history,
     },
-    wire::{self, Asked, AwaitReply, CLI_SENDER, Code, Error, MessageId, MessageState, PeerId, Status, Timestamp},
+    platform::clock,
+    wire::{self, Asked, AwaitReply, CLI_SENDER, Code, Error, MessageId, MessageState, PeerId, Status},
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -101,7 +102,7 @@ impl Broker {
         };
         let answer = self.store.read(find).await?.map(|answer| self.entry(answer));
         self.look(LOOK, |peer| peer.row.id == question.to).await;
-        let now = Timestamp::now();
+        let now = clock::now();
         let recipient = match self.roster().peers.get(&question.to) {
             Some(peer) => {
                 question.warning = warning(peer, &question, now);

@@ -14,6 +14,7 @@ use crate::{
         self, Message, Refusal,
         accept::{Copies, NewMessage, Terms, accept, preview},
     },
+    platform::{clock, random},
     wire::{
         self, CLI_SENDER, Code, Error, MessageId, MessageState, PeerId, PeerRef, Receipt, Route, SendRequest, Status, Timestamp,
     },
@@ -66,12 +67,13 @@ impl Broker {
         if let Some(key) = &request.key {
             check_token("key", key)?;
         }
-        let now = Timestamp::now();
+        let now = clock::now();
         let from = match caller {
             Caller::User => CLI_SENDER.parse()?,
             Caller::Peer(id) => id.clone(),
         };
         Ok(NewMessage {
+            tag: random::message_tag(),
             to: from.clone(),
             from,
             text: request.text,
@@ -150,7 +152,7 @@ impl Broker {
         }
         let name = reference.as_str();
         self.look(LOOK, |peer| peer.row.id.as_str() == name || peer.row.name.eq_ignore_ascii_case(name)).await;
-        match self.roster().resolve(reference, Timestamp::now()) {
+        match self.roster().resolve(reference, clock::now()) {
             Resolved::One(id) | Resolved::Newest(id, _) if id == *from => no_mailbox("a peer cannot write to itself"),
             Resolved::One(id) => Ok((id, None)),
             Resolved::Newest(id, gone) => {

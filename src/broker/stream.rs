@@ -11,6 +11,7 @@ use crate::{
         Effects, Holder, Message, history,
         lease::{self, Most, Taker},
     },
+    platform::clock,
     wire::{self, Event, Inbound, PeerId, Route, Timestamp},
 };
 use std::{collections::VecDeque, sync::Arc};
@@ -156,7 +157,7 @@ impl Stream {
                 batch = self.lease(holder).await?;
             }
             if let Some(last) = batch.last() {
-                self.after = self.after.max(last.receipt.message_id.seq);
+                self.after = self.after.max(last.receipt.message_id.seq());
             }
             self.buffer = self.broker.inbound(batch).into();
         }
@@ -186,7 +187,7 @@ impl Drop for Stream {
     fn drop(&mut self) {
         let mut roster = self.broker.roster();
         let Some(peer) = roster.peers.get_mut(&self.peer).filter(|peer| peer.stream == Some(self.number)) else { return };
-        let now = Timestamp::now();
+        let now = clock::now();
         (peer.stream, peer.row.last_seen) = (None, now);
         peer.wake(); // one that was displaced sees that its successor is gone
         drop(roster);

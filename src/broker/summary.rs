@@ -2,7 +2,8 @@ use super::{Broker, unknown_peer};
 use crate::{
     db::peers,
     mailbox::Effects,
-    wire::{self, PeerId, SetSummary, Summary, SummarySource, Timestamp},
+    platform::clock,
+    wire::{self, PeerId, SetSummary, Summary, SummarySource},
 };
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ impl Broker {
             let mut roster = self.roster();
             let row = &mut roster.peers.get_mut(id).ok_or_else(|| unknown_peer(id))?.row;
             if request.source >= row.summary_source && request.source != SummarySource::None {
-                (row.summary, row.summary_source, row.last_seen) = (request.summary, request.source, Timestamp::now());
+                (row.summary, row.summary_source, row.last_seen) = (request.summary, request.source, clock::now());
             }
             row.clone()
         };

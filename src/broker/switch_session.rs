@@ -4,6 +4,7 @@ use super::{Broker, names, roster::Roster};
 use crate::{
     db::peers::{self, PeerRow},
     mailbox::{Effects, lease},
+    platform::clock,
     wire::{self, PeerId, Status, Timestamp},
 };
 use std::{sync::Arc, time::Duration};
@@ -28,7 +29,7 @@ impl Broker {
             return Ok(id);
         }
         self.look(Duration::ZERO, |peer| Some(&peer.row.id) == other.as_ref()).await;
-        let now = Timestamp::now();
+        let now = clock::now();
         let switch = {
             let mut roster = self.roster();
             match roster.sessions.get(&session).cloned() {

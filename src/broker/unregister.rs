@@ -2,7 +2,8 @@ use super::{Broker, unknown_peer};
 use crate::{
     db::peers,
     mailbox::Effects,
-    wire::{self, PeerId, Timestamp},
+    platform::clock,
+    wire::{self, PeerId},
 };
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ impl Broker {
     /// # Errors
     /// [`wire::Code::PeerNotFound`]; the store's.
     pub async fn unregister(self: &Arc<Self>, id: &PeerId) -> wire::Result<()> {
-        let now = Timestamp::now();
+        let now = clock::now();
         {
             let mut roster = self.roster();
             let peer = roster.peers.get_mut(id).ok_or_else(|| unknown_peer(id))?;

@@ -5,7 +5,10 @@
 //! counted and not told. Nobody is ever held up by a watcher, and without one nothing is kept.
 
 use super::{Broker, MessageChange, presence::LOOK};
-use crate::wire::{PeerId, Status, Timestamp};
+use crate::{
+    platform::clock,
+    wire::{PeerId, Status},
+};
 use std::{
     collections::HashMap,
     sync::{Arc, OnceLock},
@@ -144,7 +147,7 @@ impl Watch {
             tracing::warn!(%error, "counting what waits failed");
             self.waiting
         });
-        let now = Timestamp::now();
+        let now = clock::now();
         let mut gone = std::mem::take(&mut self.present);
         self.unsure = false;
         for peer in self.broker.roster().peers.values().filter(|peer| peer.status(now) != Status::Gone) {

@@ -2,8 +2,8 @@
 
 use super::{Broker, Caller, presence::LOOK, unknown_peer};
 use crate::{
-    platform::process,
-    wire::{self, Code, Error, PeerId, Process, Status, Timestamp, WhoAmI},
+    platform::{clock, process},
+    wire::{self, Code, Error, PeerId, Process, Status, WhoAmI},
 };
 use std::collections::HashMap;
 
@@ -30,7 +30,7 @@ impl Broker {
     async fn by_session(&self, session: Option<&String>) -> Option<PeerId> {
         let id = self.roster().sessions.get(session?)?.clone();
         self.look(LOOK, |peer| peer.row.id == id).await;
-        let is_there = self.roster().peers.get(&id)?.status(Timestamp::now()) != Status::Gone;
+        let is_there = self.roster().peers.get(&id)?.status(clock::now()) != Status::Gone;
         is_there.then_some(id)
     }
 

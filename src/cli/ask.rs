@@ -8,8 +8,9 @@ use crate::{
         exit::Failure,
         out::{Look, Out},
     },
+    platform::random,
     wire::{
-        Acknowledged, Asked, CLI_SENDER, Code, PeerRef, Receipt, Result as Answered, SendRequest, random_token,
+        Acknowledged, Asked, CLI_SENDER, Code, PeerRef, Receipt, Result as Answered, SendRequest,
         text::{printable, printable_line},
     },
 };
@@ -34,7 +35,7 @@ pub struct Args {
 /// Asks, waits, and prints the answer.
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let (to, text) = (args.peer.to_string(), send::text(&args.text)?);
-    let message = SendRequest { to, text, reply_to: None, key: Some(random_token(KEY_LENGTH)), cwd: None };
+    let message = SendRequest { to, text, reply_to: None, key: Some(random::token(KEY_LENGTH)), cwd: None };
     let question: Receipt = send::send(&message, broker, out).await?;
     let asked = wait(&question, Duration::from_secs(args.wait.into()), broker).await?;
     let Some(answer) = &asked.answer else { return Err(no_answer(&asked)) };

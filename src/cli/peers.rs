@@ -6,6 +6,7 @@ use crate::{
         exit::Failure,
         out::{Field, Look, Out, Tone, ago},
     },
+    platform::clock,
     wire::{Peer, Peers, Scope, Status, Timestamp},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -22,7 +23,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let cwd = seen_from(args.scope)?;
     let peers = list(broker, args.scope, cwd.as_deref()).await?;
     out.answer(&peers, |peers, look| match (peers.peers.is_empty() && look.terminal, args.scope) {
-        (false, _) => table(&peers.peers, Timestamp::now(), look),
+        (false, _) => table(&peers.peers, clock::now(), look),
         (true, Scope::Machine) => "No sessions. A session appears here when its claude-peers MCP server starts.\n".to_owned(),
         (true, Scope::Directory) => "No sessions in this directory; `--scope machine` shows all.\n".to_owned(),
         (true, Scope::Repo) => "No sessions in this repository; `--scope machine` shows all.\n".to_owned(),
@@ -98,25 +99,25 @@ mod tests {
             git_repo: Some("poker-engine".to_owned()),
             git_branch: Some("main".to_owned()),
             summary: "Refactoring\x1b[2J auth.ts".to_owned(),
-            last_seen: Timestamp(0),
+            last_seen: Timestamp::from_millis(0),
             status: Status::Connected,
             delivery: Route::Channel,
             delivery_reason: "channel: not confirmed yet".to_owned(),
             waiting: 2,
             pid: None,
             tty: None,
-            registered_at: Timestamp(0),
+            registered_at: Timestamp::from_millis(0),
         }
     }
 
     #[test]
     fn a_peer_is_one_line_in_a_pipe_and_on_a_terminal_shares_fields() {
-        let plain = table(&[peer()], Timestamp(5_000), Look::PLAIN);
+        let plain = table(&[peer()], Timestamp::from_millis(5_000), Look::PLAIN);
         let line = plain.lines().nth(1).expect("a row");
         let words: Vec<_> = line.split_whitespace().collect();
         assert_eq!(words[..6], ["poker-engine", "k7xq2m", "connected", "channel", "2", "5"]);
         assert!(line.ends_with("Refactoring\\u{1b}[2J auth.ts"), "{line}");
-        let framed = table(&[peer()], Timestamp(5_000), Look { terminal: true, colour: false });
+        let framed = table(&[peer()], Timestamp::from_millis(5_000), Look { terminal: true, colour: false });
         assert!(framed.contains("/src/poker-engine (main)") && framed.contains("not confirmed yet"), "{framed}");
         assert!(!framed.contains('\x1b'), "{framed}");
     }

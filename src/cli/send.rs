@@ -7,9 +7,9 @@ use crate::{
         exit::Failure,
         out::{Look, Out, Tone},
     },
+    platform::random,
     wire::{
-        self, Broadcast, CLI_SENDER, Code, EVERYONE, MessageId, PeerRef, Receipt, Scope, SendRequest, Sent, random_token,
-        text::printable_line,
+        self, Broadcast, CLI_SENDER, Code, EVERYONE, MessageId, PeerRef, Receipt, Scope, SendRequest, Sent, text::printable_line,
     },
 };
 use serde::de::DeserializeOwned;
@@ -68,7 +68,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
         Recipient::Everyone(scope) => (format!("{EVERYONE}{}", scope.as_str()), peers::seen_from(scope)?),
     };
     let reply_to = args.reply_to.map(|id| id.to_string());
-    let message = SendRequest { to, text, reply_to, key: Some(random_token(KEY_LENGTH)), cwd };
+    let message = SendRequest { to, text, reply_to, key: Some(random::token(KEY_LENGTH)), cwd };
     let sent: Sent = send(&message, broker, out).await?;
     out.answer(&sent, |sent, look| match sent {
         Sent::One(receipt) => render(receipt, look),

@@ -35,7 +35,7 @@ pub fn check(path: &Path) -> DatabaseReport {
     let known = u64::try_from(SCHEMA).unwrap_or(u64::MAX);
     let mut report = DatabaseReport {
         path: path.to_string_lossy().into_owned(),
-        state: DatabaseState::Ok,
+        state: DatabaseState::Sound,
         schema: None,
         known_schema: known,
         bytes: side_files(path).iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum(),
@@ -67,7 +67,7 @@ pub fn check(path: &Path) -> DatabaseReport {
     match found {
         Ok(found) => {
             report.schema = Some(found.schema);
-            report.newest_message_at = found.newest.map(Timestamp);
+            report.newest_message_at = found.newest.map(Timestamp::from_millis);
             if found.schema > known {
                 report.state = DatabaseState::TooNew;
                 report.problems.push(format!("its schema is {}, this version knows up to {known}", found.schema));

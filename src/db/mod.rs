@@ -19,7 +19,7 @@ mod tx;
 mod writer;
 
 pub use check::check;
-pub use open::{OpenError, Opened, open};
+pub use open::{OpenError, open};
 pub(crate) use rusqlite::{self as sqlite, Row, params};
 pub use tx::{Tx, View};
 pub use writer::Durability;

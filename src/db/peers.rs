@@ -120,8 +120,8 @@ impl PeerRow {
             ("delivery", word(&self.delivery).into()),
             ("summary", self.summary.clone().into()),
             ("summary_source", word(&self.summary_source).into()),
-            ("registered_at", self.registered_at.0.into()),
-            ("last_seen", self.last_seen.0.into()),
+            ("registered_at", self.registered_at.as_millis().into()),
+            ("last_seen", self.last_seen.as_millis().into()),
             ("ended", self.ended.into()),
             ("inbox", self.inbox.clone().into()),
             ("bypasses", self.bypasses.into()),
@@ -150,10 +150,10 @@ impl PeerRow {
             tty: row.get("tty")?,
             channel: row.get("channel")?,
             delivery: from_word(row.get("delivery")?).unwrap_or_default(),
-            proved: row.get::<_, Option<String>>("proved_by")?.map(|by| (by, Timestamp(proved_at))),
+            proved: row.get::<_, Option<String>>("proved_by")?.map(|by| (by, Timestamp::from_millis(proved_at))),
             summary: row.get("summary")?,
             summary_source: from_word(row.get("summary_source")?).unwrap_or(SummarySource::None),
-            last_seen: Timestamp(row.get("last_seen")?),
+            last_seen: Timestamp::from_millis(row.get("last_seen")?),
             ended: row.get("ended")?,
             inbox: row.get("inbox")?,
             bypasses: row.get("bypasses")?,
@@ -161,7 +161,7 @@ impl PeerRow {
             hooked: row.get("hooked_by")?,
             hook_token: row.get("hook_token")?,
             hook_proves_all: row.get("hook_proves_all")?,
-            ..Self::new(id, row.get("name")?, row.get("cwd")?, Timestamp(row.get("registered_at")?))
+            ..Self::new(id, row.get("name")?, row.get("cwd")?, Timestamp::from_millis(row.get("registered_at")?))
         })
     }
 }
@@ -182,7 +182,7 @@ pub fn put(tx: &Tx<'_>, peer: &PeerRow) -> Result<()> {
 
 /// The inbox or channel of the agent process `agent` of `id` has proved itself.
 pub fn put_proof(tx: &Tx<'_>, id: &PeerId, agent: &str, at: Timestamp) -> Result<()> {
-    tx.run("UPDATE peer SET proved_by = ?2, proved_at = ?3 WHERE id = ?1", params![id.as_str(), agent, at.0]).map(drop)
+    tx.run("UPDATE peer SET proved_by = ?2, proved_at = ?3 WHERE id = ?1", params![id.as_str(), agent, at.as_millis()]).map(drop)
 }
 
 /// The peer with this id.
@@ -206,7 +206,7 @@ pub fn all(view: &View<'_>) -> Result<Vec<PeerRow>> {
 /// Notes that `session` is `peer`.
 pub fn put_session(tx: &Tx<'_>, session: &str, peer: &PeerId, now: Timestamp) -> Result<()> {
     let sql = "INSERT OR REPLACE INTO session (session_id, peer, seen_at) VALUES (?1, ?2, ?3)";
-    tx.run(sql, params![session, peer.as_str(), now.0]).map(drop)
+    tx.run(sql, params![session, peer.as_str(), now.as_millis()]).map(drop)
 }
 
 /// Every session id with its peer's id.
@@ -216,7 +216,7 @@ pub fn sessions(view: &View<'_>) -> Result<Vec<(String, String)>> {
 
 /// Notes when `id` was last seen.
 pub fn seen(tx: &Tx<'_>, id: &PeerId, at: Timestamp) -> Result<()> {
-    tx.run("UPDATE peer SET last_seen = max(last_seen, ?2) WHERE id = ?1", params![id.as_str(), at.0]).map(drop)
+    tx.run("UPDATE peer SET last_seen = max(last_seen, ?2) WHERE id = ?1", params![id.as_str(), at.as_millis()]).map(drop)
 }
 
 /// Removes peers unseen since `before` for whom no message waits, at most `most`; returns their ids. Their messages stay in the
@@ -226,7 +226,7 @@ pub fn forget_unseen(tx: &Tx<'_>, before: Timestamp, most: u32) -> Result<Vec<St
                    SELECT id FROM peer WHERE last_seen < ?1
                    AND NOT EXISTS (SELECT 1 FROM message WHERE to_peer = peer.id AND waiting = 1)
                    LIMIT ?2) RETURNING id";
-    let ids: Vec<String> = tx.all(sql, params![before.0, most], |row| row.get(0))?;
+    let ids: Vec<String> = tx.all(sql, params![before.as_millis(), most], |row| row.get(0))?;
     for id in &ids {
         tx.run("DELETE FROM session WHERE peer = ?1", [id])?;
     }

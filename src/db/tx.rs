@@ -64,12 +64,6 @@ impl<'c> Tx<'c> {
     pub fn run(&self, sql: &str, values: impl Params) -> Result<usize> {
         Ok(self.0.0.prepare_cached(sql)?.execute(values)?)
     }
-
-    /// Inserts a row; returns its number.
-    pub fn insert(&self, sql: &str, values: impl Params) -> Result<i64> {
-        self.run(sql, values)?;
-        Ok(self.0.0.last_insert_rowid())
-    }
 }
 
 impl<'c> Deref for Tx<'c> {

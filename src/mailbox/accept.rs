@@ -17,6 +17,8 @@ use crate::{
 /// A message to accept.
 #[derive(Debug, Clone)]
 pub struct NewMessage {
+    /// The random part of its id.
+    pub tag: String,
     pub from: PeerId,
     pub to: PeerId,
     pub text: String,
@@ -151,19 +153,19 @@ pub(super) fn insert(tx: &Tx<'_>, new: &NewMessage, stream: Option<&Holder>, con
                RETURNING {COLUMNS}"
     );
     let values = params![
-        MessageId::random_tag(),
+        new.tag,
         new.from.as_str(),
         new.to.as_str(),
         new.text,
         new.reply_to.as_ref().map(ToString::to_string),
         new.key,
-        new.sent_at.0,
-        new.expires_at.0,
+        new.sent_at.as_millis(),
+        new.expires_at.as_millis(),
         stream.map(Holder::kind),
         stream.map(Holder::instance),
         controls.passes,
         controls.bypassed,
-        controls.held.map(|_| new.sent_at.0),
+        controls.held.map(|_| new.sent_at.as_millis()),
         held_number(controls.held),
     ];
     tx.one(&sql, values, read)?.ok_or(db::sqlite::Error::QueryReturnedNoRows.into())
@@ -184,7 +186,7 @@ impl Question {
     fn find(view: &View<'_>, id: &MessageId) -> Result<Option<Self>> {
         let sql =
             "SELECT from_peer, to_peer, state < 2 AND holder < 2, holder = 1, pushed_by FROM message WHERE seq = ?1 AND tag = ?2";
-        Ok(view.one(sql, params![id.seq, id.tag], |row| {
+        Ok(view.one(sql, params![id.seq(), id.tag()], |row| {
             let (from, to) = (read_peer(row, 0)?, read_peer(row, 1)?);
             Ok(Self { id: id.clone(), from, to, is_pushable: row.get(2)?, in_stream: row.get(3)?, pushed_by: row.get(4)? })
         })?)

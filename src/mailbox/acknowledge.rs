@@ -55,7 +55,7 @@ fn offer(tx: &Tx<'_>, peer: &PeerRow, id: &MessageId, route: Route, now: Timesta
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3
                AND (state = 0 OR state = 1 AND waiting = 1 AND ?4 = 'inbox' AND holder = 2)";
     let (agent, to) = (peer.agent_key(), peer.id.as_str());
-    let values = params![id.seq, id.tag, to, route.as_str(), now.0, agent, Shown::Pushed, !trusted];
+    let values = params![id.seq(), id.tag(), to, route.as_str(), now.as_millis(), agent, Shown::Pushed, !trusted];
     let has_changed = !effects.update(tx, sql, values)?.is_empty();
     if has_changed && !trusted {
         effects.hint.insert(peer.id.clone());
@@ -69,7 +69,7 @@ fn announce(tx: &Tx<'_>, peer: &PeerRow, id: &MessageId, route: Route, now: Time
                    lease = NULL, again = ?6, handed = max(handed - 1, 0), pushed_by = coalesce(?8, pushed_by)
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state < 2 AND waiting = 1 AND holder = ?7";
     let (agent, to) = ((route == Route::Channel).then(|| peer.agent_key()), peer.id.as_str());
-    let values = params![id.seq, id.tag, to, route.as_str(), now.0, Shown::Announced, Kind::of(route), agent];
+    let values = params![id.seq(), id.tag(), to, route.as_str(), now.as_millis(), Shown::Announced, Kind::of(route), agent];
     let has_changed = !effects.update(tx, sql, values)?.is_empty();
     if has_changed {
         effects.hint.insert(peer.id.clone());
@@ -91,7 +91,7 @@ pub(super) fn deliver(
                    held_at = NULL
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state <> 2";
     effects.wake.insert(peer.clone());
-    let values = params![id.seq, id.tag, peer.as_str(), route.as_str(), now.0];
+    let values = params![id.seq(), id.tag(), peer.as_str(), route.as_str(), now.as_millis()];
     Ok(!effects.update(tx, sql, values)?.is_empty())
 }
 
@@ -99,7 +99,7 @@ pub(super) fn deliver(
 fn put_back(tx: &Tx<'_>, peer: &PeerId, id: &MessageId, route: Route, effects: &mut Effects) -> Result<bool> {
     let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL, handed = max(handed - 1, 0)
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND waiting = 1 AND holder = ?4";
-    let changed = tx.run(sql, params![id.seq, id.tag, peer.as_str(), Kind::of(route)])? > 0;
+    let changed = tx.run(sql, params![id.seq(), id.tag(), peer.as_str(), Kind::of(route)])? > 0;
     if changed {
         effects.hint.insert(peer.clone());
     }
@@ -127,7 +127,7 @@ pub fn prompt(tx: &Tx<'_>, peer: &PeerRow, messages: Vec<MessageId>, now: Timest
     let sql =
         "SELECT again < 2 AND (handed > 0 OR held_at IS NOT NULL) FROM message WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3";
     for id in messages {
-        if tx.one(sql, params![id.seq, id.tag, peer.id.as_str()], |row| row.get(0))? == Some(true) {
+        if tx.one(sql, params![id.seq(), id.tag(), peer.id.as_str()], |row| row.get(0))? == Some(true) {
             deliver(tx, &peer.id, &id, Route::Inbox, now, &mut effects)?;
         }
         effects.inbox(&peer.id, InboxNews::LetIn(id));

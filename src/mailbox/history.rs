@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 /// The message with this id.
 pub fn get(view: &View<'_>, id: &MessageId) -> Result<Option<Message>> {
-    view.one(&format!("SELECT {COLUMNS} FROM message WHERE seq = ?1 AND tag = ?2"), params![id.seq, id.tag], read)
+    view.one(&format!("SELECT {COLUMNS} FROM message WHERE seq = ?1 AND tag = ?2"), params![id.seq(), id.tag()], read)
 }
 
 /// Messages before `before`, newest first; with `peers`, only those from or to one of them.
@@ -33,7 +33,7 @@ pub fn answer(view: &View<'_>, question: &MessageId, from: &PeerId, to: &PeerId)
     let sql = format!(
         "SELECT {COLUMNS} FROM message WHERE seq > ?1 AND reply_to = ?2 AND from_peer = ?3 AND to_peer = ?4 ORDER BY seq LIMIT 1"
     );
-    view.one(&sql, params![question.seq, question.to_string(), from.as_str(), to.as_str()], read)
+    view.one(&sql, params![question.seq(), question.to_string(), from.as_str(), to.as_str()], read)
 }
 
 /// How many messages are stored, at most: the distance from the oldest to the newest.
@@ -72,10 +72,10 @@ pub fn forget_ended(tx: &Tx<'_>, before: Timestamp, cursor: i64, window: u32) ->
     let bounds =
         tx.one(sql, params![cursor, window], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)))?;
     let Some((Some(last), Some(oldest))) = bounds else { return Ok(None) };
-    if oldest >= before.0 {
+    if oldest >= before.as_millis() {
         return Ok(None);
     }
     let sql = "DELETE FROM message WHERE seq > ?1 AND seq <= ?2 AND state >= 2 AND coalesce(delivered_at, expired_at) < ?3";
-    tx.run(sql, params![cursor, last, before.0])?;
+    tx.run(sql, params![cursor, last, before.as_millis()])?;
     Ok(Some(last))
 }

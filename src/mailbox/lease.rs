@@ -42,7 +42,7 @@ pub fn lease(tx: &Tx<'_>, peer: &PeerId, holder: &Holder, taker: &Taker, most: M
     let mut leased = free(tx, peer, holder, taker, most)?;
     let sql = "UPDATE message SET holder = ?2, instance = ?3, lease = ?4, handed = handed + 1 WHERE seq = ?1";
     for message in &mut leased {
-        tx.run(sql, params![message.receipt.message_id.seq, holder.kind(), holder.instance(), holder.lease()])?;
+        tx.run(sql, params![message.receipt.message_id.seq(), holder.kind(), holder.instance(), holder.lease()])?;
         message.handed += 1;
     }
     Ok((leased, Effects::default()))

@@ -1,6 +1,6 @@
 use crate::{
     db::{Row, sqlite},
-    wire::{Held, HeldBy, MessageId, MessageState, PeerId, Receipt, Route, Timestamp},
+    wire::{Held, HeldBy, InvalidId, MessageId, MessageState, PeerId, Receipt, Route, Timestamp},
 };
 
 /// A message as it is stored.
@@ -18,7 +18,7 @@ pub(super) const COLUMNS: &str = "seq, tag, from_peer, to_peer, state, route, he
                                   offered_at, delivered_at, expired_at, text, handed";
 
 pub(super) fn read(row: &Row<'_>) -> sqlite::Result<Message> {
-    let time = |column: usize| Ok::<_, sqlite::Error>(row.get::<_, Option<i64>>(column)?.map(Timestamp));
+    let time = |column: usize| Ok::<_, sqlite::Error>(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis));
     let to = read_peer(row, 3)?;
     let receipt = Receipt {
         message_id: read_id(row)?,
@@ -27,12 +27,12 @@ pub(super) fn read(row: &Row<'_>) -> sqlite::Result<Message> {
         to,
         state: read_state(row, 4, 6)?,
         route: read_route(row, 5)?,
-        sent_at: Timestamp(row.get(9)?),
+        sent_at: Timestamp::from_millis(row.get(9)?),
         offered_at: time(11)?,
         delivered_at: time(12)?,
         held: time(6)?.zip(held_by(row.get(7)?)).map(|(at, by)| Held { at, by }),
         expired_at: time(13)?,
-        expires_at: Timestamp(row.get(10)?),
+        expires_at: Timestamp::from_millis(row.get(10)?),
         reply_to: row.get::<_, Option<String>>(8)?.and_then(|id| id.parse().ok()),
         warning: None,
     };
@@ -41,7 +41,8 @@ pub(super) fn read(row: &Row<'_>) -> sqlite::Result<Message> {
 
 /// The id in the columns `seq, tag`.
 pub(super) fn read_id(row: &Row<'_>) -> sqlite::Result<MessageId> {
-    Ok(MessageId { seq: row.get(0)?, tag: row.get(1)? })
+    let invalid = |error: InvalidId| sqlite::Error::FromSqlConversionFailure(0, sqlite::types::Type::Text, error.into());
+    MessageId::new(row.get(0)?, row.get::<_, String>(1)?).map_err(invalid)
 }
 
 pub(super) fn read_peer(row: &Row<'_>, column: usize) -> sqlite::Result<PeerId> {

@@ -45,12 +45,13 @@ mod tests {
             accept::{self, NewMessage, Terms},
             acknowledge::acknowledge,
             lease::{self, Most, Taker},
+            message::read_id,
         },
-        wire::{Acknowledgement, MessageId, Outcome, Route, Timestamp},
+        wire::{Acknowledgement, Outcome, Route, Timestamp},
     };
     use proptest::{collection::vec, prelude::*};
 
-    const NOW: Timestamp = Timestamp(1);
+    const NOW: Timestamp = Timestamp::from_millis(1);
 
     #[derive(Debug, Clone)]
     enum Step {
@@ -92,6 +93,7 @@ mod tests {
         match step {
             Step::Accept { stream_is_open } => {
                 let new = NewMessage {
+                    tag: "abcdef".to_owned(),
                     from: "cli".parse().unwrap(),
                     to: peer(),
                     text: "text".to_owned(),
@@ -115,7 +117,7 @@ mod tests {
             }
             Step::AcknowledgeOldest(outcome) => {
                 let sql = "SELECT seq, tag, holder FROM message WHERE holder > 0 ORDER BY seq LIMIT 1";
-                let oldest = tx.one(sql, [], |row| Ok((MessageId { seq: row.get(0)?, tag: row.get(1)? }, row.get::<_, i64>(2)?)));
+                let oldest = tx.one(sql, [], |row| Ok((read_id(row)?, row.get::<_, i64>(2)?)));
                 if let Some((id, holder)) = oldest.unwrap() {
                     let route = if holder == 1 { Route::Channel } else { Route::CheckMessages };
                     acknowledge(tx, &peer(), route, vec![Acknowledgement { id, outcome }], NOW).unwrap();

@@ -24,13 +24,13 @@ pub fn is_due(view: &View<'_>, peer: &PeerId) -> Result<bool> {
 pub fn poll(tx: &Tx<'_>, peer: &PeerId, most: u32, now: Timestamp) -> Result<(Vec<Message>, Effects)> {
     let mut effects = Effects::default();
     let sql = format!("UPDATE message SET state = 2, delivered_at = ?2 WHERE {HANDED_OUT}");
-    effects.update(tx, &sql, params![peer.as_str(), now.0])?;
+    effects.update(tx, &sql, params![peer.as_str(), now.as_millis()])?;
     let sql = format!("SELECT {COLUMNS} FROM message WHERE {DUE} ORDER BY seq LIMIT ?2");
     let messages = tx.all(&sql, params![peer.as_str(), most], read)?;
     for message in &messages {
         let sql =
             "UPDATE message SET state = 1, route = 'poll', offered_at = ?2, waiting = 0, handed = handed + 1 WHERE seq = ?1";
-        effects.update(tx, sql, params![message.receipt.message_id.seq, now.0])?;
+        effects.update(tx, sql, params![message.receipt.message_id.seq(), now.as_millis()])?;
     }
     Ok((messages, effects))
 }

@@ -34,7 +34,7 @@ pub(super) fn note(tx: &Tx<'_>, peer: &PeerRow, now: Timestamp, effects: &mut Ef
 pub(super) fn confirm_pushed(tx: &Tx<'_>, peer: &PeerId, sender: &PeerId, now: Timestamp, effects: &mut Effects) -> Result<()> {
     let sql = "UPDATE message SET state = 2, route = 'reply', delivered_at = ?3
                WHERE to_peer = ?1 AND from_peer = ?2 AND state = 1 AND waiting = 0 AND route IN ('inbox', 'channel')";
-    for id in effects.update(tx, sql, params![peer.as_str(), sender.as_str(), now.0])? {
+    for id in effects.update(tx, sql, params![peer.as_str(), sender.as_str(), now.as_millis()])? {
         effects.inbox(peer, InboxNews::LetIn(id));
     }
     Ok(())

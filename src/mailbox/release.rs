@@ -67,7 +67,7 @@ pub fn apply_rule(tx: &Tx<'_>, peer: &PeerRow, now: Timestamp) -> Result<Effects
         let sql = "UPDATE message SET held_at = ?4, held_by = ?2
                    WHERE to_peer = ?1 AND waiting = 1 AND state = 0 AND holder = 0 AND held_at IS NULL AND released = 0
                    AND (?3 IS NULL OR passes = 0 AND bypassed <> ?3)";
-        tx.run(sql, params![peer.id.as_str(), held_number(by), equal, now.0])?;
+        tx.run(sql, params![peer.id.as_str(), held_number(by), equal, now.as_millis()])?;
     }
     Ok(Effects::hinting(&peer.id))
 }
@@ -84,14 +84,14 @@ pub fn to_post(tx: &Tx<'_>, peer: &PeerId, agent: &str, most: u32) -> Result<(Ve
          WHERE seq IN (SELECT seq FROM message WHERE {TO_POST} ORDER BY seq LIMIT ?3) RETURNING {COLUMNS}"
     );
     let mut messages = tx.all(&sql, params![peer.as_str(), agent, most], read)?;
-    messages.sort_by_key(|message| message.receipt.message_id.seq); // RETURNING promises no order
+    messages.sort_by_key(|message| message.receipt.message_id.seq()); // RETURNING promises no order
     Ok((messages, Effects::default()))
 }
 
 /// Notes that held messages were written into the inbox of their recipient's client.
 pub fn posted(tx: &Tx<'_>, ids: &[MessageId], now: Timestamp) -> Result<Effects> {
     for id in ids {
-        tx.run("UPDATE message SET offered_at = ?2 WHERE seq = ?1 AND held_at IS NOT NULL", params![id.seq, now.0])?;
+        tx.run("UPDATE message SET offered_at = ?2 WHERE seq = ?1 AND held_at IS NOT NULL", params![id.seq(), now.as_millis()])?;
     }
     Ok(Effects::default())
 }
@@ -101,7 +101,7 @@ pub fn release(tx: &Tx<'_>, id: &MessageId) -> Result<(bool, Effects)> {
     let mut effects = Effects::default();
     let sql = "UPDATE message SET held_at = NULL, released = 1, passes = 1, pushed_by = NULL
                WHERE seq = ?1 AND tag = ?2 AND held_at IS NOT NULL AND state < 2";
-    effects.update(tx, sql, params![id.seq, id.tag])?;
+    effects.update(tx, sql, params![id.seq(), id.tag()])?;
     let to = effects.changes.first().map(|change| Effects::hinting(&change.to));
     Ok((to.is_some(), effects.and(to.unwrap_or_default())))
 }

@@ -125,11 +125,11 @@ mod tests {
     use crate::wire::MessageId;
 
     fn acknowledgement(seq: i64, outcome: Outcome) -> Acknowledgement {
-        Acknowledgement { id: MessageId { seq, tag: "abc".to_owned() }, outcome }
+        Acknowledgement { id: MessageId::new(seq, "abc").unwrap(), outcome }
     }
 
     fn queued(acknowledger: &Acknowledger) -> Vec<(i64, Outcome)> {
-        locked(&acknowledger.queue).iter().map(|(_, acknowledged)| (acknowledged.id.seq, acknowledged.outcome)).collect()
+        locked(&acknowledger.queue).iter().map(|(_, acknowledged)| (acknowledged.id.seq(), acknowledged.outcome)).collect()
     }
 
     #[test]

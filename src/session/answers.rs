@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     agents::claude::inbox,
-    wire::{MessageId, PeerId, Result, SendRequest, Sent, random_token},
+    platform::random,
+    wire::{MessageId, PeerId, Result, SendRequest, Sent},
 };
 use std::{
     collections::HashMap,
@@ -173,7 +174,7 @@ async fn read(stream: UnixStream, agent: u32) -> io::Result<(String, UnixStream)
 impl Recipient {
     async fn send(&self, text: String) -> Result<String> {
         let reply_to = locked(&self.newest).as_ref().map(ToString::to_string);
-        let key = Some(random_token(32));
+        let key = Some(random::token(32));
         let send = SendRequest { to: self.id.to_string(), text, reply_to, key, cwd: None };
         loop {
             match self.link.post::<Sent>("/v1/send", &send).await {

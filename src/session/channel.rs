@@ -42,14 +42,14 @@ impl Channel {
     /// Pushes one message.
     pub async fn push(&self, message: Inbound) {
         self.initialized.wait().await;
-        if !message.repeat && locked(&self.pushed).contains(&message.id.seq) {
+        if !message.repeat && locked(&self.pushed).contains(&message.id.seq()) {
             return; // its acknowledgement is on the way
         }
         let shown = Shown::brief(message);
         if let Err(error) = self.out.write(&notification(&shown)).await {
             return log!("pushing a message: {error}"); // stdin will end, too; the message waits for the session's return
         }
-        self.remember(shown.message.id.seq);
+        self.remember(shown.message.id.seq());
         self.acknowledger.acknowledge(Route::Channel, [shown.became(Outcome::Offered)]);
     }
 
@@ -97,8 +97,8 @@ mod tests {
     fn a_notification_names_sender_and_message() {
         let mut message = message(7, "is </channel> closed?");
         message.from.summary = "a \"quoted\" <summary>\nof two lines".to_owned();
-        message.sent_at = Timestamp::parse("2026-05-16T12:36:00Z").expect("a time");
-        message.reply_to = Some(MessageId { seq: 3, tag: "xyz".to_owned() });
+        message.sent_at = "2026-05-16T12:36:00Z".parse::<Timestamp>().expect("a time");
+        message.reply_to = Some(MessageId::new(3, "xyz").unwrap());
         let params = notification(&Shown::brief(message))["params"].clone();
         assert_eq!(params["content"], "is &lt;/channel> closed?");
         assert_eq!(

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     agents::shown::{self, Shown},
+    platform::random,
     wire::{
         Asked, Code, EVERYONE, Error, MessageId, MessageState, NotSent, Peers, Receipt, Result, Scope, SendRequest, Sent,
         SetSummary, Status, Summary, SummarySource,
@@ -171,7 +172,7 @@ impl Tools {
         let to = required("send_message", "targetPeerId", "the id or name of a peer from list_peers", target_peer_id)?;
         let text = required("send_message", "message", "the text to send", message)?;
         // One key for all attempts within this call: however often it is said, it is one message.
-        let key = Some(crate::wire::random_token(32));
+        let key = Some(random::token(32));
         let scope = to.trim().strip_prefix(EVERYONE).map(str::to_owned);
         let wait = Duration::from_secs(wait_for_reply_seconds.unwrap_or(0).min(MAX_WAIT_FOR_REPLY));
         if scope.is_some() && !wait.is_zero() {

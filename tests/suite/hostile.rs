@@ -272,12 +272,15 @@ fn a_path_or_method_that_is_not_there_is_named_as_such() {
             ("POST", "/v1/hello", "method_not_allowed"),
             ("POST", "/health", "method_not_allowed"),
             ("GET", "/send-message", "method_not_allowed"),
+            ("GET", "/v1/messages/%FF", "invalid_id"),
         ] {
             let answer = http.request(method, path, &[JSON], "");
             if path.starts_with("/v1/") || code != "not_found" {
                 assert_eq!(answer.code(), code, "{method} {path}");
             }
-            assert_eq!(answer.status, if code == "not_found" { 404 } else { 405 }, "{method} {path}");
+            let status =
+                [("not_found", 404), ("method_not_allowed", 405), ("invalid_id", 400)].into_iter().find(|known| known.0 == code);
+            assert_eq!(Some(answer.status), status.map(|known| known.1), "{method} {path}");
         }
     }
 }

@@ -14,6 +14,7 @@ mod crash;
 mod crowds;
 mod delivery;
 mod doctor;
+mod documented;
 mod everyone;
 mod handshake;
 mod hostile;

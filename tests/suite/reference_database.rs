@@ -1,6 +1,7 @@
 //! Databases that are not ours or not well: the reference's, a newer version's, an older one's, a damaged one, none at all.
 
 use crate::support::{Broker, events::Peer, folder, other::as_another_user};
+use chrono::{DateTime, SecondsFormat, Utc};
 use rusqlite::{Connection, config::DbConfig, params, types::Value as Cell};
 use serde_json::{Value, json};
 use std::{
@@ -9,13 +10,13 @@ use std::{
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     process,
+    time::SystemTime,
 };
 
 const UNLIMITED: [(&str, &str); 1] = [("CLAUDE_PEERS_RATE_LIMIT", "0")];
 
-/// The time, as the reference writes it.
-fn now() -> String {
-    claude_peers::wire::Timestamp::now().to_string()
+fn now() -> DateTime<Utc> {
+    SystemTime::now().into()
 }
 
 /// A database as the reference leaves it when it is killed: in WAL mode, some of it only in the log.
@@ -72,7 +73,7 @@ fn poll(broker: &Broker, id: &str) -> Vec<Value> {
 fn the_references_database_is_taken_over_and_stays_as_it_is() {
     let mut broker = Broker::prepared(&[]);
     let database = reference(&broker.database());
-    let seen = now();
+    let seen = now().to_rfc3339_opts(SecondsFormat::Millis, true);
     add_peer(&database, "eel", process::id(), &seen);
     add_peer(&database, "gone", 999_999_999, "2026-05-16T12:36:00.000Z");
     add_message(&database, "gone", "eel", "fetched already", true);
@@ -189,7 +190,7 @@ fn a_database_of_the_first_schema_opens_with_all_that_is_in_it() {
              INSERT INTO session VALUES ('session-a', 'k7xq2m', {0});
              INSERT INTO message (tag, from_peer, to_peer, text, key, sent_at, expires_at, state, waiting)
                  VALUES ('aaaaaa', 'cli', 'k7xq2m', 'waits', 'key-1', 1, {1}, 0, 1), ('bbbbbb', 'cli', 'k7xq2m', 'was read', NULL, 1, {1}, 2, 0);",
-            claude_peers::wire::Timestamp::now().0,
+            now().timestamp_millis(),
             i64::MAX / 2
         ))
         .unwrap();
@@ -223,7 +224,7 @@ fn leases_of_the_second_schema_keep_their_holders() {
     database.execute_batch(SCHEMA_1).unwrap();
     database.execute_batch(SCHEMA_2).unwrap();
     database.pragma_update(None, "user_version", 2).unwrap();
-    let (now, far) = (claude_peers::wire::Timestamp::now().0, i64::MAX / 2);
+    let (now, far) = (now().timestamp_millis(), i64::MAX / 2);
     database
         .execute_batch(&format!(
             "INSERT INTO peer (id, name, secret, instance, cwd, registered_at, last_seen)

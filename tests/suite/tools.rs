@@ -2,7 +2,7 @@
 //! cannot be.
 
 use crate::support::{Broker, Session, events::Peer, folder, git};
-use claude_peers::wire::Timestamp;
+use chrono::DateTime;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -25,7 +25,7 @@ fn keys(value: &Value) -> Vec<&str> {
 /// That `value` is a time in UTC.
 fn assert_time(value: &Value) {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is no text"));
-    assert!(text.ends_with('Z') && Timestamp::parse(text).is_some(), "{text} is no time in UTC");
+    assert!(text.ends_with('Z') && DateTime::parse_from_rfc3339(text).is_ok(), "{text} is no time in UTC");
 }
 
 // --- what is given back ---

@@ -40,13 +40,7 @@ impl Peer {
 
     /// Opens its event stream; it is connected when this returns.
     pub fn follow(&self, http: &Http) -> Events {
-        let http = self.over(http);
-        let mut wire = http.connect();
-        let request = http.written("GET", "/v1/events", &[("Connection", "keep-alive")], "");
-        wire.write_all(&request).unwrap();
-        let mut events = Events { reader: BufReader::new(wire) };
-        assert_eq!(events.next().map(|event| event.0).as_deref(), Some("ready"));
-        events
+        Events::open(&self.over(http))
     }
 }
 
@@ -56,6 +50,16 @@ pub struct Events {
 }
 
 impl Events {
+    /// Opens the stream of the peer that `http` speaks as, past its `ready`.
+    pub fn open(http: &Http) -> Self {
+        let mut wire = http.connect();
+        let request = http.written("GET", "/v1/events", &[("Connection", "keep-alive")], "");
+        wire.write_all(&request).unwrap();
+        let mut events = Self { reader: BufReader::new(wire) };
+        assert_eq!(events.next().map(|event| event.0).as_deref(), Some("ready"));
+        events
+    }
+
     /// The next event's name and data; none at the end of the stream. Lines that are neither (the head, the sizes of chunks) are
     /// passed over: our events have one line of data, which nothing else looks like.
     pub fn next(&mut self) -> Option<(String, Value)> {
