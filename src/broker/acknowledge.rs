@@ -1,4 +1,4 @@
-use super::{Broker, unknown_peer};
+use super::core::{Broker, unknown_peer};
 use crate::{
     mailbox::acknowledge::acknowledge,
     platform::clock,
@@ -11,9 +11,6 @@ const MOST_ACKNOWLEDGED: usize = 10_000;
 
 impl Broker {
     /// Takes note of what became of messages.
-    ///
-    /// # Errors
-    /// [`Code::InvalidRequest`] for too many at once; the store's. A message that is not the caller's changes nothing.
     pub async fn acknowledge(self: &Arc<Self>, id: &PeerId, request: Acknowledge) -> wire::Result<Acknowledged> {
         if request.messages.len() > MOST_ACKNOWLEDGED {
             let what = format!("more than {MOST_ACKNOWLEDGED} messages in one acknowledgement");
@@ -25,7 +22,8 @@ impl Broker {
         let (peer, route, now) = (id.clone(), request.route, clock::now());
         let is_delivered = request.messages.iter().any(|acknowledged| acknowledged.outcome == Outcome::Delivered);
         let job = move |tx: &crate::db::Tx<'_>| Ok(acknowledge(tx, &peer, route, request.messages, now)?);
-        // Whatever else is lost in a power cut is shown again, as a repeat. Only of *delivered* the sender is told for good.
+        // A power cut may undo every other outcome: the message is then shown again, as a repeat. *Delivered* is told to the
+        // sender for good.
         let changed = if is_delivered { self.commit(job).await? } else { self.note(job).await? };
         tracing::debug!(peer = %id, %route, changed, "acknowledged");
         Ok(Acknowledged { changed })

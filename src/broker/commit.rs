@@ -1,6 +1,6 @@
 //! A change: a job for the writing thread, and after its commit the effects on those who are connected. The only place for both.
 
-use super::Broker;
+use super::core::Broker;
 use crate::{
     db::{self, Durability, Tx},
     mailbox::{self, Effects, InboxNews},
@@ -9,8 +9,8 @@ use crate::{
 use std::sync::Arc;
 
 impl Broker {
-    /// Runs `job` in a transaction; once that is on disk, applies its effects and returns its value. Runs to completion, also if the
-    /// caller is dropped: a change that is stored is always told.
+    /// Runs `job` in a transaction; once that is on disk, applies its effects and returns its value. Runs to completion, also if
+    /// the caller is dropped: a change that is stored is always told.
     pub(super) async fn commit<T, J>(self: &Arc<Self>, job: J) -> wire::Result<T>
     where
         T: Send + 'static,

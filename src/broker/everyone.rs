@@ -3,7 +3,10 @@
 //! Each copy counts like a message of its own. A recipient that cannot take it is refused alone; a rate that does not hold all
 //! of them refuses all, before anything is stored. Said again under the same key, nobody gets it twice.
 
-use super::{Broker, Caller, presence::LOOK};
+use super::{
+    core::{Broker, Caller},
+    presence::LOOK,
+};
 use crate::{
     mailbox::accept::{NewMessage, copies_of, key_of_copy},
     platform::{clock, random},
@@ -13,9 +16,6 @@ use std::{collections::HashSet, sync::Arc};
 
 impl Broker {
     /// Accepts a message to a peer, or to everyone in a scope. Once this answers, what was accepted is on disk.
-    ///
-    /// # Errors
-    /// As [`Broker::send`] and [`Broker::list`].
     pub async fn send_to(self: &Arc<Self>, caller: &Caller, request: SendRequest) -> wire::Result<Sent> {
         let scope = request.to.trim().strip_prefix(EVERYONE).map(str::parse::<Scope>);
         match scope {

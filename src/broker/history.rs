@@ -1,6 +1,6 @@
-//! What became of a message, and what was said before.
+//! Receipts and the history.
 
-use super::{Broker, Caller};
+use super::core::{Broker, Caller};
 use crate::{
     mailbox::{Message, history},
     wire::{self, Code, Error, History, HistoryEntry, HistoryPage, MessageId, PeerId, PeerRef, Receipt},
@@ -12,9 +12,6 @@ const MOST_ENTRIES: u32 = 1_000;
 
 impl Broker {
     /// A message with its receipt. A peer may ask for what it sent or was sent; the user for everything.
-    ///
-    /// # Errors
-    /// [`Code::InvalidId`], [`Code::MessageNotFound`], [`Code::Forbidden`]; the store's.
     pub async fn message(&self, caller: &Caller, id: &str) -> wire::Result<HistoryEntry> {
         let id: MessageId = id.parse()?;
         let wanted = id.clone();
@@ -32,9 +29,6 @@ impl Broker {
     }
 
     /// Messages, newest first. A peer sees its own; the user sees everything.
-    ///
-    /// # Errors
-    /// [`Code::InvalidId`], [`Code::InvalidRequest`]; the store's.
     pub async fn history(&self, caller: &Caller, request: &History) -> wire::Result<HistoryPage> {
         let limit = request.limit.unwrap_or(DEFAULT_ENTRIES);
         if limit == 0 || limit > MOST_ENTRIES {

@@ -3,7 +3,7 @@
 //! A hook is of the session that its agent process runs; the edges have made sure that it descends from that process.
 
 use super::{
-    Broker,
+    core::Broker,
     identity::{check_path, check_token, hash},
 };
 use crate::{
@@ -39,9 +39,6 @@ impl Broker {
     }
 
     /// A prompt hook runs, of the session that `agent` runs.
-    ///
-    /// # Errors
-    /// [`Code::InvalidRequest`], [`Code::InvalidPath`] for facts out of shape; the store's.
     pub async fn hook(self: &Arc<Self>, agent: Option<Process>, request: Hook) -> wire::Result<Hooked> {
         if let Some(problem) = &request.problem {
             let short = |text: &str| printable_line(text).chars().take(LONGEST_PROBLEM).collect::<String>();
@@ -75,7 +72,7 @@ impl Broker {
         Ok(Some((cwd, git.flatten())))
     }
 
-    /// What the hook says of the session is so from now on. None if that peer is run by another process by now.
+    /// Updates the peer in memory; none if another process runs it by now.
     fn learn(&self, id: &PeerId, agent: Process, place: Option<(String, Option<Git>)>, request: &Hook) -> Option<PeerRow> {
         let mut roster = self.roster();
         let row = &mut roster.peers.get_mut(id).filter(|peer| peer.row.agent == Some(agent))?.row;
@@ -105,7 +102,7 @@ impl Broker {
             }
             Ok(((), effects))
         };
-        // What a hook without messages tells is of a process that no power cut leaves alive.
+        // A hook without messages describes a process that no power cut leaves alive.
         if proves { self.commit(job).await } else { self.note(job).await }
     }
 }

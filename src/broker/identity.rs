@@ -12,7 +12,7 @@ pub(super) const LONGEST_TOKEN: usize = 128;
 /// Longest path accepted, in bytes (Linux's PATH_MAX).
 const LONGEST_PATH: usize = 4_096;
 
-/// What is stored of a secret.
+/// The stored form of a secret.
 pub(super) fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }

@@ -1,21 +1,18 @@
 //! The inbox of a session's client, as the broker sees it: when the next frame may be written, and whether the last was let in.
 //!
 //! A frame is what is written at once. The next one waits until the last was let in, so that no limit of the client's (on rate,
-//! repeats, length of its queue) ever eats one. Where the client's prompt hook runs, it confirms each message. A frame that the hook
-//! does not confirm although the session idles is lost there: it is handed over again, marked as a repeat. After [`MOST_MISSES`] such
-//! frames in a row the inbox is given up for that process. Without the hook nothing confirms a frame: they are then written at growing
-//! distances, and a reply that names a message proves the inbox, as it does a channel.
+//! repeats, length of its queue) ever eats one. Where the client's prompt hook runs, it confirms each message. A frame that the
+//! hook does not confirm although the session idles is lost there: it is handed over again, marked as a repeat. After
+//! [`MOST_MISSES`] such frames in a row the inbox is given up for that process. Without the hook nothing confirms a frame: they
+//! are then written at growing distances, and a reply that names a message proves the inbox, as it does a channel.
 //!
 //! The state here lies in memory; a broker that has restarted learns it from the table.
 
-use super::{Broker, stopping, take::Asking, unknown_peer};
 use crate::{
-    db::peers,
-    mailbox::{InboxNews, lease::Taker, proof, release::apply_rule},
-    platform::clock,
-    wire::{self, Inbound, InboundRule, MessageId, PeerId, Route, Take, Taken},
+    mailbox::InboxNews,
+    wire::{MessageId, PeerId},
 };
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
 /// How many frames in a row may come to nothing.
@@ -34,11 +31,11 @@ const CALM: Duration = Duration::from_secs(120);
 /// How many messages that were let in are remembered: their writer may tell only later that it wrote them.
 const REMEMBERED: usize = 256;
 
-/// What is known of an inbox since this broker runs.
+/// The state of an inbox, as far as this broker has seen it.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     /// The agent process whose inbox this is about.
-    agent: String,
+    pub agent: String,
     /// Written, and not known to be let in.
     pending: Vec<MessageId>,
     /// Let in lately.
@@ -59,7 +56,7 @@ pub(super) struct Inbox {
 
 /// Whether a frame may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gate {
+pub(super) enum Gate {
     /// Now.
     Open,
     /// Not before then.
@@ -69,6 +66,11 @@ enum Gate {
 }
 
 impl Inbox {
+    /// The inbox of this agent process, into which nothing was written yet.
+    pub fn of(agent: String) -> Self {
+        Self { agent, ..Self::default() }
+    }
+
     /// Whether nothing more is written into it.
     pub fn is_given_up(&self) -> bool {
         self.misses >= MOST_MISSES
@@ -90,7 +92,7 @@ impl Inbox {
     }
 
     /// These messages were written in one frame.
-    fn wrote(&mut self, ids: impl IntoIterator<Item = MessageId>) {
+    pub fn wrote(&mut self, ids: impl IntoIterator<Item = MessageId>) {
         let now = Instant::now();
         let calm = self.written.is_none_or(|last| last.elapsed() > CALM);
         self.frames = if calm { 1 } else { self.frames.saturating_add(1) };
@@ -116,7 +118,7 @@ impl Inbox {
         }
     }
 
-    /// What was written is lost there: so many messages. None if all of them got there by another way, or expired.
+    /// The last frame is lost, with so many messages; 0 if all of them were delivered by another route, or expired.
     fn missed(&mut self, messages: usize) {
         self.pending.clear();
         self.idle = None;
@@ -126,7 +128,7 @@ impl Inbox {
         }
     }
 
-    fn gate(&self, has_hook: bool, now: Instant) -> Gate {
+    pub fn gate(&self, has_hook: bool, now: Instant) -> Gate {
         let Some(written) = self.written.filter(|_| !has_hook || self.is_pending()) else { return Gate::Open };
         let at = match (has_hook, self.idle) {
             (true, Some(idle)) if now >= idle + LATE => return Gate::Missed,
@@ -140,117 +142,6 @@ impl Inbox {
             }
         };
         if now >= at { Gate::Open } else { Gate::Until(at) }
-    }
-}
-
-/// What a look at the peer in memory says to do.
-enum Look {
-    Write { agent: String },
-    Wait(Option<Instant>),
-    Missed { agent: String },
-}
-
-impl Broker {
-    /// Leases what waits for the caller to its MCP server, which writes it into the inbox as one frame a sender; waits until there
-    /// is something and the inbox is ready for it.
-    ///
-    /// # Errors
-    /// The store's; [`wire::Code::Stopping`].
-    pub(super) async fn take_for_inbox(self: &Arc<Self>, request: &Take, asking: Asking) -> wire::Result<Taken> {
-        let Asking { id, holder, most, deadline: until, mut wake } = asking;
-        if let Some(inbound) = request.inbound {
-            self.set_inbound(&id, inbound).await?;
-        }
-        self.recall(&id).await?;
-        if request.idle
-            && let Some(peer) = self.roster().peers.get_mut(&id)
-        {
-            peer.inbox.idles();
-        }
-        loop {
-            wake.mark_unchanged();
-            self.post_held(&id).await?;
-            let at = match self.look_at_inbox(&id)? {
-                Look::Missed { agent } => {
-                    let peer = id.clone();
-                    self.commit(move |tx| Ok(((), proof::miss(tx, &peer, &agent)?))).await?;
-                    continue;
-                }
-                Look::Write { agent } => {
-                    let taken = self.lease(&id, &holder, Taker::Inbox(agent), most).await?;
-                    if let Some((messages, more)) = taken {
-                        return self.answer_inbox(&id, messages, more);
-                    }
-                    None
-                }
-                Look::Wait(at) => at,
-            };
-            if Instant::now() >= until || self.roster().peers.get(&id).is_some_and(|peer| !peer.inbox.held.is_empty()) {
-                return self.answer_inbox(&id, Vec::new(), 0);
-            }
-            tokio::select! {
-                biased;
-                () = self.stopped() => return Err(stopping()),
-                () = tokio::time::sleep_until(at.unwrap_or(until).min(until)) => {}
-                changed = wake.changed() => drop(changed),
-            }
-        }
-    }
-
-    fn answer_inbox(&self, id: &PeerId, messages: Vec<Inbound>, more: u32) -> wire::Result<Taken> {
-        let mut roster = self.roster();
-        let peer = roster.peers.get_mut(id).ok_or_else(|| unknown_peer(id))?;
-        Ok(Taken { messages, more, pending: peer.inbox.is_pending(), held: std::mem::take(&mut peer.inbox.held) })
-    }
-
-    fn look_at_inbox(&self, id: &PeerId) -> wire::Result<Look> {
-        let roster = self.roster();
-        let peer = roster.peers.get(id).ok_or_else(|| unknown_peer(id))?;
-        // A call that waits for a message is a certain route: it goes before the inbox.
-        if peer.route().0 != Route::Inbox || peer.takers > 0 {
-            return Ok(Look::Wait(None));
-        }
-        let agent = peer.row.agent_key();
-        Ok(match peer.inbox.gate(peer.row.has_hook(), Instant::now()) {
-            Gate::Open => Look::Write { agent },
-            Gate::Until(at) => Look::Wait(Some(at)),
-            Gate::Missed => Look::Missed { agent },
-        })
-    }
-
-    /// Learns from the table what was written into the inbox and not let in, after this broker has started.
-    async fn recall(&self, id: &PeerId) -> wire::Result<()> {
-        let agent = match self.roster().peers.get(id) {
-            Some(peer) if peer.inbox.agent != peer.row.agent_key() => peer.row.agent_key(),
-            _ => return Ok(()),
-        };
-        let (peer, key) = (id.clone(), agent.clone());
-        let pending = self.store.read(move |view| proof::pending(view, &peer, &key)).await?;
-        if let Some(peer) = self.roster().peers.get_mut(id).filter(|peer| peer.inbox.agent != agent) {
-            peer.inbox = Inbox { agent, ..Inbox::default() };
-            if !pending.is_empty() {
-                peer.inbox.wrote(pending);
-            }
-        }
-        Ok(())
-    }
-
-    /// What `id` lets in has changed.
-    async fn set_inbound(self: &Arc<Self>, id: &PeerId, inbound: InboundRule) -> wire::Result<()> {
-        if self.roster().peers.get(id).ok_or_else(|| unknown_peer(id))?.row.inbound == inbound {
-            return Ok(());
-        }
-        let (peer, now) = (id.clone(), clock::now());
-        self.commit(move |tx| {
-            let row = peers::change(tx, &peer, |row| row.inbound = inbound)?;
-            Ok(((), row.map(|row| apply_rule(tx, &row, now)).transpose()?.unwrap_or_default()))
-        })
-        .await?;
-        if let Some(peer) = self.roster().peers.get_mut(id) {
-            peer.row.inbound = inbound;
-            peer.wake();
-        }
-        Ok(())
     }
 }
 

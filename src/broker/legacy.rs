@@ -1,14 +1,13 @@
-//! Sessions that still run a legacy client, the MCP server of [`louislva/claude-peers-mcp`]: known by a bare id, bound to the process
-//! that registered them, and fetching by polls. They and our own sessions see each other.
+//! Sessions that still run a legacy client, the MCP server of [`louislva/claude-peers-mcp`]: known by a bare id, bound to the
+//! process that registered them, and fetching by polls. They and our own sessions see each other.
 //!
 //! [`louislva/claude-peers-mcp`]: https://github.com/louislva/claude-peers-mcp
 
 use super::{
-    Broker,
+    core::{Broker, unknown_peer},
     identity::{check_path, fresh_id},
     names,
     presence::LOOK,
-    unknown_peer,
 };
 use crate::{
     db::peers::{self, PeerRow},
@@ -35,9 +34,6 @@ pub struct LegacyRegister {
 
 impl Broker {
     /// A new session of a legacy client. `owner` is the process the kernel saw connecting, if it could tell.
-    ///
-    /// # Errors
-    /// [`Code::InvalidPath`], [`Code::TooLarge`]; the store's.
     pub async fn legacy_register(self: &Arc<Self>, request: LegacyRegister, owner: Option<u32>) -> wire::Result<PeerId> {
         check_path("cwd", &request.cwd)?;
         if let Some(root) = &request.git_root {
@@ -78,16 +74,13 @@ impl Broker {
 
     /// Checks that a legacy client's session is known and that this caller is it, and notes its sign of life. `owns` says
     /// whether the connection belongs to a process, where the kernel can tell.
-    ///
-    /// # Errors
-    /// [`Code::PeerNotFound`] for an id never seen, [`Code::Forbidden`] for somebody else's.
     pub fn legacy_peer(&self, id: &str, owns: impl FnOnce(Process) -> Option<bool>) -> wire::Result<PeerId> {
         let id: PeerId = id.parse()?;
         let bound = {
             let roster = self.roster();
             let peer = roster.peers.get(&id).ok_or_else(|| unknown_peer(&id))?;
             if !peer.row.legacy {
-                let what = format!("{id} is not a session of the reference system; it proves itself with its secret");
+                let what = format!("{id} is not a session of a legacy client; it proves itself with its secret");
                 return Err(Error::new(Code::Forbidden, what));
             }
             peer.row.process
@@ -105,9 +98,6 @@ impl Broker {
     }
 
     /// A poll: what the poll before handed out has arrived; returns what waits.
-    ///
-    /// # Errors
-    /// The store's.
     pub async fn poll(self: &Arc<Self>, id: &PeerId) -> wire::Result<Vec<Message>> {
         if !self.store.glance(|view| poll::is_due(view, id))? {
             return Ok(Vec::new());

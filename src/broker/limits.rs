@@ -78,7 +78,7 @@ impl Limits {
     }
 }
 
-/// What one sender sent lately.
+/// A sender's recent messages.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     rate: Option<RateLimiter<NotKeyed, InMemoryState, DefaultClock>>,
@@ -141,7 +141,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     proptest! {
-        /// Whatever is sent when: of one text to one peer, no minute sees more than the limit, and nothing else is refused.
+        /// No minute sees more of one text to one peer than the limit, and every other message passes.
         #[test]
         fn repeats_are_counted_over_any_minute(sent in vec((0_i64..40_000, 0..2, 0..2), 1..60), repeats in 1_usize..4) {
             let most = NonZeroU32::new(u32::MAX).unwrap();

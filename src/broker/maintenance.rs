@@ -1,7 +1,7 @@
-//! Maintenance: undelivered mail expires and says so to its sender; what ended long ago is removed, in small steps that stall nobody.
-//! Sleeps until something is due; does nothing in between.
+//! Maintenance: undelivered mail expires and says so to its sender; what ended long ago is removed, in small steps that stall
+//! nobody. Sleeps until something is due; does nothing in between.
 
-use super::{Broker, presence::LOOK};
+use super::{core::Broker, presence::LOOK};
 use crate::{
     db::{self, peers},
     mailbox::{Effects, expire, history},

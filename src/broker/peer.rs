@@ -1,15 +1,22 @@
 //! A peer in memory: what the table holds of it, and what lives only as long as a connection.
 
-use super::{inbox::Inbox, limits::Pace, presence::Life};
+use super::{inbox::Inbox, limits::Pace};
 use crate::{
     db::peers::PeerRow,
-    wire::{DeliveryChoice, InboundRule, Route, Sender, Status, Timestamp},
+    wire::{DeliveryChoice, InboundRule, Process, Route, Sender, Status, Timestamp},
 };
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// How long a peer without a connection, whose process the kernel cannot show us, stays in the list.
 const GRACE: Duration = Duration::from_secs(60);
+
+/// The result of the last look at a peer's processes.
+#[derive(Debug, Default)]
+pub(super) struct Life {
+    pub looked: Option<Timestamp>,
+    pub is_over: bool,
+}
 
 /// A peer.
 #[derive(Debug)]
@@ -20,15 +27,15 @@ pub(super) struct Peer {
     pub stream: Option<u64>,
     /// How many `take` calls wait for a message right now; they come before the channel.
     pub takers: u32,
-    /// What is known of its client's inbox.
+    /// The state of its client's inbox.
     pub inbox: Inbox,
     /// Mail may wait that no stream pushes: the peer is to be told if it does.
     pub hint: bool,
     /// Bumped when something may have changed for this peer's stream or takes.
     pub wake: watch::Sender<u64>,
-    /// What it sent lately.
+    /// Its recent messages, for the limits.
     pub pace: Pace,
-    /// What the last looks at its processes showed.
+    /// Whether its processes live.
     pub life: Life,
 }
 
@@ -64,7 +71,7 @@ impl Peer {
         if self.stream.is_some() {
             return Status::Connected;
         }
-        if row.ended || self.life.is_over() {
+        if row.ended || self.life.is_over {
             return Status::Gone;
         }
         // A process that the kernel shows to be the same one is never evicted, however long it is silent.
@@ -84,7 +91,7 @@ impl Peer {
         }
     }
 
-    /// The route that is chosen for it, and why. What that one has in its hands goes there, whoever waits for more.
+    /// The route that is chosen for it, and why. Messages that it holds go that way, even if a call waits for more.
     pub fn route(&self) -> (Route, String) {
         let row = &self.row;
         if row.legacy {
@@ -121,5 +128,18 @@ impl Peer {
     pub fn as_sender(&self) -> Sender {
         let PeerRow { id, name, cwd, summary, .. } = &self.row;
         Sender { id: id.clone(), name: name.clone(), cwd: cwd.clone(), summary: summary.clone() }
+    }
+
+    /// The processes by whose end it is gone.
+    pub fn processes(&self) -> impl Iterator<Item = Process> + use<> {
+        // A legacy client names a process of its own beside the one that the kernel saw.
+        let named = self.row.agent.filter(|named| self.row.legacy && named.started != 0);
+        self.row.process.into_iter().chain(named)
+    }
+
+    /// Whether only a look can tell if it is there.
+    pub fn needs_look(&self, age: Duration, now: Timestamp) -> bool {
+        let is_known = self.life.is_over || self.life.looked.is_some_and(|at| at.plus(age) > now);
+        self.stream.is_none() && !self.row.ended && !is_known
     }
 }

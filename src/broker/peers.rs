@@ -1,6 +1,10 @@
 //! Who is there.
 
-use super::{Broker, Caller, identity::check_path, peer::Peer};
+use super::{
+    core::{Broker, Caller},
+    identity::check_path,
+    peer::Peer,
+};
 use crate::{
     db::peers::PeerRow,
     mailbox::history,
@@ -11,9 +15,6 @@ use std::{collections::HashMap, time::Duration};
 
 impl Broker {
     /// The live peers in a scope, by name; the caller left out.
-    ///
-    /// # Errors
-    /// [`Code::UnknownScope`], [`Code::InvalidPath`]; a missing `cwd` where the scope needs one; the store's.
     pub async fn list(&self, caller: &Caller, request: &ListPeers) -> wire::Result<Peers> {
         let me = match caller {
             Caller::Peer(id) => Some(id),
@@ -23,10 +24,7 @@ impl Broker {
         self.shown(|row| Some(&row.id) != me && in_scope(row), me).await
     }
 
-    /// What tells the peers in `scope`, as seen from `cwd`, by default from where `me` is.
-    ///
-    /// # Errors
-    /// [`Code::InvalidPath`]; a missing `cwd` where the scope needs one.
+    /// A test for peers in `scope`, as seen from `cwd`, by default from the directory of `me`.
     pub(super) async fn in_scope(
         &self,
         me: Option<&PeerId>,
@@ -55,8 +53,8 @@ impl Broker {
         })
     }
 
-    /// The live peers that `wanted` picks, and `me`, as lists show them: with the branch that each has checked out now. Where a look at
-    /// that does not answer in time, with the branch known last.
+    /// The live peers that `wanted` picks, and `me`, as lists show them: with the branch that each has checked out now. Where a
+    /// look at that does not answer in time, with the branch known last.
     pub(super) async fn shown(&self, wanted: impl Fn(&PeerRow) -> bool, me: Option<&PeerId>) -> wire::Result<Peers> {
         let picked = |peer: &Peer| Some(&peer.row.id) == me || wanted(&peer.row);
         self.look(Duration::ZERO, picked).await;

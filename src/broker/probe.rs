@@ -1,15 +1,20 @@
 //! Looks at the system that may hang: a file on a dead mount, a process table behind `ps`.
 
+use crate::{
+    platform::{git, process},
+    wire::{Git, Process},
+};
 use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 use tokio::sync::Notify;
 
-/// How long a look is waited for. What it finds later is there for the next time.
+/// How long a look is waited for. A later answer is there for the next time.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// How many looks run beside each other for one question.
 const WORKERS: usize = 8;
@@ -42,7 +47,7 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Probe<K, 
         Self { look, shared: Arc::new(Mutex::new(shared)), answered: Arc::default() }
     }
 
-    /// What a look at `key` shows; if it does not answer in time, what the last one showed.
+    /// The result of a look at `key`; if that does not answer in time, the result of the last one.
     pub async fn ask(&self, key: K) -> Option<V> {
         self.ask_all([key.clone()]).await.remove(&key)
     }
@@ -110,6 +115,28 @@ fn work<K: Hash + Eq + Clone, V>(look: fn(&K) -> V, shared: &Mutex<Shared<K, V>>
 
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The questions to the system.
+#[derive(Debug)]
+pub(super) struct Probes {
+    pub processes: Probe<Process, bool>,
+    /// The branch that a `HEAD` file names; none if there is no such file.
+    pub branches: Probe<String, Option<Option<String>>>,
+    pub repositories: Probe<String, Option<Git>>,
+    /// The top of a worktree.
+    pub tops: Probe<String, Option<PathBuf>>,
+}
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self {
+            processes: Probe::new(|process| process::is_alive(*process)),
+            branches: Probe::new(|head| Path::new(head).exists().then(|| git::branch(Path::new(head)))),
+            repositories: Probe::new(|directory| git::discover(Path::new(directory))),
+            tops: Probe::new(|cwd| Path::new(cwd).ancestors().find(|top| top.join(".git").exists()).map(Path::to_path_buf)),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-use super::{Broker, Caller};
+use super::core::{Broker, Caller};
 use crate::{
     mailbox::acknowledge::read_by_user,
     platform::clock,
@@ -8,9 +8,6 @@ use std::sync::Arc;
 
 impl Broker {
     /// The user has read an answer to the command line, or to the session inside of which the command line runs.
-    ///
-    /// # Errors
-    /// [`Code::Forbidden`] for a peer, [`Code::InvalidId`]; the store's. A message to somebody else does not change.
     pub async fn read_by_user(self: &Arc<Self>, caller: &Caller, inside: Option<PeerId>, id: &str) -> wire::Result<Acknowledged> {
         if let Caller::Peer(peer) = caller {
             let what = format!("{peer} is not the command line");

@@ -9,7 +9,7 @@
 //! 3. the agent process, if the process that served it is gone (the MCP server was restarted after a `/clear`).
 
 use super::{
-    Broker,
+    core::Broker,
     identity::{LONGEST_TOKEN, check_path, check_token, fresh_id, hash},
     inbox::Inbox,
     names,
@@ -31,7 +31,7 @@ use std::{collections::HashMap, sync::Arc};
 /// Length of a secret: 31³² possibilities.
 const SECRET_LENGTH: usize = 32;
 
-/// The process that registers. What the kernel says counts more than what the process says of itself.
+/// The process that registers. The kernel's word counts more than the process's own.
 struct Registering {
     pid: u32,
     process: Option<Process>,
@@ -39,7 +39,7 @@ struct Registering {
     agent: Option<Process>,
 }
 
-/// What a registration changes.
+/// The changes that a registration makes.
 struct Registration {
     row: PeerRow,
     session: Option<String>,
@@ -51,9 +51,6 @@ struct Registration {
 
 impl Broker {
     /// A session presents itself. `proven` is who its secret says it is, `kernel_pid` the process the kernel saw connecting.
-    ///
-    /// # Errors
-    /// [`wire::Code::InvalidPath`], [`wire::Code::InvalidRequest`] for facts out of shape; the store's.
     pub async fn register(
         self: &Arc<Self>,
         request: Register,

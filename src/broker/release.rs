@@ -1,9 +1,9 @@
-//! What the recipient's user keeps back, and how they let it in.
+//! Held messages: how their user sees them and lets them in.
 //!
 //! The client trusts what its own child writes into its inbox, so the MCP server does not write what is to be held. The broker
-//! does, which is nobody's child: the client then holds it and asks its user. What is held takes no other way.
+//! does, which is nobody's child: the client then holds it and asks its user. A held message takes no other route.
 
-use super::{Broker, Caller};
+use super::core::{Broker, Caller};
 use crate::{
     agents::{claude::inbox, shown::Shown},
     mailbox::{
@@ -19,8 +19,8 @@ use std::{path::Path, sync::Arc};
 const MOST_POSTED: u32 = 20;
 
 impl Broker {
-    /// Writes what is held for `id` and was not given to its agent process yet into its inbox, where its client holds it. Whatever
-    /// becomes of that, it is held.
+    /// Writes what is held for `id` and was not given to its agent process yet into its inbox, where its client holds it.
+    /// Whatever becomes of that, it is held.
     pub(super) async fn post_held(self: &Arc<Self>, id: &PeerId) -> wire::Result<()> {
         let (inbox, agent, key) = {
             let roster = self.roster();
@@ -71,9 +71,6 @@ impl Broker {
     }
 
     /// The user lets a held message in.
-    ///
-    /// # Errors
-    /// [`Code::Forbidden`] for a session, [`Code::InvalidId`], [`Code::MessageNotFound`] if no such message is held; the store's.
     pub async fn release(self: &Arc<Self>, caller: &Caller, id: &str) -> wire::Result<Acknowledged> {
         if let Caller::Peer(peer) = caller {
             let what = format!("{peer} is a session, and only its user lets a held message in");

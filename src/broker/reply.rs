@@ -1,12 +1,17 @@
 //! Asking: the wait for the answer to a message, and the mailbox of the command line, which holds nothing but answers.
 //!
-//! An answer is a message of the recipient that names the question; nothing else ends a wait as one. A wait for a recipient that is
-//! gone ends at once.
+//! An answer is a message of the recipient that names the question; nothing else ends a wait as one. A wait for a recipient that
+//! is gone ends at once.
 //!
 //! A question that a command line inside a session asks is that session's. While it waits, the answer goes to it and not to the
 //! session, which reads it in the command's output; an answer that comes later is a message to the session like any other.
 
-use super::{Broker, Caller, presence::LOOK, roster::Awaited, send::warning, stopping};
+use super::{
+    core::{Broker, Caller, stopping},
+    presence::LOOK,
+    roster::Awaited,
+    send::warning,
+};
 use crate::{
     db,
     mailbox::{
@@ -26,11 +31,8 @@ const LONGEST_WAIT: u32 = 3_600;
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Broker {
-    /// What is known of the question `id`; waits for its answer while there may be one. `inside` is the session in which the
+    /// The question `id` with its answer; waits for that while one may come. `inside` is the session in which the
     /// command line runs that waits.
-    ///
-    /// # Errors
-    /// As [`Broker::message`]; [`Code::Stopping`].
     pub async fn reply_to(&self, caller: &Caller, inside: Option<&PeerId>, id: &str, request: AwaitReply) -> wire::Result<Asked> {
         let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
         let deadline = Instant::now() + wait;
@@ -57,11 +59,8 @@ impl Broker {
         }
     }
 
-    /// The question of the command line that `new` answers although it names none: the only one that has been handed to its sender
-    /// and is waited for right now. A message said again under its key answers what it answered before.
-    ///
-    /// # Errors
-    /// [`Code::InvalidRequest`] if it may be any of several; the store's.
+    /// The question of the command line that `new` answers although it names none: the only one that has been handed to its
+    /// sender and is waited for right now. A message said again under its key answers what it answered before.
     pub(super) fn meant_question(&self, new: &NewMessage) -> wire::Result<Option<MessageId>> {
         let mut asked: Vec<MessageId> = self.roster().asked.iter().map(|asked| asked.question.clone()).collect();
         asked.sort();

@@ -24,7 +24,7 @@ pub(super) struct Roster {
     pub sessions: HashMap<String, PeerId>,
     /// The questions whose answers somebody waits for right now.
     pub asked: Vec<Awaited>,
-    /// What the command line sent lately.
+    /// The command line's recent messages, for the limits.
     pub cli_pace: Pace,
     secrets: HashMap<[u8; 32], PeerId>,
     streams: u64,
@@ -106,7 +106,7 @@ impl Roster {
     }
 }
 
-/// Who a reference names.
+/// The peers that a reference names.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Resolved {
     One(PeerId),

@@ -1,7 +1,7 @@
 //! A message comes in: who is meant, the limits, the mailbox, the receipt.
 
 use super::{
-    Broker, Caller,
+    core::{Broker, Caller},
     identity::check_token,
     limits::Pace,
     peer::Peer,
@@ -23,9 +23,6 @@ use std::sync::Arc;
 
 impl Broker {
     /// Accepts a message. Once this answers, the message is on disk.
-    ///
-    /// # Errors
-    /// A limit or rule refused it ([`Code::TooLarge`], [`Code::RateLimited`], [`Code::PeerNotFound`] …); the store's.
     pub async fn send(self: &Arc<Self>, caller: &Caller, request: SendRequest) -> wire::Result<Receipt> {
         let reference: PeerRef = request.to.parse()?;
         let reply_to = request.reply_to.as_deref().filter(|id| !id.is_empty()).map(str::parse).transpose()?;
@@ -86,8 +83,8 @@ impl Broker {
         })
     }
 
-    /// Puts copies of one message into the mailbox, in one transaction: for each recipient what became of it. A rate that does not hold
-    /// all of them refuses all. What was accepted before or has no room does not count against the rate.
+    /// Puts copies of one message into the mailbox, in one transaction: for each recipient what became of it. A rate that does
+    /// not hold all of them refuses all. Messages that were accepted before or have no room do not count against the rate.
     pub(super) async fn accept(
         self: &Arc<Self>,
         caller: &Caller,
@@ -101,8 +98,8 @@ impl Broker {
         Ok(refused)
     }
 
-    /// Holds the copies against the sender's limits: those that may go on, with what the lock shows of their recipients, and those
-    /// that a limit refuses.
+    /// Holds the copies against the sender's limits: those that may go on, with what the lock shows of their recipients, and
+    /// those that a limit refuses.
     #[expect(clippy::type_complexity, reason = "two lists, each told above")]
     fn pace(
         &self,
@@ -169,7 +166,7 @@ impl Broker {
 }
 
 impl Roster {
-    /// What `caller` sent lately.
+    /// The recent messages of `caller`.
     fn pace(&mut self, caller: &Caller) -> wire::Result<&mut Pace> {
         match caller {
             Caller::User => Ok(&mut self.cli_pace),

@@ -1,4 +1,4 @@
-use super::Broker;
+use super::core::Broker;
 use crate::{
     db,
     mailbox::history,
@@ -8,9 +8,6 @@ use std::sync::PoisonError;
 
 impl Broker {
     /// The broker's state; `listeners` is what the edges know of their sockets.
-    ///
-    /// # Errors
-    /// The store's.
     pub async fn status(&self, listeners: Vec<ListenerStatus>) -> wire::Result<BrokerStatus> {
         let count = |view: &db::View<'_>| Ok::<_, db::Error>((history::stored(view)?, history::waiting_in_all(view)?));
         let (messages, waiting) = self.store.read(count).await?;
@@ -33,9 +30,6 @@ impl Broker {
     }
 
     /// How many messages wait for a recipient.
-    ///
-    /// # Errors
-    /// The store's.
     pub fn waiting_count(&self) -> wire::Result<u64> {
         Ok(self.store.glance(history::waiting_in_all)?)
     }

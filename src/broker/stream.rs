@@ -4,7 +4,7 @@
 //! whatever the reason, the peer is not connected any more. One whose process another has displaced stays open beside that
 //! one's, is told once, and is told again when that one ends: a session whose client runs two servers is never without.
 
-use super::{Broker, unknown_peer};
+use super::core::{Broker, unknown_peer};
 use crate::{
     db::peers,
     mailbox::{
@@ -20,7 +20,7 @@ use tokio::sync::watch;
 /// How many messages are read from the table at a time: bounds the memory of a stream to a slow client.
 const BATCH: u32 = 16;
 
-/// What a stream gives.
+/// An item of a stream.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StreamItem {
     /// The stream is open: the peer counts as connected.
@@ -53,7 +53,7 @@ enum Successor {
     There,
 }
 
-/// What a look at the peer in memory says to do.
+/// The next step, by the peer in memory.
 enum Look {
     /// Another process is this session now.
     Displaced,
@@ -71,9 +71,6 @@ enum Look {
 impl Broker {
     /// Opens the event stream of a peer. `after` is the place of the newest message that its process has already written
     /// into its channel; what is leased to it behind that is given again.
-    ///
-    /// # Errors
-    /// If the peer is not known.
     pub fn open_stream(self: &Arc<Self>, id: &PeerId, after: i64) -> wire::Result<Stream> {
         let mut roster = self.roster();
         let number = roster.next_stream();
@@ -144,7 +141,7 @@ impl Stream {
         if peer.stream != Some(self.number) {
             return if peer.row.ended && peer.stream.is_none() { Look::Ended } else { Look::Over };
         }
-        // A call that waits for a message is a certain route: it goes before the channel. What the stream holds it pushes.
+        // A call that waits for a message is a certain route: it goes before the channel. The stream still pushes what it holds.
         Look::On { push: peer.route().0 == Route::Channel, lease: peer.takers == 0, hint: peer.hint }
     }
 

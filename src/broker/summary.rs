@@ -1,4 +1,4 @@
-use super::{Broker, unknown_peer};
+use super::core::{Broker, unknown_peer};
 use crate::{
     db::peers,
     mailbox::Effects,
@@ -9,9 +9,6 @@ use std::sync::Arc;
 
 impl Broker {
     /// Stores a summary, unless it is a generated one and a better one is there; returns the one that stands.
-    ///
-    /// # Errors
-    /// [`wire::Code::TooLarge`]; the store's.
     pub async fn set_summary(self: &Arc<Self>, id: &PeerId, request: SetSummary) -> wire::Result<Summary> {
         self.limits.check_summary(&request.summary)?;
         let stored = {

@@ -1,6 +1,6 @@
 //! `/resume` and `/clear` change the session id under a process that goes on; its hook tells.
 
-use super::{Broker, names, roster::Roster};
+use super::{core::Broker, names, roster::Roster};
 use crate::{
     db::peers::{self, PeerRow},
     mailbox::{Effects, lease},
@@ -9,9 +9,9 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// What a switch to a conversation comes to.
+/// The result of a switch to a conversation.
 enum Switch {
-    /// Nothing changes.
+    /// No change.
     Stay,
     /// The conversation was unknown: it is this peer's.
     New,
@@ -20,9 +20,9 @@ enum Switch {
 }
 
 impl Broker {
-    /// The process that serves `id` has switched to the conversation `session`, as its hook says; returns whose process it is from now
-    /// on. An unknown conversation (`/clear`, a branch) is that peer's, and one that runs elsewhere stays where it runs. With one of a
-    /// peer that is gone (`/resume`) the process is that peer, which has its mailbox back; the one it was is gone.
+    /// The process that serves `id` has switched to the conversation `session`, as its hook says; returns whose process it is
+    /// from now on. An unknown conversation (`/clear`, a branch) is that peer's, and one that runs elsewhere stays where it runs.
+    /// With one of a peer that is gone (`/resume`) the process is that peer, which has its mailbox back; the one it was is gone.
     pub(super) async fn switch_session(self: &Arc<Self>, session: String, id: PeerId) -> wire::Result<PeerId> {
         let other = self.roster().sessions.get(&session).cloned();
         if other.as_ref() == Some(&id) {
@@ -65,8 +65,8 @@ impl Broker {
     }
 }
 
-/// Makes the process that serves `from` serve `to`, unless that one is there. The process sees its stream end and registers again, with
-/// the secret that it has.
+/// Makes the process that serves `from` serve `to`, unless that one is there. The process sees its stream end and registers
+/// again, with the secret that it has.
 fn move_process(roster: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp) -> Option<Box<[PeerRow; 2]>> {
     let to = roster.peers.get(to).filter(|peer| peer.status(now) == Status::Gone)?.row.clone();
     let from = roster.peers.get_mut(from)?;

@@ -1,6 +1,9 @@
 //! Mail goes out: leased to a call that hands it over.
 
-use super::{Broker, identity::check_token, stopping, unknown_peer};
+use super::{
+    core::{Broker, stopping, unknown_peer},
+    identity::check_token,
+};
 use crate::{
     mailbox::{
         Holder, Message, history,
@@ -27,9 +30,6 @@ pub(super) struct Asking {
 
 impl Broker {
     /// Leases the caller's waiting messages to it.
-    ///
-    /// # Errors
-    /// [`Code::InvalidRequest`] for a route or lease out of shape; the store's.
     pub async fn take(self: &Arc<Self>, id: &PeerId, request: Take) -> wire::Result<Taken> {
         check_token("lease", &request.lease)?;
         let taker = match request.route {
@@ -82,8 +82,8 @@ impl Broker {
         rides_along || peer.row.has_hook() && peer.inbox.is_pending()
     }
 
-    /// Leases what waits and may go to `taker`, with how many more wait; none if nothing does. A look first: most calls find nothing,
-    /// and need no writer.
+    /// Leases what waits and may go to `taker`, with how many more wait; none if nothing does. A look first: most calls find
+    /// nothing, and need no writer.
     pub(super) async fn lease(
         self: &Arc<Self>,
         id: &PeerId,

@@ -1,4 +1,4 @@
-use super::{Broker, unknown_peer};
+use super::core::{Broker, unknown_peer};
 use crate::{
     db::peers,
     mailbox::Effects,
@@ -9,9 +9,6 @@ use std::sync::Arc;
 
 impl Broker {
     /// The peer says goodbye: it leaves the list at once; its mailbox stays.
-    ///
-    /// # Errors
-    /// [`wire::Code::PeerNotFound`]; the store's.
     pub async fn unregister(self: &Arc<Self>, id: &PeerId) -> wire::Result<()> {
         let now = clock::now();
         {

@@ -1,19 +1,15 @@
-//! What changes, for whoever watches: peers come and go, messages go from state to state, the two counts.
+//! Tells watchers of changes: peers that come and go, messages that change their state, the two counts.
 //!
 //! Who is there is derived, as everywhere: a change elsewhere is only a hint to look again, and what is told is the
 //! difference to the look before. Messages are told one by one from a queue of fixed length; what a slow watcher misses is
-//! counted and not told. Nobody is ever held up by a watcher, and without one nothing is kept.
+//! counted and not told. A watcher never delays anybody, and without one no change is kept.
 
-use super::{Broker, MessageChange, presence::LOOK};
+use super::{MessageChange, core::Broker, presence::LOOK};
 use crate::{
     platform::clock,
     wire::{PeerId, Status},
 };
-use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{
     broadcast::{self, error::RecvError, error::TryRecvError},
     watch,
@@ -24,40 +20,6 @@ const BACKLOG: usize = 512;
 /// How soon a peer without a stream is looked at again: only its process tells when it is gone.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Where changes are reported.
-#[derive(Debug)]
-pub(super) struct Changes {
-    hint: watch::Sender<()>,
-    messages: OnceLock<broadcast::Sender<MessageChange>>,
-}
-
-impl Changes {
-    pub fn new() -> Self {
-        Self { hint: watch::Sender::new(()), messages: OnceLock::new() }
-    }
-
-    /// Who is there, or what waits, may have changed.
-    pub fn hint(&self) {
-        self.hint.send_replace(());
-    }
-
-    /// Told of every such hint from now on.
-    pub fn subscribe(&self) -> watch::Receiver<()> {
-        self.hint.subscribe()
-    }
-
-    /// These messages changed, and with them what waits.
-    pub fn messages(&self, changed: impl IntoIterator<Item = MessageChange>) {
-        if let Some(watchers) = self.messages.get() {
-            for change in changed {
-                // Without a watcher there is nobody to tell.
-                drop(watchers.send(change));
-            }
-        }
-        self.hint();
-    }
-}
-
 /// A peer that came or went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presence {
@@ -66,7 +28,7 @@ pub struct Presence {
     pub cwd: String,
 }
 
-/// What changed since the last time.
+/// The changes since the last time.
 #[derive(Debug, Default)]
 pub struct News {
     /// Who is there now and was not.
@@ -94,8 +56,8 @@ pub struct Watch {
 impl Broker {
     /// Watches from now on: who is there already is not told.
     pub async fn watch(self: &Arc<Self>) -> Watch {
-        let messages = self.changes.messages.get_or_init(|| broadcast::Sender::new(BACKLOG)).subscribe();
-        let hint = self.changes.hint.subscribe();
+        let messages = self.changes.subscribe_to_messages();
+        let hint = self.changes.subscribe();
         let mut watch = Watch { broker: self.clone(), hint, messages, present: HashMap::new(), waiting: 0, unsure: false };
         watch.look(&mut News::default()).await;
         watch
@@ -108,7 +70,7 @@ impl Watch {
         (u32::try_from(self.present.len()).unwrap_or(u32::MAX), self.waiting)
     }
 
-    /// Waits for something new; none when the broker stops. What is not asked for meanwhile is told together.
+    /// Waits for something new; none when the broker stops. Changes in between are told together.
     pub async fn next(&mut self) -> Option<News> {
         loop {
             let mut news = News::default();

@@ -1,6 +1,9 @@
 //! Which session a process belongs to.
 
-use super::{Broker, Caller, presence::LOOK, unknown_peer};
+use super::{
+    core::{Broker, Caller, unknown_peer},
+    presence::LOOK,
+};
 use crate::{
     platform::{clock, process},
     wire::{self, Code, Error, PeerId, Process, Status, WhoAmI},
@@ -9,9 +12,6 @@ use std::collections::HashMap;
 
 impl Broker {
     /// Which peer a process belongs to: by its secret, its session id, or an ancestor of it.
-    ///
-    /// # Errors
-    /// [`Code::PeerNotFound`] if it belongs to none; the store's.
     pub async fn whoami(&self, caller: &Caller, request: &WhoAmI) -> wire::Result<wire::Peer> {
         let found = match caller {
             Caller::Peer(id) => Some(id.clone()),

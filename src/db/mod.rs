@@ -10,170 +10,21 @@
 
 mod check;
 mod damage;
+mod error;
 mod legacy;
 mod open;
 pub(crate) mod peers;
+mod sqlite_file;
+mod store;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tx;
 mod writer;
 
 pub use check::check;
+pub use error::{Error, Result};
 pub use open::{OpenError, open};
 pub(crate) use rusqlite::{self as sqlite, Row, params};
+pub use store::Store;
 pub use tx::{Tx, View};
 pub use writer::Durability;
-
-use rusqlite::Connection;
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-};
-use tokio::sync::{mpsc, oneshot};
-
-/// How many reading connections are kept for reuse; more are opened when asked for and closed again.
-const IDLE_READERS: usize = 4;
-
-/// Why the database could not do its work.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A statement failed.
-    #[error("database: {0}")]
-    Sqlite(#[from] rusqlite::Error),
-    /// The transaction that this job shared could not be committed.
-    #[error("committing to the database: {0}")]
-    Commit(Arc<rusqlite::Error>),
-    /// The writer has ended: the broker is stopping.
-    #[error("the database is closed")]
-    Closed,
-}
-
-impl Error {
-    /// Whether the disk is full.
-    pub fn is_disk_full(&self) -> bool {
-        let error = match self {
-            Self::Sqlite(error) => error,
-            Self::Commit(error) => error,
-            Self::Closed => return false,
-        };
-        error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
-    }
-}
-
-/// Results of the database.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// The database.
-#[derive(Debug)]
-pub struct Store {
-    jobs: mpsc::Sender<Box<dyn writer::Job>>,
-    readers: Arc<Mutex<Vec<Connection>>>,
-    path: PathBuf,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    _lock: std::fs::File,
-}
-
-impl Store {
-    /// Runs `work` in a transaction and answers once it is committed and fsynced.
-    ///
-    /// # Errors
-    /// What `work` says (its changes are undone, and only its), or that the commit failed (nothing was stored).
-    pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<Error> + Send + 'static,
-        F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
-    {
-        self.submit(Durability::Fsync, work).await?.await
-    }
-
-    /// Like [`Store::write`], in two steps: once this returns, the work has its place in the queue and is done whatever becomes of the
-    /// caller. The future that it gives is the answer. `durability` says what the change survives then.
-    ///
-    /// # Errors
-    /// [`Error::Closed`]; the future as [`Store::write`].
-    pub async fn submit<T, E, F>(
-        &self,
-        durability: Durability,
-        work: F,
-    ) -> Result<impl Future<Output = Result<T, E>> + use<T, E, F>>
-    where
-        T: Send + 'static,
-        E: From<Error> + Send + 'static,
-        F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
-    {
-        let (reply, answer) = oneshot::channel();
-        self.jobs.send(writer::job(durability, work, reply)).await.map_err(|_| Error::Closed)?;
-        Ok(async { answer.await.unwrap_or_else(|_| Err(Error::Closed.into())) })
-    }
-
-    /// Runs `work` on a connection that only reads, beside the writer.
-    ///
-    /// # Errors
-    /// What `work` says, or that no connection could be opened.
-    pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<Error> + Send + 'static,
-        F: FnOnce(&View<'_>) -> Result<T, E> + Send + 'static,
-    {
-        let (readers, path) = (self.readers.clone(), self.path.clone());
-        tokio::task::spawn_blocking(move || with_reader(&readers, &path, work))
-            .await
-            .unwrap_or_else(|_| Err(Error::Closed.into()))
-    }
-
-    /// Like [`Store::read`], on the calling thread: for a few rows found by index that were written a moment ago and so lie
-    /// in memory. Two changes of threads would cost ten times what the look does, on every message's way.
-    ///
-    /// # Errors
-    /// What `work` says, or that no connection could be opened.
-    pub fn glance<T, E: From<Error>>(&self, work: impl FnOnce(&View<'_>) -> Result<T, E>) -> Result<T, E> {
-        with_reader(&self.readers, &self.path, work)
-    }
-
-    /// Waits until everything that was handed to [`Store::write`] is committed, then closes the database.
-    pub fn close(self) {
-        let Self { jobs, readers, thread, .. } = self;
-        // The writer goes last: whoever closes the database as the last one folds the WAL into it, and a reader could not.
-        if let Ok(mut readers) = readers.lock() {
-            readers.clear();
-        }
-        drop(jobs);
-        if let Some(thread) = thread.lock().ok().and_then(|mut thread| thread.take())
-            && thread.join().is_err()
-        {
-            tracing::error!("the database's writer ended with a panic");
-        }
-    }
-
-    /// Where the database lies.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The size of the database with its side files, in bytes.
-    pub fn size(&self) -> u64 {
-        open::side_files(&self.path).iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
-    }
-}
-
-/// Runs `work` on an idle reading connection, or on a new one.
-fn with_reader<T, E: From<Error>>(
-    readers: &Mutex<Vec<Connection>>,
-    path: &Path,
-    work: impl FnOnce(&View<'_>) -> Result<T, E>,
-) -> Result<T, E> {
-    let idle = readers.lock().ok().and_then(|mut idle| idle.pop());
-    let connection = match idle {
-        Some(connection) => connection,
-        None => open::reader(path).map_err(Error::from)?,
-    };
-    let result = work(&View::new(&connection));
-    if let Ok(mut idle) = readers.lock()
-        && idle.len() < IDLE_READERS
-    {
-        idle.push(connection);
-    }
-    result
-}

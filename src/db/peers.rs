@@ -37,7 +37,7 @@ pub struct PeerRow {
     pub inbox: Option<String>,
     /// It bypasses permission prompts.
     pub bypasses: bool,
-    /// What it lets in from other sessions.
+    /// Its rule for messages of other sessions.
     pub inbound: InboundRule,
     /// Whose prompt hook has run ([`PeerRow::agent_key`]).
     pub hooked: Option<String>,
@@ -78,8 +78,8 @@ impl PeerRow {
         }
     }
 
-    /// The key of the agent process, to which the proof of its inbox or channel is tied; where that process is unknown, of the one
-    /// that registered.
+    /// The key of the agent process, to which the proof of its inbox or channel is tied; where that process is unknown, of the
+    /// one that registered.
     pub fn agent_key(&self) -> String {
         match self.agent {
             Some(agent) => format!("{}:{}", agent.pid, agent.started),

@@ -1,6 +1,6 @@
-//! What `mailbox` sees of the database: a view that reads, a transaction that also writes.
+//! The database as `mailbox` uses it: a view that reads, a transaction that also writes.
 
-use super::Result;
+use super::error::Result;
 use rusqlite::{Connection, OptionalExtension, Params, Row, types::FromSql};
 use std::ops::{ControlFlow, Deref};
 

@@ -1,6 +1,9 @@
 //! The writing thread: runs all jobs that wait in one transaction, commits once, answers all.
 
-use super::{Error, Tx};
+use super::{
+    error::{Error, Result},
+    tx::Tx,
+};
 use rusqlite::Connection;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -10,7 +13,7 @@ pub(super) const QUEUE: usize = 1_024;
 /// How many jobs share a commit at most, so that the first of them does not wait for an endless row of others.
 const GROUP: usize = 256;
 
-/// What a change survives once its job is answered.
+/// The faults that a change survives once its job is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
     /// A power cut, too: the commit is fsynced.
@@ -24,7 +27,7 @@ type Commit = std::result::Result<(), Arc<rusqlite::Error>>;
 
 /// A piece of work whose result somebody awaits.
 pub(super) trait Job: Send {
-    /// What its change has to survive.
+    /// The faults that its change must survive.
     fn durability(&self) -> Durability;
     /// Does the work; false if it failed and its changes must be undone.
     fn run(&mut self, tx: &Tx<'_>) -> bool;

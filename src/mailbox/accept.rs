@@ -34,7 +34,7 @@ pub struct NewMessage {
     pub for_cli_inside: bool,
 }
 
-/// What holds for all copies of a message.
+/// The terms for all copies of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
     /// The user sends it by hand.
@@ -45,10 +45,10 @@ pub struct Terms {
     pub most_waiting: u32,
 }
 
-/// What became of each recipient's copy.
+/// Each recipient's copy, or why it was refused.
 pub type Copies = Vec<(PeerId, Result<Message, Refusal>)>;
 
-/// Accepts these copies of one message. What a copy's recipient cannot take is refused alone; anything else undoes all.
+/// Accepts these copies of one message. A copy that its recipient cannot take is refused alone; any other error undoes all.
 pub fn accept(tx: &Tx<'_>, copies: Vec<NewMessage>, terms: Terms) -> Result<(Copies, Effects)> {
     let (mut accepted, mut effects) = (Copies::with_capacity(copies.len()), Effects::default());
     let sender = match copies.first() {
@@ -70,8 +70,8 @@ pub fn accept(tx: &Tx<'_>, copies: Vec<NewMessage>, terms: Terms) -> Result<(Cop
     Ok((accepted, effects))
 }
 
-/// The message that is in the mailbox already under the key of `new`; or why its recipient cannot take it. A recipient that is not
-/// known is left to [`accept`]: its registration may be on its way to the disk.
+/// The message that is in the mailbox already under the key of `new`; or why its recipient cannot take it. A recipient that is
+/// not known is left to [`accept`]: its registration may be on its way to the disk.
 pub fn preview(view: &View<'_>, new: &NewMessage, most_waiting: u32) -> Result<Result<Option<Message>, Refusal>> {
     if let Some(message) = sent_before(view, new)? {
         return Ok(Ok(Some(message)));
@@ -111,7 +111,7 @@ fn store(
         None => None,
     };
     let is_answer = question.as_ref().is_some_and(|asked| asked.from == new.to && asked.to == new.from);
-    // What the user sends by hand is the user's; an answer was asked for.
+    // A message that the user sends by hand is the user's; an answer was asked for.
     let passes = terms.by_user || is_answer;
     let bypassed = sender.is_some_and(|sender| sender.bypasses);
     let held = recipient.and_then(|to| Rule::of(to).holds(passes, bypassed));
@@ -133,7 +133,7 @@ fn store(
     Ok(message)
 }
 
-/// What the recipient's controls make of a message.
+/// A message under the recipient's controls.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Controls {
     /// It is let in whatever the permission modes.
@@ -192,8 +192,8 @@ impl Question {
         })?)
     }
 
-    /// Whether the inbox or channel of `agent` was given it, and no certain route has it since. What an earlier agent process was pushed
-    /// says nothing of this one: a resumed session remembers what it was shown.
+    /// Whether the inbox or channel of `agent` was given it, and no certain route has it since. A push to an earlier agent
+    /// process says nothing of this one: a resumed session remembers what it was shown.
     fn is_pushed_by(&self, agent: &str) -> bool {
         self.is_pushable && (self.in_stream || self.pushed_by.as_deref() == Some(agent))
     }
@@ -207,9 +207,9 @@ fn question_of(new: &NewMessage, found: Option<Question>) -> Result<Option<Quest
     }
 }
 
-/// A reply that names a message to its sender shows that it was read; if that was pushed, the inbox or channel works. Once that has
-/// proved itself, writing to somebody shows that what it pushed from them was read. Not before: a session whose channel is dead may
-/// well write to a peer of its own accord.
+/// A reply that names a message to its sender shows that it was read; if that was pushed, the inbox or channel works. Once that
+/// has proved itself, writing to somebody shows that what it pushed from them was read. Not before: a session whose channel is
+/// dead may well write to a peer of its own accord.
 fn confirm(
     tx: &Tx<'_>,
     new: &NewMessage,

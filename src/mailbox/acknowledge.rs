@@ -1,4 +1,4 @@
-//! What became of a message that was handed over: offered, announced, delivered, or not shown at all.
+//! Acknowledgements: a message was offered, announced, delivered, or not shown at all.
 
 use super::{
     Effects, InboxNews,
@@ -115,8 +115,8 @@ pub fn read_by_user(tx: &Tx<'_>, readers: &[PeerId], id: &MessageId, now: Timest
     Ok((changed, effects))
 }
 
-/// The prompt hook of the client of `peer` ran. The messages that its prompt holds were let in, which proves the inbox. Of one that was
-/// only announced, the beginning was: that one still waits.
+/// The prompt hook of the client of `peer` ran. The messages that its prompt holds were let in, which proves the inbox. Of one
+/// that was only announced, the beginning was: that one still waits.
 pub fn prompt(tx: &Tx<'_>, peer: &PeerRow, messages: Vec<MessageId>, now: Timestamp) -> Result<Effects> {
     let mut effects = Effects::waking(&peer.id);
     if messages.is_empty() {

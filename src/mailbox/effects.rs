@@ -8,8 +8,8 @@ use crate::{
 };
 use std::collections::BTreeSet;
 
-/// What a committed change means for those who are connected. It holds only what the tables cannot tell later: who is to look again,
-/// what watchers are told, what is remembered of an inbox.
+/// The effects of a committed change on those who are connected. It holds only what the tables cannot tell later: who is to look
+/// again, what watchers are told, what is remembered of an inbox.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Effects {
     /// Whose stream and takes look again.
@@ -20,7 +20,7 @@ pub struct Effects {
     pub changes: Vec<MessageChange>,
     /// Whose inbox or channel has proved itself: the agent process's key, and when.
     pub proofs: Vec<(PeerId, String, Timestamp)>,
-    /// What happened to whose inbox.
+    /// News of the peers' inboxes.
     pub inbox: Vec<(PeerId, InboxNews)>,
 }
 
@@ -31,7 +31,7 @@ pub enum InboxNews {
     Written(Vec<MessageId>),
     /// This message was let in.
     LetIn(MessageId),
-    /// What was written was not let in; so many messages wait again.
+    /// The last frame was not let in; so many messages wait again.
     Missed(usize),
     /// The session's user has said something.
     Prompted,

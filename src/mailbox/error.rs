@@ -15,7 +15,7 @@ pub enum Error {
 /// Results of the mailbox.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A rule refuses a message. Nothing was stored.
+/// A rule refuses a message, which is not stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("idempotency key {key:?} was used before, for message {message}")]

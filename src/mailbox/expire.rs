@@ -10,8 +10,8 @@ use crate::{
     wire::{BROKER_SENDER, PeerId, Timestamp},
 };
 
-/// Lets undelivered messages expire whose time has come, at most `most`; returns how many. The senders' notices wait until `until`;
-/// `tag` makes the random part of their ids.
+/// Lets undelivered messages expire whose time has come, at most `most`; returns how many. The senders' notices wait until
+/// `until`; `tag` makes the random part of their ids.
 pub fn expire(tx: &Tx<'_>, now: Timestamp, until: Timestamp, most: u32, tag: fn() -> String) -> Result<(usize, Effects)> {
     let mut effects = Effects::default();
     let sql = "UPDATE message SET state = 3, expired_at = ?1, waiting = 0, holder = 0, instance = NULL, lease = NULL

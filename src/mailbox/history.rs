@@ -1,4 +1,4 @@
-//! What is known of messages, and the end of those that ended long ago.
+//! Stored messages: receipts, counts, the history and its end.
 
 use super::{
     Message,
@@ -65,8 +65,8 @@ pub fn waiting_in_all(view: &View<'_>) -> Result<u64> {
     view.get::<i64>(sql, []).map(i64::unsigned_abs)
 }
 
-/// Removes messages that ended before `before`, looking at no more than `window` rows behind `cursor`; returns the new cursor, none at
-/// the end.
+/// Removes messages that ended before `before`, looking at no more than `window` rows behind `cursor`; returns the new cursor,
+/// none at the end.
 pub fn forget_ended(tx: &Tx<'_>, before: Timestamp, cursor: i64, window: u32) -> Result<Option<i64>> {
     let sql = "SELECT max(seq), min(sent_at) FROM (SELECT seq, sent_at FROM message WHERE seq > ?1 ORDER BY seq LIMIT ?2)";
     let bounds =

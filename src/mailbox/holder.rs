@@ -56,8 +56,8 @@ impl Holder {
 }
 
 impl Kind {
-    /// The kind of holder that an acknowledgement for `route` speaks of. One that is said again after a crash must not end the lease
-    /// of another route that has the message by now.
+    /// The kind of holder that an acknowledgement for `route` speaks of. One that is said again after a crash must not end the
+    /// lease of another route that has the message by now.
     pub fn of(route: Route) -> Self {
         match route {
             Route::Channel => Self::Stream,

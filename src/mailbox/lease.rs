@@ -11,7 +11,7 @@ use crate::{
 };
 use std::ops::ControlFlow;
 
-/// What a holder can show, which decides what it is given.
+/// The kind of a holder, which decides what it is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Taker {
     /// The stream, which pushes fresh mail into the channel.
@@ -68,7 +68,7 @@ pub fn leased(view: &View<'_>, peer: &PeerId, holder: &Holder, after: i64, most:
     view.all(&sql, values, read)
 }
 
-/// What nobody has in hand and may go to `holder`.
+/// The messages that nobody holds and that may go to `holder`.
 fn free(view: &View<'_>, peer: &PeerId, holder: &Holder, taker: &Taker, most: Most) -> Result<Vec<Message>> {
     let (fits, agent) = match taker {
         Taker::Stream => ("again = 0", None),
@@ -93,8 +93,8 @@ fn free(view: &View<'_>, peer: &PeerId, holder: &Holder, taker: &Taker, most: Mo
     Ok(free)
 }
 
-/// Ends every lease on mail of `peer` but those of the process `instance`: their holders are gone. Nobody can say what they showed, so
-/// the mail waits again and counts as possibly shown.
+/// Ends every lease on mail of `peer` but those of the process `instance`: their holders are gone. It is not known what they
+/// showed, so the mail waits again and counts as possibly shown.
 pub fn end_leases(tx: &Tx<'_>, peer: &PeerId, instance: &str) -> Result<Effects> {
     let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL
                WHERE to_peer = ?1 AND waiting = 1 AND holder > 0 AND instance IS NOT ?2";

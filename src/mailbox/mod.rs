@@ -8,7 +8,7 @@
 //!
 //! Each step is a function of a transaction. It returns [`Effects`], which the broker applies after the commit.
 //!
-//! What always holds: one holder at a time hands a message over ([`Holder`]). `handed` counts how often it may have been shown,
+//! Invariants: one holder at a time hands a message over ([`Holder`]). `handed` counts how often it may have been shown,
 //! *before* it is, so that after any crash a second showing is known to be one. A message leaves `waiting` only when it was
 //! delivered, has expired, or was pushed by a route that has proved itself. Fresh mail goes out in order ([`order`]).
 

@@ -20,7 +20,7 @@ pub fn is_due(view: &View<'_>, peer: &PeerId) -> Result<bool> {
     view.get(&sql, [peer.as_str()])
 }
 
-/// What the poll before handed out has arrived; gives the next messages, at most `most`.
+/// Marks the messages of the poll before as delivered; returns the next ones, at most `most`.
 pub fn poll(tx: &Tx<'_>, peer: &PeerId, most: u32, now: Timestamp) -> Result<(Vec<Message>, Effects)> {
     let mut effects = Effects::default();
     let sql = format!("UPDATE message SET state = 2, delivered_at = ?2 WHERE {HANDED_OUT}");

@@ -1,4 +1,4 @@
-//! What the controls of a recipient's user hold back, whatever route is open, until that user releases it.
+//! Held messages: the controls of a recipient's user hold them back on every route, until that user releases them.
 
 use super::{
     Effects, Message,
@@ -49,8 +49,8 @@ impl Rule {
     }
 }
 
-/// Applies the rule of `peer`, which has changed, to what waits for it: lets go what it does not hold any more, holds what it does. What
-/// may have been shown meanwhile counts as such.
+/// Applies the rule of `peer`, which has changed, to what waits for it: lets go what it does not hold any more, holds what it
+/// does. What may have been shown meanwhile counts as such.
 pub fn apply_rule(tx: &Tx<'_>, peer: &PeerRow, now: Timestamp) -> Result<Effects> {
     let rule = Rule::of(peer);
     // The class of senders that are let in; none if it does not matter.
