@@ -119,7 +119,7 @@ impl Store {
     }
 }
 
-/// Runs `work` on an idle reading connection, or on a new one.
+/// Runs `work` on an idle reading connection, or on a new one. All that it reads is of one moment.
 fn with_reader<T, E: From<Error>>(
     readers: &Mutex<Vec<Connection>>,
     path: &Path,
@@ -130,11 +130,33 @@ fn with_reader<T, E: From<Error>>(
         Some(connection) => connection,
         None => sqlite_file::reader(path).map_err(Error::from)?,
     };
+    let say = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
+    say("BEGIN").map_err(Error::from)?;
     let result = work(&View::new(&connection));
+    say("ROLLBACK").map_err(Error::from)?;
     if let Ok(mut idle) = readers.lock()
         && idle.len() < IDLE_READERS
     {
         idle.push(connection);
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_sees_one_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let store = crate::db::open(&path).unwrap().store;
+        let count = |view: &View<'_>| view.get::<i64>("SELECT count(*) FROM session", []);
+        let looks = store.glance(|view| {
+            let before = count(view)?;
+            Connection::open(&path)?.execute("INSERT INTO session VALUES ('a', 'b', 1)", [])?;
+            Ok::<_, Error>((before, count(view)?))
+        });
+        assert_eq!((looks.unwrap(), store.glance(count).unwrap()), ((0, 0), 1));
+    }
 }
