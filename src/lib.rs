@@ -8,7 +8,7 @@
 //! platform/   what the operating system tells: processes, socket owners, paths, settings, git, time; runs other programs
 //! client/     connect over the Unix socket, exchange versions, call a verb
 //! db/         SQLite: open, migrate, group commit, damage; the table of peers
-//! mailbox/    the life of a message: accept, lease, acknowledge, hold, expire
+//! mailbox/    the life of a message: accept, lease, acknowledge, release, expire
 //! broker/     who is there: roster, names, presence, limits; one method per verb, no HTTP
 //! serve/      the daemon's edges: listeners, access, routes, event stream, D-Bus, service manager, logs
 //! agents/     one folder per coding agent: where it keeps things, its hook, its sessions' inbox
@@ -24,7 +24,7 @@
 //! wire →
 //! platform → wire
 //! db → platform wire
-//! mailbox → db platform wire
+//! mailbox → db wire
 //! agents → platform wire
 //! broker → mailbox db agents platform wire
 //! serve → broker db platform wire

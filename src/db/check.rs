@@ -2,7 +2,8 @@
 
 use super::{
     damage::is_damage,
-    open::{SCHEMA, reader, side_files},
+    open::SCHEMA,
+    sqlite_file::{reader, side_files},
 };
 use crate::wire::{DatabaseReport, DatabaseState, Timestamp};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
@@ -22,11 +23,11 @@ const MOST_PROBLEMS: u32 = 5;
 /// Among how many of the last messages the newest is looked for: a clock that was set back mixes their order.
 const LAST_MESSAGES: u32 = 1_000;
 
-/// What was read of a database.
+/// The facts read from a database.
 struct Found {
     schema: u64,
     newest: Option<i64>,
-    /// What SQLite says is wrong with it.
+    /// SQLite's complaints.
     faults: Vec<String>,
 }
 

@@ -1,6 +1,6 @@
 //! A damaged database is set aside under a dated name, never deleted; what can be read of it is copied into a fresh one.
 
-use super::open::side_files;
+use super::sqlite_file::side_files;
 use crate::platform::clock;
 use rusqlite::{Connection, ErrorCode, OpenFlags, types::Value};
 use std::{

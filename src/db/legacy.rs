@@ -1,4 +1,4 @@
-//! The database of the reference system (user_version 0, tables `peers` and `messages`): its peers and messages are copied
+//! The database of the legacy broker (user_version 0, tables `peers` and `messages`): its peers and messages are copied
 //! into ours, its own tables stay as they are, so that going back loses nothing either.
 
 use crate::platform::{clock, random};
@@ -6,10 +6,10 @@ use crate::wire::{PeerId, Timestamp};
 use rusqlite::{Connection, Transaction, params};
 use std::time::Duration;
 
-/// How long mail taken over from the reference's database waits.
+/// How long mail taken over from the legacy database waits.
 const EXPIRY_OF_IMPORTED: Duration = Duration::from_secs(7 * 86_400);
 
-/// Copies the reference's tables if they are there. Undelivered messages keep waiting for their recipients (their time to
+/// Copies the legacy tables if they are there. Undelivered messages keep waiting for their recipients (their time to
 /// live starts now); those it calls delivered were only *fetched*, and are kept as offered.
 pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     if !has(tx, "peers", "last_seen")? || !has(tx, "messages", "delivered")? {
@@ -25,7 +25,7 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     while let Some(row) = rows.next()? {
         let id: String = row.get(0)?;
         if id.parse::<PeerId>().is_err() {
-            continue; // no such id can be addressed; the row stays in the reference's table
+            continue; // no such id can be addressed; the row stays in the legacy table
         }
         let time = |column| {
             Ok::<_, rusqlite::Error>(
@@ -77,7 +77,7 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
             ],
         )?;
     }
-    tracing::info!(peers = imported_peers, messages = imported_messages, "copied the reference system's database");
+    tracing::info!(peers = imported_peers, messages = imported_messages, "copied the legacy database");
     Ok(())
 }
 

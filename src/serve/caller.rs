@@ -100,7 +100,7 @@ impl FromRequestParts<Arc<App>> for AsProcess {
     type Rejection = Error;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> wire::Result<Self> {
         let agent = match shown(parts) {
-            Shown::SessionToken(token) => app.broker.host_by_token(token),
+            Shown::SessionToken(token) => app.broker.agent_by_token(token),
             Shown::Process(pid) => Some(agent(pid, parts)?),
             _ => None,
         };

@@ -189,13 +189,13 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     if let Some(span) = idle_exit {
         tracing::info!("leaves after {} s without a connection", span.as_secs());
     }
-    tasks.spawn(notify::ready(&broker));
+    tasks.spawn(notify::ready(&broker).await);
     tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready");
     for socket in sockets {
         tasks.spawn(server.clone().accept(socket));
     }
     drop(server); // it holds the broker, which is closed once nothing else does
-    tasks.spawn(broker.clone().keep_house());
+    tasks.spawn(broker.clone().maintain());
     tasks.spawn(notify::watchdog(broker.clone()));
     tokio::select! {
         () = received(terminate) => tracing::info!("SIGTERM: stopping"),

@@ -70,7 +70,7 @@ struct SendMessage {
 }
 
 async fn health(State(app): AppState) -> Json<Value> {
-    Json(json!({"status": "ok", "peers": app.broker.peer_count(), "version": wire::VERSION}))
+    Json(json!({"status": "ok", "peers": app.broker.peer_count().await, "version": wire::VERSION}))
 }
 
 async fn register(State(app): AppState, Extension(connection): Extension<Connection>, Json(request): Json<Register>) -> Reply {
@@ -105,9 +105,10 @@ async fn list_peers(State(app): AppState, Json(request): Json<List>) -> Reply {
     let cwd = if request.scope == "repo" { request.git_root.unwrap_or(request.cwd) } else { request.cwd };
     let asked = ListPeers { scope: request.scope, cwd: Some(cwd) };
     let peers = app.broker.list(&Caller::User, &asked).await?.peers;
+    let git_roots = app.broker.git_roots(peers.iter()).await;
     let shown = peers.into_iter().filter(|peer| Some(&peer.id) != excluded.as_ref()).map(|peer| {
         json!({
-            "id": peer.id, "pid": peer.pid, "cwd": peer.cwd, "git_root": app.broker.git_root(&peer.id), "tty": peer.tty,
+            "id": peer.id, "pid": peer.pid, "cwd": peer.cwd, "git_root": git_roots.get(&peer.cwd), "tty": peer.tty,
             "summary": peer.summary, "registered_at": peer.registered_at, "last_seen": peer.last_seen,
         })
     });
@@ -138,8 +139,8 @@ async fn poll_messages(State(app): AppState, Extension(connection): Extension<Co
     let messages = app.broker.poll(&id).await?;
     let shown = messages.into_iter().map(|message| {
         json!({
-            "id": message.id.seq(), "from_id": message.from, "to_id": message.to, "text": message.text,
-            "sent_at": message.sent_at, "delivered": 0,
+            "id": message.receipt.message_id.seq(), "from_id": message.receipt.from, "to_id": message.receipt.to,
+            "text": message.text, "sent_at": message.receipt.sent_at, "delivered": 0,
         })
     });
     Ok(Json(json!({"messages": shown.collect::<Vec<_>>()})))

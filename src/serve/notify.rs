@@ -51,14 +51,14 @@ fn tell(states: &[NotifyState<'_>]) -> io::Result<()> {
 }
 
 /// Reports the broker ready, then each change of the number of peers, which `systemctl --user status` shows.
-pub(super) fn ready(broker: &Arc<Broker>) -> impl Future<Output = ()> + use<> {
-    let (mut watch, mut said) = (broker.watch(), broker.peer_count());
+pub(super) async fn ready(broker: &Arc<Broker>) -> impl Future<Output = ()> + use<> {
+    let mut watch = broker.watch().await;
+    let mut said = watch.counts().0;
     // The manager waits for this one, so this one waits for room in its queue.
     heard(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status(said))]));
-    let broker = broker.clone();
     async move {
         while watch.next().await.is_some() {
-            let peers = broker.peer_count();
+            let peers = watch.counts().0;
             if peers != said && say(&[NotifyState::Status(&status(peers))]) {
                 said = peers;
             }

@@ -211,6 +211,55 @@ fn first_schema_still_opens_with_all_its_data() {
     assert_eq!(Peer::register(&broker.http(), "resumed", facts).id, "k7xq2m", "its session is known");
 }
 
+/// The second migration as it was released.
+const SCHEMA_2: &str = include_str!("fixtures/schema-2.sql");
+
+#[test]
+fn leases_of_the_second_schema_keep_their_holders() {
+    let migration = include_str!("../../src/db/migrations/0002-inbox.sql");
+    assert_eq!(SCHEMA_2, migration, "a migration that was released is never changed: append another one");
+
+    let mut broker = Broker::prepared(&[]);
+    let database = Connection::open(broker.database()).unwrap();
+    database.execute_batch(SCHEMA_1).unwrap();
+    database.execute_batch(SCHEMA_2).unwrap();
+    database.pragma_update(None, "user_version", 2).unwrap();
+    let (now, far) = (now().timestamp_millis(), i64::MAX / 2);
+    database
+        .execute_batch(&format!(
+            "INSERT INTO peer (id, name, secret, instance, cwd, registered_at, last_seen)
+                 VALUES ('k7xq2m', 'eel', x'5d865deae06fbd34fe9ce848f3e5fc4368f2f612b18aef47f29f2164563a0140', 'in:st', '/srv/eel', 1, {now});
+             INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at, lease, handed, again) VALUES
+                 ('aaaaaa', 'cli', 'k7xq2m', 'stream', 1, {far}, 's:in:st', 1, 0),
+                 ('bbbbbb', 'cli', 'k7xq2m', 'take', 1, {far}, 't:in:st:lease:a', 1, 0),
+                 ('cccccc', 'cli', 'k7xq2m', 'dead stream', 1, {far}, 's:in', 1, 0),
+                 ('dddddd', 'cli', 'k7xq2m', 'dead take', 1, {far}, 't:in:x', 1, 0),
+                 ('eeeeee', 'cli', 'k7xq2m', 'hook', 1, {far}, 'h:in:st', 1, 0),
+                 ('ffffff', 'cli', 'k7xq2m', 'announced', 1, {far}, NULL, 0, 2);"
+        ))
+        .unwrap();
+    drop(database);
+    broker.launch();
+    let held = |holder: &str| broker.count(&format!("SELECT count(*) FROM message WHERE waiting = 1 AND {holder}"));
+    assert_eq!(held("holder = 1 AND instance = 'in:st' AND lease IS NULL AND text = 'stream'"), 1);
+    assert_eq!(held("holder = 2 AND instance = 'in:st' AND lease = 'lease:a' AND text = 'take'"), 1);
+    assert_eq!(held("holder = 0 AND instance IS NULL AND lease IS NULL"), 4, "their holders are gone");
+
+    let eel = broker.http().as_peer("old-secret");
+    let take = |lease: &str| {
+        let taken = eel.post("/v1/take", &json!({"lease": lease, "route": "check_messages"})).json();
+        let texts: Vec<_> =
+            taken["messages"].as_array().unwrap().iter().map(|m| (m["text"].clone(), m["repeat"] == true)).collect();
+        texts
+    };
+    assert_eq!(take("lease:a"), [(json!("take"), false)], "the same lease gives the same messages");
+    assert_eq!(take("other"), [], "what came later waits for what came before");
+    let resumed = Peer::register(&eel, "another-process", json!({}));
+    let taken = resumed.over(&broker.http()).post("/v1/take", &json!({"lease": "all", "route": "check_messages"})).json();
+    let repeats = taken["messages"].as_array().unwrap().iter().filter(|message| message["repeat"] == true).count();
+    assert_eq!((taken["messages"].as_array().unwrap().len(), repeats, &taken["more"]), (6, 5, &json!(0)));
+}
+
 type Damage = fn(&Path);
 
 /// Kinds of damage to a database file.

@@ -109,14 +109,14 @@ impl Interface {
 
     /// How many sessions are there.
     #[zbus(property)]
-    fn peer_count(&self) -> u32 {
-        self.app.broker.peer_count()
+    async fn peer_count(&self) -> u32 {
+        self.app.broker.peer_count().await
     }
 
     /// How many messages wait for their recipients.
     #[zbus(property)]
-    fn waiting_count(&self) -> u64 {
-        self.app.broker.waiting_count()
+    fn waiting_count(&self) -> zbus::fdo::Result<u64> {
+        self.app.broker.waiting_count().map_err(|error| zbus::fdo::Error::Failed(error.to_string()))
     }
 
     /// The level from which on the broker logs; SetLogLevel sets it.

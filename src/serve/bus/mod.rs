@@ -66,7 +66,7 @@ impl Bus {
         match joined {
             Ok(connection) => {
                 tracing::info!("serving D-Bus as {NAME}");
-                Some(Self { app: app.clone(), connection, watch: app.broker.watch() })
+                Some(Self { app: app.clone(), connection, watch: app.broker.watch().await })
             }
             Err(error) => {
                 app.broker.notice(format!("D-Bus is not served as {NAME}: {error}"));

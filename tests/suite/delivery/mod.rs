@@ -1,6 +1,7 @@
 //! Messages are kept, shown once and in order, reported truthfully, and refused only with a reason.
 
 mod channel;
+mod commits;
 mod faults;
 mod limits;
 mod receipts;
