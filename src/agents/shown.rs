@@ -151,7 +151,7 @@ pub mod tests {
             cwd: "/home/ada/eel".into(),
             summary: String::new(),
         };
-        let id = MessageId { seq, tag: "abc".to_owned() };
-        Inbound { id, from, text: text.to_owned(), sent_at: Timestamp(0), reply_to: None, repeat: false }
+        let id = MessageId::new(seq, "abc").unwrap();
+        Inbound { id, from, text: text.to_owned(), sent_at: Timestamp::from_millis(0), reply_to: None, repeat: false }
     }
 }

@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     let name = env!("CARGO_BIN_NAME");
     let outcome = match std::env::args().nth(1).as_deref() {
         None => serve(),
-        Some("--version" | "-V") => writeln!(stdout(), "{name} {}", claude_peers::wire::VERSION),
+        Some("--version" | "-V") => writeln!(stdout(), "{name} {}", env!("CARGO_PKG_VERSION")),
         Some(other) => {
             let _ = writeln!(stderr(), "{name}: unknown argument {other:?}; it takes none, or --version. Claude Code starts it.");
             return ExitCode::from(2);

@@ -7,6 +7,7 @@ use crate::{
         exit::Failure,
         out::{Field, Look, Out, Tone, ago},
     },
+    platform::clock,
     wire::{HistoryEntry, HistoryPage, MessageId, PeerRef, Timestamp},
 };
 
@@ -33,7 +34,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     query.extend(args.peer.as_ref().map(|peer| ("peer", peer.as_str())));
     query.extend(before.as_deref().map(|id| ("before", id)));
     let page: HistoryPage = broker.get(&with_query("/v1/history", &query), None).await?;
-    out.answer(&page, |page, look| render(page, Timestamp::now(), look))?;
+    out.answer(&page, |page, look| render(page, clock::now(), look))?;
     if let Some(next) = page.next {
         out.aside(&format!("Older ones: claude-peers history --before {next}"));
     }

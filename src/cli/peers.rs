@@ -6,6 +6,7 @@ use crate::{
         exit::Failure,
         out::{Field, Look, Out, Tone, ago},
     },
+    platform::clock,
     wire::{Peer, Peers, Scope, Status, Timestamp},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -22,7 +23,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let cwd = seen_from(args.scope)?;
     let peers = list(broker, args.scope, cwd.as_deref()).await?;
     out.answer(&peers, |peers, look| match (peers.peers.is_empty() && look.terminal, args.scope) {
-        (false, _) => table(&peers.peers, Timestamp::now(), look),
+        (false, _) => table(&peers.peers, clock::now(), look),
         (true, Scope::Machine) => "No sessions. A session appears here when its claude-peers MCP server starts.\n".to_owned(),
         (true, Scope::Directory) => "No sessions in this directory; `--scope machine` shows all.\n".to_owned(),
         (true, Scope::Repo) => "No sessions in this repository; `--scope machine` shows all.\n".to_owned(),
@@ -97,8 +98,8 @@ mod tests {
             "lastSeen": "2026-05-16T12:36:00Z", "registeredAt": "2026-05-16T12:36:00Z",
         });
         let peers = [serde_json::from_value(peer).expect("a peer")];
-        assert_eq!(table(&peers, Timestamp::now(), Look::PLAIN).lines().count(), 2);
-        let framed = table(&peers, Timestamp::now(), Look { terminal: true, colour: false });
+        assert_eq!(table(&peers, clock::now(), Look::PLAIN).lines().count(), 2);
+        let framed = table(&peers, clock::now(), Look { terminal: true, colour: false });
         assert!(framed.contains("/src/poker-engine (main)") && framed.contains("not confirmed yet"), "{framed}");
     }
 }

@@ -7,9 +7,9 @@ use crate::{
         exit::Failure,
         out::{Look, Out, Tone},
     },
+    platform::random,
     wire::{
-        Broadcast, CLI_SENDER, Code, MessageId, Receipt, Recipient, Result as Answered, SendRequest, Sent, random_token,
-        text::printable_line,
+        Broadcast, CLI_SENDER, Code, MessageId, Receipt, Recipient, Result as Answered, SendRequest, Sent, text::printable_line,
     },
 };
 use serde::de::DeserializeOwned;
@@ -60,7 +60,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
 /// The message that the command line describes. Its key makes it one message however often it is sent.
 pub(super) fn message(to: &impl ToString, words: &[String]) -> Result<SendRequest, Failure> {
     let text = if words == ["-"] { standard_input()? } else { words.join(" ") };
-    Ok(SendRequest { to: to.to_string(), text, reply_to: None, key: Some(random_token(KEY_LENGTH)), cwd: None })
+    Ok(SendRequest { to: to.to_string(), text, reply_to: None, key: Some(random::token(KEY_LENGTH)), cwd: None })
 }
 
 pub(super) async fn send<T: DeserializeOwned>(message: &SendRequest, broker: &Client, out: Out) -> Answered<T> {

@@ -7,6 +7,7 @@ use crate::{
         exit::Failure,
         out::{Look, Out, Tone, size, span},
     },
+    platform::clock,
     wire::{BrokerStatus, ListenerStatus, Peer, Scope, Timestamp, text::printable_line},
 };
 use serde::Serialize;
@@ -20,12 +21,12 @@ struct Overview {
 pub async fn run(broker: &Client, out: Out) -> Result<(), Failure> {
     let overview =
         Overview { broker: broker.get("/v1/status", None).await?, peers: peers::list(broker, Scope::Machine, None).await?.peers };
-    out.answer(&overview, |overview, look| render(overview, Timestamp::now(), look))
+    out.answer(&overview, |overview, look| render(overview, clock::now(), look))
 }
 
 fn render(overview: &Overview, now: Timestamp, look: Look) -> String {
     let Overview { broker, peers } = overview;
-    let uptime = u64::try_from((now.0 - broker.started_at.0) / 1_000).unwrap_or(0);
+    let uptime = u64::try_from((now.as_millis() - broker.started_at.as_millis()) / 1_000).unwrap_or(0);
     let database = &broker.database;
     let mut facts = vec![(
         "broker",

@@ -201,7 +201,7 @@ pub fn span(seconds: u64) -> String {
 }
 
 pub fn ago(then: Timestamp, now: Timestamp) -> String {
-    match u64::try_from((now.0 - then.0) / 1_000) {
+    match u64::try_from((now.as_millis() - then.as_millis()) / 1_000) {
         Ok(0) | Err(_) => "now".to_owned(),
         Ok(seconds) => format!("{} ago", span(seconds)),
     }
@@ -227,7 +227,7 @@ mod tests {
         for (seconds, text) in cases {
             assert_eq!(span(seconds), text);
         }
-        assert_eq!(ago(Timestamp(5_000), Timestamp(4_000)), "now"); // a clock set back
-        assert_eq!(ago(Timestamp(0), Timestamp(61_000)), "1 min ago");
+        assert_eq!(ago(Timestamp::from_millis(5_000), Timestamp::from_millis(4_000)), "now"); // a clock set back
+        assert_eq!(ago(Timestamp::from_millis(0), Timestamp::from_millis(61_000)), "1 min ago");
     }
 }

@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     agents::claude::inbox,
-    wire::{MessageId, PeerId, Result, SendRequest, Sent, random_token},
+    platform::random,
+    wire::{MessageId, PeerId, Result, SendRequest, Sent},
 };
 use std::{
     collections::HashMap,
@@ -173,7 +174,7 @@ impl Forwarder {
 
     async fn send(&self, text: String) -> Result<String> {
         let reply_to = locked(&self.newest).as_ref().map(ToString::to_string);
-        let send = SendRequest { to: self.to.to_string(), text, reply_to, key: Some(random_token(32)), cwd: None };
+        let send = SendRequest { to: self.to.to_string(), text, reply_to, key: Some(random::token(32)), cwd: None };
         loop {
             match self.link.post::<Sent>("/v1/send", &send, AT_ONCE).await {
                 Ok(Sent::One(receipt)) => return Ok(format!("{} {}", receipt.message_id, receipt.state)),

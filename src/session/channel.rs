@@ -36,7 +36,7 @@ impl Channel {
     /// Pushes one message.
     pub async fn push(&self, message: Inbound) {
         self.initialized.wait().await;
-        if !message.repeat && locked(&self.pushed).contains(&message.id.seq) {
+        if !message.repeat && locked(&self.pushed).contains(&message.id.seq()) {
             return; // its acknowledgement is on the way
         }
         let shown = Shown::brief(message);
@@ -44,7 +44,7 @@ impl Channel {
             return log!("pushing a message: {error}"); // stdin will end, too; the message waits for the session's return
         }
         let mut pushed = locked(&self.pushed);
-        pushed.insert(shown.message.id.seq);
+        pushed.insert(shown.message.id.seq());
         if pushed.len() > REMEMBERED {
             pushed.pop_first();
         }

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     agents::{claude::inbox, shown::Shown},
-    wire::{Inbound, Outcome, PeerId, Route, Take, Taken, random_token},
+    platform::random,
+    wire::{Inbound, Outcome, PeerId, Route, Take, Taken},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
@@ -47,7 +48,7 @@ impl Door {
     pub async fn run(&self) {
         self.initialized.wait().await;
         let mut answers = Answers::new(self.link.clone());
-        let (mut lease, mut look, mut idle) = (random_token(LEASE_LENGTH), None, false);
+        let (mut lease, mut look, mut idle) = (random::token(LEASE_LENGTH), None, false);
         while let Some((up, inbox)) = self.link.with_inbox().await {
             let wait = look.unwrap_or(LONGEST_WAIT);
             let request = Take {
@@ -82,7 +83,7 @@ impl Door {
                 look = look.filter(|_| taken.pending).map(|look| (look * 2).min(LONGEST_WAIT));
                 continue;
             }
-            lease = random_token(LEASE_LENGTH);
+            lease = random::token(LEASE_LENGTH);
             (look, idle) = (Some(FIRST_LOOK), false);
             if let Err(error) = self.write(&up, &inbox, taken.messages, &mut answers).await {
                 log!("writing into the session's inbox: {error}");

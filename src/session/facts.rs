@@ -4,10 +4,10 @@ use super::{controls, log};
 use crate::{
     agents::claude::inbox,
     platform::{
-        git, process,
+        git, process, random,
         settings::{self, InvalidSetting},
     },
-    wire::{ClientInfo, Code, DeliveryChoice, Error, InboundRule, Register, Result, VERSION, random_token},
+    wire::{ClientInfo, Code, DeliveryChoice, Error, InboundRule, Register, Result, VERSION},
 };
 use std::path::{Path, PathBuf};
 
@@ -58,7 +58,7 @@ impl Session {
     /// # Errors
     /// A setting that cannot be used, or a working directory that cannot be read.
     pub fn new(client: &str, version: &str, parent: Option<u32>) -> Result<Self> {
-        let delivery = settings::parsed("CLAUDE_PEERS_DELIVERY", "auto, inbox, channel, pull", |text| text.parse().ok());
+        let delivery = settings::parsed("CLAUDE_PEERS_DELIVERY", "auto, inbox, channel, pull", DeliveryChoice::parse);
         let cwd = std::env::current_dir().map_err(|error| {
             Error::new(Code::InvalidPath, format!("the working directory of this session cannot be read: {error}"))
                 .help("start the session again in a directory that exists")
@@ -68,7 +68,7 @@ impl Session {
         let session_id = settings::text("CLAUDE_CODE_SESSION_ID").map_err(unusable)?.filter(|_| is_claude_code);
         let delivery = delivery.map_err(unusable)?.unwrap_or_default();
         Ok(Self {
-            instance: random_token(INSTANCE_LENGTH),
+            instance: random::token(INSTANCE_LENGTH),
             delivery,
             session_id,
             cwd,

@@ -91,7 +91,7 @@ mod tests {
     fn peers(count: usize, summary: &str) -> Peers {
         let peer = |number: usize| {
             json!({
-                "id": format!("k7x{number:03}"), "name": format!("worker-{number}"), "cwd": format!("/home/me/work/worker-{number}"),
+                "id": format!("k7x{number:03}"), "name": format!("worker-{number}"), "cwd": format!("/srv/worker-{number}"),
                 "gitRepo": "worker", "gitBranch": "main", "summary": summary, "lastSeen": "2026-05-16T12:36:00Z",
                 "status": "connected", "delivery": "pull", "deliveryReason": "pull: no hooks, no channel", "waiting": 0,
                 "registeredAt": "2026-05-16T12:36:00Z",

@@ -1,11 +1,13 @@
 //! Short log lines on stderr, which Claude Code keeps in its MCP log. Never a secret, never a message's text.
 
+use crate::wire::text::printable_line;
 use std::{fmt::Arguments, io::Write};
 
 /// Writes one line.
 pub fn line(line: Arguments<'_>) {
     // One write keeps the line whole. If nobody reads stderr, there is nobody left to tell.
-    let _ = std::io::stderr().write_all(format!("claude-peers-mcp: {line}\n").as_bytes());
+    let line = line.to_string();
+    let _ = std::io::stderr().write_all(format!("claude-peers-mcp: {}\n", printable_line(&line)).as_bytes());
 }
 
 /// Writes one line, formatted like `format!`.

@@ -10,7 +10,8 @@ use super::{
 };
 use crate::{
     agents::shown::{PART_LENGTH, Shown},
-    wire::{HistoryEntry, Inbound, MessageId, Outcome, Result, Route, Sender, Take, Taken, random_token},
+    platform::random,
+    wire::{HistoryEntry, Inbound, MessageId, Outcome, Result, Route, Sender, Take, Taken},
 };
 use rmcp::model::RequestId;
 use std::{
@@ -89,7 +90,7 @@ impl Mailbox {
         if !self.waiting.swap(false, Ordering::Relaxed) || self.link.current().is_none() {
             return None;
         }
-        let lease = random_token(LEASE_LENGTH);
+        let lease = random::token(LEASE_LENGTH);
         match self.take(Route::ToolResult, BESIDE_BYTES, AT_ONCE, &lease).await {
             Ok(taken) => {
                 let mail = self.mail(Route::ToolResult, taken, Shown::brief);
@@ -111,7 +112,7 @@ impl Mailbox {
         stop: impl Future<Output = ()>,
         show: impl Fn(Inbound) -> Shown,
     ) -> Result<Mail> {
-        let lease = random_token(LEASE_LENGTH);
+        let lease = random::token(LEASE_LENGTH);
         self.waiting.store(false, Ordering::Relaxed);
         let taken = tokio::select! {
             biased;

@@ -125,7 +125,8 @@ fn entries(directory: &Path) -> Vec<(String, Option<SystemTime>)> {
     entries
 }
 
-/// The output of a `git` command that only reads: it takes no lock, prompts nobody and starts no helper from the repository.
+/// The output of a `git` command that only reads. It takes no lock, prompts nobody and starts no file-system monitor; filters that the
+/// repository configures may run.
 async fn run_git(cwd: &Path, arguments: &[&str]) -> io::Result<String> {
     let mut git = Command::new("git");
     git.args(["-c", "core.fsmonitor=false", "--no-pager"]).args(arguments).current_dir(cwd);

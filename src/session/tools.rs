@@ -10,9 +10,10 @@ use super::{
 };
 use crate::{
     agents::shown::{self, Shown},
+    platform::random,
     wire::{
         Asked, Code, Error, Inbound, MessageId, MessageState, NotSent, Peers, Receipt, Recipient, Result, Route, Scope,
-        SendRequest, Sent, SetSummary, Status, Summary, SummarySource, random_token,
+        SendRequest, Sent, SetSummary, Status, Summary, SummarySource,
     },
 };
 use rmcp::model::{JsonObject, Tool};
@@ -186,7 +187,7 @@ impl Tools {
             return Err(wrong("send_message", "waitForReplySeconds is for a question to one peer"));
         }
         // One key for all attempts within this call makes them one message.
-        let send = SendRequest { to: to.to_string(), text, reply_to, key: Some(random_token(32)), cwd: None };
+        let send = SendRequest { to: to.to_string(), text, reply_to, key: Some(random::token(32)), cwd: None };
         match self.link.post("/v1/send", &send, AT_ONCE).await? {
             Sent::One(sent) if !wait.is_zero() => Ok(self.ask(&sent, wait, stop).await),
             Sent::One(sent) => Ok(Answer::new(receipt(&sent), words::sent(&sent))),
