@@ -1,8 +1,8 @@
-use super::core::{Broker, unknown_peer};
+use super::core::{Broker, Caller};
 use crate::{
-    mailbox::acknowledge::acknowledge,
-    platform::clock,
-    wire::{self, Acknowledge, Acknowledged, Code, Error, Outcome, PeerId},
+    db::Durability,
+    mailbox::acknowledge,
+    wire::{self, Acknowledge, Acknowledged, CLI_SENDER, Code, Error, MessageId, Outcome, PeerId},
 };
 use std::sync::Arc;
 
@@ -12,20 +12,31 @@ const MOST_ACKNOWLEDGED: usize = 10_000;
 impl Broker {
     /// Takes note of what became of messages.
     pub async fn acknowledge(self: &Arc<Self>, id: &PeerId, request: Acknowledge) -> wire::Result<Acknowledged> {
-        if request.messages.len() > MOST_ACKNOWLEDGED {
+        let Acknowledge { route, messages } = request;
+        if messages.len() > MOST_ACKNOWLEDGED {
             let what = format!("more than {MOST_ACKNOWLEDGED} messages in one acknowledgement");
             return Err(Error::new(Code::InvalidRequest, what));
         }
-        if !self.roster().peers.contains_key(id) {
-            return Err(unknown_peer(id));
-        }
-        let (peer, route, now) = (id.clone(), request.route, clock::now());
-        let is_delivered = request.messages.iter().any(|acknowledged| acknowledged.outcome == Outcome::Delivered);
-        let job = move |tx: &crate::db::Tx<'_>| Ok(acknowledge(tx, &peer, route, request.messages, now)?);
+        self.with_peer(id, |_| ())?;
         // A power cut may undo every other outcome: the message is then shown again, as a repeat. *Delivered* is told to the
         // sender for good.
-        let changed = if is_delivered { self.commit(job).await? } else { self.note(job).await? };
+        let is_delivered = messages.iter().any(|acknowledged| acknowledged.outcome == Outcome::Delivered);
+        let durability = if is_delivered { Durability::Fsync } else { Durability::Process };
+        let peer = id.clone();
+        let changed = self.commit(durability, move |tx| acknowledge::acknowledge(tx, &peer, route, messages)).await?;
         tracing::debug!(peer = %id, %route, changed, "acknowledged");
+        Ok(Acknowledged { changed })
+    }
+
+    /// The user has read an answer to the command line, or to the session inside of which the command line runs.
+    pub async fn read_by_user(self: &Arc<Self>, caller: &Caller, inside: Option<PeerId>, id: &str) -> wire::Result<Acknowledged> {
+        if let Caller::Peer(peer) = caller {
+            let what = format!("{peer} is not the command line");
+            return Err(Error::new(Code::Forbidden, what).help("acknowledge your own messages"));
+        }
+        let id: MessageId = id.parse()?;
+        let readers: Vec<PeerId> = std::iter::once(CLI_SENDER.parse()?).chain(inside).collect();
+        let changed = self.commit(Durability::Fsync, move |tx| acknowledge::read_by_user(tx, &readers, &id)).await?;
         Ok(Acknowledged { changed })
     }
 }

@@ -2,37 +2,28 @@
 
 use super::core::Broker;
 use crate::{
-    db::{self, Durability, Tx},
-    mailbox::{self, Effects, InboxNews},
+    db::{self, Durability},
+    mailbox::{self, Effects, InboxNews, Transaction},
+    platform::clock,
     wire,
 };
 use std::sync::Arc;
 
 impl Broker {
-    /// Runs `job` in a transaction; once that is on disk, applies its effects and returns its value. Runs to completion, also if
-    /// the caller is dropped: a change that is stored is always told.
-    pub(super) async fn commit<T, J>(self: &Arc<Self>, job: J) -> wire::Result<T>
+    /// Runs `job` in a transaction; once that is committed, applies its effects and returns its value. Runs to completion, also
+    /// if the caller is dropped: a change that is stored is always told. [`Durability::Process`] is for changes that a power cut
+    /// may undo, because no process survives it.
+    pub(super) async fn commit<T, J>(self: &Arc<Self>, durability: Durability, job: J) -> wire::Result<T>
     where
         T: Send + 'static,
-        J: FnOnce(&Tx<'_>) -> mailbox::Result<(T, Effects)> + Send + 'static,
+        J: FnOnce(&mut Transaction<'_>) -> mailbox::Result<T> + Send + 'static,
     {
-        self.commit_as(Durability::Fsync, job).await
-    }
-
-    /// The same without the wait for the disk: for what a power cut may undo, because no process survives it.
-    pub(super) async fn note<T, J>(self: &Arc<Self>, job: J) -> wire::Result<T>
-    where
-        T: Send + 'static,
-        J: FnOnce(&Tx<'_>) -> mailbox::Result<(T, Effects)> + Send + 'static,
-    {
-        self.commit_as(Durability::Process, job).await
-    }
-
-    async fn commit_as<T, J>(self: &Arc<Self>, durability: Durability, job: J) -> wire::Result<T>
-    where
-        T: Send + 'static,
-        J: FnOnce(&Tx<'_>) -> mailbox::Result<(T, Effects)> + Send + 'static,
-    {
+        let now = clock::now();
+        let job = move |tx: &db::Tx<'_>| -> mailbox::Result<(T, Effects)> {
+            let mut transaction = Transaction::new(tx, now);
+            let value = job(&mut transaction)?;
+            Ok((value, transaction.effects))
+        };
         // Queued right here: jobs run in the order in which their requests came.
         let committed = self.store.submit(durability, job).await?;
         let broker = self.clone();
@@ -54,19 +45,15 @@ impl Broker {
         }
         for (id, news) in effects.inbox {
             if let InboxNews::Missed(messages @ 1..) = news {
-                tracing::warn!(peer = %id, messages, "what was written into its inbox was not let in: it is handed over again");
+                tracing::warn!(peer = %id, messages, "the last frame in its inbox was not let in: its messages wait again");
             }
             if let Some(peer) = roster.peers.get_mut(&id) {
                 peer.inbox.hear(news);
             }
         }
-        for id in effects.hint {
-            if let Some(peer) = roster.peers.get_mut(&id) {
-                peer.hint = true;
-            }
-        }
         for id in effects.wake {
-            if let Some(peer) = roster.peers.get(&id) {
+            if let Some(peer) = roster.peers.get_mut(&id) {
+                peer.hint |= effects.hint.contains(&id);
                 peer.wake();
             }
         }

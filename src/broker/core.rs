@@ -1,4 +1,4 @@
-use super::{changes::Changes, identity::hash, limits::Limits, probe::Probes, roster::Roster};
+use super::{changes::Changes, identity::hash, limits::Limits, peer::Peer, probe::Probes, roster::Roster};
 use crate::{
     db::{self, Store},
     platform::clock,
@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::sync;
 
-/// Who asks.
+/// The sender of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     /// The user at the command line, or a script of theirs: no secret was shown.
@@ -46,7 +46,7 @@ impl Broker {
             limits,
             started_at: clock::now(),
             notices: Mutex::default(),
-            changes: Changes::new(),
+            changes: Changes::default(),
             stopping: sync::watch::Sender::new(false),
             socket,
         }))
@@ -65,7 +65,7 @@ impl Broker {
         })
     }
 
-    /// Proves that the broker works: a job goes through the writer and back. Costs no disk access.
+    /// Checks that the broker works: a job goes through the writer and back, without disk access.
     pub async fn check(&self) -> wire::Result<()> {
         Ok(self.store.write(|_| Ok::<_, db::Error>(())).await?)
     }
@@ -96,6 +96,11 @@ impl Broker {
         if !notices.contains(&text) {
             notices.push(text);
         }
+    }
+
+    /// Reads or changes a peer that must be known.
+    pub(super) fn with_peer<T>(&self, id: &PeerId, change: impl FnOnce(&mut Peer) -> T) -> wire::Result<T> {
+        self.roster().peers.get_mut(id).map(change).ok_or_else(|| unknown_peer(id))
     }
 
     /// The peers in memory. A panic elsewhere cannot leave them half-changed: every change is a plain assignment.

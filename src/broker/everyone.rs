@@ -1,7 +1,7 @@
 //! A message to everyone in a scope: an ordinary message to each, all in one transaction.
 //!
-//! Each copy counts like a message of its own. A recipient that cannot take it is refused alone; a rate that does not hold all
-//! of them refuses all, before anything is stored. Said again under the same key, nobody gets it twice.
+//! Each copy counts like a message of its own. A recipient that cannot take it is refused alone; if the rate does not allow all
+//! of them, all are refused before anything is stored. Sent again under the same key, nobody gets it twice.
 
 use super::{
     core::{Broker, Caller},
@@ -33,9 +33,8 @@ impl Broker {
         let mut recipients = self.present(&draft.from, scope, cwd.as_deref()).await?;
         if let Some(key) = draft.key.clone() {
             let sender = draft.from.clone();
-            // A recipient of the first time may be gone by now; it is told of all the same.
-            let before = self.store.read(move |view| copies_of(view, &sender, &key)).await?;
-            recipients.extend(before.iter().map(|id| PeerId::lenient(id)));
+            // A recipient of the first time may be gone by now; the answer lists it all the same.
+            recipients.extend(self.store.read(move |view| copies_of(view, &sender, &key)).await?);
         }
         let copy = |to: PeerId| {
             let key = draft.key.as_ref().map(|key| key_of_copy(key, &to));

@@ -1,27 +1,29 @@
 //! The prompt hook of a session's client: it proves which messages were let in, and brings what only hooks know.
 //!
-//! A hook is of the session that its agent process runs; the edges have made sure that it descends from that process.
+//! A hook belongs to the session that its agent process runs; `serve` has made sure that it descends from that process.
 
 use super::{
     core::Broker,
     identity::{check_path, check_token, hash},
 };
 use crate::{
-    db::peers::{self, PeerRow},
+    db::{
+        Durability,
+        peers::{self, PeerRow},
+    },
     mailbox::{
         acknowledge,
         release::{Rule, apply_rule},
     },
-    platform::clock,
     wire::{self, Code, Error, Git, Hook, Hooked, PeerId, Process, text::printable_line},
 };
 use std::sync::Arc;
 
-/// Longest problem of a hook that the log repeats, in characters.
+/// Longest problem of a hook that goes into the log, in characters.
 const LONGEST_PROBLEM: usize = 300;
 /// Most messages that one hook proves.
 const MOST_MESSAGES: usize = 1_000;
-/// The permission mode that asks for nothing, as Claude Code names it. Every other one, known or not, counts as asking.
+/// Claude Code's name for the permission mode without prompts. Every other mode, known or not, counts as prompting.
 const BYPASS: &str = "bypassPermissions";
 
 impl Broker {
@@ -38,7 +40,7 @@ impl Broker {
         of_token.max_by_key(|peer| (peer.stream.is_some(), peer.row.last_seen)).and_then(|peer| peer.row.agent)
     }
 
-    /// A prompt hook runs, of the session that `agent` runs.
+    /// A prompt hook of the session that `agent` runs.
     pub async fn hook(self: &Arc<Self>, agent: Option<Process>, request: Hook) -> wire::Result<Hooked> {
         if let Some(problem) = &request.problem {
             let short = |text: &str| printable_line(text).chars().take(LONGEST_PROBLEM).collect::<String>();
@@ -62,7 +64,7 @@ impl Broker {
         Ok(Hooked {})
     }
 
-    /// The directory that the session is in now, and what git says of it; none if it is where it was.
+    /// The directory that the session is in now, and what git says of it, if the session has moved.
     async fn place(&self, id: &PeerId, cwd: String) -> wire::Result<Option<(String, Option<Git>)>> {
         check_path("cwd", &cwd)?;
         if self.roster().peers.get(id).is_none_or(|peer| peer.row.cwd == cwd) {
@@ -72,7 +74,7 @@ impl Broker {
         Ok(Some((cwd, git.flatten())))
     }
 
-    /// Updates the peer in memory; none if another process runs it by now.
+    /// Updates the peer in memory, if that agent process still runs it.
     fn learn(&self, id: &PeerId, agent: Process, place: Option<(String, Option<Git>)>, request: &Hook) -> Option<PeerRow> {
         let mut roster = self.roster();
         let row = &mut roster.peers.get_mut(id).filter(|peer| peer.row.agent == Some(agent))?.row;
@@ -86,23 +88,20 @@ impl Broker {
         Some(row.clone())
     }
 
-    /// Takes note of all that a hook has said, in one transaction.
+    /// Stores all that a hook has said, in one transaction.
     async fn note_hook(self: &Arc<Self>, learned: PeerRow, request: Hook) -> wire::Result<()> {
-        let (now, proves) = (clock::now(), !request.messages.is_empty());
-        let job = move |tx: &crate::db::Tx<'_>| {
-            let Some(stored) = peers::get(tx, &learned.id)? else { return Ok(Default::default()) };
+        // A hook without messages describes a process that no power cut leaves alive.
+        let durability = if request.messages.is_empty() { Durability::Process } else { Durability::Fsync };
+        let job = self.commit(durability, move |tx| {
+            let Some(stored) = peers::get(tx, &learned.id)? else { return Ok(()) };
             let PeerRow { cwd, git, bypasses, hooked, .. } = learned;
             let row = PeerRow { cwd, git, bypasses, hooked, ..stored.clone() };
             if row != stored {
                 peers::put(tx, &row)?;
             }
-            let mut effects = acknowledge::prompt(tx, &row, request.messages, now)?;
-            if Rule::of(&row) != Rule::of(&stored) {
-                effects = effects.and(apply_rule(tx, &row, now)?);
-            }
-            Ok(((), effects))
-        };
-        // A hook without messages describes a process that no power cut leaves alive.
-        if proves { self.commit(job).await } else { self.note(job).await }
+            acknowledge::prompt(tx, &row, request.messages)?;
+            if Rule::of(&row) == Rule::of(&stored) { Ok(()) } else { apply_rule(tx, &row) }
+        });
+        job.await
     }
 }

@@ -63,12 +63,18 @@ pub(super) enum Gate {
     Until(Instant),
     /// The last one is lost.
     Missed,
+    /// Not while messages go another way.
+    Closed,
 }
 
 impl Inbox {
-    /// The inbox of this agent process, into which nothing was written yet.
-    pub fn of(agent: String) -> Self {
-        Self { agent, ..Self::default() }
+    /// The inbox of this agent process, into which these messages were written that are not known to be let in.
+    pub fn of(agent: String, pending: Vec<MessageId>) -> Self {
+        let mut inbox = Self { agent, ..Self::default() };
+        if !pending.is_empty() {
+            inbox.wrote(pending);
+        }
+        inbox
     }
 
     /// Whether nothing more is written into it.
@@ -92,7 +98,7 @@ impl Inbox {
     }
 
     /// These messages were written in one frame.
-    pub fn wrote(&mut self, ids: impl IntoIterator<Item = MessageId>) {
+    fn wrote(&mut self, ids: impl IntoIterator<Item = MessageId>) {
         let now = Instant::now();
         let calm = self.written.is_none_or(|last| last.elapsed() > CALM);
         self.frames = if calm { 1 } else { self.frames.saturating_add(1) };

@@ -4,14 +4,17 @@
 //! [`louislva/claude-peers-mcp`]: https://github.com/louislva/claude-peers-mcp
 
 use super::{
-    core::{Broker, unknown_peer},
+    core::Broker,
     identity::{check_path, fresh_id},
     names,
     presence::LOOK,
 };
 use crate::{
-    db::peers::{self, PeerRow},
-    mailbox::{Effects, Message, poll},
+    db::{
+        Durability,
+        peers::{self, PeerRow},
+    },
+    mailbox::{Message, poll},
     platform::{clock, process},
     wire::{self, Code, Error, PeerId, Process, SummarySource},
 };
@@ -54,7 +57,7 @@ impl Broker {
             let row = PeerRow {
                 legacy: true,
                 process,
-                // Lists show the number that it claims, as those of its own broker do.
+                // Lists show the number that it claims, as the lists of its own broker do.
                 agent: named.or(Some(Process { pid, started: 0 })),
                 git,
                 tty: request.tty,
@@ -66,49 +69,46 @@ impl Broker {
             row
         };
         let stored = row.clone();
-        self.commit(move |tx| Ok((peers::put(tx, &stored)?, Effects::default()))).await?;
+        self.commit(Durability::Fsync, move |tx| Ok(peers::put(tx, &stored)?)).await?;
         self.changes.hint();
         tracing::info!(peer = %row.id, name = row.name, pid, "registered through the legacy API");
         Ok(row.id)
     }
 
-    /// Checks that a legacy client's session is known and that this caller is it, and notes its sign of life. `owns` says
+    /// Checks that a legacy client's session is known and that it is the caller, and notes its sign of life. `owns` says
     /// whether the connection belongs to a process, where the kernel can tell.
     pub fn legacy_peer(&self, id: &str, owns: impl FnOnce(Process) -> Option<bool>) -> wire::Result<PeerId> {
         let id: PeerId = id.parse()?;
-        let bound = {
-            let roster = self.roster();
-            let peer = roster.peers.get(&id).ok_or_else(|| unknown_peer(&id))?;
-            if !peer.row.legacy {
-                let what = format!("{id} is not a session of a legacy client; it proves itself with its secret");
-                return Err(Error::new(Code::Forbidden, what));
-            }
-            peer.row.process
-        };
-        if bound.is_some_and(|process| owns(process) == Some(false)) {
-            return Err(Error::new(Code::Forbidden, format!("{id} was registered by another process")));
+        let (legacy, bound) = self.with_peer(&id, |peer| (peer.row.legacy, peer.row.process))?;
+        let forbidden = |what| Err(Error::new(Code::Forbidden, what));
+        if !legacy {
+            return forbidden(format!("{id} is not a session of a legacy client; it proves itself with its secret"));
         }
-        if let Some(peer) = self.roster().peers.get_mut(&id) {
+        if bound.is_some_and(|process| owns(process) == Some(false)) {
+            return forbidden(format!("{id} was registered by another process"));
+        }
+        let had_ended = self.with_peer(&id, |peer| {
             peer.row.last_seen = clock::now();
-            if std::mem::take(&mut peer.row.ended) {
-                self.changes.hint();
-            }
+            std::mem::take(&mut peer.row.ended)
+        })?;
+        if had_ended {
+            self.changes.hint();
         }
         Ok(id)
     }
 
-    /// A poll: what the poll before handed out has arrived; returns what waits.
+    /// A poll: the messages of the poll before have arrived; returns the waiting ones.
     pub async fn poll(self: &Arc<Self>, id: &PeerId) -> wire::Result<Vec<Message>> {
         if !self.store.glance(|view| poll::is_due(view, id))? {
             return Ok(Vec::new());
         }
-        let (peer, now) = (id.clone(), clock::now());
-        self.commit(move |tx| Ok(poll::poll(tx, &peer, MOST_POLLED, now)?)).await
+        let peer = id.clone();
+        self.commit(Durability::Fsync, move |tx| poll::poll(tx, &peer, MOST_POLLED)).await
     }
 }
 
-/// The process that a session is bound to: the one it names, if that is the one that connected or one that started it;
-/// else the one that connected, whatever it says of itself.
+/// The process that a session is bound to: the one it names, if that connected or is above the one that did; else the one that
+/// connected.
 fn bound_process(claimed: u32, owner: Option<u32>) -> Option<Process> {
     let bound = match owner {
         Some(owner) if owner != claimed && !process::ancestors(owner).contains(&claimed) => owner,

@@ -1,10 +1,10 @@
-//! Maintenance: undelivered mail expires and says so to its sender; what ended long ago is removed, in small steps that stall
-//! nobody. Sleeps until something is due; does nothing in between.
+//! Maintenance: undelivered mail expires and its sender is told; old history is removed, in small steps that stall nobody.
+//! Sleeps until something is due.
 
 use super::{core::Broker, presence::LOOK};
 use crate::{
-    db::{self, peers},
-    mailbox::{Effects, expire, history},
+    db::{Durability, peers},
+    mailbox::{Transaction, expire, history},
     platform::{clock, random},
     wire::{self, PeerId, Status, Timestamp},
 };
@@ -26,30 +26,30 @@ impl Broker {
             let next = match self.maintenance_round().await {
                 Ok(next) => next,
                 Err(error) => {
-                    // Damage that only old history has shows here first: nobody would look for it in the log.
+                    // Damage in old history shows here first, and nobody would look for it in the log.
                     self.notice(format!("clearing up the database failed: {error}"));
                     None
                 }
             };
-            let due = next
-                .map(|at| Duration::from_millis(at.as_millis().saturating_sub(clock::now().as_millis()).max(0).unsigned_abs()));
+            // A message that comes meanwhile has all of `expiry` before it.
+            let due = next.map_or(self.limits.expiry, |at| {
+                Duration::from_millis(at.as_millis().saturating_sub(clock::now().as_millis()).max(0).unsigned_abs())
+            });
             tokio::select! {
                 () = self.stopped() => return,
-                () = tokio::time::sleep(pause(due, self.limits.expiry)) => {}
+                () = tokio::time::sleep(due.clamp(SHORTEST, ROUND)) => {}
             }
         }
     }
 
     /// One round; returns when the next message expires.
     async fn maintenance_round(self: &Arc<Self>) -> wire::Result<Option<Timestamp>> {
-        let now = clock::now();
-        let notices_until = now.plus(self.limits.expiry);
-        while self.commit(move |tx| Ok(expire::expire(tx, now, notices_until, STEP, random::message_tag)?)).await?
-            >= STEP as usize
-        {
+        let wait = self.limits.expiry;
+        let expire = move |tx: &mut Transaction<'_>| expire::expire(tx, wait, STEP, random::message_tag);
+        while self.commit(Durability::Fsync, expire).await? >= STEP as usize {
             tokio::time::sleep(PAUSE).await;
         }
-        let before = now.minus(self.limits.history);
+        let before = clock::now().minus(self.limits.history);
         let mut cursor = Some(0);
         while let Some(at) = cursor {
             cursor = self.store.write(move |tx| history::forget_ended(tx, before, at, STEP)).await?;
@@ -68,32 +68,13 @@ impl Broker {
             let live = roster.peers.values().filter(|peer| peer.status(now) != Status::Gone);
             live.map(|peer| peer.row.id.clone()).collect()
         };
-        let job = move |tx: &db::Tx<'_>| {
+        let job = self.store.write(move |tx| {
             live.iter().try_for_each(|id| peers::seen(tx, id, now))?;
-            Ok((peers::forget_unseen(tx, before, STEP)?, Effects::default()))
-        };
-        let forgotten = self.commit(job).await?;
+            peers::forget_unseen(tx, before, STEP)
+        });
+        let forgotten = job.await?;
         let mut roster = self.roster();
         forgotten.iter().filter_map(|id| id.parse().ok()).for_each(|id| roster.remove(&id));
         Ok(())
-    }
-}
-
-/// How long to sleep when the next message expires in `due`. One that comes meanwhile has all of `expiry` before it.
-fn pause(due: Option<Duration>, expiry: Duration) -> Duration {
-    due.unwrap_or(expiry).clamp(SHORTEST, ROUND)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_message_expires_unnoticed_and_no_idle_broker_wakes_often() {
-        let (minute, week) = (Duration::from_secs(60), Duration::from_secs(7 * 86_400));
-        assert_eq!(pause(None, week), ROUND);
-        assert_eq!(pause(None, minute), minute, "what comes right now expires then");
-        assert_eq!(pause(Some(minute), week), minute);
-        assert_eq!(pause(Some(Duration::ZERO), week), SHORTEST);
     }
 }

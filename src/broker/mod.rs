@@ -25,7 +25,6 @@ mod peer;
 mod peers;
 mod presence;
 mod probe;
-mod read;
 mod register;
 mod release;
 mod reply;

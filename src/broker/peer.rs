@@ -1,4 +1,4 @@
-//! A peer in memory: what the table holds of it, and what lives only as long as a connection.
+//! A peer in memory: its row, and what lives only as long as a connection.
 
 use super::{inbox::Inbox, limits::Pace};
 use crate::{
@@ -54,7 +54,7 @@ impl Peer {
         }
     }
 
-    /// Wakes whoever waits for something of this peer.
+    /// Wakes its stream and its takes.
     pub fn wake(&self) {
         self.wake.send_modify(|count| *count += 1);
     }

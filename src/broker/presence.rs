@@ -1,5 +1,5 @@
-//! Who is there. A peer with a stream is connected; of the others the kernel tells whether their processes live. It is asked
-//! outside the lock, and what a look showed is good for a moment.
+//! Presence. A peer with a stream is connected; the kernel tells whether the processes of the others live. It is asked outside
+//! the lock, and its answer is good for a moment.
 
 use super::{core::Broker, peer::Peer};
 use crate::{
@@ -21,9 +21,6 @@ impl Broker {
             let picked = roster.peers.values().filter(|peer| peer.needs_look(age, now) && which(peer));
             picked.flat_map(Peer::processes).collect()
         };
-        if processes.is_empty() {
-            return;
-        }
         let lives: HashMap<Process, bool> = self.probes.processes.ask_all(processes).await;
         for peer in self.roster().peers.values_mut().filter(|peer| peer.needs_look(age, now)) {
             let known: Vec<bool> = peer.processes().filter_map(|process| lives.get(&process).copied()).collect();
@@ -31,11 +28,6 @@ impl Broker {
                 (peer.life.looked, peer.life.is_over) = (Some(now), known.contains(&false));
             }
         }
-    }
-
-    /// Whether these processes live.
-    pub(super) async fn alive(&self, processes: impl IntoIterator<Item = Process>) -> HashMap<Process, bool> {
-        self.probes.processes.ask_all(processes).await
     }
 
     /// How many peers are there now.

@@ -19,10 +19,10 @@ use super::{
 };
 use crate::{
     db::{
-        Tx,
+        Durability,
         peers::{self, PeerRow},
     },
-    mailbox::{self, Effects, history, lease, proof, release},
+    mailbox::{self, Transaction, history, lease, proof, release},
     platform::{clock, process, random},
     wire::{self, PeerId, Process, Register, Registered, Status, Timestamp, VERSION, text::printable_line},
 };
@@ -32,8 +32,8 @@ use std::{collections::HashMap, sync::Arc};
 const SECRET_LENGTH: usize = 32;
 
 /// The process that registers. The kernel's word counts more than the process's own.
+#[derive(Default)]
 struct Registering {
-    pid: u32,
     process: Option<Process>,
     /// The agent process above it.
     agent: Option<Process>,
@@ -50,7 +50,7 @@ struct Registration {
 }
 
 impl Broker {
-    /// A session presents itself. `proven` is who its secret says it is, `kernel_pid` the process the kernel saw connecting.
+    /// A session presents itself. `proven` is the peer whose secret it shows, `kernel_pid` the process the kernel saw connecting.
     pub async fn register(
         self: &Arc<Self>,
         request: Register,
@@ -60,15 +60,16 @@ impl Broker {
         check(&request)?;
         let (claimed, agent) = (request.pid, request.host);
         let look = move || Registering::look(kernel_pid, claimed, agent);
-        let by = tokio::task::spawn_blocking(look).await.unwrap_or(Registering { pid: claimed, process: None, agent: None });
+        let by = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         self.look(LOOK, |_| true).await; // for names and for those that are gone
         let alive = self.alive_candidates(&request, &by).await;
-        let (secret, version, now) = (random::token(SECRET_LENGTH), request.client.version.clone(), clock::now());
-        let registration = self.reserve(request, proven, &by, &alive, hash(&secret), now);
+        let (secret, version, pid) =
+            (random::token(SECRET_LENGTH), request.client.version.clone(), kernel_pid.unwrap_or(claimed));
+        let registration = self.reserve(request, proven, &by, &alive, hash(&secret));
         let (row, resumed) = (registration.row.clone(), registration.resumed);
-        let waiting = self.commit(move |tx| registration.store(tx, now)).await?;
+        let waiting = self.commit(Durability::Fsync, move |tx| registration.store(tx)).await?;
         self.changes.hint();
-        tracing::info!(peer = %row.id, name = row.name, pid = by.pid, resumed, client = %printable_line(&version), "registered");
+        tracing::info!(peer = %row.id, name = row.name, pid, resumed, client = %printable_line(&version), "registered");
         Ok(Registered {
             id: row.id,
             name: row.name,
@@ -89,7 +90,7 @@ impl Broker {
             let fits = |peer: &&Peer| session == Some(&peer.row.id) || by.agent.is_some() && peer.row.agent == by.agent;
             roster.peers.values().filter(fits).filter_map(|peer| peer.row.process).collect()
         };
-        if processes.is_empty() { HashMap::new() } else { self.alive(processes).await }
+        self.probes.processes.ask_all(processes).await
     }
 
     /// Takes id and name before the commit, so that no other registration takes them meanwhile.
@@ -100,10 +101,8 @@ impl Broker {
         by: &Registering,
         alive: &HashMap<Process, bool>,
         secret: [u8; 32],
-        now: Timestamp,
     ) -> Registration {
-        let mut roster = self.roster();
-        let same_process = proven.is_some();
+        let (mut roster, now, same_process) = (self.roster(), clock::now(), proven.is_some());
         let known = proven.or_else(|| find(&roster, &request, by, alive, now));
         let resumed = known.is_some();
         let id = known.unwrap_or_else(|| fresh_id(&roster));
@@ -135,38 +134,43 @@ impl Registering {
     fn look(kernel_pid: Option<u32>, claimed: u32, agent: Option<Process>) -> Self {
         let pid = kernel_pid.unwrap_or(claimed);
         let is_above = |agent: &Process| kernel_pid.is_none() || process::ancestors(pid).contains(&agent.pid);
-        Self { pid, process: process::identify(pid), agent: agent.filter(is_above) }
+        Self { process: process::identify(pid), agent: agent.filter(is_above) }
     }
 }
 
 impl Registration {
-    /// Stores it; returns how many messages wait. Those that processes before had in hand wait again.
-    fn store(self, tx: &Tx<'_>, now: Timestamp) -> mailbox::Result<(u32, Effects)> {
+    /// Stores it; returns how many messages wait. Messages that earlier processes had leased wait again.
+    fn store(self, tx: &mut Transaction<'_>) -> mailbox::Result<u32> {
         let (row, id) = (&self.row, &self.row.id);
         peers::put(tx, row)?;
         if let Some(session) = &self.session {
-            peers::put_session(tx, session, id, now)?;
+            peers::put_session(tx, session, id, tx.now)?;
         }
-        let mut effects = lease::end_leases(tx, id, &row.instance)?.and(release::apply_rule(tx, row, now)?);
+        lease::end_leases(tx, id, &row.instance)?;
+        release::apply_rule(tx, row)?;
         if let Some(agent) = &self.gone_agent {
-            effects = effects.and(proof::mark_uncertain(tx, id, agent)?);
+            proof::mark_uncertain(tx, id, agent)?;
         }
-        Ok((history::waiting(tx, id)?, effects))
+        Ok(history::waiting(tx, id)?)
     }
 }
 
 /// Refuses facts out of shape.
 fn check(request: &Register) -> wire::Result<()> {
-    check_path("cwd", &request.cwd)?;
-    if let Some(git) = &request.git {
-        check_path("git.commonDir", &git.common_dir)?;
-        check_path("git.head", &git.head)?;
-    }
-    check_token("instance", &request.instance)?;
-    for (field, token) in [("sessionId", &request.session_id), ("hookToken", &request.hook_token)] {
-        token.as_ref().map_or(Ok(()), |token| check_token(field, token))?;
-    }
-    request.inbox.as_ref().map_or(Ok(()), |inbox| check_path("inbox", inbox))
+    let git = request.git.as_ref();
+    let paths = [
+        ("cwd", Some(&request.cwd)),
+        ("git.commonDir", git.map(|git| &git.common_dir)),
+        ("git.head", git.map(|git| &git.head)),
+        ("inbox", request.inbox.as_ref()),
+    ];
+    let tokens = [
+        ("instance", Some(&request.instance)),
+        ("sessionId", request.session_id.as_ref()),
+        ("hookToken", request.hook_token.as_ref()),
+    ];
+    paths.into_iter().try_for_each(|(field, path)| path.map_or(Ok(()), |path| check_path(field, path)))?;
+    tokens.into_iter().try_for_each(|(field, token)| token.map_or(Ok(()), |token| check_token(field, token)))
 }
 
 /// The row of a registration: what is told now, and what is kept from before.
@@ -203,7 +207,7 @@ fn row(roster: &Roster, request: Register, id: PeerId, old: Option<&PeerRow>, by
     }
 }
 
-/// The peer that a registration without a secret is, if it is a known one.
+/// The known peer that a registration without a secret is, if there is one.
 fn find(roster: &Roster, request: &Register, by: &Registering, alive: &HashMap<Process, bool>, now: Timestamp) -> Option<PeerId> {
     let is_same = |row: &PeerRow| row.process.is_some() && row.process == by.process && row.instance == request.instance;
     if let Some(peer) = roster.peers.values().find(|peer| is_same(&peer.row)) {

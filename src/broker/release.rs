@@ -1,16 +1,17 @@
 //! Held messages: how their user sees them and lets them in.
 //!
-//! The client trusts what its own child writes into its inbox, so the MCP server does not write what is to be held. The broker
-//! does, which is nobody's child: the client then holds it and asks its user. A held message takes no other route.
+//! The client trusts what its own child, the MCP server, writes into its inbox. So the broker, which is not its child, writes the
+//! messages that are to be held: the client then holds them and asks its user. A held message takes no other route.
 
 use super::core::{Broker, Caller};
 use crate::{
     agents::{claude::inbox, shown::Shown},
+    db::Durability,
     mailbox::{
         Message,
         release::{Rule, has_to_post, posted, release, to_post},
     },
-    platform::{clock, paths},
+    platform::paths,
     wire::{self, Acknowledged, Code, Error, HeldBy, MessageId, PeerId, Receipt, Status},
 };
 use std::{path::Path, sync::Arc};
@@ -20,46 +21,35 @@ const MOST_POSTED: u32 = 20;
 
 impl Broker {
     /// Writes what is held for `id` and was not given to its agent process yet into its inbox, where its client holds it.
-    /// Whatever becomes of that, it is held.
+    /// It stays held if that fails.
     pub(super) async fn post_held(self: &Arc<Self>, id: &PeerId) -> wire::Result<()> {
-        let (inbox, agent, key) = {
-            let roster = self.roster();
-            let Some(peer) = roster.peers.get(id) else { return Ok(()) };
-            let posts = !matches!(Rule::of(&peer.row), Rule::Nothing | Rule::All(HeldBy::Refuse));
-            match (&peer.row.inbox, peer.row.agent) {
-                (Some(inbox), Some(agent)) if posts && peer.stream.is_some() => (inbox.clone(), agent, peer.row.agent_key()),
-                _ => return Ok(()),
-            }
-        };
+        let to = self.with_peer(id, |peer| {
+            let posts = !matches!(Rule::of(&peer.row), Rule::Nothing | Rule::All(HeldBy::Refuse)) && peer.stream.is_some();
+            posts.then(|| Some((peer.row.inbox.clone()?, peer.row.agent?, peer.row.agent_key())))
+        });
+        let Some((inbox, agent, key)) = to?.flatten() else { return Ok(()) };
         if !self.store.glance(|view| has_to_post(view, id, &key))? {
             return Ok(());
         }
         let peer = id.clone();
-        let messages = self.commit(move |tx| Ok(to_post(tx, &peer, &key, MOST_POSTED)?)).await?;
+        let messages = self.commit(Durability::Fsync, move |tx| to_post(tx, &peer, &key, MOST_POSTED)).await?;
         let (mut written, mut senders) = (Vec::new(), Vec::new());
         for message in messages {
             let (from, message_id) = (message.receipt.from.clone(), message.receipt.message_id.clone());
             let frame = self.frame_of(id, message);
-            match inbox::post(Path::new(&inbox), agent.pid, &frame).await {
-                Ok(()) => {
-                    written.push(message_id);
-                    if !senders.contains(&from) {
-                        senders.push(from);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(peer = %id, message = %message_id, %error, "writing a held message into its inbox failed")
-                }
+            if let Err(error) = inbox::post(Path::new(&inbox), agent.pid, &frame).await {
+                tracing::warn!(peer = %id, message = %message_id, %error, "writing a held message into its inbox failed");
+                continue;
+            }
+            written.push(message_id);
+            if !senders.contains(&from) {
+                senders.push(from);
             }
         }
         if !written.is_empty() {
-            let now = clock::now();
-            self.note(move |tx| Ok(((), posted(tx, &written, now)?))).await?;
+            self.commit(Durability::Process, move |tx| posted(tx, &written)).await?;
         }
-        if let Some(peer) = self.roster().peers.get_mut(id) {
-            peer.inbox.held.extend(senders);
-        }
-        Ok(())
+        self.with_peer(id, |peer| peer.inbox.held.extend(senders))
     }
 
     fn frame_of(&self, to: &PeerId, message: Message) -> String {
@@ -78,7 +68,7 @@ impl Broker {
         }
         let id: MessageId = id.parse()?;
         let held = id.clone();
-        if !self.commit(move |tx| Ok(release(tx, &held)?)).await? {
+        if !self.commit(Durability::Fsync, move |tx| release(tx, &held)).await? {
             return Err(Error::new(Code::MessageNotFound, format!("no message {id} is held"))
                 .help("`claude-peers history` shows which are, and what became of the others"));
         }

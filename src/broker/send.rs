@@ -10,9 +10,10 @@ use super::{
     roster::{Awaited, Resolved, Roster},
 };
 use crate::{
+    db::Durability,
     mailbox::{
         self, Message, Refusal,
-        accept::{Copies, NewMessage, Terms, accept, preview},
+        accept::{NewMessage, Terms, accept, preview},
     },
     platform::{clock, random},
     wire::{
@@ -58,29 +59,19 @@ impl Broker {
         Ok(receipt)
     }
 
-    /// A message of `caller`, as far as the request says; whom it is to is still open.
+    /// A message of `caller` whose recipient and question are still open.
     pub(super) fn draft(&self, caller: &Caller, request: SendRequest) -> wire::Result<NewMessage> {
         self.limits.check_text(&request.text)?;
         if let Some(key) = &request.key {
             check_token("key", key)?;
         }
-        let now = clock::now();
         let from = match caller {
             Caller::User => CLI_SENDER.parse()?,
             Caller::Peer(id) => id.clone(),
         };
-        Ok(NewMessage {
-            tag: random::message_tag(),
-            to: from.clone(),
-            from,
-            text: request.text,
-            reply_to: None,
-            key: request.key,
-            sent_at: now,
-            expires_at: now.plus(self.limits.expiry),
-            stream: None,
-            for_cli_inside: false,
-        })
+        let (tag, to) = (random::message_tag(), from.clone());
+        let new = NewMessage::new(tag, from, to, request.text, clock::now(), self.limits.expiry);
+        Ok(NewMessage { key: request.key, ..new })
     }
 
     /// Puts copies of one message into the mailbox, in one transaction: for each recipient what became of it. A rate that does
@@ -93,7 +84,7 @@ impl Broker {
     ) -> wire::Result<Vec<(PeerId, wire::Result<Message>)>> {
         let terms = Terms { by_user: *caller == Caller::User, names_question, most_waiting: self.limits.waiting };
         let (copies, mut refused) = self.pace(caller, copies)?;
-        let accepted: Copies = self.commit(move |tx| accept(tx, copies, terms)).await?;
+        let accepted = self.commit(Durability::Fsync, move |tx| accept(tx, copies, terms)).await?;
         refused.extend(accepted.into_iter().map(|(to, copy)| (to, copy.map_err(Error::from))));
         Ok(refused)
     }

@@ -1,7 +1,6 @@
-use super::core::{Broker, unknown_peer};
+use super::core::Broker;
 use crate::{
-    db::peers,
-    mailbox::Effects,
+    db::{Durability, peers},
     platform::clock,
     wire::{self, PeerId, SetSummary, Summary, SummarySource},
 };
@@ -11,23 +10,22 @@ impl Broker {
     /// Stores a summary, unless it is a generated one and a better one is there; returns the one that stands.
     pub async fn set_summary(self: &Arc<Self>, id: &PeerId, request: SetSummary) -> wire::Result<Summary> {
         self.limits.check_summary(&request.summary)?;
-        let stored = {
-            let mut roster = self.roster();
-            let row = &mut roster.peers.get_mut(id).ok_or_else(|| unknown_peer(id))?.row;
+        let stored = self.with_peer(id, |peer| {
+            let row = &mut peer.row;
             if request.source >= row.summary_source && request.source != SummarySource::None {
                 (row.summary, row.summary_source, row.last_seen) = (request.summary, request.source, clock::now());
             }
             row.clone()
-        };
+        })?;
         let stands = Summary { summary: stored.summary.clone(), source: stored.summary_source };
-        self.commit(move |tx| {
+        let job = self.commit(Durability::Fsync, move |tx| {
             peers::change(tx, &stored.id, |row| {
                 (row.summary, row.summary_source) = (stored.summary, stored.summary_source);
                 row.last_seen = stored.last_seen;
             })?;
-            Ok(((), Effects::default()))
-        })
-        .await?;
+            Ok(())
+        });
+        job.await?;
         Ok(stands)
     }
 }

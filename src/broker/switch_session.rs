@@ -2,27 +2,20 @@
 
 use super::{core::Broker, names, roster::Roster};
 use crate::{
-    db::peers::{self, PeerRow},
-    mailbox::{Effects, lease},
+    db::{
+        Durability,
+        peers::{self, PeerRow},
+    },
+    mailbox::lease,
     platform::clock,
     wire::{self, PeerId, Status, Timestamp},
 };
 use std::{sync::Arc, time::Duration};
 
-/// The result of a switch to a conversation.
-enum Switch {
-    /// No change.
-    Stay,
-    /// The conversation was unknown: it is this peer's.
-    New,
-    /// The process leaves one peer and serves another from now on: the rows of both.
-    Move(Box<[PeerRow; 2]>),
-}
-
 impl Broker {
-    /// The process that serves `id` has switched to the conversation `session`, as its hook says; returns whose process it is
-    /// from now on. An unknown conversation (`/clear`, a branch) is that peer's, and one that runs elsewhere stays where it runs.
-    /// With one of a peer that is gone (`/resume`) the process is that peer, which has its mailbox back; the one it was is gone.
+    /// The process that serves `id` has switched to the conversation `session`, as its hook says; returns the peer that it serves
+    /// from now on. An unknown conversation (`/clear`, a branch) becomes that peer's. One that runs elsewhere stays there. If its
+    /// peer is gone (`/resume`), the process becomes that peer, which has its mailbox back; the peer that it was is gone.
     pub(super) async fn switch_session(self: &Arc<Self>, session: String, id: PeerId) -> wire::Result<PeerId> {
         let other = self.roster().sessions.get(&session).cloned();
         if other.as_ref() == Some(&id) {
@@ -30,44 +23,41 @@ impl Broker {
         }
         self.look(Duration::ZERO, |peer| Some(&peer.row.id) == other.as_ref()).await;
         let now = clock::now();
-        let switch = {
+        let moved = {
             let mut roster = self.roster();
             match roster.sessions.get(&session).cloned() {
                 None => {
                     roster.sessions.insert(session.clone(), id.clone());
-                    Switch::New
+                    None
                 }
-                Some(other) if other == id => Switch::Stay,
-                Some(other) => move_process(&mut roster, &id, &other, now).map_or(Switch::Stay, Switch::Move),
+                Some(other) if other == id => return Ok(id),
+                Some(other) => match move_process(&mut roster, &id, &other, now) {
+                    None => return Ok(id),
+                    moved => moved,
+                },
             }
         };
-        match switch {
-            Switch::Stay => Ok(id),
-            Switch::New => {
-                let peer = id.clone();
-                self.commit(move |tx| Ok((peers::put_session(tx, &session, &peer, now)?, Effects::default()))).await?;
-                Ok(id)
-            }
-            Switch::Move(rows) => {
-                let other = rows[1].id.clone();
-                self.commit(move |tx| {
-                    let [left, taken] = &*rows;
-                    peers::put(tx, left)?;
-                    peers::put(tx, taken)?;
-                    Ok(((), lease::end_leases(tx, &left.id, &left.instance)?))
-                })
-                .await?;
-                self.changes.hint();
-                tracing::info!(peer = %other, before = %id, "a session has switched to another conversation");
-                Ok(other)
-            }
-        }
+        let Some((left, taken)) = moved else {
+            let peer = id.clone();
+            self.commit(Durability::Fsync, move |tx| Ok(peers::put_session(tx, &session, &peer, now)?)).await?;
+            return Ok(id);
+        };
+        let other = taken.id.clone();
+        let job = self.commit(Durability::Fsync, move |tx| {
+            peers::put(tx, &left)?;
+            peers::put(tx, &taken)?;
+            lease::end_leases(tx, &left.id, &left.instance)
+        });
+        job.await?;
+        self.changes.hint();
+        tracing::info!(peer = %other, before = %id, "a session has switched to another conversation");
+        Ok(other)
     }
 }
 
-/// Makes the process that serves `from` serve `to`, unless that one is there. The process sees its stream end and registers
-/// again, with the secret that it has.
-fn move_process(roster: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp) -> Option<Box<[PeerRow; 2]>> {
+/// Makes the process that serves `from` serve `to`, unless that one is there; returns the rows of both. The process sees its
+/// stream end and registers again, with the secret that it has.
+fn move_process(roster: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp) -> Option<(PeerRow, PeerRow)> {
     let to = roster.peers.get(to).filter(|peer| peer.status(now) == Status::Gone)?.row.clone();
     let from = roster.peers.get_mut(from)?;
     let serving = from.row.clone();
@@ -96,5 +86,5 @@ fn move_process(roster: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp)
         ..serving
     };
     roster.put(taken.clone());
-    Some(Box::new([left, taken]))
+    Some((left, taken))
 }

@@ -1,13 +1,15 @@
 //! Mail goes out: leased to a call that hands it over.
 
 use super::{
-    core::{Broker, stopping, unknown_peer},
+    core::{Broker, stopping},
     identity::check_token,
+    peer::Peer,
 };
 use crate::{
+    db::Durability,
     mailbox::{
         Holder, Message, history,
-        lease::{self, Most, Taker},
+        lease::{self, Claim, Taker},
     },
     wire::{self, BROKER_SENDER, CLI_SENDER, Code, Error, Inbound, PeerId, Route, Sender, Take, Taken},
 };
@@ -20,99 +22,96 @@ const LONGEST_WAIT: u32 = 3_600;
 const DEFAULT_BYTES: u32 = 256 * 1024;
 
 /// A take under way.
-pub(super) struct Asking {
-    pub id: PeerId,
-    pub holder: Holder,
-    pub most: Most,
-    pub deadline: Instant,
-    pub wake: watch::Receiver<u64>,
+pub(super) struct Taking {
+    pub claim: Claim,
+    deadline: Instant,
+    wake: watch::Receiver<u64>,
+}
+
+impl Taking {
+    /// Waits for a change, at most until `at`; false if the time for the whole take is over.
+    pub async fn waits(&mut self, broker: &Broker, at: Option<Instant>) -> wire::Result<bool> {
+        if Instant::now() >= self.deadline {
+            return Ok(false);
+        }
+        tokio::select! {
+            biased;
+            () = broker.stopped() => return Err(stopping()),
+            () = tokio::time::sleep_until(at.map_or(self.deadline, |at| at.min(self.deadline))) => {}
+            changed = self.wake.changed() => drop(changed),
+        }
+        Ok(true)
+    }
 }
 
 impl Broker {
     /// Leases the caller's waiting messages to it.
     pub async fn take(self: &Arc<Self>, id: &PeerId, request: Take) -> wire::Result<Taken> {
         check_token("lease", &request.lease)?;
+        let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
+        let (instance, agent, wake) =
+            self.with_peer(id, |peer| (peer.row.instance.clone(), peer.row.agent_key(), peer.wake.subscribe()))?;
         let taker = match request.route {
-            Route::CheckMessages => Some(Taker::Check),
-            Route::ToolResult => Some(Taker::Result),
-            Route::Inbox => None,
+            Route::CheckMessages => Taker::Check,
+            Route::ToolResult => Taker::Result,
+            Route::Inbox => Taker::Inbox(agent),
             other => {
                 let what = format!("messages cannot be taken for route {other}");
                 return Err(Error::new(Code::InvalidRequest, what).help("use tool_result, check_messages or inbox"));
             }
         };
-        let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
-        let bytes = request.max_bytes.unwrap_or(DEFAULT_BYTES) as usize;
-        let mut asking = {
-            let roster = self.roster();
-            let peer = roster.peers.get(id).ok_or_else(|| unknown_peer(id))?;
-            Asking {
-                id: id.clone(),
-                holder: Holder::Take { instance: peer.row.instance.clone(), lease: request.lease.clone() },
-                most: Most { messages: u32::MAX, bytes },
-                deadline: Instant::now() + wait,
-                wake: peer.wake.subscribe(),
-            }
+        let claim = Claim {
+            peer: id.clone(),
+            holder: Holder::Take { instance, lease: request.lease.clone() },
+            taker,
+            messages: u32::MAX,
+            bytes: request.max_bytes.unwrap_or(DEFAULT_BYTES) as usize,
         };
-        let Some(taker) = taker else { return self.take_for_inbox(&request, asking).await };
-        if self.leaves_to_inbox(id, taker == Taker::Result && wait.is_zero()) {
-            return Ok(Taken::of(Vec::new(), 0));
+        let mut taking = Taking { claim, deadline: Instant::now() + wait, wake };
+        if request.route == Route::Inbox {
+            return self.take_for_inbox(&request, taking).await;
+        }
+        let nothing = Taken::of(Vec::new(), 0);
+        if self.leaves_to_inbox(id, request.route == Route::ToolResult && wait.is_zero()) {
+            return Ok(nothing);
         }
         let _waiting = (!wait.is_zero()).then(|| WaitingCall::new(self, id));
         loop {
-            asking.wake.mark_unchanged();
-            if let Some((messages, more)) = self.lease(id, &asking.holder, taker.clone(), asking.most).await? {
+            if let Some((messages, more)) = self.lease(taking.claim.clone()).await? {
                 return Ok(Taken::of(messages, more));
             }
-            tokio::select! {
-                biased;
-                () = self.stopped() => return Err(stopping()),
-                _ = tokio::time::sleep_until(asking.deadline) => return Ok(Taken::of(Vec::new(), 0)),
-                changed = asking.wake.changed() => drop(changed),
+            if !taking.waits(self, None).await? {
+                return Ok(nothing);
             }
         }
     }
 
-    /// Whether a call is given nothing, because the inbox brings what waits: a result beside which nothing rides, or any call
-    /// while the client holds what was written and shows it with this very call's result. A call that waited for that would keep
-    /// it from the model.
+    /// Whether a call is given nothing, because the inbox brings what waits: a result that does not wait, or any call while the
+    /// client holds what was written and shows it with this very call's result. A call that waited for that would keep it from
+    /// the model.
     fn leaves_to_inbox(&self, id: &PeerId, rides_along: bool) -> bool {
-        let roster = self.roster();
-        let Some(peer) = roster.peers.get(id).filter(|peer| peer.route().0 == Route::Inbox) else { return false };
-        rides_along || peer.row.has_hook() && peer.inbox.is_pending()
+        let leaves =
+            |peer: &mut Peer| peer.route().0 == Route::Inbox && (rides_along || peer.row.has_hook() && peer.inbox.is_pending());
+        self.with_peer(id, leaves).unwrap_or_default()
     }
 
-    /// Leases what waits and may go to `taker`, with how many more wait; none if nothing does. A look first: most calls find
-    /// nothing, and need no writer.
-    pub(super) async fn lease(
-        self: &Arc<Self>,
-        id: &PeerId,
-        holder: &Holder,
-        taker: Taker,
-        most: Most,
-    ) -> wire::Result<Option<(Vec<Inbound>, u32)>> {
-        if !self.store.glance(|view| lease::is_any(view, id, holder, &taker))? {
+    /// Leases what waits and may go to the holder, with the number of messages that wait beside it; none if nothing does. Looks
+    /// first: most calls find nothing, and need no writer.
+    pub(super) async fn lease(self: &Arc<Self>, claim: Claim) -> wire::Result<Option<(Vec<Inbound>, u32)>> {
+        if !self.store.glance(|view| lease::is_any(view, &claim))? {
             return Ok(None);
         }
-        let (id, holder) = (id.clone(), holder.clone());
-        let job = self.commit(move |tx| {
-            let (leased, effects) = lease::lease(tx, &id, &holder, &taker, most)?;
-            let waiting = history::waiting(tx, &id)?;
-            Ok(((leased, waiting), effects))
-        });
+        let job = self.commit(Durability::Fsync, move |tx| Ok((lease::lease(tx, &claim)?, history::waiting(tx, &claim.peer)?)));
         let (leased, waiting) = job.await?;
-        if leased.is_empty() {
-            return Ok(None);
-        }
         let more = waiting.saturating_sub(u32::try_from(leased.len()).unwrap_or(u32::MAX));
-        Ok(Some((self.inbound(leased), more)))
+        Ok((!leased.is_empty()).then(|| (self.inbound(leased), more)))
     }
 
     /// Stored messages as their recipient is shown them.
     pub(super) fn inbound(&self, messages: Vec<Message>) -> Vec<Inbound> {
         let roster = self.roster();
         let sender = |id: PeerId| {
-            roster.peers.get(&id).map(super::peer::Peer::as_sender).unwrap_or_else(|| {
+            roster.peers.get(&id).map(Peer::as_sender).unwrap_or_else(|| {
                 let name = match id.as_str() {
                     CLI_SENDER => "the command line".to_owned(),
                     BROKER_SENDER => "claude-peers".to_owned(),
@@ -141,18 +140,17 @@ struct WaitingCall<'a> {
 
 impl<'a> WaitingCall<'a> {
     fn new(broker: &'a Broker, id: &'a PeerId) -> Self {
-        if let Some(peer) = broker.roster().peers.get_mut(id) {
-            peer.takers += 1;
-        }
+        drop(broker.with_peer(id, |peer| peer.takers += 1));
         Self { broker, id }
     }
 }
 
 impl Drop for WaitingCall<'_> {
     fn drop(&mut self) {
-        if let Some(peer) = self.broker.roster().peers.get_mut(self.id) {
+        let leave = |peer: &mut Peer| {
             peer.takers = peer.takers.saturating_sub(1);
             peer.wake(); // what it left goes to the channel after all
-        }
+        };
+        drop(self.broker.with_peer(self.id, leave));
     }
 }

@@ -1,7 +1,6 @@
-use super::core::{Broker, unknown_peer};
+use super::core::Broker;
 use crate::{
-    db::peers,
-    mailbox::Effects,
+    db::{Durability, peers},
     platform::clock,
     wire::{self, PeerId},
 };
@@ -11,20 +10,17 @@ impl Broker {
     /// The peer says goodbye: it leaves the list at once; its mailbox stays.
     pub async fn unregister(self: &Arc<Self>, id: &PeerId) -> wire::Result<()> {
         let now = clock::now();
-        {
-            let mut roster = self.roster();
-            let peer = roster.peers.get_mut(id).ok_or_else(|| unknown_peer(id))?;
+        self.with_peer(id, |peer| {
             (peer.row.ended, peer.row.last_seen) = (true, now);
             peer.stream = None;
             peer.wake();
-        }
+        })?;
         self.changes.hint();
         let peer = id.clone();
-        self.note(move |tx| {
-            peers::change(tx, &peer, |row| (row.ended, row.last_seen) = (true, now))?;
-            Ok(((), Effects::default()))
-        })
-        .await?;
+        let job = self.commit(Durability::Process, move |tx| {
+            Ok(peers::change(tx, &peer, |row| (row.ended, row.last_seen) = (true, now)).map(drop)?)
+        });
+        job.await?;
         tracing::info!(peer = %id, "left");
         Ok(())
     }

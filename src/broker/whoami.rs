@@ -43,7 +43,7 @@ impl Broker {
             let agents = roster.peers.values().filter_map(|peer| Some((of_agent(peer.row.agent?)?, peer.row.id.clone())));
             agents.collect()
         };
-        let alive = self.alive(agents.iter().map(|(agent, _)| *agent)).await;
+        let alive = self.probes.processes.ask_all(agents.iter().map(|(agent, _)| *agent)).await;
         let runs = |pid: &u32| agents.iter().find(|(agent, _)| agent.pid == *pid && alive.get(agent) == Some(&true));
         pids.iter().find_map(runs).map(|(_, id)| id.clone())
     }

@@ -1,18 +1,19 @@
 //! A message comes in: one transaction, one commit, and the sender has its success.
 
 use super::{
-    Effects, Error, Holder, InboxNews, Message, Refusal, Result, acknowledge, history,
+    Holder, InboxNews, Message, Refusal, Result, Transaction, acknowledge, history,
     message::{COLUMNS, held_number, read, read_peer},
     order, proof,
     release::Rule,
 };
 use crate::{
     db::{
-        self, Tx, View, params,
+        self, View, params,
         peers::{self, PeerRow},
     },
     wire::{CLI_SENDER, HeldBy, MessageId, PeerId, Route, Timestamp},
 };
+use std::time::Duration;
 
 /// A message to accept.
 #[derive(Debug, Clone)]
@@ -26,7 +27,6 @@ pub struct NewMessage {
     /// The sender's idempotency key.
     pub key: Option<String>,
     pub sent_at: Timestamp,
-    /// Until when it waits.
     pub expires_at: Timestamp,
     /// The process of the recipient whose open stream would push it now.
     pub stream: Option<String>,
@@ -34,12 +34,20 @@ pub struct NewMessage {
     pub for_cli_inside: bool,
 }
 
+impl NewMessage {
+    /// A message that is no answer, sent `now`, which waits for `wait`.
+    pub fn new(tag: String, from: PeerId, to: PeerId, text: String, now: Timestamp, wait: Duration) -> Self {
+        let expires_at = now.plus(wait);
+        Self { tag, from, to, text, reply_to: None, key: None, sent_at: now, expires_at, stream: None, for_cli_inside: false }
+    }
+}
+
 /// The terms for all copies of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
     /// The user sends it by hand.
     pub by_user: bool,
-    /// The sender itself named the question that it answers: only then that was read for certain.
+    /// The sender itself named the question, so it has read it for certain.
     pub names_question: bool,
     /// Most messages waiting for one recipient.
     pub most_waiting: u32,
@@ -49,25 +57,22 @@ pub struct Terms {
 pub type Copies = Vec<(PeerId, Result<Message, Refusal>)>;
 
 /// Accepts these copies of one message. A copy that its recipient cannot take is refused alone; any other error undoes all.
-pub fn accept(tx: &Tx<'_>, copies: Vec<NewMessage>, terms: Terms) -> Result<(Copies, Effects)> {
-    let (mut accepted, mut effects) = (Copies::with_capacity(copies.len()), Effects::default());
+pub fn accept(tx: &mut Transaction<'_>, copies: Vec<NewMessage>, terms: Terms) -> Result<Copies> {
     let sender = match copies.first() {
         Some(first) if !terms.by_user => Some(peers::get(tx, &first.from)?.ok_or(Refusal::UnknownSender)?),
         _ => None,
     };
-    for new in copies {
-        let to = new.to.clone();
-        let copy = match preview(tx, &new, terms.most_waiting)? {
+    let mut accept = |new: NewMessage| -> Result<Result<Message, Refusal>> {
+        Ok(match preview(tx, &new, terms.most_waiting)? {
             Err(refusal) => Err(refusal),
             Ok(Some(message)) => Ok(message),
-            Ok(None) => match peers::get(tx, &to)? {
-                None if to.as_str() != CLI_SENDER => Err(Refusal::NoSuchRecipient(to.clone())),
-                recipient => Ok(store(tx, new, recipient.as_ref(), sender.as_ref(), terms, &mut effects)?),
+            Ok(None) => match peers::get(tx, &new.to)? {
+                None if new.to.as_str() != CLI_SENDER => Err(Refusal::NoSuchRecipient(new.to)),
+                recipient => Ok(store(tx, new, recipient.as_ref(), sender.as_ref(), terms)?),
             },
-        };
-        accepted.push((to, copy));
-    }
-    Ok((accepted, effects))
+        })
+    };
+    copies.into_iter().map(|new| Ok((new.to.clone(), accept(new)?))).collect()
 }
 
 /// The message that is in the mailbox already under the key of `new`; or why its recipient cannot take it. A recipient that is
@@ -99,17 +104,13 @@ pub fn sent_before(view: &View<'_>, new: &NewMessage) -> Result<Option<Message>>
 
 /// Stores a message that no limit refuses, with all that it shows about earlier ones.
 fn store(
-    tx: &Tx<'_>,
+    tx: &mut Transaction<'_>,
     mut new: NewMessage,
     recipient: Option<&PeerRow>,
     sender: Option<&PeerRow>,
     terms: Terms,
-    effects: &mut Effects,
 ) -> Result<Message> {
-    let question = match &new.reply_to {
-        Some(id) => Question::find(tx, id)?,
-        None => None,
-    };
+    let question = new.reply_to.as_ref().map(|id| Question::find(tx, id, sender)).transpose()?;
     let is_answer = question.as_ref().is_some_and(|asked| asked.from == new.to && asked.to == new.from);
     // A message that the user sends by hand is the user's; an answer was asked for.
     let passes = terms.by_user || is_answer;
@@ -121,15 +122,14 @@ fn store(
         }
         _ => None,
     };
-    match sender {
-        Some(sender) => confirm(tx, &new, sender, question, terms, effects)?,
-        None => drop(question_of(&new, question)?),
+    if let Some(sender) = sender {
+        confirm(tx, &new, sender, question.filter(|_| terms.names_question))?;
     }
     if new.for_cli_inside {
         new.to = PeerId::lenient(CLI_SENDER);
     }
     let message = insert(tx, &new, stream.as_ref(), Controls { passes, bypassed, held })?;
-    effects.accepted(&message, stream.is_some());
+    tx.accepted(&message, stream.is_some());
     Ok(message)
 }
 
@@ -145,7 +145,7 @@ pub(super) struct Controls {
 }
 
 /// Inserts a message, which `stream` pushes at once if there is one.
-pub(super) fn insert(tx: &Tx<'_>, new: &NewMessage, stream: Option<&Holder>, controls: Controls) -> db::Result<Message> {
+pub(super) fn insert(tx: &Transaction<'_>, new: &NewMessage, stream: Option<&Holder>, controls: Controls) -> db::Result<Message> {
     let sql = format!(
         "INSERT INTO message (tag, from_peer, to_peer, text, reply_to, key, sent_at, expires_at, holder, instance, handed,
                    passes, bypassed, held_at, held_by)
@@ -176,62 +176,38 @@ struct Question {
     id: MessageId,
     from: PeerId,
     to: PeerId,
-    /// No certain route has it: its state is open, and it is in the hands of a stream or of nobody.
-    is_pushable: bool,
-    in_stream: bool,
-    pushed_by: Option<String>,
+    /// The inbox or channel of the sender's agent process was given it, and no certain route has it since. A push to an earlier
+    /// agent process does not count: a resumed session remembers what it was shown.
+    is_pushed: bool,
 }
 
 impl Question {
-    fn find(view: &View<'_>, id: &MessageId) -> Result<Option<Self>> {
+    fn find(view: &View<'_>, id: &MessageId, sender: Option<&PeerRow>) -> Result<Self> {
         let sql =
-            "SELECT from_peer, to_peer, state < 2 AND holder < 2, holder = 1, pushed_by FROM message WHERE seq = ?1 AND tag = ?2";
-        Ok(view.one(sql, params![id.seq(), id.tag()], |row| {
-            let (from, to) = (read_peer(row, 0)?, read_peer(row, 1)?);
-            Ok(Self { id: id.clone(), from, to, is_pushable: row.get(2)?, in_stream: row.get(3)?, pushed_by: row.get(4)? })
-        })?)
-    }
-
-    /// Whether the inbox or channel of `agent` was given it, and no certain route has it since. A push to an earlier agent
-    /// process says nothing of this one: a resumed session remembers what it was shown.
-    fn is_pushed_by(&self, agent: &str) -> bool {
-        self.is_pushable && (self.in_stream || self.pushed_by.as_deref() == Some(agent))
-    }
-}
-
-/// The question that `new` answers, which must exist if it names one.
-fn question_of(new: &NewMessage, found: Option<Question>) -> Result<Option<Question>> {
-    match (&new.reply_to, found) {
-        (Some(id), None) => Err(Refusal::NoSuchQuestion(id.clone()).into()),
-        (_, found) => Ok(found),
+            "SELECT from_peer, to_peer, state < 2 AND (holder = 1 OR holder = 0 AND pushed_by IS NOT NULL AND pushed_by IS ?3)
+                   FROM message WHERE seq = ?1 AND tag = ?2";
+        let found = view.one(sql, params![id.seq(), id.tag(), sender.map(PeerRow::agent_key)], |row| {
+            Ok(Self { id: id.clone(), from: read_peer(row, 0)?, to: read_peer(row, 1)?, is_pushed: row.get(2)? })
+        })?;
+        Ok(found.ok_or_else(|| Refusal::NoSuchQuestion(id.clone()))?)
     }
 }
 
 /// A reply that names a message to its sender shows that it was read; if that was pushed, the inbox or channel works. Once that
 /// has proved itself, writing to somebody shows that what it pushed from them was read. Not before: a session whose channel is
 /// dead may well write to a peer of its own accord.
-fn confirm(
-    tx: &Tx<'_>,
-    new: &NewMessage,
-    sender: &PeerRow,
-    question: Option<Question>,
-    terms: Terms,
-    effects: &mut Effects,
-) -> Result<()> {
-    let (agent, now) = (sender.agent_key(), new.sent_at);
+fn confirm(tx: &mut Transaction<'_>, new: &NewMessage, sender: &PeerRow, question: Option<Question>) -> Result<()> {
     let mut has_proved = sender.has_proved();
-    if terms.names_question
-        && let Some(asked) = question_of(new, question)?
-    {
+    if let Some(asked) = question {
         if new.to.as_str() == CLI_SENDER && asked.from.as_str() != CLI_SENDER {
             return Err(Refusal::NotAskedByCli(asked.id).into());
         }
         if asked.to == new.from {
-            if acknowledge::deliver(tx, &new.from, &asked.id, Route::Reply, now, effects)? {
-                effects.inbox(&new.from, InboxNews::LetIn(asked.id.clone()));
+            if acknowledge::deliver(tx, &new.from, &asked.id, Route::Reply)? {
+                tx.inbox(&new.from, InboxNews::LetIn(asked.id));
             }
-            if !has_proved && asked.is_pushed_by(&agent) {
-                proof::prove(tx, sender, now, effects)?;
+            if !has_proved && asked.is_pushed {
+                proof::prove(tx, sender)?;
                 has_proved = true;
             }
         } else if asked.from != new.from {
@@ -239,7 +215,7 @@ fn confirm(
         }
     }
     if has_proved {
-        proof::confirm_pushed(tx, &new.from, &new.to, now, effects)?;
+        proof::confirm_pushed(tx, &new.from, &new.to)?;
     }
     Ok(())
 }
@@ -249,8 +225,8 @@ pub fn key_of_copy(key: &str, to: &PeerId) -> String {
     format!("{key} {to}")
 }
 
-/// To whom `from` sent copies of a message under this key.
-pub fn copies_of(view: &View<'_>, from: &PeerId, key: &str) -> Result<Vec<String>, Error> {
+/// The recipients to whom `from` sent copies of a message under this key.
+pub fn copies_of(view: &View<'_>, from: &PeerId, key: &str) -> db::Result<Vec<PeerId>> {
     let sql = "SELECT to_peer FROM message WHERE from_peer = ?1 AND key > ?2 || ' ' AND key < ?2 || '!'";
-    Ok(view.all(sql, [from.as_str(), key], |row| row.get(0))?)
+    view.all(sql, [from.as_str(), key], |row| read_peer(row, 0))
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Message,
-    message::{COLUMNS, read},
+    message::{COLUMNS, read, read_peer},
 };
 use crate::{
     db::{Result, Tx, View, params},
@@ -55,26 +55,23 @@ pub fn is_waiting(view: &View<'_>, peer: &PeerId) -> Result<bool> {
 /// How many messages wait, for each peer for which some do.
 pub fn waiting_by_peer(view: &View<'_>) -> Result<HashMap<PeerId, u32>> {
     let sql = "SELECT to_peer, count(*) FROM message WHERE waiting = 1 GROUP BY to_peer";
-    let counts = view.all(sql, [], |row| Ok((PeerId::lenient(&row.get::<_, String>(0)?), row.get(1)?)))?;
+    let counts = view.all(sql, [], |row| Ok((read_peer(row, 0)?, row.get(1)?)))?;
     Ok(counts.into_iter().collect())
 }
 
-/// How many messages wait for a peer; the command line, which has no mailbox, is none.
+/// How many messages wait for peers. The command line, which has no mailbox, does not count.
 pub fn waiting_in_all(view: &View<'_>) -> Result<u64> {
     let sql = "SELECT count(*) FROM peer CROSS JOIN message ON to_peer = peer.id AND waiting = 1";
     view.get::<i64>(sql, []).map(i64::unsigned_abs)
 }
 
-/// Removes messages that ended before `before`, looking at no more than `window` rows behind `cursor`; returns the new cursor,
-/// none at the end.
+/// Removes messages that ended before `before`, looking at no more than `window` rows behind `cursor`; returns the new cursor
+/// until the end is reached.
 pub fn forget_ended(tx: &Tx<'_>, before: Timestamp, cursor: i64, window: u32) -> Result<Option<i64>> {
     let sql = "SELECT max(seq), min(sent_at) FROM (SELECT seq, sent_at FROM message WHERE seq > ?1 ORDER BY seq LIMIT ?2)";
-    let bounds =
-        tx.one(sql, params![cursor, window], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)))?;
-    let Some((Some(last), Some(oldest))) = bounds else { return Ok(None) };
-    if oldest >= before.as_millis() {
-        return Ok(None);
-    }
+    let bounds: Option<(Option<i64>, Option<i64>)> =
+        tx.one(sql, params![cursor, window], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Some((Some(last), _)) = bounds.filter(|(_, oldest)| *oldest < Some(before.as_millis())) else { return Ok(None) };
     let sql = "DELETE FROM message WHERE seq > ?1 AND seq <= ?2 AND state >= 2 AND coalesce(delivered_at, expired_at) < ?3";
     tx.run(sql, params![cursor, last, before.as_millis()])?;
     Ok(Some(last))

@@ -1,11 +1,10 @@
-use crate::db::sqlite::{
-    self,
-    types::{FromSql, FromSqlResult, ToSql, ToSqlOutput, ValueRef},
+use crate::{
+    db::sqlite::{self, types::ToSqlOutput},
+    wire::Route,
 };
-use crate::wire::Route;
 
-/// Who is handing a message over right now. A holder is named after its process, so that one whose process is gone is known to be
-/// dead. Columns `holder`, `instance` and `lease`.
+/// The one who hands a message over right now: the columns `holder`, `instance` and `lease`. It is named after its process, so
+/// that its leases can end with that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holder {
     /// The event stream of the process `instance`.
@@ -14,18 +13,16 @@ pub enum Holder {
     Take { instance: String, lease: String },
 }
 
-/// Which kind of holder has a message: the column `holder`, 0 for nobody.
+/// The kind of holder that has a message: the column `holder`, 0 if it has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Stream = 1,
     Take = 2,
 }
 
-/// How far a message has got by routes that prove nothing: the column `again`.
+/// How far a message has got by routes that prove nothing: the column `again`, 0 for a fresh one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shown {
-    /// Not at all.
-    Fresh = 0,
     /// Pushed into an inbox or channel.
     Pushed = 1,
     /// Its beginning only.
@@ -56,8 +53,8 @@ impl Holder {
 }
 
 impl Kind {
-    /// The kind of holder that an acknowledgement for `route` speaks of. One that is said again after a crash must not end the
-    /// lease of another route that has the message by now.
+    /// The kind of holder that acknowledges by `route`. An acknowledgement that is repeated after a crash must not end the lease
+    /// of another route that has the message by now.
     pub fn of(route: Route) -> Self {
         match route {
             Route::Channel => Self::Stream,
@@ -66,24 +63,14 @@ impl Kind {
     }
 }
 
-impl ToSql for Kind {
+impl sqlite::ToSql for Kind {
     fn to_sql(&self) -> sqlite::Result<ToSqlOutput<'_>> {
         Ok((*self as i64).into())
     }
 }
 
-impl ToSql for Shown {
+impl sqlite::ToSql for Shown {
     fn to_sql(&self) -> sqlite::Result<ToSqlOutput<'_>> {
         Ok((*self as i64).into())
-    }
-}
-
-impl FromSql for Shown {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Ok(match value.as_i64()? {
-            0 => Self::Fresh,
-            1 => Self::Pushed,
-            _ => Self::Announced,
-        })
     }
 }

@@ -1,12 +1,12 @@
-//! A message is leased to whoever hands it over. `handed` is raised in the same commit, before anything is shown.
+//! A message is leased to the one who hands it over. `handed` is raised in the same commit, before anything is shown.
 
 use super::{
-    Effects, Holder, Message,
+    Holder, Message, Result, Transaction,
     message::{COLUMNS, read},
     order,
 };
 use crate::{
-    db::{Result, Tx, View, params},
+    db::{self, View, params},
     wire::PeerId,
 };
 use std::ops::ControlFlow;
@@ -24,42 +24,44 @@ pub enum Taker {
     Inbox(String),
 }
 
-/// How much is leased at once: so many messages, so many bytes of text, and at least one.
-#[derive(Debug, Clone, Copy)]
-pub struct Most {
+/// A request for a lease.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub peer: PeerId,
+    pub holder: Holder,
+    pub taker: Taker,
+    /// Most messages.
     pub messages: u32,
+    /// Most bytes of text; one message is given whatever its size.
     pub bytes: usize,
 }
 
-/// Leases what waits for `peer` and may go to `holder`, oldest first. The same lease gives the same messages again.
-pub fn lease(tx: &Tx<'_>, peer: &PeerId, holder: &Holder, taker: &Taker, most: Most) -> Result<(Vec<Message>, Effects)> {
-    if *taker != Taker::Stream {
-        let before = leased(tx, peer, holder, 0, u32::MAX)?;
+/// Leases what waits and may go to the holder, oldest first. A take that asks again gets the same messages.
+pub fn lease(tx: &Transaction<'_>, claim: &Claim) -> Result<Vec<Message>> {
+    if claim.taker != Taker::Stream {
+        let before = leased(tx, &claim.peer, &claim.holder, 0, u32::MAX)?;
         if !before.is_empty() {
-            return Ok((before, Effects::default()));
+            return Ok(before);
         }
     }
-    let mut leased = free(tx, peer, holder, taker, most)?;
+    let mut leased = free(tx, claim)?;
+    let holder = &claim.holder;
     let sql = "UPDATE message SET holder = ?2, instance = ?3, lease = ?4, handed = handed + 1 WHERE seq = ?1";
     for message in &mut leased {
         tx.run(sql, params![message.receipt.message_id.seq(), holder.kind(), holder.instance(), holder.lease()])?;
         message.handed += 1;
     }
-    Ok((leased, Effects::default()))
+    Ok(leased)
 }
 
 /// Whether [`lease`] would give something.
-pub fn is_any(view: &View<'_>, peer: &PeerId, holder: &Holder, taker: &Taker) -> Result<bool> {
-    Ok(!leased(view, peer, holder, 0, 1)?.is_empty() || is_any_free(view, peer, holder, taker)?)
+pub fn is_any(view: &View<'_>, claim: &Claim) -> db::Result<bool> {
+    let has_some = claim.taker != Taker::Stream && !leased(view, &claim.peer, &claim.holder, 0, 1)?.is_empty();
+    Ok(has_some || !free(view, &Claim { messages: 1, ..claim.clone() })?.is_empty())
 }
 
-/// Whether [`lease`] would give something that nobody has in hand.
-pub fn is_any_free(view: &View<'_>, peer: &PeerId, holder: &Holder, taker: &Taker) -> Result<bool> {
-    Ok(!free(view, peer, holder, taker, Most { messages: 1, bytes: 0 })?.is_empty())
-}
-
-/// The messages in the hands of `holder` behind `after`, in order.
-pub fn leased(view: &View<'_>, peer: &PeerId, holder: &Holder, after: i64, most: u32) -> Result<Vec<Message>> {
+/// The messages that `holder` has leased behind the place `after`, in order.
+pub fn leased(view: &View<'_>, peer: &PeerId, holder: &Holder, after: i64, most: u32) -> db::Result<Vec<Message>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM message
          WHERE to_peer = ?1 AND waiting = 1 AND holder = ?2 AND instance = ?3 AND lease IS ?4 AND seq > ?5 ORDER BY seq LIMIT ?6"
@@ -68,8 +70,9 @@ pub fn leased(view: &View<'_>, peer: &PeerId, holder: &Holder, after: i64, most:
     view.all(&sql, values, read)
 }
 
-/// The messages that nobody holds and that may go to `holder`.
-fn free(view: &View<'_>, peer: &PeerId, holder: &Holder, taker: &Taker, most: Most) -> Result<Vec<Message>> {
+/// The messages that have no holder and may go to this one.
+fn free(view: &View<'_>, claim: &Claim) -> db::Result<Vec<Message>> {
+    let Claim { peer, holder, taker, messages, bytes: most_bytes } = claim;
     let (fits, agent) = match taker {
         Taker::Stream => ("again = 0", None),
         Taker::Result => ("again <> 2", None),
@@ -81,10 +84,10 @@ fn free(view: &View<'_>, peer: &PeerId, holder: &Holder, taker: &Taker, most: Mo
          WHERE to_peer = ?1 AND waiting = 1 AND held_at IS NULL AND holder = 0 AND seq < ?2 AND {fits} AND ?3 IS ?3 ORDER BY seq LIMIT ?4"
     );
     let (mut free, mut bytes): (Vec<Message>, usize) = (Vec::new(), 0);
-    view.walk(&sql, params![peer.as_str(), order::barrier(view, peer, holder)?, agent, most.messages], |row| {
+    view.walk(&sql, params![peer.as_str(), order::barrier(view, peer, holder)?, agent, messages], |row| {
         let message = read(row)?;
         bytes = bytes.saturating_add(message.text.len());
-        if !free.is_empty() && bytes > most.bytes {
+        if !free.is_empty() && bytes > *most_bytes {
             return Ok(ControlFlow::Break(()));
         }
         free.push(message);
@@ -95,9 +98,10 @@ fn free(view: &View<'_>, peer: &PeerId, holder: &Holder, taker: &Taker, most: Mo
 
 /// Ends every lease on mail of `peer` but those of the process `instance`: their holders are gone. It is not known what they
 /// showed, so the mail waits again and counts as possibly shown.
-pub fn end_leases(tx: &Tx<'_>, peer: &PeerId, instance: &str) -> Result<Effects> {
+pub fn end_leases(tx: &mut Transaction<'_>, peer: &PeerId, instance: &str) -> Result<()> {
     let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL
                WHERE to_peer = ?1 AND waiting = 1 AND holder > 0 AND instance IS NOT ?2";
     tx.run(sql, [peer.as_str(), instance])?;
-    Ok(Effects::hinting(peer))
+    tx.hint(peer);
+    Ok(())
 }

@@ -6,7 +6,7 @@
 //!    └ expire
 //! ```
 //!
-//! Each step is a function of a transaction. It returns [`Effects`], which the broker applies after the commit.
+//! Each step is a function of a [`Transaction`], which collects the [`Effects`] that the broker applies after the commit.
 //!
 //! Invariants: one holder at a time hands a message over ([`Holder`]). `handed` counts how often it may have been shown,
 //! *before* it is, so that after any crash a second showing is known to be one. A message leaves `waiting` only when it was
@@ -14,7 +14,6 @@
 
 pub(crate) mod accept;
 pub(crate) mod acknowledge;
-mod effects;
 mod error;
 pub(crate) mod expire;
 pub(crate) mod history;
@@ -25,8 +24,9 @@ mod order;
 pub(crate) mod poll;
 pub(crate) mod proof;
 pub(crate) mod release;
+mod transaction;
 
-pub use effects::{Effects, InboxNews, MessageChange};
 pub use error::{Error, Refusal, Result};
 pub use holder::Holder;
 pub use message::Message;
+pub use transaction::{Effects, InboxNews, MessageChange, Transaction};

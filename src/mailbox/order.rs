@@ -7,8 +7,8 @@ use crate::{
     wire::PeerId,
 };
 
-/// The place at which mail of `peer` starts to wait for `holder`: that of the oldest fresh message in other hands; the end if
-/// there is none. A holder whose process does not serve the peer any more has no place at all.
+/// The place from which on mail of `peer` waits for `holder`: that of the oldest fresh message that another one holds, or the
+/// end. A holder whose process does not serve the peer any more is given nothing.
 pub(super) fn barrier(view: &View<'_>, peer: &PeerId, holder: &Holder) -> Result<i64> {
     if !serves(view, peer, holder.instance())? {
         return Ok(0);
@@ -19,8 +19,8 @@ pub(super) fn barrier(view: &View<'_>, peer: &PeerId, holder: &Holder) -> Result
     view.get(sql, params![peer.as_str(), holder.kind(), holder.instance(), holder.lease()])
 }
 
-/// Whether a message that is accepted now may go to the stream of `instance` at once: that one serves the peer, and has all fresh
-/// mail that came before. Some seeks in an index, however much waits.
+/// Whether a message that is accepted now may go to the stream of `instance` at once: that process serves the peer, and has all
+/// fresh mail that came before. Costs a few seeks in an index, however much waits.
 pub(super) fn is_next_for_stream(view: &View<'_>, peer: &PeerId, instance: &str) -> Result<bool> {
     let sql = "WITH fresh AS (SELECT holder, instance, held_at FROM message WHERE to_peer = ?1 AND waiting = 1 AND again = 0)
                SELECT NOT (EXISTS (SELECT 1 FROM fresh WHERE holder = 0 AND held_at IS NULL)
@@ -31,7 +31,7 @@ pub(super) fn is_next_for_stream(view: &View<'_>, peer: &PeerId, instance: &str)
 }
 
 /// Whether `instance` is the process that serves `peer`. A lease given to another one would outlive it: only the next
-/// registration ends the leases of those before.
+/// registration ends earlier leases.
 fn serves(view: &View<'_>, peer: &PeerId, instance: &str) -> Result<bool> {
     view.get("SELECT EXISTS (SELECT 1 FROM peer WHERE id = ?1 AND instance = ?2)", [peer.as_str(), instance])
 }
@@ -40,16 +40,18 @@ fn serves(view: &View<'_>, peer: &PeerId, instance: &str) -> Result<bool> {
 mod tests {
     use super::*;
     use crate::{
-        db::{Tx, peers, testing},
+        db::{peers, testing},
         mailbox::{
+            Transaction,
             accept::{self, NewMessage, Terms},
             acknowledge::acknowledge,
-            lease::{self, Most, Taker},
+            lease::{self, Claim, Taker},
             message::read_id,
         },
         wire::{Acknowledgement, Outcome, Route, Timestamp},
     };
     use proptest::{collection::vec, prelude::*};
+    use std::time::Duration;
 
     const NOW: Timestamp = Timestamp::from_millis(1);
 
@@ -62,17 +64,13 @@ mod tests {
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let taker = prop_oneof![
-            Just(Taker::Stream),
-            Just(Taker::Result),
-            Just(Taker::Check),
-            any::<bool>().prop_map(|same| Taker::Inbox(if same { "0" } else { "other" }.to_owned()))
-        ];
-        let outcomes = [Outcome::Offered, Outcome::Announced, Outcome::Delivered, Outcome::Released];
+        let inbox = |agent: &str| Taker::Inbox(agent.to_owned());
+        let takers = vec![Taker::Stream, Taker::Result, Taker::Check, inbox("0"), inbox("other")];
+        let outcomes = vec![Outcome::Offered, Outcome::Announced, Outcome::Delivered, Outcome::Released];
         prop_oneof![
             4 => any::<bool>().prop_map(|stream_is_open| Step::Accept { stream_is_open }),
-            3 => (taker, 1_u32..4).prop_map(|(taker, messages)| Step::Lease { taker, messages }),
-            3 => proptest::sample::select(outcomes.to_vec()).prop_map(Step::AcknowledgeOldest),
+            3 => (proptest::sample::select(takers), 1_u32..4).prop_map(|(taker, messages)| Step::Lease { taker, messages }),
+            3 => proptest::sample::select(outcomes).prop_map(Step::AcknowledgeOldest),
             1 => Just(Step::Register),
         ]
     }
@@ -89,23 +87,20 @@ mod tests {
         "recipient".parse().unwrap()
     }
 
-    fn go(tx: &Tx<'_>, step: Step, number: usize, instance: &mut String) {
+    /// Registers the recipient, served by `instance`.
+    fn register(tx: &mut Transaction<'_>, instance: &str) {
+        let row = peers::PeerRow::new(peer(), "name".to_owned(), "/".to_owned(), NOW);
+        peers::put(tx, &peers::PeerRow { instance: instance.to_owned(), ..row }).unwrap();
+        lease::end_leases(tx, &peer(), instance).unwrap();
+    }
+
+    fn go(tx: &mut Transaction<'_>, step: Step, number: usize, instance: &mut String) {
         match step {
             Step::Accept { stream_is_open } => {
-                let new = NewMessage {
-                    tag: "abcdef".to_owned(),
-                    from: "cli".parse().unwrap(),
-                    to: peer(),
-                    text: "text".to_owned(),
-                    reply_to: None,
-                    key: None,
-                    sent_at: NOW,
-                    expires_at: NOW,
-                    stream: stream_is_open.then(|| instance.clone()),
-                    for_cli_inside: false,
-                };
-                let terms = Terms { by_user: true, names_question: false, most_waiting: 1_000 };
-                accept::accept(tx, vec![new], terms).unwrap();
+                let [tag, text] = ["abcdef", "text"].map(str::to_owned);
+                let new = NewMessage::new(tag, "cli".parse().unwrap(), peer(), text, NOW, Duration::ZERO);
+                let new = NewMessage { stream: stream_is_open.then(|| instance.clone()), ..new };
+                accept::accept(tx, vec![new], Terms { by_user: true, names_question: false, most_waiting: 1_000 }).unwrap();
             }
             Step::Lease { taker, messages } => {
                 let instance = instance.clone();
@@ -113,20 +108,19 @@ mod tests {
                     Taker::Stream => Holder::Stream { instance },
                     _ => Holder::Take { instance, lease: number.to_string() },
                 };
-                lease::lease(tx, &peer(), &holder, &taker, Most { messages, bytes: usize::MAX }).unwrap();
+                lease::lease(tx, &Claim { peer: peer(), holder, taker, messages, bytes: usize::MAX }).unwrap();
             }
             Step::AcknowledgeOldest(outcome) => {
                 let sql = "SELECT seq, tag, holder FROM message WHERE holder > 0 ORDER BY seq LIMIT 1";
                 let oldest = tx.one(sql, [], |row| Ok((read_id(row)?, row.get::<_, i64>(2)?)));
                 if let Some((id, holder)) = oldest.unwrap() {
                     let route = if holder == 1 { Route::Channel } else { Route::CheckMessages };
-                    acknowledge(tx, &peer(), route, vec![Acknowledgement { id, outcome }], NOW).unwrap();
+                    acknowledge(tx, &peer(), route, vec![Acknowledgement { id, outcome }]).unwrap();
                 }
             }
             Step::Register => {
                 *instance = number.to_string();
-                peers::change(tx, &peer(), |row| row.instance.clone_from(instance)).unwrap();
-                lease::end_leases(tx, &peer(), instance).unwrap();
+                register(tx, instance);
             }
         }
     }
@@ -137,12 +131,11 @@ mod tests {
         fn fresh_mail_is_handed_over_in_order(steps in vec(step(), 1..40)) {
             let connection = testing::memory();
             let tx = testing::tx(&connection);
-            let mut instance = "0".to_owned();
-            let row = peers::PeerRow::new(peer(), "name".to_owned(), "/".to_owned(), NOW);
-            peers::put(&tx, &peers::PeerRow { instance: instance.clone(), ..row }).unwrap();
+            let (mut tx, mut instance) = (Transaction::new(&tx, NOW), "0".to_owned());
+            register(&mut tx, &instance);
             for (number, step) in steps.into_iter().enumerate() {
                 let before = fresh(&tx);
-                go(&tx, step.clone(), number, &mut instance);
+                go(&mut tx, step.clone(), number, &mut instance);
                 let after = fresh(&tx);
                 for (place, holder) in after.iter().filter(|fresh| fresh.1.0 > 0 && !before.contains(fresh)) {
                     let older = after.iter().filter(|(other, _)| other < place);
@@ -156,11 +149,10 @@ mod tests {
     fn a_process_that_serves_no_more_is_given_nothing() {
         let connection = testing::memory();
         let tx = testing::tx(&connection);
-        let mut instance = "old".to_owned();
-        let row = peers::PeerRow::new(peer(), "name".to_owned(), "/".to_owned(), NOW);
-        peers::put(&tx, &peers::PeerRow { instance: "new".to_owned(), ..row }).unwrap();
-        go(&tx, Step::Accept { stream_is_open: true }, 0, &mut instance);
-        go(&tx, Step::Lease { taker: Taker::Check, messages: 1 }, 1, &mut instance);
+        let (mut tx, mut instance) = (Transaction::new(&tx, NOW), "old".to_owned());
+        register(&mut tx, "new");
+        go(&mut tx, Step::Accept { stream_is_open: true }, 0, &mut instance);
+        go(&mut tx, Step::Lease { taker: Taker::Check, messages: 1 }, 1, &mut instance);
         assert_eq!(fresh(&tx), [(1, (0, None, None))]);
     }
 }

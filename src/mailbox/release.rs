@@ -1,12 +1,12 @@
 //! Held messages: the controls of a recipient's user hold them back on every route, until that user releases them.
 
 use super::{
-    Effects, Message,
+    Message, Result, Transaction,
     message::{COLUMNS, held_number, read},
 };
 use crate::{
-    db::{Result, Tx, View, params, peers::PeerRow},
-    wire::{HeldBy, InboundRule, MessageId, PeerId, Timestamp},
+    db::{self, View, params, peers::PeerRow},
+    wire::{HeldBy, InboundRule, MessageId, PeerId},
 };
 
 /// Which messages to a peer are held.
@@ -49,11 +49,11 @@ impl Rule {
     }
 }
 
-/// Applies the rule of `peer`, which has changed, to what waits for it: lets go what it does not hold any more, holds what it
-/// does. What may have been shown meanwhile counts as such.
-pub fn apply_rule(tx: &Tx<'_>, peer: &PeerRow, now: Timestamp) -> Result<Effects> {
+/// Applies the rule of `peer`, which has changed, to what waits for it: lets go what it does not hold any more, and holds what
+/// it does. What may have been shown meanwhile stays free.
+pub fn apply_rule(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
     let rule = Rule::of(peer);
-    // The class of senders that are let in; none if it does not matter.
+    // The class of senders that are let in, if it matters.
     let (by, equal) = match rule {
         Rule::Nothing => (None, None),
         Rule::Unequal { bypasses } => (Some(HeldBy::Mode), Some(bypasses)),
@@ -67,41 +67,42 @@ pub fn apply_rule(tx: &Tx<'_>, peer: &PeerRow, now: Timestamp) -> Result<Effects
         let sql = "UPDATE message SET held_at = ?4, held_by = ?2
                    WHERE to_peer = ?1 AND waiting = 1 AND state = 0 AND holder = 0 AND held_at IS NULL AND released = 0
                    AND (?3 IS NULL OR passes = 0 AND bypassed <> ?3)";
-        tx.run(sql, params![peer.id.as_str(), held_number(by), equal, now.as_millis()])?;
+        tx.run(sql, params![peer.id.as_str(), held_number(by), equal, tx.now.as_millis()])?;
     }
-    Ok(Effects::hinting(&peer.id))
+    tx.hint(&peer.id);
+    Ok(())
 }
 
 /// Whether [`to_post`] would give something.
-pub fn has_to_post(view: &View<'_>, peer: &PeerId, agent: &str) -> Result<bool> {
+pub fn has_to_post(view: &View<'_>, peer: &PeerId, agent: &str) -> db::Result<bool> {
     view.get(&format!("SELECT EXISTS (SELECT 1 FROM message WHERE {TO_POST})"), [peer.as_str(), agent])
 }
 
 /// The held messages to `peer` that its agent process `agent` was not given yet, oldest first. They count as given from now on.
-pub fn to_post(tx: &Tx<'_>, peer: &PeerId, agent: &str, most: u32) -> Result<(Vec<Message>, Effects)> {
+pub fn to_post(tx: &Transaction<'_>, peer: &PeerId, agent: &str, most: u32) -> Result<Vec<Message>> {
     let sql = format!(
         "UPDATE message SET pushed_by = ?2, handed = handed + 1
          WHERE seq IN (SELECT seq FROM message WHERE {TO_POST} ORDER BY seq LIMIT ?3) RETURNING {COLUMNS}"
     );
     let mut messages = tx.all(&sql, params![peer.as_str(), agent, most], read)?;
     messages.sort_by_key(|message| message.receipt.message_id.seq()); // RETURNING promises no order
-    Ok((messages, Effects::default()))
+    Ok(messages)
 }
 
 /// Notes that held messages were written into the inbox of their recipient's client.
-pub fn posted(tx: &Tx<'_>, ids: &[MessageId], now: Timestamp) -> Result<Effects> {
-    for id in ids {
-        tx.run("UPDATE message SET offered_at = ?2 WHERE seq = ?1 AND held_at IS NOT NULL", params![id.seq(), now.as_millis()])?;
-    }
-    Ok(Effects::default())
+pub fn posted(tx: &Transaction<'_>, ids: &[MessageId]) -> Result<()> {
+    let sql = "UPDATE message SET offered_at = ?2 WHERE seq = ?1 AND held_at IS NOT NULL";
+    ids.iter().try_for_each(|id| Ok(tx.run(sql, params![id.seq(), tx.now.as_millis()]).map(drop)?))
 }
 
 /// The user lets a held message in; false if it is not held.
-pub fn release(tx: &Tx<'_>, id: &MessageId) -> Result<(bool, Effects)> {
-    let mut effects = Effects::default();
+pub fn release(tx: &mut Transaction<'_>, id: &MessageId) -> Result<bool> {
     let sql = "UPDATE message SET held_at = NULL, released = 1, passes = 1, pushed_by = NULL
                WHERE seq = ?1 AND tag = ?2 AND held_at IS NOT NULL AND state < 2";
-    effects.update(tx, sql, params![id.seq(), id.tag()])?;
-    let to = effects.changes.first().map(|change| Effects::hinting(&change.to));
-    Ok((to.is_some(), effects.and(to.unwrap_or_default())))
+    tx.update(sql, params![id.seq(), id.tag()])?;
+    let to = tx.effects.changes.first().map(|change| change.to.clone());
+    if let Some(to) = &to {
+        tx.hint(to);
+    }
+    Ok(to.is_some())
 }

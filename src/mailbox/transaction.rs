@@ -1,0 +1,111 @@
+use super::{
+    Message, Result,
+    message::{read_id, read_peer, read_route, read_state},
+};
+use crate::{
+    db::{Tx, sqlite::Params},
+    wire::{MessageId, MessageState, PeerId, Receipt, Route, Timestamp},
+};
+use std::{collections::BTreeSet, ops::Deref};
+
+/// A transaction at one moment, which collects its [`Effects`].
+#[derive(Debug)]
+pub struct Transaction<'a> {
+    tx: &'a Tx<'a>,
+    pub now: Timestamp,
+    pub effects: Effects,
+}
+
+/// The effects of a committed change on those who are connected: only what the tables cannot tell later.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Peers whose streams and takes look again.
+    pub wake: BTreeSet<PeerId>,
+    /// Those of them that are told that mail waits, if some still does.
+    pub hint: BTreeSet<PeerId>,
+    /// Messages that changed, in order.
+    pub changes: Vec<MessageChange>,
+    /// Peers whose inbox or channel has proved itself: the agent process's key, and when.
+    pub proofs: Vec<(PeerId, String, Timestamp)>,
+    /// News of the peers' inboxes.
+    pub inbox: Vec<(PeerId, InboxNews)>,
+}
+
+/// Something that happened to the inbox of a session's client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InboxNews {
+    /// These messages were written into it in one frame.
+    Written(Vec<MessageId>),
+    /// This message was let in.
+    LetIn(MessageId),
+    /// The last frame was not let in; this many messages wait again.
+    Missed(usize),
+    /// The session's user has said something.
+    Prompted,
+}
+
+/// A message got into another state, or there by another route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageChange {
+    pub id: MessageId,
+    pub from: PeerId,
+    pub to: PeerId,
+    pub state: MessageState,
+    /// The last route that handed it over or tried to.
+    pub route: Option<Route>,
+}
+
+impl<'a> Transaction<'a> {
+    pub fn new(tx: &'a Tx<'a>, now: Timestamp) -> Self {
+        Self { tx, now, effects: Effects::default() }
+    }
+
+    /// `peer` looks again.
+    pub(super) fn wake(&mut self, peer: &PeerId) {
+        self.effects.wake.insert(peer.clone());
+    }
+
+    /// `peer` looks again, and is told that mail waits.
+    pub(super) fn hint(&mut self, peer: &PeerId) {
+        self.wake(peer);
+        self.effects.hint.insert(peer.clone());
+    }
+
+    /// Notes something about the inbox of `peer`.
+    pub(super) fn inbox(&mut self, peer: &PeerId, news: InboxNews) {
+        self.wake(peer);
+        self.effects.inbox.push((peer.clone(), news));
+    }
+
+    /// Runs an `UPDATE` that changes the states of messages, and notes each change; returns the messages, in order.
+    pub(super) fn update(&mut self, sql: &str, values: impl Params) -> Result<Vec<MessageId>> {
+        let sql = format!("{sql} RETURNING seq, tag, from_peer, to_peer, state, held_at, route");
+        let mut changes = self.tx.all(&sql, values, |row| {
+            let (id, from, to) = (read_id(row)?, read_peer(row, 2)?, read_peer(row, 3)?);
+            Ok(MessageChange { id, from, to, state: read_state(row, 4, 5)?, route: read_route(row, 6)? })
+        })?;
+        changes.sort_by(|a, b| a.id.cmp(&b.id)); // RETURNING promises no order
+        let ids = changes.iter().map(|change| change.id.clone()).collect();
+        self.effects.changes.extend(changes);
+        Ok(ids)
+    }
+
+    /// A message was accepted: its recipient looks at it, and is told that mail waits unless its stream pushes it.
+    pub(super) fn accepted(&mut self, message: &Message, is_pushed: bool) {
+        let Receipt { message_id: id, from, to, state, .. } = message.receipt.clone();
+        if is_pushed {
+            self.wake(&to)
+        } else {
+            self.hint(&to)
+        }
+        self.effects.changes.push(MessageChange { id, from, to, state, route: None });
+    }
+}
+
+impl<'a> Deref for Transaction<'a> {
+    type Target = Tx<'a>;
+
+    fn deref(&self) -> &Tx<'a> {
+        self.tx
+    }
+}
