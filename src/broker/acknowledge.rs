@@ -30,10 +30,7 @@ impl Broker {
 
     /// The user has read an answer to the command line, or to the session inside of which the command line runs.
     pub async fn read_by_user(self: &Arc<Self>, caller: &Caller, inside: Option<PeerId>, id: &str) -> wire::Result<Acknowledged> {
-        if let Caller::Peer(peer) = caller {
-            let what = format!("{peer} is not the command line");
-            return Err(Error::new(Code::Forbidden, what).help("acknowledge your own messages"));
-        }
+        caller.must_be_user("not the command line", "acknowledge your own messages")?;
         let id: MessageId = id.parse()?;
         let readers: Vec<PeerId> = std::iter::once(CLI_SENDER.parse()?).chain(inside).collect();
         let changed = self.commit(Durability::Fsync, move |tx| acknowledge::read_by_user(tx, &readers, &id)).await?;

@@ -19,6 +19,24 @@ pub enum Caller {
     Peer(PeerId),
 }
 
+impl Caller {
+    /// Refuses a session.
+    pub(super) fn must_be_user(&self, why: &str, help: &str) -> wire::Result<()> {
+        match self {
+            Self::User => Ok(()),
+            Self::Peer(peer) => Err(Error::new(Code::Forbidden, format!("{peer} is {why}")).help(help)),
+        }
+    }
+
+    /// The peer, if it is one.
+    pub(super) fn peer(&self) -> Option<&PeerId> {
+        match self {
+            Self::User => None,
+            Self::Peer(peer) => Some(peer),
+        }
+    }
+}
+
 /// The broker.
 #[derive(Debug)]
 pub struct Broker {

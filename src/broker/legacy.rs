@@ -10,10 +10,7 @@ use super::{
     presence::LOOK,
 };
 use crate::{
-    db::{
-        Durability,
-        peers::{self, PeerRow},
-    },
+    db::{Durability, PeerRow, peers},
     mailbox::{Message, poll},
     platform::{clock, process},
     wire::{self, Code, Error, PeerId, Process, SummarySource},

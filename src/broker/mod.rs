@@ -33,7 +33,6 @@ mod send;
 mod status;
 mod stream;
 mod summary;
-mod switch_session;
 mod take;
 mod take_inbox;
 mod unregister;

@@ -55,19 +55,4 @@ mod tests {
             prop_assert!(name.parse::<PeerRef>().is_ok() && !name.contains("--"), "{}", name);
         }
     }
-
-    #[test]
-    fn a_name_is_made_of_plain_letters() {
-        let git = |repo: &str| Git { common_dir: String::new(), head: String::new(), repo: repo.to_owned(), branch: None };
-        assert_eq!(wish(Some(&git("Poker Engine!")), "/x"), "poker-engine");
-        assert_eq!(wish(None, "/home/me/my_app"), "my-app");
-        assert_eq!(wish(None, "/"), "session");
-        assert_eq!(wish(None, "/日本"), "session");
-        assert!(wish(None, &format!("/{}", "a".repeat(300))).len() <= LONGEST);
-    }
-
-    #[test]
-    fn reserved_words_get_a_number() {
-        assert_eq!(free(&Roster::default(), "cli", &"x".parse().unwrap(), Timestamp::from_millis(0)), "cli-2");
-    }
 }

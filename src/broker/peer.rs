@@ -2,7 +2,7 @@
 
 use super::{inbox::Inbox, limits::Pace};
 use crate::{
-    db::peers::PeerRow,
+    db::PeerRow,
     wire::{DeliveryChoice, InboundRule, Process, Route, Sender, Status, Timestamp},
 };
 use std::time::Duration;

@@ -6,7 +6,7 @@ use super::{
     peer::Peer,
 };
 use crate::{
-    db::peers::PeerRow,
+    db::PeerRow,
     mailbox::history,
     platform::clock,
     wire::{self, Code, Error, ListPeers, PeerId, Peers, Scope, Status, Timestamp},
@@ -16,10 +16,7 @@ use std::{collections::HashMap, time::Duration};
 impl Broker {
     /// The live peers in a scope, by name; the caller left out.
     pub async fn list(&self, caller: &Caller, request: &ListPeers) -> wire::Result<Peers> {
-        let me = match caller {
-            Caller::Peer(id) => Some(id),
-            Caller::User => None,
-        };
+        let me = caller.peer();
         let in_scope = self.in_scope(me, request.scope.parse()?, request.cwd.as_deref()).await?;
         self.shown(|row| Some(&row.id) != me && in_scope(row), me).await
     }

@@ -10,6 +10,8 @@ use std::{collections::HashMap, time::Duration};
 
 /// For how long a look at a living process is good enough.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
+/// How soon a peer without a stream is looked at again: only its process tells when it is gone.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Broker {
     /// Looks at the processes of the peers that `which` picks, unless that was done within `age`: before [`Peer::status`] is
@@ -30,7 +32,7 @@ impl Broker {
         }
     }
 
-    /// How many peers are there now.
+    /// The number of peers that are there now.
     pub async fn peer_count(&self) -> u32 {
         self.look(Duration::ZERO, |_| true).await;
         let now = clock::now();

@@ -1,4 +1,4 @@
-//! Looks at the system that may hang: a file on a dead mount, a process table behind `ps`.
+//! Looks at parts of the system that may hang: a file on a dead mount, a process table behind `ps`.
 
 use crate::{
     platform::{git, process},
@@ -12,15 +12,15 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 /// How long a look is waited for. A later answer is there for the next time.
 const PATIENCE: Duration = Duration::from_millis(250);
 /// How many looks run beside each other for one question.
 const WORKERS: usize = 8;
-/// How many may hang at once, each with a thread. Then nothing new is looked at.
+/// How many may hang at once, each with a thread. Beyond that nothing new is looked at.
 const MOST_HANGING: usize = 64;
-/// For how long an answer is kept to be shown in place of one that does not come.
+/// For how long an answer stands in for one that does not come.
 const KEPT: Duration = Duration::from_secs(3_600);
 
 /// Asks one kind of question about many things, on threads of its own, in parallel and bounded in time. A look that hangs is not
@@ -29,7 +29,7 @@ const KEPT: Duration = Duration::from_secs(3_600);
 pub(super) struct Probe<K, V> {
     look: fn(&K) -> V,
     shared: Arc<Mutex<Shared<K, V>>>,
-    answered: Arc<Notify>,
+    answered: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -44,10 +44,10 @@ struct Shared<K, V> {
 impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Probe<K, V> {
     pub fn new(look: fn(&K) -> V) -> Self {
         let shared = Shared { queue: Vec::new(), under_way: HashSet::new(), known: HashMap::new() };
-        Self { look, shared: Arc::new(Mutex::new(shared)), answered: Arc::default() }
+        Self { look, shared: Arc::new(Mutex::new(shared)), answered: watch::Sender::default() }
     }
 
-    /// The result of a look at `key`; if that does not answer in time, the result of the last one.
+    /// The result of a look at `key`, or of an earlier one if this does not answer in time.
     pub async fn ask(&self, key: K) -> Option<V> {
         self.ask_all([key.clone()]).await.remove(&key)
     }
@@ -57,21 +57,14 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Probe<K, 
         let keys: HashSet<K> = keys.into_iter().collect();
         let begun = Instant::now();
         self.start(&keys);
-        let all = async {
-            loop {
-                let answered = self.answered.notified();
-                let is_fresh = |key: &K| lock(&self.shared).known.get(key).is_some_and(|(at, _)| *at >= begun);
-                if keys.iter().all(is_fresh) {
-                    return;
-                }
-                answered.await;
-            }
-        };
+        let is_fresh = |key: &K| lock(&self.shared).known.get(key).is_some_and(|(at, _)| *at >= begun);
+        let mut answered = self.answered.subscribe();
+        let all = answered.wait_for(|()| keys.iter().all(is_fresh));
         if tokio::time::timeout(PATIENCE, all).await.is_err() {
             tracing::debug!("a look at the system does not answer in time");
         }
         let known = &lock(&self.shared).known;
-        keys.into_iter().filter_map(|key| known.get(&key).map(|(_, value)| value.clone()).map(|value| (key, value))).collect()
+        keys.into_iter().filter_map(|key| known.get(&key).map(|(_, value)| (key, value.clone()))).collect()
     }
 
     fn start(&self, keys: &HashSet<K>) {
@@ -79,8 +72,7 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Probe<K, 
         shared.known.retain(|_, (at, _)| at.elapsed() < KEPT);
         let fresh: Vec<K> =
             keys.iter().filter(|key| !shared.under_way.contains(key) && !shared.queue.contains(key)).cloned().collect();
-        let room = MOST_HANGING.saturating_sub(shared.under_way.len());
-        let workers = fresh.len().min(WORKERS).min(room);
+        let workers = fresh.len().min(WORKERS).min(MOST_HANGING.saturating_sub(shared.under_way.len()));
         shared.queue.extend(fresh);
         drop(shared);
         for _ in 0..workers {
@@ -95,7 +87,7 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Probe<K, 
 }
 
 /// Takes one key after another from the queue until it is empty.
-fn work<K: Hash + Eq + Clone, V>(look: fn(&K) -> V, shared: &Mutex<Shared<K, V>>, answered: &Notify) {
+fn work<K: Hash + Eq + Clone, V>(look: fn(&K) -> V, shared: &Mutex<Shared<K, V>>, answered: &watch::Sender<()>) {
     loop {
         let key = {
             let mut shared = lock(shared);
@@ -109,7 +101,7 @@ fn work<K: Hash + Eq + Clone, V>(look: fn(&K) -> V, shared: &Mutex<Shared<K, V>>
         shared.under_way.remove(&key);
         shared.known.insert(key, (begun, value));
         drop(shared);
-        answered.notify_waiters();
+        answered.send_replace(());
     }
 }
 
@@ -136,37 +128,5 @@ impl Default for Probes {
             repositories: Probe::new(|directory| git::discover(Path::new(directory))),
             tops: Probe::new(|cwd| Path::new(cwd).ancestors().find(|top| top.join(".git").exists()).map(Path::to_path_buf)),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::{
-        OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    };
-
-    static HUNG: AtomicUsize = AtomicUsize::new(0);
-    static GO_ON: OnceLock<()> = OnceLock::new();
-
-    fn look(key: &u32) -> u32 {
-        if *key == 0 {
-            HUNG.fetch_add(1, Ordering::SeqCst);
-            GO_ON.wait();
-        }
-        key * 2
-    }
-
-    #[tokio::test]
-    async fn a_look_that_hangs_holds_up_no_other() {
-        let probe = Probe::new(look);
-        for _ in 0..3 {
-            let found = probe.ask_all([0, 1, 2]).await;
-            assert_eq!((found.get(&0), found.get(&1), found.get(&2)), (None, Some(&2), Some(&4)));
-        }
-        assert_eq!(HUNG.load(Ordering::SeqCst), 1, "started again while it hangs");
-        GO_ON.set(()).unwrap();
-        assert_eq!(probe.ask(0).await, Some(0));
     }
 }

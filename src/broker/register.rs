@@ -18,10 +18,7 @@ use super::{
     roster::Roster,
 };
 use crate::{
-    db::{
-        Durability,
-        peers::{self, PeerRow},
-    },
+    db::{Durability, PeerRow, peers},
     mailbox::{self, Transaction, history, lease, proof, release},
     platform::{clock, process, random},
     wire::{self, PeerId, Process, Register, Registered, Status, Timestamp, VERSION, text::printable_line},

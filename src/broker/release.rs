@@ -62,10 +62,8 @@ impl Broker {
 
     /// The user lets a held message in.
     pub async fn release(self: &Arc<Self>, caller: &Caller, id: &str) -> wire::Result<Acknowledged> {
-        if let Caller::Peer(peer) = caller {
-            let what = format!("{peer} is a session, and only its user lets a held message in");
-            return Err(Error::new(Code::Forbidden, what).help("run `claude-peers release` in a terminal of your own"));
-        }
+        let why = "a session, and only its user lets a held message in";
+        caller.must_be_user(why, "run `claude-peers release` in a terminal of your own")?;
         let id: MessageId = id.parse()?;
         let held = id.clone();
         if !self.commit(Durability::Fsync, move |tx| release(tx, &held)).await? {

@@ -1,14 +1,13 @@
 //! Asking: the wait for the answer to a message, and the mailbox of the command line, which holds nothing but answers.
 //!
-//! An answer is a message of the recipient that names the question; nothing else ends a wait as one. A wait for a recipient that
-//! is gone ends at once.
+//! An answer is a message of the recipient that names the question. A wait for a recipient that is gone ends at once.
 //!
-//! A question that a command line inside a session asks is that session's. While it waits, the answer goes to it and not to the
-//! session, which reads it in the command's output; an answer that comes later is a message to the session like any other.
+//! A question from a command line inside a session is that session's. While the command waits, the answer goes to it, and the
+//! session reads it in the command's output; a later answer is a message to the session like any other.
 
 use super::{
     core::{Broker, Caller, stopping},
-    presence::LOOK,
+    presence::{LOOK, LOOK_AGAIN},
     roster::Awaited,
     send::warning,
 };
@@ -27,8 +26,6 @@ use tokio::time::Instant;
 
 /// Longest wait of one request.
 const LONGEST_WAIT: u32 = 3_600;
-/// How soon a peer without a stream is looked at again: only its process tells when it is gone.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Broker {
     /// The question `id` with its answer; waits for that while one may come. `inside` is the session in which the
@@ -39,7 +36,6 @@ impl Broker {
         let mut changes = self.changes.subscribe();
         let mut asking = None;
         loop {
-            changes.mark_unchanged();
             if asking.is_none() && !wait.is_zero() {
                 let question = self.asked(caller, id).await?.question;
                 let inside = inside.filter(|session| **session == question.from).cloned();
@@ -60,7 +56,7 @@ impl Broker {
     }
 
     /// The question of the command line that `new` answers although it names none: the only one that has been handed to its
-    /// sender and is waited for right now. A message said again under its key answers what it answered before.
+    /// sender and whose answer is awaited. A message sent again under its key answers the same question as before.
     pub(super) fn meant_question(&self, new: &NewMessage) -> wire::Result<Option<MessageId>> {
         let mut asked: Vec<MessageId> = self.roster().asked.iter().map(|asked| asked.question.clone()).collect();
         asked.sort();

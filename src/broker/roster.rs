@@ -1,17 +1,17 @@
-//! All peers in memory, and how they are found.
+//! All peers in memory, and the ways to find one.
 
 use super::{limits::Pace, peer::Peer};
 use crate::{
-    db::peers::PeerRow,
+    db::PeerRow,
     wire::{MessageId, PeerId, PeerRef, Process, Status, Timestamp},
 };
 use std::collections::HashMap;
 
-/// A question whose answer somebody waits for.
+/// A question whose answer is awaited.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Awaited {
     pub question: MessageId,
-    /// The session that asked it, where a command line inside of it waits: that one gets the answer.
+    /// The session that asked it, if a command line inside of it waits: the command gets the answer.
     pub inside: Option<PeerId>,
 }
 
@@ -20,9 +20,9 @@ pub(super) struct Awaited {
 pub(super) struct Roster {
     /// By id, those that are gone included.
     pub peers: HashMap<PeerId, Peer>,
-    /// Which peer a session id belongs to.
+    /// The peers by their session ids.
     pub sessions: HashMap<String, PeerId>,
-    /// The questions whose answers somebody waits for right now.
+    /// The questions whose answers are awaited right now.
     pub asked: Vec<Awaited>,
     /// The command line's recent messages, for the limits.
     pub cli_pace: Pace,
@@ -66,7 +66,7 @@ impl Roster {
         self.secrets.get(hash).cloned()
     }
 
-    /// The peer that an agent process runs: the one it runs now, if it has run several.
+    /// The peer that an agent process runs now; it may have run several.
     pub fn by_agent(&self, agent: Process) -> Option<&Peer> {
         let runs = |peer: &&Peer| peer.row.agent == Some(agent) && !peer.row.legacy;
         self.peers.values().filter(runs).max_by_key(|peer| (peer.stream.is_some(), !peer.row.ended, peer.row.last_seen))

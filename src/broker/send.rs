@@ -1,4 +1,4 @@
-//! A message comes in: who is meant, the limits, the mailbox, the receipt.
+//! A message comes in: its recipient, the limits, the mailbox, the receipt.
 
 use super::{
     core::{Broker, Caller},
@@ -16,9 +16,7 @@ use crate::{
         accept::{NewMessage, Terms, accept, preview},
     },
     platform::{clock, random},
-    wire::{
-        self, CLI_SENDER, Code, Error, MessageId, MessageState, PeerId, PeerRef, Receipt, Route, SendRequest, Status, Timestamp,
-    },
+    wire::{self, CLI_SENDER, Code, Error, MessageState, PeerId, PeerRef, Receipt, Route, SendRequest, Status, Timestamp},
 };
 use std::sync::Arc;
 
@@ -28,21 +26,24 @@ impl Broker {
         let reference: PeerRef = request.to.parse()?;
         let reply_to = request.reply_to.as_deref().filter(|id| !id.is_empty()).map(str::parse).transpose()?;
         let mut new = NewMessage { reply_to, ..self.draft(caller, request)? };
-        let (mut note, mut names_question) = (None, true);
+        let (mut notes, mut names_question) = (Vec::new(), true);
         let is_to_cli = reference.as_str() == CLI_SENDER && *caller != Caller::User;
         if is_to_cli {
             new.to = PeerId::lenient(CLI_SENDER);
             if new.reply_to.is_none()
                 && let Some(question) = self.meant_question(&new)?
             {
-                note = Some(format!("without replyTo, it counts as the answer to {question}, the only one that is waited for"));
+                notes.push(format!("without replyTo, it counts as the answer to {question}, the only one that is waited for"));
                 (new.reply_to, names_question) = (Some(question), false);
             }
         }
-        // The command line has no mailbox but for answers to what it asked.
-        let mut notes: Vec<String> = note.into_iter().collect();
         match &new.reply_to {
-            Some(question) if is_to_cli => notes.extend(unasked(&self.roster().asked, question)),
+            // The command line has no mailbox but for answers to what it asked.
+            Some(question) if is_to_cli => {
+                let is_awaited = self.roster().asked.iter().any(|asked| asked.question == *question);
+                let note = "nobody waits for it at the command line right now; the user finds it in `claude-peers history`";
+                notes.extend((!is_awaited).then(|| note.to_owned()));
+            }
             _ => {
                 let (to, note) = self.recipient(&reference, &new.from).await?;
                 new.to = to;
@@ -53,10 +54,9 @@ impl Broker {
         let Some((_, accepted)) = self.accept(caller, vec![new], names_question).await?.pop() else {
             return Err(Error::new(Code::Internal, "a message was neither accepted nor refused"));
         };
-        let mut receipt = self.receipt(accepted?, now);
+        let receipt = self.receipt(accepted?, now);
         notes.extend(receipt.warning);
-        receipt.warning = (!notes.is_empty()).then(|| notes.join("; "));
-        Ok(receipt)
+        Ok(Receipt { warning: (!notes.is_empty()).then(|| notes.join("; ")), ..receipt })
     }
 
     /// A message of `caller` whose recipient and question are still open.
@@ -65,17 +65,14 @@ impl Broker {
         if let Some(key) = &request.key {
             check_token("key", key)?;
         }
-        let from = match caller {
-            Caller::User => CLI_SENDER.parse()?,
-            Caller::Peer(id) => id.clone(),
-        };
+        let from = caller.peer().cloned().unwrap_or_else(|| PeerId::lenient(CLI_SENDER));
         let (tag, to) = (random::message_tag(), from.clone());
         let new = NewMessage::new(tag, from, to, request.text, clock::now(), self.limits.expiry);
         Ok(NewMessage { key: request.key, ..new })
     }
 
-    /// Puts copies of one message into the mailbox, in one transaction: for each recipient what became of it. A rate that does
-    /// not hold all of them refuses all. Messages that were accepted before or have no room do not count against the rate.
+    /// Puts copies of one message into the mailbox, in one transaction; returns what became of each. If the rate does not allow
+    /// all of them, all are refused. Messages that were accepted before or have no room do not count against it.
     pub(super) async fn accept(
         self: &Arc<Self>,
         caller: &Caller,
@@ -83,25 +80,25 @@ impl Broker {
         names_question: bool,
     ) -> wire::Result<Vec<(PeerId, wire::Result<Message>)>> {
         let terms = Terms { by_user: *caller == Caller::User, names_question, most_waiting: self.limits.waiting };
-        let (copies, mut refused) = self.pace(caller, copies)?;
+        let mut refused = Vec::new();
+        let copies = self.pace(caller, copies, &mut refused)?;
         let accepted = self.commit(Durability::Fsync, move |tx| accept(tx, copies, terms)).await?;
         refused.extend(accepted.into_iter().map(|(to, copy)| (to, copy.map_err(Error::from))));
         Ok(refused)
     }
 
-    /// Holds the copies against the sender's limits: those that may go on, with what the lock shows of their recipients, and
-    /// those that a limit refuses.
-    #[expect(clippy::type_complexity, reason = "two lists, each told above")]
+    /// The copies that the sender's limits allow, with what the lock shows of their recipients; the others go to `refused`.
     fn pace(
         &self,
         caller: &Caller,
         copies: Vec<NewMessage>,
-    ) -> wire::Result<(Vec<NewMessage>, Vec<(PeerId, wire::Result<Message>)>)> {
+        refused: &mut Vec<(PeerId, wire::Result<Message>)>,
+    ) -> wire::Result<Vec<NewMessage>> {
         let most = self.limits.waiting;
         let known: Vec<_> =
             self.store.glance(|view| copies.iter().map(|new| preview(view, new, most)).collect::<mailbox::Result<_>>())?;
         let mut roster = self.roster();
-        let (mut passing, mut refused, mut fresh) = (Vec::with_capacity(copies.len()), Vec::new(), Vec::new());
+        let (mut passing, mut fresh) = (Vec::with_capacity(copies.len()), Vec::new());
         for (mut new, known) in copies.into_iter().zip(known) {
             let is_fresh = match known {
                 Err(refusal) => Err(refusal.into()),
@@ -113,7 +110,10 @@ impl Broker {
                 Ok(is_fresh) => {
                     fresh.extend(is_fresh.then(|| new.to.clone()));
                     new.stream = roster.peers.get(&new.to).and_then(Peer::pushing);
-                    new.for_cli_inside = *caller != Caller::User && is_awaited_inside(&roster.asked, &new);
+                    let is_awaited_inside = |asked: &Awaited| {
+                        Some(&asked.question) == new.reply_to.as_ref() && asked.inside.as_ref() == Some(&new.to)
+                    };
+                    new.for_cli_inside = *caller != Caller::User && roster.asked.iter().any(is_awaited_inside);
                     passing.push(new);
                 }
             }
@@ -121,7 +121,7 @@ impl Broker {
         if let Some(first) = passing.first() {
             roster.pace(caller)?.count(&self.limits, &fresh, &first.text, first.sent_at)?;
         }
-        Ok((passing, refused))
+        Ok(passing)
     }
 
     /// The receipt of a message that is in the mailbox, with what its sender should know.
@@ -132,7 +132,7 @@ impl Broker {
         Receipt { warning, ..receipt }
     }
 
-    /// Who is meant, and what the sender should know of that choice.
+    /// The peer that `reference` names, with a note for the sender on that choice.
     async fn recipient(&self, reference: &PeerRef, from: &PeerId) -> wire::Result<(PeerId, Option<String>)> {
         let no_mailbox = |what: &str| Err(Error::new(Code::NoMailbox, what).help("list the peers to see who can be written to"));
         if reference.as_str() == CLI_SENDER || reference.as_str() == wire::BROKER_SENDER {
@@ -166,11 +166,6 @@ impl Roster {
     }
 }
 
-/// Whether a command line inside the session that `new` answers waits for it.
-fn is_awaited_inside(asked: &[Awaited], new: &NewMessage) -> bool {
-    asked.iter().any(|asked| Some(&asked.question) == new.reply_to.as_ref() && asked.inside.as_ref() == Some(&new.to))
-}
-
 /// Why the recipient has not seen a message yet, or will not see it at once.
 pub(super) fn warning(peer: &Peer, receipt: &Receipt, now: Timestamp) -> Option<String> {
     let (name, status) = (&peer.row.name, peer.status(now));
@@ -192,10 +187,4 @@ pub(super) fn warning(peer: &Peer, receipt: &Receipt, now: Timestamp) -> Option<
         }
         _ => None,
     }
-}
-
-/// Why nobody at the command line will see an answer at once.
-fn unasked(asked: &[Awaited], question: &MessageId) -> Option<String> {
-    let waits = asked.iter().any(|asked| asked.question == *question);
-    (!waits).then(|| "nobody waits for it at the command line right now; the user finds it in `claude-peers history`".to_owned())
 }

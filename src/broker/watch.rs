@@ -1,24 +1,23 @@
 //! Tells watchers of changes: peers that come and go, messages that change their state, the two counts.
 //!
-//! Who is there is derived, as everywhere: a change elsewhere is only a hint to look again, and what is told is the
-//! difference to the look before. Messages are told one by one from a queue of fixed length; what a slow watcher misses is
-//! counted and not told. A watcher never delays anybody, and without one no change is kept.
+//! A change elsewhere is only a hint to look again; watchers are told the difference to the look before. Messages are told one
+//! by one from a queue of fixed length; those that a slow watcher misses are counted. A watcher delays nobody.
 
-use super::{MessageChange, core::Broker, presence::LOOK};
+use super::{
+    MessageChange,
+    changes::BACKLOG,
+    core::Broker,
+    presence::{LOOK, LOOK_AGAIN},
+};
 use crate::{
     platform::clock,
     wire::{PeerId, Status},
 };
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 use tokio::sync::{
     broadcast::{self, error::RecvError, error::TryRecvError},
     watch,
 };
-
-/// How many changed messages wait for a slow watcher; more are missed by it.
-const BACKLOG: usize = 512;
-/// How soon a peer without a stream is looked at again: only its process tells when it is gone.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A peer that came or went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +30,18 @@ pub struct Presence {
 /// The changes since the last time.
 #[derive(Debug, Default)]
 pub struct News {
-    /// Who is there now and was not.
     pub joined: Vec<Presence>,
-    /// Who was there and is not any more.
     pub left: Vec<Presence>,
-    /// Which messages changed, in order.
+    /// Messages that changed, in order.
     pub messages: Vec<MessageChange>,
-    /// How many changes of messages came too fast and are not told.
+    /// How many changes of messages came too fast and are left out.
     pub missed: u64,
+}
+
+impl News {
+    fn is_empty(&self) -> bool {
+        self.joined.is_empty() && self.left.is_empty() && self.messages.is_empty() && self.missed == 0
+    }
 }
 
 /// A watcher.
@@ -49,12 +52,12 @@ pub struct Watch {
     messages: broadcast::Receiver<MessageChange>,
     present: HashMap<PeerId, Presence>,
     waiting: u64,
-    /// Somebody is there without a stream.
+    /// A peer is there without a stream.
     unsure: bool,
 }
 
 impl Broker {
-    /// Watches from now on: who is there already is not told.
+    /// Watches from now on: peers that are there already are not news.
     pub async fn watch(self: &Arc<Self>) -> Watch {
         let messages = self.changes.subscribe_to_messages();
         let hint = self.changes.subscribe();
@@ -70,7 +73,7 @@ impl Watch {
         (u32::try_from(self.present.len()).unwrap_or(u32::MAX), self.waiting)
     }
 
-    /// Waits for something new; none when the broker stops. Changes in between are told together.
+    /// Waits for something new until the broker stops. Changes in between are told together.
     pub async fn next(&mut self) -> Option<News> {
         loop {
             let mut news = News::default();
@@ -95,14 +98,13 @@ impl Watch {
             }
             self.hint.mark_unchanged();
             let counts_changed = self.look(&mut news).await;
-            if counts_changed || news.missed > 0 || !(news.joined.is_empty() && news.left.is_empty() && news.messages.is_empty())
-            {
+            if counts_changed || !news.is_empty() {
                 return Some(news);
             }
         }
     }
 
-    /// Adds what a look at the peers shows; whether what waits has changed.
+    /// Adds what a look at the peers shows; says whether the number of waiting messages has changed.
     async fn look(&mut self, news: &mut News) -> bool {
         self.broker.look(LOOK, |_| true).await;
         let waiting = self.broker.waiting_count().unwrap_or_else(|error| {

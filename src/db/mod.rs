@@ -24,6 +24,7 @@ mod writer;
 pub use check::check;
 pub use error::{Error, Result};
 pub use open::{OpenError, open};
+pub use peers::PeerRow;
 pub(crate) use rusqlite::{self as sqlite, Row, params};
 pub use store::Store;
 pub use tx::{Tx, View};

@@ -2,15 +2,12 @@
 
 use super::{
     Holder, InboxNews, Message, Refusal, Result, Transaction, acknowledge, history,
-    message::{COLUMNS, held_number, read, read_peer},
+    message::{COLUMNS, held_number, read_peer},
     order, proof,
     release::Rule,
 };
 use crate::{
-    db::{
-        self, View, params,
-        peers::{self, PeerRow},
-    },
+    db::{self, PeerRow, View, params, peers},
     wire::{CLI_SENDER, HeldBy, MessageId, PeerId, Route, Timestamp},
 };
 use std::time::Duration;
@@ -92,8 +89,8 @@ pub fn preview(view: &View<'_>, new: &NewMessage, most_waiting: u32) -> Result<R
 /// The message that was sent under the key of `new`; also if it was an answer that the command line got in its session's place.
 pub fn sent_before(view: &View<'_>, new: &NewMessage) -> Result<Option<Message>> {
     let Some(key) = &new.key else { return Ok(None) };
-    let sql = format!("SELECT {COLUMNS} FROM message WHERE from_peer = ?1 AND key = ?2");
-    let Some(message) = view.one(&sql, [new.from.as_str(), key], read)? else { return Ok(None) };
+    let found = Message::one(view, "from_peer = ?1 AND key = ?2", [new.from.as_str(), key])?;
+    let Some(message) = found else { return Ok(None) };
     let to = &message.receipt.to;
     let same_recipient = *to == new.to || new.reply_to.is_some() && to.as_str() == CLI_SENDER;
     if !same_recipient || message.text != new.text {
@@ -168,7 +165,7 @@ pub(super) fn insert(tx: &Transaction<'_>, new: &NewMessage, stream: Option<&Hol
         controls.held.map(|_| new.sent_at.as_millis()),
         held_number(controls.held),
     ];
-    tx.one(&sql, values, read)?.ok_or(db::sqlite::Error::QueryReturnedNoRows.into())
+    tx.one(&sql, values, Message::read)?.ok_or(db::sqlite::Error::QueryReturnedNoRows.into())
 }
 
 /// The message that a new one names as its question.

@@ -6,10 +6,7 @@ use super::{
     proof,
 };
 use crate::{
-    db::{
-        params,
-        peers::{self, PeerRow},
-    },
+    db::{PeerRow, params, peers},
     wire::{Acknowledgement, MessageId, Outcome, PeerId, Route},
 };
 

@@ -1,9 +1,6 @@
 //! Stored messages: receipts, counts, the history and its end.
 
-use super::{
-    Message,
-    message::{COLUMNS, read, read_peer},
-};
+use super::{Message, message::read_peer};
 use crate::{
     db::{Result, Tx, View, params},
     wire::{MessageId, PeerId, Timestamp},
@@ -12,28 +9,23 @@ use std::collections::HashMap;
 
 /// The message with this id.
 pub fn get(view: &View<'_>, id: &MessageId) -> Result<Option<Message>> {
-    view.one(&format!("SELECT {COLUMNS} FROM message WHERE seq = ?1 AND tag = ?2"), params![id.seq(), id.tag()], read)
+    Message::one(view, "seq = ?1 AND tag = ?2", params![id.seq(), id.tag()])
 }
 
 /// Messages before `before`, newest first; with `peers`, only those from or to one of them.
 pub fn list(view: &View<'_>, peers: Option<&[PeerId]>, before: i64, most: u32) -> Result<Vec<Message>> {
     // Ids are plain letters and need no escapes.
     let peers = peers.map(|peers| format!("[{}]", peers.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",")));
-    let sql = format!(
-        "WITH meant AS (SELECT value FROM json_each(coalesce(?2, '[]')))
-         SELECT {COLUMNS} FROM message WHERE seq < ?1 AND (?2 IS NULL OR from_peer IN meant OR to_peer IN meant)
-         ORDER BY seq DESC LIMIT ?3"
-    );
-    view.all(&sql, params![before, peers, most], read)
+    let condition = "seq < ?1 AND (?2 IS NULL OR from_peer IN (SELECT value FROM json_each(?2))
+                         OR to_peer IN (SELECT value FROM json_each(?2))) ORDER BY seq DESC LIMIT ?3";
+    Message::all(view, condition, params![before, peers, most])
 }
 
 /// The first message from `from` to `to` that names `question`.
 pub fn answer(view: &View<'_>, question: &MessageId, from: &PeerId, to: &PeerId) -> Result<Option<Message>> {
     // By place: only what came after the question is looked at.
-    let sql = format!(
-        "SELECT {COLUMNS} FROM message WHERE seq > ?1 AND reply_to = ?2 AND from_peer = ?3 AND to_peer = ?4 ORDER BY seq LIMIT 1"
-    );
-    view.one(&sql, params![question.seq(), question.to_string(), from.as_str(), to.as_str()], read)
+    let condition = "seq > ?1 AND reply_to = ?2 AND from_peer = ?3 AND to_peer = ?4 ORDER BY seq LIMIT 1";
+    Message::one(view, condition, params![question.seq(), question.to_string(), from.as_str(), to.as_str()])
 }
 
 /// How many messages are stored, at most: the distance from the oldest to the newest.

@@ -1,10 +1,6 @@
 //! A message is leased to the one who hands it over. `handed` is raised in the same commit, before anything is shown.
 
-use super::{
-    Holder, Message, Result, Transaction,
-    message::{COLUMNS, read},
-    order,
-};
+use super::{Holder, Message, Result, Transaction, message::COLUMNS, order};
 use crate::{
     db::{self, View, params},
     wire::PeerId,
@@ -62,12 +58,10 @@ pub fn is_any(view: &View<'_>, claim: &Claim) -> db::Result<bool> {
 
 /// The messages that `holder` has leased behind the place `after`, in order.
 pub fn leased(view: &View<'_>, peer: &PeerId, holder: &Holder, after: i64, most: u32) -> db::Result<Vec<Message>> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM message
-         WHERE to_peer = ?1 AND waiting = 1 AND holder = ?2 AND instance = ?3 AND lease IS ?4 AND seq > ?5 ORDER BY seq LIMIT ?6"
-    );
+    let condition =
+        "to_peer = ?1 AND waiting = 1 AND holder = ?2 AND instance = ?3 AND lease IS ?4 AND seq > ?5 ORDER BY seq LIMIT ?6";
     let values = params![peer.as_str(), holder.kind(), holder.instance(), holder.lease(), after, most];
-    view.all(&sql, values, read)
+    Message::all(view, condition, values)
 }
 
 /// The messages that have no holder and may go to this one.
@@ -85,7 +79,7 @@ fn free(view: &View<'_>, claim: &Claim) -> db::Result<Vec<Message>> {
     );
     let (mut free, mut bytes): (Vec<Message>, usize) = (Vec::new(), 0);
     view.walk(&sql, params![peer.as_str(), order::barrier(view, peer, holder)?, agent, messages], |row| {
-        let message = read(row)?;
+        let message = Message::read(row)?;
         bytes = bytes.saturating_add(message.text.len());
         if !free.is_empty() && bytes > *most_bytes {
             return Ok(ControlFlow::Break(()));

@@ -1,5 +1,5 @@
 use crate::{
-    db::{Row, sqlite},
+    db::{self, Row, View, sqlite},
     wire::{Held, HeldBy, InvalidId, MessageId, MessageState, PeerId, Receipt, Route, Timestamp},
 };
 
@@ -17,26 +17,39 @@ pub struct Message {
 pub(super) const COLUMNS: &str = "seq, tag, from_peer, to_peer, state, route, held_at, held_by, reply_to, sent_at, expires_at, \
                                   offered_at, delivered_at, expired_at, text, handed";
 
-pub(super) fn read(row: &Row<'_>) -> sqlite::Result<Message> {
-    let time = |column: usize| Ok::<_, sqlite::Error>(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis));
-    let to = read_peer(row, 3)?;
-    let receipt = Receipt {
-        message_id: read_id(row)?,
-        from: read_peer(row, 2)?,
-        to_name: to.to_string(),
-        to,
-        state: read_state(row, 4, 6)?,
-        route: read_route(row, 5)?,
-        sent_at: Timestamp::from_millis(row.get(9)?),
-        offered_at: time(11)?,
-        delivered_at: time(12)?,
-        held: time(6)?.zip(held_by(row.get(7)?)).map(|(at, by)| Held { at, by }),
-        expired_at: time(13)?,
-        expires_at: Timestamp::from_millis(row.get(10)?),
-        reply_to: row.get::<_, Option<String>>(8)?.and_then(|id| id.parse().ok()),
-        warning: None,
-    };
-    Ok(Message { receipt, text: row.get(14)?, handed: row.get(15)? })
+impl Message {
+    /// The first message in the table for which `condition` holds.
+    pub(super) fn one(view: &View<'_>, condition: &str, values: impl sqlite::Params) -> db::Result<Option<Self>> {
+        view.one(&format!("SELECT {COLUMNS} FROM message WHERE {condition}"), values, Self::read)
+    }
+
+    /// Every message for which it holds.
+    pub(super) fn all(view: &View<'_>, condition: &str, values: impl sqlite::Params) -> db::Result<Vec<Self>> {
+        view.all(&format!("SELECT {COLUMNS} FROM message WHERE {condition}"), values, Self::read)
+    }
+
+    /// The message in a row of [`COLUMNS`].
+    pub(super) fn read(row: &Row<'_>) -> sqlite::Result<Self> {
+        let time = |column: usize| Ok::<_, sqlite::Error>(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis));
+        let to = read_peer(row, 3)?;
+        let receipt = Receipt {
+            message_id: read_id(row)?,
+            from: read_peer(row, 2)?,
+            to_name: to.to_string(),
+            to,
+            state: read_state(row, 4, 6)?,
+            route: read_route(row, 5)?,
+            sent_at: Timestamp::from_millis(row.get(9)?),
+            offered_at: time(11)?,
+            delivered_at: time(12)?,
+            held: time(6)?.zip(held_by(row.get(7)?)).map(|(at, by)| Held { at, by }),
+            expired_at: time(13)?,
+            expires_at: Timestamp::from_millis(row.get(10)?),
+            reply_to: row.get::<_, Option<String>>(8)?.and_then(|id| id.parse().ok()),
+            warning: None,
+        };
+        Ok(Self { receipt, text: row.get(14)?, handed: row.get(15)? })
+    }
 }
 
 /// The id in the columns `seq, tag`.

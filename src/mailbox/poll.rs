@@ -1,9 +1,6 @@
 //! A legacy client fetches its mail once a second; the next poll shows that the answer to the one before arrived.
 
-use super::{
-    Message, Result, Transaction,
-    message::{COLUMNS, read},
-};
+use super::{Message, Result, Transaction};
 use crate::{
     db::{self, View, params},
     wire::PeerId,
@@ -24,8 +21,7 @@ pub fn is_due(view: &View<'_>, peer: &PeerId) -> db::Result<bool> {
 pub fn poll(tx: &mut Transaction<'_>, peer: &PeerId, most: u32) -> Result<Vec<Message>> {
     let now = tx.now.as_millis();
     tx.update(&format!("UPDATE message SET state = 2, delivered_at = ?2 WHERE {HANDED_OUT}"), params![peer.as_str(), now])?;
-    let sql = format!("SELECT {COLUMNS} FROM message WHERE {DUE} ORDER BY seq LIMIT ?2");
-    let messages = tx.all(&sql, params![peer.as_str(), most], read)?;
+    let messages = Message::all(tx, &format!("{DUE} ORDER BY seq LIMIT ?2"), params![peer.as_str(), most])?;
     for message in &messages {
         let sql =
             "UPDATE message SET state = 1, route = 'poll', offered_at = ?2, waiting = 0, handed = handed + 1 WHERE seq = ?1";

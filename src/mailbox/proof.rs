@@ -3,10 +3,7 @@
 
 use super::{InboxNews, Result, Transaction, message::read_id};
 use crate::{
-    db::{
-        self, View, params,
-        peers::{self, PeerRow},
-    },
+    db::{self, PeerRow, View, params, peers},
     wire::{MessageId, PeerId},
 };
 

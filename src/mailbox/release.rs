@@ -2,10 +2,10 @@
 
 use super::{
     Message, Result, Transaction,
-    message::{COLUMNS, held_number, read},
+    message::{COLUMNS, held_number},
 };
 use crate::{
-    db::{self, View, params, peers::PeerRow},
+    db::{self, PeerRow, View, params},
     wire::{HeldBy, InboundRule, MessageId, PeerId},
 };
 
@@ -84,7 +84,7 @@ pub fn to_post(tx: &Transaction<'_>, peer: &PeerId, agent: &str, most: u32) -> R
         "UPDATE message SET pushed_by = ?2, handed = handed + 1
          WHERE seq IN (SELECT seq FROM message WHERE {TO_POST} ORDER BY seq LIMIT ?3) RETURNING {COLUMNS}"
     );
-    let mut messages = tx.all(&sql, params![peer.as_str(), agent, most], read)?;
+    let mut messages = tx.all(&sql, params![peer.as_str(), agent, most], Message::read)?;
     messages.sort_by_key(|message| message.receipt.message_id.seq()); // RETURNING promises no order
     Ok(messages)
 }
