@@ -10,8 +10,6 @@ use std::sync::OnceLock;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
-/// The levels there are, in words.
-const LEVELS: &str = "error, warn, info, debug or trace";
 /// The level of the one log that a process has.
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
@@ -20,7 +18,7 @@ static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 /// # Errors
 /// If the variable holds no level.
 pub fn start() -> Result<(), InvalidSetting> {
-    let level = settings::parsed("CLAUDE_PEERS_LOG", LEVELS, parse)?.unwrap_or(LevelFilter::INFO);
+    let level: LevelFilter = settings::LOG.parse()?;
     let (level, handle) = reload::Layer::new(level);
     LEVEL.get_or_init(|| handle);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal() {
@@ -41,23 +39,13 @@ pub fn level() -> String {
 /// # Errors
 /// [`Code::InvalidRequest`] if it is no level.
 pub fn set_level(level: &str) -> wire::Result<()> {
-    let wanted = parse(level).ok_or_else(|| {
+    let wanted = Some(level).filter(|level| settings::LOG.allows(level.as_ref())).and_then(|level| level.parse().ok());
+    let wanted: LevelFilter = wanted.ok_or_else(|| {
         let given: String = level.chars().take(40).collect();
-        Error::new(Code::InvalidRequest, format!("{given:?} is no log level")).help(format!("use {LEVELS}"))
+        Error::new(Code::InvalidRequest, format!("{given:?} is no log level")).help(format!("use {}", settings::LOG.kind))
     })?;
     let log = LEVEL.get().ok_or_else(|| Error::new(Code::Internal, "there is no log"))?;
     log.reload(wanted).map_err(|error| Error::new(Code::Internal, format!("setting the log level: {error}")))
-}
-
-fn parse(level: &str) -> Option<LevelFilter> {
-    match level {
-        "error" => Some(LevelFilter::ERROR),
-        "warn" => Some(LevelFilter::WARN),
-        "info" => Some(LevelFilter::INFO),
-        "debug" => Some(LevelFilter::DEBUG),
-        "trace" => Some(LevelFilter::TRACE),
-        _ => None,
-    }
 }
 
 /// The journal's own protocol, only if standard error is the journal: then `JOURNAL_STREAM` names its device and inode
@@ -73,5 +61,5 @@ fn journal() -> Option<tracing_journald::Layer> {
 }
 
 fn is_terminal() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr()) && settings::raw("NO_COLOR").is_none()
+    std::io::IsTerminal::is_terminal(&std::io::stderr()) && settings::raw(settings::NO_COLOR.name).is_none()
 }

@@ -31,7 +31,7 @@ use crate::{
     broker::Broker,
     db::{self, OpenError},
     platform::{kernel, paths, settings::InvalidSetting},
-    wire::{self, ListenerStatus, random_token},
+    wire::{self, BrokerExit, ListenerStatus, random_token},
 };
 use access::Connection;
 use axum::{
@@ -99,12 +99,12 @@ pub enum ServeError {
 impl ServeError {
     /// The daemon's exit code for this error; stable: 1 failure, 2 unusable setting, 3 another broker is at work, 4 the
     /// database is from a newer version.
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> BrokerExit {
         match self {
-            Self::Setting(_) => 2,
-            Self::Listen(ListenError::Living { .. }) | Self::Database(OpenError::InUse { .. }) => 3,
-            Self::Database(OpenError::TooNew { .. }) => 4,
-            _ => 1,
+            Self::Setting(_) => BrokerExit::InvalidSetting,
+            Self::Listen(ListenError::Living { .. }) | Self::Database(OpenError::InUse { .. }) => BrokerExit::InUse,
+            Self::Database(OpenError::TooNew { .. }) => BrokerExit::NewerDatabase,
+            _ => BrokerExit::Failure,
         }
     }
 }

@@ -4,7 +4,7 @@ use super::{Finding, failed, fix::Fix, ok, scene::Scene, skipped, warning};
 use crate::{
     console::out::size,
     platform::call::Call,
-    wire::{DatabaseReport, DatabaseState},
+    wire::{BrokerExit, DatabaseReport, DatabaseState},
 };
 use std::{
     fs,
@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// What `claude-peersd --check-database` says.
 pub enum Looked {
     Report(DatabaseReport),
-    /// Settings keep it from looking: its words.
-    Setting(String),
+    /// A setting of the broker cannot be used.
+    Setting,
     NoProgram,
     /// It gives no report: why.
     Failed(String),
@@ -31,7 +31,7 @@ pub async fn look(scene: &Scene) -> Looked {
     let path = match (scene.broker(), &scene.database) {
         (Some(broker), _) => PathBuf::from(&broker.database.path),
         (None, Ok(path)) => path.clone(),
-        (None, Err(error)) => return Looked::Setting(error.to_string()),
+        (None, Err(_)) => return Looked::Setting,
     };
     let place = daemon.display();
     let call = Call::new(place.to_string(), &daemon, ["--check-database"], PATIENCE).env("CLAUDE_PEERS_DB", &path);
@@ -44,9 +44,9 @@ pub async fn look(scene: &Scene) -> Looked {
         return Looked::Report(report);
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().next().unwrap_or_default().trim_start_matches("claude-peersd: ").to_owned();
-    if said.contains("cannot be used; allowed") {
-        return Looked::Setting(said);
+    let said = said.lines().next().unwrap_or_default().trim_start_matches("claude-peersd: ");
+    if output.status.code() == Some(BrokerExit::InvalidSetting as i32) && said.contains("cannot be used") {
+        return Looked::Setting;
     }
     Looked::Failed(format!("{place} cannot look at it: {said} (an older version?)"))
 }
@@ -56,7 +56,7 @@ pub fn check(scene: &Scene) -> Vec<Finding> {
     const KEEP: &str = "keep the file as long as you miss a message in it; then remove it";
     let mut findings = vec![match &scene.looked {
         Looked::Report(report) => judge(report),
-        Looked::Setting(_) => skipped("a setting cannot be used: see settings"),
+        Looked::Setting => skipped("a setting cannot be used: see settings"),
         Looked::NoProgram => failed(
             "claude-peersd was not found: not beside this program, not on PATH, and no unit names it",
             "install all three programs together",

@@ -104,7 +104,7 @@ impl Bus {
 /// Where the session bus is. The library would guess where neither variable says so, and a program that was started with a
 /// clean environment would talk to a bus that it was not told of.
 fn address() -> Result<Option<String>, InvalidSetting> {
-    if let Some(address) = settings::text("DBUS_SESSION_BUS_ADDRESS")? {
+    if let Some(address) = settings::text(settings::DBUS.name)? {
         return Ok(Some(address));
     }
     let usual = settings::text("XDG_RUNTIME_DIR")?.map(|dir| PathBuf::from(dir).join("bus"));

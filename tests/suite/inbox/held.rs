@@ -134,6 +134,6 @@ fn a_setting_that_cannot_be_used_is_named() {
     let mut eve = Agent::launch(&scene.broker, &directory, "s-3", &[], &env, &[crate::support::mcp::SERVER]);
     eve.session.handshake();
     let error = eve.session.tool_error("list_peers", json!({"scope": "machine"}));
-    assert!(error.contains("CLAUDE_PEERS_INBOUND=\"sometimes\" cannot be used; allowed: match, accept"), "{error}");
+    assert!(error.contains("CLAUDE_PEERS_INBOUND=\"sometimes\" cannot be used; allowed: match or accept"), "{error}");
     drop(Session::pulling(&scene.broker, &directory, "s-5"));
 }

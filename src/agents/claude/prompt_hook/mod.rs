@@ -10,7 +10,10 @@
 mod broker;
 mod input;
 
-use crate::{platform::settings, wire::Hook};
+use crate::{
+    platform::settings::{self, InvalidSetting},
+    wire::Hook,
+};
 use broker::Session;
 use input::{Input, Unread};
 use std::{
@@ -43,22 +46,24 @@ fn prove() {
     }
     let is_token = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
     let token = settings::text("CLAUDE_CODE_MESSAGING_TOKEN").ok().flatten().filter(is_token);
-    let pid = || settings::parsed("CLAUDE_PID", "a process id", |text| text.parse().ok());
-    let (of, trouble) =
-        match token.map_or_else(|| pid().map(|pid| pid.map(Session::Process)), |token| Ok(Some(Session::Token(token)))) {
-            Ok(Some(session)) => (Some(session), None),
-            Ok(None) => (None, Some("CLAUDE_PID, the process of the session, is not set".to_owned())),
-            Err(error) => (None, Some(error.to_string())),
-        };
+    let session = token.map_or_else(process, |token| Ok(Session::Token(token)));
     let known = input.session_id.filter(|id| !id.is_empty());
     let hook = Hook {
         event: EVENT.to_owned(),
-        problem: trouble.or_else(|| unread.and_then(Unread::problem)),
+        problem: session.as_ref().err().cloned().or_else(|| unread.and_then(Unread::problem)),
         session_id: known.or_else(|| settings::text("CLAUDE_CODE_SESSION_ID").ok()?),
         cwd: input.cwd,
         permission_mode: input.permission_mode,
         messages: input.prompt.map(|ids| ids.0).unwrap_or_default(),
     };
     // A broker that is away or says no learns of the session with its next prompt.
-    drop(broker::tell(of.as_ref(), &hook, Instant::now() + PATIENCE));
+    drop(broker::tell(session.ok().as_ref(), &hook, Instant::now() + PATIENCE));
+}
+
+/// The session, as clients without an inbox name it.
+fn process() -> Result<Session, String> {
+    const PID: &str = "CLAUDE_PID";
+    let pid = settings::text(PID).map_err(|error| error.to_string())?;
+    let pid = pid.ok_or_else(|| format!("{PID}, the process of the session, is not set"))?;
+    pid.trim().parse().map(Session::Process).map_err(|_| InvalidSetting::new(PID, pid, "a process id").to_string())
 }
