@@ -6,7 +6,7 @@
 use super::{files, place::Place, step::Step};
 use crate::{
     agents::claude::{
-        Allowed, Claude, Installed, OLDEST_WITH_HOOKS, PLUGIN, RULES, Unreadable, UserSettings, WITHOUT_HOOK, has_plugin,
+        Claude, Installed, OLDEST_WITH_HOOKS, PLUGIN, RULES, Unreadable, UserSettings, WITHOUT_HOOK, has_plugin,
         hooks_forbidden_by, rule,
     },
     console::exit::Problem,
@@ -89,13 +89,13 @@ fn put_rule() -> Result<Option<Step>, Unreadable> {
     }
     let (rule, path) = (rule(plugin), file.path.display());
     let what = format!("let sessions use our tools without asking: {rule} in {path}");
-    Ok(Some(match file.allowed(rule) {
-        Allowed::Yes => Step::already(RULE, what),
-        Allowed::Ruled(list, theirs) => {
+    Ok(Some(match file.permission(rule) {
+        Some(("allow", _)) => Step::already(RULE, what),
+        Some((list, theirs)) => {
             let whose = format!("{path}, which has {theirs} in `permissions.{list}`");
             Step::already(RULE, format!("leave it to {whose}, whether sessions may use our tools"))
         }
-        Allowed::Unsaid => Step::to_do(RULE, what, async move { change(|file| file.with_rule(rule)) })
+        None => Step::to_do(RULE, what, async move { change(|file| file.with_rule(rule)) })
             .note(Some("`claude-peers setup --undo` takes it out again; with `--no-allow` it is not put in".to_owned())),
     }))
 }

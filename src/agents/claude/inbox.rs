@@ -1,10 +1,10 @@
 //! The inbox socket of a session's client: Claude Code's documented door into a session.
 //!
-//! One connection a frame: a line of JSON, then the end. Nothing is ever answered, so a frame that was written is not thereby let
-//! in. Promises: only an inbox of this user's is written to (a socket, no link, that nobody else may write, with this user's
-//! process at the other end); whatever a message holds, it can end neither its fence nor the frame's tag.
+//! Each frame takes one connection: a line of JSON, then the end. The client never answers, so a written frame may still not be let
+//! in. Promises: only an inbox of this user is written to (a socket, no link, that only this user may write, and at its other end
+//! a process of this user); no message can end its fence or the frame's tag.
 //!
-//! The frame is what the client's own `SendMessage` tool writes: with the sender's name, and an address for an answer.
+//! A frame has the form of those that the client's own `SendMessage` tool writes: with the sender's name, and an address for an answer.
 
 use crate::{
     agents::shown::Shown,
@@ -15,15 +15,15 @@ use serde_json::json;
 use std::{fs, io, os::unix::fs::MetadataExt, path::Path, time::Duration};
 use tokio::{io::AsyncWriteExt, net::UnixStream, time::timeout};
 
-/// How long connecting and writing may take: the client reads at once, whatever its model does.
+/// How long connecting and writing may take. The client reads at once, whatever its model does.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The tag around a frame's text.
 const TAG: &str = "cross-session-message";
 
-/// Connects to the inbox at `path`; the stream, and the process at its other end.
+/// Connects to the inbox at `path`; gives the stream and the process at its other end.
 ///
 /// # Errors
-/// If it is not there, or not this user's.
+/// If there is none, or another user could be behind it.
 pub async fn connect(path: &Path) -> io::Result<(UnixStream, u32)> {
     let refused = |what: &str| io::Error::new(io::ErrorKind::PermissionDenied, format!("{}: {what}", path.display()));
     let meta = fs::symlink_metadata(path)?;
@@ -46,10 +46,10 @@ pub async fn connect(path: &Path) -> io::Result<(UnixStream, u32)> {
     Ok((stream, pid.ok_or_else(|| refused("the process that listens there cannot be told"))?))
 }
 
-/// Writes a frame into the inbox at `path` of the process `agent`.
+/// Writes a frame into the inbox at `path` of the agent process `agent`.
 ///
 /// # Errors
-/// If it is not that process's, or the frame was not written whole.
+/// If another process listens there, or not all of the frame was written.
 pub async fn post(path: &Path, agent: u32, frame: &str) -> io::Result<()> {
     let (mut stream, pid) = connect(path).await?;
     if pid != agent {
@@ -63,24 +63,23 @@ pub async fn post(path: &Path, agent: u32, frame: &str) -> io::Result<()> {
     timeout(PATIENCE, write).await.map_err(|_| io::ErrorKind::TimedOut)?
 }
 
-/// What a frame says of its sender's permission mode. The client holds a frame that names another class than its own.
+/// The permission mode that a frame names for its sender. The client holds a frame that names another class than its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// The sender is asked for permission.
     Prompting,
     /// The sender bypasses permission prompts.
     Bypass,
-    /// Nothing: that the message may be let in is acknowledged.
+    /// None, so the client lets the frame in.
     Unsaid,
 }
 
-/// The frame that holds these messages of one sender, oldest first: one line of JSON. `address` is the socket for an answer.
+/// The frame with these messages of one sender, oldest first: one line of JSON. `address` is the socket for an answer.
 pub fn frame(messages: &[Shown], address: Option<&Path>, mode: Mode) -> String {
     let Some(Sender { name, .. }) = messages.first().map(|shown| &shown.message.from) else { return String::new() };
     let address = address.map(|address| format!("uds:{}", address.display()));
     let from = address.as_deref().map(|address| format!("from=\"{}\" ", text::attribute(address))).unwrap_or_default();
     let blocks: Vec<String> = messages.iter().map(Shown::in_frame).collect();
-    // The client drops a text that it has just had from the same sender.
+    // The client drops a text that it has just got from the same sender.
     let again = messages.iter().any(|shown| shown.message.repeat).then(|| format!("(written again at {})", Timestamp::now()));
     let content = text::defused(&blocks.into_iter().chain(again).collect::<Vec<_>>().join("\n\n"), TAG);
     let mode = match mode {
@@ -98,7 +97,7 @@ pub fn frame(messages: &[Shown], address: Option<&Path>, mode: Mode) -> String {
     frame.to_string()
 }
 
-/// What a client's own tool wrote as an answer, without its tag; none if this is no such frame.
+/// The text of an answer that a client's own tool wrote, without its tag; none if this is no such frame.
 pub fn answer(frame: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Frame {
@@ -117,7 +116,7 @@ pub fn answer(frame: &[u8]) -> Option<String> {
     (!inner.trim().is_empty()).then(|| inner.to_owned())
 }
 
-/// A random text in the shape of a UUID (RFC 9562, version 4).
+/// A random UUID (RFC 9562, version 4).
 fn uuid() -> String {
     let mut bytes = [0u8; 16];
     if getrandom::fill(&mut bytes).is_err() {

@@ -26,7 +26,7 @@ fn change(broker: &Broker, key: &str, value: Value) {
 fn a_hook_that_is_missing_old_or_switched_off_is_named_with_what_it_means() {
     let broker = Broker::start();
     with_claude(&broker);
-    let means = "messages still arrive, and count as delivered only once a reply proves it";
+    let means = "messages still arrive, but count as delivered only after a reply";
     visit(&broker, &[]).says("hooks", "warning", &["has none of ours", means], "`claude-peers setup` puts it in");
     with_hooks(&broker);
     visit(&broker, &[]).says("hooks", "ok", &["settings.json has ours"], "");
@@ -133,6 +133,6 @@ fn a_file_that_says_whether_the_plugin_is_there_and_cannot_be_understood_is_told
     fs::remove_file(home.join(".claude.json")).unwrap();
     fs::write(home.join(".claude/plugins/installed_plugins.json"), "{").unwrap();
     let visited = visit(&broker, &["--fix"]);
-    visited.says("registration", "skipped", &["not registered", "cannot be told"], "");
+    visited.says("registration", "skipped", &["not registered", "is unknown"], "");
     assert!(!home.join(".claude.json").exists(), "what might stand twice is not made");
 }

@@ -1,11 +1,10 @@
-//! `claude-peers hook UserPromptSubmit`, which Claude Code runs beside each prompt: proof of what was let into a session.
+//! `claude-peers hook UserPromptSubmit`, which Claude Code runs at each prompt: it proves which messages a session has let in.
 //!
-//! Promises: it always ends with exit code 0 and without a word. Once its input is read it is gone within 50 ms, whatever the broker
-//! does, and the session does not wait for it. It tells the broker which messages the prompt holds, and what only a hook knows of
-//! the session: its id, its folder, its permission mode. In a subagent it does nothing.
+//! Promises: it ends with exit code 0 and prints nothing. It ends within 50 ms of reading its input, whatever the broker does, and the
+//! session does not wait for it. It tells the broker which messages the prompt holds, and facts of the session that only a hook has:
+//! id, folder, permission mode. In a subagent it does nothing.
 //!
-//! Earlier versions put hooks for other events into Claude Code's settings. Sessions that still have them run
-//! `claude-peers hook` with those events: that reads its input and does nothing.
+//! Earlier versions installed hooks for other events, which sessions may still have: those read their input and do nothing.
 
 mod broker;
 mod input;
@@ -15,7 +14,7 @@ use crate::{
     wire::Hook,
 };
 use broker::Session;
-use input::{Input, Unread};
+use input::Input;
 use std::{
     ffi::OsString,
     io,
@@ -23,24 +22,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The one event that our hook is for.
+/// The event of our hook.
 pub const EVENT: &str = "UserPromptSubmit";
-/// How long the broker may take: with its own start and end the hook is gone within 50 ms.
+/// How long the broker may take. The hook's own start and end take the rest of the 50 ms.
 const PATIENCE: Duration = Duration::from_millis(30);
 
-/// Does what the hook of the event in `words` is to do.
+/// Runs the hook for the event in `words`. Whatever fails, the session goes on.
 pub fn run(words: &[OsString]) -> ExitCode {
-    // Whatever happens, the session goes on.
     match words {
         [word] if word == EVENT => prove(),
-        // Whoever writes the input must find a reader.
+        // Claude Code must find a reader.
         _ => drop(io::copy(&mut io::stdin().lock(), &mut io::sink())),
     }
     ExitCode::SUCCESS
 }
 
 fn prove() {
-    let (input, unread) = Input::read(io::stdin().lock());
+    let (input, problem) = Input::read(io::stdin().lock());
     if input.agent_id.is_some() {
         return;
     }
@@ -50,17 +48,17 @@ fn prove() {
     let known = input.session_id.filter(|id| !id.is_empty());
     let hook = Hook {
         event: EVENT.to_owned(),
-        problem: session.as_ref().err().cloned().or_else(|| unread.and_then(Unread::problem)),
+        problem: session.as_ref().err().cloned().or(problem),
         session_id: known.or_else(|| settings::text("CLAUDE_CODE_SESSION_ID").ok()?),
         cwd: input.cwd,
         permission_mode: input.permission_mode,
         messages: input.prompt.map(|ids| ids.0).unwrap_or_default(),
     };
-    // A broker that is away or says no learns of the session with its next prompt.
+    // A broker that is away or refuses hears of the session at its next prompt.
     drop(broker::tell(session.ok().as_ref(), &hook, Instant::now() + PATIENCE));
 }
 
-/// The session, as clients without an inbox name it.
+/// The session by its process, which clients without an inbox name.
 fn process() -> Result<Session, String> {
     const PID: &str = "CLAUDE_PID";
     let pid = settings::text(PID).map_err(|error| error.to_string())?;
