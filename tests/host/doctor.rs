@@ -87,7 +87,7 @@ fn units_that_cannot_start(prepared: &Prepared) {
     found(&machine, "service", "failed", &["203", "/opt/old/claude-peersd"]);
     follow(&machine, &help);
     found_by(&machine, "claude-peers doctor --fix --json", "service", "ok", &["listens on both sockets"]);
-    found(&machine, "units", "ok", &["nothing hides"]);
+    found(&machine, "units", "ok", &["no other units hide"]);
 }
 
 fn a_port_in_other_hands(prepared: &Prepared) {

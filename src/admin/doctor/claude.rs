@@ -13,7 +13,7 @@ use crate::{
 use std::path::PathBuf;
 
 const SETUP: &str = "`claude-peers setup`";
-const PUTS_IN: &str = "`claude-peers setup` puts it in";
+const ADDS_IT: &str = "`claude-peers setup` adds it";
 const CORRECT: &str = "correct that place in the file, or move the file away; nothing else changes it";
 
 pub async fn program(claude: &Result<Option<Claude>, InvalidSetting>) -> Finding {
@@ -166,18 +166,18 @@ fn hook(file: &UserSettings, plugin: bool) -> Finding {
     };
     let installed = file.installed(&program);
     if plugin && installed != Installed::None {
-        let what = format!("the plugin {PLUGIN} brings the hook, and {path} has ours as well: every prompt runs both");
+        let what = format!("the plugin {PLUGIN} brings the hook, and {path} has it, too: every prompt runs both");
         return warning(what, one_of_both());
     }
     match installed {
-        Installed::None if !plugin => return warning(format!("{path} has none of ours: {WITHOUT_HOOK}"), PUTS_IN),
+        Installed::None if !plugin => return warning(format!("{path} has no hook of ours: {WITHOUT_HOOK}"), ADDS_IT),
         Installed::Other(programs) => {
-            let what = format!("those in {path} are of another version or of another copy ({programs}): {WITHOUT_HOOK}");
-            return warning(what, "`claude-peers setup` puts the one that is needed in their place");
+            let what = format!("the hooks in {path} are of another version or copy ({programs}): {WITHOUT_HOOK}");
+            return warning(what, "`claude-peers setup` replaces them");
         }
         Installed::None | Installed::Whole => {}
     }
-    let has_ours = if plugin { format!("the plugin {PLUGIN} has ours") } else { format!("{path} has ours") };
+    let has_ours = if plugin { format!("the plugin {PLUGIN} has our hook") } else { format!("{path} has our hook") };
     if file.disabled {
         let what = format!("{has_ours}, but {path} switches all hooks off (`disableAllHooks`): {WITHOUT_HOOK}");
         return warning(what, format!("take `disableAllHooks` out of {path}, or leave it so"));
@@ -205,7 +205,7 @@ fn allow_rule(file: &UserSettings, plugin: bool) -> Finding {
         ),
         None => {
             let stops = "a session that asks for permission stops before it answers";
-            warning(format!("{path} does not have {rule} in `permissions.allow`: {stops}"), PUTS_IN)
+            warning(format!("{path} does not have {rule} in `permissions.allow`: {stops}"), ADDS_IT)
         }
     }
 }

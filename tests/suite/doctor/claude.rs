@@ -45,7 +45,7 @@ fn a_missing_registration_is_named_and_made() {
     let finding = visited.says("registration", "ok", &[env!("CARGO_BIN_EXE_claude-peers-mcp")], "");
     assert_eq!((visited.code, &finding["fixed"]), (0, &json!(true)));
     let text = String::from_utf8(doctor(&broker, &["--fix"]).output().unwrap().stdout).unwrap();
-    assert!(!text.contains("mended"), "there is nothing left to mend: {text}");
+    assert!(!text.contains("fixed: "), "nothing is left to fix: {text}");
 
     // What cannot be mended says why.
     fs::remove_file(broker.folder().join(".claude.json")).unwrap();
@@ -55,7 +55,7 @@ fn a_missing_registration_is_named_and_made() {
     )
     .unwrap();
     let visited = visit(&broker, &["--fix"]);
-    assert_eq!(visited.says("registration", "failed", &["not registered"], "--fix could not")["fixed"], false);
+    assert_eq!(visited.says("registration", "failed", &["not registered"], "--fix failed")["fixed"], false);
     visited.says("registration", "failed", &[], "no room");
 }
 

@@ -81,7 +81,7 @@ fn a_damaged_database_is_told_before_and_after_it_was_set_aside() {
     broker.launch();
     let visited = visit(&broker, &[]);
     visited.says("database", "ok", &["sound"], "");
-    visited.says("database", "warning", &["was damaged", "set aside as", "recovered rows"], "keep the file");
+    visited.says("database", "warning", &["was damaged", "set aside as", "recovered rows"], "keep it as long");
     broker.restart();
     visit(&broker, &[]).says("database", "warning", &["set aside earlier", "peers.db.damaged-"], "keep it");
 }

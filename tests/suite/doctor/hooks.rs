@@ -27,9 +27,9 @@ fn a_hook_that_is_missing_old_or_switched_off_is_named_with_what_it_means() {
     let broker = Broker::start();
     with_claude(&broker);
     let means = "messages still arrive, but count as delivered only after a reply";
-    visit(&broker, &[]).says("hooks", "warning", &["has none of ours", means], "`claude-peers setup` puts it in");
+    visit(&broker, &[]).says("hooks", "warning", &["has no hook of ours", means], "`claude-peers setup` adds it");
     with_hooks(&broker);
-    visit(&broker, &[]).says("hooks", "ok", &["settings.json has ours"], "");
+    visit(&broker, &[]).says("hooks", "ok", &["settings.json has our hook"], "");
     change(&broker, "disableAllHooks", json!(true));
     let visited = visit(&broker, &[]);
     visited.says("hooks", "warning", &["disableAllHooks", means], "take `disableAllHooks` out of ");
@@ -38,9 +38,9 @@ fn a_hook_that_is_missing_old_or_switched_off_is_named_with_what_it_means() {
     let old = format!("exec {} hook Stop", env!("CARGO_BIN_EXE_claude-peers"));
     change(&broker, "hooks", json!({"Stop": [{"hooks": [{"type": "command", "command": old, "asyncRewake": true}]}]}));
     let words = ["of another version", env!("CARGO_BIN_EXE_claude-peers"), means];
-    visit(&broker, &[]).says("hooks", "warning", &words, "`claude-peers setup` puts the one that is needed in their place");
+    visit(&broker, &[]).says("hooks", "warning", &words, "`claude-peers setup` replaces them");
     with_hooks(&broker);
-    visit(&broker, &[]).says("hooks", "ok", &["settings.json has ours"], "");
+    visit(&broker, &[]).says("hooks", "ok", &["settings.json has our hook"], "");
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn the_allow_rule_is_there_or_missing_or_the_user_wants_another() {
     with_claude(&broker);
     let missing = "does not have mcp__claude-peers in `permissions.allow`";
     let visited = visit(&broker, &[]);
-    visited.says("allow-rule", "warning", &[missing, "stops before it answers"], "`claude-peers setup` puts it in");
+    visited.says("allow-rule", "warning", &[missing, "stops before it answers"], "`claude-peers setup` adds it");
     assert_eq!(visited.code, 0, "a warning is no failure");
     with_hooks(&broker);
     visit(&broker, &[]).says("allow-rule", "ok", &["lets sessions use our tools without asking"], "");
@@ -81,17 +81,17 @@ fn the_plugin_alone_is_well_and_beside_what_setup_did_it_is_one_too_many() {
     plugin::install(home);
     let visited = visit(&broker, &[]);
     visited.says("registration", "ok", &["the plugin peers@claude-peers brings the MCP server"], "");
-    visited.says("hooks", "ok", &["the plugin peers@claude-peers has ours"], "");
+    visited.says("hooks", "ok", &["the plugin peers@claude-peers has our hook"], "");
     assert_eq!(visited.code, 0, "{:#?}", visited.checks);
     change(&broker, "disableAllHooks", json!(true));
-    visit(&broker, &[]).says("hooks", "warning", &["the plugin peers@claude-peers has ours", "disableAllHooks"], "");
+    visit(&broker, &[]).says("hooks", "warning", &["the plugin peers@claude-peers has our hook", "disableAllHooks"], "");
     change(&broker, "disableAllHooks", json!(false));
 
     // Switched off it is as if it were not there.
     plugin::switch(home, false);
     let visited = visit(&broker, &[]);
     visited.says("registration", "failed", &["not registered"], "`claude-peers setup`");
-    visited.says("hooks", "warning", &["none of ours"], "`claude-peers setup`");
+    visited.says("hooks", "warning", &["no hook of ours"], "`claude-peers setup`");
 
     fs::write(home.join(".claude.json"), registered).unwrap();
     with_hooks(&broker);

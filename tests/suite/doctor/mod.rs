@@ -211,7 +211,7 @@ fn an_old_broker_or_server_beside_a_new_command_line_is_told_with_every_place() 
     Visit::of(command).says(
         "versions",
         "warning",
-        &["other copies lie on PATH", old, daemon.to_str().unwrap()],
+        &["other copies are on PATH", old, daemon.to_str().unwrap()],
         "remove the copies",
     );
 
@@ -221,7 +221,7 @@ fn an_old_broker_or_server_beside_a_new_command_line_is_told_with_every_place() 
     command.env_clear().envs(prepared.get_envs().filter_map(|(name, value)| Some((name, value?))));
     broker.launch_as(command);
     let visited = visit(&broker, &[]);
-    let words = ["is not of one version", &format!("running broker {old} ({})", daemon.display()), VERSION];
+    let words = ["not of one version", &format!("running broker {old} ({})", daemon.display()), VERSION];
     visited.says("versions", "failed", &words, "before an upgrade");
 
     register(broker.folder(), json!({"claude-peers": {"command": server}}));

@@ -67,7 +67,7 @@ fn a_port_in_the_hands_of_another_program_is_told_with_its_holder() {
     visited.says("tcp-socket", "failed", &words, &format!("claude-peers setup --port {}", port.wrapping_add(1).max(1)));
     visited.says("unix-socket", "ok", &[], "");
     drop(holder);
-    visit(&broker, &[]).says("tcp-socket", "failed", &[&format!("nothing listens on port {port} now")], "claude-peers stop");
+    visit(&broker, &[]).says("tcp-socket", "failed", &[&format!("no program listens on port {port} now")], "claude-peers stop");
 }
 
 #[test]
