@@ -47,7 +47,7 @@ pub enum Command {
     Stop,
     /// Make this installation a service of yours, register it with Claude Code, and check that it works
     Setup(setup::Args),
-    /// Look for what is wrong with the installation and say what mends it
+    /// Check the installation, and say what is wrong and how to fix it
     Doctor(doctor::Args),
     /// Replace these programs by those of a newer, signed release
     Update(update::Args),
