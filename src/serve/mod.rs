@@ -41,6 +41,7 @@ use axum::{
     http::Method,
     response::{IntoResponse, Response},
 };
+use futures_util::future::Either;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use idle::Open;
@@ -332,18 +333,23 @@ where
     }
 }
 
-/// Answers a request. One that changes something is worked on to its end, also when whoever asked goes away meanwhile: what is on
-/// disk and what the broker remembers of it must not part, and a hook does not wait to be heard. One that waits ends with its
-/// connection.
-async fn answer(mut router: Router, request: Request) -> Result<Response, Infallible> {
-    if request.method() != Method::POST || request.uri().path() == v1::TAKE {
-        return router.call(request).await;
-    }
+/// Answers a request. One that changes something runs to completion even if its client goes away: the database and the broker's
+/// memory must not part, and a hook does not wait for its answer. So its task starts at once, before hyper looks for the end of the
+/// connection. A request that waits ends with its connection.
+fn answer(mut router: Router, request: Request) -> impl Future<Output = Result<Response, Infallible>> {
+    let waits = request.method() != Method::POST || request.uri().path() == v1::TAKE;
     let path = request.uri().path().to_owned();
-    tokio::spawn(router.call(request)).await.unwrap_or_else(|error| {
-        let error = wire::Error::new(wire::Code::Internal, format!("the request was not finished: {error}"));
-        Ok(errors::Refusal::on(&path, error).into_response())
-    })
+    let work = router.call(request);
+    let work = if waits { Either::Left(work) } else { Either::Right(tokio::spawn(work)) };
+    async move {
+        match work {
+            Either::Left(work) => work.await,
+            Either::Right(task) => task.await.unwrap_or_else(|error| {
+                let error = wire::Error::new(wire::Code::Internal, format!("the request was not finished: {error}"));
+                Ok(errors::Refusal::on(&path, error).into_response())
+            }),
+        }
+    }
 }
 
 /// Why a connection is not served at all.

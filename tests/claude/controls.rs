@@ -34,36 +34,49 @@ fn world(claude: &Path) -> World {
     world
 }
 
-/// Waits for the client's dialog.
+/// Waits for the client's dialog, and until its screen is at rest: the client draws the dialog anew, with its first choice, when it has
+/// just started and when a turn ends.
 fn dialog(session: &Claude) {
-    eventually("the dialog is open", || session.screen().contains(DIALOG).then_some(()));
+    let (mut last, mut since) = (String::new(), Instant::now());
+    eventually("the dialog is open", || {
+        let screen = session.screen();
+        if screen != last {
+            (last, since) = (screen, Instant::now());
+        }
+        (last.contains(DIALOG) && since.elapsed() > Duration::from_secs(1)).then_some(())
+    });
 }
 
-/// Presses this key until the screen is as it should be: a dialog that has just come takes no keys yet. A key that is taken late
-/// must not be pressed twice: of two choices, the second press would choose the first again.
-fn press(session: &Claude, key: &str, what: &str, is_so: impl Fn(&str) -> bool) {
+/// Presses the key that `key` names for the screen as it is, until it names none. Each key waits until the one before has changed the
+/// screen; one that is lost is pressed again.
+fn answer(session: &Claude, what: &str, key: impl Fn(&str) -> Option<&'static str>) {
+    let mut pressed: Option<(String, Instant)> = None;
     eventually(what, || {
-        session.keys(&[key]);
-        let until = Instant::now() + Duration::from_secs(3);
-        let look = || {
-            std::thread::sleep(Duration::from_millis(20));
-            session.screen()
-        };
-        std::iter::repeat_with(look).take_while(|_| Instant::now() < until).find(|screen| is_so(screen))
+        let screen = session.screen();
+        let next = key(&screen);
+        let waits = |(before, at): &(String, Instant)| *before == screen && at.elapsed() < Duration::from_secs(10);
+        if let Some(key) = next.filter(|_| !pressed.as_ref().is_some_and(waits)) {
+            session.keys(&[key]);
+            pressed = Some((screen, Instant::now()));
+        }
+        next.is_none().then_some(())
     });
 }
 
 /// The person does what the dialog proposes first: they drop the message.
 fn deny(session: &Claude) {
     dialog(session);
-    press(session, "Enter", "the dialog is closed", |screen| !screen.contains(DIALOG));
+    answer(session, "the dialog is closed", |screen| screen.contains(DIALOG).then_some("Enter"));
 }
 
 /// The person has the message delivered.
 fn deliver(session: &Claude) {
     dialog(session);
-    press(session, "Down", "the other choice", |screen| screen.contains("❯ Deliver"));
-    press(session, "Enter", "the dialog is closed", |screen| !screen.contains(DIALOG));
+    answer(session, "the dialog is closed", |screen| match screen {
+        screen if screen.contains("❯ Deliver") => Some("Enter"),
+        screen if screen.contains(DIALOG) => Some("Down"),
+        _ => None,
+    });
 }
 
 /// Has the model send [`TEXT`] to bob, which is held; the message's id.
@@ -146,6 +159,7 @@ fn released(claude: &Path) {
     release(&world, &id);
     assert!(bob.shown(TEXT).news().contains("possible repeat"));
     world.let_in(&id);
+    eventually("the turn is over", || bob.screen().contains("● OK.").then_some(()));
     // The client's dialog knows nothing of it: who answers it, too, has the message twice, and one says so.
     deliver(&bob);
     let again = |request: &Request| request.text().matches(TEXT).count() == 2;
@@ -160,7 +174,7 @@ fn released_later(claude: &Path) {
     let (ada, bob) = unequal(&world);
     let id = held(&world, &ada, UNEQUAL);
     dialog(&bob);
-    press(&bob, "Escape", "the dialog is closed", |screen| !screen.contains(DIALOG));
+    answer(&bob, "the dialog is closed", |screen| screen.contains(DIALOG).then_some("Escape"));
     unseen(&world, &bob, &id);
     release(&world, &id);
     bob.shown(TEXT);
