@@ -2,7 +2,9 @@
 //! everywhere, are stand-ins that do to the files what the real ones do; the broker behind the socket is real.
 
 mod allow;
+mod bytes;
 mod hooks;
+mod places;
 mod plugin;
 
 use crate::support::{Broker, folder};

@@ -64,25 +64,3 @@ fn nvm(home: &Path) -> Vec<PathBuf> {
     nodes.sort_by(|a, b| b.cmp(a));
     nodes.into_iter().map(|(_, bin)| bin).collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn folders_of_npm_and_nvm_are_found() {
-        let home = tempfile::tempdir().expect("a folder");
-        for (settings, prefix) in [
-            ("a=b\nprefix = ${HOME}/.npm\n", Some(home.path().join(".npm"))),
-            ("prefix=~/x", Some(home.path().join("x"))),
-            ("prefix=\"/opt/npm\"", Some(PathBuf::from("/opt/npm"))),
-            ("//registry/:_authToken=x", None),
-        ] {
-            fs::write(home.path().join(".npmrc"), settings).expect("written");
-            assert_eq!(npm_prefix(home.path()), prefix, "{settings}");
-        }
-        let nodes = ["v22.12.0", "v22.1.0", "v9.9.9"].map(|node| home.path().join(".nvm/versions/node").join(node));
-        nodes.iter().rev().for_each(|node| fs::create_dir_all(node).expect("made"));
-        assert_eq!(nvm(home.path()), nodes.map(|node| node.join("bin")));
-    }
-}

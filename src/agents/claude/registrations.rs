@@ -114,23 +114,3 @@ fn servers(file: &Path, text: &str) -> Result<Vec<Server>, Unreadable> {
     };
     Ok(user.chain(local).filter_map(server).collect())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn registrations_of_every_scope_are_found() {
-        let text = r#"{"numStartups": 3, "other": [null], "mcpServers": {
-                "claude-peers": {"type": "stdio", "command": "/usr/bin/claude-peers-mcp", "args": [], "env": {"A": "b"}},
-                "peers": {"command": "/opt/claude-peers-mcp"},
-                "docs": {"type": "http", "args": null, "url": "https://example.org/mcp"}},
-              "projects": {"/src/x": {"allowedTools": [], "mcpServers": {"claude-peers": {"command": "claude-peers-mcp"}}}}}"#;
-        let servers = servers(Path::new("x"), &format!("\u{feff}{text}")).expect("understood");
-        let found = Registrations { file: PathBuf::new(), servers };
-        let own = found.own().expect("registered");
-        assert_eq!((own.command.as_str(), own.variables.as_slice()), ("/usr/bin/claude-peers-mcp", &["A".to_owned()][..]));
-        let others: Vec<_> = found.others().map(|server| (server.name.as_str(), server.scope.clone())).collect();
-        assert_eq!(others, [("peers", Scope::User), ("claude-peers", Scope::Project("/src/x".into()))]);
-    }
-}

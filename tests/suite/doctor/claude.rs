@@ -111,6 +111,14 @@ fn a_registration_under_another_name_or_path_is_named_and_left_to_the_person() {
         visit(&broker, &["--fix"]).says("registration", state, &[words], help);
         assert_eq!(fs::read(home.join(".claude.json")).unwrap(), before, "{words}: it is not ours to change");
     }
+    // Of one project, in a file with a byte order mark.
+    let local = json!({"/src/x": {"mcpServers": {"claude-peers": {"command": server}}}});
+    let user = json!({"claude-peers": {"command": server}, "docs": {"type": "http", "args": null, "url": "https://example.org"}});
+    for (servers, state, words) in [(json!({}), "failed", "for /src/x only"), (user, "warning", "a second time for /src/x")] {
+        let text = json!({"mcpServers": servers, "projects": local}).to_string();
+        fs::write(home.join(".claude.json"), format!("\u{feff}{text}")).unwrap();
+        visit(&broker, &[]).says("registration", state, &[words], "");
+    }
     fs::write(home.join(".claude.json"), "{\n  \"mcpServers\": {,}\n}").unwrap();
     visit(&broker, &["--fix"]).says("registration", "failed", &[".claude.json, line 2, column 18"], "correct");
     assert_eq!(fs::read_to_string(home.join(".claude.json")).unwrap(), "{\n  \"mcpServers\": {,}\n}");

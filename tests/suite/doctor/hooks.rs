@@ -44,6 +44,33 @@ fn a_hook_that_is_missing_old_or_switched_off_is_named_with_what_it_means() {
 }
 
 #[test]
+fn a_hook_that_is_not_quite_the_wanted_one_is_told() {
+    let broker = Broker::start();
+    with_claude(&broker);
+    with_hooks(&broker);
+    let file = broker.folder().join(".claude/settings.json");
+    let (whole, cli) = (fs::read_to_string(&file).unwrap(), env!("CARGO_BIN_EXE_claude-peers"));
+    for (from, to, program) in [
+        (format!("exec {cli} hook"), "exec '/a ] || b/claude-peers' hook", "/a ] || b/claude-peers"),
+        (format!("[ ! -x {cli} ] || exec "), "", cli),
+        ("\"async\": true".to_owned(), "\"async\": false", cli),
+        ("\"async\": true".to_owned(), "\"async\": true, \"asyncRewake\": true", cli),
+        ("hook UserPromptSubmit".to_owned(), "hook Sneeze", cli),
+        ("\"timeout\": 5".to_owned(), "\"timeout\": 600", cli),
+        ("\"UserPromptSubmit\": [".to_owned(), "\"Stop\": [", cli),
+        ("\"hooks\": [".to_owned(), "\"matcher\": \"\", \"hooks\": [", cli),
+    ] {
+        assert!(whole.contains(&from), "{from}: {whole}");
+        fs::write(&file, whole.replacen(&from, to, 1)).unwrap();
+        visit(&broker, &[]).says("hooks", "warning", &["of another version or copy", &format!("({program})")], "");
+    }
+    for other in ["claude-peers peers", "echo hook Stop", "/x/claude-peers-mcp hook Stop", ""] {
+        change(&broker, "hooks", json!({"Stop": [{"hooks": [{"type": "command", "command": other}]}]}));
+        visit(&broker, &[]).says("hooks", "warning", &["has no hook of ours"], "");
+    }
+}
+
+#[test]
 fn the_allow_rule_is_there_or_missing_or_the_user_wants_another() {
     let broker = Broker::start();
     with_claude(&broker);
@@ -61,7 +88,13 @@ fn the_allow_rule_is_there_or_missing_or_the_user_wants_another() {
             "has mcp__claude-peers in `permissions.ask`",
         ),
         (json!({"deny": ["mcp__*"]}), "warning", "forbids sessions to use our tools: it has mcp__* in `permissions.deny`"),
+        (json!({"deny": ["*"]}), "warning", "it has * in `permissions.deny`"),
+        (json!({"deny": ["mcp__claude-peers__send*"]}), "warning", "it has mcp__claude-peers__send* in `permissions.deny`"),
+        (json!({"allow": ["mcp__claude-peers"], "ask": ["mcp__claude-peers__ask"]}), "ok", "has mcp__claude-peers__ask in"),
         (json!({"allow": ["mcp__claude-peers__send_message"]}), "warning", missing),
+        (json!({"allow": ["mcp__*", 1], "ask": null}), "warning", missing),
+        (json!({"deny": ["mcp__claude-peers-2", "mcp__claude-peers-2__*", "mcp__other__*", "Bash(*)"]}), "warning", missing),
+        (json!(null), "warning", missing),
     ] {
         change(&broker, "permissions", permissions);
         visit(&broker, &[]).says("allow-rule", state, &[words], "");
