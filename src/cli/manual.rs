@@ -57,10 +57,8 @@ pub struct Args {
 
 pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
     let Some(dir) = &args.dir else {
-        let rows: String = settings::ALL.iter().map(row).collect();
-        return out.answer(&json!({ "page": format!("{SETTINGS}{rows}") }), |page, _| {
-            page["page"].as_str().unwrap_or_default().to_owned()
-        });
+        let page = format!("{SETTINGS}{}", settings::ALL.iter().map(row).collect::<String>());
+        return out.answer(&json!({ "page": page }), |_, _| page.clone());
     };
     let failed = |path: &Path, error: &io::Error| {
         Failure::local(format!("writing {}: {error}", path.display()), "name a folder that you can write to")
@@ -82,34 +80,25 @@ fn all() -> io::Result<Vec<(String, Vec<u8>)>> {
     cli.build();
     let commands = cli.get_subcommands().filter(|command| !command.is_hide_set());
     let mut pages = std::iter::once(&cli).chain(commands).map(page).collect::<io::Result<Vec<_>>>()?;
-    pages
-        .extend(OTHERS.map(|(program, page)| {
-            (format!("{program}.1"), page.replacen(PLACE_OF_SETTINGS, &entries(program), 1).into_bytes())
-        }));
+    pages.extend(OTHERS.map(|(program, page)| {
+        let settings: String = settings::of(program).map(entry).collect();
+        (format!("{program}.1"), page.replacen(PLACE_OF_SETTINGS, &settings, 1).into_bytes())
+    }));
     Ok(pages)
 }
 
-/// A setting's row in the page of all settings.
-fn row(setting: &Setting) -> String {
-    let Setting { name, readers, default, kind, help, more } = setting;
+/// A setting as a row of the page of all settings.
+fn row(Setting { name, readers, default, kind, help, more }: &Setting) -> String {
     let default = if default.is_empty() { "–".to_owned() } else { format!("`{default}`") };
-    let readers: Vec<_> = readers.iter().map(|program| format!("`{program}`")).collect();
-    let more = if more.is_empty() { String::new() } else { format!(". {more}") };
-    format!("| `{name}` | {default} | {kind} | {} | {help}{more} |\n", readers.join(", "))
+    let text = format!("{help}. {more}");
+    format!("| `{name}` | {default} | {kind} | `{}` | {} |\n", readers.join("`, `"), text.trim_end())
 }
 
-/// The settings of a program as entries of its man page.
-fn entries(program: &str) -> String {
-    let entry = |Setting { name, default, kind, help, more, .. }: &Setting| {
-        let text = format!(
-            "Allowed: {kind}.\n{}{more}",
-            if default.is_empty() { String::new() } else { format!("Default: {default}.\n") }
-        );
-        let (first, rest) = help.split_at(1);
-        let text = format!("{}{rest}.\n{}", first.to_uppercase(), text.trim_end()).replace('\\', "\\\\").replace('-', "\\-");
-        format!(".TP\n.B {name}\n{}\n", text.replace('`', ""))
-    };
-    settings::ALL.iter().filter(|setting| setting.readers.contains(&program)).map(entry).collect()
+/// A setting as an entry of a man page.
+fn entry(Setting { name, default, kind, help, more, .. }: &Setting) -> String {
+    let default = if default.is_empty() { String::new() } else { format!("Default: {default}.\n") };
+    let text = format!("{help}.\nAllowed: {kind}.\n{default}{more}").replace('`', "").replace('-', "\\-");
+    format!(".TP\n.B {name}\n{}\n", text.trim_end())
 }
 
 fn page(command: &Command) -> io::Result<(String, Vec<u8>)> {
@@ -137,7 +126,7 @@ fn page(command: &Command) -> io::Result<(String, Vec<u8>)> {
     Ok((man.get_filename(), page))
 }
 
-/// What stands below the options in `--help`, by its headings: a line that ends in a colon, its text indented below it.
+/// The sections below the options in `--help`. A line that ends in a colon is a heading, and its section is indented.
 fn sections(after_help: &str) -> Vec<(String, Vec<String>)> {
     let mut sections = vec![("NOTES".to_owned(), Vec::new())];
     for line in after_help.lines() {
@@ -155,22 +144,4 @@ fn sections(after_help: &str) -> Vec<(String, Vec<String>)> {
     }
     sections.retain(|(_, lines)| !lines.is_empty());
     sections
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_stands_below_the_options_becomes_sections() {
-        let sections = sections("First of all.\n\nExamples:\n  claude-peers peers\n    --json\n\nExit codes:\n  0  success\n");
-        let expected = [
-            ("NOTES", vec!["First of all."]),
-            ("EXAMPLES", vec!["claude-peers peers", "  --json"]),
-            ("EXIT STATUS", vec!["0  success"]),
-        ];
-        let expected: Vec<_> =
-            expected.map(|(title, lines)| (title.to_owned(), lines.into_iter().map(str::to_owned).collect::<Vec<_>>())).into();
-        assert_eq!(sections, expected);
-    }
 }

@@ -362,6 +362,11 @@ fn a_setting_that_cannot_be_used_stops_the_broker_with_words() {
         ("CLAUDE_PEERS_WAITING_LIMIT", "0", "1 to"),
         ("CLAUDE_PEERS_EXPIRY", "7", "a span of time"),
         ("CLAUDE_PEERS_EXPIRY", "0d", "such as 90s, 30m, 12h or 7d"),
+        ("CLAUDE_PEERS_EXPIRY", "-1d", "a span of time"),
+        ("CLAUDE_PEERS_EXPIRY", "7 d", "a span of time"),
+        ("CLAUDE_PEERS_EXPIRY", "7w", "a span of time"),
+        ("CLAUDE_PEERS_EXPIRY", "7é", "a span of time"),
+        ("CLAUDE_PEERS_EXPIRY", "99999999999999999999d", "a span of time"),
         ("CLAUDE_PEERS_HISTORY", "for ever", "a span of time"),
     ] {
         let broker = Broker::prepared(&[(variable, value)]);

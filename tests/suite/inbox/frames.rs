@@ -1,6 +1,7 @@
 //! The form of the frames that are written into an inbox.
 
 use super::Scene;
+use serde_json::json;
 
 #[test]
 fn a_frame_holds_texts_and_names_sender_and_messages() {
@@ -23,6 +24,20 @@ fn a_frame_holds_texts_and_names_sender_and_messages() {
         )
     );
     assert_eq!(frame.json["from"], address.as_str());
+}
+
+#[test]
+fn a_hook_without_a_token_is_known_by_its_process() {
+    let mut scene = Scene::new();
+    let id = scene.send("Is it done?");
+    let input = json!({"session_id": "s-1", "prompt": scene.bob.frame().content}).to_string();
+    scene.once(&id, "offered");
+    let hook = format!("'{}' hook UserPromptSubmit", env!("CARGO_BIN_EXE_claude-peers"));
+    scene.bob.run(&format!("env -u CLAUDE_CODE_MESSAGING_TOKEN -u CLAUDE_PID {hook}"), &input);
+    scene.bob.run(&format!("env -u CLAUDE_CODE_MESSAGING_TOKEN {hook}"), &input);
+    scene.once(&id, "delivered");
+    let said = "CLAUDE_PID, the process of the session, is not set";
+    crate::support::eventually("the other is named", || scene.broker.log().contains(said).then_some(()));
 }
 
 #[test]

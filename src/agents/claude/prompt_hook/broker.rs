@@ -77,31 +77,3 @@ fn is_ours(socket: &impl AsFd, path: &Path) -> io::Result<bool> {
     };
     Ok(owner == ours)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_request_names_the_session() {
-        let hook = Hook {
-            event: "UserPromptSubmit".to_owned(),
-            problem: None,
-            session_id: Some("s-1".to_owned()),
-            cwd: None,
-            permission_mode: None,
-            messages: vec!["m12-abcdef".parse().expect("an id")],
-        };
-        for (session, header) in [
-            (Some(Session::Process(7)), "\r\nauthorization: Process 7\r\n"),
-            (Some(Session::Token("abc".to_owned())), "\r\nauthorization: Session abc\r\n"),
-            (None, "\r\n"),
-        ] {
-            let text = request(session.as_ref(), &hook).expect("written");
-            let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-            assert!(head.contains(header) && head.contains("authorization") == session.is_some(), "{head}");
-            assert!(head.ends_with(&format!("\r\ncontent-length: {}", body.len())), "{head}");
-            assert_eq!(body, r#"{"event":"UserPromptSubmit","sessionId":"s-1","messages":["m12-abcdef"]}"#);
-        }
-    }
-}
