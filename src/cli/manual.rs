@@ -1,5 +1,5 @@
-//! `manual`: writes the man pages, one per command from its `--help` and one for each of the two other programs, or prints
-//! `docs/settings.md`. Packagers call this and nothing else, so no page can say anything but `--help`.
+//! `manual`: writes the man pages: one per command, made from its `--help`, and those of the two other programs. Or prints
+//! `docs/settings.md`. Packages call it, so a page always agrees with `--help`.
 
 use super::args::Cli;
 use crate::{
@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The pages of the programs whose `--help` the command line cannot see. A comment holds the place of their settings.
+/// The pages of the programs whose `--help` the command line cannot see. A comment marks the place of their settings.
 const OTHERS: [(&str, &str); 2] = [
     ("claude-peersd", include_str!("../../packaging/man/claude-peersd.1")),
     ("claude-peers-mcp", include_str!("../../packaging/man/claude-peers-mcp.1")),
@@ -44,10 +44,10 @@ This page is made by `claude-peers manual --settings` from the table in `src/pla
 |---|---|---|---|---|
 ";
 
-/// Where to.
+/// Which folder.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The folder that the pages are written to; made if it is not there
+    /// The folder to write the pages to; created if it is missing
     #[arg(required_unless_present = "settings")]
     pub dir: Option<PathBuf>,
     /// Print the page of all settings instead
@@ -126,7 +126,7 @@ fn page(command: &Command) -> io::Result<(String, Vec<u8>)> {
     Ok((man.get_filename(), page))
 }
 
-/// The sections below the options in `--help`. A line that ends in a colon is a heading, and its section is indented.
+/// The sections below the options in `--help`. A heading is a line that ends in a colon; its text is indented below it.
 fn sections(after_help: &str) -> Vec<(String, Vec<String>)> {
     let mut sections = vec![("NOTES".to_owned(), Vec::new())];
     for line in after_help.lines() {

@@ -65,9 +65,9 @@ settings! {
     PORT: "CLAUDE_PEERS_PORT", [BROKER], "7899", Number(0, 65_535, "a port, 0 for any free one"),
         "TCP port on 127.0.0.1, 0 for any free one", "";
     DB: "CLAUDE_PEERS_DB", [BROKER], "~/.claude-peers.db", File, "The database", "";
-    LOG: "CLAUDE_PEERS_LOG", [BROKER], "info", Word(&["error", "warn", "info", "debug", "trace"]), "How much is logged", "";
+    LOG: "CLAUDE_PEERS_LOG", [BROKER], "info", Word(&["error", "warn", "info", "debug", "trace"]), "Log level: error, warn, info, debug or trace", "";
     RATE_LIMIT: "CLAUDE_PEERS_RATE_LIMIT", [BROKER], "120", Number(0, 1_000_000, "messages a minute, 0 for no limit"),
-        "Messages a minute per sender", "0 turns the limits on rate and repeats off.";
+        "Messages a minute per sender, 0: rate and repeats unlimited", "";
     RATE_BURST: "CLAUDE_PEERS_RATE_BURST", [BROKER], "30", Number(1, 1_000_000, "messages at once"),
         "Messages at once per sender", "";
     REPEAT_LIMIT: "CLAUDE_PEERS_REPEAT_LIMIT", [BROKER], "3", Number(1, 1_000_000, "times a minute"),
@@ -81,8 +81,8 @@ settings! {
         "After that they expire, and their sender is told.";
     HISTORY: "CLAUDE_PEERS_HISTORY", [BROKER], "30d", Span, "How long delivered and expired messages are kept", "";
     IDLE_EXIT: "CLAUDE_PEERS_IDLE_EXIT", [BROKER], "10m under systemd, else off", SpanOrOff,
-        "How long the broker stays unused",
-        "It leaves after this long without a connection. The unit takes more than 30 starts in five minutes for a crash loop, so a few seconds are too few.";
+        "How long to stay unused, or off",
+        "The broker is unused while no connection is open. The unit takes more than 30 starts in five minutes for a crash loop, so a few seconds are too few.";
     DBUS: "DBUS_SESSION_BUS_ADDRESS", [BROKER], "$XDG_RUNTIME_DIR/bus, if it is there", Text("the address of a bus"),
         "The session bus", "The broker offers dev.claudepeers.Broker1 on it. Without a bus the broker does everything else.";
     DELIVERY: "CLAUDE_PEERS_DELIVERY", [SERVER], "auto", Word(&["auto", "inbox", "channel", "pull"]),
@@ -96,7 +96,7 @@ settings! {
     OPENAI_KEY: "OPENAI_API_KEY", [SERVER], "", Text("an API key"), "Turns generated summaries on",
         "They are made from names alone: the working directory, branch, subjects of commits, names of files. File contents are never sent.";
     OPENAI_URL: "OPENAI_BASE_URL", [SERVER], "https://api.openai.com/v1",
-        Text("an http or https URL such as https://api.openai.com/v1"), "The API that generates summaries", "It is one of chat completions.";
+        Text("an http or https URL such as https://api.openai.com/v1"), "The API that generates summaries", "It must offer chat completions as OpenAI's does.";
     SUMMARY_MODEL: "CLAUDE_PEERS_SUMMARY_MODEL", [SERVER], "gpt-5.4-nano", Text("the name of a model"),
         "The model that generates summaries", "";
     CLAUDE: "CLAUDE_PEERS_CLAUDE", [CLI], "found on PATH", Text("the absolute path of the program `claude`"),
@@ -120,15 +120,18 @@ impl Setting {
         }
     }
 
-    /// Its value or default as a number, a word of a type and the like.
-    pub fn parse<T: FromStr>(&self) -> Result<T, InvalidSetting> {
+    /// Its value or default, as `parse` reads it.
+    pub fn read<T>(&self, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, InvalidSetting> {
         let text = self.text()?;
-        text.parse().map_err(|_| self.invalid(text))
+        parse(&text).ok_or_else(|| self.invalid(&text))
+    }
+
+    pub fn parse<T: FromStr>(&self) -> Result<T, InvalidSetting> {
+        self.read(|text| text.parse().ok())
     }
 
     pub fn span(&self) -> Result<Duration, InvalidSetting> {
-        let text = self.text()?;
-        span(&text).ok_or_else(|| self.invalid(text))
+        self.read(span)
     }
 
     pub fn invalid(&self, value: impl AsRef<OsStr>) -> InvalidSetting {

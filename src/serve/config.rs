@@ -1,6 +1,6 @@
-//! The broker's configuration, from its environment. A value that cannot be used stops it with an error that names it.
+//! The broker's settings, from its environment. A value that cannot be used stops the broker with an error that names it.
 
-use super::IdleExit;
+use super::idle::IdleExit;
 use crate::{
     broker::Limits,
     platform::{
@@ -10,26 +10,18 @@ use crate::{
 };
 use std::{num::NonZeroU32, path::PathBuf};
 
-/// The broker's configuration.
 #[derive(Debug, Clone)]
-pub struct Config {
-    /// The Unix socket.
+pub(super) struct Config {
     pub socket: PathBuf,
     /// The TCP port on 127.0.0.1; 0 for any free one.
     pub port: u16,
-    /// The database.
     pub database: PathBuf,
-    /// The limits.
     pub limits: Limits,
-    /// When to leave because nobody is connected.
     pub idle_exit: IdleExit,
 }
 
 impl Config {
-    /// Reads the environment.
-    ///
-    /// # Errors
-    /// For the first variable whose value cannot be used.
+    /// Reads the environment; fails for the first variable whose value cannot be used.
     pub fn from_env() -> Result<Self, InvalidSetting> {
         let limits = Limits {
             per_minute: NonZeroU32::new(settings::RATE_LIMIT.parse()?),
@@ -48,10 +40,5 @@ impl Config {
             limits,
             idle_exit: IdleExit::from_env()?,
         })
-    }
-
-    /// The variables, as `--help` lists them.
-    pub fn help() -> String {
-        settings::help("claude-peersd")
     }
 }

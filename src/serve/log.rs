@@ -1,5 +1,5 @@
-//! Logs: to the journal, with fields of their own (`CLAUDE_PEERS_PEER`, `CLAUDE_PEERS_MESSAGE` …), where the service manager
-//! has put it behind standard error; readable lines on standard error otherwise. Neither ever holds a secret or a text.
+//! Logs: to the journal, with fields of their own (`CLAUDE_PEERS_PEER`, `CLAUDE_PEERS_MESSAGE` …), where standard error is the
+//! journal; readable lines on standard error otherwise. Neither ever holds a secret or a message's text.
 
 use crate::{
     platform::settings::{self, InvalidSetting},
@@ -13,11 +13,8 @@ use tracing_subscriber::{Layer, Registry, layer::SubscriberExt, reload, util::Su
 /// The level of the one log that a process has.
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
-/// Starts logging at the level of `CLAUDE_PEERS_LOG` (`info` by default).
-///
-/// # Errors
-/// If the variable holds no level.
-pub fn start() -> Result<(), InvalidSetting> {
+/// Starts logging at the level of `CLAUDE_PEERS_LOG`; fails if the variable holds no level.
+pub(super) fn start() -> Result<(), InvalidSetting> {
     let level: LevelFilter = settings::LOG.parse()?;
     let (level, handle) = reload::Layer::new(level);
     LEVEL.get_or_init(|| handle);
@@ -29,17 +26,14 @@ pub fn start() -> Result<(), InvalidSetting> {
     Ok(())
 }
 
-/// The level from which on is logged.
-pub fn level() -> String {
+/// The least severe level that is logged.
+pub(super) fn level() -> String {
     LevelFilter::current().to_string()
 }
 
 /// Logs from `level` on, until it is set again or the process ends.
-///
-/// # Errors
-/// [`Code::InvalidRequest`] if it is no level.
-pub fn set_level(level: &str) -> wire::Result<()> {
-    let wanted = Some(level).filter(|level| settings::LOG.allows(level.as_ref())).and_then(|level| level.parse().ok());
+pub(super) fn set_level(level: &str) -> wire::Result<()> {
+    let wanted = settings::LOG.allows(level.as_ref()).then(|| level.parse().ok()).flatten();
     let wanted: LevelFilter = wanted.ok_or_else(|| {
         let given: String = level.chars().take(40).collect();
         Error::new(Code::InvalidRequest, format!("{given:?} is no log level")).help(format!("use {}", settings::LOG.kind))

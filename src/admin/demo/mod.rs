@@ -14,7 +14,8 @@ use crate::{
         exit::{Failure, Problem},
         out::Out,
     },
-    wire::{HistoryEntry, MessageState, random_token},
+    platform::random,
+    wire::{HistoryEntry, MessageState},
 };
 use broker::{Broker, broken};
 use rustix::process::{WaitOptions, wait};
@@ -96,7 +97,7 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
     let web = stage.repository("shop-web", "The shop's web pages").await?;
     let api = stage.repository("shop-api", "The shop's API").await?;
     teller.step("repositories", began.elapsed(), "git made shop-web and shop-api")?;
-    let (web_session, api_session) = (random_token(24), random_token(24));
+    let (web_session, api_session) = (random::token(24), random::token(24));
     let (mut a, took) = Session::start(stage, &web, &web_session, "channel").await?;
     teller.step("session_connected", took, "shop-web: claude-peers-mcp started, MCP handshake done")?;
     let (mut b, took) = Session::start(stage, &api, &api_session, "channel").await?;

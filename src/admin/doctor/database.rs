@@ -74,7 +74,7 @@ fn judge(report: &DatabaseReport) -> Finding {
     let DatabaseReport { path, state, bytes, mode, .. } = report;
     let problems = report.problems.join("; ");
     let (what, help) = match state {
-        DatabaseState::Ok => return sound(path, *bytes, mode.as_deref()),
+        DatabaseState::Sound => return sound(path, *bytes, mode.as_deref()),
         DatabaseState::Missing => return ok(format!("{path} is not there yet; the broker makes it when it starts")),
         DatabaseState::TooNew => (
             format!("{path} was written by a newer version of claude-peers: {problems}; it stays as it is"),

@@ -15,7 +15,8 @@ use crate::{
     },
     client::Client,
     console::exit::{Failure, Problem},
-    wire::{HistoryEntry, MessageState, random_token},
+    platform::random,
+    wire::{HistoryEntry, MessageState},
 };
 use serde_json::{Value, json};
 use std::{path::PathBuf, time::Duration};
@@ -71,7 +72,7 @@ async fn carry(stage: &Stage, client: &Client) -> Result<(Duration, Duration), F
     let listed = receiver.tool("list_peers", json!({ "scope": "directory" })).await?;
     let id = listed["self"]["id"].as_str().ok_or_else(|| broken(format!("the session is no peer of its broker: {listed}")))?;
 
-    let text = format!("{TEXT} {}", random_token(8));
+    let text = format!("{TEXT} {}", random::token(8));
     let began = Instant::now();
     let sent = sender.tool("send_message", json!({ "targetPeerId": id, "message": text })).await?;
     let accepted = began.elapsed();

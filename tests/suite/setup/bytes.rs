@@ -1,4 +1,4 @@
-//! Setup leaves every byte of the user's settings that is not its own, and brings what the plugin brings.
+//! Setup keeps the user's settings byte for byte, and adds the same as the plugin.
 
 use super::Home;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 const RULE: &str = "mcp__claude-peers";
 
-/// The text without its blanks: those where ours begins and ends may change.
+/// The text without whitespace, which may change around our entries.
 fn dense(text: &str) -> String {
     text.split_whitespace().collect()
 }
@@ -16,7 +16,7 @@ fn parsed(text: &str) -> Value {
 }
 
 #[test]
-fn what_others_wrote_is_kept_to_the_byte() {
+fn setup_keeps_foreign_settings_byte_for_byte() {
     let home = Home::new();
     let copy = home.path("home/.claude/settings.json.before-claude-peers");
     let beep = "{ \"hooks\": [{ \"type\": \"command\",   \"command\": \"beep\" }] }";
@@ -56,7 +56,7 @@ fn what_others_wrote_is_kept_to_the_byte() {
 }
 
 #[test]
-fn a_hook_in_the_same_group_stays() {
+fn foreign_hook_in_the_same_group_stays() {
     let home = Home::new();
     let settings = |hooks: Value| json!({"hooks": {"Stop": [{"hooks": hooks}]}, "other": true});
     let ours = format!("{} hook Stop", env!("CARGO_BIN_EXE_claude-peers"));
@@ -66,7 +66,7 @@ fn a_hook_in_the_same_group_stays() {
 }
 
 #[test]
-fn the_plugin_brings_what_setup_adds() {
+fn plugin_and_setup_add_the_same() {
     let home = Home::new();
     assert_eq!(home.setup(&[]).0, 0);
     let plugin = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/plugin/peers");

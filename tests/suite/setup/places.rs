@@ -10,7 +10,7 @@ fn moved(home: &Home, folder: &Path) {
 }
 
 #[test]
-fn the_prefix_of_npm_is_followed() {
+fn setup_follows_the_prefix_of_npm() {
     for (settings, folder) in [
         ("a=b\nprefix = ${HOME}/.npm\n", "home/.npm/bin"),
         ("prefix=~/x", "home/x/bin"),
@@ -26,7 +26,7 @@ fn the_prefix_of_npm_is_followed() {
 }
 
 #[test]
-fn the_newest_node_of_nvm_comes_first() {
+fn newest_node_of_nvm_comes_first() {
     let home = Home::new();
     let bin = |node: &str| home.path("home/.nvm/versions/node").join(node).join("bin");
     moved(&home, &bin("v22.12.0"));
