@@ -8,8 +8,9 @@ use crate::{
         exit::Failure,
         out::{Look, Out},
     },
+    platform::retry::Retry,
     wire::{
-        Acknowledged, Asked, CLI_SENDER, Code, PeerRef, Receipt, Result as Answered, SendRequest, random_token,
+        Acknowledged, Asked, CLI_SENDER, PeerRef, Receipt, Result as Answered, SendRequest, random_token,
         text::{printable, printable_line},
     },
 };
@@ -44,20 +45,16 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for the answer; for the broker, too, should it restart meanwhile.
+/// Waits for the answer, through restarts of the broker.
 async fn wait(question: &Receipt, patience: Duration, broker: &Client) -> Answered<Asked> {
     let deadline = Instant::now() + patience;
-    loop {
+    let ask = async || {
         let left = deadline.saturating_duration_since(Instant::now());
         let seconds = left.as_secs_f64().ceil().to_string();
         let path = with_query(&format!("/v1/messages/{}/reply", question.message_id), &[("waitSeconds", &seconds)]);
-        match broker.get_waiting(&path, None, left).await {
-            Err(error) if matches!(error.code, Code::Unreachable | Code::Stopping) && left > PAUSE => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            asked => return asked,
-        }
-    }
+        broker.get_waiting(&path, None, left).await
+    };
+    Retry { pause: (PAUSE, PAUSE), patience }.run(ask, send::is_away).await
 }
 
 fn render(text: &str, look: Look) -> String {

@@ -7,22 +7,17 @@ use crate::{
         exit::Failure,
         out::{Look, Out, Tone},
     },
+    platform::retry::Retry,
     wire::{
         self, Broadcast, CLI_SENDER, Code, EVERYONE, MessageId, PeerRef, Receipt, Scope, SendRequest, Sent, random_token,
         text::printable_line,
     },
 };
 use serde::de::DeserializeOwned;
-use std::{
-    io::Read,
-    str::FromStr,
-    time::{Duration, Instant},
-};
+use std::{io::Read, str::FromStr, time::Duration};
 
-/// How long a broker that is away is waited for: a restart takes less, and is no error.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// First and longest pause between two attempts.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// Outlasts a restart of the broker.
+const RETRY: Retry = Retry { pause: (Duration::from_millis(50), Duration::from_millis(500)), patience: Duration::from_secs(5) };
 /// Most that is read from standard input; far above the broker's limit, which is a setting and gives the real answer.
 const MAX_INPUT: u64 = 16 * 1024 * 1024;
 /// Length of the idempotency key.
@@ -85,22 +80,21 @@ pub(super) fn text(words: &[String]) -> Result<String, Failure> {
     if words == ["-"] { standard_input() } else { Ok(words.join(" ")) }
 }
 
-/// Sends until the broker has answered or its time is up. The key makes it one message, however often it is said.
+/// Sends until the broker answers or time is up. Its key keeps a repeated message from counting twice.
 pub(super) async fn send<T: DeserializeOwned>(message: &SendRequest, broker: &Client, out: Out) -> Result<T, Failure> {
-    let deadline = Instant::now() + PATIENCE;
-    let (mut pause, longest) = PAUSE;
-    loop {
-        match broker.post("/v1/send", None, message).await {
-            Err(error) if matches!(error.code, Code::Unreachable | Code::Stopping) && Instant::now() + pause < deadline => {
-                if pause == PAUSE.0 {
-                    out.aside(&format!("The broker is away; waiting up to {} s for it …", PATIENCE.as_secs()));
-                }
-                tokio::time::sleep(pause).await;
-                pause = longest.min(pause * 2);
-            }
-            answer => return Ok(answer?),
+    let mut told = false;
+    let again = |answer: &wire::Result<T>| {
+        if is_away(answer) && !std::mem::replace(&mut told, true) {
+            out.aside(&format!("The broker is away; waiting up to {} s for it …", RETRY.patience.as_secs()));
         }
-    }
+        is_away(answer)
+    };
+    Ok(RETRY.run(async || broker.post("/v1/send", None, message).await, again).await?)
+}
+
+/// Whether the broker may answer after a restart.
+pub(super) fn is_away<T>(answer: &wire::Result<T>) -> bool {
+    answer.as_ref().is_err_and(|error| matches!(error.code, Code::Unreachable | Code::Stopping))
 }
 
 fn standard_input() -> Result<String, Failure> {

@@ -6,4 +6,6 @@ pub mod git;
 pub mod kernel;
 pub mod paths;
 pub mod process;
+#[cfg(feature = "cli")]
+pub mod retry;
 pub mod settings;

@@ -45,7 +45,7 @@ fn what_setup_did_before_the_plugin_came_is_named_and_can_be_taken_out() {
     for step in ["registration", "hooks"] {
         let (state, said) = &steps[step];
         assert_eq!(state, "already", "{steps:?}");
-        assert!(said.contains("`claude-peers setup --undo --register-only` takes th"), "{said}");
+        assert!(said.contains("`claude-peers setup --undo --register-only` removes th"), "{said}");
     }
     assert_eq!((home.registration(), fs::read(home.user_settings()).unwrap()), (registered, settings));
 
@@ -112,6 +112,6 @@ fn hooks_that_are_switched_off_are_put_in_and_told_of() {
     for state in ["done", "already"] {
         let (code, steps) = home.setup(&[]);
         assert_eq!((code, steps["hooks"].0.as_str()), (0, state), "{steps:?}");
-        assert!(steps["hooks"].1.contains("says `disableAllHooks`: it will not run; messages still arrive"), "{steps:?}");
+        assert!(steps["hooks"].1.contains("sets `disableAllHooks`, so it does not run: messages still arrive"), "{steps:?}");
     }
 }
