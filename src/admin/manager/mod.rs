@@ -3,7 +3,7 @@
 mod launchd;
 mod systemd;
 
-pub use launchd::{LABEL, Launchd, log, plist};
+pub use launchd::{LABEL, Launchd, log, plist, socket};
 pub use systemd::{SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET, Unit, Units};
 
 use crate::platform::call::{Call, CallFailed};
@@ -57,7 +57,7 @@ impl Manager {
     pub fn socket(&self, home: &Path) -> Option<PathBuf> {
         match self {
             Self::Systemd(systemd) => Some(systemd.socket()),
-            Self::Launchd(_) => Some(launchd::socket(home)),
+            Self::Launchd(_) => Some(socket(home)),
             Self::None(_) => None,
         }
     }

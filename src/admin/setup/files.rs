@@ -66,35 +66,24 @@ impl Draft {
 pub struct Change {
     pub write: Vec<Draft>,
     pub remove: Vec<PathBuf>,
-    pub in_the_way: Vec<Problem>,
+    /// A failed step for each file that is not ours to change.
+    pub in_the_way: Vec<Step>,
 }
 
 impl Change {
-    pub fn want(&mut self, draft: Draft) -> Result<(), Problem> {
-        match draft.found()? {
-            Found::Same => {}
-            Found::Nothing | Found::Ours => self.write.push(draft),
-            found @ (Found::Changed | Found::Foreign) => self.in_the_way.push(kept(&draft.path, found)),
+    /// Adds a file that should be as drafted, or should not be.
+    pub fn add(&mut self, draft: Draft, wanted: bool) -> Result<(), Problem> {
+        match (wanted, draft.found()?) {
+            (true, Found::Nothing | Found::Ours) => self.write.push(draft),
+            (false, Found::Same | Found::Ours) => self.remove.push(draft.path),
+            (true, Found::Same) | (false, Found::Nothing) => {}
+            (_, found) => self.in_the_way.push(Step::failed(kept(&draft.path, found))),
         }
         Ok(())
     }
 
-    pub fn unwant(&mut self, path: PathBuf) -> Result<(), Problem> {
-        match found(&path)? {
-            Found::Nothing => {}
-            Found::Same | Found::Ours => self.remove.push(path),
-            found @ (Found::Changed | Found::Foreign) => self.in_the_way.push(kept(&path, found)),
-        }
-        Ok(())
-    }
-
-    /// Whether there is nothing to write or remove.
-    pub fn is_empty(&self) -> bool {
-        self.write.is_empty() && self.remove.is_empty()
-    }
-
-    pub fn in_the_way(&self) -> Vec<Step> {
-        self.in_the_way.iter().cloned().map(Step::failed).collect()
+    pub fn count(&self) -> usize {
+        self.write.len() + self.remove.len()
     }
 
     pub fn make(&self, place: &Place) -> Result<(), Problem> {
@@ -194,7 +183,7 @@ mod tests {
         ] {
             let write = |draft: &Draft| {
                 let mut change = Change::default();
-                change.want(draft.clone()).and_then(|()| change.make(&place)).expect("written");
+                change.add(draft.clone(), true).and_then(|()| change.make(&place)).expect("written");
             };
             assert_eq!(new.found(), Ok(Found::Nothing));
             write(&old);

@@ -6,7 +6,7 @@ use super::{
     step::Step,
 };
 use crate::{
-    admin::manager::{self, LABEL, Launchd, log, plist},
+    admin::manager::{LABEL, Launchd, log, plist, socket},
     client::Client,
     console::exit::Problem,
     platform::paths::DEFAULT_PORT,
@@ -24,24 +24,28 @@ fn path(place: &Place) -> PathBuf {
     place.home.join(format!("Library/LaunchAgents/{LABEL}.plist"))
 }
 
+fn draft(place: &Place, port: u16) -> Result<Draft, Problem> {
+    Ok(Draft::xml(path(place), &plist(&place.bin, &place.home, port)?))
+}
+
 pub async fn put(place: &Place, launchd: &Launchd, port: Option<u16>) -> Result<Vec<Step>, Problem> {
-    let (path, socket) = (path(place), manager::Manager::Launchd(launchd.clone()).socket(&place.home));
+    let path = path(place);
     let port = port.or_else(|| port_in(&path)).unwrap_or(DEFAULT_PORT);
     let mut change = Change::default();
-    change.want(Draft::xml(path.clone(), &plist(&place.bin, &place.home, port)?))?;
+    change.add(draft(place, port)?, true)?;
     if !change.in_the_way.is_empty() {
-        return Ok(change.in_the_way());
+        return Ok(change.in_the_way);
     }
     let what = format!("write and load {}, for port {port}", path.display());
-    let loaded = launchd.knows().await;
-    if change.is_empty() && loaded {
+    let (log, socket, loaded) = (log(&place.home), socket(&place.home), launchd.knows().await);
+    if change.count() == 0 && loaded {
         let renew = renew(socket, launchd).await;
         return Ok(std::iter::once(Step::already(what)).chain(renew).collect());
     }
-    let (log, launchd, place) = (log(&place.home), launchd.clone(), place.clone());
+    let (launchd, place) = (launchd.clone(), place.clone());
     Ok(vec![Step::to_do(what, async move {
         // launchd creates socket and log, but not their folders.
-        for folder in [socket.as_deref(), Some(&log)].into_iter().flatten().filter_map(Path::parent) {
+        for folder in [socket, log].iter().filter_map(|file| file.parent()) {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.map_err(|e| Problem::io("making", folder, &e, "give yourself the right to write there"))?;
         }
@@ -56,22 +60,22 @@ pub async fn put(place: &Place, launchd: &Launchd, port: Option<u16>) -> Result<
 }
 
 /// Restarts a broker of another version. Asking starts one where none runs.
-async fn renew(socket: Option<PathBuf>, launchd: &Launchd) -> Option<Step> {
+async fn renew(socket: PathBuf, launchd: &Launchd) -> Option<Step> {
     launchd.pid().await.ok()??;
-    let hello: Hello = Client::new(socket?, "claude-peers").hello().await.ok()?;
+    let hello: Hello = Client::new(socket, "claude-peers").hello().await.ok()?;
     let what = format!("restart the broker as version {VERSION} (it is {})", hello.version);
     (hello.version != VERSION).then(|| Step::calls(what, vec![launchd.restart()]).named("broker"))
 }
 
 pub async fn take_back(place: &Place, launchd: &Launchd) -> Result<Vec<Step>, Problem> {
     let mut change = Change::default();
-    change.unwant(path(place))?;
+    change.add(draft(place, DEFAULT_PORT)?, false)?;
     if !change.in_the_way.is_empty() {
-        return Ok(change.in_the_way());
+        return Ok(change.in_the_way);
     }
     let what = format!("unload and remove {}", path(place).display());
     let loaded = launchd.knows().await;
-    if change.is_empty() && !loaded {
+    if change.count() == 0 && !loaded {
         return Ok(vec![Step::already(what)]);
     }
     let (launchd, place) = (launchd.clone(), place.clone());
@@ -102,8 +106,8 @@ mod tests {
         let place = Place { bin: "/opt/a & b/bin".into(), package: None, home: home.path().to_owned() };
         let path = path(&place);
         let mut change = Change::default();
-        let content = plist(&place.bin, &place.home, 7900).expect("a property list");
-        change.want(Draft::xml(path.clone(), &content)).and_then(|()| change.make(&place)).expect("written");
+        let added = draft(&place, 7900).and_then(|draft| change.add(draft, true));
+        added.and_then(|()| change.make(&place)).expect("written");
         assert_eq!((port_in(&path), found(&path)), (Some(7900), Ok(Found::Ours)));
         // Parsers that stand in for Apple's.
         let binary = home.path().join("agent.bin");

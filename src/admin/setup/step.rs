@@ -44,7 +44,7 @@ impl From<CallFailed> for Problem {
 
 pub enum Ended {
     Done,
-    /// Done, and worth other words than the step's own.
+    /// Done, in other words than the step's own.
     Said(String),
     Skipped(Problem),
 }
@@ -55,27 +55,30 @@ impl From<()> for Ended {
     }
 }
 
-enum Todo {
-    Nothing(State),
-    Do(Pin<Box<dyn Future<Output = Result<Ended, Problem>>>>),
-}
+type Doing = Pin<Box<dyn Future<Output = Result<Ended, Problem>>>>;
 
+#[derive(Serialize)]
 pub struct Step {
-    /// Another name than the group's.
-    name: Option<&'static str>,
+    /// [`Walk::take`] names the steps that have no name.
+    #[serde(rename = "step")]
+    name: &'static str,
+    state: State,
     /// The step as an order: `write …`.
     what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
     help: Option<String>,
-    todo: Todo,
+    #[serde(skip)]
+    doing: Option<Doing>,
 }
 
 impl Step {
-    fn new(what: impl Into<String>, help: Option<String>, todo: Todo) -> Self {
-        Self { name: None, what: what.into(), help, todo }
+    fn new(state: State, what: impl Into<String>, help: Option<String>) -> Self {
+        Self { name: "", state, what: what.into(), help, doing: None }
     }
 
     pub fn to_do<E: Into<Ended>>(what: impl Into<String>, doing: impl Future<Output = Result<E, Problem>> + 'static) -> Self {
-        Self::new(what, None, Todo::Do(Box::pin(async { doing.await.map(Into::into) })))
+        let doing: Doing = Box::pin(async { doing.await.map(Into::into) });
+        Self { doing: Some(doing), ..Self::new(State::Planned, what, None) }
     }
 
     /// Makes the calls up to the first that fails; done already where there are none.
@@ -84,26 +87,40 @@ impl Step {
     }
 
     pub fn already(what: impl Into<String>) -> Self {
-        Self::new(what, None, Todo::Nothing(State::Already))
+        Self::new(State::Already, what, None)
     }
 
     pub fn skipped(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self::new(what, Some(help.into()), Todo::Nothing(State::Skipped))
+        Self::new(State::Skipped, what, Some(help.into()))
     }
 
     pub fn failed(problem: impl Into<Problem>) -> Self {
         let Problem { what, help } = problem.into();
-        Self::new(what, Some(help), Todo::Nothing(State::Failed))
+        Self::new(State::Failed, what, Some(help))
     }
 
     pub fn named(self, name: &'static str) -> Self {
-        Self { name: Some(name), ..self }
+        Self { name, ..self }
     }
 
     /// Adds something worth knowing.
-    pub fn note(mut self, note: Option<String>) -> Self {
-        self.help = note.or(self.help);
-        self
+    pub fn note(self, note: Option<String>) -> Self {
+        Self { help: note.or(self.help), ..self }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.state == State::Failed
+    }
+
+    fn fall_short(&mut self, state: State, problem: Problem) {
+        self.state = state;
+        self.what = format!("{}: {}", self.what, problem.what);
+        self.help = Some(problem.help);
+    }
+
+    fn row(&self, look: Look, help: Option<&str>) -> String {
+        let name = self.name.replace('_', " ");
+        Row { mark: self.state.mark(), name: &name, text: &self.what, help }.render(Columns::WORDS, look)
     }
 }
 
@@ -114,39 +131,17 @@ pub async fn run(calls: Vec<Call>) -> Result<(), Problem> {
     Ok(())
 }
 
-#[derive(Debug, Serialize)]
-struct Report {
-    step: &'static str,
-    state: State,
-    what: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    help: Option<String>,
-}
-
-impl Report {
-    fn row(&self, help: Option<&str>, look: Look) -> String {
-        let name = self.step.replace('_', " ");
-        Row { mark: self.state.mark(), name: &name, text: &self.what, help }.render(Columns::WORDS, look)
-    }
-}
-
-#[derive(Serialize)]
-struct Reports<'a> {
-    steps: &'a [Report],
-    ok: bool,
-}
-
 /// Takes one step after the other.
 pub struct Walk {
     out: Out,
     dry: bool,
     done: State,
-    reports: Vec<Report>,
+    steps: Vec<Step>,
 }
 
 impl Walk {
     pub fn new(out: Out, dry: bool, undo: bool) -> Self {
-        Self { out, dry, done: if undo { State::Undone } else { State::Done }, reports: Vec::new() }
+        Self { out, dry, done: if undo { State::Undone } else { State::Done }, steps: Vec::new() }
     }
 
     pub fn say(&self, line: impl FnOnce(Look) -> String) -> Result<(), Failure> {
@@ -160,53 +155,47 @@ impl Walk {
         steps: Result<impl IntoIterator<Item = Step>, P>,
     ) -> Result<(), Failure> {
         let steps: Vec<_> = steps.map_or_else(|problem| vec![Step::failed(problem)], |steps| steps.into_iter().collect());
-        for Step { name, what, help, todo } in steps {
-            let (state, what, help) = self.go(what, help, todo).await?;
-            let report = Report { step: name.unwrap_or(group), state, what, help };
+        for mut step in steps {
+            if step.name.is_empty() {
+                step.name = group;
+            }
+            if let Some(doing) = step.doing.take().filter(|_| !self.dry) {
+                self.out.transient(&format!("{} …", step.what))?;
+                match doing.await {
+                    Ok(Ended::Done) => step.state = self.done,
+                    Ok(Ended::Said(what)) => (step.state, step.what) = (self.done, what),
+                    Ok(Ended::Skipped(problem)) => step.fall_short(State::Skipped, problem),
+                    Err(problem) => step.fall_short(State::Failed, problem),
+                }
+            }
             // The help of failed steps comes at the end.
-            let help = report.help.as_deref().filter(|_| state != State::Failed);
-            self.out.human(|look| look.erase().to_owned() + &report.row(help, look))?;
-            self.reports.push(report);
+            let help = step.help.as_deref().filter(|_| !step.has_failed());
+            self.out.human(|look| look.erase().to_owned() + &step.row(look, help))?;
+            self.steps.push(step);
         }
         Ok(())
     }
 
-    async fn go(&self, what: String, help: Option<String>, todo: Todo) -> Result<(State, String, Option<String>), Failure> {
-        let because = |problem: &Problem| format!("{what}: {}", problem.what);
-        let doing = match todo {
-            Todo::Nothing(state) => return Ok((state, what, help)),
-            Todo::Do(_) if self.dry => return Ok((State::Planned, what, help)),
-            Todo::Do(doing) => doing,
-        };
-        self.out.transient(&format!("{what} …"))?;
-        Ok(match doing.await {
-            Ok(Ended::Done) => (self.done, what, help),
-            Ok(Ended::Said(said)) => (self.done, said, help),
-            Ok(Ended::Skipped(problem)) => (State::Skipped, because(&problem), Some(problem.help)),
-            Err(problem) => (State::Failed, because(&problem), Some(problem.help)),
-        })
-    }
-
     pub fn is_well(&self) -> bool {
-        self.reports.iter().all(|report| report.state != State::Failed)
+        !self.steps.iter().any(Step::has_failed)
     }
 
-    pub fn has_skipped(&self, step: &str) -> bool {
-        self.reports.iter().any(|report| report.step == step && report.state == State::Skipped)
+    pub fn has_skipped(&self, name: &str) -> bool {
+        self.steps.iter().any(|step| step.name == name && step.state == State::Skipped)
     }
 
     /// Repeats the failed steps with their help; a failure if there are any.
     pub fn end(self) -> Result<(), Failure> {
         let ok = self.is_well();
         if self.out.json {
-            self.out.json(&Reports { steps: &self.reports, ok })?;
+            self.out.json(&serde_json::json!({ "steps": self.steps, "ok": ok }))?;
         }
         if ok {
             return Ok(());
         }
-        let failed = self.reports.iter().filter(|report| report.state == State::Failed);
+        let failed = self.steps.iter().filter(|step| step.has_failed());
         self.out.human(|look| {
-            let rows: String = failed.map(|report| report.row(report.help.as_deref(), look)).collect();
+            let rows: String = failed.map(|step| step.row(look, step.help.as_deref())).collect();
             format!("\n{}\n{rows}", look.paint(Tone::Bad, "Not done:"))
         })?;
         Err(Failure::Told)

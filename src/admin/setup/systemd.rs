@@ -42,14 +42,14 @@ pub async fn put(place: &Place, systemd: &Systemd, port: Option<u16>) -> Result<
     let mut change = Change::default();
     for draft in copies(place, &folder) {
         // Copies of ours would hide a package's units.
-        if place.package.is_none() { change.want(draft)? } else { change.unwant(draft.path)? }
+        change.add(draft, place.package.is_none())?;
     }
-    let before = change.write.len() + change.remove.len();
+    let before = change.count();
     for draft in port.map(|port| drop_ins(&folder, port)).into_iter().flatten() {
-        if port == Some(DEFAULT_PORT) { change.unwant(draft.path)? } else { change.want(draft)? }
+        change.add(draft, port != Some(DEFAULT_PORT))?;
     }
-    let new_port = port.filter(|_| before != change.write.len() + change.remove.len());
-    let changed = !change.is_empty();
+    let new_port = port.filter(|_| before != change.count());
+    let changed = change.count() > 0;
     let sockets = Sockets::look(systemd).await?;
     let mut steps = put_files(change, place, systemd, &folder, new_port);
     steps.extend(sockets.stop_other());
@@ -63,17 +63,17 @@ pub async fn take_back(place: &Place, systemd: &Systemd) -> Result<Vec<Step>, Pr
     let folder = folder(place, systemd);
     let sockets = Sockets::look(systemd).await?;
     let mut change = Change::default();
-    for Draft { path, .. } in copies(place, &folder).into_iter().chain(drop_ins(&folder, DEFAULT_PORT)) {
-        if found(&path)? != Found::Foreign {
-            change.unwant(path)?;
+    for draft in copies(place, &folder).into_iter().chain(drop_ins(&folder, DEFAULT_PORT)) {
+        if found(&draft.path)? != Found::Foreign {
+            change.add(draft, false)?;
         }
     }
     let mut steps = vec![sockets.close()];
-    steps.extend(change.in_the_way());
-    let what = format!("remove {} from {}", files(change.remove.len()), folder.display());
-    steps.push(match change.is_empty() {
-        true => Step::already(format!("remove the units from {}", folder.display())),
-        false => Step::to_do(what, make(change, place.clone(), systemd.clone())),
+    steps.append(&mut change.in_the_way);
+    let what = format!("remove the units from {}", folder.display());
+    steps.push(match change.count() {
+        0 => Step::already(what),
+        _ => Step::to_do(what, make(change, place.clone(), systemd.clone())),
     });
     steps.extend(place.package.as_ref().map(|_| sockets.mask()));
     Ok(steps)
@@ -115,10 +115,10 @@ fn placed(text: &str, bin: &str) -> String {
     text.lines().map(line).collect()
 }
 
-fn put_files(change: Change, place: &Place, systemd: &Systemd, folder: &Path, port: Option<u16>) -> Vec<Step> {
-    let mut steps = change.in_the_way();
+fn put_files(mut change: Change, place: &Place, systemd: &Systemd, folder: &Path, port: Option<u16>) -> Vec<Step> {
+    let mut steps = std::mem::take(&mut change.in_the_way);
     let folder = folder.display();
-    if change.is_empty() && steps.is_empty() {
+    if change.count() == 0 && steps.is_empty() {
         let already = match &place.package {
             Some(package) => format!("use the package's units in {}", package.display()),
             None => format!("write the units into {folder}"),
