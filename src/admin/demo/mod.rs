@@ -70,8 +70,8 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
 
     teller.scene("Two sessions start, each in a git repository of its own")?;
     let repositories = async {
-        let web = stage.repository("shop-web", "The shop's web pages").await?;
-        Ok((web, stage.repository("shop-api", "The shop's API").await?))
+        let web = stage.repository("shop-web").await?;
+        Ok((web, stage.repository("shop-api").await?))
     };
     let (web, api) = teller.timed("repositories", repositories, |_| "git made shop-web and shop-api".to_owned()).await?;
     let (web_session, api_session) = (random_token(24), random_token(24));

@@ -65,7 +65,7 @@ impl Manager {
     /// Whether the manager runs a broker; none without a manager.
     pub async fn runs_broker(&self) -> Option<Result<bool, CallFailed>> {
         Some(match self {
-            Self::Systemd(systemd) => systemd.units([SERVICE]).await.map(|[unit]| unit.is_active()),
+            Self::Systemd(systemd) => systemd.our_units().await.map(|units| units.service.is_active()),
             Self::Launchd(launchd) => launchd.pid().await.map(|pid| pid.is_some()),
             Self::None(_) => return None,
         })

@@ -130,15 +130,13 @@ impl Systemd {
         (!units.is_empty()).then(|| self.on(verb, units))
     }
 
-    pub async fn units<const N: usize>(&self, names: [&str; N]) -> Result<[Unit; N], CallFailed> {
+    pub async fn our_units(&self) -> Result<Units, CallFailed> {
+        let names = [SERVICE, SOCKET, TCP_SOCKET, SETUP_SERVICE];
         let shown = self.call(["show", PROPERTIES].into_iter().chain(names)).run().await?;
         let mut units: HashMap<String, Unit> =
             shown.split("\n\n").map(Unit::read).map(|unit| (unit.name.clone(), unit)).collect();
-        Ok(names.map(|name| units.remove(name).unwrap_or_else(|| Unit { name: name.to_owned(), properties: HashMap::new() })))
-    }
-
-    pub async fn our_units(&self) -> Result<Units, CallFailed> {
-        let [service, socket, tcp, login] = self.units([SERVICE, SOCKET, TCP_SOCKET, SETUP_SERVICE]).await?;
+        let [service, socket, tcp, login] =
+            names.map(|name| units.remove(name).unwrap_or_else(|| Unit { name: name.to_owned(), properties: HashMap::new() }));
         Ok(Units { systemd: self.clone(), service, socket, tcp, login })
     }
 }

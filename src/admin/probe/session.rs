@@ -2,7 +2,7 @@
 
 use super::{PATIENCE, Stage, broken, cannot_run, ends_well, late};
 use crate::console::exit::Failure;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::{path::Path, process::Stdio, time::Instant};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
@@ -13,8 +13,7 @@ use tokio::{
 
 /// Far more than a trial ever has under way.
 const BACKLOG: usize = 64;
-/// Claude Code offers the first in its probe and the second in `initialize`.
-const PROBED_REVISION: &str = "2026-07-28";
+/// The protocol that Claude Code offers.
 const REVISION: &str = "2025-11-25";
 
 /// A message pushed into the session.
@@ -35,7 +34,7 @@ pub struct Session {
     pub name: String,
     process: Child,
     stdin: ChildStdin,
-    answers: mpsc::Receiver<Map<String, Value>>,
+    answers: mpsc::Receiver<Value>,
     pushes: mpsc::Receiver<Push>,
     last_id: u64,
 }
@@ -63,18 +62,12 @@ impl Session {
 
     async fn handshake(&mut self) -> Result<(), Failure> {
         let client = json!({ "name": "claude-code", "version": "2.1.330" });
-        let meta = json!({ "io.modelcontextprotocol/protocolVersion": PROBED_REVISION });
-        self.exchange("server/discover", json!({ "_meta": meta })).await?; // may be refused
         let hello = json!({ "protocolVersion": REVISION, "capabilities": {}, "clientInfo": client });
         let server = self.request("initialize", hello).await?;
         if server["capabilities"]["experimental"]["claude/channel"].is_null() {
             return Err(self.broken("does not declare the claude/channel capability"));
         }
-        self.write(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await?;
-        let listed = self.request("tools/list", json!({})).await?;
-        let offers = |tool: &&str| listed["tools"].as_array().into_iter().flatten().any(|offered| offered["name"] == *tool);
-        let missing = ["list_peers", "send_message", "set_summary", "check_messages"].into_iter().find(|tool| !offers(tool));
-        missing.map_or(Ok(()), |tool| Err(self.broken(format!("does not offer the tool {tool}"))))
+        self.write(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })).await
     }
 
     pub async fn tool(&mut self, name: &str, arguments: Value) -> Result<Value, Failure> {
@@ -118,23 +111,16 @@ impl Session {
         ends_well(process, &format!("the server of {name}")).await
     }
 
-    /// Makes a request that must succeed.
     async fn request(&mut self, method: &str, params: Value) -> Result<Value, Failure> {
-        let mut answer = self.exchange(method, params).await?;
-        let result = answer.remove("result");
-        result.ok_or_else(|| self.broken(format!("refuses {method}: {}", Value::from(answer))))
-    }
-
-    /// Makes a request and returns the answer, an error included.
-    async fn exchange(&mut self, method: &str, params: Value) -> Result<Map<String, Value>, Failure> {
         self.last_id += 1;
         let id = self.last_id;
         self.write(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })).await?;
-        match timeout(PATIENCE, self.answers.recv()).await {
-            Ok(Some(answer)) if answer.get("id") == Some(&id.into()) => Ok(answer),
-            Ok(Some(other)) => Err(self.broken(format!("does not answer {method}: {}", Value::from(other)))),
-            Ok(None) => Err(self.broken("has closed its output")),
-            Err(_) => Err(late(&format!("{} did not answer {method}", self.name))),
+        let answer = timeout(PATIENCE, self.answers.recv()).await;
+        let answer = answer.map_err(|_| late(&format!("{} did not answer {method}", self.name)))?;
+        let mut answer = answer.ok_or_else(|| self.broken("has closed its output"))?;
+        match answer["result"].take() {
+            result if answer["id"] == id && !result.is_null() => Ok(result),
+            _ => Err(self.broken(format!("refuses {method}: {answer}"))),
         }
     }
 
@@ -149,16 +135,13 @@ impl Session {
 }
 
 /// Sorts the server's messages: pushes, answers; other notifications are dropped.
-async fn read(stdout: ChildStdout, answers: mpsc::Sender<Map<String, Value>>, pushes: mpsc::Sender<Push>) {
+async fn read(stdout: ChildStdout, answers: mpsc::Sender<Value>, pushes: mpsc::Sender<Push>) {
     let mut stdout = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = stdout.next_line().await {
-        let mut message: Map<String, Value> = match serde_json::from_str(&line) {
-            Ok(message) => message,
-            Err(_) => Map::from_iter([("not JSON-RPC".to_owned(), line.into())]),
-        };
-        let is_open = match message.get("method").and_then(Value::as_str) {
+        let mut message: Value = serde_json::from_str(&line).unwrap_or_else(|_| json!({ "not JSON": line }));
+        let is_open = match message["method"].as_str() {
             Some("notifications/claude/channel") => {
-                let params = message.remove("params").unwrap_or_default();
+                let params = message["params"].take();
                 let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
                 let push = Push { at: Instant::now(), text: text(&params["content"]), id: text(&params["meta"]["message_id"]) };
                 pushes.send(push).await.is_ok()

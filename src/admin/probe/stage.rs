@@ -92,28 +92,16 @@ impl Stage {
         command
     }
 
-    pub async fn repository(&self, name: &str, about: &str) -> Result<PathBuf, Failure> {
-        let dir = self.folder(name)?;
-        fs::write(dir.join("README.md"), about).map_err(|e| no_room("making a repository", &e))?;
-        self.git(&dir, &["init", "--quiet", "--initial-branch=main"]).await?;
-        self.git(&dir, &["add", "README.md"]).await?;
-        self.git(&dir, &["commit", "--quiet", "--message", about]).await?;
-        Ok(dir)
-    }
-
-    async fn git(&self, dir: &Path, words: &[&str]) -> Result<(), Failure> {
+    /// A git repository on the branch `main`.
+    pub async fn repository(&self, name: &str) -> Result<PathBuf, Failure> {
         const HELP: &str = "the demo needs git 2.32 or later: install it and try again";
         let mut git = self.command("git");
-        git.current_dir(dir).args(["-c", "user.name=demo", "-c", "user.email=demo@example.invalid"]);
-        // No maintenance in the background, which would outlive the demo.
-        git.args(["-c", "maintenance.auto=false", "-c", "gc.auto=0"]).args(words);
+        git.args(["init", "--quiet", "--initial-branch=main", name]);
         git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
         let ran = git.output().await.map_err(|e| Failure::local(format!("running git: {e}"), HELP))?;
-        if ran.status.success() {
-            return Ok(());
-        }
         let said = String::from_utf8_lossy(&ran.stderr);
-        Err(Failure::local(format!("`git {}` failed: {}", words.join(" "), said.trim()), HELP))
+        let failed = || Failure::local(format!("`git init` failed: {}", said.trim()), HELP);
+        ran.status.success().then(|| self.path(name)).ok_or_else(failed)
     }
 
     /// The ends of all logs, for a failure's report.

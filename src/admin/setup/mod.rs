@@ -89,11 +89,13 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
     }
     let test = test_message(manager.socket(&place.home)).note(place::unseen_settings());
     walk.take("round_trip", Ok::<_, Problem>([test])).await?;
-    if walk.is_well() && !args.dry_run && !walk.has_skipped(registration::NAME) {
-        let how = how_messages_arrive().await;
-        walk.say(|_| how)?;
+    match Claude::find() {
+        Ok(Some(claude)) if walk.is_well() && !args.dry_run => {
+            let how = how_messages_arrive(&claude).await;
+            walk.say(|_| how)
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// A message through the service behind `socket`, or through a private broker.
@@ -108,12 +110,8 @@ fn test_message(socket: Option<PathBuf>) -> Step {
     })
 }
 
-async fn how_messages_arrive() -> String {
-    let version = match Claude::find() {
-        Ok(Some(claude)) => claude.version().await.ok(),
-        _ => None,
-    };
-    let Some(version) = version.filter(|version| *version < OLDEST_WITH_INBOX) else {
+async fn how_messages_arrive(claude: &Claude) -> String {
+    let Some(version) = claude.version().await.ok().filter(|version| *version < OLDEST_WITH_INBOX) else {
         return "\nSessions that start from now on get their messages at once.".to_owned();
     };
     let channel = if matches!(has_plugin(), Ok(true)) { format!("plugin:{PLUGIN}") } else { format!("server:{NAME}") };

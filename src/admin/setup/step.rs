@@ -180,10 +180,6 @@ impl Walk {
         !self.steps.iter().any(Step::has_failed)
     }
 
-    pub fn has_skipped(&self, name: &str) -> bool {
-        self.steps.iter().any(|step| step.name == name && step.state == State::Skipped)
-    }
-
     /// Repeats the failed steps with their help; a failure if there are any.
     pub fn end(self) -> Result<(), Failure> {
         let ok = self.is_well();

@@ -34,8 +34,8 @@ const UNITS: [(&str, &str); 3] = [
 /// Makes the session bus start the service.
 const ACTIVATION: (&str, &str) =
     ("dev.claudepeers.Broker1.service", include_str!("../../../packaging/dbus/dev.claudepeers.Broker1.service"));
-/// The folder of the programs in these files.
-const PACKAGED: &str = "/usr/bin/";
+/// The broker in these files.
+const PACKAGED: &str = "/usr/bin/claude-peersd";
 
 pub async fn put(place: &Place, systemd: &Systemd, port: Option<u16>) -> Result<Vec<Step>, Problem> {
     let folder = folder(place, systemd);
@@ -86,11 +86,10 @@ fn folder(place: &Place, systemd: &Systemd) -> PathBuf {
     if systemd.unit_path.is_empty() || systemd.unit_path.contains(&set) { set } else { place.home.join(".config/systemd/user") }
 }
 
-/// Copies of the package's files, for the programs of this place.
+/// Copies of the package's files, for the broker of this place.
 fn copies(place: &Place, folder: &Path) -> Vec<Draft> {
-    let bin = format!("{}/", place.bin.to_string_lossy().trim_end_matches('/'));
     let services = place.folder("XDG_DATA_HOME", ".local/share").join("dbus-1/services");
-    let copy = |folder: &Path, (name, text): (&str, &str)| Draft::text(folder.join(name), &placed(text, &bin));
+    let copy = |folder: &Path, (name, text): (&str, &str)| Draft::text(folder.join(name), &placed(text, &place.bin));
     UNITS.into_iter().map(|unit| copy(folder, unit)).chain([copy(&services, ACTIVATION)]).collect()
 }
 
@@ -101,18 +100,11 @@ fn drop_ins(folder: &Path, port: u16) -> [Draft; 2] {
     [file(TCP_SOCKET, &format!("{listen}:{port}\n")), file(SERVICE, &format!("{environment}={port}\n"))]
 }
 
-/// The file `text` with its programs in `bin`.
-fn placed(text: &str, bin: &str) -> String {
-    let escaped = bin.replace('%', "%%");
-    if !bin.contains(char::is_whitespace) {
-        return text.replace(PACKAGED, &escaped);
-    }
-    // A folder with a blank needs quotes.
-    let line = |line: &str| match line.split_once(PACKAGED) {
-        Some((key @ ("ExecStart=" | "Exec="), program)) => format!("{key}\"{escaped}{program}\"\n"),
-        _ => format!("{line}\n"),
-    };
-    text.lines().map(line).collect()
+/// The file `text` for the broker in `bin`.
+fn placed(text: &str, bin: &Path) -> String {
+    let program = bin.join("claude-peersd").to_string_lossy().replace('%', "%%");
+    let quoted = if program.contains(char::is_whitespace) { format!("\"{program}\"") } else { program };
+    text.replace(PACKAGED, &quoted)
 }
 
 fn put_files(mut change: Change, place: &Place, systemd: &Systemd, folder: &Path, port: Option<u16>) -> Vec<Step> {
@@ -284,8 +276,9 @@ mod tests {
 
     #[test]
     fn a_unit_starts_the_program_of_its_place() {
-        let text = "[Service]\nExecStart=/usr/bin/claude-peersd\nUMask=0077\n";
-        assert_eq!(placed(text, "/home/u/.cargo/bin/"), "[Service]\nExecStart=/home/u/.cargo/bin/claude-peersd\nUMask=0077\n");
-        assert_eq!(placed(text, "/a b/100%/"), "[Service]\nExecStart=\"/a b/100%%/claude-peersd\"\nUMask=0077\n");
+        for (bin, program) in [("/home/u/bin", "/home/u/bin/claude-peersd"), ("/a b/100%", "\"/a b/100%%/claude-peersd\"")] {
+            let text = placed("ExecStart=/usr/bin/claude-peersd\nUMask=0077\n", Path::new(bin));
+            assert_eq!(text, format!("ExecStart={program}\nUMask=0077\n"));
+        }
     }
 }

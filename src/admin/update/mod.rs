@@ -189,17 +189,3 @@ fn done(answer: &Answer, look: Look) -> String {
         + &answer.broker.as_ref().map(Broker::line).unwrap_or_default()
         + "Running sessions keep their old MCP server until they restart.\n"
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_read_with_and_without_the_v_of_a_tag() {
-        assert_eq!(version("1.2.3"), Ok("1.2.3".to_owned()));
-        assert_eq!(version("v1.2.3-rc.1"), Ok("1.2.3-rc.1".to_owned()));
-        for wrong in ["", "v", "latest", "1.2", "1.2.3/../..", "vv1.2.3"] {
-            version(wrong).expect_err(wrong);
-        }
-    }
-}
