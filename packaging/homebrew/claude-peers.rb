@@ -15,12 +15,12 @@ class ClaudePeers < Formula
     system bin/"claude-peers", "manual", buildpath/"man"
     man1.install Dir["man/*.1"]
     generate_completions_from_executable(bin/"claude-peers", "completions")
-    doc.install "docs/protocol.md"
+    doc.install "docs"
     pkgshare.install "packaging/plugin"
   end
 
-  # A broker that binds its own sockets: from here launchd could hold only the TCP one. `claude-peers setup` has it
-  # hold both.
+  # This broker binds its own sockets, because a formula can give launchd only the TCP one. `claude-peers setup`
+  # gives it both.
   service do
     run opt_bin/"claude-peersd"
     keep_alive successful_exit: false
@@ -29,10 +29,10 @@ class ClaudePeers < Formula
 
   def caveats
     <<~EOS
-      Every user runs once:
+      Each user runs this once:
         claude-peers setup
-      It has launchd start the broker with its first connection, and registers the MCP server with Claude Code. There is
-      no need for `brew services` then. After an upgrade run it again; `claude-peers doctor` says whether all is well.
+      It makes launchd start the broker with the first connection and registers the MCP server with Claude Code, so
+      you do not need `brew services`. Run it again after an upgrade. `claude-peers doctor` checks the installation.
 
       Before `brew uninstall claude-peers`:
         claude-peers setup --undo
