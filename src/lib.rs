@@ -1,41 +1,70 @@
 //! claude-peers: the coding-agent sessions on a machine find each other and talk.
 //!
-//! # The map of the house
+//! # The rooms
 //!
 //! ```text
 //! bin/        claude-peers (CLI)  claude-peersd (broker)  claude-peers-mcp (MCP server): thin
-//! wire/       domain types and the protocol: serde only, no I/O
-//! platform/   what the operating system tells: paths, settings, processes, sockets' owners, git; running other programs
+//! wire/       domain types and the protocol: serde only, no clock, no randomness, no I/O
+//! platform/   what the operating system tells: processes, socket owners, paths, settings, git, time; runs other programs
 //! client/     connect over the Unix socket, exchange versions, call a verb
 //! db/         SQLite: open, migrate, group commit, damage; the table of peers
-//! mailbox/    the life of a message: accept, lease, acknowledge, hold, expire
-//! broker/     the rules, no HTTP: one method per verb; delivery, presence, limits, sweep
-//! serve/      the daemon's edges: listeners, access, routes, handlers, event stream, D-Bus, sd_notify, logs
+//! mailbox/    the life of a message: accept, lease, acknowledge, release, expire
+//! broker/     who is there: roster, names, presence, limits; one method per verb, no HTTP
+//! serve/      the daemon's edges: listeners, access, routes, event stream, D-Bus, service manager, logs
 //! agents/     one folder per coding agent: where it keeps things, its hook, its sessions' inbox
-//! session/    the MCP server of one session: four tools, the writer into the inbox, the channel, the session's facts
+//! session/    the MCP server of one session: tools, door, summary
 //! console/    output as text or JSON, failures, exit codes
 //! cli/        what people do: status, peers, send, ask, history …: one file per command
 //! admin/      what keeps it running: setup, doctor, update, stop, service managers
 //! ```
 //!
-//! Who may import whom: `wire` nobody; `platform`, `db` → `wire`; `mailbox` → `db`; `agents` → `platform`; `broker` → `mailbox`, `agents`,
-//! `platform`; `serve` → `broker`, and `db` to open it; `client` → `platform`; `console` → `client`; `session` → `client`, `agents`;
-//! `admin` → `console`, `client`, `agents`; `cli` → `admin`, `console`, `client`, `agents`; and everybody what those import. No SQL
-//! outside `db` and `mailbox`, no HTTP status outside `serve` and `client`. `.ci/layering` and a build per feature check this.
+//! Which room may use which:
+//!
+//! ```text
+//! wire →
+//! platform → wire
+//! db → platform wire
+//! mailbox → db wire
+//! agents → platform wire
+//! broker → mailbox db agents platform wire
+//! serve → broker db platform wire
+//! client → platform wire
+//! console → client platform wire
+//! session → client agents platform wire
+//! admin → console client agents platform wire
+//! cli → admin console client agents platform wire
+//! ```
+//!
+//! SQL stands in `db` and `mailbox` alone, HTTP statuses in `serve` and `client` alone. Files use each other in one direction
+//! only. `tests/layering` reads this table and checks all of it.
 //!
 //! # A message's one path
 //!
-//! A tool call or a command → `client` → `serve` (access, route, handler) → `broker::send` (limits, rules) → `mailbox` (group
-//! commit, one fsync for all who wait) → the recipient's MCP server, which waits in `broker::door`, takes it under a lease → writes it
-//! into its client's inbox and acknowledges it as *offered* → the client's prompt hook, or a reply, makes it *delivered*. A wake-up is only
-//! a hint: what is not read now is read later.
+//! A tool call or a command → `client` → `serve` (access, route, handler) → `broker` (who, limits) → `mailbox` (one transaction, one
+//! fsync for all who wait) → `broker` (wake, count, tell) → receipt. The recipient's MCP server waits in the broker, takes the message
+//! under a lease, writes it into its client's inbox and acknowledges it as *offered*; the client's prompt hook, or a reply, makes it
+//! *delivered*. A wake-up is only a hint: the message waits in the database until it is acknowledged.
+//!
+//! # Glossary
+//!
+//! - **peer**: a session that has registered; it has an id, a name, a secret and a mailbox.
+//! - **agent process**: the process of the coding agent that runs a session, such as `claude`.
+//! - **legacy client**: a client of [`louislva/claude-peers-mcp`](https://github.com/louislva/claude-peers-mcp).
+//! - **roster**: the peers that the broker has in memory. **Presence**: whether a peer is connected, reconnecting or gone.
+//! - **route**: how a message reaches a session: inbox, channel, tool result, `check_messages`, reply, poll, pull.
+//! - **door**: how a text gets into a running session of one kind of agent.
+//! - **lease**: the right to hand a message over, which one **holder** has at a time.
+//! - **acknowledge**: to say what became of a message that was leased: offered, announced, delivered, released.
+//! - **receipt**: what is known of a message, for its sender: its state, its route, its times.
+//! - **run to completion**: to finish a request that changes something, even if its client has gone.
+//! - **maintenance**: what the broker does from time to time: expire messages, forget peers, prune history.
 
 // With all roles nothing may be dead; one alone uses a part of what they share.
 #![cfg_attr(not(all(feature = "broker", feature = "mcp", feature = "cli")), allow(dead_code, unused_imports))]
 
 mod agents;
 mod platform;
-pub mod wire;
+mod wire;
 
 #[cfg(feature = "cli")]
 mod admin;
@@ -48,7 +77,7 @@ mod client;
 #[cfg(feature = "cli")]
 mod console;
 #[cfg(feature = "broker")]
-pub mod db;
+mod db;
 #[cfg(feature = "broker")]
 mod mailbox;
 #[cfg(feature = "broker")]

@@ -3,75 +3,62 @@
 //! Each copy counts like a message of its own. A recipient that cannot take it is refused alone; a rate that does not hold all
 //! of them refuses all, before anything is stored. Said again under the same key, nobody gets it twice.
 
-use super::{Broker, Caller, send::sender_id};
-use crate::{
-    mailbox::messages::{self, NewMessage},
-    wire::{self, Broadcast, Code, EVERYONE, Error, MessageId, NotSent, PeerId, Scope, SendRequest, Sent, Status, Timestamp},
+use super::{
+    core::{Broker, Caller},
+    presence::LOOK,
 };
+use crate::{
+    mailbox::accept::{NewMessage, copies_of, key_of_copy},
+    platform::{clock, random},
+    wire::{self, Broadcast, Code, Error, NotSent, PeerId, Recipient, Scope, SendRequest, Sent, Status},
+};
+use std::{collections::HashSet, sync::Arc};
 
 impl Broker {
     /// Accepts a message to a peer, or to everyone in a scope. Once this answers, what was accepted is on disk.
-    ///
-    /// # Errors
-    /// As [`Broker::send`] and [`Broker::list`].
-    pub async fn send_to(&self, caller: &Caller, request: SendRequest) -> wire::Result<Sent> {
-        let scope = request.to.trim().strip_prefix(EVERYONE).map(str::parse::<Scope>);
-        match scope {
-            Some(scope) => Ok(Sent::Everyone(self.send_to_everyone(caller, scope?, request).await?)),
-            None => Ok(Sent::One(self.send(caller, request).await?)),
+    pub async fn send_to(self: &Arc<Self>, caller: &Caller, request: SendRequest) -> wire::Result<Sent> {
+        match request.to.parse()? {
+            Recipient::Everyone(scope) => Ok(Sent::Everyone(self.send_to_everyone(caller, scope, request).await?)),
+            Recipient::One(_) => Ok(Sent::One(self.send(caller, request).await?)),
         }
     }
 
-    async fn send_to_everyone(&self, caller: &Caller, scope: Scope, request: SendRequest) -> wire::Result<Broadcast> {
-        self.limits.check_text(&request.text)?;
+    async fn send_to_everyone(self: &Arc<Self>, caller: &Caller, scope: Scope, request: SendRequest) -> wire::Result<Broadcast> {
         if request.reply_to.as_deref().is_some_and(|id| !id.is_empty()) {
             let what = "replyTo cannot be used with a scope: an answer goes to one peer";
             return Err(Error::new(Code::InvalidRequest, what).help("leave replyTo out, or name the peer that asked"));
         }
-        if let Some(key) = &request.key {
-            super::register::check_token("key", key)?;
+        let cwd = request.cwd.clone();
+        let draft = self.draft(caller, request)?;
+        let mut recipients = self.present(&draft.from, scope, cwd.as_deref()).await?;
+        if let Some(key) = draft.key.clone() {
+            let sender = draft.from.clone();
+            // A recipient of the first time may be gone by now; it is told of all the same.
+            let before = self.store.read(move |view| copies_of(view, &sender, &key)).await?;
+            recipients.extend(before.iter().map(|id| PeerId::lenient(id)));
         }
-        let (now, from) = (Timestamp::now(), sender_id(caller)?);
-        let mut to = self.present(&from, self.in_scope(Some(&from), scope, request.cwd.as_deref())?, now);
-        if let Some(key) = request.key.clone() {
-            let sender = from.clone();
-            // Who got a copy the first time may be gone by now; it is told of all the same.
-            let before = self.store.read(move |c| Ok(messages::copies_of(c, &sender, &key)?)).await?;
-            to.extend(before.iter().map(|id| PeerId::lenient(id)).filter(|id| !to.contains(id)).collect::<Vec<_>>());
-        }
-        let copy = |to: PeerId| NewMessage {
-            tag: MessageId::random_tag(),
-            from: from.clone(),
-            text: request.text.clone(),
-            reply_to: None,
-            key: request.key.as_ref().map(|key| messages::key_of_copy(key, &to)),
-            sent_at: now,
-            expires_at: now.plus(self.limits.expiry),
-            passes: false,
-            bypassed: false,
-            held: None,
-            to,
+        let copy = |to: PeerId| {
+            let key = draft.key.as_ref().map(|key| key_of_copy(key, &to));
+            NewMessage { tag: random::message_tag(), to, key, ..draft.clone() }
         };
-        let copies = to.into_iter().map(copy).collect();
-        let (mut receipts, mut refused) = (Vec::new(), Vec::new());
+        let copies = recipients.into_iter().map(copy).collect();
+        let mut sent = Broadcast { receipts: Vec::new(), refused: Vec::new() };
         for (to, copy) in self.accept(caller, copies, true).await? {
             match copy {
-                Ok(accepted) => receipts.push(self.tell(accepted, now).await?),
-                Err(error) => refused.push(NotSent { to_name: self.name(&to), to, error }),
+                Ok(message) => sent.receipts.push(self.receipt(message, draft.sent_at)),
+                Err(error) => sent.refused.push(NotSent { to_name: self.roster().name(&to), to, error }),
             }
         }
-        receipts.sort_by(|a, b| (&a.to_name, &a.to).cmp(&(&b.to_name, &b.to)));
-        Ok(Broadcast { receipts, refused })
+        sent.receipts.sort_by(|a, b| (&a.to_name, &a.to).cmp(&(&b.to_name, &b.to)));
+        Ok(sent)
     }
 
-    /// The live peers that `wanted` picks, but `from`.
-    fn present(&self, from: &PeerId, wanted: impl Fn(&crate::db::peers::PeerRow) -> bool, now: Timestamp) -> Vec<PeerId> {
-        let state = self.state();
-        let present = state.peers.values().filter(|peer| peer.row.id != *from && wanted(&peer.row));
-        present.filter(|peer| peer.status(now) != Status::Gone).map(|peer| peer.row.id.clone()).collect()
-    }
-
-    fn name(&self, id: &PeerId) -> String {
-        self.state().peers.get(id).map_or_else(|| id.to_string(), |peer| peer.row.name.clone())
+    /// The live peers in `scope`, but `from`.
+    async fn present(&self, from: &PeerId, scope: Scope, cwd: Option<&str>) -> wire::Result<HashSet<PeerId>> {
+        let in_scope = self.in_scope(Some(from), scope, cwd).await?;
+        self.look(LOOK, |peer| in_scope(&peer.row)).await;
+        let (roster, now) = (self.roster(), clock::now());
+        let present = roster.peers.values().filter(|peer| peer.row.id != *from && in_scope(&peer.row));
+        Ok(present.filter(|peer| peer.status(now) != Status::Gone).map(|peer| peer.row.id.clone()).collect())
     }
 }

@@ -1,20 +1,26 @@
-//! Sessions that still run the reference's MCP server: known by a bare id, bound to the process that registered them, and
-//! fetching by polls. They and our own sessions see each other.
+//! Sessions that still run a legacy client, the MCP server of [`louislva/claude-peers-mcp`]: known by a bare id, bound to the
+//! process that registered them, and fetching by polls. They and our own sessions see each other.
+//!
+//! [`louislva/claude-peers-mcp`]: https://github.com/louislva/claude-peers-mcp
 
-use super::{Broker, MessageChange, names, register::check_path, roster};
-use crate::{
-    db::{self, peers::PeerRow},
-    mailbox,
-    mailbox::messages::Message,
-    platform::{git, process},
-    wire::{self, Code, DeliveryChoice, Error, InboundRule, MessageState, PeerId, Process, Route, SummarySource, Timestamp},
+use super::{
+    core::{Broker, unknown_peer},
+    identity::{check_path, fresh_id},
+    names,
+    presence::LOOK,
 };
-use std::path::Path;
+use crate::{
+    db::peers::{self, PeerRow},
+    mailbox::{Effects, Message, poll},
+    platform::{clock, process},
+    wire::{self, Code, Error, PeerId, Process, SummarySource},
+};
+use std::sync::Arc;
 
 /// Most messages in one answer to a poll; the next poll comes a second later.
 const MOST_POLLED: u32 = 100;
 
-/// What a session of the reference says of itself.
+/// How a legacy client describes its session.
 #[derive(Debug, Clone)]
 pub struct LegacyRegister {
     /// Its own process id.
@@ -27,71 +33,54 @@ pub struct LegacyRegister {
 }
 
 impl Broker {
-    /// A new session of the reference. `owner` is the process the kernel saw connecting, if it could tell.
-    ///
-    /// # Errors
-    /// [`Code::InvalidPath`], [`Code::TooLarge`]; the store's.
-    pub async fn legacy_register(&self, request: LegacyRegister, owner: Option<u32>) -> wire::Result<PeerId> {
+    /// A new session of a legacy client. `owner` is the process the kernel saw connecting, if it could tell.
+    pub async fn legacy_register(self: &Arc<Self>, request: LegacyRegister, owner: Option<u32>) -> wire::Result<PeerId> {
         check_path("cwd", &request.cwd)?;
         if let Some(root) = &request.git_root {
             check_path("git_root", root)?;
         }
         self.limits.check_summary(&request.summary)?;
-        let now = Timestamp::now();
-        let git = git::discover(Path::new(request.git_root.as_deref().unwrap_or(&request.cwd)));
+        let place = request.git_root.as_ref().unwrap_or(&request.cwd).clone();
+        let git = self.probes.repositories.ask(place).await.flatten();
+        let pid = request.pid;
+        let look = move || (bound_process(pid, owner), process::identify(pid));
+        let (process, named) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        self.look(LOOK, |_| true).await; // for the name
+        let now = clock::now();
         let row = {
-            let mut state = self.state();
-            let id =
-                std::iter::repeat_with(PeerId::random).find(|id| !state.peers.contains_key(id)).unwrap_or_else(PeerId::random);
+            let mut roster = self.roster();
+            let id = fresh_id(&roster);
+            let name = names::free(&roster, &names::wish(git.as_ref(), &request.cwd), &id, now);
             let row = PeerRow {
-                name: names::free(&state, &names::wish(git.as_ref(), &request.cwd), &id, now),
-                id,
                 legacy: true,
-                secret: None,
-                instance: String::new(),
-                process: bound_process(request.pid, owner),
-                // The number it claims is what lists show, as the reference's do.
-                host: process::identify(request.pid).or(Some(Process { pid: request.pid, started: 0 })),
-                cwd: request.cwd,
+                process,
+                // Lists show the number that it claims, as those of its own broker do.
+                agent: named.or(Some(Process { pid, started: 0 })),
                 git,
                 tty: request.tty,
-                channel: false,
-                delivery: DeliveryChoice::Auto,
-                proved: None,
                 summary_source: if request.summary.is_empty() { SummarySource::None } else { SummarySource::Session },
                 summary: request.summary,
-                registered_at: now,
-                last_seen: now,
-                ended: false,
-                inbox: None,
-                bypasses: false,
-                inbound: InboundRule::default(),
-                hooked: None,
-                hook_token: None,
-                hook_proves_all: false,
+                ..PeerRow::new(id, name, request.cwd, now)
             };
-            state.put(row.clone());
+            roster.put(row.clone());
             row
         };
         let stored = row.clone();
-        self.store.write(move |c| Ok(db::peers::put(c, &stored)?)).await?;
+        self.commit(move |tx| Ok((peers::put(tx, &stored)?, Effects::default()))).await?;
         self.changes.hint();
-        tracing::info!(peer = %row.id, name = row.name, pid = request.pid, "registered through the reference's API");
+        tracing::info!(peer = %row.id, name = row.name, pid, "registered through the legacy API");
         Ok(row.id)
     }
 
-    /// Checks that a session of the reference is known and that this caller is it, and notes its sign of life. `owns` says
+    /// Checks that a legacy client's session is known and that this caller is it, and notes its sign of life. `owns` says
     /// whether the connection belongs to a process, where the kernel can tell.
-    ///
-    /// # Errors
-    /// [`Code::PeerNotFound`] for an id never seen, [`Code::Forbidden`] for somebody else's.
     pub fn legacy_peer(&self, id: &str, owns: impl FnOnce(Process) -> Option<bool>) -> wire::Result<PeerId> {
         let id: PeerId = id.parse()?;
         let bound = {
-            let state = self.state();
-            let peer = state.peers.get(&id).ok_or_else(|| self.unknown_peer(&id))?;
+            let roster = self.roster();
+            let peer = roster.peers.get(&id).ok_or_else(|| unknown_peer(&id))?;
             if !peer.row.legacy {
-                let what = format!("{id} is not a session of the reference system; it proves itself with its secret");
+                let what = format!("{id} is not a session of a legacy client; it proves itself with its secret");
                 return Err(Error::new(Code::Forbidden, what));
             }
             peer.row.process
@@ -99,8 +88,8 @@ impl Broker {
         if bound.is_some_and(|process| owns(process) == Some(false)) {
             return Err(Error::new(Code::Forbidden, format!("{id} was registered by another process")));
         }
-        if let Some(peer) = self.state().peers.get_mut(&id) {
-            peer.row.last_seen = Timestamp::now();
+        if let Some(peer) = self.roster().peers.get_mut(&id) {
+            peer.row.last_seen = clock::now();
             if std::mem::take(&mut peer.row.ended) {
                 self.changes.hint();
             }
@@ -108,29 +97,13 @@ impl Broker {
         Ok(id)
     }
 
-    /// A poll: what the poll before handed out has arrived; gives what waits.
-    pub async fn poll(&self, id: &PeerId) -> wire::Result<Vec<Message>> {
-        let nothing_to_do = |peer: &roster::Peer| peer.waiting == 0 && !peer.polled;
-        if self.state().peers.get(id).is_some_and(nothing_to_do) {
+    /// A poll: what the poll before handed out has arrived; returns what waits.
+    pub async fn poll(self: &Arc<Self>, id: &PeerId) -> wire::Result<Vec<Message>> {
+        if !self.store.glance(|view| poll::is_due(view, id))? {
             return Ok(Vec::new());
         }
-        let (peer, now) = (id.clone(), Timestamp::now());
-        let (arrived, messages) = self.store.write(move |c| Ok(mailbox::outcomes::poll(c, &peer, MOST_POLLED, now)?)).await?;
-        if let Some(peer) = self.state().peers.get_mut(id) {
-            peer.waiting = peer.waiting.saturating_sub(u32::try_from(messages.len()).unwrap_or(u32::MAX));
-            peer.polled = !messages.is_empty();
-        }
-        let to = id;
-        let change = |id, from: &str, state| MessageChange {
-            id,
-            from: PeerId::lenient(from),
-            to: to.clone(),
-            state,
-            route: Some(Route::Poll),
-        };
-        let arrived = arrived.into_iter().map(|(id, from)| change(id, &from, MessageState::Delivered));
-        self.changes.messages(arrived.chain(messages.iter().map(|m| change(m.id.clone(), &m.from, MessageState::Offered))));
-        Ok(messages)
+        let (peer, now) = (id.clone(), clock::now());
+        self.commit(move |tx| Ok(poll::poll(tx, &peer, MOST_POLLED, now)?)).await
     }
 }
 

@@ -18,7 +18,7 @@ const REPEAT_SPAN: Duration = Duration::from_secs(60);
 /// How many pairs of recipient and text are remembered per sender before old ones are looked for and dropped.
 const REMEMBERED: usize = 256;
 
-/// Every limit, with the defaults of the contract; see the README for the variables that change them.
+/// Every limit, with its default. `docs/settings.md` lists the variables that change them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Longest message text, in bytes.
@@ -76,18 +76,9 @@ impl Limits {
         }
         Ok(())
     }
-
-    /// Refuses a message to a recipient with too many waiting.
-    pub(super) fn check_waiting(&self, waiting: u32, name: &str) -> Result<()> {
-        if waiting >= self.waiting {
-            let what = format!("{waiting} messages wait for {name} already; at most {} are kept", self.waiting);
-            return Err(Error::new(Code::MailboxFull, what).help("wait until it has read some; it has been told that mail waits"));
-        }
-        Ok(())
-    }
 }
 
-/// What one sender sent lately.
+/// A sender's recent messages.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     rate: Option<RateLimiter<NotKeyed, InMemoryState, DefaultClock>>,
@@ -111,7 +102,7 @@ impl Pace {
         }
         if times.len() >= limits.repeats {
             let first = times.front().copied().unwrap_or(now);
-            let wait = first.plus(REPEAT_SPAN).0.saturating_sub(now.0);
+            let wait = first.plus(REPEAT_SPAN).as_millis().saturating_sub(now.as_millis());
             let what = format!("the same text went to {to} {} times within a minute", limits.repeats);
             return Err(Error::new(Code::RepeatLimited, what)
                 .help("it has been sent; do not send it again")
@@ -121,7 +112,7 @@ impl Pace {
     }
 
     /// Counts these messages with one text, or refuses all of them.
-    pub(super) fn count(&mut self, limits: &Limits, to: &[&PeerId], text: &str, now: Timestamp) -> Result<()> {
+    pub(super) fn count(&mut self, limits: &Limits, to: &[PeerId], text: &str, now: Timestamp) -> Result<()> {
         let (Some(per_minute), Ok(many)) = (limits.per_minute, u32::try_from(to.len())) else { return Ok(()) };
         let Some(many) = NonZeroU32::new(many) else { return Ok(()) };
         let rate = self.rate.get_or_insert_with(|| RateLimiter::direct(Quota::per_minute(per_minute).allow_burst(limits.burst)));
@@ -150,7 +141,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     proptest! {
-        /// Whatever is sent when: of one text to one peer, no minute sees more than the limit, and nothing else is refused.
+        /// No minute sees more of one text to one peer than the limit, and every other message passes.
         #[test]
         fn repeats_are_counted_over_any_minute(sent in vec((0_i64..40_000, 0..2, 0..2), 1..60), repeats in 1_usize..4) {
             let most = NonZeroU32::new(u32::MAX).unwrap();
@@ -170,8 +161,8 @@ mod tests {
 
     fn send(pace: &mut Pace, limits: &Limits, to: &str, text: &str, now: i64) -> Result<()> {
         let to = to.parse().unwrap();
-        pace.check_repeat(limits, &to, text, Timestamp(now))?;
-        pace.count(limits, &[&to], text, Timestamp(now))
+        pace.check_repeat(limits, &to, text, Timestamp::from_millis(now))?;
+        pace.count(limits, &[to], text, Timestamp::from_millis(now))
     }
 
     #[test]
@@ -200,13 +191,12 @@ mod tests {
     fn copies_for_many_pass_together_or_not_at_all() {
         let (mut pace, limits) = (Pace::default(), Limits::default());
         let peers: Vec<PeerId> = (0..31).map(|number| format!("p{number}").parse().unwrap()).collect();
-        let peers: Vec<&PeerId> = peers.iter().collect();
-        let refused = pace.count(&limits, &peers, "all", Timestamp(0)).unwrap_err();
+        let refused = pace.count(&limits, &peers, "all", Timestamp::from_millis(0)).unwrap_err();
         assert_eq!((refused.code, refused.retry_after_ms), (Code::RateLimited, None), "it will never fit");
-        pace.count(&limits, &peers[..20], "all", Timestamp(0)).unwrap();
-        assert!(pace.count(&limits, &peers[..11], "more", Timestamp(0)).unwrap_err().retry_after_ms.is_some());
-        pace.count(&limits, &peers[..10], "more", Timestamp(0)).unwrap();
-        pace.count(&limits, &[], "nobody", Timestamp(0)).unwrap();
+        pace.count(&limits, &peers[..20], "all", Timestamp::from_millis(0)).unwrap();
+        assert!(pace.count(&limits, &peers[..11], "more", Timestamp::from_millis(0)).unwrap_err().retry_after_ms.is_some());
+        pace.count(&limits, &peers[..10], "more", Timestamp::from_millis(0)).unwrap();
+        pace.count(&limits, &[], "nobody", Timestamp::from_millis(0)).unwrap();
     }
 
     #[test]

@@ -29,10 +29,10 @@ pub(super) fn wish(git: Option<&Git>, cwd: &str) -> String {
 }
 
 /// `wish`, or `wish-2`, `wish-3` …: the first that no other live peer has, as its name or as its id.
-pub(super) fn free(state: &Roster, wish: &str, owner: &PeerId, now: Timestamp) -> String {
+pub(super) fn free(roster: &Roster, wish: &str, owner: &PeerId, now: Timestamp) -> String {
     let taken = |name: &str| {
         RESERVED.contains(&name)
-            || state.peers.values().any(|peer| {
+            || roster.peers.values().any(|peer| {
                 let row = &peer.row;
                 row.id != *owner && (row.name == name || row.id.as_str() == name) && peer.status(now) != Status::Gone
             })
@@ -68,6 +68,6 @@ mod tests {
 
     #[test]
     fn reserved_words_get_a_number() {
-        assert_eq!(free(&Roster::default(), "cli", &"x".parse().unwrap(), Timestamp(0)), "cli-2");
+        assert_eq!(free(&Roster::default(), "cli", &"x".parse().unwrap(), Timestamp::from_millis(0)), "cli-2");
     }
 }

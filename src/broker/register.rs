@@ -4,146 +4,71 @@
 //! identifies a session, and a registration is matched, in this order, by
 //! 1. the secret of an earlier registration (the same process reconnects), or the process with its own name for itself (the
 //!    answer with the secret was lost: the broker was killed behind the commit);
-//! 2. the session id, unless that peer is alive in another Claude process (a second `--resume` beside the first is a
-//!    session of its own);
-//! 3. the Claude process, if the process that served it is gone (the MCP server was restarted after a `/clear`).
-//!
-//! `/resume` and `/clear` change the session id under a process that goes on; its hook tells ([`Broker::turn_to`]).
+//! 2. the session id, unless that peer is alive in another agent process (a second `--resume` beside the first is a session of
+//!    its own);
+//! 3. the agent process, if the process that served it is gone (the MCP server was restarted after a `/clear`).
 
-use super::{Broker, door::Door, names, roster::Roster};
-use crate::{
-    db::{self, peers::PeerRow},
-    mailbox,
-    mailbox::holds::Rule,
-    platform::process,
-    wire::{self, Code, Error, PeerId, Process, Register, Registered, Status, SummarySource, Timestamp, VERSION, random_token},
+use super::{
+    core::Broker,
+    identity::{LONGEST_TOKEN, check_path, check_token, fresh_id, hash},
+    inbox::Inbox,
+    names,
+    peer::Peer,
+    presence::LOOK,
+    roster::Roster,
 };
-use sha2::{Digest, Sha256};
+use crate::{
+    db::{
+        Tx,
+        peers::{self, PeerRow},
+    },
+    mailbox::{self, Effects, history, lease, proof, release},
+    platform::{clock, process, random},
+    wire::{self, PeerId, Process, Register, Registered, Status, Timestamp, VERSION, text::printable_line},
+};
+use std::{collections::HashMap, sync::Arc};
 
 /// Length of a secret: 31³² possibilities.
 const SECRET_LENGTH: usize = 32;
-/// Longest instance name and session id accepted.
-const LONGEST_TOKEN: usize = 128;
-/// Longest path accepted, in bytes (Linux's PATH_MAX).
-const LONGEST_PATH: usize = 4_096;
 
-/// What is stored of a secret.
-pub(super) fn hash(secret: &str) -> [u8; 32] {
-    Sha256::digest(secret.as_bytes()).into()
+/// The process that registers. The kernel's word counts more than the process's own.
+struct Registering {
+    pid: u32,
+    process: Option<Process>,
+    /// The agent process above it.
+    agent: Option<Process>,
+}
+
+/// The changes that a registration makes.
+struct Registration {
+    row: PeerRow,
+    session: Option<String>,
+    /// The peer was known before.
+    resumed: bool,
+    /// The agent process that ran the session before, if another one does now.
+    gone_agent: Option<String>,
 }
 
 impl Broker {
-    /// A session presents itself. `peer` is who its secret says it is, `kernel_pid` the process the kernel saw connecting.
-    ///
-    /// # Errors
-    /// [`Code::InvalidPath`], [`Code::InvalidRequest`] for facts out of shape; the store's.
-    pub async fn register(&self, request: Register, peer: Option<PeerId>, kernel_pid: Option<u32>) -> wire::Result<Registered> {
-        check_path("cwd", &request.cwd)?;
-        if let Some(git) = &request.git {
-            check_path("git.commonDir", &git.common_dir)?;
-            check_path("git.head", &git.head)?;
-        }
-        check_token("instance", &request.instance)?;
-        if let Some(session) = &request.session_id {
-            check_token("sessionId", session)?;
-        }
-        if let Some(token) = &request.hook_token {
-            check_token("hookToken", token)?;
-        }
-        if let Some(inbox) = &request.inbox {
-            check_path("inbox", inbox)?;
-        }
-        let now = Timestamp::now();
-        // What the kernel says counts more than what the process says of itself.
-        let pid = kernel_pid.unwrap_or(request.pid);
-        let process = process::identify(pid);
-        let host = request.host.filter(|host| kernel_pid.is_none() || process::ancestors(pid).contains(&host.pid));
-
-        let (row, session, resumed, secret, gone_agent, rule) = {
-            let mut state = self.state();
-            let same_process = peer.is_some();
-            let known = peer.or_else(|| find(&state, &request, process, host, now));
-            let resumed = known.is_some();
-            let id = known.unwrap_or_else(|| fresh_id(&state));
-            let old = state.peers.get(&id).map(|peer| peer.row.clone());
-            let old_agent = state.peers.get(&id).map(super::roster::Peer::agent_key);
-            // Its hook has told where the process is now, and in which mode: the process itself knows only how it began.
-            let kept = old.as_ref().filter(|old| old.instance == request.instance && old.hooked.is_some()).cloned();
-            let (cwd, git, bypasses) = match kept {
-                Some(kept) => (kept.cwd, kept.git, kept.bypasses),
-                None => (request.cwd, request.git, request.bypasses),
-            };
-            let secret = random_token(SECRET_LENGTH);
-            // A name is kept for the session's life, unless somebody alive took it while the session was away.
-            let wish = old.as_ref().map_or_else(|| names::wish(git.as_ref(), &cwd), |old| old.name.clone());
-            let row = PeerRow {
-                name: names::free(&state, &wish, &id, now),
-                id: id.clone(),
-                legacy: false,
-                secret: Some(hash(&secret)),
-                instance: request.instance,
-                process,
-                host,
-                cwd,
-                git,
-                tty: request.tty.filter(|tty| tty.len() <= LONGEST_TOKEN),
-                channel: request.channel,
-                delivery: request.delivery,
-                proved: old.as_ref().and_then(|old| old.proved.clone()),
-                summary: old.as_ref().map(|old| old.summary.clone()).unwrap_or_default(),
-                summary_source: old.as_ref().map_or(SummarySource::None, |old| old.summary_source),
-                registered_at: old.as_ref().map_or(now, |old| old.registered_at),
-                last_seen: now,
-                ended: false,
-                inbox: request.inbox.filter(|_| host.is_some()),
-                bypasses,
-                inbound: request.inbound,
-                hooked: old.as_ref().and_then(|old| old.hooked.clone()),
-                hook_proves_all: request.hook_proves_all,
-                hook_token: request.hook_token.filter(|_| host.is_some()).map(|token| hash(&token)),
-            };
-            // Reserve id and name before the commit: another registration must not take them meanwhile.
-            state.put(row.clone());
-            // A process that has turned to another conversation still names the one it was started with.
-            let is_anothers = |session: &String| same_process && state.sessions.get(session).is_some_and(|peer| *peer != id);
-            let session = request.session_id.filter(|session| !is_anothers(session));
-            if let Some(session) = &session {
-                state.sessions.insert(session.clone(), id);
-            }
-            let displaced = old.is_some_and(|old| old.instance != row.instance) && !same_process;
-            if displaced && let Some(peer) = state.peers.get_mut(&row.id) {
-                peer.link = None; // its stream sees that it is not the peer's any more
-                peer.takers = 0;
-                peer.wake();
-            }
-            let (mut gone, mut rule) = (None, Rule::default());
-            if let Some(peer) = state.peers.get_mut(&row.id) {
-                (gone, rule) = (old_agent.filter(|old| *old != peer.agent_key()), peer.rule());
-                if gone.is_some() {
-                    peer.door = Door::default();
-                }
-            }
-            (row, session, resumed, secret, gone, rule)
-        };
-
-        let stored = row.clone();
-        let job = move |c: &rusqlite::Connection| {
-            db::peers::put(c, &stored)?;
-            if let Some(session) = &session {
-                db::peers::put_session(c, session, &stored.id, now)?;
-            }
-            mailbox::leases::lapse(c, &stored.id, &stored.instance)?;
-            mailbox::holds::apply(c, &stored.id, rule, now)?;
-            let doubted = gone_agent.map(|agent| mailbox::outcomes::doubt_pushed(c, &stored.id, &agent)).transpose()?;
-            Ok(doubted.unwrap_or_default())
-        };
-        let doubted = self.store.write(job).await?;
-        if let Some(peer) = self.state().peers.get_mut(&row.id) {
-            peer.waiting = peer.waiting.saturating_add(u32::try_from(doubted).unwrap_or(u32::MAX));
-        }
+    /// A session presents itself. `proven` is who its secret says it is, `kernel_pid` the process the kernel saw connecting.
+    pub async fn register(
+        self: &Arc<Self>,
+        request: Register,
+        proven: Option<PeerId>,
+        kernel_pid: Option<u32>,
+    ) -> wire::Result<Registered> {
+        check(&request)?;
+        let (claimed, agent) = (request.pid, request.host);
+        let look = move || Registering::look(kernel_pid, claimed, agent);
+        let by = tokio::task::spawn_blocking(look).await.unwrap_or(Registering { pid: claimed, process: None, agent: None });
+        self.look(LOOK, |_| true).await; // for names and for those that are gone
+        let alive = self.alive_candidates(&request, &by).await;
+        let (secret, version, now) = (random::token(SECRET_LENGTH), request.client.version.clone(), clock::now());
+        let registration = self.reserve(request, proven, &by, &alive, hash(&secret), now);
+        let (row, resumed) = (registration.row.clone(), registration.resumed);
+        let waiting = self.commit(move |tx| registration.store(tx, now)).await?;
         self.changes.hint();
-        tracing::info!(peer = %row.id, name = row.name, pid, resumed, client = %request.client.version, "registered");
-        let waiting = self.state().peers.get(&row.id).map_or(0, |peer| peer.waiting);
+        tracing::info!(peer = %row.id, name = row.name, pid = by.pid, resumed, client = %printable_line(&version), "registered");
         Ok(Registered {
             id: row.id,
             name: row.name,
@@ -156,136 +81,143 @@ impl Broker {
         })
     }
 
-    /// The process that serves `id` has turned to the conversation `session` (`/clear`, `/resume`, a branch), as its hook says:
-    /// whose process it is from now on. A conversation that is nobody's is that peer's, one that runs elsewhere stays where it
-    /// runs, and with one of a peer that is gone it is that peer, which has its mailbox back, and the one it was is gone.
-    pub(super) async fn turn_to(&self, session: String, id: PeerId) -> wire::Result<PeerId> {
-        let now = Timestamp::now();
-        let moved = {
-            let mut state = self.state();
-            match state.sessions.get(&session).cloned() {
-                None => {
-                    state.sessions.insert(session.clone(), id.clone());
-                    None
-                }
-                Some(other) if other == id => return Ok(id),
-                Some(other) => match move_process(&mut state, &id, &other, now) {
-                    None => return Ok(id),
-                    moved => moved,
-                },
-            }
+    /// Whether the processes still run that serve the peers which a registration may be.
+    async fn alive_candidates(&self, request: &Register, by: &Registering) -> HashMap<Process, bool> {
+        let processes: Vec<Process> = {
+            let roster = self.roster();
+            let session = request.session_id.as_ref().and_then(|session| roster.sessions.get(session));
+            let fits = |peer: &&Peer| session == Some(&peer.row.id) || by.agent.is_some() && peer.row.agent == by.agent;
+            roster.peers.values().filter(fits).filter_map(|peer| peer.row.process).collect()
         };
-        let Some((left, taken)) = moved else {
-            let peer = id.clone();
-            self.store.write(move |c| Ok(db::peers::put_session(c, &session, &peer, now)?)).await?;
-            return Ok(id);
-        };
-        let other = taken.id.clone();
-        let job = move |c: &rusqlite::Connection| {
-            db::peers::put(c, &left)?;
-            db::peers::put(c, &taken)?;
-            Ok(mailbox::leases::lapse(c, &left.id, &left.instance)?)
-        };
-        self.store.write(job).await?;
-        self.changes.hint();
-        tracing::info!(peer = %other, before = %id, "a session has turned to another conversation");
-        Ok(other)
+        if processes.is_empty() { HashMap::new() } else { self.alive(processes).await }
     }
 
-    /// The peer says goodbye: it leaves the list at once; its mailbox stays.
-    pub async fn unregister(&self, id: &PeerId) -> wire::Result<()> {
-        let row = {
-            let mut state = self.state();
-            let peer = state.peers.get_mut(id).ok_or_else(|| self.unknown_peer(id))?;
-            peer.row.ended = true;
-            peer.row.last_seen = Timestamp::now();
-            peer.link = None;
-            peer.wake();
-            peer.row.clone()
-        };
-        self.changes.hint();
-        self.store.write(move |c| Ok(db::peers::put(c, &row)?)).await?;
-        tracing::info!(peer = %id, "left");
-        Ok(())
+    /// Takes id and name before the commit, so that no other registration takes them meanwhile.
+    fn reserve(
+        &self,
+        mut request: Register,
+        proven: Option<PeerId>,
+        by: &Registering,
+        alive: &HashMap<Process, bool>,
+        secret: [u8; 32],
+        now: Timestamp,
+    ) -> Registration {
+        let mut roster = self.roster();
+        let same_process = proven.is_some();
+        let known = proven.or_else(|| find(&roster, &request, by, alive, now));
+        let resumed = known.is_some();
+        let id = known.unwrap_or_else(|| fresh_id(&roster));
+        // A process that has switched to another conversation still names the one it was started with.
+        let is_anothers = |session: &String| same_process && roster.sessions.get(session).is_some_and(|peer| *peer != id);
+        let session = request.session_id.take().filter(|session| !is_anothers(session));
+        let old = roster.peers.get(&id).map(|peer| peer.row.clone());
+        let row = PeerRow { secret: Some(secret), ..row(&roster, request, id, old.as_ref(), by, now) };
+        roster.put(row.clone());
+        if let Some(session) = &session {
+            roster.sessions.insert(session.clone(), row.id.clone());
+        }
+        let is_displaced = old.as_ref().is_some_and(|old| old.instance != row.instance) && !same_process;
+        let gone_agent = old.map(|old| old.agent_key()).filter(|old| *old != row.agent_key());
+        if let Some(peer) = roster.peers.get_mut(&row.id) {
+            if is_displaced {
+                peer.cut_off();
+            }
+            if gone_agent.is_some() {
+                peer.inbox = Inbox::default();
+            }
+        }
+        Registration { row, session, resumed, gone_agent }
     }
 }
 
-/// Makes the process that serves `from` serve `to`, unless that one is served: the rows of both. The process sees its stream end
-/// and registers again, with the secret that it has.
-fn move_process(state: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp) -> Option<(PeerRow, PeerRow)> {
-    let to = state.peers.get(to).filter(|peer| peer.status(now) == Status::Gone)?.row.clone();
-    let from = state.peers.get_mut(from)?;
-    let serving = from.row.clone();
-    from.link = None;
-    from.wake();
-    let unserved = PeerRow {
-        secret: None,
-        instance: String::new(),
-        process: None,
-        host: None,
-        inbox: None,
-        hook_token: None,
-        ..serving.clone()
+impl Registering {
+    /// Looks at the process table.
+    fn look(kernel_pid: Option<u32>, claimed: u32, agent: Option<Process>) -> Self {
+        let pid = kernel_pid.unwrap_or(claimed);
+        let is_above = |agent: &Process| kernel_pid.is_none() || process::ancestors(pid).contains(&agent.pid);
+        Self { pid, process: process::identify(pid), agent: agent.filter(is_above) }
+    }
+}
+
+impl Registration {
+    /// Stores it; returns how many messages wait. Those that processes before had in hand wait again.
+    fn store(self, tx: &Tx<'_>, now: Timestamp) -> mailbox::Result<(u32, Effects)> {
+        let (row, id) = (&self.row, &self.row.id);
+        peers::put(tx, row)?;
+        if let Some(session) = &self.session {
+            peers::put_session(tx, session, id, now)?;
+        }
+        let mut effects = lease::end_leases(tx, id, &row.instance)?.and(release::apply_rule(tx, row, now)?);
+        if let Some(agent) = &self.gone_agent {
+            effects = effects.and(proof::mark_uncertain(tx, id, agent)?);
+        }
+        Ok((history::waiting(tx, id)?, effects))
+    }
+}
+
+/// Refuses facts out of shape.
+fn check(request: &Register) -> wire::Result<()> {
+    check_path("cwd", &request.cwd)?;
+    if let Some(git) = &request.git {
+        check_path("git.commonDir", &git.common_dir)?;
+        check_path("git.head", &git.head)?;
+    }
+    check_token("instance", &request.instance)?;
+    for (field, token) in [("sessionId", &request.session_id), ("hookToken", &request.hook_token)] {
+        token.as_ref().map_or(Ok(()), |token| check_token(field, token))?;
+    }
+    request.inbox.as_ref().map_or(Ok(()), |inbox| check_path("inbox", inbox))
+}
+
+/// The row of a registration: what is told now, and what is kept from before.
+fn row(roster: &Roster, request: Register, id: PeerId, old: Option<&PeerRow>, by: &Registering, now: Timestamp) -> PeerRow {
+    // Its hook has told where the process is now, and in which mode: the process itself knows only how it began.
+    let told = old.filter(|old| old.instance == request.instance && old.hooked.is_some());
+    let (cwd, git, bypasses) = match told {
+        Some(told) => (told.cwd.clone(), told.git.clone(), told.bypasses),
+        None => (request.cwd, request.git, request.bypasses),
     };
-    let left = PeerRow { last_seen: now, ended: true, ..unserved };
-    state.put(left.clone());
-    let taken = PeerRow {
-        name: names::free(state, &to.name, &to.id, now),
-        id: to.id,
-        proved: to.proved,
-        summary: to.summary,
-        summary_source: to.summary_source,
-        registered_at: to.registered_at,
+    // A name is kept for the session's life, unless somebody alive took it while the session was away.
+    let wish = old.map_or_else(|| names::wish(git.as_ref(), &cwd), |old| old.name.clone());
+    let name = names::free(roster, &wish, &id, now);
+    let kept = old.cloned().unwrap_or_else(|| PeerRow::new(id, name.clone(), cwd.clone(), now));
+    PeerRow {
+        name,
+        legacy: false,
+        instance: request.instance,
+        process: by.process,
+        agent: by.agent,
+        cwd,
+        git,
+        tty: request.tty.filter(|tty| tty.len() <= LONGEST_TOKEN),
+        channel: request.channel,
+        delivery: request.delivery,
         last_seen: now,
         ended: false,
-        ..serving
-    };
-    state.put(taken.clone());
-    Some((left, taken))
+        inbox: request.inbox.filter(|_| by.agent.is_some()),
+        bypasses,
+        inbound: request.inbound,
+        hook_token: request.hook_token.filter(|_| by.agent.is_some()).map(|token| hash(&token)),
+        hook_proves_all: request.hook_proves_all,
+        ..kept
+    }
 }
 
 /// The peer that a registration without a secret is, if it is a known one.
-fn find(state: &Roster, request: &Register, process: Option<Process>, host: Option<Process>, now: Timestamp) -> Option<PeerId> {
-    let is_same = |row: &PeerRow| row.process.is_some() && row.process == process && row.instance == request.instance;
-    if let Some(peer) = state.peers.values().find(|peer| is_same(&peer.row)) {
+fn find(roster: &Roster, request: &Register, by: &Registering, alive: &HashMap<Process, bool>, now: Timestamp) -> Option<PeerId> {
+    let is_same = |row: &PeerRow| row.process.is_some() && row.process == by.process && row.instance == request.instance;
+    if let Some(peer) = roster.peers.values().find(|peer| is_same(&peer.row)) {
         return Some(peer.row.id.clone());
     }
-    let by_session =
-        request.session_id.as_ref().and_then(|session| state.sessions.get(session)).and_then(|id| state.peers.get(id));
+    let is_served = |peer: &Peer| peer.row.process.is_some_and(|process| alive.get(&process) != Some(&false));
+    let by_session = request.session_id.as_ref().and_then(|session| roster.peers.get(roster.sessions.get(session)?));
     if let Some(peer) = by_session {
-        let same_host = host.is_some() && peer.row.host == host;
-        if same_host || peer.status(now) == Status::Gone || !serves(peer.row.process) {
+        let same_agent = by.agent.is_some() && peer.row.agent == by.agent;
+        if same_agent || peer.status(now) == Status::Gone || !is_served(peer) {
             return Some(peer.row.id.clone());
         }
     }
-    let host = host?;
-    let of_host = |peer: &&super::roster::Peer| peer.row.host == Some(host) && !serves(peer.row.process);
-    state.peers.values().filter(of_host).max_by_key(|peer| peer.row.last_seen).map(|peer| peer.row.id.clone())
-}
-
-/// Whether the process that registered a peer still runs.
-fn serves(process: Option<Process>) -> bool {
-    process.is_some_and(process::is_alive)
-}
-
-fn fresh_id(state: &Roster) -> PeerId {
-    let taken = |id: &PeerId| state.peers.contains_key(id) || state.peers.values().any(|peer| peer.row.name == id.as_str());
-    std::iter::repeat_with(PeerId::random).find(|id| !taken(id)).unwrap_or_else(PeerId::random)
-}
-
-/// Refuses a path that is not absolute, too long, or could steer a terminal.
-pub(super) fn check_path(field: &str, path: &str) -> wire::Result<()> {
-    if !path.starts_with('/') || path.len() > LONGEST_PATH || path.chars().any(char::is_control) {
-        let what = format!("{field} is not an absolute path without control characters of at most {LONGEST_PATH} bytes");
-        return Err(Error::new(Code::InvalidPath, what).help("give the session's working directory"));
-    }
-    Ok(())
-}
-
-pub(super) fn check_token(field: &str, token: &str) -> wire::Result<()> {
-    if token.is_empty() || token.len() > LONGEST_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        let what = format!("{field} is not 1 to {LONGEST_TOKEN} visible ASCII characters");
-        return Err(Error::new(Code::InvalidRequest, what).help("give a random text that names this process or session"));
-    }
-    Ok(())
+    let agent = by.agent?;
+    let of_agent = |peer: &&Peer| peer.row.agent == Some(agent) && !is_served(peer);
+    roster.peers.values().filter(of_agent).max_by_key(|peer| peer.row.last_seen).map(|peer| peer.row.id.clone())
 }

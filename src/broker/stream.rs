@@ -1,21 +1,26 @@
 //! A peer's event stream: the connection that shows it is alive, and through which it is told at once.
 //!
-//! The stream reads what is leased to it from the store, by cursor: a wake-up only says "look again". When it is dropped,
+//! The stream reads what is leased to it from the table, by cursor: a wake-up only says "look again". When it is dropped,
 //! whatever the reason, the peer is not connected any more. One whose process another has displaced stays open beside that
 //! one's, is told once, and is told again when that one ends: a session whose client runs two servers is never without.
 
-use super::{Broker, roster};
+use super::core::{Broker, unknown_peer};
 use crate::{
-    mailbox::leases,
+    db::peers,
+    mailbox::{
+        Effects, Holder, Message, history,
+        lease::{self, Most, Taker},
+    },
+    platform::clock,
     wire::{self, Event, Inbound, PeerId, Route, Timestamp},
 };
 use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::watch;
 
-/// How many messages are read from the store at a time: bounds the memory of a stream to a slow client.
+/// How many messages are read from the table at a time: bounds the memory of a stream to a slow client.
 const BATCH: u32 = 16;
 
-/// What a stream gives.
+/// An item of a stream.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StreamItem {
     /// The stream is open: the peer counts as connected.
@@ -48,7 +53,7 @@ enum Successor {
     There,
 }
 
-/// What a look at the peer in memory says to do.
+/// The next step, by the peer in memory.
 enum Look {
     /// Another process is this session now.
     Displaced,
@@ -66,16 +71,13 @@ enum Look {
 impl Broker {
     /// Opens the event stream of a peer. `after` is the place of the newest message that its process has already written
     /// into its channel; what is leased to it behind that is given again.
-    ///
-    /// # Errors
-    /// If the peer is not known.
     pub fn open_stream(self: &Arc<Self>, id: &PeerId, after: i64) -> wire::Result<Stream> {
-        let mut state = self.state();
-        let number = state.next_link();
-        let peer = state.peers.get_mut(id).ok_or_else(|| self.unknown_peer(id))?;
-        peer.link = Some(roster::Link { number });
+        let mut roster = self.roster();
+        let number = roster.next_stream();
+        let peer = roster.peers.get_mut(id).ok_or_else(|| unknown_peer(id))?;
+        peer.stream = Some(number);
         peer.row.ended = false;
-        peer.hint = peer.waiting > 0;
+        peer.hint = true;
         peer.wake(); // an older stream of this peer sees that it is not wanted any more
         let (instance, wake) = (peer.row.instance.clone(), peer.wake.subscribe());
         self.changes.hint();
@@ -108,7 +110,7 @@ impl Stream {
             if push && let Some(message) = self.next_message(lease).await? {
                 return Ok(Some(StreamItem::Event(Event::Message(message))));
             }
-            if hint && self.take_hint() {
+            if hint && self.take_hint()? {
                 return Ok(Some(StreamItem::Event(Event::Waiting)));
             }
             tokio::select! {
@@ -120,69 +122,93 @@ impl Stream {
     }
 
     fn look(&mut self) -> Look {
-        let state = self.broker.state();
-        let Some(peer) = state.peers.get(&self.peer) else { return Look::Over };
+        let roster = self.broker.roster();
+        let Some(peer) = roster.peers.get(&self.peer) else { return Look::Over };
         if peer.row.instance.is_empty() {
             return Look::Over; // its process serves another peer now, and comes back as that
         }
         if peer.row.instance != self.instance {
             let told = self.displaced.is_some();
-            if peer.link.is_some() {
+            if peer.stream.is_some() {
                 self.displaced = Some(Successor::There);
             }
             return match *self.displaced.get_or_insert(Successor::Coming) {
                 _ if !told => Look::Displaced,
-                Successor::There if peer.link.is_none() => Look::Ended,
+                Successor::There if peer.stream.is_none() => Look::Ended,
                 _ => Look::Aside,
             };
         }
-        if peer.link.as_ref().is_none_or(|link| link.number != self.number) {
-            return if peer.row.ended && peer.link.is_none() { Look::Ended } else { Look::Over };
+        if peer.stream != Some(self.number) {
+            return if peer.row.ended && peer.stream.is_none() { Look::Ended } else { Look::Over };
         }
-        // A call that waits for a message is a certain route: it goes before the channel. What the stream holds it pushes.
+        // A call that waits for a message is a certain route: it goes before the channel. The stream still pushes what it holds.
         Look::On { push: peer.route().0 == Route::Channel, lease: peer.takers == 0, hint: peer.hint }
     }
 
     /// The next message leased to this stream; if it `may_lease`, it takes what waits and is in no other hands.
     async fn next_message(&mut self, may_lease: bool) -> wire::Result<Option<Inbound>> {
         if self.buffer.is_empty() {
-            let lease = roster::stream_lease(&self.instance);
-            let (mut batch, others) = self.broker.store.glance(|c| {
-                Ok((leases::leased(c, &self.peer, &lease, self.after, BATCH)?, leases::has_others(c, &self.peer, &lease)?))
-            })?;
-            if batch.is_empty() && others && may_lease {
-                // Given as leased, not by cursor: what was released by another route may lie before it.
-                let peer = self.peer.clone();
-                let write = move |c: &rusqlite::Connection| Ok(leases::lease_to_stream(c, &peer, &lease, BATCH)?);
-                batch = self.broker.store.write(write).await?;
+            let holder = Holder::Stream { instance: self.instance.clone() };
+            let mut batch = self.broker.store.glance(|view| lease::leased(view, &self.peer, &holder, self.after, BATCH))?;
+            if batch.is_empty() && may_lease {
+                batch = self.lease(holder).await?;
             }
             if let Some(last) = batch.last() {
-                self.after = self.after.max(last.id.seq);
+                self.after = self.after.max(last.receipt.message_id.seq());
             }
             self.buffer = self.broker.inbound(batch).into();
         }
         Ok(self.buffer.pop_front())
     }
 
-    fn take_hint(&self) -> bool {
-        let mut state = self.broker.state();
-        state.peers.get_mut(&self.peer).is_some_and(|peer| std::mem::take(&mut peer.hint))
+    /// Given as leased, not by cursor: what was released by another route may lie before it.
+    async fn lease(&self, holder: Holder) -> wire::Result<Vec<Message>> {
+        let is_any = self.broker.store.glance(|view| lease::is_any_free(view, &self.peer, &holder, &Taker::Stream))?;
+        if !is_any {
+            return Ok(Vec::new());
+        }
+        let (peer, most) = (self.peer.clone(), Most { messages: BATCH, bytes: usize::MAX });
+        self.broker.commit(move |tx| Ok(lease::lease(tx, &peer, &holder, &Taker::Stream, most)?)).await
+    }
+
+    /// Whether the client is to be told that mail waits.
+    fn take_hint(&self) -> wire::Result<bool> {
+        let mut roster = self.broker.roster();
+        let hint = roster.peers.get_mut(&self.peer).is_some_and(|peer| std::mem::take(&mut peer.hint));
+        drop(roster);
+        Ok(hint && self.broker.store.glance(|view| history::is_waiting(view, &self.peer))?)
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        let mut state = self.broker.state();
-        let Some(peer) = state.peers.get_mut(&self.peer) else { return };
-        if peer.link.as_ref().is_some_and(|link| link.number == self.number) {
-            peer.link = None;
-            peer.row.last_seen = Timestamp::now();
-            peer.wake(); // one that was displaced sees that its successor is gone
-            let row = peer.row.clone();
-            drop(state);
-            self.broker.changes.hint();
-            tracing::info!(peer = %self.peer, "disconnected");
-            self.broker.remember_seen(row);
+        let mut roster = self.broker.roster();
+        let Some(peer) = roster.peers.get_mut(&self.peer).filter(|peer| peer.stream == Some(self.number)) else { return };
+        let now = clock::now();
+        (peer.stream, peer.row.last_seen) = (None, now);
+        peer.wake(); // one that was displaced sees that its successor is gone
+        drop(roster);
+        self.broker.changes.hint();
+        tracing::info!(peer = %self.peer, "disconnected");
+        self.broker.note_seen(self.peer.clone(), now);
+    }
+}
+
+impl Broker {
+    /// Notes in the background when a peer was last seen; on failure its time is only less exact after a restart.
+    fn note_seen(self: &Arc<Self>, id: PeerId, at: Timestamp) {
+        if *self.stopping.borrow() {
+            return; // the store is about to close, and everybody is about to be seen again
+        }
+        let broker = self.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let peer = id.clone();
+                let job = broker.note(move |tx| Ok((peers::seen(tx, &peer, at)?, Effects::default())));
+                if let Err(error) = job.await {
+                    tracing::debug!(peer = %id, %error, "noting its last sign of life failed");
+                }
+            });
         }
     }
 }

@@ -1,32 +1,33 @@
-//! What a session says it is working on.
-
-use super::Broker;
+use super::core::{Broker, unknown_peer};
 use crate::{
-    db,
-    wire::{self, PeerId, SetSummary, Summary, SummarySource, Timestamp},
+    db::peers,
+    mailbox::Effects,
+    platform::clock,
+    wire::{self, PeerId, SetSummary, Summary, SummarySource},
 };
+use std::sync::Arc;
 
 impl Broker {
-    /// Stores a summary, unless it is a generated one and a better one is there; gives the one that stands.
-    ///
-    /// # Errors
-    /// [`wire::Code::TooLarge`]; the store's.
-    pub async fn set_summary(&self, id: &PeerId, request: SetSummary) -> wire::Result<Summary> {
+    /// Stores a summary, unless it is a generated one and a better one is there; returns the one that stands.
+    pub async fn set_summary(self: &Arc<Self>, id: &PeerId, request: SetSummary) -> wire::Result<Summary> {
         self.limits.check_summary(&request.summary)?;
-        let row = {
-            let mut state = self.state();
-            let peer = state.peers.get_mut(id).ok_or_else(|| self.unknown_peer(id))?;
-            let row = &mut peer.row;
-            if request.source < row.summary_source || request.source == SummarySource::None {
-                return Ok(Summary { summary: row.summary.clone(), source: row.summary_source });
+        let stored = {
+            let mut roster = self.roster();
+            let row = &mut roster.peers.get_mut(id).ok_or_else(|| unknown_peer(id))?.row;
+            if request.source >= row.summary_source && request.source != SummarySource::None {
+                (row.summary, row.summary_source, row.last_seen) = (request.summary, request.source, clock::now());
             }
-            row.summary = request.summary;
-            row.summary_source = request.source;
-            row.last_seen = Timestamp::now();
             row.clone()
         };
-        let stored = Summary { summary: row.summary.clone(), source: row.summary_source };
-        self.store.write(move |c| Ok(db::peers::put(c, &row)?)).await?;
-        Ok(stored)
+        let stands = Summary { summary: stored.summary.clone(), source: stored.summary_source };
+        self.commit(move |tx| {
+            peers::change(tx, &stored.id, |row| {
+                (row.summary, row.summary_source) = (stored.summary, stored.summary_source);
+                row.last_seen = stored.last_seen;
+            })?;
+            Ok(((), Effects::default()))
+        })
+        .await?;
+        Ok(stands)
     }
 }

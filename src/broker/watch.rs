@@ -1,16 +1,15 @@
-//! What changes, for whoever watches: peers come and go, messages go from state to state, the two counts.
+//! Tells watchers of changes: peers that come and go, messages that change their state, the two counts.
 //!
 //! Who is there is derived, as everywhere: a change elsewhere is only a hint to look again, and what is told is the
 //! difference to the look before. Messages are told one by one from a queue of fixed length; what a slow watcher misses is
-//! counted and not told. Nobody is ever held up by a watcher, and without one nothing is kept.
+//! counted and not told. A watcher never delays anybody, and without one no change is kept.
 
-use super::Broker;
-use crate::wire::{MessageId, MessageState, PeerId, Route, Status, Timestamp};
-use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
-    time::Duration,
+use super::{MessageChange, core::Broker, presence::LOOK};
+use crate::{
+    platform::clock,
+    wire::{PeerId, Status},
 };
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{
     broadcast::{self, error::RecvError, error::TryRecvError},
     watch,
@@ -21,52 +20,6 @@ const BACKLOG: usize = 512;
 /// How soon a peer without a stream is looked at again: only its process tells when it is gone.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Where changes are reported.
-#[derive(Debug)]
-pub(super) struct Changes {
-    hint: watch::Sender<()>,
-    messages: OnceLock<broadcast::Sender<MessageChange>>,
-}
-
-impl Changes {
-    pub fn new() -> Self {
-        Self { hint: watch::Sender::new(()), messages: OnceLock::new() }
-    }
-
-    /// Who is there, or what waits, may have changed.
-    pub fn hint(&self) {
-        self.hint.send_replace(());
-    }
-
-    /// Told of every such hint from now on.
-    pub fn subscribe(&self) -> watch::Receiver<()> {
-        self.hint.subscribe()
-    }
-
-    /// These messages changed, and with them what waits.
-    pub fn messages(&self, changed: impl IntoIterator<Item = MessageChange>) {
-        if let Some(watchers) = self.messages.get() {
-            for change in changed {
-                // Without a watcher there is nobody to tell.
-                drop(watchers.send(change));
-            }
-        }
-        self.hint();
-    }
-}
-
-/// A message got into another state, or there by another route.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MessageChange {
-    pub id: MessageId,
-    pub from: PeerId,
-    pub to: PeerId,
-    /// Where it stands now.
-    pub state: MessageState,
-    /// The route by which it got there.
-    pub route: Option<Route>,
-}
-
 /// A peer that came or went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Presence {
@@ -75,7 +28,7 @@ pub struct Presence {
     pub cwd: String,
 }
 
-/// What changed since the last time.
+/// The changes since the last time.
 #[derive(Debug, Default)]
 pub struct News {
     /// Who is there now and was not.
@@ -102,17 +55,12 @@ pub struct Watch {
 
 impl Broker {
     /// Watches from now on: who is there already is not told.
-    pub fn watch(self: &Arc<Self>) -> Watch {
-        let messages = self.changes.messages.get_or_init(|| broadcast::Sender::new(BACKLOG)).subscribe();
-        let hint = self.changes.hint.subscribe();
+    pub async fn watch(self: &Arc<Self>) -> Watch {
+        let messages = self.changes.subscribe_to_messages();
+        let hint = self.changes.subscribe();
         let mut watch = Watch { broker: self.clone(), hint, messages, present: HashMap::new(), waiting: 0, unsure: false };
-        watch.look(&mut News::default());
+        watch.look(&mut News::default()).await;
         watch
-    }
-
-    /// How many messages wait for a recipient.
-    pub fn waiting_count(&self) -> u64 {
-        self.state().peers.values().map(|peer| u64::from(peer.waiting)).sum()
     }
 }
 
@@ -122,7 +70,7 @@ impl Watch {
         (u32::try_from(self.present.len()).unwrap_or(u32::MAX), self.waiting)
     }
 
-    /// Waits for something new; none when the broker stops. What is not asked for meanwhile is told together.
+    /// Waits for something new; none when the broker stops. Changes in between are told together.
     pub async fn next(&mut self) -> Option<News> {
         loop {
             let mut news = News::default();
@@ -146,7 +94,7 @@ impl Watch {
                 }
             }
             self.hint.mark_unchanged();
-            let counts_changed = self.look(&mut news);
+            let counts_changed = self.look(&mut news).await;
             if counts_changed || news.missed > 0 || !(news.joined.is_empty() && news.left.is_empty() && news.messages.is_empty())
             {
                 return Some(news);
@@ -155,17 +103,17 @@ impl Watch {
     }
 
     /// Adds what a look at the peers shows; whether what waits has changed.
-    fn look(&mut self, news: &mut News) -> bool {
-        let now = Timestamp::now();
+    async fn look(&mut self, news: &mut News) -> bool {
+        self.broker.look(LOOK, |_| true).await;
+        let waiting = self.broker.waiting_count().unwrap_or_else(|error| {
+            tracing::warn!(%error, "counting what waits failed");
+            self.waiting
+        });
+        let now = clock::now();
         let mut gone = std::mem::take(&mut self.present);
         self.unsure = false;
-        let mut waiting = 0;
-        for peer in self.broker.state().peers.values() {
-            waiting += u64::from(peer.waiting);
-            if peer.status(now) == Status::Gone {
-                continue;
-            }
-            self.unsure |= peer.link.is_none();
+        for peer in self.broker.roster().peers.values().filter(|peer| peer.status(now) != Status::Gone) {
+            self.unsure |= peer.stream.is_none();
             let presence = gone.remove(&peer.row.id).unwrap_or_else(|| {
                 let presence = Presence { id: peer.row.id.clone(), name: peer.row.name.clone(), cwd: peer.row.cwd.clone() };
                 news.joined.push(presence.clone());

@@ -1,4 +1,4 @@
-//! `history`: what was said, newest first.
+//! `history`: messages sent and received, newest first.
 
 use super::message;
 use crate::{
@@ -7,10 +7,11 @@ use crate::{
         exit::Failure,
         out::{Field, Look, Out, Tone, ago},
     },
+    platform::clock,
     wire::{HistoryEntry, HistoryPage, MessageId, PeerRef, Timestamp},
 };
 
-/// Most characters of a text that a row shows; `message ID` shows all of it.
+/// Most characters of a text in a row; `message ID` shows all of it.
 const SHOWN: usize = 200;
 
 /// Which messages.
@@ -33,7 +34,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     query.extend(args.peer.as_ref().map(|peer| ("peer", peer.as_str())));
     query.extend(before.as_deref().map(|id| ("before", id)));
     let page: HistoryPage = broker.get(&with_query("/v1/history", &query), None).await?;
-    out.answer(&page, |page, look| render(page, Timestamp::now(), look))?;
+    out.answer(&page, |page, look| render(page, clock::now(), look))?;
     if let Some(next) = page.next {
         out.aside(&format!("Older ones: claude-peers history --before {next}"));
     }
@@ -52,9 +53,8 @@ fn render(page: &HistoryPage, now: Timestamp, look: Look) -> String {
 
 fn row(entry: &HistoryEntry, now: Timestamp, look: Look) -> Vec<Field> {
     let receipt = &entry.receipt;
-    // A person wants to know how long ago it was, a script when.
+    // How long ago for a person, the time for a script.
     let sent = if look.terminal { ago(receipt.sent_at, now) } else { receipt.sent_at.to_string() };
-    // One line a message, whatever breaks its lines.
     let words = entry.text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut text: String = words.chars().take(SHOWN).collect();
     if text.len() < words.len() {

@@ -1,16 +1,16 @@
 //! Talking to the broker: connect over the Unix socket, check who is listening, exchange versions, call a verb.
 //!
-//! Promises: the socket's owner is checked before a byte is sent; versions are exchanged first on every connection; one
-//! kept-alive connection is reused for calls and reopened when it has gone stale; an event stream has a connection of its
-//! own. Every failure to reach the broker is [`Code::Unreachable`] with its cause and its remedy. No lock is held while a
+//! Promises: the socket's owner is checked before a byte is sent; versions are exchanged first on every connection; calls reuse one
+//! connection, which is reopened when it has gone stale; an event stream has a connection of its own. No lock is held while a
 //! request is under way.
 
-mod query;
+mod failure;
 
-pub use query::with_query;
+pub use failure::START_HELP;
 
-use crate::wire::{API, API_HEADER, API_MIN, Code, Error, Hello, Result, VERSION};
+use crate::wire::{self, API, API_HEADER, API_MIN, Error, Hello, VERSION};
 use bytes::Bytes;
+use failure::Failure;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -25,28 +25,29 @@ use std::{
     sync::Mutex,
     time::Duration,
 };
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
 
-/// How long connecting and the exchange of versions may take: a broker that is alive answers in milliseconds, one that is
-/// being started by its socket in a fraction of a second.
+/// How long connecting and the exchange of versions may take: a running broker answers in milliseconds, one that its socket
+/// starts in a fraction of a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an answer may take that does not wait for anything on purpose: a commit on a very slow disk and then some.
+/// How long an answer may take that waits for nothing on purpose: a commit on a very slow disk and then some.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest answer accepted: 1,000 messages of history fit, a runaway answer does not.
 const MAX_ANSWER: usize = 512 * 1024 * 1024;
 
 type Body = Full<Bytes>;
+type Connection = SendRequest<Body>;
 
 /// A client of one broker.
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
     program: &'static str,
-    idle: Mutex<Option<SendRequest<Body>>>,
+    idle: Mutex<Option<Connection>>,
 }
 
 impl Client {
-    /// A client of the broker behind `socket`, for the program named `program`. Connects when first asked for something.
+    /// A client of the broker behind `socket`, for the program named `program`. Connects at its first call.
     pub fn new(socket: PathBuf, program: &'static str) -> Self {
         Self { socket, program, idle: Mutex::new(None) }
     }
@@ -57,65 +58,47 @@ impl Client {
     }
 
     /// Asks the broker who it is.
-    ///
-    /// # Errors
-    /// [`Code::Unreachable`], or [`Code::VersionMismatch`] if there is no protocol version in common.
-    pub async fn hello(&self) -> Result<Hello> {
-        let (sender, hello) = self.connect().await?;
-        self.put_back(sender);
+    pub async fn hello(&self) -> wire::Result<Hello> {
+        let (connection, hello) = self.connect().await?;
+        self.put_back(connection);
         Ok(hello)
     }
 
     /// `GET path`, with `bearer` as the caller's secret.
-    ///
-    /// # Errors
-    /// What the broker says, or [`Code::Unreachable`].
-    pub async fn get<T: DeserializeOwned>(&self, path: &str, bearer: Option<&str>) -> Result<T> {
+    pub async fn get<T: DeserializeOwned>(&self, path: &str, bearer: Option<&str>) -> wire::Result<T> {
         self.get_waiting(path, bearer, Duration::ZERO).await
     }
 
     /// Like [`Client::get`], for a request that the broker answers up to `wait` later on purpose.
-    ///
-    /// # Errors
-    /// What the broker says, or [`Code::Unreachable`].
-    pub async fn get_waiting<T: DeserializeOwned>(&self, path: &str, bearer: Option<&str>, wait: Duration) -> Result<T> {
-        self.call(Method::GET, path, bearer, Bytes::new(), ANSWER_TIMEOUT + wait).await
+    pub async fn get_waiting<T: DeserializeOwned>(&self, path: &str, bearer: Option<&str>, wait: Duration) -> wire::Result<T> {
+        Ok(self.call(Method::GET, path, bearer, Bytes::new(), ANSWER_TIMEOUT + wait).await?)
     }
 
     /// `POST path` with `body` as JSON.
-    ///
-    /// # Errors
-    /// What the broker says, or [`Code::Unreachable`].
-    pub async fn post<T: DeserializeOwned>(&self, path: &str, bearer: Option<&str>, body: &impl Serialize) -> Result<T> {
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, bearer: Option<&str>, body: &impl Serialize) -> wire::Result<T> {
         self.post_waiting(path, bearer, body, Duration::ZERO).await
     }
 
     /// Like [`Client::post`], for a request that the broker answers up to `wait` later on purpose.
-    ///
-    /// # Errors
-    /// What the broker says, or [`Code::Unreachable`].
     pub async fn post_waiting<T: DeserializeOwned>(
         &self,
         path: &str,
         bearer: Option<&str>,
         body: &impl Serialize,
         wait: Duration,
-    ) -> Result<T> {
-        let body = serde_json::to_vec(body).map_err(|e| Error::new(Code::InvalidRequest, format!("writing the request: {e}")))?;
-        self.call(Method::POST, path, bearer, body.into(), ANSWER_TIMEOUT + wait).await
+    ) -> wire::Result<T> {
+        let body = serde_json::to_vec(body).map_err(|e| Failure::Unwritable(e.to_string()))?;
+        Ok(self.call(Method::POST, path, bearer, body.into(), ANSWER_TIMEOUT + wait).await?)
     }
 
     /// Opens an event stream on a connection of its own, which ends when the returned body is dropped.
-    ///
-    /// # Errors
-    /// What the broker says, or [`Code::Unreachable`].
-    pub async fn stream(&self, path: &str, bearer: &str) -> Result<Incoming> {
-        let (mut sender, _) = self.connect().await?;
-        let request = self.request(Method::GET, path, Some(bearer), Bytes::new())?;
-        let answer = sender.send_request(request).await.map_err(|e| self.unreachable(&e))?;
+    pub async fn stream(&self, path: &str, bearer: &str) -> wire::Result<Incoming> {
+        let (mut connection, _) = self.connect().await?;
+        let request = self.request(&Method::GET, path, Some(bearer), Bytes::new())?;
+        let answer = connection.send_request(request).await.map_err(|e| self.unreachable(&e))?;
         match answer.status() {
             StatusCode::OK => Ok(answer.into_body()),
-            _ => Err(self.read::<()>(answer).await.err().unwrap_or_else(|| self.unreachable(&"an unexpected answer"))),
+            _ => Err(self.read::<()>(answer).await.err().unwrap_or_else(|| self.unreachable(&"an unexpected answer")).into()),
         }
     }
 
@@ -126,59 +109,58 @@ impl Client {
         bearer: Option<&str>,
         body: Bytes,
         patience: Duration,
-    ) -> Result<T> {
+    ) -> Result<T, Failure> {
+        let request = || self.request(&method, path, bearer, body.clone());
         let exchange = async {
-            let request = || self.request(method.clone(), path, bearer, body.clone());
-            // A kept connection may have been closed by the broker meanwhile. Every verb may be said twice (idempotency
-            // keys, leases), so what failed on an old connection is said once more on a new one.
-            if let Some(mut sender) = self.take_idle()
-                && let Ok(answer) = sender.send_request(request()?).await
+            // The broker may have closed a kept connection meanwhile. Every request may be repeated (idempotency keys, leases), so
+            // one that failed on a kept connection is sent again on a new one.
+            if let Some(mut connection) = self.take_idle()
+                && let Ok(answer) = connection.send_request(request()?).await
             {
-                return Ok::<_, Error>((sender, answer));
+                return Ok((connection, answer));
             }
-            let (mut sender, _) = self.connect().await?;
-            let answer = sender.send_request(request()?).await.map_err(|e| self.unreachable(&e))?;
-            Ok((sender, answer))
+            let (mut connection, _) = self.connect().await?;
+            let answer = connection.send_request(request()?).await.map_err(|e| self.unreachable(&e))?;
+            Ok((connection, answer))
         };
-        let whole = async {
-            let (sender, answer) = exchange.await?;
+        self.within(patience, async {
+            let (connection, answer) = exchange.await?;
             let answer = self.read(answer).await;
-            self.put_back(sender);
+            self.put_back(connection);
             answer
-        };
-        tokio::time::timeout(patience, whole)
-            .await
-            .unwrap_or_else(|_| Err(self.unreachable(&format!("no answer within {} s", patience.as_secs()))))
+        })
+        .await
     }
 
-    async fn connect(&self) -> Result<(SendRequest<Body>, Hello)> {
-        tokio::time::timeout(CONNECT_TIMEOUT, self.connect_patiently())
-            .await
-            .unwrap_or_else(|_| Err(self.unreachable(&format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()))))
+    async fn connect(&self) -> Result<(Connection, Hello), Failure> {
+        self.within(CONNECT_TIMEOUT, async {
+            let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
+            let owner = stream.peer_cred().map_err(|e| self.unreachable(&e))?.uid();
+            let ours = rustix::process::getuid().as_raw();
+            if owner != ours {
+                return Err(Failure::OtherUser { socket: self.address(), owner, ours });
+            }
+            let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.unreachable(&e))?;
+            tokio::spawn(connection); // ends with the connection; its error reaches those who wait for an answer on it
+            let request = self.request(&Method::GET, "/v1/hello", None, Bytes::new())?;
+            let answer = sender.send_request(request).await.map_err(|e| self.unreachable(&e))?;
+            let hello: Hello = self.read(answer).await?;
+            if hello.api < API_MIN || hello.api_min > API {
+                return Err(Failure::OtherVersion(hello));
+            }
+            Ok((sender, hello))
+        })
+        .await
     }
 
-    async fn connect_patiently(&self) -> Result<(SendRequest<Body>, Hello)> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
-        let owner = stream.peer_cred().map_err(|e| self.unreachable(&e))?.uid();
-        let ours = rustix::process::getuid().as_raw();
-        if owner != ours {
-            let what = format!("{} is served by user {owner}, not by you (user {ours})", self.socket.display());
-            return Err(Error::new(Code::Forbidden, what).help("set CLAUDE_PEERS_SOCKET to a socket of your own"));
-        }
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.unreachable(&e))?;
-        tokio::spawn(connection); // ends with the connection; its error reaches whoever waits for an answer on it
-        let request = self.request(Method::GET, "/v1/hello", None, Bytes::new())?;
-        let answer = sender.send_request(request).await.map_err(|e| self.unreachable(&e))?;
-        let hello: Hello = self.read(answer).await?;
-        if hello.api < API_MIN || hello.api_min > API {
-            return Err(version_mismatch(&hello));
-        }
-        Ok((sender, hello))
+    async fn within<T>(&self, patience: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let late = || self.unreachable(&format!("no answer within {} s", patience.as_secs()));
+        timeout(patience, work).await.unwrap_or_else(|_| Err(late()))
     }
 
-    fn request(&self, method: Method, path: &str, bearer: Option<&str>, body: Bytes) -> Result<Request<Body>> {
+    fn request(&self, method: &Method, path: &str, bearer: Option<&str>, body: Bytes) -> Result<Request<Body>, Failure> {
         let mut request = Request::builder()
-            .method(&method)
+            .method(method)
             .uri(path)
             .header(header::HOST, "localhost")
             .header(header::USER_AGENT, format!("{}/{VERSION}", self.program))
@@ -186,13 +168,13 @@ impl Client {
         if let Some(secret) = bearer {
             request = request.header(header::AUTHORIZATION, format!("Bearer {secret}"));
         }
-        if method == Method::POST {
+        if *method == Method::POST {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        request.body(Full::new(body)).map_err(|e| Error::new(Code::InvalidRequest, format!("writing the request: {e}")))
+        request.body(Full::new(body)).map_err(|e| Failure::Unwritable(e.to_string()))
     }
 
-    async fn read<T: DeserializeOwned>(&self, answer: Response<Incoming>) -> Result<T> {
+    async fn read<T: DeserializeOwned>(&self, answer: Response<Incoming>) -> Result<T, Failure> {
         #[derive(serde::Deserialize)]
         struct Refused {
             error: Error,
@@ -200,45 +182,40 @@ impl Client {
         let (status, is_broker) = (answer.status(), answer.headers().contains_key(API_HEADER));
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| self.unreachable(&e))?.to_bytes();
         if !is_broker {
-            let what = format!("the program that answers at {} is not claude-peersd", self.socket.display());
-            return Err(Error::new(Code::VersionMismatch, what).help("stop it, or set CLAUDE_PEERS_SOCKET"));
+            return Err(Failure::OtherProgram { socket: self.address() });
         }
-        let garbled = |e| Error::new(Code::VersionMismatch, format!("the broker's answer (HTTP {status}) cannot be read: {e}"));
+        let unreadable = |source| Failure::Unreadable { status, source };
         if status.is_success() {
-            serde_json::from_slice(&body).map_err(garbled)
+            serde_json::from_slice(&body).map_err(unreadable)
         } else {
-            Err(serde_json::from_slice::<Refused>(&body).map_err(garbled)?.error)
+            Err(Failure::Refused(serde_json::from_slice::<Refused>(&body).map_err(unreadable)?.error))
         }
     }
 
-    fn take_idle(&self) -> Option<SendRequest<Body>> {
+    fn take_idle(&self) -> Option<Connection> {
         self.idle.lock().ok()?.take().filter(SendRequest::is_ready)
     }
 
-    fn put_back(&self, sender: SendRequest<Body>) {
+    fn put_back(&self, connection: Connection) {
         if let Ok(mut idle) = self.idle.lock() {
-            *idle = Some(sender);
+            *idle = Some(connection);
         }
     }
 
-    fn unreachable(&self, cause: &dyn std::fmt::Display) -> Error {
-        let what = format!("the claude-peers broker cannot be reached at {}: {cause}", self.socket.display());
-        Error::new(Code::Unreachable, what).help(START_HELP)
+    fn address(&self) -> String {
+        self.socket.display().to_string()
+    }
+
+    fn unreachable(&self, cause: &dyn std::fmt::Display) -> Failure {
+        Failure::Unreachable { socket: self.address(), cause: cause.to_string() }
     }
 }
 
-/// What a person does when the broker cannot be reached.
-pub const START_HELP: &str = "`claude-peers doctor` finds out why; to run it by hand: `claude-peersd`";
-
-fn version_mismatch(hello: &Hello) -> Error {
-    let what = format!(
-        "this program ({VERSION}, protocol {API_MIN} to {API}) and the broker ({}, protocol {} to {}) have no protocol version in common",
-        hello.version, hello.api_min, hello.api
-    );
-    let older = if hello.api < API_MIN {
-        "restart the broker after the upgrade: `systemctl --user restart claude-peers`"
-    } else {
-        "upgrade this program"
-    };
-    Error::new(Code::VersionMismatch, what).help(older)
+/// `path` with `pairs` as its query.
+pub fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
+    if pairs.is_empty() {
+        return path.to_owned();
+    }
+    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+    format!("{path}?{query}")
 }

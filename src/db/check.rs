@@ -2,7 +2,8 @@
 
 use super::{
     damage::is_damage,
-    open::{SCHEMA, reader, side_files},
+    open::SCHEMA,
+    sqlite_file::{reader, side_files},
 };
 use crate::wire::{DatabaseReport, DatabaseState, Timestamp};
 use rusqlite::{Connection, OpenFlags, OptionalExtension};
@@ -22,11 +23,11 @@ const MOST_PROBLEMS: u32 = 5;
 /// Among how many of the last messages the newest is looked for: a clock that was set back mixes their order.
 const LAST_MESSAGES: u32 = 1_000;
 
-/// What was read of a database.
+/// The facts read from a database.
 struct Found {
     schema: u64,
     newest: Option<i64>,
-    /// What SQLite says is wrong with it.
+    /// SQLite's complaints.
     faults: Vec<String>,
 }
 
@@ -35,7 +36,7 @@ pub fn check(path: &Path) -> DatabaseReport {
     let known = u64::try_from(SCHEMA).unwrap_or(u64::MAX);
     let mut report = DatabaseReport {
         path: path.to_string_lossy().into_owned(),
-        state: DatabaseState::Ok,
+        state: DatabaseState::Sound,
         schema: None,
         known_schema: known,
         bytes: side_files(path).iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum(),
@@ -67,7 +68,7 @@ pub fn check(path: &Path) -> DatabaseReport {
     match found {
         Ok(found) => {
             report.schema = Some(found.schema);
-            report.newest_message_at = found.newest.map(Timestamp);
+            report.newest_message_at = found.newest.map(Timestamp::from_millis);
             if found.schema > known {
                 report.state = DatabaseState::TooNew;
                 report.problems.push(format!("its schema is {}, this version knows up to {known}", found.schema));

@@ -1,7 +1,7 @@
 //! A damaged database is set aside under a dated name, never deleted; what can be read of it is copied into a fresh one.
 
-use super::open::side_files;
-use crate::wire::Timestamp;
+use super::sqlite_file::side_files;
+use crate::platform::clock;
 use rusqlite::{Connection, ErrorCode, OpenFlags, types::Value};
 use std::{
     fs, io,
@@ -33,7 +33,7 @@ pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
 /// Renames the database and its side files to `NAME.damaged-DATE`.
 pub(super) fn set_aside(path: &Path) -> io::Result<PathBuf> {
     let mut aside = path.as_os_str().to_owned();
-    let date: String = Timestamp::now().to_string().chars().filter(char::is_ascii_alphanumeric).collect();
+    let date: String = clock::now().to_string().chars().filter(char::is_ascii_alphanumeric).collect();
     aside.push(format!(".damaged-{date}"));
     let aside = PathBuf::from(aside);
     for (from, to) in side_files(path).iter().zip(side_files(&aside)) {

@@ -1,20 +1,21 @@
-//! The database of the reference system (user_version 0, tables `peers` and `messages`): its peers and messages are copied
+//! The database of the legacy broker (user_version 0, tables `peers` and `messages`): its peers and messages are copied
 //! into ours, its own tables stay as they are, so that going back loses nothing either.
 
-use crate::wire::{MessageId, PeerId, Timestamp};
+use crate::platform::{clock, random};
+use crate::wire::{PeerId, Timestamp};
 use rusqlite::{Connection, Transaction, params};
 use std::time::Duration;
 
-/// How long mail taken over from the reference's database waits.
+/// How long mail taken over from the legacy database waits.
 const EXPIRY_OF_IMPORTED: Duration = Duration::from_secs(7 * 86_400);
 
-/// Copies the reference's tables if they are there. Undelivered messages keep waiting for their recipients (their time to
+/// Copies the legacy tables if they are there. Undelivered messages keep waiting for their recipients (their time to
 /// live starts now); those it calls delivered were only *fetched*, and are kept as offered.
 pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     if !has(tx, "peers", "last_seen")? || !has(tx, "messages", "delivered")? {
         return Ok(());
     }
-    let now = Timestamp::now();
+    let now = clock::now();
     // Its columns hold whatever was put in (SQLite's types are loose): each is read as what it should be.
     let columns = "CAST(id AS TEXT), CAST(pid AS INTEGER), CAST(cwd AS TEXT), CAST(tty AS TEXT), CAST(summary AS TEXT),
                    CAST(registered_at AS TEXT), CAST(last_seen AS TEXT)";
@@ -24,10 +25,16 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     while let Some(row) = rows.next()? {
         let id: String = row.get(0)?;
         if id.parse::<PeerId>().is_err() {
-            continue; // no such id can be addressed; the row stays in the reference's table
+            continue; // no such id can be addressed; the row stays in the legacy table
         }
         let time = |column| {
-            Ok::<_, rusqlite::Error>(row.get::<_, Option<String>>(column)?.as_deref().and_then(Timestamp::parse).unwrap_or(now).0)
+            Ok::<_, rusqlite::Error>(
+                row.get::<_, Option<String>>(column)?
+                    .as_deref()
+                    .and_then(|text| text.parse::<Timestamp>().ok())
+                    .unwrap_or(now)
+                    .as_millis(),
+            )
         };
         let summary: String = row.get::<_, Option<String>>(4)?.unwrap_or_default();
         imported_peers += tx.execute(
@@ -51,26 +58,26 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let mut rows = messages.query([])?;
     let mut imported_messages = 0;
     while let Some(row) = rows.next()? {
-        let sent_at = row.get::<_, Option<String>>(3)?.as_deref().and_then(Timestamp::parse).unwrap_or(now);
+        let sent_at = row.get::<_, Option<String>>(3)?.as_deref().and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or(now);
         let fetched = row.get::<_, Option<i64>>(4)?.unwrap_or(0) != 0;
         imported_messages += tx.execute(
             "INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at, state, waiting, handed, route, offered_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?7, ?9, ?10)",
             params![
-                MessageId::random_tag(),
+                random::message_tag(),
                 row.get::<_, Option<String>>(0)?.unwrap_or_default(),
                 row.get::<_, Option<String>>(1)?.unwrap_or_default(),
                 row.get::<_, Option<String>>(2)?.unwrap_or_default(),
-                sent_at.0,
-                now.plus(EXPIRY_OF_IMPORTED).0,
+                sent_at.as_millis(),
+                now.plus(EXPIRY_OF_IMPORTED).as_millis(),
                 i64::from(fetched),
                 i64::from(!fetched),
                 fetched.then_some("poll"),
-                fetched.then_some(sent_at.0)
+                fetched.then_some(sent_at.as_millis())
             ],
         )?;
     }
-    tracing::info!(peers = imported_peers, messages = imported_messages, "copied the reference system's database");
+    tracing::info!(peers = imported_peers, messages = imported_messages, "copied the legacy database");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The only place with SQL: peers, sessions, messages, in SQLite.
+//! SQLite: open, migrate, group-commit, recover; the table of peers.
 //!
 //! Promises: what [`Store::write`] has answered is on disk (WAL, `synchronous=FULL`: the commit is fsynced); writers that
 //! come while a commit is under way share the next one, so durability costs one fsync and not one per message; a job that
@@ -10,151 +10,21 @@
 
 mod check;
 mod damage;
+mod error;
 mod legacy;
 mod open;
 pub(crate) mod peers;
+mod sqlite_file;
+mod store;
+#[cfg(test)]
+pub(crate) mod testing;
+mod tx;
 mod writer;
 
 pub use check::check;
-pub use open::{OpenError, Opened, open};
-
-use crate::wire;
-use rusqlite::Connection;
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-};
-use tokio::sync::{mpsc, oneshot};
-
-/// How many reading connections are kept for reuse; more are opened when asked for and closed again.
-const IDLE_READERS: usize = 4;
-
-/// Why a job of the store failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// SQLite could not do it.
-    #[error("database: {0}")]
-    Sqlite(#[from] rusqlite::Error),
-    /// A rule of the broker, checked inside the transaction, refused it.
-    #[error(transparent)]
-    Refused(#[from] wire::Error),
-    /// The transaction that this job shared could not be committed.
-    #[error("committing to the database: {0}")]
-    Commit(Arc<rusqlite::Error>),
-    /// The writer has ended: the broker is stopping.
-    #[error("the database is closed")]
-    Closed,
-}
-
-/// Results of the store.
-pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-impl From<Error> for wire::Error {
-    fn from(error: Error) -> Self {
-        let full = |e: &rusqlite::Error| e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
-        match error {
-            Error::Refused(refusal) => refusal,
-            Error::Closed => {
-                wire::Error::new(wire::Code::Stopping, "the broker is stopping").help("try again in a moment; nothing was stored")
-            }
-            Error::Sqlite(ref e) if full(e) => disk_full(&error),
-            Error::Commit(ref e) if full(e) => disk_full(&error),
-            other => wire::Error::new(wire::Code::Internal, format!("the broker could not use its database: {other}"))
-                .help("nothing was stored; see `claude-peers status` and the broker's log"),
-        }
-    }
-}
-
-fn disk_full(error: &Error) -> wire::Error {
-    wire::Error::new(wire::Code::Internal, format!("the disk that holds the broker's database is full: {error}"))
-        .help("free some space and try again; nothing was stored")
-}
-
-/// The database.
-#[derive(Debug)]
-pub struct Store {
-    jobs: mpsc::Sender<Box<dyn writer::Job>>,
-    readers: Arc<Mutex<Vec<Connection>>>,
-    path: PathBuf,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    _lock: std::fs::File,
-}
-
-impl Store {
-    /// Runs `work` in a transaction and answers once it is committed and fsynced.
-    ///
-    /// # Errors
-    /// What `work` says (its changes are undone, and only its), or that the commit failed (nothing was stored).
-    pub async fn write<T, F>(&self, work: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
-    {
-        let (reply, answer) = oneshot::channel();
-        self.jobs.send(writer::job(work, reply)).await.map_err(|_| Error::Closed)?;
-        answer.await.unwrap_or(Err(Error::Closed))
-    }
-
-    /// Runs `work` on a connection that only reads, beside the writer.
-    ///
-    /// # Errors
-    /// What `work` says, or that no connection could be opened.
-    pub async fn read<T, F>(&self, work: F) -> Result<T>
-    where
-        T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T> + Send + 'static,
-    {
-        let (readers, path) = (self.readers.clone(), self.path.clone());
-        tokio::task::spawn_blocking(move || with_reader(&readers, &path, work)).await.unwrap_or(Err(Error::Closed))
-    }
-
-    /// Like [`Store::read`], on the calling thread: for a few rows found by index that were written a moment ago and so lie
-    /// in memory. Two changes of threads would cost ten times what the look does, on every message's way.
-    ///
-    /// # Errors
-    /// What `work` says, or that no connection could be opened.
-    pub fn glance<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        with_reader(&self.readers, &self.path, work)
-    }
-
-    /// Waits until everything that was handed to [`Store::write`] is committed, then closes the database.
-    pub fn close(self) {
-        let Self { jobs, readers, thread, .. } = self;
-        // The writer goes last: whoever closes the database as the last one folds the WAL into it, and a reader could not.
-        if let Ok(mut readers) = readers.lock() {
-            readers.clear();
-        }
-        drop(jobs);
-        if let Some(thread) = thread.lock().ok().and_then(|mut thread| thread.take())
-            && thread.join().is_err()
-        {
-            tracing::error!("the database's writer ended with a panic");
-        }
-    }
-
-    /// Where the database lies.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The size of the database with its side files, in bytes.
-    pub fn size(&self) -> u64 {
-        open::side_files(&self.path).iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
-    }
-}
-
-/// Runs `work` on an idle reading connection, or on a new one.
-fn with_reader<T>(readers: &Mutex<Vec<Connection>>, path: &Path, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-    let idle = readers.lock().ok().and_then(|mut idle| idle.pop());
-    let connection = match idle {
-        Some(connection) => connection,
-        None => open::reader(path)?,
-    };
-    let result = work(&connection);
-    if let Ok(mut idle) = readers.lock()
-        && idle.len() < IDLE_READERS
-    {
-        idle.push(connection);
-    }
-    result
-}
+pub use error::{Error, Result};
+pub use open::{OpenError, open};
+pub(crate) use rusqlite::{self as sqlite, Row, params};
+pub use store::Store;
+pub use tx::{Tx, View};
+pub use writer::Durability;

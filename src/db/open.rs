@@ -1,6 +1,10 @@
 //! Opening the database: lock, permissions, damage, version, migrations.
 
-use super::{Store, damage, legacy, writer};
+use super::{
+    damage, legacy,
+    sqlite_file::{BUSY_TIMEOUT, CACHE_KIB, reader, side_files},
+    store::Store,
+};
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 use std::{
@@ -8,28 +12,23 @@ use std::{
     io::Write,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock, Mutex},
-    time::Duration,
+    sync::LazyLock,
 };
-use tokio::sync::mpsc;
 
-/// How long a connection waits for another one's lock: a checkpoint on a slow disk and then some.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Each connection's page cache in KiB: the hot pages of a mailbox are few, and the kernel caches the rest.
-const CACHE_KIB: i64 = 1_024;
 /// A WAL that grew past this during a burst is cut back at the next checkpoint, in bytes.
 const WAL_LIMIT: i64 = 16 * 1024 * 1024;
 
 /// The schema's history. **Only ever append**: a database written by any earlier version must open.
-static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
+pub(super) static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
     Migrations::new(vec![
         M::up_with_hook(include_str!("migrations/0001-mailboxes.sql"), |tx| Ok(legacy::import(tx)?)),
         M::up(include_str!("migrations/0002-inbox.sql")),
+        M::up(include_str!("migrations/0003-holder.sql")),
     ])
 });
 
 /// How many migrations there are: the schema version of a database this build has opened.
-pub(super) const SCHEMA: usize = 2;
+pub(super) const SCHEMA: usize = 3;
 
 /// Why the database could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -114,33 +113,8 @@ pub fn open(path: &Path) -> Result<Opened, OpenError> {
     for file in side_files(path).iter().filter(|file| file.exists()) {
         fs::set_permissions(file, fs::Permissions::from_mode(0o600)).map_err(file_error)?;
     }
-    let (jobs, queue) = mpsc::channel(writer::QUEUE);
-    let thread = std::thread::Builder::new()
-        .name("store".to_owned())
-        .stack_size(512 * 1024)
-        .spawn(move || writer::run(&connection, queue))
-        .map_err(file_error)?;
-    let readers = Arc::new(Mutex::new(Vec::new()));
-    let store = Store { jobs, readers, path: path.to_owned(), thread: Mutex::new(Some(thread)), _lock: lock };
+    let store = Store::start(connection, path, lock).map_err(file_error)?;
     Ok(Opened { store, notices })
-}
-
-/// The database file and what SQLite puts beside it.
-pub(super) fn side_files(path: &Path) -> [PathBuf; 3] {
-    let beside = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    [path.to_owned(), beside("-wal"), beside("-shm")]
-}
-
-/// A connection that cannot write.
-pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
-    Ok(connection)
 }
 
 fn lock(path: &Path) -> Result<File, OpenError> {

@@ -1,42 +1,45 @@
-//! Peers and the session ids they are known by.
+//! The table of peers, and the session ids they are known by.
 
+use super::{Result, Row, Tx, View, params, sqlite};
 use crate::wire::{DeliveryChoice, Git, InboundRule, PeerId, Process, SummarySource, Timestamp};
-use rusqlite::{Connection, Result, Row, params};
+use rusqlite::types::Value;
 
 /// A peer as it is stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PeerRow {
     pub id: PeerId,
     pub name: String,
-    /// It speaks the reference's HTTP API.
+    /// It is a legacy client.
     pub legacy: bool,
+    /// SHA-256 of the secret that proves a request comes from this peer.
     pub secret: Option<[u8; 32]>,
-    /// The process that serves it, by its own random name.
+    /// The process that serves it, by its own random name; empty while none does.
     pub instance: String,
     /// The process that serves it; `started` is 0 where unknown.
     pub process: Option<Process>,
-    /// The `claude` process.
-    pub host: Option<Process>,
+    /// The agent process that runs the session.
+    pub agent: Option<Process>,
     pub cwd: String,
     pub git: Option<Git>,
     pub tty: Option<String>,
-    /// Its start flags name our channel.
+    /// The session's start flags name our channel.
     pub channel: bool,
     pub delivery: DeliveryChoice,
-    /// Which host process's channel has proved itself, and when.
+    /// Whose inbox or channel has proved itself ([`PeerRow::agent_key`]), and when.
     pub proved: Option<(String, Timestamp)>,
     pub summary: String,
     pub summary_source: SummarySource,
     pub registered_at: Timestamp,
     pub last_seen: Timestamp,
+    /// It said goodbye.
     pub ended: bool,
     /// The path of its client's inbox socket.
     pub inbox: Option<String>,
     /// It bypasses permission prompts.
     pub bypasses: bool,
-    /// What is let in from other sessions.
+    /// Its rule for messages of other sessions.
     pub inbound: InboundRule,
-    /// Which agent process's prompt hook has run.
+    /// Whose prompt hook has run ([`PeerRow::agent_key`]).
     pub hooked: Option<String>,
     /// SHA-256 of the token that its hook shows.
     pub hook_token: Option<[u8; 32]>,
@@ -44,124 +47,190 @@ pub struct PeerRow {
     pub hook_proves_all: bool,
 }
 
-/// Stores `peer`, new or changed.
-pub fn put(connection: &Connection, peer: &PeerRow) -> Result<()> {
-    let sql =
-        "INSERT OR REPLACE INTO peer (id, name, legacy, secret, instance, pid, pid_started, host_pid, host_started, cwd, git,
-                   tty, channel, delivery, proved_by, proved_at, summary, summary_source, registered_at, last_seen, ended,
-                   inbox, bypasses, inbound, hooked_by, hook_token,
-                   hook_proves_all)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
-                   ?22, ?23, ?24, ?25, ?26, ?27)";
-    let git = peer.git.as_ref().map(|git| serde_json::to_string(git).unwrap_or_default());
-    let started = |process: Option<Process>| process.map(|process| process.started.cast_signed());
-    connection.prepare_cached(sql)?.execute(params![
-        peer.id.as_str(),
-        peer.name,
-        peer.legacy,
-        peer.secret,
-        peer.instance,
-        peer.process.map(|process| process.pid),
-        started(peer.process),
-        peer.host.map(|host| host.pid),
-        started(peer.host),
-        peer.cwd,
-        git,
-        peer.tty,
-        peer.channel,
-        word(&peer.delivery),
-        peer.proved.as_ref().map(|(by, _)| by),
-        peer.proved.as_ref().map(|(_, at)| at.0),
-        peer.summary,
-        word(&peer.summary_source),
-        peer.registered_at.0,
-        peer.last_seen.0,
-        peer.ended,
-        peer.inbox,
-        peer.bypasses,
-        word(&peer.inbound),
-        peer.hooked,
-        peer.hook_token,
-        peer.hook_proves_all,
-    ])?;
-    Ok(())
+impl PeerRow {
+    /// A peer that is known by nothing but this.
+    pub fn new(id: PeerId, name: String, cwd: String, now: Timestamp) -> Self {
+        Self {
+            id,
+            name,
+            legacy: false,
+            secret: None,
+            instance: String::new(),
+            process: None,
+            agent: None,
+            cwd,
+            git: None,
+            tty: None,
+            channel: false,
+            delivery: DeliveryChoice::Auto,
+            proved: None,
+            summary: String::new(),
+            summary_source: SummarySource::None,
+            registered_at: now,
+            last_seen: now,
+            ended: false,
+            inbox: None,
+            bypasses: false,
+            inbound: InboundRule::default(),
+            hooked: None,
+            hook_token: None,
+            hook_proves_all: false,
+        }
+    }
+
+    /// The key of the agent process, to which the proof of its inbox or channel is tied; where that process is unknown, of the
+    /// one that registered.
+    pub fn agent_key(&self) -> String {
+        match self.agent {
+            Some(agent) => format!("{}:{}", agent.pid, agent.started),
+            None => self.instance.clone(),
+        }
+    }
+
+    /// Whether the inbox or channel of its present agent process has proved itself.
+    pub fn has_proved(&self) -> bool {
+        self.proved.as_ref().is_some_and(|(by, _)| *by == self.agent_key())
+    }
+
+    /// Whether the prompt hook of its present agent process has run, and proves every message that is let in.
+    pub fn has_hook(&self) -> bool {
+        self.hook_proves_all && self.hooked.as_ref().is_some_and(|by| *by == self.agent_key())
+    }
+
+    /// Every column but those of the proof, which only [`put_proof`] writes.
+    fn columns(&self) -> [(&'static str, Value); 25] {
+        let started = |process: Option<Process>| process.map(|process| process.started.cast_signed()).into();
+        let pid = |process: Option<Process>| process.map(|process| i64::from(process.pid)).into();
+        let bytes = |hash: Option<[u8; 32]>| hash.map(|hash| hash.to_vec()).into();
+        let git = self.git.as_ref().map(|git| serde_json::to_string(git).unwrap_or_default());
+        [
+            ("id", self.id.to_string().into()),
+            ("name", self.name.clone().into()),
+            ("legacy", self.legacy.into()),
+            ("secret", bytes(self.secret)),
+            ("instance", self.instance.clone().into()),
+            ("pid", pid(self.process)),
+            ("pid_started", started(self.process)),
+            ("host_pid", pid(self.agent)),
+            ("host_started", started(self.agent)),
+            ("cwd", self.cwd.clone().into()),
+            ("git", git.into()),
+            ("tty", self.tty.clone().into()),
+            ("channel", self.channel.into()),
+            ("delivery", word(&self.delivery).into()),
+            ("summary", self.summary.clone().into()),
+            ("summary_source", word(&self.summary_source).into()),
+            ("registered_at", self.registered_at.as_millis().into()),
+            ("last_seen", self.last_seen.as_millis().into()),
+            ("ended", self.ended.into()),
+            ("inbox", self.inbox.clone().into()),
+            ("bypasses", self.bypasses.into()),
+            ("inbound", word(&self.inbound).into()),
+            ("hooked_by", self.hooked.clone().into()),
+            ("hook_token", bytes(self.hook_token)),
+            ("hook_proves_all", self.hook_proves_all.into()),
+        ]
+    }
+
+    fn read(row: &Row<'_>) -> sqlite::Result<Self> {
+        let process = |pid: &str, started: &str| -> sqlite::Result<Option<Process>> {
+            let (pid, started): (Option<u32>, Option<i64>) = (row.get(pid)?, row.get(started)?);
+            Ok(pid.map(|pid| Process { pid, started: started.unwrap_or_default().cast_unsigned() }))
+        };
+        let id: String = row.get("id")?;
+        let id = id.parse().map_err(|e| sqlite::Error::FromSqlConversionFailure(0, sqlite::types::Type::Text, Box::new(e)))?;
+        let proved_at = row.get::<_, Option<i64>>("proved_at")?.unwrap_or_default();
+        Ok(Self {
+            legacy: row.get("legacy")?,
+            secret: row.get("secret")?,
+            instance: row.get("instance")?,
+            process: process("pid", "pid_started")?,
+            agent: process("host_pid", "host_started")?,
+            git: row.get::<_, Option<String>>("git")?.and_then(|json| serde_json::from_str(&json).ok()),
+            tty: row.get("tty")?,
+            channel: row.get("channel")?,
+            delivery: from_word(row.get("delivery")?).unwrap_or_default(),
+            proved: row.get::<_, Option<String>>("proved_by")?.map(|by| (by, Timestamp::from_millis(proved_at))),
+            summary: row.get("summary")?,
+            summary_source: from_word(row.get("summary_source")?).unwrap_or(SummarySource::None),
+            last_seen: Timestamp::from_millis(row.get("last_seen")?),
+            ended: row.get("ended")?,
+            inbox: row.get("inbox")?,
+            bypasses: row.get("bypasses")?,
+            inbound: from_word(row.get("inbound")?).unwrap_or_default(),
+            hooked: row.get("hooked_by")?,
+            hook_token: row.get("hook_token")?,
+            hook_proves_all: row.get("hook_proves_all")?,
+            ..Self::new(id, row.get("name")?, row.get("cwd")?, Timestamp::from_millis(row.get("registered_at")?))
+        })
+    }
+}
+
+/// Stores `peer`, new or changed; the proof of its inbox or channel stays as it is stored.
+pub fn put(tx: &Tx<'_>, peer: &PeerRow) -> Result<()> {
+    let columns = peer.columns();
+    let names = columns.each_ref().map(|(name, _)| *name);
+    let changed: Vec<String> = names[1..].iter().map(|name| format!("{name} = excluded.{name}")).collect();
+    let sql = format!(
+        "INSERT INTO peer ({}) VALUES ({}) ON CONFLICT (id) DO UPDATE SET {}",
+        names.join(", "),
+        names.map(|_| "?").join(", "),
+        changed.join(", ")
+    );
+    tx.run(&sql, sqlite::params_from_iter(columns.map(|(_, value)| value))).map(drop)
+}
+
+/// The inbox or channel of the agent process `agent` of `id` has proved itself.
+pub fn put_proof(tx: &Tx<'_>, id: &PeerId, agent: &str, at: Timestamp) -> Result<()> {
+    tx.run("UPDATE peer SET proved_by = ?2, proved_at = ?3 WHERE id = ?1", params![id.as_str(), agent, at.as_millis()]).map(drop)
+}
+
+/// The peer with this id.
+pub fn get(view: &View<'_>, id: &PeerId) -> Result<Option<PeerRow>> {
+    view.one("SELECT * FROM peer WHERE id = ?1", [id.as_str()], PeerRow::read)
+}
+
+/// Changes the peer with this id, if there is one; returns it as it is now.
+pub fn change(tx: &Tx<'_>, id: &PeerId, change: impl FnOnce(&mut PeerRow)) -> Result<Option<PeerRow>> {
+    let Some(mut peer) = get(tx, id)? else { return Ok(None) };
+    change(&mut peer);
+    put(tx, &peer)?;
+    Ok(Some(peer))
 }
 
 /// Every peer.
-pub fn all(connection: &Connection) -> Result<Vec<PeerRow>> {
-    let mut statement = connection.prepare("SELECT * FROM peer")?;
-    statement.query_map([], read)?.collect()
+pub fn all(view: &View<'_>) -> Result<Vec<PeerRow>> {
+    view.all("SELECT * FROM peer", [], PeerRow::read)
 }
 
 /// Notes that `session` is `peer`.
-pub fn put_session(connection: &Connection, session: &str, peer: &PeerId, now: Timestamp) -> Result<()> {
+pub fn put_session(tx: &Tx<'_>, session: &str, peer: &PeerId, now: Timestamp) -> Result<()> {
     let sql = "INSERT OR REPLACE INTO session (session_id, peer, seen_at) VALUES (?1, ?2, ?3)";
-    connection.prepare_cached(sql)?.execute(params![session, peer.as_str(), now.0])?;
-    Ok(())
+    tx.run(sql, params![session, peer.as_str(), now.as_millis()]).map(drop)
 }
 
 /// Every session id with its peer's id.
-pub fn sessions(connection: &Connection) -> Result<Vec<(String, String)>> {
-    let mut statement = connection.prepare("SELECT session_id, peer FROM session")?;
-    statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+pub fn sessions(view: &View<'_>) -> Result<Vec<(String, String)>> {
+    view.all("SELECT session_id, peer FROM session", [], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 /// Notes when `id` was last seen.
-pub fn seen(connection: &Connection, id: &PeerId, at: Timestamp) -> Result<()> {
-    connection
-        .prepare_cached("UPDATE peer SET last_seen = max(last_seen, ?2) WHERE id = ?1")?
-        .execute(params![id.as_str(), at.0])?;
-    Ok(())
+pub fn seen(tx: &Tx<'_>, id: &PeerId, at: Timestamp) -> Result<()> {
+    tx.run("UPDATE peer SET last_seen = max(last_seen, ?2) WHERE id = ?1", params![id.as_str(), at.as_millis()]).map(drop)
 }
 
-/// Forgets peers unseen since `before` for whom nothing waits, at most `most`; their ids. What they said stays in the history.
-pub fn forget_unseen(connection: &Connection, before: Timestamp, most: u32) -> Result<Vec<String>> {
+/// Removes peers unseen since `before` for whom no message waits, at most `most`; returns their ids. Their messages stay in the
+/// history.
+pub fn forget_unseen(tx: &Tx<'_>, before: Timestamp, most: u32) -> Result<Vec<String>> {
     let sql = "DELETE FROM peer WHERE id IN (
                    SELECT id FROM peer WHERE last_seen < ?1
                    AND NOT EXISTS (SELECT 1 FROM message WHERE to_peer = peer.id AND waiting = 1)
                    LIMIT ?2) RETURNING id";
-    let mut statement = connection.prepare_cached(sql)?;
-    let ids = statement.query_map(params![before.0, most], |row| row.get(0))?.collect::<Result<Vec<String>>>()?;
+    let ids: Vec<String> = tx.all(sql, params![before.as_millis(), most], |row| row.get(0))?;
     for id in &ids {
-        connection.prepare_cached("DELETE FROM session WHERE peer = ?1")?.execute([id])?;
+        tx.run("DELETE FROM session WHERE peer = ?1", [id])?;
     }
     Ok(ids)
-}
-
-fn read(row: &Row<'_>) -> Result<PeerRow> {
-    let process = |pid: &str, started: &str| -> Result<Option<Process>> {
-        let (pid, started): (Option<u32>, Option<i64>) = (row.get(pid)?, row.get(started)?);
-        Ok(pid.map(|pid| Process { pid, started: started.unwrap_or_default().cast_unsigned() }))
-    };
-    let id: String = row.get("id")?;
-    let proved_by: Option<String> = row.get("proved_by")?;
-    let proved_at = Timestamp(row.get::<_, Option<i64>>("proved_at")?.unwrap_or_default());
-    Ok(PeerRow {
-        id: id.parse().map_err(|e| rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, Box::new(e)))?,
-        name: row.get("name")?,
-        legacy: row.get("legacy")?,
-        secret: row.get("secret")?,
-        instance: row.get("instance")?,
-        process: process("pid", "pid_started")?,
-        host: process("host_pid", "host_started")?,
-        cwd: row.get("cwd")?,
-        git: row.get::<_, Option<String>>("git")?.and_then(|json| serde_json::from_str(&json).ok()),
-        tty: row.get("tty")?,
-        channel: row.get("channel")?,
-        delivery: from_word(&row.get::<_, String>("delivery")?).unwrap_or_default(),
-        proved: proved_by.map(|by| (by, proved_at)),
-        summary: row.get("summary")?,
-        summary_source: from_word(&row.get::<_, String>("summary_source")?).unwrap_or(SummarySource::None),
-        registered_at: Timestamp(row.get("registered_at")?),
-        last_seen: Timestamp(row.get("last_seen")?),
-        ended: row.get("ended")?,
-        inbox: row.get("inbox")?,
-        bypasses: row.get("bypasses")?,
-        inbound: from_word(&row.get::<_, String>("inbound")?).unwrap_or_default(),
-        hooked: row.get("hooked_by")?,
-        hook_token: row.get("hook_token")?,
-        hook_proves_all: row.get("hook_proves_all")?,
-    })
 }
 
 /// The word that stands for `value` on the wire, which is also the one in the database.
@@ -169,6 +238,6 @@ fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-fn from_word<T: serde::de::DeserializeOwned>(word: &str) -> Option<T> {
-    serde_json::from_value(serde_json::Value::String(word.to_owned())).ok()
+fn from_word<T: serde::de::DeserializeOwned>(word: String) -> Option<T> {
+    serde_json::from_value(serde_json::Value::String(word)).ok()
 }

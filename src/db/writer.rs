@@ -1,6 +1,9 @@
-//! The writing thread: takes all jobs that wait, runs them in one transaction, commits once, answers all.
+//! The writing thread: runs all jobs that wait in one transaction, commits once, answers all.
 
-use super::{Error, Result};
+use super::{
+    error::{Error, Result},
+    tx::Tx,
+};
 use rusqlite::Connection;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -10,43 +13,63 @@ pub(super) const QUEUE: usize = 1_024;
 /// How many jobs share a commit at most, so that the first of them does not wait for an endless row of others.
 const GROUP: usize = 256;
 
-/// A piece of work with somebody waiting for its result.
-pub(super) trait Job: Send {
-    /// Does the work; false if it failed and its changes must be undone.
-    fn run(&mut self, connection: &Connection) -> bool;
-    /// Tells whoever waits, after the commit.
-    fn answer(self: Box<Self>, commit: &std::result::Result<(), Arc<rusqlite::Error>>);
+/// The faults that a change survives once its job is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// A power cut, too: the commit is fsynced.
+    Fsync,
+    /// The end of any process. After a power cut it is there or not, like all that was committed behind it: the log ends earlier,
+    /// and has no holes.
+    Process,
 }
 
-struct Work<T, F> {
+type Commit = std::result::Result<(), Arc<rusqlite::Error>>;
+
+/// A piece of work whose result somebody awaits.
+pub(super) trait Job: Send {
+    /// The faults that its change must survive.
+    fn durability(&self) -> Durability;
+    /// Does the work; false if it failed and its changes must be undone.
+    fn run(&mut self, tx: &Tx<'_>) -> bool;
+    /// Tells whoever waits, after the commit.
+    fn answer(self: Box<Self>, commit: &Commit);
+}
+
+struct Work<T, E, F> {
+    durability: Durability,
     work: Option<F>,
-    result: Result<T>,
-    reply: oneshot::Sender<Result<T>>,
+    result: Result<T, E>,
+    reply: oneshot::Sender<Result<T, E>>,
 }
 
 /// Packs `work` with the channel on which its result is awaited.
-pub(super) fn job<T, F>(work: F, reply: oneshot::Sender<Result<T>>) -> Box<dyn Job>
+pub(super) fn job<T, E, F>(durability: Durability, work: F, reply: oneshot::Sender<Result<T, E>>) -> Box<dyn Job>
 where
     T: Send + 'static,
-    F: FnOnce(&Connection) -> Result<T> + Send + 'static,
+    E: From<Error> + Send + 'static,
+    F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
 {
-    Box::new(Work { work: Some(work), result: Err(Error::Closed), reply })
+    Box::new(Work { durability, work: Some(work), result: Err(Error::Closed.into()), reply })
 }
 
-impl<T: Send, F: FnOnce(&Connection) -> Result<T> + Send> Job for Work<T, F> {
-    fn run(&mut self, connection: &Connection) -> bool {
+impl<T: Send, E: From<Error> + Send, F: FnOnce(&Tx<'_>) -> Result<T, E> + Send> Job for Work<T, E, F> {
+    fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    fn run(&mut self, tx: &Tx<'_>) -> bool {
         if let Some(work) = self.work.take() {
-            self.result = work(connection);
+            self.result = work(tx);
         }
         self.result.is_ok()
     }
 
-    fn answer(self: Box<Self>, commit: &std::result::Result<(), Arc<rusqlite::Error>>) {
+    fn answer(self: Box<Self>, commit: &Commit) {
         let result = match commit {
-            Err(error) if self.result.is_ok() => Err(Error::Commit(error.clone())),
+            Err(error) if self.result.is_ok() => Err(Error::Commit(error.clone()).into()),
             _ => self.result,
         };
-        // Nobody waits any more if the request was given up; the work stands all the same.
+        // The request may have been given up; the work stands all the same.
         drop(self.reply.send(result));
     }
 }
@@ -67,11 +90,14 @@ pub(super) fn run(connection: &Connection, mut jobs: mpsc::Receiver<Box<dyn Job>
 
 fn commit(connection: &Connection, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
     let say = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
+    let tx = Tx::new(connection);
+    let fsyncs = group.iter().any(|job| job.durability() == Durability::Fsync);
+    connection.pragma_update(None, "synchronous", if fsyncs { "full" } else { "normal" })?;
     say("BEGIN IMMEDIATE")?;
     let mut body = || {
         for job in group.iter_mut() {
             say("SAVEPOINT job")?;
-            if !job.run(connection) {
+            if !job.run(&tx) {
                 say("ROLLBACK TO job")?;
             }
             say("RELEASE job")?;

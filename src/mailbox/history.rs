@@ -1,58 +1,81 @@
-//! What was said before, and its end: expiry of what was not delivered, removal of what ended long ago.
+//! Stored messages: receipts, counts, the history and its end.
 
-use super::messages::{COLUMN_COUNT, COLUMNS, Message, read};
-use crate::wire::{PeerId, Timestamp};
-use rusqlite::{Connection, Result, params};
+use super::{
+    Message,
+    message::{COLUMNS, read},
+};
+use crate::{
+    db::{Result, Tx, View, params},
+    wire::{MessageId, PeerId, Timestamp},
+};
+use std::collections::HashMap;
+
+/// The message with this id.
+pub fn get(view: &View<'_>, id: &MessageId) -> Result<Option<Message>> {
+    view.one(&format!("SELECT {COLUMNS} FROM message WHERE seq = ?1 AND tag = ?2"), params![id.seq(), id.tag()], read)
+}
 
 /// Messages before `before`, newest first; with `peers`, only those from or to one of them.
-pub fn history(connection: &Connection, peers: Option<&[PeerId]>, before: i64, most: u32) -> Result<Vec<Message>> {
-    // Ids are plain letters: nothing in them needs an escape.
+pub fn list(view: &View<'_>, peers: Option<&[PeerId]>, before: i64, most: u32) -> Result<Vec<Message>> {
+    // Ids are plain letters and need no escapes.
     let peers = peers.map(|peers| format!("[{}]", peers.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",")));
     let sql = format!(
         "WITH meant AS (SELECT value FROM json_each(coalesce(?2, '[]')))
          SELECT {COLUMNS} FROM message WHERE seq < ?1 AND (?2 IS NULL OR from_peer IN meant OR to_peer IN meant)
          ORDER BY seq DESC LIMIT ?3"
     );
-    let mut statement = connection.prepare_cached(&sql)?;
-    statement.query_map(params![before, peers, most], read)?.collect()
+    view.all(&sql, params![before, peers, most], read)
+}
+
+/// The first message from `from` to `to` that names `question`.
+pub fn answer(view: &View<'_>, question: &MessageId, from: &PeerId, to: &PeerId) -> Result<Option<Message>> {
+    // By place: only what came after the question is looked at.
+    let sql = format!(
+        "SELECT {COLUMNS} FROM message WHERE seq > ?1 AND reply_to = ?2 AND from_peer = ?3 AND to_peer = ?4 ORDER BY seq LIMIT 1"
+    );
+    view.one(&sql, params![question.seq(), question.to_string(), from.as_str(), to.as_str()], read)
 }
 
 /// How many messages are stored, at most: the distance from the oldest to the newest.
-pub fn stored(connection: &Connection) -> Result<u64> {
+pub fn stored(view: &View<'_>) -> Result<u64> {
     let sql = "SELECT coalesce((SELECT max(seq) FROM message) - (SELECT min(seq) FROM message) + 1, 0)";
-    connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
+    view.get::<i64>(sql, []).map(i64::unsigned_abs)
 }
 
-/// Lets undelivered messages expire whose time has come, at most `most`; gives them with whether each still waited.
-pub fn expire(connection: &Connection, now: Timestamp, most: u32) -> Result<Vec<(Message, bool)>> {
-    let columns = COLUMNS;
-    let sql = format!("SELECT {columns}, waiting FROM message WHERE state < 2 AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2");
-    let mut statement = connection.prepare_cached(&sql)?;
-    let due = statement
-        .query_map(params![now.0, most], |row| Ok((read(row)?, row.get::<_, bool>(COLUMN_COUNT)?)))?
-        .collect::<Result<Vec<_>>>()?;
-    let sql = "UPDATE message SET state = 3, expired_at = ?2, waiting = 0, lease = NULL WHERE seq = ?1";
-    let mut mark = connection.prepare_cached(sql)?;
-    for (message, _) in &due {
-        mark.execute(params![message.id.seq, now.0])?;
-    }
-    Ok(due)
+/// How many messages wait for `peer`.
+pub fn waiting(view: &View<'_>, peer: &PeerId) -> Result<u32> {
+    view.get("SELECT count(*) FROM message WHERE to_peer = ?1 AND waiting = 1", [peer.as_str()])
 }
 
-/// When the next undelivered message expires.
-pub fn next_expiry(connection: &Connection) -> Result<Option<Timestamp>> {
-    let sql = "SELECT min(expires_at) FROM message WHERE state < 2";
-    connection.query_row(sql, [], |row| Ok(row.get::<_, Option<i64>>(0)?.map(Timestamp)))
+/// Whether messages wait for `peer`.
+pub fn is_waiting(view: &View<'_>, peer: &PeerId) -> Result<bool> {
+    view.get("SELECT EXISTS (SELECT 1 FROM message WHERE to_peer = ?1 AND waiting = 1)", [peer.as_str()])
 }
 
-/// Removes messages that ended before `before`, looking at no more than `window` rows behind `cursor`; gives the new cursor,
-/// or none at the end.
-pub fn forget_ended(connection: &Connection, before: Timestamp, cursor: i64, window: u32) -> Result<Option<i64>> {
+/// How many messages wait, for each peer for which some do.
+pub fn waiting_by_peer(view: &View<'_>) -> Result<HashMap<PeerId, u32>> {
+    let sql = "SELECT to_peer, count(*) FROM message WHERE waiting = 1 GROUP BY to_peer";
+    let counts = view.all(sql, [], |row| Ok((PeerId::lenient(&row.get::<_, String>(0)?), row.get(1)?)))?;
+    Ok(counts.into_iter().collect())
+}
+
+/// How many messages wait for a peer; the command line, which has no mailbox, is none.
+pub fn waiting_in_all(view: &View<'_>) -> Result<u64> {
+    let sql = "SELECT count(*) FROM peer CROSS JOIN message ON to_peer = peer.id AND waiting = 1";
+    view.get::<i64>(sql, []).map(i64::unsigned_abs)
+}
+
+/// Removes messages that ended before `before`, looking at no more than `window` rows behind `cursor`; returns the new cursor,
+/// none at the end.
+pub fn forget_ended(tx: &Tx<'_>, before: Timestamp, cursor: i64, window: u32) -> Result<Option<i64>> {
     let sql = "SELECT max(seq), min(sent_at) FROM (SELECT seq, sent_at FROM message WHERE seq > ?1 ORDER BY seq LIMIT ?2)";
-    let (last, oldest): (Option<i64>, Option<i64>) =
-        connection.prepare_cached(sql)?.query_row(params![cursor, window], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let Some(last) = last.filter(|_| oldest.is_some_and(|sent| sent < before.0)) else { return Ok(None) };
+    let bounds =
+        tx.one(sql, params![cursor, window], |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?)))?;
+    let Some((Some(last), Some(oldest))) = bounds else { return Ok(None) };
+    if oldest >= before.as_millis() {
+        return Ok(None);
+    }
     let sql = "DELETE FROM message WHERE seq > ?1 AND seq <= ?2 AND state >= 2 AND coalesce(delivered_at, expired_at) < ?3";
-    connection.prepare_cached(sql)?.execute(params![cursor, last, before.0])?;
+    tx.run(sql, params![cursor, last, before.as_millis()])?;
     Ok(Some(last))
 }

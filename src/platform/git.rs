@@ -1,11 +1,11 @@
-//! What git says about a directory, read from its files: no `git` process, so that it costs microseconds and can be asked
-//! on every list. Follows gitrepository-layout(5): `.git` is a directory, or a file that names one (`gitdir: …`), and a
+//! What git says about a directory, read from its files without a `git` process: it costs microseconds and can be asked on
+//! every list. Follows gitrepository-layout(5): `.git` is a directory, or a file that names one (`gitdir: …`), and a
 //! worktree's directory names the common one in `commondir`.
 
 use crate::wire::Git;
 use std::{fs, io::Read, path::Path};
 
-/// Largest file of git's that is read here (`HEAD`, `commondir`, `.git`): one line each; more is not git's.
+/// Largest file that is read here (`HEAD`, `commondir`, `.git`): git writes one line into each.
 const MAX_FILE: u64 = 8 * 1024;
 
 /// The repository that `directory` lies in, if it lies in one.

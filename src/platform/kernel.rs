@@ -2,6 +2,13 @@
 //!
 //! `sock_diag` would answer for one connection alone, but a hardened unit has no netlink sockets
 //! (`RestrictAddressFamilies=`); the tables in `/proc/net` need nothing. The broker reads them once a connection, at accept.
+//! Without `/proc` (macOS) nothing is found, and TCP requests carry the machine token instead.
+
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 /// The other end of a connection, or the holder of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,129 +19,89 @@ pub struct Socket {
     pub inode: u64,
 }
 
-pub use imp::{can_tell, connecting, holds, listening, owner};
+/// The kernel's tables of sockets, by the family of the socket: proc_net(5).
+const IPV4: &str = "/proc/net/tcp";
+const IPV6: &str = "/proc/net/tcp6";
+/// Behind the addresses: the state of a socket that listens, the user, the inode.
+const STATE: usize = 3;
+const LISTENING: &str = "0A";
+const USER: usize = 7;
+const INODE: usize = 9;
 
-#[cfg(target_os = "linux")]
-mod imp {
-    use crate::platform::kernel::Socket;
-    use std::{
-        fs::{self, File},
-        io::{BufRead, BufReader},
-        net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+/// Whether connections can be looked up on this machine.
+pub fn can_tell() -> bool {
+    File::open(IPV4).is_ok()
+}
+
+/// The socket at the other end of a connection from `peer` to us at `local`. A socket that its process has closed
+/// already has no inode and belongs to nobody: such an end is not found.
+pub fn connecting(peer: SocketAddr, local: SocketAddr) -> Option<Socket> {
+    let row = |peer, local| format!(" {} {} ", notation(peer), notation(local));
+    let find = |table: &str, row: String| find(table, |line| line.contains(&row));
+    let found = match peer {
+        // A socket of the newer family may have connected to an address of the older one.
+        SocketAddr::V4(_) => find(IPV4, row(peer, local)).or_else(|| find(IPV6, row(mapped(peer), mapped(local)))),
+        SocketAddr::V6(_) => find(IPV6, row(peer, local)),
     };
+    found.filter(|socket| socket.inode != 0)
+}
 
-    /// The kernel's tables of sockets, by the family of the socket: proc_net(5).
-    const IPV4: &str = "/proc/net/tcp";
-    const IPV6: &str = "/proc/net/tcp6";
-    /// Behind the addresses: the state of a socket that listens, the user, the inode.
-    const STATE: usize = 3;
-    const LISTENING: &str = "0A";
-    const USER: usize = 7;
-    const INODE: usize = 9;
+/// Who listens on a TCP port of this machine's loopback.
+pub fn listening(port: u16) -> Option<Socket> {
+    let on = |ip: IpAddr| SocketAddr::from((ip, port));
+    let four = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED].map(|ip| on(ip.into()));
+    let six = [Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED].map(|ip| on(ip.into()));
+    let find = |table: &str, addresses: &[SocketAddr]| {
+        let rows: Vec<String> = addresses.iter().map(|address| format!(" {} ", notation(*address))).collect();
+        let listens = |line: &str| line.split_ascii_whitespace().nth(STATE) == Some(LISTENING);
+        find(table, |line| rows.iter().any(|row| line.contains(row)) && listens(line))
+    };
+    find(IPV4, &four).or_else(|| find(IPV6, &[&six[..], &four.map(mapped)].concat()))
+}
 
-    /// Whether connections can be looked up at all on this machine.
-    pub fn can_tell() -> bool {
-        File::open(IPV4).is_ok()
-    }
+/// The process that holds a socket; none if it is another user's.
+pub fn owner(inode: u64) -> Option<u32> {
+    let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    pids.into_iter().find(|pid| holds(*pid, inode) == Some(true))
+}
 
-    /// The socket at the other end of a connection from `peer` to us at `local`. A socket that its process has closed
-    /// already has no inode and belongs to nobody: such an end is not found.
-    pub fn connecting(peer: SocketAddr, local: SocketAddr) -> Option<Socket> {
-        let row = |peer, local| format!(" {} {} ", notation(peer), notation(local));
-        let find = |table: &str, row: String| find(table, |line| line.contains(&row));
-        let found = match peer {
-            // A socket of the newer family may have connected to an address of the older one.
-            SocketAddr::V4(_) => find(IPV4, row(peer, local)).or_else(|| find(IPV6, row(mapped(peer), mapped(local)))),
-            SocketAddr::V6(_) => find(IPV6, row(peer, local)),
-        };
-        found.filter(|socket| socket.inode != 0)
-    }
+/// Whether the process `pid` holds a socket; none where its files cannot be read.
+pub fn holds(pid: u32, inode: u64) -> Option<bool> {
+    let wanted = format!("socket:[{inode}]");
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
+    Some(files.filter_map(|file| fs::read_link(file.ok()?.path()).ok()).any(|target| target.as_os_str() == wanted.as_str()))
+}
 
-    /// Who listens on a TCP port of this machine's loopback.
-    pub fn listening(port: u16) -> Option<Socket> {
-        let on = |ip: IpAddr| SocketAddr::from((ip, port));
-        let four = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED].map(|ip| on(ip.into()));
-        let six = [Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED].map(|ip| on(ip.into()));
-        let find = |table: &str, addresses: &[SocketAddr]| {
-            let rows: Vec<String> = addresses.iter().map(|address| format!(" {} ", notation(*address))).collect();
-            let listens = |line: &str| line.split_ascii_whitespace().nth(STATE) == Some(LISTENING);
-            find(table, |line| rows.iter().any(|row| line.contains(row)) && listens(line))
-        };
-        find(IPV4, &four).or_else(|| find(IPV6, &[&six[..], &four.map(mapped)].concat()))
-    }
-
-    /// The process that holds a socket; none if it is another user's.
-    pub fn owner(inode: u64) -> Option<u32> {
-        let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
-        pids.into_iter().find(|pid| holds(*pid, inode) == Some(true))
-    }
-
-    /// Whether the process `pid` holds a socket; none where its files cannot be read.
-    pub fn holds(pid: u32, inode: u64) -> Option<bool> {
-        let wanted = format!("socket:[{inode}]");
-        let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-        Some(files.filter_map(|file| fs::read_link(file.ok()?.path()).ok()).any(|target| target.as_os_str() == wanted.as_str()))
-    }
-
-    /// The first socket whose line is `wanted`. Reads no further: the kernel makes the table as it is read, which on a busy
-    /// machine costs milliseconds.
-    fn find(table: &str, wanted: impl Fn(&str) -> bool) -> Option<Socket> {
-        let mut table = BufReader::new(File::open(table).ok()?);
-        let mut line = String::new();
-        while table.read_line(&mut line).ok()? > 0 {
-            if wanted(&line) {
-                let field = |number| line.split_ascii_whitespace().nth(number);
-                return Some(Socket { uid: field(USER)?.parse().ok()?, inode: field(INODE)?.parse().ok()? });
-            }
-            line.clear();
+/// The first socket whose line is `wanted`. Reads no further: the kernel makes the table as it is read, which on a busy
+/// machine costs milliseconds.
+fn find(table: &str, wanted: impl Fn(&str) -> bool) -> Option<Socket> {
+    let mut table = BufReader::new(File::open(table).ok()?);
+    let mut line = String::new();
+    while table.read_line(&mut line).ok()? > 0 {
+        if wanted(&line) {
+            let field = |number| line.split_ascii_whitespace().nth(number);
+            return Some(Socket { uid: field(USER)?.parse().ok()?, inode: field(INODE)?.parse().ok()? });
         }
-        None
+        line.clear();
     }
+    None
+}
 
-    fn mapped(address: SocketAddr) -> SocketAddr {
-        match address.ip() {
-            IpAddr::V4(ip) => SocketAddr::from((ip.to_ipv6_mapped(), address.port())),
-            IpAddr::V6(_) => address,
-        }
-    }
-
-    /// An address as the tables write it: the four-byte words of the IP as numbers of this machine, in hexadecimal.
-    fn notation(address: SocketAddr) -> String {
-        let words = |ip: &[u8]| -> String {
-            ip.chunks(4).map(|word| format!("{:08X}", word.try_into().map_or(0, u32::from_ne_bytes))).collect()
-        };
-        let ip = match address.ip() {
-            IpAddr::V4(ip) => words(&ip.octets()),
-            IpAddr::V6(ip) => words(&ip.octets()),
-        };
-        format!("{ip}:{:04X}", address.port())
+fn mapped(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) => SocketAddr::from((ip.to_ipv6_mapped(), address.port())),
+        IpAddr::V6(_) => address,
     }
 }
 
-#[cfg(not(target_os = "linux"))]
-mod imp {
-    //! Elsewhere the kernel does not tell: TCP requests carry the machine token instead.
-    use crate::platform::kernel::Socket;
-    use std::net::SocketAddr;
-
-    /// Never.
-    pub fn can_tell() -> bool {
-        false
-    }
-    /// Not known.
-    pub fn connecting(_peer: SocketAddr, _local: SocketAddr) -> Option<Socket> {
-        None
-    }
-    /// Not known.
-    pub fn listening(_port: u16) -> Option<Socket> {
-        None
-    }
-    /// Not known.
-    pub fn owner(_inode: u64) -> Option<u32> {
-        None
-    }
-    /// Not known.
-    pub fn holds(_pid: u32, _inode: u64) -> Option<bool> {
-        None
-    }
+/// An address as the tables write it: the four-byte words of the IP as numbers of this machine, in hexadecimal.
+fn notation(address: SocketAddr) -> String {
+    let words = |ip: &[u8]| -> String {
+        ip.chunks(4).map(|word| format!("{:08X}", word.try_into().map_or(0, u32::from_ne_bytes))).collect()
+    };
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => words(&ip.octets()),
+        IpAddr::V6(ip) => words(&ip.octets()),
+    };
+    format!("{ip}:{:04X}", address.port())
 }

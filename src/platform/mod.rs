@@ -1,11 +1,13 @@
-//! What the operating system tells: paths, settings, processes, sockets' owners, git; and running other programs.
+//! What the operating system tells: paths, settings, processes, socket owners, git, time, randomness. Runs other programs, too.
 
 #[cfg(feature = "cli")]
 pub mod call;
+pub mod clock;
 pub mod git;
 pub mod kernel;
 pub mod paths;
 pub mod process;
+pub mod random;
 #[cfg(feature = "cli")]
 pub mod retry;
 pub mod settings;

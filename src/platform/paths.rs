@@ -1,5 +1,4 @@
-//! Where things live: the socket, the database, the token. The one place that knows, so that broker, MCP server and CLI
-//! always look in the same spot.
+//! Where things live: the socket, the database, the token. Broker, MCP server and CLI all ask here, so that they agree.
 
 use crate::{
     platform::settings::{self, InvalidSetting},
@@ -10,16 +9,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The TCP port of the reference system, and ours.
+/// Our TCP port, and that of legacy brokers.
 pub const DEFAULT_PORT: u16 = 7899;
 /// Longest path of a Unix socket: 104 bytes on macOS with its final zero, 108 on Linux; the smaller one holds everywhere.
 const MAX_SOCKET_PATH: usize = 103;
 
 /// The Unix socket: `CLAUDE_PEERS_SOCKET`, else `claude-peers/broker.sock` in the user's runtime directory, else
 /// `.claude-peers/broker.sock` in the home directory.
-///
-/// # Errors
-/// If the variable is no absolute path of at most 103 bytes, or there is no home directory to fall back to.
+/// Fails if the variable is no absolute path of at most 103 bytes.
 pub fn socket() -> Result<PathBuf, InvalidSetting> {
     const ALLOWED: &str = "an absolute path of at most 103 bytes";
     if let Some(path) = settings::raw("CLAUDE_PEERS_SOCKET") {
@@ -36,9 +33,7 @@ pub fn socket() -> Result<PathBuf, InvalidSetting> {
 }
 
 /// The database: `CLAUDE_PEERS_DB`, else `.claude-peers.db` in the home directory.
-///
-/// # Errors
-/// If the variable is no absolute path (a leading `~/` is understood), or there is no home directory.
+/// Fails if the variable is no absolute path; a leading `~/` is understood.
 pub fn database() -> Result<PathBuf, InvalidSetting> {
     let Some(path) = settings::raw("CLAUDE_PEERS_DB") else { return Ok(home()?.join(".claude-peers.db")) };
     let path = PathBuf::from(path);
@@ -63,9 +58,6 @@ pub fn answers(socket: &Path, to: &PeerId, from: &PeerId) -> PathBuf {
 }
 
 /// The TCP port: `CLAUDE_PEERS_PORT`, else 7899; 0 lets the system choose a free one.
-///
-/// # Errors
-/// If the variable is no port number.
 pub fn port() -> Result<u16, InvalidSetting> {
     let port =
         settings::parsed("CLAUDE_PEERS_PORT", "a port number from 1 to 65535, or 0 for any free one", |text| text.parse().ok())?;
@@ -73,9 +65,7 @@ pub fn port() -> Result<u16, InvalidSetting> {
 }
 
 /// The user's home directory.
-///
-/// # Errors
-/// If neither `HOME` nor the user database names one.
+/// From `HOME`, else from the user database.
 pub fn home() -> Result<PathBuf, InvalidSetting> {
     std::env::home_dir()
         .filter(|home| home.is_absolute())

@@ -5,6 +5,14 @@
 
 use crate::wire::Process;
 
+pub use imp::{command_line, terminal};
+#[cfg(target_os = "linux")]
+use proc as imp;
+#[cfg(not(target_os = "linux"))]
+use ps as imp;
+
+const MOST_ANCESTORS: usize = 64;
+
 /// This process's parent; none where it is already gone.
 pub fn parent() -> Option<u32> {
     rustix::process::getppid().and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
@@ -23,42 +31,29 @@ pub fn is_alive(process: Process) -> bool {
     }
 }
 
-/// The ancestors of `pid`, nearest first, at most 64 of them.
+/// The ancestors of `pid`, nearest first.
 pub fn ancestors(pid: u32) -> Vec<u32> {
-    let up = |pid: &u32| imp::parent_of(*pid).filter(|parent| *parent > 0);
-    std::iter::successors(up(&pid), up).take(64).collect()
+    lineage(pid).skip(1).collect()
 }
 
-/// Whether `pid` is `ancestor`, or was started by it or by what it started.
+/// Whether `pid` is `ancestor`, or descends from it.
 pub fn descends_from(pid: u32, ancestor: u32) -> bool {
-    let up = |pid: &u32| imp::parent_of(*pid).filter(|parent| *parent > 0);
-    std::iter::successors(Some(pid), up).take(64).any(|pid| pid == ancestor)
+    lineage(pid).any(|pid| pid == ancestor)
 }
 
-/// The words of the command line of `pid`.
-pub fn command_line(pid: u32) -> Vec<String> {
-    imp::command_line(pid)
+fn lineage(pid: u32) -> impl Iterator<Item = u32> {
+    let up = |pid: &u32| imp::parent_of(*pid).filter(|parent| *parent > 0);
+    std::iter::successors(Some(pid), up).take(MOST_ANCESTORS + 1)
 }
 
 /// Whether two processes run the same program file.
 pub fn same_program(a: u32, b: u32) -> bool {
-    let program = |pid| imp::program(pid);
-    program(a).is_some_and(|a| program(b) == Some(a))
+    imp::program(a).is_some_and(|a| imp::program(b) == Some(a))
 }
-
-/// The controlling terminal of `pid`, such as `/dev/pts/3`.
-pub fn terminal(pid: u32) -> Option<String> {
-    imp::terminal(pid)
-}
-
-#[cfg(target_os = "linux")]
-use proc as imp;
-#[cfg(not(target_os = "linux"))]
-use ps as imp;
 
 #[cfg(target_os = "linux")]
 mod proc {
-    use std::fs;
+    use std::{fs, os::unix::fs::MetadataExt};
 
     /// The fields of `/proc/PID/stat` behind the command's name, which may itself hold spaces and brackets: proc(5) numbers
     /// them from 3 (state) on.
@@ -87,15 +82,16 @@ mod proc {
 
     /// The file that a process runs: its device and number.
     pub fn program(pid: u32) -> Option<(u64, u64)> {
-        use std::os::unix::fs::MetadataExt;
         fs::metadata(format!("/proc/{pid}/exe")).ok().map(|file| (file.dev(), file.ino()))
     }
 
+    /// The words of the command line.
     pub fn command_line(pid: u32) -> Vec<String> {
         let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         bytes.split(|b| *b == 0).filter(|word| !word.is_empty()).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
     }
 
+    /// The controlling terminal, such as `/dev/pts/3`.
     pub fn terminal(pid: u32) -> Option<String> {
         let device: u64 = field(&stat(pid)?, 7)?.parse::<i64>().ok()?.try_into().ok()?;
         // The encoding of tty_nr: minor in bits 31-20 and 7-0, major in bits 15-8 (proc_pid_stat(5)).
@@ -156,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_lives_and_a_later_one_of_its_number_is_another() {
+    fn a_reused_number_is_another_process() {
         let me = identify(std::process::id()).expect("this process");
         assert!(is_alive(me));
         assert!(!is_alive(Process { started: me.started + 1, ..me }));
@@ -166,10 +162,10 @@ mod tests {
         assert!(!command_line(me.pid).is_empty());
     }
 
-    /// What other systems ask `ps`, asked here as well: it must tell the same as `/proc`.
+    /// Other systems ask `ps`; it must agree with `/proc`.
     #[cfg(target_os = "linux")]
     #[test]
-    fn ps_tells_what_proc_tells() {
+    fn ps_agrees_with_proc() {
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = child.id();
         assert_eq!(ps::parent_of(pid), proc::parent_of(pid));

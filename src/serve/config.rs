@@ -1,6 +1,6 @@
-//! What the broker is told by its environment. A value that cannot be used stops it with an error that names it.
+//! The broker's settings, from its environment. A value that cannot be used stops the broker with an error that names it.
 
-use super::IdleExit;
+use super::idle::IdleExit;
 use crate::{
     broker::Limits,
     platform::{
@@ -10,26 +10,18 @@ use crate::{
 };
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
-/// The broker's configuration.
 #[derive(Debug, Clone)]
-pub struct Config {
-    /// The Unix socket.
+pub(super) struct Config {
     pub socket: PathBuf,
     /// The TCP port on 127.0.0.1; 0 for any free one.
     pub port: u16,
-    /// The database.
     pub database: PathBuf,
-    /// The limits.
     pub limits: Limits,
-    /// When to leave because nobody is connected.
     pub idle_exit: IdleExit,
 }
 
 impl Config {
-    /// Reads the environment.
-    ///
-    /// # Errors
-    /// For the first variable whose value cannot be used.
+    /// Reads the environment; fails for the first variable whose value cannot be used.
     pub fn from_env() -> Result<Self, InvalidSetting> {
         let defaults = Limits::default();
         let rate = number("CLAUDE_PEERS_RATE_LIMIT", 0..=1_000_000, "messages a minute, 0 for no limit")?;

@@ -9,69 +9,43 @@ use serde::Serialize;
 
 /// The body of an error under `/v1`.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
-pub struct ErrorBody {
-    /// What went wrong.
+pub(super) struct ErrorBody {
     pub error: Error,
 }
 
-/// The body of an error on the reference's paths: its clients read a text.
+/// The body of an error for a legacy client, which reads a text.
 #[derive(Debug, Serialize)]
-struct LegacyErrorBody {
+struct LegacyErrorBody<'a> {
     error: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<Code>,
+    code: Option<&'a str>,
 }
 
-/// An error, on its way to a client of our API or of the reference's.
-#[derive(Debug)]
-pub struct Refusal {
-    error: Error,
-    legacy: bool,
-}
-
-impl Refusal {
-    /// An error in the form that clients of `path` understand.
-    pub fn on(path: &str, error: Error) -> Self {
-        Self { error, legacy: !path.starts_with("/v1/") }
-    }
-
-    /// An error on one of the reference's paths.
-    pub fn legacy(error: Error) -> Self {
-        Self { error, legacy: true }
-    }
-}
-
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Self {
-        Self { error, legacy: false }
-    }
-}
-
-impl IntoResponse for Refusal {
+/// As a client of `/v1` reads it. The response carries the error on: see [`for_legacy`].
+impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let status = status(self.error.code);
-        if status.is_server_error() {
-            tracing::error!(code = ?self.error.code, "{}", self.error.message);
+        let mut response = (status(self.code), axum::Json(ErrorBody { error: self.clone() })).into_response();
+        if let Some(ms) = self.retry_after_ms {
+            response.headers_mut().insert(header::RETRY_AFTER, ms.div_ceil(1_000).max(1).into());
         }
-        let retry = self.error.retry_after_ms.map(|ms| ms.div_ceil(1_000).max(1));
-        let mut response = if self.legacy {
-            let body = match self.error.code {
-                // An unknown path is answered to the letter as the reference does.
-                Code::NotFound => LegacyErrorBody { error: "not found".to_owned(), code: None },
-                code => LegacyErrorBody { error: self.error.to_string(), code: Some(code) },
-            };
-            (status, axum::Json(body)).into_response()
-        } else {
-            (status, axum::Json(ErrorBody { error: self.error })).into_response()
-        };
-        if let Some(seconds) = retry {
-            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-        }
+        response.extensions_mut().insert(self);
         response
     }
 }
 
-fn status(code: Code) -> StatusCode {
+/// An answer as a legacy client reads it. An unknown path is answered to the letter as its own broker does.
+pub(super) fn for_legacy(response: Response) -> Response {
+    let Some(error) = response.extensions().get::<Error>() else { return response };
+    let body = match error.code {
+        Code::NotFound => LegacyErrorBody { error: "not found".to_owned(), code: None },
+        code => LegacyErrorBody { error: error.to_string(), code: Some(code.as_str()) },
+    };
+    let mut rewritten = (response.status(), axum::Json(body)).into_response();
+    rewritten.headers_mut().extend(response.headers().get(header::RETRY_AFTER).map(|wait| (header::RETRY_AFTER, wait.clone())));
+    rewritten
+}
+
+pub(super) fn status(code: Code) -> StatusCode {
     match code {
         Code::InvalidRequest | Code::InvalidId | Code::UnknownScope | Code::InvalidPath | Code::EmptyMessage => {
             StatusCode::BAD_REQUEST
@@ -87,6 +61,6 @@ fn status(code: Code) -> StatusCode {
         Code::VersionMismatch => StatusCode::UPGRADE_REQUIRED,
         Code::RateLimited | Code::RepeatLimited | Code::MailboxFull => StatusCode::TOO_MANY_REQUESTS,
         Code::Busy | Code::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::Internal | Code::Unreachable | Code::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

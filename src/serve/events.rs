@@ -1,14 +1,10 @@
 //! The event stream, as server-sent events. Holding it open is what makes a peer connected; it never polls and has no
-//! heartbeat: over a Unix socket the kernel says at once when the other end is gone.
+//! heartbeat: over a Unix socket the kernel tells at once when the other end is gone.
 
-use super::{
-    access::{AppState, AsPeer},
-    body::Query,
-    errors::{ErrorBody, Refusal},
-};
+use super::{app::AppState, body::Query, caller::AsPeer};
 use crate::{
     broker::{Stream, StreamItem},
-    wire::Event,
+    wire::{self, Event},
 };
 use axum::{
     extract::State,
@@ -30,36 +26,38 @@ pub(super) struct After {
 /// `ended` (data: null) when the session has ended.
 #[utoipa::path(get, path = "/v1/events", security(("secret" = [])),
     params(("after" = Option<i64>, Query, description = "the place (`m42-…` is 42) of the newest message this process has written into its channel")),
-    responses((status = 200, content_type = "text/event-stream", body = Event), (status = 401, body = ErrorBody)))]
+    responses((status = 200, content_type = "text/event-stream", body = Event)))]
 pub(super) async fn events(
     State(app): AppState,
     AsPeer(id): AsPeer,
     Query(After { after }): Query<After>,
-) -> Result<Sse<impl Events<Item = Result<sse::Event, Infallible>>>, Refusal> {
+) -> wire::Result<Sse<impl Events<Item = Result<sse::Event, Infallible>>>> {
     let stream = app.broker.open_stream(&id, after)?;
     Ok(Sse::new(stream::unfold(stream, next)))
 }
 
 async fn next(mut stream: Stream) -> Option<(Result<sse::Event, Infallible>, Stream)> {
     let event = match stream.next().await {
-        Ok(Some(StreamItem::Ready)) => sse::Event::default().event("ready").data("null"),
-        Ok(Some(StreamItem::Event(Event::Waiting))) => sse::Event::default().event("waiting").data("null"),
-        Ok(Some(StreamItem::Event(Event::Displaced))) => sse::Event::default().event("displaced").data("null"),
-        Ok(Some(StreamItem::Event(Event::Ended))) => sse::Event::default().event("ended").data("null"),
-        Ok(Some(StreamItem::Event(Event::Message(message)))) => {
-            match sse::Event::default().event("message").json_data(&message) {
-                Ok(event) => event,
-                Err(error) => {
-                    tracing::error!(message = %message.id, %error, "writing an event failed");
-                    return None; // the client reconnects and asks again from its cursor
-                }
-            }
-        }
-        Ok(None) => return None,
-        Err(error) => {
-            tracing::error!(%error, "an event stream broke off");
-            return None;
-        }
+        Ok(item) => written(item?),
+        Err(error) => Err(error.to_string()),
     };
-    Some((Ok(event), stream))
+    match event {
+        Ok(event) => Some((Ok(event), stream)),
+        Err(error) => {
+            // The client reconnects and goes on from its cursor.
+            tracing::error!(%error, "an event stream broke off");
+            None
+        }
+    }
+}
+
+fn written(item: StreamItem) -> Result<sse::Event, String> {
+    let (name, message) = match item {
+        StreamItem::Ready => ("ready", None),
+        StreamItem::Event(Event::Waiting) => ("waiting", None),
+        StreamItem::Event(Event::Displaced) => ("displaced", None),
+        StreamItem::Event(Event::Ended) => ("ended", None),
+        StreamItem::Event(Event::Message(message)) => ("message", Some(message)),
+    };
+    sse::Event::default().event(name).json_data(message).map_err(|error| error.to_string())
 }

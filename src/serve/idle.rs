@@ -1,6 +1,6 @@
 //! Leaving when nobody needs the broker: the service manager keeps its sockets, and the next connection brings it back.
 //!
-//! Promises: a broker with an open connection never leaves; one that leaves loses nothing, because whoever connects
+//! Promises: a broker with an open connection never leaves; one that leaves loses nothing, because a connection made
 //! meanwhile waits in the socket's queue for the next broker.
 
 use crate::platform::settings::{self, InvalidSetting};
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 /// How long a broker whose sockets systemd keeps stays without a connection.
 const DEFAULT: Duration = Duration::from_secs(600);
 
-/// What `CLAUDE_PEERS_IDLE_EXIT` says.
+/// The setting `CLAUDE_PEERS_IDLE_EXIT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IdleExit {
     /// After ten minutes where systemd keeps the sockets, else never.
@@ -23,10 +23,6 @@ pub enum IdleExit {
 }
 
 impl IdleExit {
-    /// Reads the variable.
-    ///
-    /// # Errors
-    /// If it is neither `off` nor a span of time.
     pub(super) fn from_env() -> Result<Self, InvalidSetting> {
         let parse = |text: &str| match text {
             "off" => Some(Self::Off),
@@ -46,7 +42,7 @@ impl IdleExit {
     }
 }
 
-/// The number of open connections.
+/// Counts open connections.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Open(watch::Sender<usize>);
 
@@ -55,17 +51,17 @@ pub(super) struct Open(watch::Sender<usize>);
 pub(super) struct Counted(watch::Sender<usize>);
 
 impl Open {
-    /// Counts one more.
     pub(super) fn count(&self) -> Counted {
         self.0.send_modify(|open| *open += 1);
         Counted(self.0.clone())
     }
 
-    /// Resolves once there has been no connection for all of `span`.
-    pub(super) async fn idle_for(&self, span: Duration) {
+    /// Resolves once there has been no connection for all of `span`; never without one.
+    pub(super) async fn idle_for(&self, span: Option<Duration>) {
+        let Some(span) = span else { return std::future::pending().await };
         let mut open = self.0.subscribe();
         loop {
-            // The sender lives in `self`: an error cannot come.
+            // `self` holds the sender, so this cannot fail.
             drop(open.wait_for(|open| *open == 0).await);
             tokio::select! {
                 () = tokio::time::sleep(span) => return,

@@ -1,22 +1,19 @@
-//! The sockets that launchd holds for the broker, by their names in the LaunchAgent's `Sockets` (`cli/manager/launchd.rs`).
+//! The sockets that launchd holds for the broker, by their names in the LaunchAgent's `Sockets` (`admin/manager/launchd.rs`).
 //!
-//! This is the one file that only macOS runs. Elsewhere the tests compile it against stand-in declarations, at its end.
+//! Only macOS runs this file. Elsewhere the tests compile it against the stand-in declarations at its end.
 
 use std::{
     io,
     os::fd::{OwnedFd, RawFd},
 };
 
-/// The sockets that launchd gives, with their names; none for a broker that was started by hand.
-///
-/// # Errors
-/// If launchd refuses a socket that is this broker's.
+/// The sockets that launchd gives, with their names; none for a broker that was started by hand. Fails if launchd refuses one.
 pub(super) fn inherited() -> io::Result<Vec<(RawFd, String)>> {
     let mut sockets = Vec::new();
     for name in ["unix", "tcp"] {
         match raunch::activate_socket(name) {
             Ok(descriptors) => sockets.extend(descriptors.into_iter().map(|fd| (fd, name.to_owned()))),
-            // Started by hand, or by an agent without this socket: the broker binds it, or says who has it.
+            // Started by hand, or by an agent without this socket: the broker binds it, or reports its holder.
             Err(raunch::Error::NotManaged | raunch::Error::NotInPlist) => {}
             Err(error) => return Err(io::Error::other(format!("asking launchd for the socket {name:?}: {error}"))),
         }
@@ -29,32 +26,19 @@ pub(super) fn listens(_socket: &OwnedFd) -> bool {
     true
 }
 
-/// What the crate `raunch` declares on macOS, answering what a test has put down.
+/// Stands in for the crate `raunch`, which exists on macOS only; gives the answers that a test has set.
 #[cfg(not(target_os = "macos"))]
 mod raunch {
-    use std::{cell::RefCell, collections::HashMap, fmt, os::fd::RawFd};
+    use std::{cell::RefCell, collections::HashMap, os::fd::RawFd};
 
-    #[derive(Debug, Clone)]
+    #[derive(Debug, Clone, thiserror::Error)]
     pub enum Error {
-        Null,
+        #[error("not in the plist")]
         NotInPlist,
+        #[error("not managed by launchd")]
         NotManaged,
+        #[error("already activated")]
         AlreadyActivated,
-        Unknown(std::ffi::c_int),
-    }
-
-    impl std::error::Error for Error {}
-
-    impl fmt::Display for Error {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            match self {
-                Self::Null => f.write_str("null found in name string"),
-                Self::NotInPlist => f.write_str("not in the plist"),
-                Self::NotManaged => f.write_str("not managed by launchd"),
-                Self::AlreadyActivated => f.write_str("already activated"),
-                Self::Unknown(code) => write!(f, "unknown error {code}"),
-            }
-        }
     }
 
     thread_local! {
@@ -74,7 +58,7 @@ mod tests {
     };
 
     #[test]
-    fn each_socket_keeps_its_name_and_only_those_launchd_has_are_taken() {
+    fn sockets_keep_their_names() {
         let table = [
             ([Ok(vec![5]), Ok(vec![7])], vec![(5, "unix"), (7, "tcp")]),
             // The port was not to be had.
@@ -90,16 +74,13 @@ mod tests {
     }
 
     #[test]
-    fn what_launchd_gives_counts_as_listening() {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        assert!(listens(&socket.into()));
+    fn every_socket_counts_as_listening() {
+        assert!(listens(&std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into()));
     }
 
     #[test]
-    fn a_socket_that_launchd_refuses_stops_the_broker_with_its_name() {
-        for refusal in [Error::AlreadyActivated, Error::Null, Error::Unknown(5)] {
-            ANSWERS.set([("unix", Ok(vec![5])), ("tcp", Err(refusal))].into());
-            assert!(inherited().unwrap_err().to_string().contains("\"tcp\""));
-        }
+    fn a_refused_socket_is_named() {
+        ANSWERS.set([("unix", Ok(vec![5])), ("tcp", Err(Error::AlreadyActivated))].into());
+        assert!(inherited().unwrap_err().to_string().contains("\"tcp\""));
     }
 }

@@ -1,18 +1,18 @@
-//! The reference's HTTP API, so that people can switch over one session at a time. Bodies are `snake_case`, lists are bare
-//! arrays, and a message counts as offered, not as delivered, until the next poll shows that the answer arrived.
+//! The HTTP API of `louislva/claude-peers-mcp` for legacy clients, so that people can switch over one session at a time. Bodies
+//! are `snake_case`, lists are bare arrays, and a message counts as offered until the next poll shows that the answer arrived.
 
 use super::{
-    App,
-    access::{AppState, Connection, Inside},
+    access::Connection,
+    app::{App, AppState},
     body::Json,
-    errors::Refusal,
+    caller::Inside,
 };
 use crate::{
     broker::{Caller, LegacyRegister},
     wire::{self, CLI_SENDER, Code, ListPeers, PeerId},
 };
 use axum::{
-    Json as Answer, Router,
+    Extension, Router,
     extract::State,
     routing::{get, post},
 };
@@ -20,10 +20,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 
-/// The reference's routes.
 pub(super) fn routes() -> Router<Arc<App>> {
     Router::new()
-        .route("/health", get(health))
         .route("/register", post(register))
         .route("/heartbeat", post(heartbeat))
         .route("/set-summary", post(set_summary))
@@ -31,19 +29,17 @@ pub(super) fn routes() -> Router<Arc<App>> {
         .route("/send-message", post(send_message))
         .route("/poll-messages", post(poll_messages))
         .route("/unregister", post(unregister))
+        .route("/health", get(health))
 }
 
-type Reply = Result<Answer<Value>, Refusal>;
+type Reply = wire::Result<Json<Value>>;
 
 #[derive(Deserialize)]
 struct Register {
     pid: u32,
     cwd: String,
-    #[serde(default)]
     git_root: Option<String>,
-    #[serde(default)]
     tty: Option<String>,
-    #[serde(default)]
     summary: Option<String>,
 }
 
@@ -62,9 +58,7 @@ struct SetSummary {
 struct List {
     scope: String,
     cwd: String,
-    #[serde(default)]
     git_root: Option<String>,
-    #[serde(default)]
     exclude_id: Option<String>,
 }
 
@@ -75,86 +69,89 @@ struct SendMessage {
     text: String,
 }
 
-async fn health(State(app): AppState) -> Answer<Value> {
-    Answer(json!({"status": "ok", "peers": app.broker.peer_count(), "version": wire::VERSION}))
+async fn health(State(app): AppState) -> Json<Value> {
+    Json(json!({"status": "ok", "peers": app.broker.peer_count().await, "version": wire::VERSION}))
 }
 
-async fn register(State(app): AppState, connection: Connection, Json(request): Json<Register>) -> Reply {
-    let owner = in_background(move || connection.owner()).await;
+async fn register(State(app): AppState, Extension(connection): Extension<Connection>, Json(request): Json<Register>) -> Reply {
+    // Off the threads that serve requests: it looks at the process table.
+    let owner = tokio::task::spawn_blocking(move || connection.owner()).await.ok().flatten();
     let Register { pid, cwd, git_root, tty, summary } = request;
     let summary = summary.unwrap_or_default();
     let registering = LegacyRegister { pid, cwd, git_root, tty, summary };
-    let id = app.broker.legacy_register(registering, owner).await.map_err(Refusal::legacy)?;
-    Ok(Answer(json!({"id": id})))
+    let id = app.broker.legacy_register(registering, owner).await?;
+    Ok(Json(json!({"id": id})))
 }
 
-async fn heartbeat(State(app): AppState, connection: Connection, Json(request): Json<Id>) -> Reply {
+async fn heartbeat(State(app): AppState, Extension(connection): Extension<Connection>, Json(request): Json<Id>) -> Reply {
     known(&app, &connection, &request.id)?;
-    Ok(Answer(json!({"ok": true})))
+    Ok(Json(json!({"ok": true})))
 }
 
-async fn set_summary(State(app): AppState, connection: Connection, Json(request): Json<SetSummary>) -> Reply {
+async fn set_summary(
+    State(app): AppState,
+    Extension(connection): Extension<Connection>,
+    Json(request): Json<SetSummary>,
+) -> Reply {
     let id = known(&app, &connection, &request.id)?;
     let summary = wire::SetSummary { summary: request.summary, source: wire::SummarySource::Session };
-    app.broker.set_summary(&id, summary).await.map_err(Refusal::legacy)?;
-    Ok(Answer(json!({"ok": true})))
+    app.broker.set_summary(&id, summary).await?;
+    Ok(Json(json!({"ok": true})))
 }
 
 async fn list_peers(State(app): AppState, Json(request): Json<List>) -> Reply {
-    let excluded: Option<PeerId> = match request.exclude_id.as_deref().filter(|id| !id.is_empty()) {
-        Some(id) => Some(id.parse().map_err(|e: wire::InvalidId| Refusal::legacy(e.into()))?),
-        None => None,
-    };
+    let excluded = request.exclude_id.as_deref().filter(|id| !id.is_empty()).map(str::parse::<PeerId>).transpose()?;
     // The top of the worktree stands for the repository; our list finds the common directory from it.
     let cwd = if request.scope == "repo" { request.git_root.unwrap_or(request.cwd) } else { request.cwd };
     let asked = ListPeers { scope: request.scope, cwd: Some(cwd) };
-    let peers = app.broker.list(&Caller::User, &asked).await.map_err(Refusal::legacy)?.peers;
+    let peers = app.broker.list(&Caller::User, &asked).await?.peers;
+    let git_roots = app.broker.git_roots(peers.iter()).await;
     let shown = peers.into_iter().filter(|peer| Some(&peer.id) != excluded.as_ref()).map(|peer| {
         json!({
-            "id": peer.id, "pid": peer.pid, "cwd": peer.cwd, "git_root": app.broker.git_root(&peer.id), "tty": peer.tty,
+            "id": peer.id, "pid": peer.pid, "cwd": peer.cwd, "git_root": git_roots.get(&peer.cwd), "tty": peer.tty,
             "summary": peer.summary, "registered_at": peer.registered_at, "last_seen": peer.last_seen,
         })
     });
-    Ok(Answer(Value::Array(shown.collect())))
+    Ok(Json(Value::Array(shown.collect())))
 }
 
-async fn send_message(State(app): AppState, connection: Connection, inside: Inside, Json(request): Json<SendMessage>) -> Reply {
+async fn send_message(
+    State(app): AppState,
+    Extension(connection): Extension<Connection>,
+    inside: Inside,
+    Json(request): Json<SendMessage>,
+) -> Reply {
     let caller = match request.from_id.as_str() {
         CLI_SENDER => inside.or(Caller::User),
         id => Caller::Peer(known(&app, &connection, id)?),
     };
     let send = wire::SendRequest { to: request.to_id, text: request.text, reply_to: None, key: None, cwd: None };
     match app.broker.send(&caller, send).await {
-        Ok(receipt) => Ok(Answer(json!({"ok": true, "message_id": receipt.message_id}))),
-        // The reference answers 200 here, and its client reads `ok`.
-        Err(error) if error.code == Code::PeerNotFound => Ok(Answer(json!({"ok": false, "error": error.message}))),
-        Err(error) => Err(Refusal::legacy(error)),
+        Ok(receipt) => Ok(Json(json!({"ok": true, "message_id": receipt.message_id}))),
+        // A legacy client reads `ok` of a 200 here.
+        Err(error) if error.code == Code::PeerNotFound => Ok(Json(json!({"ok": false, "error": error.message}))),
+        Err(error) => Err(error),
     }
 }
 
-async fn poll_messages(State(app): AppState, connection: Connection, Json(request): Json<Id>) -> Reply {
+async fn poll_messages(State(app): AppState, Extension(connection): Extension<Connection>, Json(request): Json<Id>) -> Reply {
     let id = known(&app, &connection, &request.id)?;
-    let messages = app.broker.poll(&id).await.map_err(Refusal::legacy)?;
+    let messages = app.broker.poll(&id).await?;
     let shown = messages.into_iter().map(|message| {
         json!({
-            "id": message.id.seq, "from_id": message.from, "to_id": message.to, "text": message.text,
-            "sent_at": message.sent_at, "delivered": 0,
+            "id": message.receipt.message_id.seq(), "from_id": message.receipt.from, "to_id": message.receipt.to,
+            "text": message.text, "sent_at": message.receipt.sent_at, "delivered": 0,
         })
     });
-    Ok(Answer(json!({"messages": shown.collect::<Vec<_>>()})))
+    Ok(Json(json!({"messages": shown.collect::<Vec<_>>()})))
 }
 
-async fn unregister(State(app): AppState, connection: Connection, Json(request): Json<Id>) -> Reply {
+async fn unregister(State(app): AppState, Extension(connection): Extension<Connection>, Json(request): Json<Id>) -> Reply {
     let id = known(&app, &connection, &request.id)?;
-    app.broker.unregister(&id).await.map_err(Refusal::legacy)?;
-    Ok(Answer(json!({"ok": true})))
+    app.broker.unregister(&id).await?;
+    Ok(Json(json!({"ok": true})))
 }
 
-fn known(app: &App, connection: &Connection, id: &str) -> Result<PeerId, Refusal> {
-    app.broker.legacy_peer(id, |process| connection.belongs_to(process)).map_err(Refusal::legacy)
-}
-
-/// Runs a look at the process table off the threads that serve requests.
-async fn in_background<T: Send + 'static>(look: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
-    tokio::task::spawn_blocking(look).await.ok().flatten()
+fn known(app: &App, connection: &Connection, id: &str) -> wire::Result<PeerId> {
+    app.broker.legacy_peer(id, |process| connection.belongs_to(process))
 }

@@ -1,7 +1,7 @@
 //! The two sockets: given by the service manager, told apart by name, or bound here.
 //!
-//! Promises: the Unix socket is there or the broker does not start; a taken TCP port is reported with its holder and does
-//! not stop the Unix socket; a stale socket file is replaced, a living broker never.
+//! Promises: without a Unix socket the broker does not start; a taken TCP port is reported with its holder and does not stop
+//! the Unix socket; a stale socket file is replaced, that of a running broker never.
 
 #[cfg(target_os = "macos")]
 use super::launchd as manager;
@@ -11,12 +11,13 @@ use crate::{
     platform::{kernel, process},
     wire::{ListenerStatus, text::printable_line},
 };
+use rustix::net::{AddressFamily, getsockname};
 use std::{
     fs,
     io::{self, ErrorKind},
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::{
-        fd::{AsFd, FromRawFd, OwnedFd, RawFd},
+        fd::{FromRawFd, OwnedFd, RawFd},
         unix::{
             fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
             net::{UnixListener, UnixStream},
@@ -32,47 +33,22 @@ const TCP_NAMES: [&str; 2] = ["tcp", "claude-peers-tcp.socket"];
 
 /// Why a socket cannot be served.
 #[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// A descriptor from the service manager is not what its name says.
+pub(super) enum ListenError {
     #[error("socket activation gave descriptor {fd} as {name:?}: {problem}; expected a listening {expected}")]
-    Activation {
-        /// The descriptor.
-        fd: RawFd,
-        /// Its name.
-        name: String,
-        /// What is wrong with it.
-        problem: String,
-        /// What was expected.
-        expected: &'static str,
-    },
-    /// The service manager's variables cannot be read.
+    Activation { fd: RawFd, name: String, problem: &'static str, expected: &'static str },
     #[error("reading the sockets from the service manager: {0}")]
     Manager(io::Error),
-    /// Another broker is at work.
     #[error("another broker already serves {path}; use that one, stop it with `claude-peers stop`, or set CLAUDE_PEERS_SOCKET")]
-    Living {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// The socket's place cannot be used.
+    Living { path: PathBuf },
     #[error("{doing} {path}: {source}")]
-    File {
-        /// What was being done.
-        doing: &'static str,
-        /// To which file.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    File { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
-/// What is listened on.
 #[derive(Debug)]
-pub struct Listeners {
-    /// The Unix socket.
+pub(super) struct Listeners {
     pub unix: UnixListener,
     /// The TCP socket, if it could be had.
-    pub tcp: Option<std::net::TcpListener>,
+    pub tcp: Option<TcpListener>,
     /// Both, as `status` shows them.
     pub status: Vec<ListenerStatus>,
     /// The socket file to remove at the end, with its inode: only if this process made it.
@@ -81,44 +57,40 @@ pub struct Listeners {
 
 /// Sockets given by the service manager.
 #[derive(Debug, Default)]
-pub struct Given {
+pub(super) struct Given {
     unix: Option<UnixListener>,
-    tcp: Option<std::net::TcpListener>,
+    tcp: Option<TcpListener>,
 }
 
 impl Given {
     /// Whether a connection starts the next broker when this one has left.
-    pub(super) fn comes_back(&self) -> bool {
+    pub fn comes_back(&self) -> bool {
         cfg!(target_os = "linux") && self.unix.is_some()
     }
 }
 
-/// Takes the sockets that the service manager passed to this process. To be called before any thread is started.
-///
-/// # Errors
-/// If a descriptor has an unknown name or is not what its name says.
-pub fn given() -> Result<Given, ListenError> {
+/// Takes the sockets that the service manager passed to this process. To be called before any thread is started. Fails if a
+/// descriptor has an unknown name or is not what its name says.
+pub(super) fn given() -> Result<Given, ListenError> {
     let mut given = Given::default();
     for (fd, name) in manager::inherited().map_err(ListenError::Manager)? {
         // SAFETY: the service manager opened this descriptor for this very process, each is given once, and nothing else
         // in this process has taken it: this runs once, at the start, before any thread.
         #[expect(unsafe_code, reason = "a descriptor that was inherited can only be taken over by its number")]
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        let wrong =
-            |problem: &str, expected| ListenError::Activation { fd, name: name.clone(), problem: problem.to_owned(), expected };
-        let listens = manager::listens(&socket);
-        let family = rustix::net::getsockname(&socket).map(|address| address.address_family());
+        let (listens, family) = (manager::listens(&socket), getsockname(&socket).map(|address| address.address_family()));
+        let wrong = |problem, expected| ListenError::Activation { fd, name: name.clone(), problem, expected };
         if UNIX_NAMES.contains(&name.as_str()) {
-            if family != Ok(rustix::net::AddressFamily::UNIX) || !listens {
+            if family != Ok(AddressFamily::UNIX) || !listens {
                 return Err(wrong("it is no listening Unix socket", "Unix socket"));
             }
             given.unix = Some(UnixListener::from(socket));
         } else if TCP_NAMES.contains(&name.as_str()) {
-            let loopback = std::net::TcpListener::from(socket);
-            if !listens || !loopback.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
+            let tcp = TcpListener::from(socket);
+            if !listens || !tcp.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
                 return Err(wrong("it does not listen on a loopback address", "TCP socket on 127.0.0.1"));
             }
-            given.tcp = Some(loopback);
+            given.tcp = Some(tcp);
         } else {
             return Err(wrong("the name is unknown", "socket named \"unix\" or \"tcp\" (FileDescriptorName=)"));
         }
@@ -126,88 +98,87 @@ pub fn given() -> Result<Given, ListenError> {
     Ok(given)
 }
 
-/// Completes what was given by binding the rest.
-///
-/// # Errors
-/// If there can be no Unix socket.
-pub fn complete(given: Given, socket: &Path, port: u16) -> Result<Listeners, ListenError> {
+/// Completes what was given by binding the rest. Fails if there can be no Unix socket.
+pub(super) fn complete(given: Given, socket: &Path, port: u16) -> Result<Listeners, ListenError> {
     let origin = |given: bool| if given { "service manager" } else { "own" }.to_owned();
-    let (unix_given, tcp_given) = (given.unix.is_some(), given.tcp.is_some());
+    let origins = (origin(given.unix.is_some()), origin(given.tcp.is_some()));
     let (unix, made) = match given.unix {
         Some(unix) => (unix, None),
         None => {
             let unix = bind_unix(socket)?;
-            let inode = fs::symlink_metadata(socket).map(|meta| meta.ino()).unwrap_or_default();
-            (unix, Some((socket.to_owned(), inode)))
+            (unix, fs::symlink_metadata(socket).ok().map(|meta| (socket.to_owned(), meta.ino())))
         }
     };
-    let path =
-        unix.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned)).unwrap_or_else(|| socket.to_owned());
+    let path = unix.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
+    let path = path.unwrap_or_else(|| socket.to_owned());
     let unix_status = ListenerStatus {
         kind: "unix".to_owned(),
         address: path.to_string_lossy().into_owned(),
         listening: true,
-        origin: origin(unix_given),
+        origin: origins.0,
         problem: shared_folder(&path),
     };
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let (tcp, problem) = match given.tcp {
-        Some(tcp) => (Some(tcp), None),
-        None => match std::net::TcpListener::bind(address) {
-            Ok(tcp) => (Some(tcp), None),
-            Err(e) => (None, Some(taken(port, &e))),
-        },
-    };
-    let bound = tcp.as_ref().and_then(|tcp| tcp.local_addr().ok()).unwrap_or(address);
+    let tcp = given.tcp.map_or_else(|| TcpListener::bind(address), Ok);
+    let bound = tcp.as_ref().ok().and_then(|tcp| tcp.local_addr().ok()).unwrap_or(address);
     let tcp_status = ListenerStatus {
         kind: "tcp".to_owned(),
         address: bound.to_string(),
-        listening: tcp.is_some(),
-        origin: origin(tcp_given),
-        problem,
+        listening: tcp.is_ok(),
+        origin: origins.1,
+        problem: tcp.as_ref().err().map(|error| taken(port, error)),
     };
-    Ok(Listeners { unix, tcp, status: vec![unix_status, tcp_status], made })
+    Ok(Listeners { unix, tcp: tcp.ok(), status: vec![unix_status, tcp_status], made })
+}
+
+fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ListenError {
+    move |source| ListenError::File { doing, path: path.to_owned(), source }
 }
 
 fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
-    let fail = |doing: &'static str, at: &Path| {
-        let path = at.to_owned();
-        move |source| ListenError::File { doing, path, source }
-    };
     if let Some(folder) = path.parent() {
-        if !folder.exists() {
-            let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.map_err(fail("making the socket's folder", folder))?;
-        } else if folder.file_name().is_some_and(|name| name == "claude-peers" || name == ".claude-peers") {
-            // Our own folder: nobody else has business in it.
-            fs::set_permissions(folder, fs::Permissions::from_mode(0o700))
-                .map_err(fail("closing the socket's folder", folder))?;
-        }
+        prepare_folder(folder)?;
     }
-    match fs::symlink_metadata(path) {
-        Ok(meta) if !meta.file_type().is_socket() => {
-            return Err(fail("binding", path)(io::Error::new(
-                ErrorKind::AlreadyExists,
-                "there is a file that is no socket; remove it",
-            )));
-        }
-        Ok(_) => match UnixStream::connect(path) {
-            Ok(_) => return Err(ListenError::Living { path: path.to_owned() }),
-            Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
-                fs::remove_file(path).map_err(fail("removing the stale socket", path))?;
-            }
-            Err(e) => return Err(fail("looking at the existing socket", path)(e)),
-        },
-        Err(e) if e.kind() == ErrorKind::NotFound => {}
-        Err(e) => return Err(fail("looking at", path)(e)),
-    }
+    remove_stale(path)?;
     // The process's umask (0077) keeps others out from the file's first moment; nobody executes a socket.
-    let unix = UnixListener::bind(path).map_err(fail("binding", path))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(fail("closing", path))?;
+    let unix = UnixListener::bind(path).map_err(failed("binding", path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed("closing", path))?;
     Ok(unix)
 }
 
-/// A word on a folder that others may enter: the socket itself is 0600 and callers are checked all the same.
+fn prepare_folder(folder: &Path) -> Result<(), ListenError> {
+    let is_ours = || folder.file_name().is_some_and(|name| name == "claude-peers" || name == ".claude-peers");
+    if !folder.exists() {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(failed("making the socket's folder", folder))
+    } else if is_ours() {
+        // Nobody else has business in our own folder.
+        let closed = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
+        closed.map_err(failed("closing the socket's folder", folder))
+    } else {
+        Ok(())
+    }
+}
+
+fn remove_stale(path: &Path) -> Result<(), ListenError> {
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(failed("looking at", path)(e)),
+        Ok(meta) if !meta.file_type().is_socket() => {
+            let reason = io::Error::new(ErrorKind::AlreadyExists, "there is a file that is no socket; remove it");
+            Err(failed("binding", path)(reason))
+        }
+        Ok(_) => match UnixStream::connect(path) {
+            Ok(_) => Err(ListenError::Living { path: path.to_owned() }),
+            Err(e) if e.kind() == ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(failed("removing the stale socket", path))
+            }
+            Err(e) => Err(failed("looking at the existing socket", path)(e)),
+        },
+    }
+}
+
+/// A warning about a folder that others may enter: the socket itself is 0600 and callers are checked all the same.
 fn shared_folder(socket: &Path) -> Option<String> {
     let folder = socket.parent()?;
     let mode = fs::metadata(folder).ok()?.mode();
@@ -238,16 +209,11 @@ fn taken(port: u16, error: &io::Error) -> String {
 }
 
 /// Removes the socket file at the end, if it is still the one this process made.
-pub fn remove(made: Option<(PathBuf, u64)>) {
+pub(super) fn remove(made: Option<(PathBuf, u64)>) {
     if let Some((path, inode)) = made
         && fs::symlink_metadata(&path).is_ok_and(|meta| meta.ino() == inode)
         && let Err(error) = fs::remove_file(&path)
     {
         tracing::warn!(%error, "removing {}", path.display());
     }
-}
-
-/// Makes a listener ready for the runtime.
-pub(super) fn nonblocking(socket: impl AsFd) -> io::Result<()> {
-    Ok(rustix::io::ioctl_fionbio(socket, true)?)
 }

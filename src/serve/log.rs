@@ -1,5 +1,5 @@
-//! Logs: to the journal, with fields of their own (`CLAUDE_PEERS_PEER`, `CLAUDE_PEERS_MESSAGE` …), where the service manager
-//! has put it behind standard error; readable lines on standard error otherwise. Neither ever holds a secret or a text.
+//! Logs: to the journal, with fields of their own (`CLAUDE_PEERS_PEER`, `CLAUDE_PEERS_MESSAGE` …), where standard error is the
+//! journal; readable lines on standard error otherwise. Neither ever holds a secret or a message's text.
 
 use crate::{
     platform::settings::{self, InvalidSetting},
@@ -10,17 +10,14 @@ use std::sync::OnceLock;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
-/// The levels there are, in words.
-const LEVELS: &str = "error, warn, info, debug or trace";
+const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+const ALLOWED: &str = "error, warn, info, debug or trace";
 /// The level of the one log that a process has.
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
-/// Starts logging at the level of `CLAUDE_PEERS_LOG` (`info` by default).
-///
-/// # Errors
-/// If the variable holds no level.
-pub fn start() -> Result<(), InvalidSetting> {
-    let level = settings::parsed("CLAUDE_PEERS_LOG", LEVELS, parse)?.unwrap_or(LevelFilter::INFO);
+/// Starts logging at the level of `CLAUDE_PEERS_LOG` (`info` by default); fails if the variable holds no level.
+pub(super) fn start() -> Result<(), InvalidSetting> {
+    let level = settings::parsed("CLAUDE_PEERS_LOG", ALLOWED, parse)?.unwrap_or(LevelFilter::INFO);
     let (level, handle) = reload::Layer::new(level);
     LEVEL.get_or_init(|| handle);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal() {
@@ -31,33 +28,23 @@ pub fn start() -> Result<(), InvalidSetting> {
     Ok(())
 }
 
-/// The level from which on is logged.
-pub fn level() -> String {
+/// The least severe level that is logged.
+pub(super) fn level() -> String {
     LevelFilter::current().to_string()
 }
 
 /// Logs from `level` on, until it is set again or the process ends.
-///
-/// # Errors
-/// [`Code::InvalidRequest`] if it is no level.
-pub fn set_level(level: &str) -> wire::Result<()> {
+pub(super) fn set_level(level: &str) -> wire::Result<()> {
     let wanted = parse(level).ok_or_else(|| {
         let given: String = level.chars().take(40).collect();
-        Error::new(Code::InvalidRequest, format!("{given:?} is no log level")).help(format!("use {LEVELS}"))
+        Error::new(Code::InvalidRequest, format!("{given:?} is no log level")).help(format!("use {ALLOWED}"))
     })?;
     let log = LEVEL.get().ok_or_else(|| Error::new(Code::Internal, "there is no log"))?;
     log.reload(wanted).map_err(|error| Error::new(Code::Internal, format!("setting the log level: {error}")))
 }
 
 fn parse(level: &str) -> Option<LevelFilter> {
-    match level {
-        "error" => Some(LevelFilter::ERROR),
-        "warn" => Some(LevelFilter::WARN),
-        "info" => Some(LevelFilter::INFO),
-        "debug" => Some(LevelFilter::DEBUG),
-        "trace" => Some(LevelFilter::TRACE),
-        _ => None,
-    }
+    LEVELS.contains(&level).then(|| level.parse().ok()).flatten()
 }
 
 /// The journal's own protocol, only if standard error is the journal: then `JOURNAL_STREAM` names its device and inode

@@ -1,4 +1,4 @@
-//! Telling the service manager: ready, still well, stopping.
+//! Telling the service manager: ready, still working, stopping.
 
 use crate::broker::Broker;
 #[cfg(target_os = "linux")]
@@ -6,27 +6,22 @@ use crate::platform::settings;
 use sd_notify::NotifyState;
 use std::{io, sync::Arc, time::Duration};
 
-/// Shortest time between two looks at the peers: every message is a reason for one, and a person reads the status line.
+/// Shortest time between two looks at the peers: every message is a reason for one, and only people read the status line.
 const PACE: Duration = Duration::from_millis(100);
 
-/// Says one thing to the service manager; without one, nothing happens. A manager that does not read, and whose queue is full, must
-/// not hold up the broker: it is not told. Whether it was.
+/// Tells the service manager, if there is one, without waiting: a manager whose queue is full must not hold up the broker.
+/// Returns whether it was told.
 pub(super) fn say(states: &[NotifyState<'_>]) -> bool {
     heard(tell(states))
 }
 
 fn heard(told: io::Result<()>) -> bool {
-    match told {
-        Ok(()) => true,
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            tracing::debug!("the service manager does not read what it is told");
-            false
-        }
-        Err(error) => {
-            tracing::warn!(%error, "telling the service manager failed");
-            false
-        }
+    match &told {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => tracing::debug!("the service manager's queue is full"),
+        Err(error) => tracing::warn!(%error, "telling the service manager failed"),
     }
+    told.is_ok()
 }
 
 /// `sd_notify::notify` without its wait for room in the queue.
@@ -55,15 +50,15 @@ fn tell(states: &[NotifyState<'_>]) -> io::Result<()> {
     sd_notify::notify(states)
 }
 
-/// Says that the broker is ready, then how many peers there are, whenever that changes; `systemctl --user status` shows it.
-pub(super) fn ready(broker: &Arc<Broker>) -> impl Future<Output = ()> + use<> {
-    let (mut watch, mut said) = (broker.watch(), broker.peer_count());
-    // The one word that the manager waits for: this waits for room in its queue.
+/// Reports the broker ready, then each change of the number of peers, which `systemctl --user status` shows.
+pub(super) async fn ready(broker: &Arc<Broker>) -> impl Future<Output = ()> + use<> {
+    let mut watch = broker.watch().await;
+    let mut said = watch.counts().0;
+    // The manager waits for this one, so this one waits for room in its queue.
     heard(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status(said))]));
-    let broker = broker.clone();
     async move {
         while watch.next().await.is_some() {
-            let peers = broker.peer_count();
+            let peers = watch.counts().0;
             if peers != said && say(&[NotifyState::Status(&status(peers))]) {
                 said = peers;
             }
@@ -76,8 +71,8 @@ fn status(peers: u32) -> String {
     format!("{peers} peer{}", if peers == 1 { "" } else { "s" })
 }
 
-/// Pings the watchdog as long as the broker really works: each ping follows a job through the writer, the loop that does
-/// the work. Ends at once where no watchdog was asked for.
+/// Pings the watchdog while the broker works: each ping follows a job through the database's writer. Ends at once where no
+/// watchdog was asked for.
 pub(super) async fn watchdog(broker: Arc<Broker>) {
     let Some(patience) = sd_notify::watchdog_enabled() else { return };
     // Half the time allowed, as sd_watchdog_enabled(3) recommends.
@@ -89,7 +84,7 @@ pub(super) async fn watchdog(broker: Arc<Broker>) {
         }
         match broker.check().await {
             Ok(()) => _ = say(&[NotifyState::Watchdog]),
-            Err(error) => tracing::error!(%error, "not well; the watchdog is not told"),
+            Err(error) => tracing::error!(%error, "the writer fails; the watchdog is not pinged"),
         }
     }
 }

@@ -5,13 +5,11 @@ use std::{
     os::fd::{OwnedFd, RawFd},
 };
 
-/// The sockets that systemd gives, with their names; none for a broker that was started by hand.
-///
-/// # Errors
-/// If systemd's variables are there but make no sense.
+/// The sockets that systemd gives, with their names; none for a broker that was started by hand. Fails if systemd's variables
+/// make no sense.
 pub(super) fn inherited() -> io::Result<Vec<(RawFd, String)>> {
     if sd_notify::listen_fds()?.len() == 0 {
-        return Ok(Vec::new()); // names that are there all the same are those of another process, from which they were inherited
+        return Ok(Vec::new()); // leftover names belong to another process, from which they were inherited
     }
     Ok(sd_notify::listen_fds_with_names()?.collect())
 }

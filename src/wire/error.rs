@@ -1,87 +1,84 @@
-use serde::{Deserialize, Serialize};
+use super::define::{object, words};
 
 /// Shorthand for results of the protocol.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Stable, machine-readable reasons. A code once published keeps its name and meaning; new ones may be added, so a client
-/// treats a code it does not know as [`Code::Unknown`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Code {
-    /// The request is not what this path takes: broken JSON, a missing or mistyped field.
-    InvalidRequest,
-    /// An id or peer name has the wrong shape.
-    InvalidId,
-    /// The scope is none of `machine`, `directory`, `repo`.
-    UnknownScope,
-    /// A path is not absolute or has control characters.
-    InvalidPath,
-    /// The body is not `application/json`.
-    UnsupportedMediaType,
-    /// The body or the message text is over its limit.
-    TooLarge,
-    /// The message text is empty.
-    EmptyMessage,
-    /// The request did not arrive in time.
-    RequestTimeout,
-    /// No such path.
-    NotFound,
-    /// The path exists, but not for this HTTP method.
-    MethodNotAllowed,
-    /// No peer has this id or name.
-    PeerNotFound,
-    /// The name fits more than one peer.
-    AmbiguousPeer,
-    /// No message has this id.
-    MessageNotFound,
-    /// The caller may not do this: the web, another user, or another peer's mailbox.
-    Forbidden,
-    /// The secret belongs to no peer: register (again).
-    Unauthorized,
-    /// The idempotency key was used before for another message.
-    IdempotencyConflict,
-    /// The sender sends too many messages.
-    RateLimited,
-    /// The same text went to the same peer too often.
-    RepeatLimited,
-    /// The recipient has too many waiting messages.
-    MailboxFull,
-    /// The recipient cannot receive (the command line has no mailbox; a peer cannot write to itself).
-    NoMailbox,
-    /// Client and broker have no protocol version in common.
-    VersionMismatch,
-    /// Too many connections.
-    Busy,
-    /// The broker is about to stop; try again.
-    Stopping,
-    /// The broker could not do its work (disk full, database damaged).
-    Internal,
-    /// The broker cannot be reached. Said by the client, never by the broker.
-    Unreachable,
-    /// A code that this build does not know.
-    #[serde(other)]
-    Unknown,
+words! {
+    /// Stable, machine-readable reasons. A code once published keeps its name and meaning; new ones may be added, so a client
+    /// treats a code it does not know as [`Code::Unknown`].
+    #[non_exhaustive]
+    pub enum Code {
+        /// The request is not what this path takes: broken JSON, a missing or mistyped field.
+        InvalidRequest = "invalid_request",
+        /// An id or peer name has the wrong shape.
+        InvalidId = "invalid_id",
+        /// The scope is none of `machine`, `directory`, `repo`.
+        UnknownScope = "unknown_scope",
+        /// A path is not absolute or has control characters.
+        InvalidPath = "invalid_path",
+        /// The body is not `application/json`.
+        UnsupportedMediaType = "unsupported_media_type",
+        /// The body or the message text is over its limit.
+        TooLarge = "too_large",
+        /// The message text is empty.
+        EmptyMessage = "empty_message",
+        /// The request did not arrive in time.
+        RequestTimeout = "request_timeout",
+        /// No such path.
+        NotFound = "not_found",
+        /// The path exists, but not for this HTTP method.
+        MethodNotAllowed = "method_not_allowed",
+        /// No peer has this id or name.
+        PeerNotFound = "peer_not_found",
+        /// The name fits more than one peer.
+        AmbiguousPeer = "ambiguous_peer",
+        /// No message has this id.
+        MessageNotFound = "message_not_found",
+        /// The caller may not do this: the web, another user, or another peer's mailbox.
+        Forbidden = "forbidden",
+        /// The secret belongs to no peer: register (again).
+        Unauthorized = "unauthorized",
+        /// The idempotency key was used before for another message.
+        IdempotencyConflict = "idempotency_conflict",
+        /// The sender sends too many messages.
+        RateLimited = "rate_limited",
+        /// The same text went to the same peer too often.
+        RepeatLimited = "repeat_limited",
+        /// The recipient has too many waiting messages.
+        MailboxFull = "mailbox_full",
+        /// The recipient cannot receive (the command line has no mailbox; a peer cannot write to itself).
+        NoMailbox = "no_mailbox",
+        /// Client and broker have no protocol version in common.
+        VersionMismatch = "version_mismatch",
+        /// Too many connections.
+        Busy = "busy",
+        /// The broker is about to stop; try again.
+        Stopping = "stopping",
+        /// The broker could not do its work (disk full, database damaged).
+        Internal = "internal",
+        /// The broker cannot be reached. Said by the client, never by the broker.
+        Unreachable = "unreachable",
+        /// A code that this build does not know.
+        #[serde(other)]
+        Unknown = "unknown",
+    }
 }
 
-/// An error of the protocol: what happened, to which thing, and what to do next. On the wire it stands in
-/// `{"error": {"code", "message", "help"?, "retryAfterMs"?}}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[cfg_attr(feature = "broker", derive(utoipa::ToSchema), schema(as = Error))]
-#[serde(rename_all = "camelCase")]
-#[error("{message}{}", .help.as_deref().map(|help| format!("; {help}")).unwrap_or_default())]
-pub struct Error {
-    /// The stable reason.
-    pub code: Code,
-    /// What happened, for a person or a model.
-    pub message: String,
-    /// What to do next.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub help: Option<String>,
-    /// For limits: in how many milliseconds the same request would pass.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retry_after_ms: Option<u64>,
+object! {
+    /// An error of the protocol: what happened, to which thing, and what to do next. On the wire it stands in
+    /// `{"error": {"code", "message", "help"?, "retryAfterMs"?}}`.
+    #[derive(thiserror::Error)]
+    #[error("{message}{}", .help.as_deref().map(|help| format!("; {help}")).unwrap_or_default())]
+    pub struct Error {
+        /// The stable reason.
+        pub code: Code,
+        /// What happened, for a person or a model.
+        pub message: String,
+        /// What to do next.
+        pub help: Option<String>,
+        /// For limits: in how many milliseconds the same request would pass.
+        pub retry_after_ms: Option<u64>,
+    }
 }
 
 impl Error {

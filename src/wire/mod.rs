@@ -1,14 +1,16 @@
-//! What is said between the programs: the domain's types and the protocol's requests and answers.
+//! The domain's types, and the protocol's requests and answers between the programs.
 //!
-//! Promises: serde only, no I/O, no clock, no global state; a value that exists is valid (ids and references are parsed,
-//! not merely wrapped). Field names on the wire are `camelCase`; unknown fields are ignored, so that a newer client can
+//! Promises: serde only; no I/O, no clock, no randomness, no global state; a value that exists is valid (ids and references are
+//! parsed, not merely wrapped). Field names on the wire are `camelCase`; unknown fields are ignored, so that a newer client can
 //! talk to an older broker and the other way round within one [`API`] version.
 
 mod database;
+mod define;
 mod error;
 mod id;
 mod message;
 mod peer;
+mod recipient;
 mod request;
 mod summary;
 pub mod text;
@@ -16,15 +18,16 @@ mod time;
 
 pub use database::{DatabaseReport, DatabaseState};
 pub use error::{Code, Error, Result};
-pub use id::{InvalidId, MessageId, PeerId, PeerRef, random_token};
+pub use id::{InvalidId, MessageId, PeerId, PeerRef};
 pub use message::{Held, HeldBy, HistoryEntry, Inbound, MessageState, Outcome, Receipt, Route, Sender};
 pub use peer::{DeliveryChoice, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};
+pub use recipient::Recipient;
 pub use request::{
     Acknowledge, Acknowledged, Acknowledgement, Asked, AwaitReply, Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Done,
     Event, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, NotSent, Peers, Register, Registered,
     SendRequest, Sent, SetSummary, Summary, Take, Taken, WhoAmI,
 };
-pub use summary::SummaryFacts;
+pub use summary::{MAX_SUMMARY, SummaryFacts};
 pub use time::Timestamp;
 
 /// The version of the `/v1` protocol this build speaks.
@@ -39,12 +42,10 @@ pub const API_HEADER: &str = "claude-peers-api";
 pub const TOKEN_HEADER: &str = "claude-peers-token";
 /// The scheme of `Authorization` by which a hook names the process that runs its session, in place of a secret.
 pub const PROCESS_SCHEME: &str = "Process";
-/// The scheme of `Authorization` by which a hook shows the token that its client gives to what it starts: whoever has it was started
-/// by the session, also when it has ended by the time it is asked.
+/// The scheme of `Authorization` by which a hook shows the token that its client gives to the programs it starts. The token proves
+/// that the session started the hook, even after the hook has ended.
 pub const SESSION_SCHEME: &str = "Session";
 /// The sender id of messages sent by a person or script through the CLI.
 pub const CLI_SENDER: &str = "cli";
 /// The sender id of notices that the broker itself writes (a message of yours has expired).
 pub const BROKER_SENDER: &str = "broker";
-/// What a recipient begins with that is everyone in a scope: `@repo`.
-pub const EVERYONE: char = '@';

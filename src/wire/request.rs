@@ -1,66 +1,44 @@
-//! One request type a verb, and what answers it. Handlers parse the text fields (scopes, references) into validated types.
+//! The requests of all verbs, and their answers.
 
 use super::{
     DeliveryChoice, Error, Git, HistoryEntry, Inbound, InboundRule, MessageId, Outcome, Peer, PeerId, Process, Receipt, Route,
-    Status, SummarySource, Timestamp,
+    Status, SummarySource, Timestamp, define::object,
 };
 use serde::{Deserialize, Serialize};
 
-/// Derives what every type of the protocol needs.
-macro_rules! wire {
-    ($($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident : $type:ty),* $(,)? })*) => {$(
-        $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
-        #[serde(rename_all = "camelCase")]
-        pub struct $name { $($(#[$field_meta])* pub $field: $type),* }
-    )*};
-}
-
-wire! {
+object! {
     /// `GET /v1/hello`: who answers, and which versions of the protocol it can serve.
     pub struct Hello {
         /// Always `claude-peersd`.
         pub server: String,
-        /// The broker's version.
         pub version: String,
         /// The newest protocol version it serves.
         pub api: u32,
         /// The oldest protocol version it serves.
         pub api_min: u32,
-        /// The broker's process id.
         pub pid: u32,
     }
 
     /// Which program is speaking.
     pub struct ClientInfo {
-        /// The program's name.
         pub name: String,
-        /// Its version.
         pub version: String,
     }
 
     /// `POST /v1/register`: a session presents itself. With a peer's secret as bearer token it is that peer again.
     pub struct Register {
-        /// Which program registers.
         pub client: ClientInfo,
         /// A random text of at most 128 visible ASCII characters that names this process for its life.
         pub instance: String,
         /// The session's id as its client gives it (`CLAUDE_CODE_SESSION_ID`).
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub session_id: Option<String>,
         /// The process that registers.
         pub pid: u32,
         /// The agent's process that runs this session; none where it is not known.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub host: Option<Process>,
         /// The working directory, absolute.
         pub cwd: String,
-        /// What git says about it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub git: Option<Git>,
-        /// The session's terminal.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub tty: Option<String>,
         /// The start flags of the session name this server as a channel.
         #[serde(default)]
@@ -69,10 +47,8 @@ wire! {
         #[serde(default)]
         pub delivery: DeliveryChoice,
         /// The absolute path of the inbox socket of the session's client.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub inbox: Option<String>,
         /// The token that the session's client gives to what it starts (`CLAUDE_CODE_MESSAGING_TOKEN`): its hook shows it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub hook_token: Option<String>,
         /// That hook runs for every message that the client lets in, also in the middle of a turn.
         #[serde(default)]
@@ -87,30 +63,26 @@ wire! {
 
     /// The answer to a registration.
     pub struct Registered {
-        /// Who the session is.
         pub id: PeerId,
-        /// Its readable name.
         pub name: String,
         /// Proves from now on that a request comes from this peer (`Authorization: Bearer …`).
         pub secret: String,
         /// Its summary, kept from before if it is a known session.
         pub summary: String,
-        /// Who wrote that summary.
         pub summary_source: SummarySource,
         /// The session was known before.
         pub resumed: bool,
         /// How many messages wait for it.
         pub waiting: u32,
-        /// The broker's version.
         pub broker_version: String,
     }
 
     /// `GET /v1/peers?scope=…&cwd=…`: which peers to list. A registered caller need not give `cwd` and is left out.
+    #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct ListPeers {
         /// `machine`, `directory` or `repo`.
         pub scope: String,
         /// The directory from which `directory` and `repo` are seen; the caller's own by default.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub cwd: Option<String>,
     }
 
@@ -119,24 +91,21 @@ wire! {
         /// The peers, by name; the caller left out.
         pub peers: Vec<Peer>,
         /// The caller itself, if it is a peer.
-        #[serde(rename = "self", default, skip_serializing_if = "Option::is_none")]
+        #[serde(rename = "self")]
         pub myself: Option<Peer>,
     }
 
-    /// `POST /v1/send`: a message. The sender is whoever the bearer token says; without one, the command line.
+    /// `POST /v1/send`: a message. The bearer token tells the sender; without one, it is the command line.
     pub struct SendRequest {
         /// The recipient: an id or a name; or everyone but the sender in a scope: `@machine`, `@directory` or `@repo`.
         pub to: String,
         /// The text, at most 256 KiB.
         pub text: String,
         /// The message this one answers.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub reply_to: Option<String>,
         /// The idempotency key, at most 128 visible ASCII characters: the same key from the same sender is the same message.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub key: Option<String>,
         /// The directory from which `@directory` and `@repo` are seen; the caller's own by default.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub cwd: Option<String>,
     }
 
@@ -150,11 +119,8 @@ wire! {
 
     /// A copy of a message to everyone that was not accepted.
     pub struct NotSent {
-        /// The recipient's id.
         pub to: PeerId,
-        /// The recipient's name.
         pub to_name: String,
-        /// Why.
         pub error: Error,
     }
 
@@ -168,9 +134,7 @@ wire! {
 
     /// The summary as it is stored now.
     pub struct Summary {
-        /// The summary.
         pub summary: String,
-        /// Who wrote it.
         pub source: SummarySource,
     }
 
@@ -182,23 +146,20 @@ wire! {
         /// The route that will hand them over: `tool_result`, `check_messages` or `inbox`.
         pub route: Route,
         /// At most this many bytes of text (one message is always given).
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub max_bytes: Option<u32>,
         /// Wait up to this many seconds for a message if none is there; at most 3,600.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub wait_seconds: Option<u32>,
         /// For the inbox: the session shows itself idle, so that what was written and not let in is lost.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         pub idle: bool,
         /// For the inbox: what is let in from other sessions now.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub inbound: Option<InboundRule>,
     }
 
     /// `GET /v1/messages/ID/reply?waitSeconds=…`: the answer to a message.
+    #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct AwaitReply {
         /// Wait up to this many seconds for it if there is none; at most 3,600.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub wait_seconds: Option<u32>,
     }
 
@@ -209,7 +170,6 @@ wire! {
         /// Whether its recipient can be reached now.
         pub recipient: Status,
         /// The answer: the first message of the recipient that names the question.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub answer: Option<HistoryEntry>,
     }
 
@@ -232,17 +192,13 @@ wire! {
         /// The hook's event, as its client names it: `UserPromptSubmit`.
         pub event: String,
         /// Why the hook can do nothing: for the broker's log.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub problem: Option<String>,
-        /// The session's id as its client gives it: this peer's from now on, if it was nobody's. If it is another peer's, and that
+        /// The session's id as its client gives it: this peer's from now on, if no peer had it. If it is another peer's, and that
         /// one is gone, the process is that peer from now on.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub session_id: Option<String>,
         /// The session's working directory.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub cwd: Option<String>,
         /// The session's permission mode, as its client names it: `default`, `bypassPermissions` …
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub permission_mode: Option<String>,
         /// The messages that the prompt holds: they were let in.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -254,13 +210,11 @@ wire! {
 
     /// What became of one message.
     pub struct Acknowledgement {
-        /// The message.
         pub id: MessageId,
-        /// What the client did with it.
         pub outcome: Outcome,
     }
 
-    /// `POST /v1/acknowledge`: says what became of messages taken or pushed. Saying it twice changes nothing.
+    /// `POST /v1/acknowledge`: says what became of messages taken or pushed. Repeating it changes nothing.
     pub struct Acknowledge {
         /// The route they went.
         pub route: Route,
@@ -275,29 +229,34 @@ wire! {
     }
 
     /// `GET /v1/history?peer=…&limit=…&before=…`: messages, newest first.
+    #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct History {
         /// Only messages from or to this peer (id or name).
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub peer: Option<String>,
         /// At most this many, 1 to 1,000; 50 by default.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub limit: Option<u32>,
         /// Only messages older than this message id.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub before: Option<String>,
     }
 
+    /// The history's answer.
+    pub struct HistoryPage {
+        /// The messages, newest first.
+        pub messages: Vec<HistoryEntry>,
+        /// Give this as `before` to read on; none at the end.
+        pub next: Option<MessageId>,
+    }
+
     /// `GET /v1/whoami?sessionId=…&pids=…`: which peer a process belongs to. A bearer token answers before either.
+    #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct WhoAmI {
         /// The session's id (`CLAUDE_CODE_SESSION_ID`).
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub session_id: Option<String>,
         /// Process ids of the asker's ancestors, nearest first, with commas between.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub pids: Option<String>,
     }
 
-    /// An answer that only says yes.
+    /// The answer of verbs that only succeed.
     pub struct Done {
         /// Always true.
         pub ok: bool,
@@ -307,20 +266,16 @@ wire! {
     pub struct ListenerStatus {
         /// `unix` or `tcp`.
         pub kind: String,
-        /// The path or address.
         pub address: String,
-        /// Whether it is being served.
         pub listening: bool,
         /// `service manager` if it was handed over, `own` if the broker bound it.
         pub origin: String,
         /// Why it is not served, and who holds it.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         pub problem: Option<String>,
     }
 
     /// The database behind the broker.
     pub struct DatabaseStatus {
-        /// Its path.
         pub path: String,
         /// Its size in bytes, side files included.
         pub bytes: u64,
@@ -332,21 +287,16 @@ wire! {
 
     /// `GET /v1/status`: the broker's state.
     pub struct BrokerStatus {
-        /// The broker's version.
         pub version: String,
         /// The newest protocol version it serves.
         pub api: u32,
-        /// Its process id.
         pub pid: u32,
-        /// When it started.
         pub started_at: Timestamp,
         /// How many peers are connected or reconnecting.
         pub peers: u32,
-        /// Its sockets.
         pub listeners: Vec<ListenerStatus>,
-        /// Its database.
         pub database: DatabaseStatus,
-        /// What a person should know: a damaged database set aside, a port held by somebody else.
+        /// Notices for people: a damaged database set aside, a port that another program holds.
         pub notices: Vec<String>,
     }
 }
@@ -382,16 +332,4 @@ pub enum Event {
     Displaced,
     /// The session has ended, its process is about to go; or the process that displaced this one has.
     Ended,
-}
-
-/// The history's answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
-#[serde(rename_all = "camelCase")]
-pub struct HistoryPage {
-    /// The messages, newest first.
-    pub messages: Vec<HistoryEntry>,
-    /// Give this as `before` to read on; none at the end.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<MessageId>,
 }

@@ -1,5 +1,5 @@
-//! Where the tests run: namespaces with no network but loopback, and no processes but the tests'. Whatever a test starts ends
-//! with them, however they end.
+//! Runs the tests in namespaces that have only a loopback network and only the tests' own processes, so that every process a
+//! test starts ends with the test run.
 
 use std::{
     convert::Infallible,
@@ -7,20 +7,20 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Set within.
+/// Set inside the namespaces.
 const MARK: &str = "CLAUDE_PEERS_TEST_ALONE";
 
-/// Whether this process runs there.
+/// Whether this process runs inside the namespaces.
 pub fn is() -> bool {
     std::env::var_os(MARK).is_some()
 }
 
-/// Becomes the same program with the same arguments, there.
+/// Replaces this process with the same program and arguments inside the namespaces.
 ///
 /// # Errors
-/// Says why that cannot be.
+/// The reason why the namespaces cannot be created.
 pub fn become_so() -> Result<Infallible, String> {
-    // The shell stays, as process 1, and buries whoever loses its parent.
+    // The shell stays as process 1 and reaps orphans.
     let mut probe = unshare("ip link set lo up");
     let output = probe.stdin(Stdio::null()).output().map_err(|e| format!("unshare: {e}"))?;
     if !output.status.success() {

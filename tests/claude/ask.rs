@@ -1,13 +1,12 @@
-//! A question from a shell, and the answer of a real session.
+//! A question from a shell that a real session answers.
 
 use crate::{Test, model::Request, session::Claude, world::World};
 use serde_json::json;
 use std::path::Path;
 
-/// The tests of this file.
-pub const TESTS: &[(&str, Test)] = &[("ask::a_question_from_the_shell_is_answered_by_an_idle_session", answered)];
+pub const TESTS: &[(&str, Test)] = &[("ask::idle_session_answers_a_question_from_the_shell", answered)];
 
-/// Who sent a message, and its id, as they stand below its text in what the model has read.
+/// A message's sender and id, which the model reads below the text.
 fn address(request: &Request, text: &str) -> (String, String) {
     let said = request.text();
     let below = &said[said.find(text).unwrap()..];

@@ -1,4 +1,4 @@
-//! A session that is busy for a minute, in the middle of one answer of its model, while a hundred messages come.
+//! A session that is busy with one model response for a minute while a hundred messages arrive.
 
 use crate::{Test, session::Claude, support::Session, world::World};
 use serde_json::json;
@@ -8,14 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The tests of this file.
-pub const TESTS: &[(&str, Test)] = &[("busy::a_hundred_messages_in_a_busy_minute_are_seen_in_order_in_few_turns", minute)];
+pub const TESTS: &[(&str, Test)] = &[("busy::hundred_messages_take_few_turns_in_order", minute)];
 
-/// How long the model thinks.
+/// How long the model takes to respond.
 const BUSY: Duration = Duration::from_secs(60);
-/// How many messages come meanwhile.
+/// How many messages arrive in that time.
 const MESSAGES: usize = 100;
-/// Who sends them: one sender may say 30 at once.
+/// The senders. One sender may send 30 messages in a burst.
 const SENDERS: [&str; 4] = ["ada", "eve", "mia", "zoe"];
 
 fn minute(claude: &Path) {
@@ -45,6 +44,6 @@ fn minute(claude: &Path) {
         let of_sender: Vec<usize> = seen.iter().copied().filter(|number| number % 4 == sender).collect();
         assert_eq!(of_sender, (sender..MESSAGES).step_by(4).collect::<Vec<_>>(), "each once, in order");
     }
-    let requests = world.model.requests("bob").len(); // all of the turns
+    let requests = world.model.requests("bob").len(); // of all turns
     assert!(requests <= 8, "{requests} requests");
 }

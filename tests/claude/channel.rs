@@ -1,11 +1,10 @@
-//! Started with the channel flag where channels are not available: Claude Code drops every push, and says nothing.
+//! A session with the channel flag where channels are unavailable: Claude Code silently drops every push.
 
 use crate::{Test, session::Claude, world::World};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The tests of this file.
-pub const TESTS: &[(&str, Test)] = &[("channel::a_push_that_is_dropped_is_neither_lost_nor_called_delivered", dropped)];
+pub const TESTS: &[(&str, Test)] = &[("channel::dropped_push_is_not_reported_as_delivered", dropped)];
 
 fn dropped(claude: &Path) {
     let world = World::new(claude);
@@ -18,7 +17,7 @@ fn dropped(claude: &Path) {
     let message = world.broker().message_once("offered", &said["messageId"]);
     assert_eq!(message["route"], "channel", "{message}");
     assert!(world.model.requests("bob").is_empty(), "Claude Code dropped the push");
-    // It comes again beside the next result, and only that proves that it was seen.
+    // The next tool result carries it again, and only that proves delivery.
     let (request, list) = bob.call("list_peers", json!({"scope": "machine"}));
     let list: Value = serde_json::from_str(&list).unwrap();
     let mail = &list["incomingMessages"];

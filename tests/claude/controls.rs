@@ -1,4 +1,4 @@
-//! The controls of the person at a session: what is held, and how they let it in.
+//! Held messages, and how the user of a session approves, denies or releases them.
 
 use crate::{Test, model::Request, session::Claude, support::eventually, world::World};
 use serde_json::{Value, json};
@@ -7,22 +7,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("controls::two_sessions_that_bypass_prompts_talk", equal),
-    ("controls::what_the_person_denies_stays_held", denied),
-    ("controls::what_the_person_delivers_is_shown_once", delivered),
-    ("controls::a_held_message_is_released_beside_its_dialog", released),
-    ("controls::a_denied_message_is_released_later", released_later),
-    ("controls::a_session_that_bypasses_is_held_by_one_that_asks", other_way),
-    ("controls::the_users_own_message_passes", own),
-    ("controls::a_session_that_accepts_all_holds_nothing", accepts_all),
-    ("controls::the_setting_accept_lets_all_in", accept),
-    ("controls::the_setting_hold_holds_equal_senders_too", hold),
-    ("controls::the_setting_refuse_writes_nothing", refuse),
+    ("controls::sessions_that_both_bypass_prompts_talk", equal),
+    ("controls::denied_message_stays_held", denied),
+    ("controls::approved_message_is_shown_once", delivered),
+    ("controls::message_can_be_released_while_its_dialog_shows", released),
+    ("controls::denied_message_can_be_released_later", released_later),
+    ("controls::bypassing_sender_is_held_by_prompting_session", other_way),
+    ("controls::message_from_the_user_passes", own),
+    ("controls::accepting_session_holds_nothing", accepts_all),
+    ("controls::setting_accept_lets_all_in", accept),
+    ("controls::setting_hold_holds_equal_senders_too", hold),
+    ("controls::setting_refuse_writes_nothing", refuse),
 ];
 
-/// What is said.
+/// The text of each message.
 const TEXT: &str = "Is the parser done?";
 /// The title of the client's dialog.
 const DIALOG: &str = "Held message from another session";
@@ -34,39 +33,52 @@ fn world(claude: &Path) -> World {
     world
 }
 
-/// Waits for the client's dialog.
+/// Waits for the client's dialog, and until the screen is at rest. The client draws the dialog anew, with its first choice, when it has
+/// just started and when a turn ends.
 fn dialog(session: &Claude) {
-    eventually("the dialog is open", || session.screen().contains(DIALOG).then_some(()));
-}
-
-/// Presses this key until the screen is as it should be: a dialog that has just come takes no keys yet. A key that is taken late
-/// must not be pressed twice: of two choices, the second press would choose the first again.
-fn press(session: &Claude, key: &str, what: &str, is_so: impl Fn(&str) -> bool) {
-    eventually(what, || {
-        session.keys(&[key]);
-        let until = Instant::now() + Duration::from_secs(3);
-        let look = || {
-            std::thread::sleep(Duration::from_millis(20));
-            session.screen()
-        };
-        std::iter::repeat_with(look).take_while(|_| Instant::now() < until).find(|screen| is_so(screen))
+    let (mut last, mut since) = (String::new(), Instant::now());
+    eventually("the dialog is open", || {
+        let screen = session.screen();
+        if screen != last {
+            (last, since) = (screen, Instant::now());
+        }
+        (last.contains(DIALOG) && since.elapsed() > Duration::from_secs(1)).then_some(())
     });
 }
 
-/// The person does what the dialog proposes first: they drop the message.
+/// Presses the key that `key` names for the screen as it is, until it names none. Each key waits until the one before has changed
+/// the screen; a key that is lost is pressed again.
+fn answer(session: &Claude, key: impl Fn(&str) -> Option<&'static str>) {
+    let mut pressed: Option<(String, Instant)> = None;
+    eventually("the dialog is closed", || {
+        let screen = session.screen();
+        let next = key(&screen);
+        let waits = |(before, at): &(String, Instant)| *before == screen && at.elapsed() < Duration::from_secs(10);
+        if let Some(key) = next.filter(|_| !pressed.as_ref().is_some_and(waits)) {
+            session.keys(&[key]);
+            pressed = Some((screen, Instant::now()));
+        }
+        next.is_none().then_some(())
+    });
+}
+
+/// The user accepts the default of the dialog, which drops the message.
 fn deny(session: &Claude) {
     dialog(session);
-    press(session, "Enter", "the dialog is closed", |screen| !screen.contains(DIALOG));
+    answer(session, |screen| screen.contains(DIALOG).then_some("Enter"));
 }
 
-/// The person has the message delivered.
+/// The user has the message delivered.
 fn deliver(session: &Claude) {
     dialog(session);
-    press(session, "Down", "the other choice", |screen| screen.contains("❯ Deliver"));
-    press(session, "Enter", "the dialog is closed", |screen| !screen.contains(DIALOG));
+    answer(session, |screen| match screen {
+        screen if screen.contains("❯ Deliver") => Some("Enter"),
+        screen if screen.contains(DIALOG) => Some("Down"),
+        _ => None,
+    });
 }
 
-/// Has the model send [`TEXT`] to bob, which is held; the message's id.
+/// Has ada's model send [`TEXT`] to bob and checks that it is held. Returns the message's id.
 fn held(world: &World, ada: &Claude, reason: &str) -> Value {
     let sent = ada.send("bob", TEXT);
     assert_eq!(sent["state"], "held", "{sent}");
@@ -75,17 +87,14 @@ fn held(world: &World, ada: &Claude, reason: &str) -> Value {
     sent["messageId"].clone()
 }
 
-/// Has the model send [`TEXT`] to bob, which is let in.
-fn passes(world: &World, ada: &Claude, bob: &Claude) {
+/// Has ada's model send [`TEXT`] to bob and checks that it is let in.
+fn passes(ada: &Claude, bob: &Claude) {
     let sent = ada.send("bob", TEXT);
     assert_eq!((sent["state"] == "held", sent.get("held")), (false, None), "{sent}");
-    bob.shown(TEXT);
-    bob.idle();
-    world.let_in(&sent["messageId"]);
-    assert_eq!(bob.times_shown(TEXT), 1);
+    bob.lets_in(&sent["messageId"], TEXT);
 }
 
-/// The state of a message that was seen nowhere, after bob's model was asked once more.
+/// Checks that a message is still held and was never shown to bob's model.
 fn unseen(world: &World, bob: &Claude, id: &Value) {
     let (request, _) = bob.call("check_messages", json!({}));
     assert!(!request.text().contains(TEXT), "{}", request.text());
@@ -93,7 +102,7 @@ fn unseen(world: &World, bob: &Claude, id: &Value) {
     assert_eq!(world.broker().message(id)["state"], "held");
 }
 
-/// Lets it in from the command line.
+/// Releases a message from the command line.
 fn release(world: &World, id: &Value) {
     let (code, said) = world.broker().cli_json(&["release", id.as_str().unwrap()]);
     assert_eq!(code, 0, "{said}");
@@ -103,10 +112,10 @@ fn equal(claude: &Path) {
     let world = world(claude);
     let [ada, bob] = ["ada", "bob"].map(|name| Claude::bypassing(&world, name, &[]));
     bob.reached();
-    passes(&world, &ada, &bob);
+    passes(&ada, &bob);
 }
 
-/// A session that asks for permission, and one that does not.
+/// A session that asks for permission, and one that bypasses permission prompts.
 fn unequal(world: &World) -> (Claude<'_>, Claude<'_>) {
     let (ada, bob) = (Claude::start(world, "ada"), Claude::bypassing(world, "bob", &[]));
     bob.reached();
@@ -131,9 +140,7 @@ fn delivered(claude: &Path) {
     let (ada, bob) = unequal(&world);
     let id = held(&world, &ada, UNEQUAL);
     deliver(&bob);
-    bob.shown(TEXT);
-    bob.idle();
-    world.let_in(&id);
+    bob.lets_in(&id, TEXT);
     bob.call("check_messages", json!({}));
     assert_eq!(bob.times_shown(TEXT), 1);
 }
@@ -146,7 +153,8 @@ fn released(claude: &Path) {
     release(&world, &id);
     assert!(bob.shown(TEXT).news().contains("possible repeat"));
     world.let_in(&id);
-    // The client's dialog knows nothing of it: who answers it, too, has the message twice, and one says so.
+    eventually("the turn is over", || bob.screen().contains("● OK.").then_some(()));
+    // The client's dialog stays open. Approving it shows the message again, and one of the two is marked as a repeat.
     deliver(&bob);
     let again = |request: &Request| request.text().matches(TEXT).count() == 2;
     let request = world.model.request("bob", "it again", again);
@@ -160,13 +168,10 @@ fn released_later(claude: &Path) {
     let (ada, bob) = unequal(&world);
     let id = held(&world, &ada, UNEQUAL);
     dialog(&bob);
-    press(&bob, "Escape", "the dialog is closed", |screen| !screen.contains(DIALOG));
+    answer(&bob, |screen| screen.contains(DIALOG).then_some("Escape"));
     unseen(&world, &bob, &id);
     release(&world, &id);
-    bob.shown(TEXT);
-    bob.idle();
-    world.let_in(&id);
-    assert_eq!(bob.times_shown(TEXT), 1);
+    bob.lets_in(&id, TEXT);
 }
 
 fn other_way(claude: &Path) {
@@ -183,24 +188,21 @@ fn own(claude: &Path) {
     let bob = Claude::bypassing(&world, "bob", &[]);
     bob.reached();
     let id = world.send("bob", TEXT);
-    bob.shown(TEXT);
-    bob.idle();
-    world.let_in(&id);
-    assert_eq!(bob.times_shown(TEXT), 1);
+    bob.lets_in(&id, TEXT);
 }
 
 fn accepts_all(claude: &Path) {
     let world = world(claude);
     let (ada, bob) = (Claude::start(&world, "ada"), Claude::bypassing(&world, "bob", &[("CLAUDE_PEERS_INBOUND", "accept")]));
     bob.reached();
-    passes(&world, &ada, &bob);
+    passes(&ada, &bob);
 }
 
 fn accept(claude: &Path) {
     let world = world(claude);
     world.set("crossSessionInbound", &json!("accept"));
     let (ada, bob) = unequal(&world);
-    passes(&world, &ada, &bob);
+    passes(&ada, &bob);
 }
 
 fn hold(claude: &Path) {

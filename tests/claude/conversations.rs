@@ -1,27 +1,23 @@
-//! What becomes of a session when its conversation changes: one peer, and each message seen once by the right one.
+//! Sessions whose conversation changes keep their peer id, and each message is shown once in the right conversation.
 
 use crate::{Test, session::Claude, support::eventually, world::World};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("conversations::a_cleared_session_gets_its_mail", cleared),
-    ("conversations::a_compacted_session_gets_its_mail", compacted),
-    ("conversations::a_session_that_is_resumed_is_woken_by_what_came_meanwhile", resumed),
-    ("conversations::a_conversation_that_is_resumed_in_another_session_has_its_mail_there", turned),
-    ("conversations::a_branch_goes_on_as_the_same_peer", branched),
-    ("conversations::a_forked_session_is_a_peer_of_its_own", forked),
+    ("conversations::cleared_session_gets_its_mail", cleared),
+    ("conversations::compacted_session_gets_its_mail", compacted),
+    ("conversations::resumed_session_is_woken_by_waiting_mail", resumed),
+    ("conversations::mail_follows_a_conversation_to_another_session", turned),
+    ("conversations::branched_session_keeps_its_id", branched),
+    ("conversations::forked_session_is_a_separate_peer", forked),
 ];
 
-/// The session is still the peer it was, and a message to that peer reaches it once.
+/// Checks that the session kept its peer id and gets a message once.
 fn goes_on(world: &World, bob: &Claude, id: &Value) {
     assert_eq!(bob.reached()["id"], *id);
     let message = send(world, id, "Are you still there?");
-    bob.shown("Are you still there?");
-    bob.idle();
-    world.let_in(&message);
-    assert_eq!(bob.times_shown("Are you still there?"), 1);
+    bob.lets_in(&message, "Are you still there?");
 }
 
 fn send(world: &World, to: &Value, text: &str) -> Value {
@@ -52,7 +48,7 @@ fn resumed(claude: &Path) {
     let world = World::hooked(claude);
     let bob = Claude::start(&world, "bob");
     let peer = bob.reached();
-    // A session in which nothing was said cannot be resumed.
+    // An empty session cannot be resumed.
     bob.call("list_peers", json!({"scope": "machine"}));
     let conversation = bob.id();
     bob.exit();
@@ -82,7 +78,7 @@ fn turned(claude: &Path) {
     ] {
         send(&world, id, text);
         eve.turn_to(&format!("/resume {conversation}"));
-        list(&eve); // its next prompt says which conversation it is
+        list(&eve); // the next prompt tells the broker which conversation runs
         eve.shown(text);
         eve.idle();
         assert_eq!(eve.reached()["id"], *id);
@@ -100,7 +96,7 @@ fn branched(claude: &Path) {
     let trunk = bob.id();
     bob.turn_to("/branch");
     goes_on(&world, &bob, id);
-    // And back: no mail is left behind in either.
+    // And back again, with no mail left behind in either conversation.
     bob.turn_to(&format!("/resume {trunk}"));
     assert_eq!(bob.reached()["id"], *id);
     assert_eq!(world.peers().len(), 1, "{:?}", world.peers());
@@ -120,7 +116,7 @@ fn forked(claude: &Path) {
         session.idle();
         session.reached();
     }
-    // What comes for a trunk that was left waits for it, whatever forks there are.
+    // Mail for the original session waits until it returns, even while forks of it run.
     bob.exit();
     send(&world, &id, "For your return.");
     let bob = Claude::with(&world, "bob", &["--resume", &trunk]);

@@ -1,4 +1,4 @@
-//! Sessions that another program runs, as SDKs and editors do: prompts come in and words go out as lines of JSON.
+//! Sessions that another program runs, such as an SDK or an editor: prompts and answers are lines of JSON.
 
 use crate::{
     Test,
@@ -14,11 +14,10 @@ use std::{
     thread,
 };
 
-/// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("embedded::a_message_between_two_turns_of_an_sdk_is_seen", sdk),
-    ("embedded::a_message_between_two_turns_of_an_editor_is_seen", editor),
-    ("embedded::a_background_session_is_reached", background),
+    ("embedded::sdk_sees_a_message_between_turns", sdk),
+    ("embedded::editor_sees_a_message_between_turns", editor),
+    ("embedded::background_session_is_reached", background),
 ];
 
 /// A running session.

@@ -1,4 +1,4 @@
-//! Messages that come in through the inbox of a real session, whatever it does.
+//! Messages that come in through the inbox of a real session: idle, busy, planning, interrupted or killed.
 
 use crate::{
     Test,
@@ -9,19 +9,18 @@ use crate::{
 use serde_json::json;
 use std::path::Path;
 
-/// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("inbox::an_idle_session_is_woken_and_its_hook_proves_it", woken),
-    ("inbox::in_a_long_tool_messages_stand_beside_its_result_in_order", beside),
-    ("inbox::without_the_hook_a_reply_proves_it", unhooked),
-    ("inbox::a_message_waits_behind_a_permission_dialog", asked),
-    ("inbox::a_turn_that_a_message_began_is_interrupted", interrupted),
-    ("inbox::a_session_that_plans_is_reached", planning),
-    ("inbox::a_broker_killed_before_the_proof_hears_it", broker_killed),
-    ("inbox::a_broker_that_stalls_hears_the_hook_afterwards", broker_stalls),
-    ("inbox::a_session_killed_before_the_proof_gets_the_message_again", session_killed),
-    ("inbox::of_three_sessions_in_one_directory_each_gets_its_own", three),
-    ("inbox::an_answer_by_the_clients_own_tool_is_a_reply", own_tool),
+    ("inbox::idle_session_is_woken_and_hook_proves_it", woken),
+    ("inbox::messages_during_a_tool_keep_their_order", beside),
+    ("inbox::reply_proves_delivery_without_the_hook", unhooked),
+    ("inbox::message_waits_behind_a_permission_dialog", asked),
+    ("inbox::turn_begun_by_a_message_can_be_interrupted", interrupted),
+    ("inbox::planning_session_is_reached", planning),
+    ("inbox::killed_broker_still_hears_the_proof", broker_killed),
+    ("inbox::stalled_broker_hears_the_hook_afterwards", broker_stalls),
+    ("inbox::killed_session_gets_an_unproved_message_again", session_killed),
+    ("inbox::sessions_in_one_directory_get_their_own_mail", three),
+    ("inbox::answer_with_the_client_tool_is_a_reply", own_tool),
 ];
 
 fn woken(claude: &Path) {
@@ -30,15 +29,13 @@ fn woken(claude: &Path) {
     bob.reached();
     for text in ["Is the parser done?", "And the lexer?"] {
         let sent = ada.send("bob", text);
-        bob.shown(text);
-        bob.idle();
-        world.let_in(&sent["messageId"]);
+        bob.lets_in(&sent["messageId"], text);
     }
-    // The person sees whose message it is, and what it says.
+    // The user sees the sender and the text.
     let screen = bob.screen();
     assert!(screen.contains("Message from @ada: > Is the parser done?"), "{screen}");
     assert!(bob.peer().unwrap()["deliveryReason"].as_str().unwrap().contains("its hook confirms"), "{:?}", bob.peer());
-    // Nothing of ours is beside an idle session but its MCP server.
+    // The only process of ours for an idle session is its MCP server.
     let ours = world.processes().into_iter().filter(|process| process.contains("claude-peers")).count();
     assert_eq!(ours, 2, "{:?}", world.processes());
 }
@@ -78,7 +75,7 @@ fn unhooked(claude: &Path) {
     assert_eq!(world.broker().message_once("delivered", &sent["messageId"])["route"], "reply");
     ada.shown("> Yes.");
     ada.idle();
-    // Trusted now: what follows is not given again.
+    // The inbox is proved now, so later messages are not repeated.
     ada.send("bob", "And the lexer?");
     bob.shown("And the lexer?");
     bob.idle();
@@ -98,10 +95,7 @@ fn asked(claude: &Path) {
     let state = world.broker().message_once("offered", &sent["messageId"]);
     assert_eq!(state["route"], "inbox");
     bob.keys(&["Enter"]);
-    bob.shown("Stop: the schema changed.");
-    bob.idle();
-    world.let_in(&sent["messageId"]);
-    assert_eq!(bob.times_shown("Stop: the schema changed."), 1);
+    bob.lets_in(&sent["messageId"], "Stop: the schema changed.");
 }
 
 fn interrupted(claude: &Path) {
@@ -116,9 +110,7 @@ fn interrupted(claude: &Path) {
     world.let_in(&first["messageId"]);
     world.model.release("Is the parser done?");
     let second = ada.send("bob", "And the lexer?");
-    bob.shown("And the lexer?");
-    bob.idle();
-    world.let_in(&second["messageId"]);
+    bob.lets_in(&second["messageId"], "And the lexer?");
 }
 
 fn planning(claude: &Path) {
@@ -126,45 +118,28 @@ fn planning(claude: &Path) {
     let ada = Claude::start(&world, "ada");
     let bob = Claude::with(&world, "bob", &["--permission-mode", "plan"]);
     let sent = ada.send("bob", "Is the parser done?");
-    bob.shown("Is the parser done?");
-    bob.idle();
-    world.let_in(&sent["messageId"]);
+    bob.lets_in(&sent["messageId"], "Is the parser done?");
 }
 
 fn broker_killed(claude: &Path) {
     let world = World::hooked(claude);
     let bob = Claude::start(&world, "bob");
-    bob.reached();
-    let task = world.model.plan("bob", &[("ToolSearch", json!({"query": "select:WebFetch"}))]);
-    world.model.hold(&task.cue);
-    bob.prompt(&task.cue);
-    world.model.request("bob", "its first", |_| true);
-    let sent = world.send("bob", "Stop: the schema changed.");
-    world.broker().message_once("offered", &sent);
+    let (sent, cue) = bob.offered_in_a_turn("Stop: the schema changed.");
     world.broker().kill();
     world.broker().launch();
     bob.reached();
-    world.model.release(&task.cue);
-    bob.shown("Stop: the schema changed.");
-    bob.idle();
-    world.let_in(&sent);
-    assert_eq!(bob.times_shown("Stop: the schema changed."), 1);
+    world.model.release(&cue);
+    bob.lets_in(&sent, "Stop: the schema changed.");
 }
 
-/// The hook ends before the broker can answer; what it said is heard all the same.
+/// The hook exits before the broker can answer, and its report still counts.
 fn broker_stalls(claude: &Path) {
     let world = World::hooked(claude);
     let bob = Claude::start(&world, "bob");
-    bob.reached();
-    let task = world.model.plan("bob", &[("ToolSearch", json!({"query": "select:WebFetch"}))]);
-    world.model.hold(&task.cue);
-    bob.prompt(&task.cue);
-    world.model.request("bob", "its first", |_| true);
-    let sent = world.send("bob", "Stop: the schema changed.");
-    world.broker().message_once("offered", &sent);
+    let (sent, cue) = bob.offered_in_a_turn("Stop: the schema changed.");
     let broker = world.broker().pid();
     signal(broker, "STOP");
-    world.model.release(&task.cue);
+    world.model.release(&cue);
     bob.shown("Stop: the schema changed.");
     bob.idle();
     let hooks = || world.processes().iter().filter(|process| process.contains("hook UserPromptSubmit")).count();
@@ -178,18 +153,13 @@ fn broker_stalls(claude: &Path) {
 fn session_killed(claude: &Path) {
     let world = World::hooked(claude);
     let bob = Claude::start(&world, "bob");
-    let (id, peer) = (bob.id(), bob.reached()["id"].as_str().unwrap().to_owned());
+    let id = bob.id();
     bob.call("list_peers", json!({"scope": "machine"}));
-    // Only what is on disk can be resumed.
+    // Only a conversation on disk can be resumed.
     eventually("the conversation is on disk", || world.transcript(&id).filter(|text| text.contains("tool_result")));
-    let task = world.model.plan("bob", &[("ToolSearch", json!({"query": "select:WebFetch"}))]);
-    world.model.hold(&task.cue);
-    bob.prompt(&task.cue);
-    world.model.request("bob", "its first", |request| request.news().contains(&task.cue));
-    let sent = world.send(&peer, "Stop: the schema changed.");
-    world.broker().message_once("offered", &sent);
+    let (sent, cue) = bob.offered_in_a_turn("Stop: the schema changed.");
     bob.kill("KILL");
-    world.model.release(&task.cue);
+    world.model.release(&cue);
     let bob = Claude::with(&world, "bob", &["--resume", &id]);
     let request = world.model.request("bob", "the message", |request| request.news().contains("Stop: the schema changed."));
     assert!(request.news().contains("possible repeat"), "{}", request.news());

@@ -1,4 +1,4 @@
-//! What becomes of a session's peer and processes when it is killed.
+//! Killed sessions and servers: their peers, processes and mail.
 
 use crate::{
     Test,
@@ -9,12 +9,11 @@ use crate::{
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("life::a_killed_session_leaves_no_process_behind", killed),
-    ("life::a_killed_terminal_leaves_no_process_behind", hung_up),
-    ("life::a_session_whose_server_was_killed_gets_its_mail", server_killed),
-    ("life::a_server_killed_before_the_proof_is_not_needed", server_killed_early),
+    ("life::killed_session_leaves_no_process_behind", killed),
+    ("life::killed_terminal_leaves_no_process_behind", hung_up),
+    ("life::session_gets_mail_after_its_server_died", server_killed),
+    ("life::proof_needs_no_server", server_killed_early),
 ];
 
 fn connected(peer: &Value) -> bool {
@@ -41,13 +40,13 @@ fn hung_up(claude: &Path) {
     eventually("its peer is gone", || (!world.peers().iter().any(connected)).then_some(()));
 }
 
-/// The person has the client start the server again.
+/// The user has the client start the server again.
 fn reconnect(session: &Claude) {
     session.prompt("/mcp reconnect claude-peers");
     eventually("it is connected again", || session.screen().to_lowercase().contains("reconnected to claude-peers").then_some(()));
 }
 
-/// The client does not start it again by itself.
+/// The client does not restart the server by itself.
 fn server_killed(claude: &Path) {
     let world = World::hooked(claude);
     let bob = Claude::start(&world, "bob");
@@ -61,29 +60,20 @@ fn server_killed(claude: &Path) {
     bob.idle();
     assert_eq!(world.broker().message(&sent)["state"], "queued");
     reconnect(&bob);
-    bob.shown("Is the parser done?");
-    bob.idle();
-    world.let_in(&sent);
-    assert_eq!((&bob.reached()["id"], bob.times_shown("Is the parser done?")), (&id, 1));
+    bob.lets_in(&sent, "Is the parser done?");
+    assert_eq!(bob.reached()["id"], id);
 }
 
 fn server_killed_early(claude: &Path) {
     let world = World::hooked(claude);
     let bob = Claude::start(&world, "bob");
     let id = bob.reached()["id"].clone();
-    let task = world.model.plan("bob", &[("ToolSearch", json!({"query": "select:WebFetch"}))]);
-    world.model.hold(&task.cue);
-    bob.prompt(&task.cue);
-    world.model.request("bob", "its first", |_| true);
-    let sent = world.send("bob", "Stop: the schema changed.");
-    world.broker().message_once("offered", &sent);
+    let (sent, cue) = bob.offered_in_a_turn("Stop: the schema changed.");
     signal(world.server(), "KILL");
     eventually("its peer is away", || bob.peer().is_none().then_some(()));
-    world.model.release(&task.cue);
-    bob.shown("Stop: the schema changed.");
-    bob.idle();
-    world.let_in(&sent);
-    // Nor does it come again with the next server.
+    world.model.release(&cue);
+    bob.lets_in(&sent, "Stop: the schema changed.");
+    // The next server does not show it again.
     reconnect(&bob);
     assert_eq!(bob.reached()["id"], id);
     bob.call("check_messages", json!({}));

@@ -1,16 +1,13 @@
-//! Messages to a session into which nothing is written: they come with the results of its tools.
+//! A session without inbox or channel gets its messages with tool results.
 
 use crate::{Test, session::Claude, world::World};
 use serde_json::json;
 use std::path::Path;
 
-/// The tests of this file.
-pub const TESTS: &[(&str, Test)] = &[
-    ("mail::without_inbox_and_channel_a_message_comes_with_the_next_call", next_call),
-    ("mail::a_message_in_the_middle_of_a_turn_comes_with_the_next_result", middle),
-];
+pub const TESTS: &[(&str, Test)] =
+    &[("mail::next_call_carries_mail_without_a_push_route", next_call), ("mail::next_result_carries_mail_during_a_turn", middle)];
 
-/// A session that asks for its messages.
+/// A session whose mail comes with tool results.
 const PULL: &[(&str, &str)] = &[("CLAUDE_PEERS_DELIVERY", "pull")];
 
 fn next_call(claude: &Path) {

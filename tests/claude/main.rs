@@ -1,8 +1,8 @@
-//! Real Claude Code sessions, with our MCP server and a broker of their own, against a stand-in model on loopback.
+//! Real Claude Code sessions with our MCP server, their own broker and a stand-in model on loopback.
 //!
-//! Needs tmux, npm (once) and namespaces; where something is missing the tests are skipped, loudly, unless
-//! `CLAUDE_PEERS_CLAUDE_TESTS=required`. Readiness is an event: a request that reaches the model, what a session's own status
-//! file says; waits are bounded only so that a broken build fails.
+//! The tests need tmux, npm (once) and namespaces. If something is missing, they are skipped with a message, unless
+//! `CLAUDE_PEERS_CLAUDE_TESTS=required`. Tests wait for events, such as a request to the model or a change of a session's status
+//! file; timeouts only make a broken build fail.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
@@ -36,7 +36,7 @@ use std::{
     process::{Command, ExitCode},
 };
 
-/// A test with this Claude Code.
+/// A test that runs this Claude Code.
 type Test = fn(&Path);
 
 fn main() -> ExitCode {
@@ -74,12 +74,12 @@ fn main() -> ExitCode {
             tests.into_iter().map(|(name, _)| Trial::test(name, || Ok(())).with_ignored_flag(true)).collect()
         }
     };
-    // Every session is a large program.
+    // Every session is a large process.
     arguments.test_threads.get_or_insert(3);
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// The real Claude Code, where this process may run it: without a network. What is fetched is fetched before.
+/// Installs Claude Code if needed, then moves into the namespaces, which have no network.
 fn prepare() -> Result<PathBuf, String> {
     if Command::new("tmux").arg("-V").output().is_err() {
         return Err("tmux is not installed".to_owned());

@@ -1,7 +1,7 @@
-//! The stand-in model: an HTTP server on loopback that answers as the API does, by a plan, and keeps every request.
+//! The stand-in model: an HTTP server on loopback that answers like the API, following a plan, and records every request.
 //!
-//! A session is told apart by the path of the address it is given. One thread per connection; everything known lies under one
-//! lock, and whoever waits for a request is woken by its arrival.
+//! Each session gets an address with its own path. Every connection has a thread; one lock guards all state, and each request
+//! wakes the tests that wait for one.
 
 use crate::support::PATIENCE;
 use serde_json::{Value, json};
@@ -29,14 +29,14 @@ struct Shared {
 struct State {
     requests: Vec<Arc<Request>>,
     plans: Vec<Plan>,
-    /// Cues: requests that hold one are not answered for now.
+    /// Cues; requests that contain one wait for their answers.
     held: Vec<String>,
     calls: usize,
     answers: usize,
     stopped: bool,
 }
 
-/// What a session's model does when it reads the cue: these calls, one after the other.
+/// The tool calls that a session's model makes, one after the other, when it reads the cue.
 struct Plan {
     session: String,
     cue: String,
@@ -51,36 +51,36 @@ struct Call {
     input: Arc<Input>,
 }
 
-/// What a call says, for what the model has read.
+/// The input of a call, made from the request that the model has read.
 type Input = dyn Fn(&Request) -> Value + Send + Sync;
 
-/// A plan, as the test sees it.
+/// A plan as the test sees it.
 pub struct Task {
-    /// What sets it off; a prompt that holds it.
+    /// The text that triggers it; a prompt that contains it will do.
     pub cue: String,
     /// The ids of its calls.
     pub calls: Vec<String>,
 }
 
-/// A request for the model's next words.
+/// A request for the model's next response.
 pub struct Request {
-    /// Whose.
+    /// The session it comes from.
     pub session: String,
-    /// When it came.
+    /// When it arrived.
     pub at: Instant,
-    /// What it asks.
+    /// Its body.
     pub body: Value,
 }
 
 impl Request {
-    /// Everything that the messages say to the model, from whomever.
+    /// The text of all messages.
     pub fn text(&self) -> String {
         let mut out = String::new();
         self.messages().iter().for_each(|message| say(&message["content"], &mut out));
         out
     }
 
-    /// What is new: said since the model spoke last.
+    /// The text that was added since the model's last response.
     pub fn news(&self) -> String {
         let mut out = String::new();
         let since = self.messages().iter().rposition(|message| message["role"] == "assistant").map_or(0, |place| place + 1);
@@ -88,7 +88,7 @@ impl Request {
         out
     }
 
-    /// The result of the tool call with this id, if it is among the messages.
+    /// The result of a tool call, if the messages contain it.
     pub fn result(&self, call: &str) -> Option<String> {
         let blocks = self.messages().iter().filter_map(|message| message["content"].as_array()).flatten();
         let result = blocks.into_iter().find(|block| block["type"] == "tool_result" && block["tool_use_id"] == call)?;
@@ -97,7 +97,7 @@ impl Request {
         Some(out)
     }
 
-    /// The names of the tools that are offered with their schemas.
+    /// The names of the tools whose schemas the request contains.
     pub fn tools(&self) -> Vec<&str> {
         let tools = self.body["tools"].as_array().map(Vec::as_slice).unwrap_or_default();
         tools.iter().filter_map(|tool| tool["name"].as_str()).collect()
@@ -108,7 +108,7 @@ impl Request {
     }
 }
 
-/// The text of a message's content: a string, or blocks that hold text or content.
+/// The text of a message's content, which is a string or a list of blocks with text or content.
 fn say(content: &Value, out: &mut String) {
     match content {
         Value::String(text) => {
@@ -122,7 +122,7 @@ fn say(content: &Value, out: &mut String) {
 }
 
 impl Model {
-    /// A model that listens on a port of its own.
+    /// Starts a model on a free port.
     pub fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -134,19 +134,19 @@ impl Model {
                     break;
                 }
                 let serving = serving.clone();
-                // A session that ends breaks its connections off.
+                // A session that ends drops its connections.
                 thread::spawn(move || connection.and_then(|connection| serving.serve(&connection)));
             }
         });
         Self { port, shared }
     }
 
-    /// Its address for this session.
+    /// The address for a session.
     pub fn url(&self, session: &str) -> String {
         format!("http://127.0.0.1:{}/{session}", self.port)
     }
 
-    /// Plans these tool calls for a session, for when it is given the task's cue.
+    /// Plans tool calls that a session makes once it reads the task's cue.
     pub fn plan(&self, session: &str, calls: &[(&str, Value)]) -> Task {
         let mut state = self.shared.state();
         let cue = format!("Please do task {}.", state.plans.len());
@@ -158,12 +158,12 @@ impl Model {
         state.plan(session, cue, calls)
     }
 
-    /// Plans one tool call for a session, for when it reads `cue`, wherever that comes from; its input is made of what it has read.
+    /// Plans one tool call that a session makes once it reads `cue` anywhere; `input` makes its input from the request.
     pub fn react(&self, session: &str, cue: &str, tool: &str, input: impl Fn(&Request) -> Value + Send + Sync + 'static) -> Task {
         self.shared.state().plan(session, cue.to_owned(), vec![(tool.to_owned(), Arc::new(input))])
     }
 
-    /// Waits for a request of this session that fits; also one that came before.
+    /// Waits for a matching request of a session; earlier requests count.
     #[track_caller]
     pub fn request(&self, session: &str, what: &str, fits: impl Fn(&Request) -> bool) -> Arc<Request> {
         let start = Instant::now();
@@ -184,17 +184,17 @@ impl Model {
         }
     }
 
-    /// The requests of this session so far.
+    /// All requests of a session so far.
     pub fn requests(&self, session: &str) -> Vec<Arc<Request>> {
         self.shared.state().requests.iter().filter(|request| request.session == session).cloned().collect()
     }
 
-    /// Lets requests that hold this cue wait for their answers until [`Model::release`].
+    /// Delays the answers to requests that contain this cue until [`Model::release`].
     pub fn hold(&self, cue: &str) {
         self.shared.state().held.push(cue.to_owned());
     }
 
-    /// Answers them again.
+    /// Stops delaying the answers.
     pub fn release(&self, cue: &str) {
         self.shared.state().held.retain(|held| held != cue);
         self.shared.changed.notify_all();
@@ -248,13 +248,13 @@ impl Shared {
         writer.write_all(format!("{head}{answer}").as_bytes())
     }
 
-    /// Keeps the request; what is to be answered once it may be, and the answer's number.
+    /// Records a request. Returns the number of its answer and the next call of its plan, once no held cue delays it.
     fn answer(&self, request: &Arc<Request>) -> (usize, Option<Call>) {
         let mut state = self.state();
         state.answers += 1;
         let number = state.answers;
         if request.tools().is_empty() {
-            return (number, None); // a title, or something else beside the conversation
+            return (number, None); // a title or another side task
         }
         state.requests.push(request.clone());
         self.changed.notify_all();
@@ -277,7 +277,7 @@ impl State {
         task
     }
 
-    /// The call that comes next: the first that was not made yet, by the plan whose cue was read last.
+    /// The next call: the first one not made yet of the plan whose cue was read last.
     fn next(&self, request: &Request) -> Option<Call> {
         let blocks: Vec<&Value> =
             request.messages().iter().filter_map(|message| message["content"].as_array()).flatten().collect();
@@ -289,7 +289,7 @@ impl State {
     }
 }
 
-/// An answer as the API streams it: a tool call, or else a word that ends the turn.
+/// A streamed answer in the API's format: a tool call, or a word that ends the turn.
 fn events(request: &Request, number: usize, call: Option<&Call>) -> String {
     let (block, delta, reason) = match call {
         None => (json!({"type": "text", "text": ""}), json!({"type": "text_delta", "text": "OK."}), "end_turn"),

@@ -1,4 +1,4 @@
-//! Our plugin, in place of setup's registration and hook, and beside them.
+//! Our plugin, instead of setup's registration and hook and beside them.
 
 use crate::{
     Test,
@@ -9,13 +9,10 @@ use crate::{
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The tests of this file.
-pub const TESTS: &[(&str, Test)] = &[
-    ("plugin::it_is_valid_and_wakes_an_idle_session_by_itself", alone),
-    ("plugin::beside_setups_hook_every_message_is_shown_once", both),
-];
+pub const TESTS: &[(&str, Test)] =
+    &[("plugin::plugin_alone_wakes_an_idle_session", alone), ("plugin::messages_show_once_beside_the_setup_hook", both)];
 
-/// What the doctor says of these two checks.
+/// The doctor's findings for registration and hooks.
 fn findings(world: &World) -> Vec<(String, String)> {
     let (_, report) = world.broker().cli_json(&["doctor"]);
     let text = |value: &Value| value.as_str().unwrap().to_owned();
@@ -66,7 +63,7 @@ fn both(claude: &Path) {
         assert_eq!(request.text().matches(text).count(), 1, "{}", request.news());
         bob.idle();
     }
-    // Either server serves the session when it is called.
+    // Both servers answer for the same session.
     let tools = ["claude-peers", "plugin_peers_claude-peers", "claude-peers"].map(|server| format!("mcp__{server}__list_peers"));
     let task = world.model.plan("bob", &tools.each_ref().map(|tool| (tool.as_str(), json!({"scope": "machine"}))));
     let id = eventually("it is listed", || Some(bob.peer()?["id"].as_str().unwrap().to_owned()));

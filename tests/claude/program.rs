@@ -1,6 +1,6 @@
-//! The real Claude Code that the tests run: one version, installed once and kept between runs.
+//! The Claude Code version that the tests run, installed once and kept between runs.
 //!
-//! `CLAUDE_PEERS_CLAUDE_VERSION` names another one, which gets a folder of its own.
+//! `CLAUDE_PEERS_CLAUDE_VERSION` selects another version, which gets its own folder.
 
 use std::{
     fs,
@@ -8,11 +8,11 @@ use std::{
     process::Command,
 };
 
-/// The one place that names the version.
+/// The default version.
 const VERSION: &str = "2.1.330";
 const PACKAGE: &str = "@anthropic-ai/claude-code";
 
-/// The program, from the npm registry; none where npm is missing.
+/// The program, installed from the npm registry; `None` if npm is missing.
 ///
 /// # Errors
 /// If npm cannot install it.

@@ -1,18 +1,17 @@
-//! `claude -p` and other sessions that run for a program: they end as they would without us, and get what comes meanwhile.
+//! `claude -p` and other scripted sessions exit as they would without us and get the mail that arrives while they run.
 
 use crate::{Test, world::World};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("script::what_comes_while_it_works_stands_beside_the_next_result", working),
-    ("script::what_waited_for_its_return_is_let_in_and_it_ends", same),
-    ("script::what_comes_with_its_last_words_is_not_lost", late),
-    ("script::a_bare_one_gets_its_mail_with_the_results_of_tools", bare),
+    ("script::next_result_carries_mail_that_came_meanwhile", working),
+    ("script::mail_waiting_at_the_end_is_let_in", same),
+    ("script::mail_during_its_last_words_is_kept", late),
+    ("script::bare_script_gets_mail_with_tool_results", bare),
 ];
 
-/// Runs it, with a turn of one tool call, to its end: its session, and what its model was asked.
+/// Runs a session with one tool call until it exits. Returns its session id and the new text of each request to its model.
 fn run(world: &World, arguments: &[&str]) -> (String, Vec<String>) {
     let before = world.model.requests("job").len();
     let task = world.model.plan("job", &[("mcp__claude-peers__list_peers", json!({"scope": "machine"}))]);
@@ -68,7 +67,7 @@ fn late(claude: &Path) {
     });
     assert!(output.status.success(), "{output:?}");
     world.deserted();
-    // It was shown in a turn of its own, or it waits for the session's return: never lost, never called delivered unseen.
+    // It was either shown in a turn of its own or waits for the session to return. It counts as delivered only if it was shown.
     let shown = world.model.requests("job").iter().any(|request| request.text().contains("Wait!"));
     let state = world.broker().message(&message)["state"].clone();
     assert_eq!(state == "delivered", shown, "{state}");

@@ -1,17 +1,16 @@
-//! What a registered session is offered.
+//! The tools that a registered session is offered.
 
 use crate::{Test, session::Claude, world::World};
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("tools::a_registered_session_is_offered_our_tools", offered),
-    ("tools::two_sessions_see_each_other_where_they_are", seen),
-    ("tools::a_script_calls_a_tool", script),
+    ("tools::registered_session_is_offered_our_tools", offered),
+    ("tools::sessions_see_each_other_with_their_directories", seen),
+    ("tools::script_calls_a_tool", script),
 ];
 
-/// Our tools, as Claude Code names them.
+/// Claude Code's names for our tools.
 const TOOLS: [&str; 4] = ["check_messages", "list_peers", "send_message", "set_summary"];
 
 fn offered(claude: &Path) {
@@ -20,7 +19,7 @@ fn offered(claude: &Path) {
     let task = world.model.plan("ada", &[("ToolSearch", json!({"query": "select:mcp__claude-peers__list_peers"}))]);
     ada.prompt(&task.cue);
     let found = world.model.request("ada", "found", |request| request.result(&task.calls[0]).is_some());
-    // By name, and with its schema once the model has looked for it.
+    // By name at first, and with its schema once the model has searched for it.
     for tool in TOOLS.map(|tool| format!("mcp__claude-peers__{tool}")) {
         assert!(found.text().contains(&tool) || found.tools().contains(&tool.as_str()), "{tool}: {}", found.news());
     }

@@ -1,4 +1,4 @@
-//! Who a session is, whatever started it and whatever it starts.
+//! A session's identity does not depend on how it was started or on the programs it starts.
 
 use crate::{
     Test,
@@ -14,16 +14,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The tests of this file.
 pub const TESTS: &[(&str, Test)] = &[
-    ("who::started_by_pnpms_shim", shim),
-    ("who::started_by_a_launcher_that_forks", launcher),
-    ("who::started_as_a_wrapped_program", wrapped),
-    ("who::a_visitor_from_its_shell_takes_nothing", visitor),
-    ("who::a_nested_session_is_a_peer_of_its_own", nested),
+    ("who::session_started_by_a_pnpm_shim", shim),
+    ("who::session_started_by_a_forking_launcher", launcher),
+    ("who::session_started_as_a_wrapped_program", wrapped),
+    ("who::program_from_its_shell_takes_nothing", visitor),
+    ("who::nested_session_is_a_separate_peer", nested),
 ];
 
-/// The program under another name, as packagers give it; a link would be seen through.
+/// A copy of the program under another name, as packagers install it; a symbolic link would be resolved.
 fn named(world: &World, claude: &Path, name: &str) -> PathBuf {
     let folder = world.home().join("packaged");
     fs::create_dir_all(&folder).unwrap();
@@ -32,7 +31,7 @@ fn named(world: &World, claude: &Path, name: &str) -> PathBuf {
     program
 }
 
-/// A shell script that is called `claude`.
+/// A shell script named `claude`.
 fn script(world: &World, text: &str) -> PathBuf {
     let file = world.home().join("bin/claude");
     fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -41,7 +40,7 @@ fn script(world: &World, text: &str) -> PathBuf {
     file
 }
 
-/// A session that this script starts is reached through its inbox.
+/// Checks that a session started by this script is reached through its inbox.
 fn is_reached(world: &World, text: &str, program: &Path) {
     let script = script(world, text);
     let bob = Claude::run(world, "bob", "bob", &[], &[script.to_str().unwrap()]);
@@ -49,10 +48,7 @@ fn is_reached(world: &World, text: &str, program: &Path) {
     assert_eq!(fs::read_link(format!("/proc/{}/exe", bob.pid)).unwrap(), program);
     for text in ["Is the parser done?", "And the lexer?"] {
         let id = world.send("bob", text);
-        bob.shown(text);
-        bob.idle();
-        world.let_in(&id);
-        assert_eq!(bob.times_shown(text), 1);
+        bob.lets_in(&id, text);
     }
 }
 
@@ -80,31 +76,27 @@ fn with_shell(world: &World) -> Claude<'_> {
     bob
 }
 
-/// Has its model run this in its shell.
+/// Has its model run a shell command.
 fn shell(world: &World, bob: &Claude, command: &str) -> Task {
     let task = world.model.plan("bob", &[("Bash", json!({"command": command, "description": "run it"}))]);
     bob.prompt(&task.cue);
     task
 }
 
-/// The session is the peer it was: what came while its shell worked is let in, and so is what comes now.
+/// Checks that the session kept its id and lets in both the message sent while its shell worked and a new one.
 fn goes_on(world: &World, bob: &Claude, id: &Value, meanwhile: &Value) {
-    bob.shown("Meanwhile.");
-    bob.idle();
-    world.let_in(meanwhile);
+    bob.lets_in(meanwhile, "Meanwhile.");
     assert_eq!(bob.reached()["id"], *id);
     let sent = world.send(id.as_str().unwrap(), "Are you still there?");
-    bob.shown("Are you still there?");
-    bob.idle();
-    world.let_in(&sent);
-    assert_eq!(["Meanwhile.", "Are you still there?"].map(|text| bob.times_shown(text)), [1, 1]);
+    bob.lets_in(&sent, "Are you still there?");
+    assert_eq!(bob.times_shown("Meanwhile."), 1);
 }
 
 fn visitor(claude: &Path) {
     let world = World::hooked(claude);
     let bob = with_shell(&world);
     let id = bob.reached()["id"].clone();
-    // Another agent's MCP client says what it is; the environment says what the session is.
+    // The MCP client names another agent; the environment is that of the session.
     let client = json!({"name": "codex-mcp-client", "version": "1"});
     let says = [
         json!({"jsonrpc": "2.0", "id": 1, "method": "initialize",

@@ -1,4 +1,4 @@
-//! A session that enters a git worktree in the middle of its life.
+//! A session that enters a git worktree while it runs.
 
 use crate::{
     Test,
@@ -9,8 +9,7 @@ use crate::{
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// The tests of this file.
-pub const TESTS: &[(&str, Test)] = &[("worktree::a_session_that_enters_one_is_shown_there", entered)];
+pub const TESTS: &[(&str, Test)] = &[("worktree::session_is_listed_in_the_worktree_it_enters", entered)];
 
 fn entered(claude: &Path) {
     let world = World::hooked(claude);
@@ -27,7 +26,7 @@ fn entered(claude: &Path) {
     let place = bob.directory().join(".claude/worktrees/wt");
     assert!(said.contains(place.to_str().unwrap()), "{said}");
     bob.idle();
-    // Its next prompt says where it is.
+    // Its next prompt reports the new directory.
     bob.prompt("Go on.");
     let peer = eventually("it is shown there", || bob.peer().filter(|peer| peer["cwd"] == json!(place)));
     bob.idle();
@@ -38,14 +37,12 @@ fn entered(claude: &Path) {
     );
     let branch = peer["gitBranch"].as_str().unwrap_or_default();
     assert!(branch.contains("wt"), "{peer}");
-    // Who is in the worktree sees it there, and a message reaches it.
+    // It is listed in the worktree, and a message reaches it.
     let place = place.to_str().unwrap();
     let beside = world.broker().http().get(&format!("/v1/peers?scope=directory&cwd={place}")).json();
     let ids: Vec<&Value> = beside["peers"].as_array().unwrap().iter().map(|peer| &peer["id"]).collect();
     assert_eq!(ids, [&before["id"]], "{beside}");
     let sent = world.send("bob", "Is the parser done?");
-    bob.shown("Is the parser done?");
-    bob.idle();
-    world.let_in(&sent);
+    bob.lets_in(&sent, "Is the parser done?");
     assert_eq!(bob.peer().unwrap()["cwd"], json!(place));
 }

@@ -1,4 +1,4 @@
-//! What a test has to itself: a home with our MCP server registered, a broker, a model, a terminal multiplexer.
+//! A test's own environment: a home with our MCP server registered, a broker, a model and a terminal multiplexer.
 
 use crate::{
     model::Model,
@@ -13,34 +13,34 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// The API key of every session. It is nobody's.
+/// The API key of every session. It is not a real one.
 const KEY: &str = "sk-ant-api03-claude-peers-test-0000000000000000";
 
-/// The world of a test; at its end everything of it is ended and removed.
+/// The environment of a test. Dropping it ends all its processes and removes its files.
 pub struct World {
     broker: Mutex<Broker>,
     home: PathBuf,
-    /// The model that all sessions talk to.
+    /// The stand-in model that all sessions use.
     pub model: Model,
 }
 
 impl World {
-    /// A world in which our MCP server is registered as people register it.
+    /// A world in which our MCP server is registered the way users register it.
     pub fn new(claude: &Path) -> Self {
         Self::with(claude, &json!({}))
     }
 
-    /// The same, with our hook, as `claude-peers setup` installs it.
+    /// Like [`World::new`], with the hook that `claude-peers setup` installs.
     pub fn hooked(claude: &Path) -> Self {
         let world = Self::new(claude);
         let output = world.broker().cli(&["setup"]).output().unwrap();
-        // It may say that there is no service manager here; that is not the subject.
+        // It may fail for lack of a service manager, which does not matter here.
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(said.lines().any(|line| line.trim().starts_with("hooks") && line.ends_with("done")), "{output:?}");
         world
     }
 
-    /// The same, with these hooks in the user's settings.
+    /// Like [`World::new`], with these hooks in the user's settings.
     pub fn with(claude: &Path, hooks: &Value) -> Self {
         let world = Self::bare(claude, hooks);
         let output = world.broker().cli(&["setup", "--register-only"]).output().unwrap();
@@ -48,7 +48,7 @@ impl World {
         world
     }
 
-    /// The same, with our plugin, as people install it. The programs are where no session's `PATH` leads.
+    /// Adds our plugin the way users install it, with the programs outside of every session's `PATH`.
     pub fn plugged(self) -> Self {
         let programs = self.home().join(".cargo/bin");
         fs::create_dir_all(&programs).unwrap();
@@ -59,7 +59,7 @@ impl World {
         self
     }
 
-    /// A world in which Claude Code does not know us, with these hooks in the user's settings.
+    /// A world in which our MCP server is not registered, with these hooks in the user's settings.
     pub fn bare(claude: &Path, hooks: &Value) -> Self {
         let broker = Broker::start();
         let home = broker.folder().to_owned();
@@ -80,12 +80,12 @@ impl World {
         world
     }
 
-    /// Writes this into the user's settings.
+    /// Changes one of the user's settings.
     pub fn set(&self, name: &str, value: &Value) {
         self.change(".claude/settings.json", |settings| settings[name] = value.clone());
     }
 
-    /// Lets the user trust this repository; what is trusted around it does not count there.
+    /// Marks a repository as trusted. Trust in its parent directories does not cover it.
     pub fn trust(&self, repository: &Path) {
         let yes = json!({"hasTrustDialogAccepted": true});
         self.change(".claude.json", |state| state["projects"][repository.to_str().unwrap()] = yes);
@@ -98,24 +98,24 @@ impl World {
         fs::write(file, value.to_string()).unwrap();
     }
 
-    /// The home directory of everything here.
+    /// The home directory.
     pub fn home(&self) -> &Path {
         &self.home
     }
 
-    /// The broker; its folder is the home directory.
+    /// The broker, whose folder is the home directory.
     pub fn broker(&self) -> MutexGuard<'_, Broker> {
         self.broker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A directory that the user trusts.
+    /// A directory that the user trusts, created if missing.
     pub fn directory(&self, name: &str) -> PathBuf {
         let directory = self.home().join("work").join(name);
         fs::create_dir_all(&directory).unwrap();
         directory
     }
 
-    /// The environment of a session, whose model is told apart by `name`.
+    /// The environment of a session; `name` identifies it to the model.
     pub fn env(&self, name: &str) -> Vec<(String, String)> {
         let home = self.home().display();
         let ours = [
@@ -131,7 +131,7 @@ impl World {
         ours.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(self.broker().env()).collect()
     }
 
-    /// Runs a command of Claude Code's; what it says.
+    /// Runs a `claude` command and returns its output.
     pub fn claude(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(self.home().join(".local/bin/claude"));
         command.args(arguments).current_dir(self.home()).env_clear().envs(self.env("command")).stdin(Stdio::null());
@@ -140,15 +140,15 @@ impl World {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs `claude -p` with these further arguments in its own directory, to its end.
+    /// Runs `claude -p` with more arguments in the session's own directory and waits for it to exit.
     pub fn print(&self, name: &str, prompt: &str, arguments: &[&str]) -> Output {
-        let mut command = Command::new("timeout"); // one that waits for a hook would wait for ever
+        let mut command = Command::new("timeout"); // a run that waits for a hook would never end
         command.arg("60").arg(self.home().join(".local/bin/claude"));
         command.args(["-p", prompt, "--output-format", "stream-json", "--verbose"]).args(arguments);
         command.current_dir(self.directory(name)).env_clear().envs(self.env(name)).stdin(Stdio::null()).output().unwrap()
     }
 
-    /// The multiplexer: one server, one terminal per session.
+    /// Runs a tmux command: one server, one terminal per session.
     pub fn tmux(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("tmux");
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8").env("TERM", "xterm-256color");
@@ -156,13 +156,12 @@ impl World {
         command.stdin(Stdio::null()).output().unwrap()
     }
 
-    /// The peers that the broker knows of.
+    /// The peers that the broker lists.
     pub fn peers(&self) -> Vec<Value> {
-        let list = self.broker().http().get("/v1/peers?scope=machine").json();
-        list["peers"].as_array().unwrap().clone()
+        self.broker().peers()
     }
 
-    /// The processes of this world's sessions: whatever they started, wherever it is now. The broker is none of them.
+    /// All processes that the sessions of this world started, except the broker.
     pub fn processes(&self) -> Vec<String> {
         let home = format!("HOME={}", self.home().display());
         let broker = self.broker().pid();
@@ -176,13 +175,13 @@ impl World {
         fs::read_dir("/proc").unwrap().filter_map(|process| of_session(process.ok()?)).collect()
     }
 
-    /// What the client has written of a conversation so far.
+    /// The client's transcript of a conversation so far.
     pub fn transcript(&self, session: &str) -> Option<String> {
         let projects = fs::read_dir(self.home().join(".claude/projects")).ok()?;
         projects.filter_map(|project| fs::read_to_string(project.ok()?.path().join(format!("{session}.jsonl"))).ok()).next()
     }
 
-    /// The process id of the one MCP server of ours.
+    /// The process id of our only MCP server.
     pub fn server(&self) -> u32 {
         let processes = self.processes();
         let ours: Vec<&String> = processes.iter().filter(|process| process.contains("claude-peers-mcp")).collect();
@@ -190,33 +189,33 @@ impl World {
         ours[0].split(' ').next().unwrap().parse().unwrap()
     }
 
-    /// A variable in the environment that its client gave it.
+    /// A variable in the environment of our only MCP server.
     pub fn server_env(&self, name: &str) -> Option<String> {
         let environment = fs::read_to_string(format!("/proc/{}/environ", self.server())).unwrap();
         environment.split('\0').find_map(|entry| entry.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
     }
 
-    /// The session whose process is this one, or was started by it: the process that says so in its status file.
+    /// The agent process, known by its status file, that is `ancestor` or one of its descendants.
     pub fn agent_under(&self, ancestor: u32) -> Option<u32> {
         let files = fs::read_dir(self.home().join(".claude/sessions")).ok()?;
         let mut agents = files.filter_map(|file| file.ok()?.path().file_stem()?.to_str()?.parse().ok());
         agents.find(|agent| std::iter::successors(Some(*agent), |pid| parent(*pid)).any(|pid| pid == ancestor))
     }
 
-    /// Waits until a message is delivered, through the inbox of its recipient's client.
+    /// Waits until a message is delivered through the inbox.
     #[track_caller]
     pub fn let_in(&self, id: &Value) {
         assert_eq!(self.broker().message_once("delivered", id)["route"], "inbox");
     }
 
-    /// Sends this from the command line; the message's id.
+    /// Sends a message from the command line and returns its id.
     pub fn send(&self, to: &str, text: &str) -> Value {
         let (code, receipt) = self.broker().cli_json(&["send", to, text]);
         assert_eq!(code, 0, "{receipt}");
         receipt["messageId"].clone()
     }
 
-    /// Waits until no process of any session is left.
+    /// Waits until all processes of all sessions have ended.
     pub fn deserted(&self) {
         eventually("no process of a session is left", || self.processes().is_empty().then_some(()));
     }
@@ -228,7 +227,7 @@ impl Drop for World {
         if !std::thread::panicking() {
             return self.deserted();
         }
-        // Whoever still lives would write into the folder while it is removed.
+        // Remaining processes would write into the folder while it is removed.
         for process in self.processes() {
             eprintln!("still there: {process}");
             let pid = process.split(' ').next().unwrap_or_default();
@@ -237,7 +236,7 @@ impl Drop for World {
     }
 }
 
-/// The process that this one was started by, while both live.
+/// The parent of a running process.
 fn parent(pid: u32) -> Option<u32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()

@@ -1,4 +1,4 @@
-//! The broker on a real session bus: introspection, calls, signals, and its start by a call.
+//! The broker on a real session bus: introspection, calls, signals and activation.
 
 use crate::{
     Test,
@@ -11,14 +11,14 @@ use std::{
 };
 
 pub const TESTS: &[(&str, Test)] = &[
-    ("bus::a_call_starts_the_broker_and_tells_what_status_tells", a_call_starts_the_broker_and_tells_what_status_tells),
-    ("bus::a_monitor_sees_peers_come_and_go", a_monitor_sees_peers_come_and_go),
+    ("bus::call_starts_the_broker_and_returns_its_status", call_starts_the_broker_and_returns_its_status),
+    ("bus::monitor_sees_peers_come_and_go", monitor_sees_peers_come_and_go),
 ];
 
 const BROKER: &str = "dev.claudepeers.Broker1 /dev/claudepeers/Broker1";
 const INTERFACE: &str = "dev.claudepeers.Broker1";
 
-fn a_call_starts_the_broker_and_tells_what_status_tells(prepared: &Prepared) {
+fn call_starts_the_broker_and_returns_its_status(prepared: &Prepared) {
     for release in [Release::Bookworm, Release::Trixie] {
         let machine = Machine::boot(prepared, release);
         machine.install(&prepared.package).ok();
@@ -71,14 +71,14 @@ fn a_call_starts_the_broker_and_tells_what_status_tells(prepared: &Prepared) {
     }
 }
 
-fn a_monitor_sees_peers_come_and_go(prepared: &Prepared) {
+fn monitor_sees_peers_come_and_go(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     machine.ada("claude-peers status").ok();
     let mut command = machine.command("ada", "busctl");
     command.args(["--user", "--json=short", "monitor", INTERFACE]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut monitor = command.spawn().unwrap();
-    // It says so once it listens.
+    // The monitor prints this once it listens.
     let mut began = BufReader::new(monitor.stderr.take().unwrap()).lines();
     assert!(began.next().unwrap().unwrap().contains("Monitoring"));
     let mut lines = BufReader::new(monitor.stdout.take().unwrap()).lines().map_while(Result::ok);

@@ -1,23 +1,23 @@
-//! Copies of the three programs in a folder of a user's own, as `cargo install` or an unpacked release puts them there.
+//! Copies of the three programs in a user's own folder, as from `cargo install` or an unpacked release.
 
 use crate::machine::Machine;
 use std::{fs, path::Path, process::Command};
 
-/// The version of everything that was built.
+/// The version under test.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The programs as they were built.
+/// The built programs.
 const BUILT: [(&str, &str); 3] = [
     ("claude-peers", env!("CARGO_BIN_EXE_claude-peers")),
     ("claude-peersd", env!("CARGO_BIN_EXE_claude-peersd")),
     ("claude-peers-mcp", env!("CARGO_BIN_EXE_claude-peers-mcp")),
 ];
 
-/// Another version, written with as many bytes as this one.
+/// Another version number of the same length.
 pub fn version_of(digit: char) -> String {
     VERSION.chars().map(|c| if c.is_ascii_digit() { digit } else { c }).collect()
 }
 
-/// The programs, which say and act as if they were of this version: every place that holds ours is written over.
+/// The programs patched to report another version: every occurrence of ours is overwritten.
 pub fn programs(version: &str) -> Vec<(&'static str, Vec<u8>)> {
     assert_eq!(version.len(), VERSION.len(), "a version of another length does not fit");
     let of_version = |(name, built): (&'static str, &str)| {
@@ -34,7 +34,7 @@ pub fn programs(version: &str) -> Vec<(&'static str, Vec<u8>)> {
     BUILT.map(of_version).into()
 }
 
-/// Puts the programs in a folder of the machine, which they share with nobody: with the owner and the mode of programs there.
+/// Installs the programs into a folder of the machine of their own, with the usual owner and mode.
 pub fn put(machine: &Machine, owner: &str, folder: &str, version: &str) {
     machine.run(owner, &format!("mkdir -p {folder}")).ok();
     for (name, bytes) in programs(version) {
@@ -44,11 +44,12 @@ pub fn put(machine: &Machine, owner: &str, folder: &str, version: &str) {
     }
 }
 
-/// Replaces a file without writing into one that runs.
+/// Replaces a file without writing into a running program.
 fn write(path: &Path, bytes: &[u8]) {
     let new = path.with_extension("new");
     fs::write(&new, bytes).unwrap();
-    // What a child of another test has inherited, open for writing, cannot be run: another process makes the copy that counts.
+    // A child of another test may have inherited the file open for writing, and then it cannot run. So another process makes
+    // the final copy.
     assert!(Command::new("cp").arg(&new).arg(path.with_extension("copy")).status().unwrap().success());
     fs::rename(path.with_extension("copy"), path).unwrap();
     fs::remove_file(new).unwrap();

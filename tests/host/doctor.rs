@@ -1,4 +1,4 @@
-//! Troubles made for real: the doctor finds and names each, and the commands that it names mend them.
+//! Real faults: the doctor reports each of them, and the commands it suggests fix them.
 
 use crate::{
     Test, copies,
@@ -8,23 +8,23 @@ use crate::{
 use std::{fs, os::unix::fs::FileExt};
 
 pub const TESTS: &[(&str, Test)] = &[
-    ("doctor::units_that_cannot_start", units_that_cannot_start),
-    ("doctor::a_port_in_other_hands", a_port_in_other_hands),
-    ("doctor::a_database_that_does_not_serve", a_database_that_does_not_serve),
-    ("doctor::an_old_package_beside_a_new_copy", an_old_package_beside_a_new_copy),
-    ("doctor::a_claude_code_that_does_not_know_us", a_claude_code_that_does_not_know_us),
+    ("doctor::units_that_cannot_start_are_reported", units_that_cannot_start_are_reported),
+    ("doctor::taken_port_is_reported", taken_port_is_reported),
+    ("doctor::unusable_database_is_reported", unusable_database_is_reported),
+    ("doctor::old_package_beside_new_copy_is_reported", old_package_beside_new_copy_is_reported),
+    ("doctor::unregistered_claude_code_is_reported", unregistered_claude_code_is_reported),
 ];
 
-/// Where installers put `claude`, and cargo our programs.
+/// The folders into which installers put `claude` and cargo puts our programs.
 const PATH: &str = "PATH=$HOME/.local/bin:$PATH";
 
-/// What ada's doctor finds by this check, in this state and with these words: its help.
+/// Checks that ada's doctor has a finding of this check with this state and these words. Returns its help.
 #[track_caller]
 pub fn found(machine: &Machine, check: &str, state: &str, words: &[&str]) -> String {
     found_by(machine, "claude-peers doctor --json", check, state, words)
 }
 
-/// What it finds when it is called like this.
+/// The same for a doctor that is called in another way.
 #[track_caller]
 pub fn found_by(machine: &Machine, doctor: &str, check: &str, state: &str, words: &[&str]) -> String {
     let run = machine.ada(&format!("{PATH} {doctor}"));
@@ -39,19 +39,19 @@ pub fn found_by(machine: &Machine, doctor: &str, check: &str, state: &str, words
     finding["help"].as_str().unwrap_or_default().to_owned()
 }
 
-/// The commands in a help, which stand in backticks; each is run as the person would.
+/// Runs every command that stands in backticks in a help text, as the user would.
 #[track_caller]
 pub fn follow(machine: &Machine, help: &str) {
     let commands: Vec<_> = help.split('`').skip(1).step_by(2).collect();
     assert!(!commands.is_empty(), "no command: {help}");
     for command in commands {
         let run = machine.ada(&format!("{PATH}; {command}"));
-        // A doctor who finds something else fails, whatever it has mended.
+        // A doctor that finds another fault fails, whatever it has fixed.
         assert!(run.code == 0 || command.contains("doctor"), "{command}: {run:?}");
     }
 }
 
-fn units_that_cannot_start(prepared: &Prepared) {
+fn units_that_cannot_start_are_reported(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     machine.bob("systemctl --user stop claude-peers-tcp.socket").ok();
@@ -66,7 +66,7 @@ fn units_that_cannot_start(prepared: &Prepared) {
         found(&machine, "tcp-socket", "ok", &["7899"]);
     }
 
-    // The broker was started without the port's unit, and has taken the port itself.
+    // The broker was started without the port's unit and has opened the port itself.
     machine.ada("systemctl --user stop claude-peers-tcp.socket claude-peers.service && systemctl --user mask --runtime claude-peers-tcp.socket").ok();
     machine.ada("claude-peers status && systemctl --user unmask --runtime claude-peers-tcp.socket").ok();
     found(&machine, "tcp-socket", "ok", &["7899"]);
@@ -74,7 +74,7 @@ fn units_that_cannot_start(prepared: &Prepared) {
     follow(&machine, &help);
     found(&machine, "service", "ok", &["listens on both sockets"]);
 
-    // Somebody's own unit stands before the package's, and its program is gone.
+    // A user's own unit overrides the package's, and its program is gone.
     machine
         .ada(
             "cd ~/.config/systemd/user 2>/dev/null || { mkdir -p ~/.config/systemd/user && cd ~/.config/systemd/user; }\n\
@@ -90,7 +90,7 @@ fn units_that_cannot_start(prepared: &Prepared) {
     found(&machine, "units", "ok", &["nothing hides"]);
 }
 
-fn a_port_in_other_hands(prepared: &Prepared) {
+fn taken_port_is_reported(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     for user in USERS {
@@ -114,7 +114,7 @@ fn a_port_in_other_hands(prepared: &Prepared) {
     found(&machine, "tcp-socket", "ok", &["127.0.0.1:7900"]);
 }
 
-fn a_database_that_does_not_serve(prepared: &Prepared) {
+fn unusable_database_is_reported(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     let (mut a, mut b) = (machine.session("ada", "a"), machine.session("ada", "b"));
@@ -152,7 +152,7 @@ fn a_database_that_does_not_serve(prepared: &Prepared) {
     machine.ada("chmod 600 .claude-peers.db").ok();
     mends();
 
-    // The broker helps itself, and the doctor tells what has become of the messages.
+    // The broker recovers by itself, and the doctor reports what happened to the messages.
     stop();
     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
     let middle = file.metadata().unwrap().len() / 4096 / 2 * 4096;
@@ -162,7 +162,7 @@ fn a_database_that_does_not_serve(prepared: &Prepared) {
     found(&machine, "database", "ok", &["sound"]);
 }
 
-fn an_old_package_beside_a_new_copy(prepared: &Prepared) {
+fn old_package_beside_new_copy_is_reported(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.previous).ok();
     let old = copies::version_of('0');
@@ -174,7 +174,7 @@ fn an_old_package_beside_a_new_copy(prepared: &Prepared) {
     let server = format!("MCP server {old} (/usr/bin/claude-peers-mcp)");
     let help = found_by(&machine, "claude-peers doctor --json", "versions", "failed", &["not of one version", &broker]);
     assert!(help.contains("upgrade them together") && help.contains("apt remove claude-peers"), "{help}");
-    // Seen from the package, which is whole, the other copy only lies about.
+    // For the complete package, the other copy is only unused.
     let other = format!("{} (/home/ada/.local/bin/claude-peers)", copies::VERSION);
     found_by(&machine, "/usr/bin/claude-peers doctor --json", "versions", "ok", &[&old]);
     found_by(&machine, "/usr/bin/claude-peers doctor --json", "versions", "warning", &["other copies", &other]);
@@ -188,7 +188,7 @@ fn an_old_package_beside_a_new_copy(prepared: &Prepared) {
     found(&machine, "versions", "ok", &[copies::VERSION]);
 }
 
-fn a_claude_code_that_does_not_know_us(prepared: &Prepared) {
+fn unregistered_claude_code_is_reported(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     found(&machine, "claude", "failed", &["Claude Code was not found"]);
@@ -225,7 +225,7 @@ fn a_claude_code_that_does_not_know_us(prepared: &Prepared) {
     ] {
         entry(words);
         let help = found(&machine, "registration", "failed", &[what]);
-        // The command by hand that is named besides is another way to the same.
+        // The manual command that is also suggested has the same effect.
         follow(&machine, help.split(", or by hand").next().unwrap());
         well();
     }

@@ -1,4 +1,4 @@
-//! The broker is killed, hangs, cannot live, and the machine is switched off: sessions and mail come through.
+//! Sessions and mail survive a killed, hung or crashing broker and a reboot.
 
 use crate::{
     Test, doctor,
@@ -8,24 +8,24 @@ use crate::{
 };
 
 pub const TESTS: &[(&str, Test)] = &[
-    ("faults::a_killed_broker_comes_back", a_killed_broker_comes_back),
-    ("faults::a_broker_that_hangs_is_replaced", a_broker_that_hangs_is_replaced),
-    ("faults::a_crash_loop_is_named_and_mended", a_crash_loop_is_named_and_mended),
-    ("faults::mail_waits_over_a_reboot", mail_waits_over_a_reboot),
+    ("faults::killed_broker_is_restarted", killed_broker_is_restarted),
+    ("faults::hung_broker_is_restarted", hung_broker_is_restarted),
+    ("faults::crash_loop_is_reported_and_fixed", crash_loop_is_reported_and_fixed),
+    ("faults::mail_survives_a_reboot", mail_survives_a_reboot),
 ];
 
 fn broker_pid(machine: &Machine) -> String {
     machine.property("ada", "claude-peers.service", "MainPID")
 }
 
-/// A message from one session to the other arrives.
+/// Checks that a message from one session to the other arrives.
 fn talk(from: &mut Session, to: &mut Session, text: &str) {
     let id = to.id();
     from.send(&id, text);
     assert_eq!(to.pushed()["content"], text);
 }
 
-/// Another broker than this one serves, and both sessions, which have not been touched, are there.
+/// Waits until another broker serves and both sessions, which were not restarted, are connected.
 fn both_come_back(machine: &Machine, before: &str, sessions: [&mut Session; 2]) {
     eventually("another broker", || Some(broker_pid(machine)).filter(|pid| pid != before && pid != "0"));
     let [a, b] = sessions;
@@ -38,7 +38,7 @@ fn both_come_back(machine: &Machine, before: &str, sessions: [&mut Session; 2]) 
     talk(b, a, "yes");
 }
 
-fn a_killed_broker_comes_back(prepared: &Prepared) {
+fn killed_broker_is_restarted(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     let (mut a, mut b) = (machine.session("ada", "a"), machine.session("ada", "b"));
@@ -51,7 +51,7 @@ fn a_killed_broker_comes_back(prepared: &Prepared) {
     assert_eq!(machine.property("ada", "claude-peers.service", "NRestarts"), "3");
 }
 
-fn a_broker_that_hangs_is_replaced(prepared: &Prepared) {
+fn hung_broker_is_restarted(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     machine.override_unit("ada", "claude-peers.service", "[Service]\nWatchdogSec=2\n");
@@ -64,10 +64,10 @@ fn a_broker_that_hangs_is_replaced(prepared: &Prepared) {
     assert!(log.contains("Watchdog timeout"), "{log}");
 }
 
-fn a_crash_loop_is_named_and_mended(prepared: &Prepared) {
+fn crash_loop_is_reported_and_fixed(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
-    // A setting that cannot be used: the broker ends as soon as it is started, whoever starts it.
+    // With an invalid setting, the broker exits on every start.
     machine.override_unit("ada", "claude-peers.service", "[Service]\nRestartSec=50ms\nEnvironment=CLAUDE_PEERS_EXPIRY=soon\n");
     let mut session = machine.session("ada", "a");
     assert!(session.tool_error("list_peers", serde_json::json!({"scope": "machine"})).contains("doctor"));
@@ -81,7 +81,7 @@ fn a_crash_loop_is_named_and_mended(prepared: &Prepared) {
     let text = doctor.json().to_string();
     assert!(text.contains("CLAUDE_PEERS_EXPIRY") && text.contains("doctor --fix"), "{text}");
 
-    // The cause is mended, and one command brings everything back: the session as well, without being touched.
+    // Once the cause is fixed, one command brings the broker back, and the session reconnects by itself.
     machine.override_unit("ada", "claude-peers.service", "[Service]\nRestartSec=50ms\n");
     doctor::found_by(&machine, "claude-peers doctor --fix --json", "service", "ok", &["listens on both sockets"]);
     let peers = eventually("the session is connected", || {
@@ -92,7 +92,7 @@ fn a_crash_loop_is_named_and_mended(prepared: &Prepared) {
     assert_eq!(session.peers(), [] as [serde_json::Value; 0]);
 }
 
-fn mail_waits_over_a_reboot(prepared: &Prepared) {
+fn mail_survives_a_reboot(prepared: &Prepared) {
     for orderly in [true, false] {
         let mut machine = Machine::boot(prepared, Release::Bookworm);
         machine.install(&prepared.package).ok();
@@ -101,7 +101,7 @@ fn mail_waits_over_a_reboot(prepared: &Prepared) {
         b.close();
         let receipt = a.send(&b_id, "Read this tomorrow");
         assert_eq!(receipt["state"], "queued");
-        // A way into the machine that is open when it halts would be stopped, not ended, and hold it up.
+        // An open shell in the machine would be stopped, not ended, at shutdown and delay it.
         drop(a);
         if orderly {
             machine.root("systemctl poweroff --no-block").ok();

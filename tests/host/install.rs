@@ -1,4 +1,4 @@
-//! Installing the package gives a service that sleeps until it is needed, and says in the journal what it does.
+//! The installed service sleeps until it is needed and logs to the journal.
 
 use crate::{
     Test,
@@ -8,13 +8,13 @@ use crate::{
 use serde_json::Value;
 
 pub const TESTS: &[(&str, Test)] = &[
-    ("install::the_first_connection_starts_the_broker", the_first_connection_starts_the_broker),
-    ("install::the_units_are_clean", the_units_are_clean),
-    ("install::nobody_connected_means_no_process", nobody_connected_means_no_process),
-    ("install::a_real_claude_code_is_registered_by_the_package", a_real_claude_code_is_registered_by_the_package),
+    ("install::first_connection_starts_the_broker", first_connection_starts_the_broker),
+    ("install::units_pass_systemd_analyze", units_pass_systemd_analyze),
+    ("install::idle_service_has_no_process", idle_service_has_no_process),
+    ("install::package_registers_with_a_real_claude_code", package_registers_with_a_real_claude_code),
 ];
 
-fn the_first_connection_starts_the_broker(prepared: &Prepared) {
+fn first_connection_starts_the_broker(prepared: &Prepared) {
     for release in [Release::Bookworm, Release::Trixie] {
         let machine = Machine::boot(prepared, release);
         machine.install(&prepared.package).ok();
@@ -36,7 +36,7 @@ fn the_first_connection_starts_the_broker(prepared: &Prepared) {
 
         let unit = machine.ada("journalctl --user -u claude-peers -o cat --no-pager").ok();
         assert!(unit.contains("registered"), "{unit}");
-        // With fields of their own, by which a person finds what concerns one session.
+        // Journal fields let people find the entries of one session.
         let lines = machine.ada(&format!("journalctl --user CLAUDE_PEERS_PEER={id} -o json --no-pager")).ok();
         let entries: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let registered = entries.iter().find(|entry| entry["MESSAGE"].as_str().unwrap().starts_with("registered")).expect(&lines);
@@ -45,21 +45,21 @@ fn the_first_connection_starts_the_broker(prepared: &Prepared) {
         {
             assert_eq!(registered[field], value, "{registered}");
         }
-        // It said READY=1 before it served the first session; when systemd came to read that is systemd's affair.
+        // It sent READY=1 before it served the first session, but systemd may read that later.
         let at = |words: &str| unit.lines().position(|line| line.starts_with(words)).expect(&unit);
         assert!(at("ready") < at("registered"), "{unit}");
         assert!(session.close().success());
     }
 }
 
-fn the_units_are_clean(prepared: &Prepared) {
+fn units_pass_systemd_analyze(prepared: &Prepared) {
     for release in [Release::Bookworm, Release::Trixie] {
         let machine = Machine::boot(prepared, release);
         machine.install(&prepared.package).ok();
         let units = "claude-peers.service claude-peers.socket claude-peers-tcp.socket claude-peers-setup.service";
         let verify = machine.ada(&format!("cd /usr/lib/systemd/user && systemd-analyze --user --man=no verify {units}"));
         assert_eq!((verify.code, verify.out.as_str(), verify.err.as_str()), (0, "", ""), "{}", release.name());
-        // The broker lives with all that its unit forbids: no system call of its own is refused.
+        // The broker works within its unit's restrictions: none of its system calls is refused.
         let mut session = machine.session("ada", "session-1");
         let receipt = machine.ada(&format!("claude-peers send {} 'Is it up?' --json", session.id()));
         assert_eq!(receipt.json()["state"], "queued", "{receipt:?}");
@@ -69,7 +69,7 @@ fn the_units_are_clean(prepared: &Prepared) {
     }
 }
 
-fn nobody_connected_means_no_process(prepared: &Prepared) {
+fn idle_service_has_no_process(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     machine.override_unit("ada", "claude-peers.service", "[Service]\nEnvironment=CLAUDE_PEERS_IDLE_EXIT=1s\n");
@@ -85,9 +85,9 @@ fn nobody_connected_means_no_process(prepared: &Prepared) {
     machine.ada("claude-peers status").ok();
 }
 
-fn a_real_claude_code_is_registered_by_the_package(prepared: &Prepared) {
+fn package_registers_with_a_real_claude_code(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
-    // Ada has it, not on the PATH of her service manager; bob does not.
+    // Ada has Claude Code, though not on the PATH of her service manager; bob has none.
     if !machine.give_claude(prepared, "ada") {
         return;
     }
@@ -105,7 +105,7 @@ fn a_real_claude_code_is_registered_by_the_package(prepared: &Prepared) {
     assert!(line.contains("/usr/bin/claude-peers-mcp") && line.contains("Connected"), "{list}");
     assert!(!machine.path("/home/bob/.claude.json").exists());
 
-    // Whoever has taken the entry out, or made one of another kind, keeps that over a login.
+    // A login does not restore a removed entry or replace a changed one.
     let doctor = machine.ada("claude-peers doctor --json");
     assert_eq!(doctor.json()["ok"], true, "{doctor:?}");
 }

@@ -1,7 +1,7 @@
-//! A real Debian with systemd as process 1, booted from a folder in namespaces of its own.
+//! A real Debian with systemd as process 1, booted from a folder in its own namespaces.
 //!
-//! Each machine has a copy of its own of what is prepared once (an overlay), so that tests can run side by side; at the end it
-//! is halted and everything of it removed. A failing test prints the machine's journal.
+//! Each machine has its own overlay over the prepared system, so that tests can run in parallel. It is halted and removed at
+//! the end. A failing test prints the machine's journal.
 
 use crate::{
     prepare::{Prepared, Release},
@@ -15,10 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a machine may take to boot or a command in it to end before a test gives up; it bounds a hang, it measures nothing.
+/// How long a machine may take to boot, or a command in it to end. It only limits hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The users of every machine, each with a running user manager.
+/// The users of every machine. Each has a running user manager.
 pub const USERS: [&str; 2] = ["ada", "bob"];
 
 /// A booted machine.
@@ -27,7 +27,7 @@ pub struct Machine {
     boot: Option<(Child, u32)>,
 }
 
-/// What a command printed, and how it ended.
+/// A command's exit status and output.
 #[derive(Debug)]
 pub struct Run {
     pub code: i32,
@@ -36,14 +36,14 @@ pub struct Run {
 }
 
 impl Run {
-    /// What it printed; it must have succeeded.
+    /// The output of a command that must have succeeded.
     #[track_caller]
     pub fn ok(self) -> String {
         assert_eq!(self.code, 0, "out: {}\nerr: {}", self.out, self.err);
         self.out
     }
 
-    /// What it printed, as JSON.
+    /// The output as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.out).unwrap_or_else(|e| panic!("no JSON ({e}): {self:?}"))
@@ -51,7 +51,7 @@ impl Run {
 }
 
 impl Machine {
-    /// A machine that runs this release, up and with its users' managers running.
+    /// Boots a machine with this release and waits for its users' managers.
     pub fn boot(prepared: &Prepared, release: Release) -> Self {
         let folder = tempfile::Builder::new().prefix("machine-").tempdir_in(prepared.place()).unwrap();
         for part in ["upper", "work", "root"] {
@@ -73,7 +73,7 @@ impl Machine {
         machine
     }
 
-    /// Boots it, as switching it on does.
+    /// Boots the machine.
     pub fn start(&mut self) {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/host/boot");
         let log = fs::File::create(self.folder.path().join("boot.log")).unwrap();
@@ -86,7 +86,7 @@ impl Machine {
                 panic!("it ended with {status}: {}", fs::read_to_string(self.folder.path().join("boot.log")).unwrap_or_default());
             }
             let pid = fs::read_to_string(&children).ok()?.trim().parse().ok()?;
-            // The setup runs in a shell that becomes systemd.
+            // The preparation runs in a shell that becomes systemd.
             let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
             (name.trim() == "systemd").then_some(pid)
         });
@@ -101,26 +101,26 @@ impl Machine {
         }
     }
 
-    /// Ends it as a power cut does.
+    /// Kills the machine, like a power cut.
     pub fn cut_power(&mut self) {
         let (_, init) = self.boot.as_ref().expect("a running machine");
         call(Command::new("kill").args(["-9", &init.to_string()]));
         self.halted();
     }
 
-    /// Waits until it has halted.
+    /// Waits until the machine has halted.
     pub fn halted(&mut self) {
         let (mut child, _) = self.boot.take().expect("a running machine");
         eventually("the machine halts", || child.try_wait().unwrap());
         gone(child);
     }
 
-    /// A file of it, as seen from outside.
+    /// The path of one of its files, seen from outside.
     pub fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join("root").join(path.trim_start_matches('/'))
     }
 
-    /// A command in it, as this user with the user's runtime directory, bus and home, or as root.
+    /// A command in the machine as root or as a user, with the user's runtime directory, bus and home.
     pub fn command(&self, user: &str, program: impl AsRef<OsStr>) -> Command {
         let (_, init) = self.boot.as_ref().expect("a running machine");
         let mut command = Command::new("nsenter");
@@ -135,7 +135,7 @@ impl Machine {
         command
     }
 
-    /// Runs a script in it as this user.
+    /// Runs a script as this user.
     pub fn run(&self, user: &str, script: &str) -> Run {
         let mut command = self.command(user, "timeout");
         let output = command.args([&PATIENCE.as_secs().to_string(), "sh", "-c", script]).output().unwrap();
@@ -143,22 +143,22 @@ impl Machine {
         Run { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
     }
 
-    /// Runs a script in it as root.
+    /// Runs a script as root.
     pub fn root(&self, script: &str) -> Run {
         self.run("root", script)
     }
 
-    /// Runs a script in it as ada.
+    /// Runs a script as ada.
     pub fn ada(&self, script: &str) -> Run {
         self.run("ada", script)
     }
 
-    /// Runs a script in it as bob.
+    /// Runs a script as bob.
     pub fn bob(&self, script: &str) -> Run {
         self.run("bob", script)
     }
 
-    /// An MCP session of this user, as Claude Code starts it in the user's home, with its handshake done.
+    /// Starts an MCP session in a user's home as Claude Code does, including the handshake.
     pub fn session(&self, user: &str, session_id: &str) -> Session {
         let mut command = self.command(user, "env");
         command.args(["CLAUDECODE=1", "CLAUDE_CODE_ENTRYPOINT=cli", "CLAUDE_PEERS_DELIVERY=channel"]);
@@ -173,7 +173,7 @@ impl Machine {
         self.run(user, &format!("systemctl --user show --value -p {property} {unit}")).ok().trim().to_owned()
     }
 
-    /// Changes one of a user's units by a drop-in file, as `systemctl --user edit` does.
+    /// Changes one of a user's units with a drop-in file, as `systemctl --user edit` does.
     pub fn override_unit(&self, user: &str, unit: &str, text: &str) {
         let folder = format!("~/.config/systemd/user/{unit}.d");
         self.run(
@@ -183,7 +183,7 @@ impl Machine {
         .ok();
     }
 
-    /// Gives this user a real Claude Code, where its installer puts it; false, if there is none.
+    /// Installs a real Claude Code for a user where its installer would; false if none is available.
     pub fn give_claude(&self, prepared: &Prepared, user: &str) -> bool {
         if prepared.claude.is_some() {
             self.run(user, "mkdir -p ~/.local/bin && ln -s /opt/claude/claude ~/.local/bin/claude").ok();
@@ -208,12 +208,12 @@ impl Drop for Machine {
             drop(Command::new("kill").args(["-9", &init.to_string()]).status());
             gone(child);
         }
-        // Everything that was mounted below, then the overlay itself; lazily, for processes that are just ending.
+        // Unmounts everything below, then the overlay; lazily, because some processes may still be ending.
         drop(Command::new("umount").args(["--recursive", "--lazy"]).arg(self.folder.path().join("root")).status());
     }
 }
 
-/// Waits for a machine's end and removes its control group.
+/// Waits for a machine to end and removes its control group.
 fn gone(mut boot: Child) {
     drop(boot.wait());
     let script = "group=$(awk '$3 == \"cgroup2\" { print $2; exit }' /proc/mounts)/claude-peers-host-$0\n\
@@ -230,7 +230,7 @@ pub fn call(command: &mut Command) -> String {
     out.into_owned()
 }
 
-/// Waits for `condition` to give something; for facts that no event announces.
+/// Polls `condition` until it returns something, for facts that no event announces.
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {

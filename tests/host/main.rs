@@ -1,7 +1,7 @@
-//! The service as people get it: packages installed on a real Debian with systemd as process 1 and two users.
+//! The packaged service on a real Debian with systemd as process 1 and two users.
 //!
-//! Needs root, debootstrap and cargo-deb; where something is missing the tests are skipped, loudly, unless
-//! `CLAUDE_PEERS_HOST_TESTS=required`. Readiness is an event, waits are bounded only so that a broken build fails.
+//! The tests need root, debootstrap and cargo-deb. If something is missing, they are skipped with a message, unless
+//! `CLAUDE_PEERS_HOST_TESTS=required`. Tests wait for events; timeouts only make a broken build fail.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
             tests.into_iter().map(|(name, _)| Trial::test(name, || Ok(())).with_ignored_flag(true)).collect()
         }
     };
-    // Machines take memory and processors of their own.
+    // Every machine needs much memory and processor time.
     arguments.test_threads.get_or_insert(3);
     libtest_mimic::run(&arguments, trials).exit_code()
 }

@@ -1,7 +1,7 @@
-//! What the machines need, made once: Debian's base systems, our packages, a real Claude Code.
+//! Everything the machines need: Debian base systems, our packages and a real Claude Code.
 //!
-//! Everything lies under `target/host` and is kept between runs. What cannot be had here makes the tests be skipped with its
-//! reason, or fail where `CLAUDE_PEERS_HOST_TESTS=required` says that they must run.
+//! It is prepared once under `target/host` and kept between runs. If something is missing, the tests are skipped with the
+//! reason, or fail with `CLAUDE_PEERS_HOST_TESTS=required`.
 
 use crate::{
     claude,
@@ -14,9 +14,9 @@ use std::{
     process::Command,
 };
 
-/// What a machine has beside Debian's smallest system.
+/// The packages on top of Debian's minimal system.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,git,procps,iproute2,curl,ca-certificates";
-/// Written last into what was prepared whole; changes with what is prepared.
+/// Written last to mark a complete base system; its content changes whenever the preparation does.
 const STAMP: &str = "prepared-3";
 
 /// A release of Debian.
@@ -38,14 +38,14 @@ impl Release {
     }
 }
 
-/// What was prepared.
+/// The prepared files.
 pub struct Prepared {
     place: PathBuf,
     /// This version's package.
     pub package: PathBuf,
-    /// The same with a lower version number: what an upgrade starts from.
+    /// The same package with a lower version number, to upgrade from.
     pub previous: PathBuf,
-    /// The folder of a real Claude Code, where one could be had.
+    /// The folder of a real Claude Code, if it is available.
     pub claude: Option<PathBuf>,
 }
 
@@ -53,7 +53,7 @@ impl Prepared {
     /// Prepares everything.
     ///
     /// # Errors
-    /// Says what is missing.
+    /// The missing requirement.
     pub fn new() -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("only root can boot a machine".to_owned());
@@ -85,23 +85,23 @@ impl Prepared {
         Ok(Self { place, package, previous, claude })
     }
 
-    /// Where machines are made.
+    /// The folder for machines.
     pub fn place(&self) -> &Path {
         &self.place
     }
 
-    /// The base system of a release; never written to.
+    /// The base system of a release, which is never written to.
     pub fn root(&self, release: Release) -> PathBuf {
         self.place.join(release.name())
     }
 
-    /// Folders of this machine that are seen in each of them, and where.
+    /// Folders of this computer that each machine sees, and where it sees them.
     pub fn shared(&self) -> Vec<(&Path, &'static str)> {
         self.claude.iter().map(|claude| (claude.as_path(), "/opt/claude")).collect()
     }
 }
 
-/// Makes a base system, unless it is there.
+/// Creates a base system unless it exists.
 fn base(place: &Path, release: Release) -> Result<(), String> {
     let root = place.join(release.name());
     let stamp = place.join(format!("{}.{STAMP}", release.name()));
@@ -124,24 +124,24 @@ fn base(place: &Path, release: Release) -> Result<(), String> {
         call(Command::new("chroot").arg(&root).args(["useradd", "--create-home", "--shell", "/bin/bash", user]));
         write(&format!("var/lib/systemd/linger/{user}"), "", 0o644);
     }
-    // The environment that a login gives.
+    // The environment of a login.
     let login = "#!/bin/sh\n\
         uid=$(id -u)\n\
         export HOME=/home/$(id -un) USER=$(id -un) LOGNAME=$(id -un) XDG_RUNTIME_DIR=/run/user/$uid\n\
         export DBUS_SESSION_BUS_ADDRESS=unix:path=$XDG_RUNTIME_DIR/bus\n\
         cd && exec \"$@\"\n";
     write("usr/local/bin/as-at-login", login, 0o755);
-    // Each user's journal is readable to that user, and kept over a reboot.
+    // Users can read their own journals, and journals survive a reboot.
     fs::create_dir_all(root.join("var/log/journal")).unwrap();
     write("etc/systemd/journald.conf.d/test.conf", "[Journal]\nStorage=persistent\nRateLimitBurst=0\n", 0o644);
-    // What a container cannot have.
+    // These units do not work in a container.
     for unit in ["systemd-modules-load.service", "systemd-udevd.service", "apt-daily.timer", "apt-daily-upgrade.timer"] {
         drop(Command::new("chroot").arg(&root).args(["systemctl", "mask", unit]).output());
     }
     fs::write(stamp, "").map_err(|e| e.to_string())
 }
 
-/// The mirror that this machine's own packages come from.
+/// The package mirror of this computer.
 fn mirror() -> Option<String> {
     let deb822 = fs::read_to_string("/etc/apt/sources.list.d/debian.sources").unwrap_or_default();
     let listed = deb822.lines().find_map(|line| Some(line.strip_prefix("URIs:")?.trim().to_owned()));

@@ -1,4 +1,4 @@
-//! Removing, purging and installing again: nothing of the service is left behind, and nothing of the user's is lost.
+//! Removing, purging and reinstalling the package leaves nothing of the service behind and keeps the user's data.
 
 use crate::{
     Test,
@@ -6,9 +6,9 @@ use crate::{
     prepare::{Prepared, Release},
 };
 
-pub const TESTS: &[(&str, Test)] = &[("remove::nothing_is_left_behind_but_the_mail", nothing_is_left_behind_but_the_mail)];
+pub const TESTS: &[(&str, Test)] = &[("remove::removal_leaves_only_the_mail", removal_leaves_only_the_mail)];
 
-fn nothing_is_left_behind_but_the_mail(prepared: &Prepared) {
+fn removal_leaves_only_the_mail(prepared: &Prepared) {
     for release in [Release::Bookworm, Release::Trixie] {
         for purge in [false, true] {
             let machine = Machine::boot(prepared, release);

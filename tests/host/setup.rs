@@ -1,4 +1,4 @@
-//! `claude-peers setup` where no package brought the programs, beside a package that comes later, and for a package's user.
+//! `claude-peers setup` without a package, beside a package that is installed later, and for a user of the package.
 
 use crate::{
     Test,
@@ -11,14 +11,14 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 pub const TESTS: &[(&str, Test)] = &[
-    ("setup::a_copy_becomes_a_service_and_goes_again", a_copy_becomes_a_service_and_goes_again),
-    ("setup::a_user_of_the_package_may_do_without", a_user_of_the_package_may_do_without),
-    ("setup::a_package_comes_beside_a_copy", a_package_comes_beside_a_copy),
+    ("setup::copy_becomes_a_service_and_is_removed", copy_becomes_a_service_and_is_removed),
+    ("setup::user_can_opt_out_of_the_package", user_can_opt_out_of_the_package),
+    ("setup::package_installs_beside_a_copy", package_installs_beside_a_copy),
 ];
 
 const BIN: &str = "/home/ada/.cargo/bin";
 
-/// Every step of a setup and its state; it must have succeeded.
+/// The state of every step of a setup, which must succeed.
 #[track_caller]
 fn steps(machine: &Machine, command: &str) -> BTreeMap<String, String> {
     let run = machine.ada(&format!("{command} --json"));
@@ -27,7 +27,7 @@ fn steps(machine: &Machine, command: &str) -> BTreeMap<String, String> {
     run.json()["steps"].as_array().unwrap().iter().map(|step| (text(&step["step"]), text(&step["state"]))).collect()
 }
 
-/// Every file and link in ada's home but Claude Code's own, its mode, and what it holds or points to.
+/// The mode and the content or target of every file and link in ada's home, except Claude Code's own.
 fn home(machine: &Machine) -> BTreeMap<String, String> {
     let script = "cd && find . -path ./.claude -prune -o -path ./.cache -prune -o -name '.claude.json*' -prune -o -printf '%p %m %l ' \
         \\( -type f -exec sh -c 'sha256sum <\"$1\"' sh {} \\; -o -printf '\\n' \\)";
@@ -40,13 +40,13 @@ fn servers(machine: &Machine) -> Value {
     serde_json::from_str::<Value>(&text).map(|all| all["mcpServers"].clone()).unwrap_or_default()
 }
 
-fn a_copy_becomes_a_service_and_goes_again(prepared: &Prepared) {
+fn copy_becomes_a_service_and_is_removed(prepared: &Prepared) {
     for release in [Release::Bookworm, Release::Trixie] {
         let machine = Machine::boot(prepared, release);
         let has_claude = machine.give_claude(prepared, "ada");
         copies::put(&machine, "ada", BIN, VERSION);
         if has_claude {
-            // Claude Code's own files are there before, as they are wherever it is used.
+            // Claude Code's own files exist before, as they do for its users.
             machine.ada("~/.local/bin/claude mcp list").ok();
         }
         let (before, setup) = (home(&machine), format!("{BIN}/claude-peers setup"));
@@ -81,7 +81,7 @@ fn a_copy_becomes_a_service_and_goes_again(prepared: &Prepared) {
         let again = steps(&machine, &setup);
         assert!(again.iter().all(|(step, state)| state == "already" || step == "round_trip"), "{again:?}");
 
-        // A login later it is still there, and the bus starts it as well.
+        // It is still there after a login, and the bus can start it too.
         machine.root("systemctl restart user@$(id -u ada).service").ok();
         assert_eq!(machine.property("ada", "claude-peers.socket", "ActiveState"), "active");
         assert_eq!(machine.property("ada", "claude-peers.service", "ActiveState"), "inactive");
@@ -100,7 +100,7 @@ fn a_copy_becomes_a_service_and_goes_again(prepared: &Prepared) {
     }
 }
 
-fn a_user_of_the_package_may_do_without(prepared: &Prepared) {
+fn user_can_opt_out_of_the_package(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     machine.ada("claude-peers status").ok();
@@ -113,7 +113,7 @@ fn a_user_of_the_package_may_do_without(prepared: &Prepared) {
             assert_eq!(machine.property("ada", unit, "LoadState"), "masked", "{unit}");
             assert_eq!(machine.property("ada", unit, "ActiveState"), "inactive", "{unit}");
         }
-        // Nor does the next login or an upgrade bring it back.
+        // Neither the next login nor an upgrade brings it back.
         login();
         machine.install(&prepared.package).ok();
     }
@@ -127,7 +127,7 @@ fn a_user_of_the_package_may_do_without(prepared: &Prepared) {
     assert_eq!(machine.ada("find ~/.config -name '*claude*'").out, "");
 }
 
-fn a_package_comes_beside_a_copy(prepared: &Prepared) {
+fn package_installs_beside_a_copy(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     let has_claude = machine.give_claude(prepared, "ada");
     copies::put(&machine, "ada", BIN, VERSION);
@@ -139,7 +139,7 @@ fn a_package_comes_beside_a_copy(prepared: &Prepared) {
     follow(&machine, &help);
     eventually("the package's broker serves", || program().contains("/usr/bin/claude-peersd").then_some(()));
 
-    // The same by setup: the copy's once more, then the package's.
+    // Setup does the same: first from the copy, then from the package.
     steps(&machine, &format!("{BIN}/claude-peers setup"));
     assert!(program().contains(BIN), "{}", program());
     let done = steps(&machine, "claude-peers setup");

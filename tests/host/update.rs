@@ -1,4 +1,4 @@
-//! A copy that nobody's package manager looks after updates itself, and the broker with it.
+//! A copy that no package manager owns updates itself and restarts the broker.
 
 use crate::{
     Test,
@@ -11,12 +11,11 @@ use crate::{
 use std::fs;
 use tar::EntryType;
 
-pub const TESTS: &[(&str, Test)] =
-    &[("update::a_copy_updates_itself_and_refuses_nobody", a_copy_updates_itself_and_refuses_nobody)];
+pub const TESTS: &[(&str, Test)] = &[("update::copy_updates_itself_and_refuses_nobody", copy_updates_itself_and_refuses_nobody)];
 
 const BIN: &str = "/home/ada/claude-peers";
 const URL: &str = "http://127.0.0.1:8080";
-/// Serves a machine's files over HTTP, one request a run.
+/// Serves a machine's files over HTTP, one request per run.
 const SERVE: &str = "#!/bin/sh\n\
     read -r _ path _\n\
     while read -r line && [ ${#line} -gt 1 ]; do :; done\n\
@@ -25,7 +24,7 @@ const SERVE: &str = "#!/bin/sh\n\
     printf 'HTTP/1.1 %s\\r\\ncontent-length: %s\\r\\nconnection: close\\r\\n\\r\\n' \"$status\" $(stat -c %s $file)\n\
     exec cat $file\n";
 
-/// Starts a release server in the machine that offers programs of this version.
+/// Starts a release server in the machine that offers this version.
 fn offer(machine: &Machine, version: &str) {
     let programs = copies::programs(version).into_iter();
     let entries: Vec<_> = programs.map(|(name, bytes)| Entry(name.to_owned(), EntryType::Regular, bytes)).collect();
@@ -43,7 +42,7 @@ fn offer(machine: &Machine, version: &str) {
     machine.root(&format!("curl -sS --retry 50 --retry-connrefused --retry-delay 0 -o /dev/null {URL}/SHA256SUMS")).ok();
 }
 
-fn a_copy_updates_itself_and_refuses_nobody(prepared: &Prepared) {
+fn copy_updates_itself_and_refuses_nobody(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     let newer = copies::version_of('9');
     copies::put(&machine, "ada", BIN, VERSION);

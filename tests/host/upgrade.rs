@@ -1,4 +1,4 @@
-//! A new version under load: nobody is refused, nothing is lost, and who had stopped the service finds it stopped.
+//! An upgrade under load refuses and loses nothing, and a stopped service stays stopped.
 
 use crate::{
     Test,
@@ -7,16 +7,17 @@ use crate::{
 };
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-pub const TESTS: &[(&str, Test)] = &[("upgrade::under_load_nothing_is_refused_or_lost", under_load_nothing_is_refused_or_lost)];
+pub const TESTS: &[(&str, Test)] =
+    &[("upgrade::upgrade_under_load_refuses_and_loses_nothing", upgrade_under_load_refuses_and_loses_nothing)];
 
-/// Asks over one socket, one connection after the other, until told to stop; writes down each answer's status.
+/// Sends requests over one socket, each on a new connection, until told to stop, and records each status.
 pub fn ask_for_ever(name: &str, address: &str) -> String {
     format!(
         "while [ ! -e ~/stop ]; do curl -s -o /dev/null -w '%{{http_code}}\\n' -H 'claude-peers-api: 1' {address} >>~/{name} || echo refused >>~/{name}; done"
     )
 }
 
-fn under_load_nothing_is_refused_or_lost(prepared: &Prepared) {
+fn upgrade_under_load_refuses_and_loses_nothing(prepared: &Prepared) {
     for release in [Release::Bookworm, Release::Trixie] {
         let machine = Machine::boot(prepared, release);
         machine.install(&prepared.previous).ok();
@@ -39,7 +40,7 @@ fn under_load_nothing_is_refused_or_lost(prepared: &Prepared) {
                 machine.install(&prepared.package).ok();
                 installed.store(true, Relaxed);
             });
-            // A while before, all through, and a while after.
+            // The load runs before, during and after the upgrade.
             let mut after = 0;
             while after < 20 {
                 let text = format!("message {sent}");
@@ -67,7 +68,7 @@ fn under_load_nothing_is_refused_or_lost(prepared: &Prepared) {
             assert_eq!(machine.property("bob", unit, "ActiveState"), "inactive", "{unit}");
         }
         assert_ne!(machine.property("bob", "claude-peers-tcp.socket", "ActiveState"), "active");
-        // The sessions were never touched.
+        // The sessions were never restarted.
         eventually("both are connected", || {
             let peers = machine.ada("claude-peers peers --json").json();
             let connected = peers["peers"].as_array()?.iter().filter(|peer| peer["status"] == "connected").count();

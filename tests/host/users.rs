@@ -1,4 +1,4 @@
-//! Two users of one machine: each has a broker, peers and mail of their own, and nobody reaches the other's.
+//! Two users of one machine have their own brokers, peers and mail, and cannot reach each other's.
 
 use crate::{
     Test,
@@ -6,9 +6,9 @@ use crate::{
     prepare::{Prepared, Release},
 };
 
-pub const TESTS: &[(&str, Test)] = &[("users::neither_reaches_the_other", neither_reaches_the_other)];
+pub const TESTS: &[(&str, Test)] = &[("users::users_cannot_reach_each_other", users_cannot_reach_each_other)];
 
-fn neither_reaches_the_other(prepared: &Prepared) {
+fn users_cannot_reach_each_other(prepared: &Prepared) {
     let machine = Machine::boot(prepared, Release::Bookworm);
     machine.install(&prepared.package).ok();
     let (mut a1, mut a2) = (machine.session("ada", "a1"), machine.session("ada", "a2"));
@@ -24,7 +24,7 @@ fn neither_reaches_the_other(prepared: &Prepared) {
     assert_eq!((&a2.pushed()["content"], &b2.pushed()["content"]), (&"to ada's second".into(), &"to bob's second".into()));
     assert!(a1.tool_error("send_message", serde_json::json!({"targetPeerId": ids[2], "message": "hello bob"})).contains(&ids[2]));
 
-    // The port is one user's. The other has everything, and is told why the port is not theirs.
+    // Only one user gets the port. Everything else works for the other, who is told why the port is taken.
     let has_port = |user| machine.property(user, "claude-peers-tcp.socket", "ActiveState") == "active";
     let (owner, other) = if has_port("ada") { ("ada", "bob") } else { ("bob", "ada") };
     assert!(has_port(owner) && !has_port(other));
@@ -34,7 +34,7 @@ fn neither_reaches_the_other(prepared: &Prepared) {
     assert!(tcp["state"] == "failed" && tcp["what"].as_str().unwrap().contains(&held), "{tcp}");
     assert_eq!(machine.run(owner, "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:7899/health").ok(), "200");
 
-    // Neither socket lets the other in, and nothing is stored.
+    // Neither socket accepts the other user, and nothing is stored.
     let refused = machine.run(other, "curl -s -w '%{http_code}' http://127.0.0.1:7899/health").ok();
     assert!(refused.ends_with("403"), "{refused}");
     let post = "-H 'Content-Type: application/json' -d '{\"scope\":\"machine\"}' http://127.0.0.1:7899/list-peers";

@@ -1,4 +1,4 @@
-//! Who may reach the broker: not another user, not a web page, not a peer that lies; and what may be seen of secrets and files.
+//! Access to the broker: other users and web pages are refused, and peers can act only for themselves.
 
 use crate::support::{
     Broker,
@@ -14,7 +14,7 @@ use std::{
     path::Path,
 };
 
-/// A request that would do something, or tell something, if it came from the right side.
+/// Requests that would change or reveal something if they were allowed.
 const REQUESTS: [(&str, &str, &str); 22] = [
     ("GET", "/health", ""),
     ("POST", "/register", r#"{"pid":1,"cwd":"/tmp","git_root":null,"tty":null,"summary":"evil"}"#),
@@ -55,7 +55,7 @@ fn both(broker: &Broker) -> [Http; 2] {
 // Another user.
 
 #[test]
-fn another_user_is_refused_on_every_path_of_the_tcp_port() {
+fn every_tcp_path_refuses_another_user() {
     let Some(mut stranger) = Other::user() else { return };
     let broker = broker_with_a_victim(&[]);
     let before = broker.stored();
@@ -74,7 +74,7 @@ fn another_user_is_refused_on_every_path_of_the_tcp_port() {
 }
 
 #[test]
-fn another_user_cannot_connect_to_the_unix_socket_and_is_refused_where_it_can() {
+fn unix_socket_refuses_another_user() {
     let Some(mut stranger) = Other::user() else { return };
     let broker = broker_with_a_victim(&[]);
     let (before, socket) = (broker.stored(), broker.socket());
@@ -95,7 +95,7 @@ fn another_user_cannot_connect_to_the_unix_socket_and_is_refused_where_it_can() 
     assert_eq!((answer.status, answer.code().as_str()), (403, "forbidden"), "all doors are open, the broker looks who it is");
     assert_eq!(broker.stored(), before);
 
-    // From the other side: our own client does not talk to somebody else's broker either.
+    // Likewise, our own client does not talk to another user's broker.
     let program = broker.folder().join("claude-peers");
     fs::copy(env!("CARGO_BIN_EXE_claude-peers"), &program).unwrap();
     open(&program, 0o755);
@@ -108,7 +108,7 @@ fn another_user_cannot_connect_to_the_unix_socket_and_is_refused_where_it_can() 
 // Web pages.
 
 #[test]
-fn a_web_page_is_refused_on_every_path_of_both_sockets() {
+fn every_path_refuses_web_pages() {
     let broker = broker_with_a_victim(&[]);
     let (before, port) = (broker.stored(), broker.port);
     let own = format!("http://127.0.0.1:{port}");
@@ -144,7 +144,7 @@ fn a_web_page_is_refused_on_every_path_of_both_sockets() {
 }
 
 #[test]
-fn a_name_that_was_bound_to_our_address_is_no_way_in() {
+fn foreign_host_names_are_refused() {
     let broker = broker_with_a_victim(&[]);
     let (before, port) = (broker.stored(), broker.port);
     let hosts = ["evil.example".to_owned(), format!("evil.example:{port}"), format!("127.0.0.1.evil.example:{port}")];
@@ -170,14 +170,14 @@ fn a_name_that_was_bound_to_our_address_is_no_way_in() {
 }
 
 #[test]
-fn what_is_not_json_by_its_type_is_not_read() {
+fn other_content_types_are_refused() {
     let broker = broker_with_a_victim(&[]);
     let before = broker.stored();
     let kinds =
         ["text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"];
     let kinds = kinds.into_iter().chain(["text/json", "application/jsonp", "application/json+x", "*/*", ""]);
     let kinds: Vec<&str> = kinds.collect();
-    // These two ask for a secret first.
+    // These two check the secret first.
     let takes_a_body = |path: &str| !path.ends_with("nowhere") && !["/v1/take", "/v1/set-summary"].contains(&path);
     for http in both(&broker) {
         for (method, path, body) in REQUESTS.into_iter().filter(|(_, path, body)| !body.is_empty() && takes_a_body(path)) {
@@ -194,7 +194,7 @@ fn what_is_not_json_by_its_type_is_not_read() {
 }
 
 #[test]
-fn a_preflight_gets_no_leave_and_an_upgrade_no_other_protocol() {
+fn preflights_are_refused_and_upgrades_ignored() {
     let broker = broker_with_a_victim(&[]);
     let upgrade = [
         ("Connection", "Upgrade"),
@@ -231,7 +231,7 @@ fn assert_no_cors(headers: &[(String, String)], what: &str) {
 // Peers that lie.
 
 #[test]
-fn a_peer_is_who_its_secret_says_and_reads_and_changes_nothing_of_others() {
+fn secret_limits_a_peer_to_its_own_data() {
     let broker = Broker::start();
     let http = broker.http();
     let [alice, bob, eve] = ["alice", "bob", "eve"].map(|name| Peer::register(&http, name, json!({"cwd": format!("/{name}")})));
@@ -245,7 +245,7 @@ fn a_peer_is_who_its_secret_says_and_reads_and_changes_nothing_of_others() {
     let entry = as_bob.get(&format!("/v1/messages/{}", forged["messageId"].as_str().unwrap())).json();
     assert_eq!((&entry["from"], &entry["fromName"]), (&json!(eve.id), &json!("eve")));
 
-    // Another's mail: not to be read, taken, acknowledged or answered.
+    // A peer cannot read, take, acknowledge or answer another's mail.
     for (http, status) in [(&as_alice, 200), (&as_bob, 200), (&http, 200), (&as_eve, 403)] {
         assert_eq!(http.get(&format!("/v1/messages/{id}")).status, status);
     }
@@ -263,14 +263,14 @@ fn a_peer_is_who_its_secret_says_and_reads_and_changes_nothing_of_others() {
     assert_eq!(http.get(&format!("/v1/messages/{id}")).json()["state"], "queued");
     assert_eq!(texts(&as_bob.post("/v1/take", &take).json()), ["the plan", "from alice, really"]);
 
-    // Another's summary, and what is the user's alone.
+    // Nor can it set another's summary or do what only the user may.
     as_eve.post("/v1/set-summary", &json!({"summary": "I am alice", "source": "session", "id": alice.id})).json();
     let peers = http.get("/v1/peers?scope=machine").json();
     let summary = |name: &str| peers["peers"].as_array().unwrap().iter().find(|p| p["name"] == name).unwrap()["summary"].clone();
     assert_eq!((summary("alice"), summary("eve")), (json!(""), json!("I am alice")));
     assert_eq!(as_eve.post("/v1/stop", &json!({})).code(), "forbidden");
 
-    // The reference's paths take no id of a session that has a secret.
+    // The legacy paths refuse the id of a session that has a secret.
     for (path, field) in [
         ("/heartbeat", "id"),
         ("/set-summary", "id"),
@@ -287,7 +287,7 @@ fn a_peer_is_who_its_secret_says_and_reads_and_changes_nothing_of_others() {
 }
 
 #[test]
-fn a_wrong_secret_is_nobody_and_no_secret_is_no_peer() {
+fn missing_or_wrong_secrets_are_unauthorized() {
     let broker = broker_with_a_victim(&[]);
     let before = broker.stored();
     let own = [
@@ -323,7 +323,7 @@ fn a_wrong_secret_is_nobody_and_no_secret_is_no_peer() {
 }
 
 #[test]
-fn a_request_written_byte_by_byte_is_checked_like_any_other() {
+fn request_sent_byte_by_byte_is_checked() {
     let broker = broker_with_a_victim(&[]);
     let before = broker.stored();
     let page = [("Origin", "https://evil.example"), ("Content-Type", "application/json")];
@@ -331,7 +331,7 @@ fn a_request_written_byte_by_byte_is_checked_like_any_other() {
         let mut wire = http.connect();
         for byte in http.written("POST", "/v1/send", &page, REQUESTS[11].2) {
             if wire.write_all(&[byte]).is_err() {
-                break; // refused before the end
+                break; // refused early
             }
         }
         assert_eq!(read_answer(wire).code(), "forbidden");

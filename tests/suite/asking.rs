@@ -1,4 +1,4 @@
-//! A question and its answer: between two sessions, and from the command line to a session.
+//! Questions and answers, between two sessions and from the command line to a session.
 
 use crate::support::{Broker, Session, events::Peer, eventually, folder};
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ impl Place {
         session
     }
 
-    /// The id of the newest message, once there are so many.
+    /// Waits until this many messages are stored and returns the id of the newest.
     fn newest(&self, messages: usize) -> Value {
         eventually("the message is stored", || {
             let page = self.broker.http().get("/v1/history").json();
@@ -32,14 +32,14 @@ impl Place {
         })
     }
 
-    /// `claude-peers ask worker PORT?`, under way.
+    /// Starts `claude-peers ask worker PORT?`.
     fn ask(&self, options: &[&str]) -> std::process::Child {
         let mut command = self.broker.cli(&[&["ask", "worker", "which", "port?"], options].concat());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     }
 }
 
-/// Begins to ask; the number of the request.
+/// Starts a call that asks a question and returns the id of the request.
 fn begin(asker: &mut Session, to: &str, seconds: u64) -> u64 {
     let arguments = json!({"targetPeerId": to, "message": "which port?", "waitForReplySeconds": seconds});
     asker.ask("tools/call", json!({"name": "send_message", "arguments": arguments}))
@@ -51,14 +51,14 @@ fn reply(session: &mut Session, to: &Value, text: &str, question: &Value) -> Val
 
 fn said(result: &Value) -> &str {
     let text = result["content"][0]["text"].as_str().unwrap();
-    // All that a client shows its model may be the structured result.
+    // Some clients show their model only the structured result.
     let structured = &result["structuredContent"];
     assert!(structured["answered"] == true || text.starts_with(structured["note"].as_str().unwrap()), "{result}");
     text
 }
 
 #[test]
-fn the_call_returns_the_answer_when_it_comes_and_nothing_shows_it_again() {
+fn asking_call_returns_the_answer_once() {
     for open in [Session::pulling, Session::start] {
         let place = Place::new();
         let (mut asker, mut worker) = (place.session("asker", open), place.session("worker", Session::pulling));
@@ -82,7 +82,7 @@ fn the_call_returns_the_answer_when_it_comes_and_nothing_shows_it_again() {
 }
 
 #[test]
-fn two_sessions_that_ask_each_other_both_go_on() {
+fn sessions_can_ask_each_other() {
     let place = Place::new();
     let (mut one, mut other) = (place.session("one", Session::pulling), place.session("other", Session::pulling));
     let first = begin(&mut one, "other", 600);
@@ -104,7 +104,7 @@ fn two_sessions_that_ask_each_other_both_go_on() {
 }
 
 #[test]
-fn without_an_answer_the_call_says_what_is_known() {
+fn unanswered_call_reports_the_question_state() {
     let place = Place::new();
     let (mut asker, mut worker) = (place.session("asker", Session::pulling), place.session("worker", Session::pulling));
     let asking = begin(&mut asker, "worker", 1);
@@ -122,7 +122,7 @@ fn without_an_answer_the_call_says_what_is_known() {
     let question = place.newest(2);
     worker.check();
     let delivered = place.broker.message_once("delivered", &question)["deliveredAt"].clone();
-    // Whether it works on it, nobody knows.
+    // It may or may not be working on the answer.
     let known = format!("it was delivered at {}; worker has not answered yet.", delivered.as_str().unwrap());
     let result = asker.answer(asking)["result"].clone();
     assert!(said(&result).contains(&known), "{result}");
@@ -145,7 +145,7 @@ fn without_an_answer_the_call_says_what_is_known() {
 }
 
 #[test]
-fn the_command_line_asks_a_session_and_prints_its_answer() {
+fn command_line_prints_the_answer() {
     for (options, restart) in [(&[][..], false), (&["--json"][..], false), (&[][..], true)] {
         let mut place = Place::new();
         let mut worker = place.session("worker", Session::pulling);
@@ -175,7 +175,7 @@ fn the_command_line_asks_a_session_and_prints_its_answer() {
 }
 
 #[test]
-fn an_answer_without_its_question_is_understood_while_only_one_is_open() {
+fn answer_without_id_matches_the_only_question() {
     let place = Place::new();
     let mut worker = place.session("worker", Session::pulling);
     let mut other = place.session("other", Session::pulling);
@@ -201,7 +201,7 @@ fn an_answer_without_its_question_is_understood_while_only_one_is_open() {
     let asking = [place.ask(&[]), place.ask(&[])];
     place.newest(4);
     let questions: Vec<Value> = worker.check().iter().map(|message| message["id"].clone()).collect();
-    std::thread::sleep(Duration::from_millis(500)); // nothing tells that both wait
+    std::thread::sleep(Duration::from_millis(500)); // no event tells that both wait
     let said = worker.tool_error("send_message", call("8081"));
     assert!(questions.iter().all(|id| said.contains(id.as_str().unwrap())) && said.contains("with replyTo"), "{said}");
     for (question, text) in questions.iter().zip(["8082", "8083"]) {
@@ -212,7 +212,7 @@ fn an_answer_without_its_question_is_understood_while_only_one_is_open() {
 }
 
 #[test]
-fn an_answer_without_its_question_proves_no_channel_and_counts_once() {
+fn answer_without_id_does_not_prove_the_channel() {
     let place = Place::new();
     let http = place.broker.http();
     let worker = Peer::register(&http, "worker", json!({"cwd": "/worker", "channel": true}));
@@ -228,14 +228,14 @@ fn an_answer_without_its_question_proves_no_channel_and_counts_once() {
     assert_eq!(sent["replyTo"], question);
     assert!(asking.wait().unwrap().success());
     assert_eq!(worker.over(&http).post("/v1/send", &answer).json()["messageId"], sent["messageId"], "said again");
-    // The message may have been about something else: what was pushed is not known to have been read.
+    // The message may have been about something else, so it does not prove that the push was read.
     assert_eq!(place.broker.message(&question)["state"], "offered");
     let peers = http.get("/v1/peers?scope=machine").json();
     assert!(peers["peers"][0]["deliveryReason"].as_str().unwrap().ends_with("not confirmed yet"), "{peers}");
 }
 
 #[test]
-fn an_answer_that_comes_too_late_is_kept_and_one_to_nothing_is_refused() {
+fn late_answer_is_kept_and_unasked_one_refused() {
     let place = Place::new();
     let mut worker = place.session("worker", Session::pulling);
     let output = place.ask(&["--wait", "1"]).wait_with_output().unwrap();

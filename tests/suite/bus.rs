@@ -1,5 +1,5 @@
-//! The broker on a real session bus: what introspection, methods and errors tell, the signals of peers and messages, and
-//! buses that are not there, silent, dying, or somebody else's.
+//! The broker on a real session bus: introspection, methods, errors and signals, and buses that are missing, silent, dying or
+//! another user's.
 
 use crate::support::{
     Broker, Session,
@@ -26,9 +26,9 @@ fn notices(broker: &Broker) -> String {
     broker.http().get("/v1/status").json()["notices"].to_string()
 }
 
-// What it tells.
+// Introspection, methods and signals.
 
-/// Each member with its arguments as introspection shows them, and whether a comment stands before it.
+/// Each member with its arguments from introspection, and whether a comment precedes it.
 fn members(xml: &str) -> Vec<(String, bool)> {
     let attribute = |line: &str, name: &str| {
         line.split_once(&format!(" {name}=\"")).map_or("", |(_, rest)| rest.split('"').next().unwrap()).to_owned()
@@ -76,14 +76,14 @@ fn introspection_names_and_explains_every_member() {
 }
 
 #[test]
-fn the_bus_and_the_command_line_tell_the_same() {
+fn bus_and_command_line_agree() {
     let bus = Bus::start();
     let (client, broker) = (bus.client(), broker_on(&bus, &[]));
     let peer = Peer::register(&broker.http(), "one", json!({"tty": "/dev/pts/\u{0}"}));
     peer.over(&broker.http()).post("/v1/set-summary", &json!({"summary": "zero \u{0} byte", "source": "session"})).json();
     send(&client, &peer.id, "hello", &[]).unwrap();
 
-    // The database may still grow from its first housekeeping; after that nothing changes.
+    // The first maintenance may still change the size of the database.
     let shown = eventually("both tell the same", || {
         let told = client.call("Status", &()).unwrap()[0].clone();
         Some(broker.cli_json(&["status"]).1).filter(|shown| shown["broker"] == told)
@@ -92,7 +92,7 @@ fn the_bus_and_the_command_line_tell_the_same() {
     assert_eq!((client.property("PeerCount"), client.property("WaitingCount")), (json!(1), json!(1)));
     assert_eq!(client.property("Version"), shown["broker"]["version"]);
 
-    // A text on the bus has no zero byte; what is not known is left out; all else is the same.
+    // Text on the bus has no zero bytes, and unknown values are left out. Everything else is the same.
     let mut listed = shown["peers"].clone();
     listed[0]["summary"] = json!("zero \u{fffd} byte");
     listed[0]["tty"] = json!("/dev/pts/\u{fffd}");
@@ -105,7 +105,7 @@ fn the_bus_and_the_command_line_tell_the_same() {
 }
 
 #[test]
-fn a_message_goes_its_way_and_every_state_is_told() {
+fn every_message_state_is_signalled() {
     let bus = Bus::start();
     let (mut client, broker) = (bus.client(), broker_on(&bus, &[]));
     let place = folder();
@@ -136,7 +136,7 @@ fn a_message_goes_its_way_and_every_state_is_told() {
 }
 
 #[test]
-fn a_reply_a_poll_and_an_expiry_are_told_too() {
+fn reply_poll_and_expiry_are_signalled() {
     let bus = Bus::start();
     let (mut client, mut broker) = (bus.client(), broker_on(&bus, &[]));
     let http = broker.http();
@@ -168,7 +168,7 @@ fn a_reply_a_poll_and_an_expiry_are_told_too() {
         assert_eq!(client.signal("MessageStateChanged"), json!([sent, ada.id, old, state, route]));
     }
 
-    // A week later what bob was sent expires, and ada is told by the broker.
+    // A week later, the message to bob expires, and the broker tells ada.
     broker.restart_later(Duration::from_secs(7 * 86_400 + 60));
     assert_eq!(client.signal("MessageStateChanged"), json!([reply, ada.id, bob.id, "expired", ""]));
     let notice = client.signal("MessageStateChanged");
@@ -176,7 +176,7 @@ fn a_reply_a_poll_and_an_expiry_are_told_too() {
 }
 
 #[test]
-fn what_goes_wrong_has_a_name() {
+fn bus_errors_have_names() {
     let bus = Bus::start();
     let (client, broker) = (bus.client(), broker_on(&bus, &[("CLAUDE_PEERS_TEXT_LIMIT", "100")]));
     let peer = Peer::register(&broker.http(), "one", json!({}));
@@ -210,7 +210,7 @@ fn what_goes_wrong_has_a_name() {
     refused("InvalidRequest", client.call("ListPeers", &("repo", "")));
     let text = refused("InvalidRequest", client.call("SetLogLevel", &("loud",)));
     assert!(text.contains("\"loud\" is no log level; use error, warn, info, debug or trace"), "{text}");
-    // What the bus itself has names for.
+    // Errors for which the bus itself has names.
     let (name, _) = client.call("Send", &("one argument",)).unwrap_err();
     assert_eq!(name, "org.freedesktop.DBus.Error.InvalidArgs");
     let (name, _) = client.call("Fly", &()).unwrap_err();
@@ -218,7 +218,7 @@ fn what_goes_wrong_has_a_name() {
 }
 
 #[test]
-fn the_log_level_is_set_while_it_runs() {
+fn log_level_can_change_at_run_time() {
     let bus = Bus::start();
     let (mut client, broker) = (bus.client(), broker_on(&bus, &[]));
     assert_eq!(client.property("LogLevel"), "info");
@@ -239,7 +239,7 @@ fn the_log_level_is_set_while_it_runs() {
 }
 
 #[test]
-fn the_call_that_stops_it_is_answered_and_the_name_given_back() {
+fn stop_call_is_answered_and_name_released() {
     let bus = Bus::start();
     let (client, mut broker) = (bus.client(), broker_on(&bus, &[]));
     assert_eq!(client.call("Stop", &()), Ok(json!([])));
@@ -249,9 +249,9 @@ fn the_call_that_stops_it_is_answered_and_the_name_given_back() {
     assert!(!log.contains("WARN") && !log.contains("ERROR") && log.contains("stopped"), "{log}");
 }
 
-/// The bus starts the program itself where it is not told to ask systemd.
+/// The bus starts the program itself unless it is told to ask systemd.
 #[test]
-fn a_call_to_its_name_starts_it() {
+fn call_to_its_name_starts_the_broker() {
     let (broker, data) = (Broker::prepared(&[]), folder());
     let services = data.path().join("dbus-1/services");
     fs::create_dir_all(&services).unwrap();
@@ -271,9 +271,9 @@ fn a_call_to_its_name_starts_it() {
     eventually("the broker ends", || (!Path::new(&process).exists()).then_some(()));
 }
 
-// Buses that are not as they should be.
+// Broken buses.
 
-/// That it serves, and what it says about the bus.
+/// Asserts that the broker serves, and returns its notices about the bus.
 fn serves(broker: &Broker) -> String {
     let peer = Peer::register(&broker.http(), "serves", json!({}));
     assert_eq!(broker.http().post("/v1/send", &json!({"to": peer.id, "text": "hello"})).status, 200);
@@ -281,14 +281,14 @@ fn serves(broker: &Broker) -> String {
 }
 
 #[test]
-fn without_a_bus_nothing_is_missing() {
+fn broker_works_without_a_bus() {
     let broker = Broker::start();
     assert_eq!(serves(&broker), "[]");
     assert!(broker.log().contains("INFO there is no session bus"), "{}", broker.log());
 }
 
 #[test]
-fn the_bus_of_the_runtime_directory_is_found() {
+fn bus_in_the_runtime_directory_is_found() {
     let bus = Bus::start();
     let broker = Broker::with(&[("XDG_RUNTIME_DIR", bus.folder().to_str().unwrap())]);
     assert!(bus.client().broker_is_there());
@@ -296,7 +296,7 @@ fn the_bus_of_the_runtime_directory_is_found() {
 }
 
 #[test]
-fn a_bus_that_never_answers_or_is_none_holds_nobody_up() {
+fn silent_or_fake_bus_delays_nothing() {
     let place = folder();
     let (path, _listener) = silent(place.path());
     let cases = [
@@ -325,14 +325,14 @@ const OPEN_TO_ALL: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-B
 "#;
 
 #[test]
-fn the_bus_of_another_user_is_left_alone() {
+fn bus_of_another_user_is_not_used() {
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: only root can run a bus as another user");
         return;
     }
     let place = folder();
     fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
-    // It would let this user in, as buses do with root.
+    // This bus would accept any user, as every bus accepts root.
     let config = place.path().join("config");
     fs::write(&config, OPEN_TO_ALL).unwrap();
     let mut daemon = as_another_user(Path::new("dbus-daemon"));
@@ -344,7 +344,7 @@ fn the_bus_of_another_user_is_left_alone() {
 }
 
 #[test]
-fn a_name_in_other_hands_is_reported() {
+fn taken_bus_name_is_reported() {
     let bus = Bus::start();
     let holder = bus.client();
     holder.take_name();
@@ -355,7 +355,7 @@ fn a_name_in_other_hands_is_reported() {
 }
 
 #[test]
-fn a_bus_that_dies_takes_nothing_with_it() {
+fn broker_survives_the_death_of_its_bus() {
     let bus = Bus::start();
     let mut broker = broker_on(&bus, &[]);
     drop(bus);
@@ -366,13 +366,13 @@ fn a_bus_that_dies_takes_nothing_with_it() {
 }
 
 #[test]
-fn a_bus_that_hangs_holds_up_neither_messages_nor_the_end() {
+fn hung_bus_delays_neither_messages_nor_shutdown() {
     let bus = Bus::start();
     let mut client = bus.client();
     let mut broker = broker_on(&bus, &[("CLAUDE_PEERS_RATE_LIMIT", "0"), ("CLAUDE_PEERS_WAITING_LIMIT", "10000")]);
     let peer = Peer::register(&broker.http(), "one", json!({}));
     bus.signal("STOP");
-    // Far more signals than the socket to the bus and the backlog hold.
+    // Far more signals than the bus socket and the backlog can hold.
     let mut wire = broker.http().converse();
     for number in 0..3_000 {
         let body = json!({"to": peer.id, "text": number.to_string()}).to_string();

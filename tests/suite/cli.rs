@@ -1,4 +1,4 @@
-//! The command line: every command for people and for scripts, its exit codes, and text from peers that steers no terminal.
+//! The command line: text and JSON output, exit codes, and harmless display of text from peers.
 
 use crate::support::{Broker, Session, events::Peer, folder, git};
 use rustix::pipe::pipe;
@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-/// What a command printed, and its exit code.
+/// A command's exit code and output.
 struct Run {
     code: i32,
     out: String,
@@ -21,14 +21,14 @@ fn run(command: &mut Command) -> Run {
     Run { code: status.code().unwrap(), out: String::from_utf8(stdout).unwrap(), err: String::from_utf8(stderr).unwrap() }
 }
 
-/// Runs the command for people; it must succeed, and say nothing beside its answer.
+/// Runs the command without `--json`; it must succeed and print nothing on standard error.
 fn human(broker: &Broker, arguments: &[&str]) -> String {
     let Run { code, out, err } = run(&mut broker.cli(arguments));
     assert_eq!((code, err.as_str()), (0, ""), "{arguments:?}: {out}");
     out
 }
 
-/// Runs the command with `--json`; it must succeed.
+/// Runs the command with `--json`, which must succeed.
 fn script(broker: &Broker, arguments: &[&str]) -> Value {
     let (code, json) = broker.cli_json(arguments);
     assert_eq!(code, 0, "{arguments:?}: {json}");
@@ -36,7 +36,7 @@ fn script(broker: &Broker, arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn every_command_answers_people_and_scripts() {
+fn every_command_prints_text_and_json() {
     let (broker, place) = (Broker::start(), folder());
     let (web, api) = (place.path().join("web"), place.path().join("api"));
     git::repository(&web);
@@ -132,7 +132,7 @@ fn whoami_knows_the_session_it_runs_in() {
 }
 
 #[test]
-fn a_text_may_come_from_standard_input() {
+fn text_can_come_from_standard_input() {
     let broker = Broker::start();
     let peer = Peer::register(&broker.http(), "peer", json!({"cwd": "/peer"}));
     let with_input = |input: &[u8]| {
@@ -162,7 +162,7 @@ fn a_text_may_come_from_standard_input() {
 }
 
 #[test]
-fn exit_codes_say_what_kind_of_failure_it_was() {
+fn exit_code_tells_the_kind_of_failure() {
     let limits = [
         ("CLAUDE_PEERS_RATE_LIMIT", "1"),
         ("CLAUDE_PEERS_RATE_BURST", "4"),
@@ -216,7 +216,7 @@ fn exit_codes_say_what_kind_of_failure_it_was() {
 }
 
 #[test]
-fn a_broker_that_is_not_there_is_named_with_what_to_do() {
+fn missing_broker_is_reported_with_a_fix() {
     let broker = Broker::prepared(&[]);
     for command in
         [&["status"][..], &["peers"], &["history"], &["message", "m1-abcdef"], &["whoami"], &["stop"], &["kill-broker"]]
@@ -234,7 +234,7 @@ fn a_broker_that_is_not_there_is_named_with_what_to_do() {
 }
 
 #[test]
-fn a_message_waits_for_a_broker_that_is_restarting_and_goes_once() {
+fn send_survives_a_broker_restart() {
     let mut broker = Broker::start();
     let peer = Peer::register(&broker.http(), "peer", json!({}));
     broker.kill();
@@ -267,7 +267,7 @@ fn stop_returns_when_the_broker_is_gone() {
 }
 
 #[test]
-fn text_from_peers_steers_no_terminal() {
+fn text_from_peers_cannot_control_the_terminal() {
     let broker = Broker::start();
     let evil = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{8}\r\u{202e}\u{200b}\u{2028}x\u{0}y";
     let facts = json!({"cwd": "/evil", "tty": "\u{1b}[5m", "git": {"commonDir": "/evil/.git", "head": "/evil/HEAD", "repo": evil, "branch": evil}});
@@ -292,7 +292,7 @@ fn text_from_peers_steers_no_terminal() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_error() {
+fn closed_output_pipe_is_no_error() {
     let broker = Broker::start();
     for arguments in [&["status"][..], &["peers", "--json"], &["history"], &["--help"]] {
         let (reader, writer) = pipe().unwrap();
@@ -303,7 +303,7 @@ fn a_reader_that_has_seen_enough_is_no_error() {
 }
 
 #[test]
-fn the_demo_shows_it_all_and_leaves_nothing_behind() {
+fn demo_leaves_nothing_behind() {
     let (home, temporary) = (folder(), folder());
     for json in [false, true] {
         let mut demo = Command::new(env!("CARGO_BIN_EXE_claude-peers"));

@@ -1,4 +1,4 @@
-//! What was accepted is kept: the broker is killed with SIGKILL at any moment, under load and between commit and answer.
+//! Accepted messages survive a SIGKILL of the broker at any moment, under load and between commit and answer.
 
 use crate::support::{Broker, PATIENCE, Session, events::Peer, eventually, folder, http::Http, random::Random};
 use serde_json::{Value, json};
@@ -10,11 +10,11 @@ use std::{
 
 /// How often the broker is killed under load.
 const KILLS: u64 = 200;
-/// Settings that take the limits out of the way of a load.
+/// Settings that lift the limits for a load.
 const UNLIMITED: [(&str, &str); 2] = [("CLAUDE_PEERS_RATE_LIMIT", "0"), ("CLAUDE_PEERS_WAITING_LIMIT", "1000000")];
 
 #[test]
-fn after_200_kills_under_load_every_accepted_message_was_shown_once_in_order() {
+fn no_message_is_lost_over_200_kills() {
     let mut random = Random::seeded();
     let seed = Seed(random.seed());
     let (mut broker, place) = (Broker::with(&UNLIMITED), folder());
@@ -83,7 +83,7 @@ fn after_200_kills_under_load_every_accepted_message_was_shown_once_in_order() {
     drop(seed);
 }
 
-/// Says the seed if the test fails.
+/// Prints the seed if the test fails.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -94,7 +94,7 @@ impl Drop for Seed {
     }
 }
 
-/// What the senders and the killer know of each other.
+/// The state shared by the senders and the killer.
 #[derive(Default)]
 struct Load {
     now: Mutex<Moment>,
@@ -103,9 +103,9 @@ struct Load {
 
 #[derive(Clone, Copy, Default)]
 struct Moment {
-    /// Sends begun so far.
+    /// How many sends have begun.
     begun: u64,
-    /// Brokers started so far.
+    /// How many brokers have started.
     brokers: u64,
     over: bool,
 }
@@ -128,7 +128,7 @@ impl Load {
     }
 }
 
-/// Ends the load also when the killer panics, so that the senders stop and the failure is seen.
+/// Ends the load even if the killer panics, so that the senders stop and the failure shows.
 struct Over<'a>(&'a Load);
 
 impl Drop for Over<'_> {
@@ -147,7 +147,7 @@ fn kill_again_and_again(broker: &mut Broker, load: &Load, random: &mut Random) {
         broker.kill();
         kills += 1;
         if random.below(8) == 0 {
-            // Killed while it starts, too.
+            // It is also killed while it starts.
             let mut started = broker.command().spawn().unwrap();
             hesitate(random);
             started.kill().unwrap();
@@ -160,22 +160,22 @@ fn kill_again_and_again(broker: &mut Broker, load: &Load, random: &mut Random) {
     drop(over);
 }
 
-/// Spins for a moment between nothing and some milliseconds, short ones as likely as long ones.
+/// Spins for up to some milliseconds, with short and long times equally likely.
 fn hesitate(random: &mut Random) {
     let most = 1 << random.below(20);
     (0..random.below(most)).for_each(|_| std::hint::spin_loop());
 }
 
-/// What one sender knows of its messages.
+/// One sender's view of its messages.
 #[derive(Default)]
 struct Sent {
-    /// Answered with success: to which session, and the text.
+    /// Accepted messages: recipient and text.
     accepted: Vec<(usize, String)>,
-    /// Answered with an error: nobody can say.
+    /// Messages answered with an error, which may have been accepted or not.
     unsure: Vec<String>,
 }
 
-/// A message as a session was shown it.
+/// A message as a session saw it.
 #[derive(Debug, Clone)]
 struct Shown {
     id: String,
@@ -184,7 +184,7 @@ struct Shown {
     repeat: bool,
 }
 
-/// All that one session was shown, in the order in which it stood on the server's standard output.
+/// All messages that one session saw, in the order of the server's output.
 #[derive(Default)]
 struct View(Vec<Shown>);
 
@@ -234,7 +234,7 @@ impl View {
     }
 }
 
-/// A session's life: it sends, and sees what it is sent. The first one answers messages by their id, which proves its channel.
+/// Runs a session that sends and receives. The first session also replies to messages, which proves its channel.
 fn live(session: &mut Session, me: usize, ids: &[String], load: &Load, mut random: Random) -> (View, Sent) {
     let (mut view, mut sent) = (View::default(), Sent::default());
     for number in 1.. {
@@ -271,7 +271,7 @@ fn live(session: &mut Session, me: usize, ids: &[String], load: &Load, mut rando
     (view, sent)
 }
 
-/// A script sends over HTTP and says every message again, under its key, until it has an answer.
+/// Runs a script that sends over HTTP and retries every message with its key until it gets an answer.
 fn send_by_script(name: &str, http: &Http, ids: &[String], load: &Load, mut random: Random) -> Sent {
     let mut sent = Sent::default();
     for number in 1.. {
@@ -286,7 +286,7 @@ fn send_by_script(name: &str, http: &Http, ids: &[String], load: &Load, mut rand
             let broker = load.now().brokers;
             match http.try_post("/v1/send", &body) {
                 Ok(answer) => break drop(answer.json()),
-                Err(_) => load.wait_for(|now| now.brokers > broker), // killed; there is another one soon
+                Err(_) => load.wait_for(|now| now.brokers > broker), // it was killed and will be restarted
             }
         }
         sent.accepted.push((to, text));
@@ -294,7 +294,7 @@ fn send_by_script(name: &str, http: &Http, ids: &[String], load: &Load, mut rand
     sent
 }
 
-/// Every text in the history, with how many messages have it.
+/// Every text in the history with the number of its messages.
 fn texts_by_count(broker: &Broker) -> HashMap<String, u32> {
     let (mut texts, mut before) = (HashMap::new(), String::new());
     loop {
@@ -310,12 +310,12 @@ fn texts_by_count(broker: &Broker) -> HashMap<String, u32> {
 }
 
 #[test]
-fn an_answer_that_was_lost_behind_the_commit_makes_no_second_message() {
+fn answer_lost_after_commit_makes_no_duplicate() {
     let mut broker = Broker::with(&UNLIMITED);
     let reader = Peer::register(&broker.http(), "reader", json!({}));
     for number in 0..5 {
         let message = json!({"to": reader.id, "text": format!("question {number}"), "key": format!("key-{number}")});
-        // Said, committed, and the broker is gone before anybody has read its answer.
+        // The broker commits the message and is killed before the client reads the answer.
         let mut lost = broker.http().converse();
         let headers = [("Content-Type", "application/json")];
         lost.say(&broker.http().written("POST", "/v1/send", &headers, &message.to_string())).unwrap();
@@ -337,7 +337,7 @@ fn an_answer_that_was_lost_behind_the_commit_makes_no_second_message() {
 }
 
 #[test]
-fn what_was_under_way_when_the_broker_was_killed_comes_again_and_is_marked() {
+fn unacknowledged_messages_are_repeated_after_a_kill() {
     let mut broker = Broker::with(&UNLIMITED);
     let facts = json!({"delivery": "channel"});
     let (pushed, taker) = (Peer::register(&broker.http(), "pushed", facts), Peer::register(&broker.http(), "taker", json!({})));
@@ -352,7 +352,7 @@ fn what_was_under_way_when_the_broker_was_killed_comes_again_and_is_marked() {
     assert_eq!(first_take["messages"][0].get("repeat"), None);
     broker.restart();
 
-    // A call that waits must not keep from its own session what the stream had in its hands.
+    // A waiting call must not withhold the messages that the stream was carrying.
     let pushed = pushed.again(&broker.http());
     let mut waiting = pushed.over(&broker.http()).converse();
     let wait = json!({"lease": "w", "route": "check_messages", "waitSeconds": 3600});
@@ -367,7 +367,7 @@ fn what_was_under_way_when_the_broker_was_killed_comes_again_and_is_marked() {
     let (_, again) = events.next().unwrap();
     assert_eq!(again["id"], first_push["id"], "{again}");
 
-    // The same process asks under the same lease and gets the same; another process gets it marked as a repeat.
+    // The same process gets the same messages under the same lease; another process gets them marked as repeats.
     let taker = taker.again(&broker.http());
     let again = taker.over(&broker.http()).post("/v1/take", &take).json();
     assert_eq!(again["messages"][0]["id"], first_take["messages"][0]["id"]);
@@ -376,7 +376,7 @@ fn what_was_under_way_when_the_broker_was_killed_comes_again_and_is_marked() {
 }
 
 #[test]
-fn what_a_lost_stream_had_in_its_hands_is_overtaken_by_nothing() {
+fn messages_of_a_lost_stream_keep_their_order() {
     let broker = Broker::with(&UNLIMITED);
     let peer = Peer::register(&broker.http(), "peer", json!({"delivery": "channel"}));
     let http = peer.over(&broker.http());
@@ -384,7 +384,7 @@ fn what_a_lost_stream_had_in_its_hands_is_overtaken_by_nothing() {
     let mut events = peer.follow(&broker.http());
     let first = send("first");
     assert_eq!(events.next().unwrap().1["id"], first["messageId"]);
-    drop(events); // written into the channel or not: nobody has said
+    drop(events); // it never acknowledges the push
     eventually("the broker sees it", || {
         let me = http.get("/v1/whoami").json();
         (me["status"] != "connected").then_some(())

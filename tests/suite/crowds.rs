@@ -1,4 +1,4 @@
-//! Those who take their time, and those who come in masses: they wait, or are told so, and nobody else is harmed.
+//! Slow clients and floods of connections wait or are refused, and disturb nobody else.
 
 use crate::support::{
     Broker, Session,
@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use std::fs;
 
-/// What a flood may leave in the broker's memory, in KiB. Generous: it bounds a leak, it measures nothing.
+/// How much a flood may grow the broker's memory, in KiB. It is generous, because it only detects leaks.
 const LEFT_BEHIND: u64 = 64 * 1024;
 
 /// A broker with one peer whose name is `victim`.
@@ -27,7 +27,7 @@ fn is_well(broker: &Broker) {
 }
 
 #[test]
-fn slow_ones_keep_nobody_waiting_and_are_served_in_the_end() {
+fn slow_clients_delay_nobody_else() {
     let broker = broker();
     for http in [broker.http(), broker.tcp()] {
         let body = json!({"to": "victim", "text": "slow"}).to_string();
@@ -52,7 +52,7 @@ fn slow_ones_keep_nobody_waiting_and_are_served_in_the_end() {
     }
 }
 
-/// Raises this process's own limit on open files as far as it goes.
+/// Raises this process's limit on open files to the maximum.
 fn raise_own_limit() -> u64 {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
@@ -60,7 +60,7 @@ fn raise_own_limit() -> u64 {
 }
 
 #[test]
-fn thousands_of_idle_connections_cost_the_late_ones_their_place_and_nobody_else() {
+fn idle_connections_do_not_displace_working_ones() {
     let idle = 2_000;
     if raise_own_limit() < idle as u64 + 500 {
         return eprintln!("SKIPPED: this process may not open {idle} connections (ulimit -Hn)");
@@ -70,7 +70,7 @@ fn thousands_of_idle_connections_cost_the_late_ones_their_place_and_nobody_else(
 }
 
 #[test]
-fn where_few_files_may_be_open_there_are_fewer_places_and_the_same_words() {
+fn low_file_limit_means_fewer_connections() {
     let mut broker = Broker::prepared(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
     broker.launch_as(broker.command_after("ulimit -n 256"));
     Peer::register(&broker.http(), "victim", json!({"cwd": "/victim"}));
@@ -78,7 +78,7 @@ fn where_few_files_may_be_open_there_are_fewer_places_and_the_same_words() {
 }
 
 #[test]
-fn the_broker_takes_the_places_that_the_system_would_give_it() {
+fn broker_raises_its_file_limit() {
     let mut broker = Broker::prepared(&[]);
     broker.launch_as(broker.command_after("ulimit -S -n 256"));
     let limits = fs::read_to_string(format!("/proc/{}/limits", broker.pid())).unwrap();
@@ -88,7 +88,7 @@ fn the_broker_takes_the_places_that_the_system_would_give_it() {
     assert!(soft == hard || soft > 2 * 1_024, "soft {soft}, hard {hard}");
 }
 
-/// Opens `idle` connections to each socket in turn, of which only `places` can be served, and looks who is harmed.
+/// Opens `idle` connections to each socket in turn, of which only `places` are served, and checks that others are served.
 fn flood(broker: &Broker, idle: usize, places: usize) {
     let place = folder();
     let mut session = Session::start(broker, place.path(), "session");
@@ -96,8 +96,8 @@ fn flood(broker: &Broker, idle: usize, places: usize) {
     let before = broker.memory();
     for (flooded, other) in [(broker.tcp(), broker.http()), (broker.http(), broker.tcp())] {
         let mut connections: Vec<Conversation> = (0..idle).map(|_| flooded.converse()).collect();
-        // They come in by the order in which they connected, so these found no place. (One that did all the same, because an
-        // earlier one was given up for its silence, is given up itself in the end.)
+        // Connections are accepted in order, so these found no place. (One may still get the place of an earlier one that was
+        // closed for its silence, and is closed in the end as well.)
         let refused: Vec<Answer> = connections[places..].iter_mut().filter_map(|late| late.answer().ok()).collect();
         assert!(!refused.is_empty(), "nobody was refused");
         for answer in refused {

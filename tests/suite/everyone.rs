@@ -1,4 +1,4 @@
-//! One message to everyone in a scope: a copy and a receipt for each, never one for the sender.
+//! One message to everyone in a scope: each peer except the sender gets a copy, with its own receipt.
 
 use crate::support::{Broker, Session, folder, git};
 use serde_json::{Value, json};
@@ -21,7 +21,7 @@ impl Place {
         path
     }
 
-    /// A session in this directory that is registered.
+    /// A registered session in this directory.
     fn session(&self, directory: &str, id: &str) -> Session {
         let mut session = Session::pulling(&self.broker, &self.path(directory), id);
         session.id();
@@ -38,7 +38,7 @@ fn texts(session: &mut Session) -> Vec<Value> {
 }
 
 #[test]
-fn each_scope_reaches_exactly_those_in_it_but_never_the_sender() {
+fn broadcast_reaches_its_scope_but_never_the_sender() {
     let place = Place::with(&[]);
     git::repository(&place.path("engine"));
     let mut asker = place.session("engine", "a");
@@ -74,18 +74,18 @@ fn each_scope_reaches_exactly_those_in_it_but_never_the_sender() {
 }
 
 #[test]
-fn where_nobody_is_nothing_is_sent_and_that_is_said() {
+fn broadcast_to_nobody_is_refused() {
     let place = Place::with(&[]);
     let mut alone = place.session("here", "a");
     let result = alone.call("send_message", json!({"targetPeerId": "@machine", "message": "anybody?"}));
     assert_eq!(result["structuredContent"], json!({"success": true, "receipts": [], "refused": []}));
     let said = result["content"][0]["text"].as_str().unwrap();
-    assert!(said.contains("no other peers (scope machine)") && said.contains("nothing was sent"), "{said}");
+    assert!(said.contains("no other peers in @machine") && said.contains("nothing was sent"), "{said}");
     assert_eq!(place.broker.stored().0, 0);
 }
 
 #[test]
-fn a_recipient_that_cannot_take_it_is_refused_alone_and_named() {
+fn one_refused_recipient_does_not_stop_others() {
     let place = Place::with(&[("CLAUDE_PEERS_WAITING_LIMIT", "2"), ("CLAUDE_PEERS_REPEAT_LIMIT", "1")]);
     let mut asker = place.session("asker", "a");
     let (_full, _told, mut free) = (place.session("full", "b"), place.session("told", "c"), place.session("free", "d"));
@@ -107,7 +107,7 @@ fn a_recipient_that_cannot_take_it_is_refused_alone_and_named() {
 }
 
 #[test]
-fn a_rate_that_does_not_hold_every_copy_refuses_all_of_them() {
+fn broadcast_over_the_rate_sends_no_copy() {
     let place = Place::with(&[("CLAUDE_PEERS_RATE_LIMIT", "1"), ("CLAUDE_PEERS_RATE_BURST", "3")]);
     let mut asker = place.session("asker", "a");
     let _others: Vec<_> = ["b", "c", "d"].map(|id| place.session("crowd", id)).into_iter().collect();
@@ -124,7 +124,7 @@ fn a_rate_that_does_not_hold_every_copy_refuses_all_of_them() {
 }
 
 #[test]
-fn said_again_under_its_key_it_is_the_same_messages() {
+fn broadcast_with_its_key_is_not_repeated() {
     let place = Place::with(&[]);
     let (mut one, two) = (place.session("one", "a"), place.session("two", "b"));
     let send = |key: &str, text: &str| place.broker.http().post("/v1/send", &json!({"to": "@machine", "text": text, "key": key}));
@@ -144,7 +144,7 @@ fn said_again_under_its_key_it_is_the_same_messages() {
 }
 
 #[test]
-fn the_command_line_sends_to_the_scopes_of_its_directory() {
+fn command_line_broadcasts_from_its_directory() {
     let place = Place::with(&[("CLAUDE_PEERS_WAITING_LIMIT", "2")]);
     let (mut here, mut there) = (place.session("here", "a"), place.session("there", "b"));
     let run =

@@ -1,4 +1,4 @@
-//! The opening of a session, and its end: what the client hears before any tool is called, and that nothing is left behind.
+//! The handshake and the end of a session: answers before the first tool call, and no process left behind.
 
 use crate::support::{Broker, PATIENCE, Session, broker::signal, eventually, folder, folder_in, git, mcp::Start};
 use serde_json::{Value, json};
@@ -14,8 +14,8 @@ use std::{
 /// A revision of MCP in which a server is not registered as a channel.
 const WITHOUT_CHANNELS: &str = "2026-07-28";
 /// Most characters of the definitions and instructions together. The promise is 900 tokens of o200k; prose and JSON have 4.4
-/// characters a token there (2,363 characters are 534 tokens) and never fewer than 3. To count after a change, give what
-/// `the_tools_are_four_and_cheap` prints to
+/// characters per token there (2,363 characters are 534 tokens) and never fewer than 3. To count tokens after a change, pipe the
+/// output of `four_tools_fit_their_token_budget` into
 /// `python3 -c 'import sys, tiktoken; print(len(tiktoken.get_encoding("o200k_base").encode(sys.stdin.read())))'`.
 const MOST_CHARACTERS: usize = 900 * 3;
 
@@ -23,7 +23,7 @@ fn start<'a>(broker: &'a Broker, directory: &'a Path) -> Start<'a> {
     Start { broker, directory, session_id: "session-a", delivery: "channel", env: Vec::new() }
 }
 
-/// A server whose broker does not run.
+/// A server without a running broker.
 fn alone(directory: &Path) -> (Broker, Session) {
     let broker = Broker::prepared(&[]);
     let session = Session::spawn(start(&broker, directory).command());
@@ -37,7 +37,7 @@ fn initialize(revision: &str) -> Value {
 // --- the answers ---
 
 #[test]
-fn the_revision_without_channels_is_never_spoken_of() {
+fn revision_without_channels_is_never_offered() {
     let place = folder();
     let (_broker, mut session) = alone(place.path());
     let meta =
@@ -62,7 +62,7 @@ fn the_revision_without_channels_is_never_spoken_of() {
 }
 
 #[test]
-fn whatever_revision_is_asked_for_the_answer_is_one_with_channels() {
+fn every_negotiated_revision_has_channels() {
     let place = folder();
     let newest = "2025-11-25";
     for (asked, answered) in [
@@ -86,7 +86,7 @@ fn whatever_revision_is_asked_for_the_answer_is_one_with_channels() {
 }
 
 #[test]
-fn the_tools_are_four_and_cheap() {
+fn four_tools_fit_their_token_budget() {
     let place = folder();
     let (_broker, mut session) = alone(place.path());
     let opening = session.handshake();
@@ -121,7 +121,7 @@ fn the_tools_are_four_and_cheap() {
 }
 
 #[test]
-fn requests_are_answered_under_the_ids_they_came_with() {
+fn answers_carry_the_ids_of_requests() {
     let place = folder();
     let (_broker, mut session) = alone(place.path());
     session.handshake();
@@ -134,14 +134,14 @@ fn requests_are_answered_under_the_ids_they_came_with() {
 // --- without a broker ---
 
 #[test]
-fn the_handshake_needs_no_broker() {
+fn handshake_needs_no_broker() {
     let place = folder();
     let (_broker, mut session) = alone(place.path());
     assert_eq!(session.handshake()["serverInfo"]["name"], "claude-peers");
 }
 
 #[test]
-fn the_handshake_does_not_wait_for_a_broker_that_hangs() {
+fn handshake_does_not_wait_for_a_hung_broker() {
     let (broker, place) = (Broker::prepared(&[]), folder());
     fs::create_dir(broker.socket().parent().unwrap()).unwrap();
     let hanging = UnixListener::bind(broker.socket()).unwrap();
@@ -161,7 +161,7 @@ fn the_handshake_does_not_wait_for_a_broker_that_hangs() {
 
 // --- noise ---
 
-/// Lines that no well-behaved client writes.
+/// Lines that a well-behaved client never writes.
 fn noise() -> Vec<Vec<u8>> {
     let texts = [
         "not json",
@@ -205,7 +205,7 @@ fn noise() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn noise_ends_no_server_neither_before_nor_after_its_opening() {
+fn server_survives_noise_around_the_handshake() {
     let place = folder();
     let (_broker, mut session) = alone(place.path());
     for opened in [false, true] {
@@ -221,10 +221,51 @@ fn noise_ends_no_server_neither_before_nor_after_its_opening() {
     }
 }
 
+#[test]
+fn unusable_lines_are_answered_under_their_id() {
+    let place = folder();
+    let (_broker, mut session) = alone(place.path());
+    let early = session.ask("tools/list", json!({}));
+    assert_eq!(session.answer(early)["error"]["code"], -32600, "before initialize");
+    session.handshake();
+    let call = |id: &str, arguments: &str| {
+        format!(r#"{{"method":"tools/call","params":{{"name":"send_message","arguments":{arguments}}},"id":{id}}}"#)
+    };
+    let lines: Vec<(Value, i32, &str, Vec<u8>)> = vec![
+        (json!(5), -32700, "half of a character", call("5", r#"{"message":"Done \ud83d"}"#).into()),
+        (json!("a"), -32700, "half of a character", call("\"a\"", r#"{"\udc00":1}"#).into()),
+        (json!(5), -32700, "number out of range", call("5", r#"{"waitSeconds":1e999}"#).into()),
+        (json!(5), -32700, "recursion limit", call("5", &format!("{{\"x\":{}{}}}", "[".repeat(1_000), "]".repeat(1_000))).into()),
+        (json!(5), -32700, "not text in UTF-8", b"{\"id\":5,\"method\":\"tools/call\",\"params\":\"\xff\"}".to_vec()),
+        (json!(5), -32602, "tools/call", call("5", "7").into()),
+        (json!(5), -32602, "name", br#"{"id":5,"method":"tools/call"}"#.to_vec()),
+        (json!(7), -32600, "as its id", br#"{"id":7}"#.to_vec()),
+        (json!(1.5), -32600, "as its id", br#"{"id":1.5,"method":"ping"}"#.to_vec()),
+        (json!(u64::MAX), -32600, "as its id", br#"{"id":18446744073709551615,"method":"ping"}"#.to_vec()),
+        (json!(5), -32600, "no batches", br#"[{"id":5,"method":"ping"},{"method":"notifications/initialized"}]"#.to_vec()),
+        (json!(null), -32600, "no batches", b"[]".to_vec()),
+        (json!(null), -32600, "not a JSON object", b"null".to_vec()),
+        (json!(null), -32700, "Parse error", br#"{"id":nul,"method":"ping"}"#.to_vec()),
+        (json!(null), -32700, "Parse error", b"not json".to_vec()),
+        (json!(null), -32600, "a line of more than", [b'x'; 17 * 1024 * 1024].to_vec()),
+    ];
+    session.say_raw(b"{\"id\":5,\"result\":\"\\ud83d\"}\n"); // an answer is never answered
+    for (id, code, what, line) in lines {
+        session.say_raw([line.as_slice(), b"\n"].concat());
+        let answer = session.answer_to(&id);
+        assert_eq!(answer["error"]["code"], code, "{what}: {answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(what), "{what}: {answer}");
+    }
+    let long = "y".repeat(5 * 1024 * 1024);
+    session
+        .say_raw(format!(r#"{{"id":6,"method":"tools/call","params":{{"name":"none","arguments":{{"x":"{long}"}}}}}}{}"#, "\n"));
+    assert_eq!(session.answer_to(&json!(6))["error"]["code"], -32602, "a long line is read whole");
+}
+
 // --- the end ---
 
 #[test]
-fn pipes_and_sockets_serve_as_standard_input_and_output() {
+fn stdio_can_be_pipes_or_sockets() {
     let (broker, place) = (Broker::start(), folder());
     for spawn in [Session::spawn, Session::spawn_on_sockets] {
         let mut session = spawn(start(&broker, place.path()).command());
@@ -235,7 +276,7 @@ fn pipes_and_sockets_serve_as_standard_input_and_output() {
 }
 
 #[test]
-fn a_signal_ends_the_server_and_takes_the_session_off_the_list() {
+fn signal_ends_the_server_and_unlists_the_session() {
     let (broker, place) = (Broker::start(), folder());
     for name in ["TERM", "INT", "HUP"] {
         let mut session = start(&broker, place.path()).go();
@@ -243,28 +284,28 @@ fn a_signal_ends_the_server_and_takes_the_session_off_the_list() {
         signal(session.pid(), name);
         assert!(session.wait().success(), "SIG{name}");
         session.hung_up();
-        assert_eq!(broker.http().get("/v1/peers?scope=machine").json()["peers"], json!([]), "SIG{name}");
+        assert_eq!(broker.peers(), [] as [Value; 0], "SIG{name}");
     }
 }
 
 #[test]
-fn a_server_does_not_outlive_its_parent_although_its_input_stays_open() {
+fn server_ends_with_its_parent() {
     let (broker, place) = (Broker::start(), folder());
     let mut session = Session::spawn(start(&broker, place.path()).under_claude(&[], &[]));
     session.handshake();
     session.id();
-    signal(session.pid(), "KILL"); // the claude process alone; this test still holds the other ends of both pipes
+    signal(session.pid(), "KILL"); // only the claude process; this test still holds the other ends of both pipes
     session.hung_up();
 }
 
-/// Two events in the life of whoever opens a named pipe for writing: it was opened, and it was closed by all who had it.
+/// A named pipe that reports two events: it was opened for writing, and all its writers have closed it.
 fn watched_pipe(path: &Path) -> Receiver<()> {
     assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
     let (sender, events) = channel();
     let path = path.to_owned();
     std::thread::spawn(move || {
         let mut pipe = File::open(path).unwrap();
-        let _ = sender.send(()); // the test may have given up
+        let _ = sender.send(()); // the test may have ended
         pipe.read_to_end(&mut Vec::new()).unwrap();
         let _ = sender.send(());
     });
@@ -285,10 +326,10 @@ const ENDS: [fn(Session); 3] = [
 ];
 
 #[test]
-fn a_helper_that_hangs_does_not_outlive_the_session_that_asked_it() {
+fn hung_helper_ends_with_its_session() {
     const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
     let generated = ("OPENAI_API_KEY".to_owned(), "sk-test".to_owned());
-    // Git is asked for facts, and `claude-peers`, which lies beside the server, for a summary.
+    // The server asks git for facts and `claude-peers`, which lies beside it, for a summary.
     for (helper, env) in [("git", vec![]), ("claude-peers", vec![generated])] {
         for end in ENDS {
             let (broker, place, programs) = (Broker::start(), folder(), folder_in(Path::new(SERVER).parent().unwrap()));

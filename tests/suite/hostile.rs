@@ -1,13 +1,15 @@
-//! Bad input of every kind: a clear refusal with a stable code, bounded memory, nothing stored, and everybody else is served.
+//! Bad input gets a clear refusal with a stable code, stores nothing, uses bounded memory and disturbs nobody else.
 
 use crate::support::{
     Broker,
+    broker::signal,
     events::Peer,
+    eventually,
     http::{Answer, Http},
 };
 use serde_json::{Value, json};
 
-/// Bytes of a message's text that these brokers take, so that too much of it is not much.
+/// The text limit of these brokers in bytes, low so that oversized texts are small.
 const TEXT_LIMIT: usize = 1_000;
 const JSON: (&str, &str) = ("Content-Type", "application/json");
 
@@ -28,10 +30,41 @@ fn is_well(broker: &Broker) {
     }
 }
 
-// What a request says.
+// Clients that leave.
 
 #[test]
-fn a_request_that_says_nonsense_gets_its_code_and_nothing_is_stored() {
+fn requests_of_clients_that_left_are_run() {
+    const CLIENTS: usize = 100;
+    let (broker, _victim) = broker();
+    let before = broker.stored().0;
+    signal(broker.pid(), "STOP");
+    for number in 0..CLIENTS {
+        let body = json!({"to": "victim", "text": format!("from {number}")}).to_string();
+        let http = broker.http();
+        let request = http.written("POST", "/v1/send", &[JSON], &body);
+        http.connect().write_all(&request).unwrap();
+    }
+    signal(broker.pid(), "CONT");
+    let all = before + i64::try_from(CLIENTS).unwrap();
+    eventually("every message is stored", || (broker.stored().0 == all).then_some(()));
+}
+
+// What the log shows.
+
+#[test]
+fn log_shows_no_escapes_of_a_client() {
+    let broker = Broker::start();
+    let version = "1\n2026-01-01T00:00:00Z  INFO forged\u{1b}[2J\u{1b}]8;;http://evil.example\u{7}\u{202e}";
+    Peer::register(&broker.http(), "odd", json!({"client": {"name": "x", "version": version}}));
+    let log = eventually("the registration is logged", || Some(broker.log()).filter(|log| log.contains("forged")));
+    assert!(!log.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{log:?}");
+    assert!(!log.lines().any(|line| line.starts_with("2026-01-01")), "{log}");
+}
+
+// The content of requests.
+
+#[test]
+fn invalid_request_stores_nothing() {
     let (broker, victim) = broker();
     let before = broker.stored();
     let register = |field: &str, value: Value| {
@@ -137,7 +170,7 @@ fn a_request_that_says_nonsense_gets_its_code_and_nothing_is_stored() {
     is_well(&broker);
 }
 
-/// A sentence, for a person: some words, no control characters, not the whole nonsense again.
+/// Asserts that this is a sentence for people: some words, no control characters, no echo of long input.
 fn says_it_in_words(answer: &Answer) {
     let error = serde_json::from_str::<Value>(&answer.body).unwrap()["error"].clone();
     let words = error["message"].as_str().or(error.as_str()).unwrap();
@@ -145,7 +178,7 @@ fn says_it_in_words(answer: &Answer) {
 }
 
 #[test]
-fn a_query_that_says_nonsense_gets_its_code() {
+fn invalid_query_gets_its_error_code() {
     let (broker, _) = broker();
     let cases = [
         ("invalid_request", "/v1/peers"),
@@ -181,7 +214,7 @@ fn a_query_that_says_nonsense_gets_its_code() {
 }
 
 #[test]
-fn what_a_newer_client_adds_is_passed_over() {
+fn unknown_fields_are_ignored() {
     let (broker, _) = broker();
     let deep = format!("{}{}", "[".repeat(20_000), "]".repeat(20_000));
     let body = format!(r#"{{"to":"victim","text":"x","later":{{"a":[1,{{}}]}},"deep":{deep}}}"#);
@@ -191,7 +224,7 @@ fn what_a_newer_client_adds_is_passed_over() {
 }
 
 #[test]
-fn a_body_that_is_no_json_is_refused() {
+fn body_that_is_not_json_is_refused() {
     let (broker, _) = broker();
     let before = broker.stored();
     let deep = |open: &str, close: &str| open.repeat(10_000) + &close.repeat(10_000);
@@ -231,7 +264,7 @@ fn a_body_that_is_no_json_is_refused() {
 }
 
 #[test]
-fn a_body_over_its_limit_is_refused_announced_or_not() {
+fn oversized_body_is_refused_with_or_without_length() {
     let (broker, _) = broker();
     let (before, memory) = (broker.stored(), broker.memory());
     let huge = " ".repeat(200_000);
@@ -254,7 +287,7 @@ fn a_body_over_its_limit_is_refused_announced_or_not() {
 }
 
 #[test]
-fn a_path_or_method_that_is_not_there_is_named_as_such() {
+fn unknown_paths_and_methods_get_their_codes() {
     let (broker, _) = broker();
     for http in both(&broker) {
         for (method, path, code) in [
@@ -272,20 +305,23 @@ fn a_path_or_method_that_is_not_there_is_named_as_such() {
             ("POST", "/v1/hello", "method_not_allowed"),
             ("POST", "/health", "method_not_allowed"),
             ("GET", "/send-message", "method_not_allowed"),
+            ("GET", "/v1/messages/%FF", "invalid_id"),
         ] {
             let answer = http.request(method, path, &[JSON], "");
             if path.starts_with("/v1/") || code != "not_found" {
                 assert_eq!(answer.code(), code, "{method} {path}");
             }
-            assert_eq!(answer.status, if code == "not_found" { 404 } else { 405 }, "{method} {path}");
+            let status =
+                [("not_found", 404), ("method_not_allowed", 405), ("invalid_id", 400)].into_iter().find(|known| known.0 == code);
+            assert_eq!(Some(answer.status), status.map(|known| known.1), "{method} {path}");
         }
     }
 }
 
-// What is no request at all.
+// Input that is not a request.
 
 #[test]
-fn what_is_not_http_ends_with_a_4xx_or_the_connection() {
+fn garbage_gets_a_4xx_or_a_closed_connection() {
     let (broker, _) = broker();
     let before = broker.stored();
     let head = |line: &str, headers: &str| format!("{line}\r\nHost: 127.0.0.1:{}\r\n{headers}\r\n", broker.port).into_bytes();
@@ -316,7 +352,7 @@ fn what_is_not_http_ends_with_a_4xx_or_the_connection() {
     for http in both(&broker) {
         for (what, bytes) in &garbage {
             let mut conversation = http.converse();
-            drop(conversation.say(bytes)); // it may be refused before its end
+            drop(conversation.say(bytes)); // it may be refused before it is complete
             match conversation.answer() {
                 Ok(answer) => assert!((400..500).contains(&answer.status), "{what}: HTTP {}", answer.status),
                 Err(_) => assert!(conversation.is_closed(), "{what}"),
@@ -328,7 +364,7 @@ fn what_is_not_http_ends_with_a_4xx_or_the_connection() {
 }
 
 #[test]
-fn requests_in_a_row_are_answered_in_a_row_and_garbage_behind_them_ends_it() {
+fn pipelined_requests_are_answered_in_order() {
     let (broker, _) = broker();
     for http in both(&broker) {
         let keep = [("Connection", "keep-alive"), JSON];
@@ -357,7 +393,7 @@ fn http_1_0_is_understood() {
 }
 
 #[test]
-fn half_a_request_is_no_request() {
+fn half_a_request_has_no_effect() {
     let (broker, _) = broker();
     let before = broker.stored();
     for http in both(&broker) {

@@ -1,4 +1,4 @@
-//! Who a session is: the same peer through restarts of everything, and nobody else.
+//! A session keeps its peer id through restarts of every process, and no other session gets it.
 
 use crate::support::{Broker, Session, broker::signal, events::Peer, eventually, folder, mcp::Start};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ fn start<'a>(broker: &'a Broker, directory: &'a Path, session_id: &'a str) -> St
     Start { broker, directory, session_id, delivery: "", env: Vec::new() }
 }
 
-/// A session in a `claude` process of its own.
+/// A session in its own `claude` process.
 fn under_claude(broker: &Broker, directory: &Path, session_id: &str) -> Session {
     let mut session = Session::spawn(start(broker, directory, session_id).under_claude(&[], &[]));
     session.handshake();
@@ -16,21 +16,21 @@ fn under_claude(broker: &Broker, directory: &Path, session_id: &str) -> Session 
 }
 
 fn myself(session: &mut Session) -> Value {
-    session.tool("list_peers", json!({"scope": "machine"}))["self"].clone()
+    session.list()["self"].clone()
 }
 
-/// The same, after it has said what it works on, which must not get lost either.
+/// A session's own entry after it has set a summary, which must be kept too.
 fn introduced(session: &mut Session) -> Value {
     session.tool("set_summary", json!({"summary": "Deploying v2.1"}));
     myself(session)
 }
 
-/// The peers that the user sees.
+/// The peers as the user sees them.
 fn listed(broker: &Broker) -> Vec<Value> {
-    broker.http().get("/v1/peers?scope=machine").json()["peers"].as_array().unwrap().clone()
+    broker.peers()
 }
 
-/// Asserts that it is the same session to everybody else.
+/// Asserts that others see the same session.
 fn assert_same(before: &Value, after: &Value) {
     for field in ["id", "name", "summary", "registeredAt"] {
         assert_eq!(before[field], after[field], "{field}");
@@ -40,7 +40,7 @@ fn assert_same(before: &Value, after: &Value) {
 // --- the same peer ---
 
 #[test]
-fn a_session_is_the_same_peer_after_its_broker_was_killed() {
+fn session_keeps_its_id_when_broker_is_killed() {
     let (mut broker, place) = (Broker::start(), folder());
     let mut session = Session::start(&broker, place.path(), "session-a");
     let before = introduced(&mut session);
@@ -55,7 +55,7 @@ fn a_session_is_the_same_peer_after_its_broker_was_killed() {
 }
 
 #[test]
-fn a_resumed_session_is_the_same_peer_and_finds_its_mail_however_it_ended() {
+fn resumed_session_keeps_its_id_and_mail() {
     let (broker, place) = (Broker::start(), folder());
     for ended in ["closed", "terminated", "killed"] {
         let open = || Session::pulling(&broker, place.path(), "session-a");
@@ -83,7 +83,7 @@ fn a_resumed_session_is_the_same_peer_and_finds_its_mail_however_it_ended() {
 }
 
 #[test]
-fn a_session_resumed_by_another_claude_process_is_the_same_peer() {
+fn session_resumed_elsewhere_keeps_its_id() {
     let (broker, place) = (Broker::start(), folder());
     let mut session = under_claude(&broker, place.path(), "session-a");
     let before = introduced(&mut session);
@@ -96,9 +96,9 @@ fn a_session_resumed_by_another_claude_process_is_the_same_peer() {
 }
 
 #[test]
-fn a_cleared_session_is_the_same_peer_after_its_server_was_restarted() {
+fn cleared_session_keeps_its_id_over_server_restart() {
     let (broker, place) = (Broker::start(), folder());
-    // `/clear` gives the session another id, which a server that is restarted later finds in its environment.
+    // `/clear` gives the session another id, which a restarted server finds in its environment.
     let claude = start(&broker, place.path(), "session-a").under_claude(&[], &["session-b", "session-c"]);
     let mut session = Session::spawn(claude);
     session.handshake();
@@ -111,11 +111,11 @@ fn a_cleared_session_is_the_same_peer_after_its_server_was_restarted() {
 }
 
 #[test]
-fn a_newer_server_of_the_same_session_takes_over_from_the_older_one() {
+fn newer_server_of_a_session_takes_over() {
     let (broker, place) = (Broker::start(), folder());
     let pipe = place.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    // The older server lives on beside the newer one, which is started when a line comes.
+    // The older server keeps running beside the newer one, which starts when a line arrives.
     let script =
         format!(r#""$SERVER" <>'{0}' >/dev/null & read -r line; echo "$line" >'{0}'; read -r _; "$SERVER""#, pipe.display());
     let mut session = Session::spawn(start(&broker, place.path(), "session-a").claude(&script, &[]));
@@ -130,7 +130,7 @@ fn a_newer_server_of_the_same_session_takes_over_from_the_older_one() {
 }
 
 #[test]
-fn a_name_is_kept_unless_somebody_alive_has_taken_it_meanwhile() {
+fn returning_session_keeps_an_untaken_name() {
     let (broker, place) = (Broker::start(), folder());
     let directory = place.path().join("app");
     std::fs::create_dir(&directory).unwrap();
@@ -147,7 +147,7 @@ fn a_name_is_kept_unless_somebody_alive_has_taken_it_meanwhile() {
 // --- another peer ---
 
 #[test]
-fn a_second_resumption_beside_a_living_session_is_a_peer_of_its_own() {
+fn second_resumption_is_a_separate_peer() {
     let (broker, place) = (Broker::start(), folder());
     let open: [fn(&Broker, &Path, &str) -> Session; 2] = [under_claude, Session::pulling];
     for (open, id) in open.into_iter().zip(["session-a", "session-b"]) {
@@ -162,7 +162,7 @@ fn a_second_resumption_beside_a_living_session_is_a_peer_of_its_own() {
 // --- presence ---
 
 #[test]
-fn a_session_that_is_stopped_stays_listed_even_when_its_broker_restarts() {
+fn stopped_session_stays_listed_over_broker_restart() {
     let (mut broker, place) = (Broker::start(), folder());
     let mut session = Session::pulling(&broker, place.path(), "session-a");
     let before = introduced(&mut session);
@@ -178,7 +178,7 @@ fn a_session_that_is_stopped_stays_listed_even_when_its_broker_restarts() {
 }
 
 #[test]
-fn a_session_that_says_goodbye_has_left_the_list_when_its_server_has_ended() {
+fn session_is_unlisted_when_its_server_exits() {
     let (broker, place) = (Broker::start(), folder());
     let mut session = Session::pulling(&broker, place.path(), "session-a");
     session.id();
@@ -188,13 +188,13 @@ fn a_session_that_says_goodbye_has_left_the_list_when_its_server_has_ended() {
 }
 
 #[test]
-fn a_session_that_lives_is_never_forgotten_and_one_that_is_gone_some_day() {
+fn only_sessions_long_gone_are_forgotten() {
     let (mut broker, place) = (Broker::start(), folder());
     let open = |session: &str| Session::pulling(&broker, place.path(), session);
     let (mut living, mut gone) = (open("session-living"), open("session-gone"));
     let (before, gone_id) = (introduced(&mut living), gone.id());
     gone.close();
-    signal(living.pid(), "STOP"); // it cannot reconnect before the broker has swept, which it does at its start
+    signal(living.pid(), "STOP"); // it cannot reconnect before the broker's maintenance, which runs at its start
     broker.restart_later(Duration::from_secs(40 * 86_400));
     let remembered = format!("SELECT count(*) FROM peer WHERE id = '{gone_id}'");
     eventually("the session that is gone is forgotten", || (broker.count(&remembered) == 0).then_some(()));
@@ -207,7 +207,7 @@ fn a_session_that_lives_is_never_forgotten_and_one_that_is_gone_some_day() {
 // --- the channel, by the start flags of the claude process ---
 
 #[test]
-fn a_channel_is_used_when_the_start_flags_name_this_server_or_the_user_says_so() {
+fn start_flags_or_setting_enable_the_channel() {
     let (broker, place) = (Broker::start(), folder());
     let flag = "--dangerously-load-development-channels";
     let cases = [
@@ -241,7 +241,7 @@ fn peer(broker: &Broker, name: &str) -> Peer {
 }
 
 #[test]
-fn a_secret_that_is_unknown_garbled_or_outdated_opens_nothing() {
+fn invalid_or_outdated_secret_is_refused() {
     let broker = Broker::start();
     let peer = peer(&broker, "alice");
     assert_eq!(peer.again(&broker.http()).id, peer.id);
@@ -275,7 +275,7 @@ fn a_secret_that_is_unknown_garbled_or_outdated_opens_nothing() {
 }
 
 #[test]
-fn a_peer_cannot_read_acknowledge_or_speak_for_another() {
+fn peer_cannot_act_for_another() {
     let broker = Broker::start();
     let peers = ["alice", "bob", "mallory"].map(|name| peer(&broker, name));
     let [as_alice, as_bob, as_mallory] = peers.each_ref().map(|peer| peer.over(&broker.http()));

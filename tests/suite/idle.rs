@@ -1,4 +1,4 @@
-//! The broker leaves when nobody is connected, and the next connection brings it back.
+//! The broker exits when nobody is connected, and the next connection starts it again.
 
 use crate::support::{
     Broker,
@@ -9,7 +9,7 @@ use serde_json::json;
 use std::{os::fd::OwnedFd, thread::sleep, time::Duration};
 
 #[test]
-fn it_leaves_when_the_last_connection_has_ended_and_loses_nothing() {
+fn idle_broker_exits_and_loses_nothing() {
     let mut broker = Broker::prepared(&[("CLAUDE_PEERS_IDLE_EXIT", "1s")]);
     let unix = bind_unix(&broker);
     let launch = |broker: &mut Broker| {
@@ -21,7 +21,7 @@ fn it_leaves_when_the_last_connection_has_ended_and_loses_nothing() {
     let peer = Peer::register(&http, "idle", json!({"sessionId": "idle"}));
     let mut events = peer.follow(&http);
     let id = http.post("/v1/send", &json!({"to": peer.id, "text": "hello", "key": "k"})).json()["messageId"].clone();
-    // Longer than it may be idle: a session that says nothing is connected all the same.
+    // Longer than the idle limit: a silent session still counts as connected.
     sleep(Duration::from_millis(1_500));
     assert_eq!(events.next().unwrap().0, "waiting");
     drop(events);
@@ -36,7 +36,7 @@ fn it_leaves_when_the_last_connection_has_ended_and_loses_nothing() {
 }
 
 #[test]
-fn a_broker_that_nobody_would_start_again_stays() {
+fn broker_without_activation_does_not_exit_idle() {
     let broker = Broker::start();
     assert!(broker.log().contains("ready"));
     assert!(!broker.log().contains("leaves after"), "{}", broker.log());

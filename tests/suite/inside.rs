@@ -1,4 +1,4 @@
-//! The command line inside a session, as its agent's shell runs it: what it sends comes from that session.
+//! The command line in the shell of a session sends as that session.
 
 use crate::support::{Broker, Session, events::Peer, eventually, folder, mcp::Start};
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A process that is Claude Code by its name, with its MCP server and a shell that runs commands.
+/// A process named like Claude Code, with its MCP server and a shell that runs commands.
 struct Agent {
     session: Session,
     orders: File,
@@ -18,7 +18,7 @@ struct Agent {
     runs: u32,
 }
 
-/// A command under way.
+/// A running command.
 struct Run {
     files: PathBuf,
 }
@@ -29,7 +29,7 @@ impl Agent {
         let (directory, pipe) = (place.path().join(name), place.path().join("orders"));
         fs::create_dir(&directory).unwrap();
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        // Both ends at once: opening one would wait for the other.
+        // Opening only one end would wait for the other.
         let orders = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
         let start = Start { broker, directory: &directory, session_id: name, delivery: "pull", env: Vec::new() };
         let script = format!(r#"(while read -r order; do sh -c "$order"; done) <'{}' >/dev/null & "$SERVER""#, pipe.display());
@@ -39,7 +39,7 @@ impl Agent {
         Self { session, orders, place, runs: 0 }
     }
 
-    /// Starts the command line in its shell; `before` stands before the command.
+    /// Starts the command line in its shell, with `before` in front of the command.
     fn begin(&mut self, before: &str, words: &str) -> Run {
         self.runs += 1;
         let files = self.place.path().join(format!("run-{}", self.runs));
@@ -54,7 +54,7 @@ impl Run {
         fs::read_to_string(self.files.with_extension(kind)).unwrap_or_default()
     }
 
-    /// Waits for its end, which must be a good one: what it printed.
+    /// Waits for it to succeed and returns its output.
     fn printed(&self) -> String {
         let code = eventually("the command ends", || self.read("code").trim().parse::<i32>().ok());
         assert_eq!(code, 0, "{}", self.read("err"));
@@ -67,7 +67,7 @@ impl Run {
 }
 
 #[test]
-fn what_a_session_sends_through_its_shell_is_the_sessions() {
+fn shell_of_a_session_sends_as_the_session() {
     let broker = Broker::start();
     let reader = Peer::register(&broker.http(), "reader", json!({"cwd": "/reader"}));
     let mut agent = Agent::start(&broker, "agent");
@@ -95,7 +95,7 @@ fn what_a_session_sends_through_its_shell_is_the_sessions() {
 }
 
 #[test]
-fn a_session_that_asks_through_its_shell_reads_the_answer_there() {
+fn shell_of_a_session_reads_the_answer() {
     let broker = Broker::start();
     let mut agent = Agent::start(&broker, "agent");
     let place = folder();
@@ -116,12 +116,12 @@ fn a_session_that_asks_through_its_shell_reads_the_answer_there() {
 }
 
 #[test]
-fn an_agent_inside_another_one_sends_as_itself() {
+fn nested_agent_sends_as_itself() {
     let broker = Broker::start();
     Peer::register(&broker.http(), "reader", json!({"cwd": "/reader"}));
     let mut agent = Agent::start(&broker, "agent");
     let outer = agent.session.id();
-    // Some other agent, whose process nothing tells but that it has started an MCP server.
+    // Another agent, recognizable only because it has started an MCP server.
     let (server, cli) = (env!("CARGO_BIN_EXE_claude-peers-mcp"), env!("CARGO_BIN_EXE_claude-peers"));
     let directory = agent.place.path().join("visitor");
     fs::create_dir(&directory).unwrap();

@@ -1,4 +1,4 @@
-//! The reference's API: its programs work against this broker unchanged, and see our sessions as we see theirs.
+//! The legacy API: legacy clients work with this broker unchanged, and both kinds of sessions see each other.
 
 use crate::support::{
     Broker, Session, folder, git,
@@ -8,7 +8,7 @@ use crate::support::{
 use serde_json::{Map, Value, json};
 use std::{path::Path, process};
 
-/// A session of the reference system in `cwd`, registered by this process.
+/// A legacy session in `cwd`, registered by this process.
 fn register(http: &Http, cwd: &Path, summary: &str) -> String {
     let facts = json!({"pid": process::id(), "cwd": cwd, "git_root": null, "tty": "/dev/pts/7", "summary": summary});
     let answer = http.post("/register", &facts).json();
@@ -28,7 +28,7 @@ fn poll(http: &Http, id: &str) -> Vec<Value> {
     http.post("/poll-messages", &json!({"id": id})).json()["messages"].as_array().unwrap().clone()
 }
 
-/// What `process` is answered to this request.
+/// The answer that `process` gets to this request.
 fn said_by(process: &mut Other, broker: &Broker, path: &str, body: &Value) -> Answer {
     let request = broker.tcp().written("POST", path, &[("Content-Type", "application/json")], &body.to_string());
     process.says(&broker.port.to_string(), &request).unwrap()
@@ -40,7 +40,7 @@ fn is_time(value: &Value) -> bool {
 }
 
 #[test]
-fn every_path_answers_in_the_references_shape() {
+fn every_path_answers_in_the_legacy_shape() {
     let (broker, place) = (Broker::start(), folder());
     let http = broker.tcp();
     let (a, b) = (register(&http, place.path(), "the first"), register(&http, Path::new("/"), ""));
@@ -83,7 +83,7 @@ fn every_path_answers_in_the_references_shape() {
 }
 
 #[test]
-fn an_unknown_path_is_not_found_to_the_letter() {
+fn unknown_path_gets_the_legacy_404() {
     let broker = Broker::start();
     for (method, path) in
         [("GET", "/"), ("GET", "/nowhere"), ("POST", "/nowhere"), ("POST", "/register/x"), ("DELETE", "/Health")]
@@ -95,7 +95,7 @@ fn an_unknown_path_is_not_found_to_the_letter() {
 }
 
 #[test]
-fn an_id_that_was_never_seen_is_an_error_and_no_silent_yes() {
+fn unknown_id_is_an_error() {
     let broker = Broker::start();
     let known = register(&broker.tcp(), Path::new("/"), "");
     for (path, body) in [
@@ -114,7 +114,7 @@ fn an_id_that_was_never_seen_is_an_error_and_no_silent_yes() {
 }
 
 #[test]
-fn a_fetched_message_is_offered_until_the_next_poll_shows_that_it_arrived() {
+fn next_poll_acknowledges_the_fetched_messages() {
     let mut broker = Broker::start();
     let id = register(&broker.tcp(), Path::new("/"), "");
     let sent = broker.http().post("/v1/send", &json!({"to": id, "text": "hello"})).json();
@@ -141,7 +141,7 @@ fn a_fetched_message_is_offered_until_the_next_poll_shows_that_it_arrived() {
 }
 
 #[test]
-fn sessions_of_both_systems_see_each_other_and_talk() {
+fn legacy_and_new_sessions_talk() {
     let (broker, place) = (Broker::start(), folder());
     let (old, new) = (place.path().join("old"), place.path().join("new"));
     git::repository(&old);
@@ -153,7 +153,7 @@ fn sessions_of_both_systems_see_each_other_and_talk() {
     let mut session = Session::start(&broker, &new, "session-a");
     let session_id = session.id();
 
-    // Each in the other's list.
+    // Each lists the other.
     let seen = session.peers()[0].clone();
     assert_eq!((&seen["id"], &seen["name"], &seen["summary"]), (&json!(id), &json!("old"), &json!("old work")));
     assert_eq!((&seen["gitRepo"], &seen["gitBranch"]), (&json!("old"), &json!("main")));
@@ -184,7 +184,7 @@ fn sessions_of_both_systems_see_each_other_and_talk() {
 }
 
 #[test]
-fn an_id_belongs_to_the_process_that_registered_it_and_those_it_started() {
+fn only_a_legacy_clients_processes_use_its_id() {
     let broker = Broker::start();
     let http = broker.tcp();
     let mut other = Other::process();
@@ -195,7 +195,7 @@ fn an_id_belongs_to_the_process_that_registered_it_and_those_it_started() {
     let theirs = say("/register", &facts).json()["id"].as_str().unwrap().to_owned();
     broker.http().post("/v1/send", &json!({"to": theirs, "text": "for the other process"})).json();
 
-    // This process started the other one; it is not part of it.
+    // A parent process may not use its child's id.
     for (path, body) in [
         ("/heartbeat", json!({"id": theirs})),
         ("/set-summary", json!({"id": theirs, "summary": "stolen"})),
@@ -214,7 +214,7 @@ fn an_id_belongs_to_the_process_that_registered_it_and_those_it_started() {
     assert_eq!((&theirs_listed["summary"], &theirs_listed["pid"]), (&json!("mine"), &json!(pid)));
     assert_eq!(say("/poll-messages", &json!({"id": theirs})).json()["messages"][0]["text"], "for the other process");
 
-    // But the other one was started by this process, whose id it may use, and whom it may register.
+    // A child may use its parent's id, and register its parent.
     assert_eq!(say("/heartbeat", &json!({"id": victim})).status, 200);
     let facts = json!({"pid": process::id(), "cwd": "/", "git_root": null, "tty": null, "summary": ""});
     let ours = say("/register", &facts).json()["id"].as_str().unwrap().to_owned();
@@ -222,7 +222,7 @@ fn an_id_belongs_to_the_process_that_registered_it_and_those_it_started() {
 }
 
 #[test]
-fn whoever_claims_another_process_is_bound_to_its_own() {
+fn claimed_pid_of_another_process_is_ignored() {
     let broker = Broker::start();
     let (mut liar, mut bystander) = (Other::process(), Other::process());
     let facts = json!({"pid": bystander.pid(), "cwd": "/", "git_root": null, "tty": null, "summary": ""});
@@ -232,7 +232,7 @@ fn whoever_claims_another_process_is_bound_to_its_own() {
 }
 
 #[test]
-fn a_session_whose_process_is_killed_leaves_the_list_at_once() {
+fn killed_legacy_session_is_unlisted_at_once() {
     let broker = Broker::start();
     let http = broker.tcp();
     let mut other = Other::process();
@@ -246,7 +246,7 @@ fn a_session_whose_process_is_killed_leaves_the_list_at_once() {
 }
 
 #[test]
-fn many_requests_go_over_one_connection() {
+fn one_connection_carries_many_requests() {
     let broker = Broker::with(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
     let id = register(&broker.tcp(), Path::new("/"), "");
     for http in [broker.tcp(), broker.http()] {

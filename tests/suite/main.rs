@@ -1,7 +1,7 @@
-//! The real programs on real sockets with a real database: what a user or a client would see.
+//! End-to-end tests: the real programs on real sockets with a real database, as a user or a client sees them.
 //!
-//! One binary, a module a subject. Readiness is an event (`READY=1`, a line of JSON, the end of a process), never a sleep;
-//! waits are bounded only so that a broken build fails instead of hanging; a failing test prints the broker's log.
+//! There is one binary with one module per subject. Tests wait for events (`READY=1`, a line of JSON, the end of a process)
+//! instead of sleeping; timeouts only make a broken build fail instead of hang. A failing test prints the broker's log.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
@@ -14,6 +14,7 @@ mod crash;
 mod crowds;
 mod delivery;
 mod doctor;
+mod documented;
 mod everyone;
 mod handshake;
 mod hostile;

@@ -1,4 +1,4 @@
-//! The man pages and completions: every command has them, and they say what `--help` says.
+//! Every command has a man page and completions that match `--help`.
 
 use crate::support::folder;
 use std::{
@@ -11,14 +11,14 @@ use std::{
 const CLI: &str = env!("CARGO_BIN_EXE_claude-peers");
 const BROKER: &str = env!("CARGO_BIN_EXE_claude-peersd");
 
-/// What a program prints; it must succeed.
+/// The output of a program, which must succeed.
 fn says(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().unwrap();
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The first words of the indented lines below a heading of `--help`, with the rest of their entry.
+/// The entries below a heading of `--help`: first word and the rest.
 fn listed(help: &str, heading: &str) -> BTreeMap<String, String> {
     let lines = help.lines().skip_while(|line| *line != heading).skip(1).take_while(|line| line.starts_with("  "));
     let mut entries = BTreeMap::new();
@@ -30,12 +30,12 @@ fn listed(help: &str, heading: &str) -> BTreeMap<String, String> {
     entries
 }
 
-/// The commands that people are shown.
+/// The visible commands.
 fn commands() -> BTreeSet<String> {
     listed(&says(CLI, &["--help"]), "Commands:").into_keys().filter(|command| command != "help").collect()
 }
 
-/// A page as it is read: without the escapes of its source.
+/// A page's text without the escapes of its source.
 fn page(folder: &Path, name: &str) -> String {
     fs::read_to_string(folder.join(name)).unwrap().replace("\\-", "-")
 }
@@ -70,9 +70,9 @@ fn every_command_has_a_page() {
     }
 }
 
-/// The broker's page is written by hand; `--help` is what it is measured by, and the other way round.
+/// The broker's page is written by hand and must match `--help` both ways.
 #[test]
-fn the_brokers_page_says_what_its_help_says() {
+fn page_of_the_broker_matches_its_help() {
     let place = folder();
     says(CLI, &["manual", place.path().to_str().unwrap()]);
     let (page, help) = (page(place.path(), "claude-peersd.1"), says(BROKER, &["--help"]));
@@ -100,7 +100,7 @@ fn the_brokers_page_says_what_its_help_says() {
 }
 
 #[test]
-fn every_shell_completes_the_commands() {
+fn every_shell_completes_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let script = says(CLI, &["completions", shell]);
         for command in commands() {
@@ -111,9 +111,9 @@ fn every_shell_completes_the_commands() {
     assert_eq!(Command::new(CLI).args(["completions", "tcsh"]).output().unwrap().status.code(), Some(2));
 }
 
-/// In a real bash: the words it offers after `claude-peers s` and after a command.
+/// Runs a real bash to complete `claude-peers s` and the options of a command.
 #[test]
-fn bash_offers_the_right_words() {
+fn bash_completes_commands_and_options() {
     let place = folder();
     let script = place.path().join("claude-peers");
     fs::write(&script, says(CLI, &["completions", "bash"])).unwrap();
@@ -132,9 +132,9 @@ fn bash_offers_the_right_words() {
     assert_eq!(offered("claude-peers completions b"), BTreeSet::from(["bash".to_owned()]));
 }
 
-/// dpkg runs them with whatever /bin/sh is; a mistake would stop the installation half way.
+/// dpkg runs them with /bin/sh, and a mistake would abort the installation.
 #[test]
-fn the_maintainer_scripts_are_one_sound_script() {
+fn maintainer_scripts_are_one_valid_script() {
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/deb/scripts");
     let postinst = fs::read_to_string(scripts.join("postinst")).unwrap();
     for name in ["prerm", "postrm"] {

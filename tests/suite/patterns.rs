@@ -1,11 +1,11 @@
-//! What people use it for, each as the story that they tell; and the trouble they have, which names itself.
+//! Common uses of claude-peers as stories, and common faults, which are reported clearly.
 
 use crate::support::{Broker, Session, eventually, folder, git, mcp::Start};
 use serde_json::{Value, json};
 use std::{fs, net::TcpListener, path::PathBuf};
 use tempfile::TempDir;
 
-/// A broker, and repositories for its sessions.
+/// A broker and repositories for its sessions.
 struct Desk {
     broker: Broker,
     place: TempDir,
@@ -22,7 +22,7 @@ impl Desk {
         directory
     }
 
-    /// A session in a repository of its own name, with an open channel.
+    /// A session with an open channel, in a repository with its name.
     fn session(&self, name: &str) -> Session {
         let mut session = Session::start(&self.broker, &self.repository(name), name);
         session.id();
@@ -34,7 +34,7 @@ fn list(session: &mut Session, scope: &str) -> Vec<Value> {
     session.tool("list_peers", json!({"scope": scope}))["peers"].as_array().unwrap().clone()
 }
 
-/// Answers a pushed message as the instructions say: to its `from_id`, naming its `message_id`.
+/// Answers a push as the instructions say: to its `from_id`, with its `message_id`.
 fn answer(session: &mut Session, push: &Value, text: &str) -> Value {
     let meta = &push["meta"];
     session.tool("send_message", json!({"targetPeerId": meta["from_id"], "message": text, "replyTo": meta["message_id"]}))
@@ -119,7 +119,7 @@ fn debugging_across_services() {
 }
 
 #[test]
-fn a_breaking_change() {
+fn breaking_change() {
     let desk = Desk::new();
     let (mut library, mut app) = (desk.session("library"), desk.session("app"));
     let announced = library.send("app", "parse() now returns a Result.");
@@ -143,10 +143,10 @@ fn a_breaking_change() {
     );
 }
 
-// --- trouble ---
+// --- faults ---
 
 #[test]
-fn without_a_broker_every_tool_says_so_and_they_work_again_when_it_is_there() {
+fn tools_report_a_missing_broker_and_recover() {
     let (mut broker, place) = (Broker::prepared(&[]), folder());
     let mut session = Session::start(&broker, place.path(), "session-a");
     let calls = [
@@ -155,7 +155,7 @@ fn without_a_broker_every_tool_says_so_and_they_work_again_when_it_is_there() {
         ("set_summary", json!({"summary": "alone"})),
         ("check_messages", json!({"waitSeconds": 1})),
     ];
-    // All at once: each waits a moment for the broker before it gives up.
+    // All at once, because each waits a moment for the broker before it gives up.
     let asked: Vec<u64> =
         calls.iter().map(|(tool, arguments)| session.ask("tools/call", json!({"name": tool, "arguments": arguments}))).collect();
     for (id, (tool, _)) in asked.into_iter().zip(&calls) {
@@ -173,14 +173,14 @@ fn without_a_broker_every_tool_says_so_and_they_work_again_when_it_is_there() {
         }
     }
     broker.launch();
-    let me = session.tool("list_peers", json!({"scope": "machine"}))["self"].clone();
+    let me = session.list()["self"].clone();
     assert_eq!(me["status"], "connected", "nobody had to restart the session");
     broker.cli_json(&["send", me["id"].as_str().unwrap(), "welcome back"]);
     assert_eq!(session.pushed()["content"], "welcome back");
 }
 
 #[test]
-fn a_setting_that_cannot_be_used_is_named_by_every_tool() {
+fn every_tool_reports_an_invalid_setting() {
     let (broker, place) = (Broker::start(), folder());
     let relative = vec![("CLAUDE_PEERS_SOCKET".to_owned(), "broker.sock".to_owned())];
     for (delivery, env, parts) in [
@@ -194,7 +194,7 @@ fn a_setting_that_cannot_be_used_is_named_by_every_tool() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_reported_with_its_holder_and_stops_nothing_else() {
+fn taken_port_stops_no_tool() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let (mut broker, place) = (Broker::prepared(&[]), folder());
     broker.port = holder.local_addr().unwrap().port();
@@ -216,7 +216,7 @@ fn a_port_that_is_taken_is_reported_with_its_holder_and_stops_nothing_else() {
 }
 
 #[test]
-fn a_damaged_database_is_set_aside_and_said_so_and_sessions_go_on() {
+fn sessions_outlive_a_damaged_database() {
     let (mut broker, place) = (Broker::start(), folder());
     let mut session = Session::pulling(&broker, place.path(), "session-a");
     session.id();
@@ -240,13 +240,13 @@ fn a_damaged_database_is_set_aside_and_said_so_and_sessions_go_on() {
     assert!(notice.contains(aside[0].to_str().unwrap()), "{notice} names {aside:?}");
     assert_eq!(fs::read(&aside[0]).unwrap(), damaged, "nothing of it is thrown away");
 
-    let me = session.tool("list_peers", json!({"scope": "machine"}))["self"].clone();
+    let me = session.list()["self"].clone();
     broker.cli_json(&["send", me["id"].as_str().unwrap(), "hello again"]);
     assert_eq!(session.check()[0]["text"], "hello again");
 }
 
 #[test]
-fn why_a_message_does_not_arrive_is_said_before_and_after_it_is_sent() {
+fn tools_say_why_a_message_does_not_arrive() {
     let desk = Desk::new();
     let mut asker = desk.session("asker");
     let mut deaf = Session::pulling(&desk.broker, &desk.repository("deaf"), "deaf");

@@ -1,4 +1,4 @@
-//! The installer package for macOS, built with Linux's tools and taken apart again: what is in it, whose it is, what it runs.
+//! The macOS installer package, built with Linux tools and unpacked again to check its files, owners and scripts.
 
 use crate::support::folder;
 use std::{
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 const BUILD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/macos/build-pkg");
 const POSTINSTALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/macos/scripts/postinstall");
 
-/// What is installed: mode, and path below `/`.
+/// The mode and path below `/` of everything that is installed.
 const PAYLOAD: [(&str, &str); 34] = [
     ("drwxr-xr-x", "."),
     ("drwxr-xr-x", "usr"),
@@ -50,7 +50,7 @@ const PAYLOAD: [(&str, &str); 34] = [
     ("-rw-r--r--", "usr/local/share/zsh/site-functions/_claude-peers"),
 ];
 
-/// Programs that are small, and say of themselves what the package asks for.
+/// Small stand-ins for the programs, with the output that the package build asks for.
 fn programs() -> TempDir {
     let bin = folder();
     let cli = r#"case $1 in manual) echo "the manual" >"$2/claude-peers.1" ;; completions) echo "for $2" ;; esac"#;
@@ -70,7 +70,7 @@ fn build(bin: &Path, version: &str, output: &Path) -> Output {
     Command::new(BUILD).args(words).arg(output).output().unwrap()
 }
 
-/// The package unpacked, and the folder that holds everything; none where a tool is missing.
+/// Builds and unpacks the package: the unpacked folder, its parent and the programs; `None` if a tool is missing.
 fn unpacked() -> Option<(PathBuf, TempDir, TempDir)> {
     if let Some(missing) = ["bsdtar", "cpio", "xmllint"].into_iter().find(|tool| !there(tool)) {
         eprintln!("SKIPPED: {missing} is not installed (Debian: libarchive-tools, cpio, libxml2-utils)");
@@ -100,7 +100,7 @@ fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Mode, owner and path of everything in one of the package's archives.
+/// The mode, owner and path of everything in one of the package's archives.
 fn listed(archive: &Path) -> Vec<(String, String, String)> {
     let list = run(Command::new("sh").args(["-c", "gzip -dc \"$0\" | cpio -itv --numeric-uid-gid --quiet"]).arg(archive));
     let fields = |line: &str| {
@@ -111,7 +111,7 @@ fn listed(archive: &Path) -> Vec<(String, String, String)> {
 }
 
 #[test]
-fn the_package_installs_the_programs_and_their_words_as_roots() {
+fn package_installs_files_owned_by_root() {
     let Some((package, place, bin)) = unpacked() else { return };
     let payload = package.join("claude-peers.pkg/Payload");
     let expected = PAYLOAD.map(|(mode, path)| (mode.to_owned(), "0/0".to_owned(), path.to_owned()));
@@ -137,13 +137,13 @@ fn the_package_installs_the_programs_and_their_words_as_roots() {
 }
 
 #[test]
-fn the_package_runs_its_script_and_says_who_it_is() {
+fn package_runs_its_script_and_identifies_itself() {
     let Some((package, place, _bin)) = unpacked() else { return };
     let component = package.join("claude-peers.pkg");
     let script = |mode: &str, path: &str| (mode.to_owned(), "0/0".to_owned(), path.to_owned());
     assert_eq!(listed(&component.join("Scripts")), [script("drwxr-xr-x", "."), script("-rwxr-xr-x", "postinstall")]);
 
-    // The values that the installer reads, by a parser of XML.
+    // The values that the installer reads, from an XML parser.
     let info = component.join("PackageInfo");
     let distribution = package.join("Distribution");
     for (file, path, value) in [
@@ -161,13 +161,13 @@ fn the_package_runs_its_script_and_says_who_it_is() {
         let found = run(Command::new("xmllint").args(["--nonet", "--xpath"]).arg(format!("string({path})")).arg(file));
         assert_eq!(found.trim_end(), value, "{path}");
     }
-    // All that the distribution shows is there.
+    // All files that the distribution shows exist.
     let shown = run(Command::new("xmllint").args(["--xpath", "//@file"]).arg(&distribution));
     let shown: Vec<_> = shown.split('"').skip(1).step_by(2).collect();
     assert_eq!(shown, ["readme.txt", "LICENSE.txt", "conclusion.txt"]);
     assert!(shown.iter().all(|file| package.join("Resources").join(file).is_file()));
 
-    // The archive as Apple's tools want it: the table's checksum is SHA-1, and nothing is compressed twice.
+    // Apple's tools expect a SHA-1 checksum of the table and no double compression.
     let bytes = fs::read(place.path().join("claude-peers.pkg")).unwrap();
     assert_eq!((&bytes[..4], &bytes[24..28]), (&b"xar!"[..], &1_u32.to_be_bytes()[..]));
     let payload = fs::read(component.join("Payload")).unwrap();
@@ -175,7 +175,7 @@ fn the_package_runs_its_script_and_says_who_it_is() {
 }
 
 #[test]
-fn the_bill_of_materials_names_what_is_installed() {
+fn bill_of_materials_lists_installed_files() {
     let Some((package, _place, _bin)) = unpacked() else { return };
     let bom = package.join("claude-peers.pkg/Bom");
     if !there("mkbom") || !there("lsbom") {
@@ -202,7 +202,7 @@ fn the_bill_of_materials_names_what_is_installed() {
 }
 
 #[test]
-fn a_package_that_cannot_be_built_says_why() {
+fn failed_package_build_says_why() {
     let (bin, place) = (programs(), folder());
     let output = place.path().join("claude-peers.pkg");
     let refused = build(bin.path(), "1.2 & 3", &output);
@@ -220,7 +220,7 @@ fn a_package_that_cannot_be_built_says_why() {
     assert!(!output.exists());
 }
 
-/// What `postinstall` calls on a Mac, for which small programs stand in that write down how they were called.
+/// The commands that `postinstall` calls on a Mac. Stand-ins record how they are called.
 fn postinstall(volume: &str, at_the_screen: &str, broken: bool) -> (Output, Vec<String>) {
     let place = folder();
     let log = place.path().join("calls");
@@ -239,7 +239,7 @@ fn postinstall(volume: &str, at_the_screen: &str, broken: bool) -> (Output, Vec<
 }
 
 #[test]
-fn after_the_installation_old_brokers_make_way_and_the_user_at_the_screen_is_set_up() {
+fn installation_replaces_brokers_and_sets_up_the_user() {
     let ended = "kill SIGTERM gui/501/dev.claudepeers.broker";
     let set_up = "asuser 501 sudo -H -u alice /usr/local/bin/claude-peers setup";
     for (volume, user, broken, expected) in [

@@ -1,4 +1,4 @@
-//! The protocol is what it says it is: the OpenAPI document fits what is served, and versions that do not fit say so.
+//! The OpenAPI document matches the served API, and incompatible versions are reported.
 
 use crate::support::{Broker, Session, events::Peer, folder, http::Http, mcp::Start};
 use serde_json::{Map, Value, json};
@@ -35,7 +35,7 @@ const ROUTES: [(&str, &str); 18] = [
 ];
 
 #[test]
-fn the_document_lists_what_is_served_and_all_that_it_refers_to_is_there() {
+fn document_lists_every_path_and_has_no_gaps() {
     let broker = Broker::start();
     let document = broker.http().get("/v1/openapi.json").json();
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
@@ -50,7 +50,7 @@ fn the_document_lists_what_is_served_and_all_that_it_refers_to_is_there() {
     assert_eq!(listed.collect::<BTreeSet<_>>(), ROUTES.into_iter().collect::<BTreeSet<_>>());
     let peer = Peer::register(&broker.http(), "peer", json!({}));
     for (verb, path) in ROUTES {
-        // A peer may not stop the broker; without a secret there is no stream, no mailbox and no farewell.
+        // A peer may not stop the broker. The stream, mail and unregistering need a secret.
         let http = if path == "/v1/stop" { peer.over(&broker.http()) } else { broker.http() };
         let answer =
             http.request(&verb.to_uppercase(), &path.replace("{id}", "m1-abcdef"), &[("Content-Type", "application/json")], "{}");
@@ -99,7 +99,7 @@ fn find_references(value: &Value, found: &mut Vec<String>) {
 }
 
 #[test]
-fn what_is_answered_is_what_the_document_says() {
+fn answers_match_the_document() {
     let broker = Broker::start();
     let http = broker.http();
     let document = http.get("/v1/openapi.json").json();
@@ -168,7 +168,7 @@ fn what_is_answered_is_what_the_document_says() {
     fits("post", "/v1/stop", &http.post("/v1/stop", &json!({})).json());
 }
 
-/// As much of JSON Schema as the document uses.
+/// A validator for the parts of JSON Schema that the document uses.
 struct Schema<'a>(&'a Value);
 
 impl Schema<'_> {
@@ -217,7 +217,7 @@ impl Schema<'_> {
         for required in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
             fields.get(required).ok_or_else(|| format!("{required} is missing"))?;
         }
-        // Parts of a whole each know only their own fields; a field that none of them knows is not documented.
+        // Each part of an `allOf` knows only its own fields; a field that no part knows is undocumented.
         for (name, field) in fields {
             if let Some(property) = properties.get(name) {
                 self.fits(property, field).map_err(|why| format!("{name}: {why}"))?;
@@ -228,7 +228,7 @@ impl Schema<'_> {
 }
 
 #[test]
-fn no_answer_has_a_field_that_the_document_does_not_know() {
+fn answers_have_only_documented_fields() {
     let broker = Broker::start();
     let http = broker.http();
     let document = http.get("/v1/openapi.json").json();
@@ -262,7 +262,7 @@ fn property_names(document: &Value, schema: &Value, names: &mut BTreeSet<String>
 // Versions.
 
 #[test]
-fn a_client_that_speaks_another_version_is_told_so_on_every_path() {
+fn every_path_refuses_other_protocol_versions() {
     let broker = Broker::start();
     let before = broker.stored();
     for http in [broker.http(), broker.tcp()] {
@@ -284,7 +284,7 @@ fn a_client_that_speaks_another_version_is_told_so_on_every_path() {
     assert_eq!(broker.stored(), before);
 }
 
-/// Something that listens where a broker should, and answers everything like this.
+/// A server in the broker's place that answers every request like this.
 fn stand_in(socket: &Path, answer: impl Fn(&str) -> String + Send + 'static) {
     let listener = UnixListener::bind(socket).unwrap();
     thread::spawn(move || {
@@ -307,7 +307,7 @@ fn http_answer(status: &str, headers: &str, body: &Value) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// A broker of these protocol versions, which knows no session.
+/// A broker with these protocol versions and no sessions.
 fn broker_of(api_min: u32, api: u32) -> impl Fn(&str) -> String {
     move |path| {
         let version = format!("claude-peers-api: {api}\r\n");
@@ -322,7 +322,7 @@ fn broker_of(api_min: u32, api: u32) -> impl Fn(&str) -> String {
 }
 
 #[test]
-fn programs_and_a_broker_of_other_versions_say_so_or_work() {
+fn other_versions_work_or_report_the_mismatch() {
     type Answers = Box<dyn Fn(&str) -> String + Send>;
     let cases: Vec<(&str, Answers, i32, &[&str])> = vec![
         ("a newer broker", Box::new(broker_of(9, 9)), 6, &["the broker (7.0.0, protocol 9 to 9)", "upgrade this program"]),

@@ -1,6 +1,7 @@
-//! Databases that are not ours or not well: the reference's, a newer version's, an older one's, a damaged one, none at all.
+//! Databases of legacy clients and of other versions, and damaged, missing or unwritable ones.
 
 use crate::support::{Broker, events::Peer, folder, other::as_another_user};
+use chrono::{DateTime, SecondsFormat, Utc};
 use rusqlite::{Connection, config::DbConfig, params, types::Value as Cell};
 use serde_json::{Value, json};
 use std::{
@@ -9,21 +10,21 @@ use std::{
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     process,
+    time::SystemTime,
 };
 
 const UNLIMITED: [(&str, &str); 1] = [("CLAUDE_PEERS_RATE_LIMIT", "0")];
 
-/// The time, as the reference writes it.
-fn now() -> String {
-    claude_peers::wire::Timestamp::now().to_string()
+fn now() -> DateTime<Utc> {
+    SystemTime::now().into()
 }
 
-/// A database as the reference leaves it when it is killed: in WAL mode, some of it only in the log.
+/// A database as a killed legacy broker leaves it: in WAL mode, with some data only in the log.
 fn reference(path: &Path) -> Connection {
     let database = Connection::open(path).unwrap();
     database.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).unwrap();
     database.pragma_update(None, "journal_mode", "wal").unwrap();
-    database.pragma_update(None, "foreign_keys", false).unwrap(); // as the reference has it
+    database.pragma_update(None, "foreign_keys", false).unwrap(); // as in the legacy broker
     database
         .execute_batch(
             "CREATE TABLE peers (id TEXT PRIMARY KEY, pid INTEGER, cwd TEXT, git_root TEXT, tty TEXT, summary TEXT,
@@ -46,7 +47,7 @@ fn add_message(database: &Connection, from: &str, to: &str, text: &str, delivere
     database.execute(sql, params![from, to, text, delivered]).unwrap();
 }
 
-/// Every row of the reference's tables.
+/// Every row of the legacy tables.
 fn rows(path: &Path) -> Vec<Vec<Cell>> {
     let database = Connection::open(path).unwrap();
     let mut all = Vec::new();
@@ -69,10 +70,10 @@ fn poll(broker: &Broker, id: &str) -> Vec<Value> {
 }
 
 #[test]
-fn the_references_database_is_taken_over_and_stays_as_it_is() {
+fn legacy_database_is_imported_and_left_unchanged() {
     let mut broker = Broker::prepared(&[]);
     let database = reference(&broker.database());
-    let seen = now();
+    let seen = now().to_rfc3339_opts(SecondsFormat::Millis, true);
     add_peer(&database, "eel", process::id(), &seen);
     add_peer(&database, "gone", 999_999_999, "2026-05-16T12:36:00.000Z");
     add_message(&database, "gone", "eel", "fetched already", true);
@@ -110,7 +111,7 @@ fn the_references_database_is_taken_over_and_stays_as_it_is() {
     }
     assert_eq!(rows(&broker.database()), before, "the reference's own tables are untouched");
 
-    // The reference's session goes on polling, and gets what waited.
+    // The legacy session keeps polling and gets its waiting mail.
     let mail = poll(&broker, "eel");
     let shown: Vec<_> = mail.iter().map(|m| (m["from_id"].as_str().unwrap(), m["text"].as_str().unwrap())).collect();
     assert_eq!(shown, [("gone", "from a peer that is gone"), ("cli", "from a person")]);
@@ -124,7 +125,7 @@ fn the_references_database_is_taken_over_and_stays_as_it_is() {
 }
 
 #[test]
-fn odd_rows_of_the_references_database_stop_nobody() {
+fn odd_legacy_rows_do_not_stop_the_import() {
     let mut broker = Broker::prepared(&[]);
     let database = reference(&broker.database());
     let odd = "INSERT INTO peers VALUES ('nothing', NULL, NULL, NULL, NULL, NULL, NULL, NULL),
@@ -142,7 +143,7 @@ fn odd_rows_of_the_references_database_stop_nobody() {
 }
 
 #[test]
-fn a_newer_versions_database_is_refused_and_left_untouched_to_the_byte() {
+fn newer_database_is_refused_and_left_unchanged() {
     for in_wal_mode in [false, true] {
         let broker = Broker::prepared(&[]);
         let database = reference(&broker.database());
@@ -163,18 +164,18 @@ fn a_newer_versions_database_is_refused_and_left_untouched_to_the_byte() {
     }
 }
 
-/// Every file in a folder with its bytes, but for the log, the lock and the index of the WAL, which is made anew by each reader.
+/// Every file in a folder with its bytes, except the log, the lock and the WAL index, which each reader rebuilds.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
     let counts = |path: &PathBuf| !["log", "peers.lock", "peers.db-shm"].iter().any(|name| path.ends_with(name));
     paths.filter(counts).map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
 
-/// The first schema as it was released. A database that any earlier version wrote must open for ever, so this never changes.
+/// The first released schema. It never changes, because databases of every earlier version must always open.
 const SCHEMA_1: &str = include_str!("fixtures/schema-1.sql");
 
 #[test]
-fn a_database_of_the_first_schema_opens_with_all_that_is_in_it() {
+fn first_schema_still_opens_with_all_its_data() {
     let migration = include_str!("../../src/db/migrations/0001-mailboxes.sql");
     assert_eq!(SCHEMA_1, migration, "a migration that was released is never changed: append another one");
 
@@ -189,7 +190,7 @@ fn a_database_of_the_first_schema_opens_with_all_that_is_in_it() {
              INSERT INTO session VALUES ('session-a', 'k7xq2m', {0});
              INSERT INTO message (tag, from_peer, to_peer, text, key, sent_at, expires_at, state, waiting)
                  VALUES ('aaaaaa', 'cli', 'k7xq2m', 'waits', 'key-1', 1, {1}, 0, 1), ('bbbbbb', 'cli', 'k7xq2m', 'was read', NULL, 1, {1}, 2, 0);",
-            claude_peers::wire::Timestamp::now().0,
+            now().timestamp_millis(),
             i64::MAX / 2
         ))
         .unwrap();
@@ -210,9 +211,58 @@ fn a_database_of_the_first_schema_opens_with_all_that_is_in_it() {
     assert_eq!(Peer::register(&broker.http(), "resumed", facts).id, "k7xq2m", "its session is known");
 }
 
+/// The second migration as it was released.
+const SCHEMA_2: &str = include_str!("fixtures/schema-2.sql");
+
+#[test]
+fn leases_of_the_second_schema_keep_their_holders() {
+    let migration = include_str!("../../src/db/migrations/0002-inbox.sql");
+    assert_eq!(SCHEMA_2, migration, "a migration that was released is never changed: append another one");
+
+    let mut broker = Broker::prepared(&[]);
+    let database = Connection::open(broker.database()).unwrap();
+    database.execute_batch(SCHEMA_1).unwrap();
+    database.execute_batch(SCHEMA_2).unwrap();
+    database.pragma_update(None, "user_version", 2).unwrap();
+    let (now, far) = (now().timestamp_millis(), i64::MAX / 2);
+    database
+        .execute_batch(&format!(
+            "INSERT INTO peer (id, name, secret, instance, cwd, registered_at, last_seen)
+                 VALUES ('k7xq2m', 'eel', x'5d865deae06fbd34fe9ce848f3e5fc4368f2f612b18aef47f29f2164563a0140', 'in:st', '/srv/eel', 1, {now});
+             INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at, lease, handed, again) VALUES
+                 ('aaaaaa', 'cli', 'k7xq2m', 'stream', 1, {far}, 's:in:st', 1, 0),
+                 ('bbbbbb', 'cli', 'k7xq2m', 'take', 1, {far}, 't:in:st:lease:a', 1, 0),
+                 ('cccccc', 'cli', 'k7xq2m', 'dead stream', 1, {far}, 's:in', 1, 0),
+                 ('dddddd', 'cli', 'k7xq2m', 'dead take', 1, {far}, 't:in:x', 1, 0),
+                 ('eeeeee', 'cli', 'k7xq2m', 'hook', 1, {far}, 'h:in:st', 1, 0),
+                 ('ffffff', 'cli', 'k7xq2m', 'announced', 1, {far}, NULL, 0, 2);"
+        ))
+        .unwrap();
+    drop(database);
+    broker.launch();
+    let held = |holder: &str| broker.count(&format!("SELECT count(*) FROM message WHERE waiting = 1 AND {holder}"));
+    assert_eq!(held("holder = 1 AND instance = 'in:st' AND lease IS NULL AND text = 'stream'"), 1);
+    assert_eq!(held("holder = 2 AND instance = 'in:st' AND lease = 'lease:a' AND text = 'take'"), 1);
+    assert_eq!(held("holder = 0 AND instance IS NULL AND lease IS NULL"), 4, "their holders are gone");
+
+    let eel = broker.http().as_peer("old-secret");
+    let take = |lease: &str| {
+        let taken = eel.post("/v1/take", &json!({"lease": lease, "route": "check_messages"})).json();
+        let texts: Vec<_> =
+            taken["messages"].as_array().unwrap().iter().map(|m| (m["text"].clone(), m["repeat"] == true)).collect();
+        texts
+    };
+    assert_eq!(take("lease:a"), [(json!("take"), false)], "the same lease gives the same messages");
+    assert_eq!(take("other"), [], "what came later waits for what came before");
+    let resumed = Peer::register(&eel, "another-process", json!({}));
+    let taken = resumed.over(&broker.http()).post("/v1/take", &json!({"lease": "all", "route": "check_messages"})).json();
+    let repeats = taken["messages"].as_array().unwrap().iter().filter(|message| message["repeat"] == true).count();
+    assert_eq!((taken["messages"].as_array().unwrap().len(), repeats, &taken["more"]), (6, 5, &json!(0)));
+}
+
 type Damage = fn(&Path);
 
-/// What can happen to a database's file.
+/// Kinds of damage to a database file.
 const DAMAGES: [(&str, Damage); 4] = [
     ("pages in the middle are overwritten", |path| {
         let (mut file, length) = opened(path);
@@ -234,7 +284,7 @@ fn opened(path: &Path) -> (fs::File, u64) {
 }
 
 #[test]
-fn a_damaged_database_is_set_aside_what_can_be_read_is_saved_and_the_broker_serves() {
+fn damaged_database_is_set_aside_and_salvaged() {
     const MESSAGES: usize = 200;
     for (what, damage) in DAMAGES {
         let mut broker = Broker::with(&UNLIMITED);
@@ -281,7 +331,7 @@ fn set_aside(broker: &Broker) -> Vec<PathBuf> {
     paths.filter(|path| is_main(path.to_str().unwrap())).collect()
 }
 
-/// How many messages the peer is given.
+/// How many messages the peer gets.
 fn poll_as(broker: &Broker, peer: &Peer) -> usize {
     let http = peer.over(&broker.http());
     let take = json!({"lease": "l", "route": "check_messages", "maxBytes": u32::MAX});
@@ -289,7 +339,7 @@ fn poll_as(broker: &Broker, peer: &Peer) -> usize {
 }
 
 #[test]
-fn an_empty_file_and_no_file_become_a_database() {
+fn empty_and_missing_files_become_databases() {
     for found in [true, false] {
         let mut broker = Broker::prepared(&[]);
         if found {
@@ -302,7 +352,7 @@ fn an_empty_file_and_no_file_become_a_database() {
 }
 
 #[test]
-fn a_place_that_cannot_hold_a_database_is_named_with_what_to_do() {
+fn unusable_database_path_is_reported() {
     let folder = folder();
     fs::write(folder.path().join("file"), "").unwrap();
     fs::create_dir(folder.path().join("folder")).unwrap();
@@ -316,7 +366,7 @@ fn a_place_that_cannot_hold_a_database_is_named_with_what_to_do() {
 }
 
 #[test]
-fn a_folder_that_may_not_be_written_is_named_with_what_to_do() {
+fn unwritable_folder_is_reported() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("SKIPPED: only root can become a user who may not write everywhere");
     }

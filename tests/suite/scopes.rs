@@ -1,7 +1,9 @@
-//! Who sees whom: directories, repositories with all their worktrees and subdirectories, and the names that follow from them.
+//! Scopes: directories, and repositories with all their worktrees and subdirectories; and the names that follow from them.
 
 use crate::support::{
-    Broker, Session, folder,
+    Broker, Session,
+    events::Peer,
+    eventually, folder,
     git::{self, git},
     mcp::Start,
 };
@@ -11,9 +13,11 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
 };
 
-/// A broker, and sessions that only listen.
+/// A broker and sessions that only listen.
 struct Place {
     broker: Broker,
     folder: tempfile::TempDir,
@@ -31,7 +35,7 @@ impl Place {
     fn session(&self, directory: &str) -> Session {
         let directory = self.path(directory);
         fs::create_dir_all(&directory).unwrap();
-        // No session id: these sessions have nothing in common but where they are.
+        // Without a session id, these sessions share only their location.
         Start { broker: &self.broker, directory: &directory, session_id: "", delivery: "pull", env: Vec::new() }.go()
     }
 }
@@ -49,7 +53,7 @@ fn run(directory: &Path, line: &str) {
 }
 
 #[test]
-fn each_scope_shows_exactly_whom_it_names() {
+fn each_scope_lists_exactly_its_peers() {
     let place = Place::new();
     git::repository(&place.path("engine"));
     run(&place.path("engine"), "worktree add -q ../engine-feature -b feature");
@@ -58,7 +62,7 @@ fn each_scope_shows_exactly_whom_it_names() {
     git::repository(&place.path("outer"));
     run(&place.path("outer"), "-c protocol.file.allow=always submodule add -q ../engine vendor/tool");
 
-    // Where a session is, its repository, its branch, and which sessions share the repository.
+    // Each session's directory, repository, branch, and the sessions that share its repository.
     let (engine, mirror) = ("the engine", "the bare mirror");
     let sessions = [
         ("engine", Some("engine"), Some("main"), engine),
@@ -93,7 +97,7 @@ fn each_scope_shows_exactly_whom_it_names() {
 }
 
 #[test]
-fn a_branch_switch_shows_on_the_next_list_and_a_detached_head_has_no_branch() {
+fn next_list_shows_the_new_branch() {
     let place = Place::new();
     git::repository(&place.path("engine"));
     run(&place.path("engine"), "worktree add -q ../elsewhere -b elsewhere");
@@ -112,7 +116,43 @@ fn a_branch_switch_shows_on_the_next_list_and_a_detached_head_has_no_branch() {
 }
 
 #[test]
-fn a_directory_is_the_same_by_whichever_link_it_was_entered() {
+fn a_repository_that_hangs_holds_up_no_list() {
+    let broker = Broker::start();
+    let http = broker.http();
+    let folder = folder();
+    let heads = ["hangs", "answers"].map(|name| folder.path().join(name));
+    assert!(Command::new("mkfifo").arg(&heads[0]).status().unwrap().success());
+    fs::write(&heads[1], "ref: refs/heads/new\n").unwrap();
+    let _streams = heads.clone().map(|head| {
+        let git = json!({"commonDir": folder.path(), "head": head, "repo": "engine", "branch": "old"});
+        Peer::register(&http, head.file_name().unwrap().to_str().unwrap(), json!({"git": git, "cwd": head})).follow(&http)
+    });
+    for _ in 0..5 {
+        let started = Instant::now();
+        let peers = http.get("/v1/peers?scope=machine").json()["peers"].clone();
+        assert!(started.elapsed() < Duration::from_secs(3), "the list took {:?}", started.elapsed());
+        let branches: BTreeMap<_, _> = peers
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|p| (&p["cwd"], &p["gitBranch"]))
+            .map(|(cwd, branch)| (cwd.as_str().unwrap().rsplit('/').next().unwrap().to_owned(), branch.clone()))
+            .collect();
+        assert_eq!((&branches["hangs"], &branches["answers"]), (&json!("old"), &json!("new")));
+    }
+    let probes = || {
+        let threads = fs::read_dir(format!("/proc/{}/task", broker.pid())).unwrap();
+        threads
+            .filter(|thread| fs::read_to_string(thread.as_ref().unwrap().path().join("comm")).is_ok_and(|name| name == "probe\n"))
+            .count()
+    };
+    if cfg!(target_os = "linux") {
+        eventually("one thread hangs, and no more", || (probes() == 1).then_some(()));
+    }
+}
+
+#[test]
+fn symbolic_links_do_not_change_the_directory() {
     let place = Place::new();
     fs::create_dir(place.path("real")).unwrap();
     symlink("real", place.path("link")).unwrap();
@@ -120,7 +160,7 @@ fn a_directory_is_the_same_by_whichever_link_it_was_entered() {
     symlink("engine", place.path("linked-engine")).unwrap();
     for (straight, linked) in [("real", "link"), ("engine", "linked-engine")] {
         let (mut one, mut other) = (place.session(straight), place.session(linked));
-        other.id(); // it is there
+        other.id(); // it is registered now
         for scope in ["directory", "repo"] {
             let cwds: Vec<_> = list(&mut one, scope).iter().map(|peer| peer["cwd"].clone()).collect();
             assert_eq!(cwds, [place.path(straight).to_str().unwrap()], "{linked} is {straight} in scope {scope}");
@@ -129,7 +169,7 @@ fn a_directory_is_the_same_by_whichever_link_it_was_entered() {
 }
 
 #[test]
-fn names_follow_repositories_and_directories_and_are_unique_among_the_living() {
+fn names_follow_directories_and_are_unique() {
     let place = Place::new();
     for repository in ["one/api", "two/api", "Poker Engine!", "cli"] {
         git::repository(&place.path(repository));

@@ -1,4 +1,4 @@
-//! What may be seen of secrets, texts and files: nothing in a log, a list or a process table, and nothing by others on disk.
+//! Secrets and texts appear in no log, list or process table, and other users cannot read files.
 
 use crate::support::{Broker, Session, events::Peer, eventually, folder};
 use serde_json::json;
@@ -10,7 +10,7 @@ use std::{
 };
 
 #[test]
-fn secrets_and_texts_are_in_no_log_no_list_and_no_command_line() {
+fn secrets_and_texts_stay_out_of_logs() {
     let (broker, place) = (Broker::with(&[("CLAUDE_PEERS_LOG", "trace")]), folder());
     let mut session = Session::start(&broker, place.path(), "session-a");
     let id = session.id();
@@ -40,7 +40,7 @@ fn secrets_and_texts_are_in_no_log_no_list_and_no_command_line() {
     assert!(log.contains("TRACE") || log.contains("DEBUG"), "the log is as loud as it gets: {log}");
     for text in shown.iter().chain(&processes).chain([&log, &session.log()]) {
         assert!(!text.contains(&script.secret) && !text.contains("a-secret-of-nobody"), "{text}");
-        // The secrets of real sessions are known to nobody here, but their shape is.
+        // The test does not know the secrets of real sessions, but knows their shape.
         let token = text.split(|c: char| !c.is_ascii_alphanumeric()).find(|word| word.len() >= 32);
         assert_eq!(token, None, "this looks like a secret: {text}");
     }
@@ -50,7 +50,7 @@ fn secrets_and_texts_are_in_no_log_no_list_and_no_command_line() {
 }
 
 #[test]
-fn what_lies_on_disk_is_for_this_user_alone() {
+fn files_are_private_to_the_user() {
     let mode = |path: &Path| format!("{:o}", fs::metadata(path).unwrap().permissions().mode() & 0o7777);
     let mut broker = Broker::prepared(&[]);
     let files = ["peers.db", "peers.db-wal", "peers.db-shm", "peers.lock", "run/broker.sock"];
@@ -66,13 +66,13 @@ fn what_lies_on_disk_is_for_this_user_alone() {
             assert_eq!(mode(&broker.folder().join(file)), "600", "{file}, {round}");
         }
         assert_eq!(mode(&broker.folder().join("run")), "700", "{round}");
-        broker.kill(); // so that the side files stay
+        broker.kill(); // keeps the WAL files
         open(broker.folder());
     }
 }
 
 #[test]
-fn a_socket_folder_that_others_may_enter_is_closed_if_it_is_ours_and_pointed_out_if_not() {
+fn open_socket_folder_is_closed_or_reported() {
     let broker = Broker::prepared(&[]);
     let shared = broker.folder().join("run");
     fs::create_dir(&shared).unwrap();

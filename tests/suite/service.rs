@@ -1,5 +1,4 @@
-//! The broker as a service: sockets given or bound, readiness and its end told, the port and the socket file in other hands,
-//! settings that cannot be used.
+//! The broker as a service: socket activation, notifications, shutdown, taken ports and socket files, and invalid settings.
 
 use crate::support::{
     Broker, PATIENCE, Session,
@@ -27,7 +26,7 @@ use std::{
     time::Duration,
 };
 
-/// The headers of a request that first waits to hear that its head has been read.
+/// The headers of a request that waits for `100 Continue` before it sends its body.
 const HEARD: [(&str, &str); 2] = [("Content-Type", "application/json"), ("Expect", "100-continue")];
 
 fn listener(broker: &Broker, kind: &str) -> Value {
@@ -38,11 +37,11 @@ fn listener(broker: &Broker, kind: &str) -> Value {
 // Socket activation.
 
 #[test]
-fn given_sockets_are_told_apart_by_their_names_in_any_order_and_no_request_is_lost() {
+fn given_sockets_are_recognised_by_name() {
     for (unix_name, tcp_name) in [("unix", "tcp"), ("claude-peers.socket", "claude-peers-tcp.socket")] {
         for unix_first in [true, false] {
             let mut broker = Broker::prepared(&[]);
-            // The service manager keeps them: they listen before the broker starts, and after it has ended.
+            // The service manager keeps them listening before the broker starts and after it has exited.
             let (unix, tcp) = (bind_unix(&broker), TcpListener::bind("127.0.0.1:0").unwrap());
             let over_tcp = Http::tcp(tcp.local_addr().unwrap().port());
             for round in 0..2 {
@@ -67,7 +66,7 @@ fn given_sockets_are_told_apart_by_their_names_in_any_order_and_no_request_is_lo
 }
 
 #[test]
-fn of_two_sockets_one_may_be_given_and_the_other_is_bound() {
+fn socket_that_was_not_given_is_bound() {
     let mut broker = Broker::prepared(&[]);
     let unix = bind_unix(&broker);
     broker.launch_as(activated(&broker, [("unix", OwnedFd::from(unix))]));
@@ -89,7 +88,7 @@ fn of_two_sockets_one_may_be_given_and_the_other_is_bound() {
 }
 
 #[test]
-fn a_descriptor_that_is_not_what_its_name_says_is_refused_in_words() {
+fn mislabelled_descriptor_is_refused() {
     let unix = || OwnedFd::from(UnixListener::bind(folder().path().join("s")).unwrap());
     let tcp = |address: &str| OwnedFd::from(TcpListener::bind(address).unwrap());
     let cases: [(&str, OwnedFd, &str); 7] = [
@@ -118,7 +117,7 @@ fn a_descriptor_that_is_not_what_its_name_says_is_refused_in_words() {
 }
 
 #[test]
-fn sockets_that_were_given_to_another_process_are_not_ours() {
+fn sockets_given_to_another_process_are_ignored() {
     let mut broker = Broker::prepared(&[]);
     let mut command = broker.command();
     command.envs([("LISTEN_PID", "1"), ("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "unix:tcp")]);
@@ -126,25 +125,25 @@ fn sockets_that_were_given_to_another_process_are_not_ours() {
     assert_eq!(listener(&broker, "unix")["origin"], "own");
 }
 
-// What the service manager is told.
+// Notifications to the service manager.
 
 #[test]
-fn it_is_ready_when_it_answers_and_says_so_with_its_state() {
+fn broker_reports_readiness_when_it_answers() {
     let broker = Broker::start();
     assert!(broker.ready.contains("READY=1") && broker.ready.contains("STATUS=0 peers"), "{}", broker.ready);
     assert_eq!(broker.http().get("/v1/hello").json()["pid"], broker.pid());
 }
 
 #[test]
-fn the_watchdog_is_fed_by_the_work_itself() {
+fn watchdog_is_fed_by_the_work_itself() {
     let broker = Broker::with(&[("WATCHDOG_USEC", "200000")]);
     (0..3).for_each(|_| broker.tells_that("WATCHDOG=1"));
 
-    // With the database in other hands nothing is accepted any more, and so nothing is said to be well.
+    // While another process locks the database, the broker can accept nothing, so it must not feed the watchdog.
     let database = Connection::open(broker.database()).unwrap();
     database.busy_timeout(PATIENCE).unwrap();
     database.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // What was said before is still to be read; then there is silence, for ten times as long as it takes to say it.
+    // Earlier notifications are read first; then there is silence for ten times their interval.
     let said = (0..100).take_while(|_| broker.tells_within(Duration::from_secs(1)).is_some()).count();
     assert!(said < 100, "it says that it is well while it cannot work");
     database.execute_batch("ROLLBACK").unwrap();
@@ -152,7 +151,7 @@ fn the_watchdog_is_fed_by_the_work_itself() {
 }
 
 #[test]
-fn a_service_manager_that_does_not_read_holds_nothing_up() {
+fn service_manager_that_never_reads_delays_nothing() {
     let mut broker = Broker::start();
     let queue = UnixDatagram::unbound().unwrap();
     queue.connect(broker.folder().join("notify.sock")).unwrap();
@@ -166,7 +165,7 @@ fn a_service_manager_that_does_not_read_holds_nothing_up() {
 }
 
 #[test]
-fn the_service_manager_is_told_how_many_peers_there_are() {
+fn service_manager_is_told_the_peer_count() {
     let broker = Broker::start();
     assert!(broker.ready.contains("STATUS=0 peers"), "{}", broker.ready);
     let peer = Peer::register(&broker.http(), "peer", json!({}));
@@ -177,7 +176,7 @@ fn the_service_manager_is_told_how_many_peers_there_are() {
     drop(events);
 }
 
-/// A request whose head has been read by the broker, and whose body is still to come.
+/// A request whose head the broker has read, and whose body is not sent yet.
 fn begun(http: &Http, path: &str, body: &str) -> Conversation {
     let mut conversation = http.converse();
     let whole = http.written("POST", path, &HEARD, body);
@@ -187,7 +186,7 @@ fn begun(http: &Http, path: &str, body: &str) -> Conversation {
 }
 
 #[test]
-fn a_sigterm_ends_what_waits_and_finishes_what_was_begun() {
+fn sigterm_ends_waits_and_finishes_requests() {
     let mut broker = Broker::start();
     let (reader, writer) =
         (Peer::register(&broker.http(), "reader", json!({})), Peer::register(&broker.http(), "writer", json!({})));
@@ -222,7 +221,7 @@ fn a_sigterm_ends_what_waits_and_finishes_what_was_begun() {
 }
 
 #[test]
-fn a_request_that_never_ends_does_not_hold_up_the_end() {
+fn endless_request_does_not_delay_shutdown() {
     let mut broker = Broker::start();
     let mut endless = begun(&broker.http(), "/v1/send", "a body that never comes");
     assert!(broker.terminate().success());
@@ -231,7 +230,7 @@ fn a_request_that_never_ends_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn ctrl_c_in_a_terminal_ends_it_as_well() {
+fn ctrl_c_ends_the_broker() {
     let mut broker = Broker::start();
     signal(broker.pid(), "INT");
     assert!(broker.wait().success());
@@ -241,7 +240,7 @@ fn ctrl_c_in_a_terminal_ends_it_as_well() {
 // The port and the socket file.
 
 #[test]
-fn a_taken_port_is_reported_with_its_holder_and_stops_nothing_else() {
+fn taken_port_is_reported_with_its_holder() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = holder.local_addr().unwrap().port();
     let broker = Broker::with(&[("CLAUDE_PEERS_PORT", &port.to_string())]);
@@ -260,7 +259,7 @@ fn a_taken_port_is_reported_with_its_holder_and_stops_nothing_else() {
 }
 
 #[test]
-fn without_the_port_the_database_is_closed_all_the_same() {
+fn database_is_closed_when_the_port_is_taken() {
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut broker = Broker::prepared(&[("CLAUDE_PEERS_PORT", &held.local_addr().unwrap().port().to_string())]);
     broker.launch();
@@ -269,7 +268,7 @@ fn without_the_port_the_database_is_closed_all_the_same() {
 }
 
 #[test]
-fn a_stale_socket_is_replaced_and_a_living_one_never() {
+fn only_a_stale_socket_is_replaced() {
     let mut broker = Broker::prepared(&[]);
     drop(bind_unix(&broker));
     assert!(broker.socket().exists());
@@ -285,7 +284,7 @@ fn a_stale_socket_is_replaced_and_a_living_one_never() {
 }
 
 #[test]
-fn at_its_end_it_removes_its_own_socket_and_no_other() {
+fn shutdown_removes_only_its_own_socket() {
     let mut broker = Broker::start();
     fs::remove_file(broker.socket()).unwrap();
     let other = UnixListener::bind(broker.socket()).unwrap();
@@ -295,7 +294,7 @@ fn at_its_end_it_removes_its_own_socket_and_no_other() {
 }
 
 #[test]
-fn a_file_that_is_no_socket_is_not_removed() {
+fn file_that_is_not_a_socket_is_kept() {
     let broker = Broker::prepared(&[]);
     drop(bind_unix(&broker));
     fs::remove_file(broker.socket()).unwrap();
@@ -316,7 +315,7 @@ fn two_brokers_never_share_a_database() {
 }
 
 #[test]
-fn of_brokers_that_are_started_together_one_serves() {
+fn one_of_many_simultaneous_brokers_serves() {
     let broker = Broker::prepared(&[]);
     let mut started: Vec<_> = (0..5).map(|_| broker.command().spawn().unwrap()).collect();
     let mut ended = Vec::new();
@@ -341,7 +340,7 @@ fn of_brokers_that_are_started_together_one_serves() {
 // Settings.
 
 #[test]
-fn a_setting_that_cannot_be_used_stops_the_broker_with_words() {
+fn invalid_setting_stops_the_broker() {
     let long = format!("/{}", "x".repeat(103));
     for (variable, value, allowed) in [
         ("CLAUDE_PEERS_PORT", "99999", "a port number"),
@@ -378,7 +377,7 @@ fn a_setting_that_cannot_be_used_stops_the_broker_with_words() {
 }
 
 #[test]
-fn an_argument_it_does_not_know_is_a_usage_error() {
+fn unknown_argument_is_a_usage_error() {
     let broker = Broker::prepared(&[]);
     for (arguments, code) in [(&["--port=1"][..], 2), (&["serve"], 2), (&["--help"], 0), (&["--version"], 0)] {
         assert_eq!(broker.command().args(arguments).status().unwrap().code(), Some(code), "{arguments:?}");
@@ -386,7 +385,7 @@ fn an_argument_it_does_not_know_is_a_usage_error() {
 }
 
 #[test]
-fn a_setting_that_cannot_be_used_is_said_by_command_line_and_tools() {
+fn command_line_and_tools_report_invalid_settings() {
     let (broker, place) = (Broker::start(), folder());
     let relative = [("CLAUDE_PEERS_SOCKET", "run/broker.sock")];
     let output = broker.cli(&["status", "--json"]).envs(relative).output().unwrap();

@@ -1,5 +1,5 @@
-//! `claude-peers setup`: real files in a home of the test's own. The service manager and Claude Code, which a test cannot have
-//! everywhere, are stand-ins that do to the files what the real ones do; the broker behind the socket is real.
+//! `claude-peers setup` with real files in the test's own home and a real broker. Stand-ins replace the service manager and
+//! Claude Code, which are not available everywhere, and change the files as the real ones do.
 
 mod allow;
 mod hooks;
@@ -16,8 +16,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-/// `systemctl --user` over files: a unit is loaded if it lies in the home, enabled by its link, active by a file in `$STATE`.
-/// Starting the Unix socket puts the real broker's folder in the place where the units have theirs.
+/// A stand-in for `systemctl --user`: a unit is loaded if its file is in the home, enabled if its link exists, and active if
+/// `$STATE` has a file for it. Starting the Unix socket links the real broker's folder to where the units expect it.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 [ "$1" = --user ] || exit 9
 verb=$2; shift 2
@@ -50,7 +50,7 @@ done
 exit 0
 "#;
 
-/// `claude` on a `.claude.json` that has its servers on one line.
+/// A stand-in for `claude` that edits a `.claude.json` with its servers on one line.
 const CLAUDE: &str = r#"#!/bin/sh
 file=${CLAUDE_CONFIG_DIR:-$HOME}/.claude.json
 [ "$1" = --version ] && { echo "${CLAUDE_VERSION:-2.1.330} (Claude Code)"; exit; }
@@ -66,7 +66,7 @@ case "$1 $2" in
 esac
 "#;
 
-/// A user's home, with stand-ins for what a test cannot have everywhere.
+/// A user's home with the stand-ins.
 struct Home {
     place: tempfile::TempDir,
     broker: Broker,
@@ -97,13 +97,13 @@ impl Home {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Takes a stand-in away.
+    /// Removes a stand-in.
     fn without(self, program: &str) -> Self {
         fs::remove_file(self.path("bin").join(program)).unwrap();
         self
     }
 
-    /// Writes Claude Code's file.
+    /// Writes `.claude.json`.
     fn settings(&self, text: &str) {
         fs::write(self.path("home/.claude.json"), text).unwrap();
     }
@@ -113,7 +113,7 @@ impl Home {
         self.settings(&format!(r#"{{"mcpServers": {{"claude-peers": {{"command": "{command}", "args": [], "env": {env}}}}}}}"#));
     }
 
-    /// The user's settings of Claude Code.
+    /// The path of the user's Claude Code settings.
     fn user_settings(&self) -> PathBuf {
         self.path("home/.claude/settings.json")
     }
@@ -123,7 +123,7 @@ impl Home {
         fs::write(self.user_settings(), text).unwrap();
     }
 
-    /// What our name is registered for.
+    /// The command that is registered under our name.
     fn registration(&self) -> Value {
         let text = fs::read_to_string(self.path("home/.claude.json")).unwrap();
         let settings: Value = serde_json::from_str(&text).unwrap();
@@ -144,8 +144,8 @@ impl Home {
         command
     }
 
-    /// Runs it with `--json`: its exit code, and every step with its state and all that it says.
-    fn setup(&self, arguments: &[&str]) -> (i32, BTreeMap<String, (String, String)>) {
+    /// Runs setup with `--json`. Returns its exit code and every step with its state and text.
+    fn setup(&self, arguments: &[&str]) -> (i32, Steps) {
         let Output { status, stdout, stderr } = self.command(arguments).arg("--json").output().unwrap();
         let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
         let answer: Value = serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout:?} {stderr:?}"));
@@ -156,17 +156,17 @@ impl Home {
         (status.code().unwrap(), steps)
     }
 
-    /// What it writes for people.
+    /// The output of setup without `--json`.
     fn said(&self, arguments: &[&str]) -> String {
         String::from_utf8(self.command(arguments).output().unwrap().stdout).unwrap()
     }
 
-    /// What was asked of the stand-ins so far.
+    /// All calls of the stand-ins so far.
     fn calls(&self) -> Vec<String> {
         fs::read_to_string(self.path("calls")).unwrap_or_default().lines().map(str::to_owned).collect()
     }
 
-    /// Every file, folder and link of the home, with its mode and content.
+    /// Every file, folder and link of the home with its mode and content.
     fn tree(&self) -> BTreeMap<PathBuf, (u32, Vec<u8>)> {
         let mut tree = BTreeMap::new();
         let mut folders = vec![self.path("home")];
@@ -188,8 +188,11 @@ impl Home {
     }
 }
 
-/// The states of the steps, in the order of their names.
-fn states(steps: &BTreeMap<String, (String, String)>) -> Vec<(&str, &str)> {
+/// The steps of a setup with their states and texts.
+type Steps = BTreeMap<String, (String, String)>;
+
+/// The states of the steps, ordered by name.
+fn states(steps: &Steps) -> Vec<(&str, &str)> {
     steps.iter().map(|(step, (state, _))| (step.as_str(), state.as_str())).collect()
 }
 
@@ -198,13 +201,13 @@ fn server() -> &'static str {
     env!("CARGO_BIN_EXE_claude-peers-mcp")
 }
 
-/// A port that is free now, and that no other test is given.
+/// A free port that no other test gets.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]
-fn it_is_set_up_once_however_often_and_undo_leaves_the_home_as_it_was() {
+fn setup_is_idempotent_and_undo_restores_home() {
     let home = Home::new();
     fs::write(home.path("home/.config/other"), "not ours").unwrap();
     let (before, port) = (home.tree(), free_port().to_string());
@@ -223,7 +226,7 @@ fn it_is_set_up_once_however_often_and_undo_leaves_the_home_as_it_was() {
     let drop_in = fs::read_to_string(home.unit("claude-peers-tcp.socket.d/port.conf")).unwrap();
     assert!(drop_in.contains(&format!("\nListenStream=\nListenStream=127.0.0.1:{port}\n")), "{drop_in}");
     assert_eq!(home.registration(), server());
-    // The message went through the broker behind the installed socket, and nobody is left on its list.
+    // The test message went through the broker behind the installed socket, and no peer stays listed.
     assert_eq!(home.broker.count("SELECT count(*) FROM message WHERE state = 2"), 1);
     assert_eq!(home.broker.cli_json(&["peers"]).1["peers"], json!([]));
 
@@ -233,7 +236,7 @@ fn it_is_set_up_once_however_often_and_undo_leaves_the_home_as_it_was() {
     already[3].1 = "done";
     assert_eq!((code, states(&steps)), (0, already.to_vec()), "{steps:?}");
     assert_eq!((home.tree() == installed, home.calls()), (true, calls));
-    // The same two peers, not two more.
+    // The second run used the same two peers.
     assert_eq!(home.broker.stored(), (2, 2));
 
     let (code, steps) = home.setup(&["--undo"]);
@@ -252,7 +255,7 @@ fn it_is_set_up_once_however_often_and_undo_leaves_the_home_as_it_was() {
 }
 
 #[test]
-fn a_dry_run_says_everything_and_changes_nothing() {
+fn dry_run_lists_everything_and_changes_nothing() {
     let home = Home::new();
     let before = home.tree();
     let (code, steps) = home.setup(&["--dry-run", "--port", &free_port().to_string()]);
@@ -275,7 +278,7 @@ fn a_dry_run_says_everything_and_changes_nothing() {
 }
 
 #[test]
-fn a_broken_file_of_claude_codes_is_named_with_its_place_and_left_alone() {
+fn broken_client_file_is_reported_and_kept() {
     for (text, place) in [
         ("{\n  \"mcpServers\": {},\n  oops\n}", "line 3, column 3"),
         (r#"{"mcpServers": ["claude-peers"]}"#, "line 1, column 15"),
@@ -296,7 +299,7 @@ fn a_broken_file_of_claude_codes_is_named_with_its_place_and_left_alone() {
 }
 
 #[test]
-fn what_could_not_be_done_is_listed_at_the_end_for_people() {
+fn failures_are_listed_at_the_end() {
     let mut home = Home::new();
     home.env.push(("CLAUDE_SAYS", "the disk is full".to_owned()));
     let Output { status, stdout, stderr } = home.command(&[]).output().unwrap();
@@ -311,7 +314,7 @@ fn what_could_not_be_done_is_listed_at_the_end_for_people() {
 }
 
 #[test]
-fn a_unit_that_is_not_ours_or_not_ours_any_more_is_kept() {
+fn foreign_or_edited_unit_is_kept() {
     let home = Home::new();
     fs::create_dir_all(home.unit("")).unwrap();
     fs::write(home.unit("claude-peers.service"), "[Service]\nExecStart=/opt/mine\n").unwrap();
@@ -332,11 +335,11 @@ fn a_unit_that_is_not_ours_or_not_ours_any_more_is_kept() {
 }
 
 #[test]
-fn a_unit_of_an_earlier_version_is_renewed() {
+fn unit_of_an_earlier_version_is_updated() {
     let home = Home::new();
     assert_eq!(home.setup(&[]).0, 0);
     let now = fs::read_to_string(home.unit("claude-peers.socket")).unwrap();
-    // As an earlier version would have written it: its mark, and another text.
+    // A unit as an earlier version would have written it: with the mark and another text.
     let earlier =
         "# Written by `claude-peers setup`, removed by `claude-peers setup --undo`; fingerprint 3db3a38a2a3e1f0b\n[Unit]\n";
     let earlier = earlier.replace("3db3a38a2a3e1f0b", &fingerprint("[Unit]\n"));
@@ -347,19 +350,19 @@ fn a_unit_of_an_earlier_version_is_renewed() {
     assert_eq!(home.calls().last().unwrap(), "systemctl try-restart claude-peers.service");
 }
 
-/// The fingerprint in the mark, made by another program.
+/// The fingerprint in the mark, computed by another program.
 fn fingerprint(text: &str) -> String {
     let sum = Command::new("sh").args(["-c", "printf %s \"$1\" | sha256sum", "sh", text]).output().unwrap();
     String::from_utf8(sum.stdout).unwrap()[..16].to_owned()
 }
 
 #[test]
-fn without_a_service_manager_it_says_so_and_checks_with_a_broker_of_its_own() {
+fn setup_works_without_a_service_manager() {
     let home = Home::new();
     fs::remove_file(home.path("run/systemd/private")).unwrap();
     let before = home.tree();
     let (code, steps) = home.setup(&[]);
-    // Where systemd runs the machine, a user whom it does not serve has something to mend.
+    // If systemd runs the machine but not this user's service manager, that is a fault to fix.
     let expected = if Path::new("/run/systemd/system").is_dir() { (1, "failed") } else { (0, "skipped") };
     assert_eq!((code, steps["service"].0.as_str()), expected, "{steps:?}");
     assert_eq!((steps["round_trip"].0.as_str(), home.broker.stored()), ("done", (0, 0)), "{steps:?}");
@@ -371,7 +374,7 @@ fn without_a_service_manager_it_says_so_and_checks_with_a_broker_of_its_own() {
 }
 
 #[test]
-fn without_claude_code_it_says_what_to_do_later() {
+fn setup_without_claude_code_says_the_next_step() {
     let home = Home::new().without("claude");
     if ["/usr/local/bin", "/opt/homebrew/bin", "/usr/bin", "/bin"].iter().any(|place| Path::new(place).join("claude").exists()) {
         return eprintln!("SKIPPED: Claude Code is installed for the whole machine");
@@ -387,11 +390,11 @@ fn without_claude_code_it_says_what_to_do_later() {
 }
 
 #[test]
-fn claude_is_found_without_the_path_of_a_login() {
+fn claude_is_found_outside_the_path() {
     let home = Home::new();
     let node = home.path("home/.nvm/versions/node/v22.1.0/bin");
     fs::create_dir_all(&node).unwrap();
-    // As npm installs it: a script for the program beside it.
+    // As npm installs it: a script that runs the program beside it.
     fs::rename(home.path("bin/claude"), node.join("real")).unwrap();
     home.program("claude", "#!/usr/bin/env node\n");
     fs::rename(home.path("bin/claude"), node.join("claude")).unwrap();
@@ -403,7 +406,7 @@ fn claude_is_found_without_the_path_of_a_login() {
 }
 
 #[test]
-fn claude_codes_file_is_where_claude_code_has_it() {
+fn config_directory_of_claude_code_is_used() {
     let mut home = Home::new();
     let moved = home.path("moved");
     fs::create_dir(&moved).unwrap();
@@ -416,20 +419,20 @@ fn claude_codes_file_is_where_claude_code_has_it() {
 }
 
 #[test]
-fn another_registration_is_replaced_or_left_as_is_right() {
+fn only_our_own_registration_is_replaced() {
     let home = Home::new();
     let other = home.path("other-mcp").to_str().unwrap().to_owned();
     fs::write(&other, "").unwrap();
     let gone = "/nowhere/claude-peers-mcp";
     let no_env = json!({});
 
-    // The unit of a package leaves alone what works, and what it cannot judge.
+    // The package's unit keeps a registration that works or that it cannot judge.
     for works in [&other, "bun"] {
         home.registered(works, &no_env);
         let (code, steps) = home.setup(&["--register-only"]);
         assert_eq!((code, steps["registration"].0.as_str(), home.registration()), (0, "already", json!(works)), "{steps:?}");
     }
-    // What cannot work, it replaces; and so does a person's setup with everything, but for settings that would be lost.
+    // It replaces one that cannot work. A user's setup replaces any other, unless settings would be lost.
     for (arguments, entry) in [(&["--register-only"][..], gone), (&[][..], other.as_str())] {
         home.registered(entry, &no_env);
         let (code, steps) = home.setup(arguments);
@@ -441,7 +444,7 @@ fn another_registration_is_replaced_or_left_as_is_right() {
     assert_eq!((code, steps["registration"].0.as_str(), home.registration()), (1, "failed", json!(other)), "{steps:?}");
     assert!(steps["registration"].1.contains("OPENAI_API_KEY") && !steps["registration"].1.contains("sk-secret"), "{steps:?}");
 
-    // What is not of this copy is not this copy's to take out, unless nothing could start it any more.
+    // Undo removes another copy's registration only if its program is gone.
     for (entry, left) in [(other.as_str(), json!(other)), (gone, Value::Null)] {
         home.registered(entry, &no_env);
         let (code, steps) = home.setup(&["--undo", "--register-only"]);
@@ -450,7 +453,7 @@ fn another_registration_is_replaced_or_left_as_is_right() {
 }
 
 #[test]
-fn an_old_claude_code_is_registered_with_and_told_of() {
+fn old_claude_code_is_registered_and_reported() {
     let mut home = Home::new();
     home.env.push(("CLAUDE_VERSION", "2.1.79".to_owned()));
     let (code, steps) = home.setup(&["--register-only"]);
@@ -459,7 +462,7 @@ fn an_old_claude_code_is_registered_with_and_told_of() {
 }
 
 #[test]
-fn a_port_in_other_hands_is_no_failure_and_another_can_be_had() {
+fn taken_port_is_no_failure_of_setup() {
     let home = Home::new();
     let held = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = held.local_addr().unwrap().port();
@@ -470,7 +473,7 @@ fn a_port_in_other_hands_is_no_failure_and_another_can_be_had() {
     let other = free_port();
     let (code, steps) = home.setup(&["--port", &other.to_string()]);
     assert_eq!((code, steps["tcp_port"].0.as_str()), (0, "done"), "{steps:?}");
-    // The service would keep its socket from being opened.
+    // A running service would prevent its socket from being opened.
     assert_eq!(
         home.calls()[home.calls().len() - 2..],
         ["systemctl stop claude-peers.service", "systemctl start claude-peers-tcp.socket"]
@@ -480,7 +483,7 @@ fn a_port_in_other_hands_is_no_failure_and_another_can_be_had() {
     assert_eq!(home.calls().last().unwrap(), "systemctl restart claude-peers-tcp.socket");
     let service = fs::read_to_string(home.unit("claude-peers.service.d/port.conf")).unwrap();
     assert!(service.contains(&format!("\nEnvironment=CLAUDE_PEERS_PORT={another}\n")), "{service}");
-    // Without the option the port stays; with the usual one the files go.
+    // Without the option the port stays; the default port removes the files.
     let (code, steps) = home.setup(&[]);
     assert_eq!(
         (code, steps["units"].0.as_str(), home.unit("claude-peers.service.d").exists()),
@@ -492,7 +495,7 @@ fn a_port_in_other_hands_is_no_failure_and_another_can_be_had() {
 }
 
 #[test]
-fn wrong_words_are_refused_before_anything_is_done() {
+fn wrong_arguments_change_nothing() {
     let mut home = Home::new();
     let before = home.tree();
     for arguments in [&["--port", "0"][..], &["--port", "65536"], &["--port", "x"], &["--undo", "--port", "7900"], &["now"]] {
@@ -508,7 +511,7 @@ fn wrong_words_are_refused_before_anything_is_done() {
 }
 
 #[test]
-fn nobody_sets_up_root_by_accident() {
+fn setup_refuses_root_by_default() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("SKIPPED: only root can be root by accident");
     }

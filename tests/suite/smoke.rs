@@ -1,10 +1,10 @@
-//! The one path through all the rooms: tool call → broker → committed → pushed → receipt.
+//! A message's whole path: tool call → broker → commit → push → receipt.
 
 use crate::support::{Broker, Session, folder, git};
 use serde_json::json;
 
 #[test]
-fn a_question_is_pushed_and_answered_and_both_are_known_to_be_delivered() {
+fn question_and_answer_are_delivered() {
     let (broker, place) = (Broker::start(), folder());
     let (a, b) = (place.path().join("frontend"), place.path().join("backend"));
     git::repository(&a);

@@ -1,10 +1,10 @@
-//! The automatic summary: local at once, generated if there is a key, never in the way, and never over the session's own.
+//! The automatic summary: local at first, then generated if there is a key. It never delays anything or replaces the session's own.
 
-use crate::support::{Broker, PATIENCE, Session, events::Peer, eventually, folder, git, mcp::Start};
+use crate::support::{Broker, PATIENCE, Session, events::Peer, eventually, folder, git, http::read_head, mcp::Start};
 use serde_json::{Value, json};
 use std::{
     fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
     process::Stdio,
@@ -14,13 +14,13 @@ use std::{
 
 const KEY: &str = "sk-a-key-that-nobody-may-see";
 
-/// A stand-in for the service that generates summaries. A request is answered when the test says so.
+/// A stand-in for the service that generates summaries. The test answers each request.
 struct Endpoint {
     url: String,
     requests: Receiver<Asked>,
 }
 
-/// A request that waits for its answer.
+/// An unanswered request.
 struct Asked {
     head: String,
     body: Value,
@@ -42,7 +42,7 @@ impl Endpoint {
         Self { url, requests }
     }
 
-    /// The next request.
+    /// Waits for the next request.
     fn asked(&self) -> Asked {
         self.requests.recv_timeout(PATIENCE).expect("somebody asks for a summary")
     }
@@ -57,10 +57,7 @@ impl Asked {
     fn read(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            assert!(reader.read_line(&mut head).unwrap() > 0, "{head}");
-        }
+        let head = read_head(&mut reader).expect("a whole request");
         let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(str::to_owned));
         let mut body = vec![0; length.unwrap().trim().parse().unwrap()];
         reader.read_exact(&mut body).unwrap();
@@ -89,9 +86,9 @@ fn start(broker: &Broker, directory: &Path, env: Vec<(String, String)>) -> Sessi
     Start { broker, directory, session_id: "session", delivery: "", env }.go()
 }
 
-/// The summary of the only session, as its peers see it.
+/// The summary of the only session as its peers see it.
 fn summary(broker: &Broker) -> String {
-    broker.http().get("/v1/peers?scope=machine").json()["peers"][0]["summary"].as_str().unwrap_or_default().to_owned()
+    broker.peers().first().and_then(|peer| peer["summary"].as_str()).unwrap_or_default().to_owned()
 }
 
 fn becomes(broker: &Broker, expected: &str) {
@@ -99,7 +96,7 @@ fn becomes(broker: &Broker, expected: &str) {
 }
 
 #[test]
-fn without_a_key_the_summary_is_made_here_from_what_git_says() {
+fn git_gives_the_summary_without_a_key() {
     let place = folder();
     let [clean, changed, empty, none, detached] =
         ["clean", "changed", "empty", "none", "detached"].map(|name| place.path().join(name));
@@ -108,6 +105,8 @@ fn without_a_key_the_summary_is_made_here_from_what_git_says() {
     }
     fs::write(changed.join("Cargo.toml"), "[package]").unwrap();
     fs::write(changed.join("README"), "changed").unwrap();
+    fs::write(changed.join("a.rs"), "").unwrap();
+    fs::write(changed.join("b.rs"), "").unwrap();
     git::git(&changed, &["checkout", "-q", "-b", "fix/login"]);
     git::git(&detached, &["checkout", "-q", "--detach"]);
     fs::create_dir(&empty).unwrap();
@@ -115,7 +114,10 @@ fn without_a_key_the_summary_is_made_here_from_what_git_says() {
     fs::create_dir(&none).unwrap();
     for (directory, expected) in [
         (&clean, "In clean on branch main. Last commit: first commit."),
-        (&changed, "In changed (rust) on branch fix/login. Last commit: first commit. 2 files changed: README, Cargo.toml."),
+        (
+            &changed,
+            "In changed (rust) on branch fix/login. Last commit: first commit. 4 files changed: README, Cargo.toml, a.rs, ….",
+        ),
         (&detached, "In detached. Last commit: first commit."),
         (&empty, "In empty on branch main."),
         (&none, "In none."),
@@ -129,7 +131,7 @@ fn without_a_key_the_summary_is_made_here_from_what_git_says() {
 }
 
 #[test]
-fn with_a_key_it_is_asked_for_with_facts_and_no_contents() {
+fn with_a_key_only_facts_are_sent() {
     let (broker, place, endpoint) = (Broker::start(), folder(), Endpoint::start());
     let directory = place.path().join("poker-engine");
     git::repository(&directory);
@@ -168,7 +170,7 @@ fn with_a_key_it_is_asked_for_with_facts_and_no_contents() {
 }
 
 #[test]
-fn the_model_is_a_setting() {
+fn model_is_a_setting() {
     let (broker, place, endpoint) = (Broker::start(), folder(), Endpoint::start());
     let _session = start(&broker, place.path(), endpoint.env(&[("CLAUDE_PEERS_SUMMARY_MODEL", "llama-4")]));
     let asked = endpoint.asked();
@@ -178,17 +180,17 @@ fn the_model_is_a_setting() {
 }
 
 #[test]
-fn an_answer_that_comes_late_does_not_overrule_the_session() {
+fn late_summary_does_not_overwrite_the_sessions() {
     let (broker, place, endpoint) = (Broker::start(), folder(), Endpoint::start());
     let mut session = start(&broker, place.path(), endpoint.env(&[]));
     let asked = endpoint.asked();
     session.tool("set_summary", json!({"summary": "Deploying v2.1 – don't push to main"}));
     asked.answer_with("Something generated.");
     eventually("the helper is done", || children(session.pid()).is_empty().then_some(()));
-    session.tool("list_peers", json!({"scope": "machine"}));
+    session.list();
     assert_eq!(summary(&broker), "Deploying v2.1 – don't push to main");
 
-    // And so does the broker, whoever sends it.
+    // The broker applies the same rule to every client.
     let peer = Peer::register(&broker.http(), "peer", json!({}));
     let set = |summary: &str, source: &str| {
         peer.over(&broker.http()).post("/v1/set-summary", &json!({"summary": summary, "source": source})).json()
@@ -207,7 +209,7 @@ fn an_answer_that_comes_late_does_not_overrule_the_session() {
     }
 }
 
-/// The processes that `pid` has started.
+/// The child processes of `pid`.
 fn children(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().map(|task| task.unwrap().path().join("children"));
     let text: String = tasks.filter_map(|file| fs::read_to_string(file).ok()).collect();
@@ -215,7 +217,7 @@ fn children(pid: u32) -> Vec<u32> {
 }
 
 #[test]
-fn a_failure_is_logged_and_shown_to_nobody() {
+fn summary_failure_is_only_logged() {
     type Fails = fn(Asked);
     let failures: [(&str, Fails, &str); 7] = [
         ("an error", |asked| asked.answer("500 Internal Server Error", r#"{"error":"overloaded"}"#), "HTTP 500"),
@@ -252,10 +254,10 @@ fn stays_local(what: &str, words: &str, broker: &Broker, directory: &Path, mut s
 }
 
 #[test]
-fn a_slow_endpoint_holds_up_nothing_and_is_left_behind_at_the_end() {
+fn slow_endpoint_delays_neither_session_nor_exit() {
     let (broker, place, endpoint) = (Broker::start(), folder(), Endpoint::start());
     let mut session = start(&broker, place.path(), endpoint.env(&[]));
-    let mut asked = endpoint.asked(); // and never answers
+    let mut asked = endpoint.asked(); // never answered
     becomes(&broker, &format!("In {}.", place.path().file_name().unwrap().to_str().unwrap()));
     assert!(session.peers().is_empty());
     let sent = broker.http().post("/v1/send", &json!({"to": session.id(), "text": "hello"})).json();
@@ -271,13 +273,13 @@ fn a_slow_endpoint_holds_up_nothing_and_is_left_behind_at_the_end() {
 }
 
 #[test]
-fn the_helper_says_what_it_lacks() {
+fn helper_reports_its_missing_setting() {
     let broker = Broker::prepared(&[]);
     let summarize = |env: &[(&str, &str)], facts: &str| {
         let mut command = broker.cli(&["summarize", "--json"]);
         command.envs(env.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        drop(child.stdin.take().unwrap().write_all(facts.as_bytes())); // it may not have come to reading it
+        drop(child.stdin.take().unwrap().write_all(facts.as_bytes())); // it may have failed before reading it
         let output = child.wait_with_output().unwrap();
         (output.status.code().unwrap(), String::from_utf8(output.stdout).unwrap())
     };

@@ -1,12 +1,11 @@
-//! The four tools, as a model calls them: every parameter in every spelling, what is given back, and what is said when it
-//! cannot be.
+//! The four tools as a model calls them: parameters and their spellings, results and errors.
 
 use crate::support::{Broker, Session, events::Peer, folder, git};
-use claude_peers::wire::Timestamp;
+use chrono::DateTime;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A broker and two sessions beside each other, in directories `frontend` and `backend`.
+/// A broker and two sessions in sibling directories `frontend` and `backend`.
 fn two(open: fn(&Broker, &std::path::Path, &str) -> Session) -> (Broker, TempDir, Session, Session) {
     let (broker, place) = (Broker::start(), folder());
     let session = |name: &str| {
@@ -22,16 +21,16 @@ fn keys(value: &Value) -> Vec<&str> {
     value.as_object().unwrap().keys().map(String::as_str).collect()
 }
 
-/// That `value` is a time in UTC.
+/// Asserts that `value` is a time in UTC.
 fn assert_time(value: &Value) {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is no text"));
-    assert!(text.ends_with('Z') && Timestamp::parse(text).is_some(), "{text} is no time in UTC");
+    assert!(text.ends_with('Z') && DateTime::parse_from_rfc3339(text).is_ok(), "{text} is no time in UTC");
 }
 
-// --- what is given back ---
+// --- results ---
 
 #[test]
-fn list_peers_tells_who_is_there_and_who_asks() {
+fn list_peers_shows_peers_and_the_caller() {
     let (_broker, place, mut frontend, mut backend) = two(Session::start);
     let (frontend_id, backend_id) = (frontend.id(), backend.id());
     backend.tool("set_summary", json!({"summary": "Migrating the schema"}));
@@ -43,7 +42,7 @@ fn list_peers_tells_who_is_there_and_who_asks() {
     assert_eq!(peers.len(), 1, "the caller is left out: {list}");
     for (peer, id, name) in [(&peers[0], &backend_id, "backend"), (&list["self"], &frontend_id, "frontend")] {
         let mut fields = keys(peer);
-        fields.retain(|key| *key != "tty"); // there only if the tester has a terminal
+        fields.retain(|key| *key != "tty"); // present only if the tests run in a terminal
         assert_eq!(
             fields,
             [
@@ -79,11 +78,11 @@ fn list_peers_tells_who_is_there_and_who_asks() {
 }
 
 #[test]
-fn a_long_list_comes_in_parts_and_carries_no_mail() {
+fn long_list_is_paged_and_carries_no_mail() {
     let (broker, _place, mut frontend, mut backend) = two(Session::pulling);
     frontend.id();
     let register =
-        |number: usize| Peer::register(&broker.http(), &format!("p{number}"), json!({"cwd": format!("/work/w{number}")}));
+        |number: usize| Peer::register(&broker.http(), &format!("p{number}"), json!({"cwd": format!("/srv/w{number}")}));
     let others: Vec<Peer> = (0..200).map(register).collect();
     backend.send("frontend", "is waiting");
 
@@ -119,13 +118,13 @@ fn send_message_gives_a_receipt() {
     assert!(warning.contains("backend cannot be interrupted") && warning.contains("next uses"), "{warning}");
 
     let (_broker, _place, mut frontend, mut backend) = two(Session::start);
-    backend.id(); // it is there
+    backend.id(); // it is registered now
     let sent = frontend.send("backend", "is the schema final?");
     assert_eq!(keys(&sent), ["messageId", "sentAt", "state", "success", "to"], "nothing to warn of: {sent}");
 }
 
 #[test]
-fn set_summary_gives_the_summary_as_it_is_stored() {
+fn set_summary_returns_the_stored_summary() {
     let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
     backend.id();
     for summary in ["Deploying v2.1 – don't push to main", "two\nlines", &"é".repeat(1_000), ""] {
@@ -135,7 +134,7 @@ fn set_summary_gives_the_summary_as_it_is_stored() {
 }
 
 #[test]
-fn check_messages_gives_what_waits_oldest_first() {
+fn check_messages_returns_the_oldest_first() {
     let (_broker, place, mut frontend, mut backend) = two(Session::pulling);
     let (frontend_id, backend_id) = (frontend.id(), backend.id());
     frontend.tool("set_summary", json!({"summary": "Drawing the table"}));
@@ -157,7 +156,7 @@ fn check_messages_gives_what_waits_oldest_first() {
             {"id": more["messageId"], "from": from, "text": "and 8081", "sentAt": more["sentAt"]},
         ])
     );
-    // All that a client shows its model may be the structured result.
+    // Some clients show their model only the structured result.
     let notice = result["structuredContent"]["notice"].as_str().unwrap();
     assert!(notice.contains("not from the user") && notice.contains("replyTo"), "{notice}");
     let text = result["content"][0]["text"].as_str().unwrap();
@@ -166,7 +165,7 @@ fn check_messages_gives_what_waits_oldest_first() {
 }
 
 #[test]
-fn check_messages_reads_one_message_by_its_id_from_any_character_on() {
+fn check_messages_reads_from_any_offset() {
     let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
     backend.id();
     let id = frontend.send("backend", "größer")["messageId"].clone();
@@ -187,10 +186,10 @@ fn check_messages_reads_one_message_by_its_id_from_any_character_on() {
     );
 }
 
-// --- how it is called ---
+// --- calls ---
 
 #[test]
-fn a_peer_is_meant_by_its_id_or_name_under_every_parameter_name_that_models_use() {
+fn send_message_accepts_every_recipient_parameter() {
     let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
     let backend_id = backend.id();
     let mut sent = Vec::new();
@@ -206,7 +205,7 @@ fn a_peer_is_meant_by_its_id_or_name_under_every_parameter_name_that_models_use(
 }
 
 #[test]
-fn a_call_that_cannot_be_served_says_why_and_what_to_do() {
+fn failed_call_says_why_and_what_to_do() {
     let (broker, _place, mut frontend, mut backend) = two(Session::pulling);
     let (frontend_id, _) = (frontend.id(), backend.id());
     frontend.tool("set_summary", json!({"summary": "as before"}));
@@ -255,7 +254,7 @@ fn a_call_that_cannot_be_served_says_why_and_what_to_do() {
         assert!(said.contains(remedy), "{tool} {arguments} says {remedy:?}: {said}");
     }
     assert_eq!(broker.http().get("/v1/history").json()["messages"], json!([]), "nothing was sent");
-    assert_eq!(frontend.tool("list_peers", json!({"scope": "machine"}))["self"]["summary"], "as before");
+    assert_eq!(frontend.list()["self"]["summary"], "as before");
 
     let id = frontend.send("backend", "short")["messageId"].clone();
     let said = backend.tool_error("check_messages", json!({"messageId": id, "offset": 6}));
@@ -263,7 +262,7 @@ fn a_call_that_cannot_be_served_says_why_and_what_to_do() {
 }
 
 #[test]
-fn a_call_with_half_an_emoji_is_answered_under_its_id() {
+fn lone_surrogate_is_answered_under_its_id() {
     let (broker, _place, mut frontend, mut backend) = two(Session::pulling);
     backend.id();
     let call = r#""method":"tools/call","params":{"name":"send_message","arguments":{"to":"backend","message":"Done \ud83d"}}"#;
@@ -276,7 +275,7 @@ fn a_call_with_half_an_emoji_is_answered_under_its_id() {
 }
 
 #[test]
-fn a_tool_that_is_not_there_is_an_error_of_the_protocol() {
+fn unknown_tool_is_a_protocol_error() {
     let (_broker, _place, mut frontend, _backend) = two(Session::pulling);
     let call = frontend.ask("tools/call", json!({"name": "SendMessage", "arguments": {}}));
     let error = frontend.answer(call)["error"].clone();
@@ -285,14 +284,14 @@ fn a_tool_that_is_not_there_is_an_error_of_the_protocol() {
 }
 
 #[test]
-fn a_name_means_the_living_session_then_the_newest_that_is_gone() {
+fn name_means_the_living_or_newest_session() {
     let (broker, place) = (Broker::start(), folder());
     let directory = place.path().join("app");
     std::fs::create_dir(&directory).unwrap();
     let mut asker = Session::pulling(&broker, place.path(), "asker");
     let gone = ["first", "second"].map(|name| {
         let mut session = Session::pulling(&broker, &directory, name);
-        assert_eq!(session.tool("list_peers", json!({"scope": "machine"}))["self"]["name"], "app");
+        assert_eq!(session.list()["self"]["name"], "app");
         let id = session.id();
         asker.send(&id, &format!("to the {name}"));
         session.close();
@@ -320,7 +319,7 @@ fn a_name_means_the_living_session_then_the_newest_that_is_gone() {
 }
 
 #[test]
-fn calls_under_way_together_do_not_wait_for_each_other() {
+fn concurrent_calls_do_not_wait_for_each_other() {
     let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
     backend.id();
     let call = |name: &str, arguments: Value| json!({"name": name, "arguments": arguments});

@@ -11,7 +11,7 @@ use crate::{
         exit::{Failure, Problem},
         out::{Out, Tone},
     },
-    wire::random_token,
+    platform::random,
 };
 use rustix::process::{WaitOptions, wait};
 use serde_json::json;
@@ -74,7 +74,7 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
         Ok((web, stage.repository("shop-api").await?))
     };
     let (web, api) = teller.timed("repositories", repositories, |_| "git made shop-web and shop-api".to_owned()).await?;
-    let (web_session, api_session) = (random_token(24), random_token(24));
+    let (web_session, api_session) = (random::token(24), random::token(24));
     let connected = |session: &Session| format!("{}: claude-peers-mcp started, MCP handshake done", session.name);
     let mut a = teller.timed("session_connected", Session::start(stage, &web, &web_session, "channel"), connected).await?;
     let mut b = teller.timed("session_connected", Session::start(stage, &api, &api_session, "channel"), connected).await?;

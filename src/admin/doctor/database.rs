@@ -99,7 +99,7 @@ fn judge(report: &DatabaseReport) -> Finding {
             format!("{path} cannot be read: {problems}"),
             "make it a file of yours that you can read and write, or set CLAUDE_PEERS_DB",
         ),
-        DatabaseState::Ok => match open_to_others(mode.as_deref()) {
+        DatabaseState::Sound => match open_to_others(mode.as_deref()) {
             Some(mode) => {
                 let what = format!("{path} may be read by others (mode {mode}): it holds messages");
                 warning(what, format!("chmod 0600 {path}")).fixes([Fix::Mode(PathBuf::from(path), 0o600)])

@@ -52,8 +52,7 @@ fn unusable(scene: &Scene) -> Vec<String> {
     fn words<T>(result: &Result<T, InvalidSetting>) -> Option<String> {
         result.as_ref().err().map(InvalidSetting::to_string)
     }
-    let delivery =
-        settings::parsed("CLAUDE_PEERS_DELIVERY", "auto, inbox, channel or pull", |text| text.parse::<DeliveryChoice>().ok());
+    let delivery = settings::parsed("CLAUDE_PEERS_DELIVERY", "auto, inbox, channel or pull", DeliveryChoice::parse);
     let inbound = settings::parsed("CLAUDE_PEERS_INBOUND", "match or accept", InboundRule::chosen);
     let of_database = if let Looked::Setting(what) = &scene.looked { Some(what.clone()) } else { None };
     let wrong =

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_agent_is_the_one_that_is_written() {
+    fn documented_agent_is_the_written_one() {
         for (home, in_xml, port) in [("/Users/USER", "/Users/USER", 7899), ("/Users/al & bob", "/Users/al &amp; bob", 7900)] {
             let list = agent(home, port);
             let documented = TEMPLATE.replace("/Users/USER", in_xml).replace("7899", &port.to_string());

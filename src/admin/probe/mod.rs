@@ -11,7 +11,8 @@ pub use stage::Stage;
 use crate::{
     client::Client,
     console::exit::{Failure, Problem},
-    wire::{HistoryEntry, MessageState, random_token},
+    platform::random,
+    wire::{HistoryEntry, MessageState},
 };
 use serde_json::{Value, json};
 use std::{
@@ -53,7 +54,7 @@ async fn deliver(stage: &Stage) -> Result<Duration, Failure> {
     let listed = receiver.tool("list_peers", json!({ "scope": "directory" })).await?;
     let peer = listed["self"]["id"].as_str().ok_or_else(|| broken(format!("the broker does not list its session: {listed}")))?;
     // A token, as the broker refuses repeated texts.
-    let text = format!("A test message of `claude-peers setup`: {}", random_token(8));
+    let text = format!("A test message of `claude-peers setup`: {}", random::token(8));
     let began = Instant::now();
     let sent = sender.send(peer, None, &text).await?;
     let checked = receiver.tool("check_messages", json!({})).await?;

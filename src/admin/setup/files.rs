@@ -172,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_ours_is_known_until_somebody_changes_it() {
+    fn file_is_ours_until_somebody_changes_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let place = Place { bin: PathBuf::new(), package: None, home: folder.path().to_owned() };
         let path = folder.path().join("a/b/file");

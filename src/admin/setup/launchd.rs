@@ -101,7 +101,7 @@ mod tests {
     use std::process::Command;
 
     #[test]
-    fn the_agent_is_a_property_list_that_keeps_its_port() {
+    fn agent_is_a_property_list_with_its_port() {
         let home = tempfile::tempdir().expect("a folder");
         let place = Place { bin: "/opt/a & b/bin".into(), package: None, home: home.path().to_owned() };
         let path = path(&place);

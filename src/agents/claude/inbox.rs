@@ -8,7 +8,8 @@
 
 use crate::{
     agents::shown::Shown,
-    wire::{Sender, Timestamp, random_token, text},
+    platform::{clock, random},
+    wire::{Sender, text},
 };
 use rustix::fs::FileType;
 use serde_json::json;
@@ -81,7 +82,7 @@ pub fn frame(messages: &[Shown], address: Option<&Path>, mode: Mode) -> String {
     let from = address.as_deref().map(|address| format!("from=\"{}\" ", text::attribute(address))).unwrap_or_default();
     let blocks: Vec<String> = messages.iter().map(Shown::in_frame).collect();
     // The client drops a text that it has just had from the same sender.
-    let again = messages.iter().any(|shown| shown.message.repeat).then(|| format!("(written again at {})", Timestamp::now()));
+    let again = messages.iter().any(|shown| shown.message.repeat).then(|| format!("(written again at {})", clock::now()));
     let content = text::defused(&blocks.into_iter().chain(again).collect::<Vec<_>>().join("\n\n"), TAG);
     let mode = match mode {
         Mode::Prompting => " from-mode=\"prompting\"",
@@ -121,7 +122,7 @@ pub fn answer(frame: &[u8]) -> Option<String> {
 fn uuid() -> String {
     let mut bytes = [0u8; 16];
     if getrandom::fill(&mut bytes).is_err() {
-        return random_token(32);
+        return random::token(32);
     }
     bytes[6] = bytes[6] & 0x0f | 0x40;
     bytes[8] = bytes[8] & 0x3f | 0x80;

@@ -1,7 +1,7 @@
-//! The protocol's answers as D-Bus dictionaries: the same fields under the same names, so that HTTP and D-Bus tell the same.
+//! The protocol's answers as D-Bus dictionaries, with the same fields under the same names as over HTTP.
 //!
-//! Text is `s`, a number `t`, yes or no `b`, an object `a{sv}`, a list of texts `as`, a list of objects `aa{sv}`. What is
-//! not known is left out.
+//! Text is `s`, a number `t`, true or false `b`, an object `a{sv}`, a list of texts `as`, a list of objects `aa{sv}`. Unknown
+//! values are left out.
 
 use crate::wire::{self, Code, Error};
 use serde::Serialize;
@@ -12,10 +12,7 @@ use zbus::Variant;
 /// A dictionary on the bus.
 pub type Dict = BTreeMap<String, Variant<'static>>;
 
-/// The fields of `answer`.
-///
-/// # Errors
-/// [`Code::Internal`] if it is no object: a fault of ours.
+/// The fields of `answer`; fails if it is no object.
 pub fn dict(answer: &impl Serialize) -> wire::Result<Dict> {
     match serde_json::to_value(answer) {
         Ok(Value::Object(fields)) => Ok(fields.into_iter().filter_map(|(name, value)| Some((name, variant(value)?))).collect()),

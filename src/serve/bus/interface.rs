@@ -1,22 +1,15 @@
 //! The interface `dev.claudepeers.Broker1`: each method parses its arguments and calls the method of the broker that HTTP
 //! calls too. The comments on its members are its documentation on the bus: introspection shows them.
 
-use super::{
-    dict::{Dict, dict},
-    errors::Refusal,
-};
+use super::dict::{Dict, dict};
 use crate::{
     broker::Caller,
-    serve::{App, log},
+    serve::{app::App, log},
     wire::{self, Code, Error, ListPeers, Scope, SendRequest, VERSION},
 };
 use std::{collections::HashMap, sync::Arc};
 use zbus::{Variant, object_server::SignalEmitter};
 
-// The macro knows a method that may fail by the word `Result`.
-type Result<T, E = Refusal> = std::result::Result<T, E>;
-
-/// What is served on the bus.
 pub struct Interface {
     app: Arc<App>,
 }
@@ -27,14 +20,14 @@ impl Interface {
     }
 }
 
-// Who can reach the session bus is the user: the bus lets nobody else in, and whose it is was checked.
+// Callers are the user: the bus lets in nobody else, and its owner was checked.
 #[zbus::interface(name = "dev.claudepeers.Broker1")]
 impl Interface {
     /// The broker's state, as `claude-peers status` shows it: version (s), api (t), pid (t), startedAt (s), peers (t),
     /// listeners (aa{sv}), database (a{sv}), notices (as).
     #[zbus(out_args("status"))]
-    async fn status(&self) -> Result<Dict> {
-        Ok(dict(&self.app.broker.status(self.app.listeners.clone()).await?)?)
+    async fn status(&self) -> wire::Result<Dict> {
+        dict(&self.app.broker.status(self.app.listeners.clone()).await?)
     }
 
     /// The sessions that are there now, by name.
@@ -47,11 +40,11 @@ impl Interface {
     /// deliveryReason (s), waiting (t), lastSeen (s), registeredAt (s), and where known gitRepo (s), gitBranch (s), pid (t),
     /// tty (s).
     #[zbus(out_args("peers"))]
-    async fn list_peers(&self, scope: &str, directory: &str) -> Result<Vec<Dict>> {
+    async fn list_peers(&self, scope: &str, directory: &str) -> wire::Result<Vec<Dict>> {
         let scope = if scope.is_empty() { Scope::Machine.as_str() } else { scope };
         let request = ListPeers { scope: scope.to_owned(), cwd: Some(directory.to_owned()).filter(|cwd| !cwd.is_empty()) };
         let listed = self.app.broker.list(&Caller::User, &request).await?;
-        Ok(listed.peers.iter().map(dict).collect::<wire::Result<_>>()?)
+        listed.peers.iter().map(dict).collect()
     }
 
     /// Sends a message as the command line does. When this answers, the message is on disk.
@@ -64,7 +57,7 @@ impl Interface {
     /// receipt: messageId (s), from (s), to (s), toName (s), state (s), sentAt (s), expiresAt (s), and where there is one
     /// replyTo (s) and warning (s): why the recipient will not see it at once.
     #[zbus(out_args("message_id", "receipt"))]
-    async fn send(&self, recipient: &str, text: &str, options: HashMap<String, Variant<'_>>) -> Result<(String, Dict)> {
+    async fn send(&self, recipient: &str, text: &str, options: HashMap<String, Variant<'_>>) -> wire::Result<(String, Dict)> {
         let mut request = SendRequest { to: recipient.to_owned(), text: text.to_owned(), reply_to: None, key: None, cwd: None };
         for (name, value) in &options {
             let place = match name.as_str() {
@@ -84,13 +77,13 @@ impl Interface {
     ///
     /// receipt: as SendRequest answers it, and route (s), offeredAt (s), deliveredAt (s), expiredAt (s) once that is so.
     #[zbus(out_args("state", "receipt"))]
-    async fn message_state(&self, message_id: &str) -> Result<(String, Dict)> {
+    async fn message_state(&self, message_id: &str) -> wire::Result<(String, Dict)> {
         let receipt = self.app.broker.message(&Caller::User, message_id).await?.receipt;
         Ok((receipt.state.to_string(), dict(&receipt)?))
     }
 
     /// Logs from this level on, until the broker ends: error, warn, info, debug or trace.
-    async fn set_log_level(&self, level: &str, #[zbus(signal_emitter)] to: SignalEmitter<'_>) -> Result<()> {
+    async fn set_log_level(&self, level: &str, #[zbus(signal_emitter)] to: SignalEmitter<'_>) -> wire::Result<()> {
         if level != log::level() {
             log::set_level(level)?;
             tracing::info!(level, "the log level was set");
@@ -116,14 +109,14 @@ impl Interface {
 
     /// How many sessions are there.
     #[zbus(property)]
-    fn peer_count(&self) -> u32 {
-        self.app.broker.peer_count()
+    async fn peer_count(&self) -> u32 {
+        self.app.broker.peer_count().await
     }
 
     /// How many messages wait for their recipients.
     #[zbus(property)]
-    fn waiting_count(&self) -> u64 {
-        self.app.broker.waiting_count()
+    fn waiting_count(&self) -> zbus::fdo::Result<u64> {
+        self.app.broker.waiting_count().map_err(|error| zbus::fdo::Error::Failed(error.to_string()))
     }
 
     /// The level from which on the broker logs; SetLogLevel sets it.
@@ -158,7 +151,7 @@ impl Interface {
     ) -> zbus::Result<()>;
 }
 
-fn wrong_option(name: &str, why: &str) -> Refusal {
+fn wrong_option(name: &str, why: &str) -> Error {
     let name: String = name.chars().take(40).collect();
-    Error::new(Code::InvalidRequest, format!("option {name:?} {why}")).help("there are replyTo (s) and key (s)").into()
+    Error::new(Code::InvalidRequest, format!("option {name:?} {why}")).help("there are replyTo (s) and key (s)")
 }

@@ -1,14 +1,14 @@
 //! The broker on the session bus: status, peers and messages for desktops and scripts, signals when they change.
 //!
-//! Promises: the name is taken before the broker says that it is ready; no bus, a silent one, one of another user or a name
-//! in other hands costs a bounded wait and a word, never the broker; a slow bus misses signals and holds up nobody; a call
-//! under way when the broker stops, the one that stops it included, gets its answer.
+//! Promises: the name is taken before the broker reports itself ready. A missing or silent bus, one of another user, or a name
+//! that another program holds costs a bounded wait and a notice, never the broker. A slow bus misses signals and delays nobody.
+//! Calls under way when the broker stops get their answer, `Stop` included.
 
 mod dict;
 mod errors;
 mod interface;
 
-use super::App;
+use super::app::App;
 use crate::{
     broker::{News, Watch},
     platform::settings::{self, InvalidSetting},
@@ -23,7 +23,7 @@ pub const NAME: &str = "dev.claudepeers.Broker1";
 const PATH: &str = "/dev/claudepeers/Broker1";
 /// How long the bus may take, for everything at the start and for each call later.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Pause after each batch of signals: what comes meanwhile goes together, and the bus hears of no more than it can take.
+/// Pause after each batch of signals: changes in between are sent together, so that the bus can keep up.
 const PACE: Duration = Duration::from_millis(50);
 /// How long leaving the bus may take when the broker stops: a part of the time for draining.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ enum NotJoined {
     Setting(#[from] InvalidSetting),
     #[error("it did not answer within {} s", PATIENCE.as_secs())]
     Silent,
-    #[error("it belongs to {}", .0.map_or("nobody knows whom".to_owned(), |uid| format!("user {uid}")))]
+    #[error("it belongs to {}", .0.map_or("an unknown user".to_owned(), |uid| format!("user {uid}")))]
     NotOurs(Option<u32>),
     #[error("the name is held by another program, perhaps another broker of yours; stop that one and restart this one")]
     Taken,
@@ -53,7 +53,7 @@ enum NotJoined {
 }
 
 impl Bus {
-    /// Takes the broker's place on the session bus, if there is one. What stands in the way is told as a notice.
+    /// Takes the broker's place on the session bus, if there is one. A failure becomes a notice.
     pub async fn join(app: &Arc<App>) -> Option<Self> {
         let joined = match address() {
             Ok(None) => {
@@ -66,7 +66,7 @@ impl Bus {
         match joined {
             Ok(connection) => {
                 tracing::info!("serving D-Bus as {NAME}");
-                Some(Self { app: app.clone(), connection, watch: app.broker.watch() })
+                Some(Self { app: app.clone(), connection, watch: app.broker.watch().await })
             }
             Err(error) => {
                 app.broker.notice(format!("D-Bus is not served as {NAME}: {error}"));
@@ -101,8 +101,8 @@ impl Bus {
     }
 }
 
-/// Where the session bus is. The library would guess where neither variable says so, and a program that was started with a
-/// clean environment would talk to a bus that it was not told of.
+/// The address of the session bus. The library would guess one where neither variable is set, and a program that was started
+/// with a clean environment would talk to a bus that it was not told of.
 fn address() -> Result<Option<String>, InvalidSetting> {
     if let Some(address) = settings::text("DBUS_SESSION_BUS_ADDRESS")? {
         return Ok(Some(address));
@@ -166,7 +166,7 @@ async fn signal(interface: &InterfaceRef<Interface>, news: &News) -> zbus::Resul
     Ok(())
 }
 
-/// Gives the name back: no new call comes. Those under way keep what they need and are answered.
+/// Gives the name back, so that no new call comes. Calls under way are still answered.
 async fn leave(connection: Connection) -> zbus::Result<()> {
     connection.release_name(NAME).await?;
     connection.object_server().remove::<Interface, _>(PATH).await?;

@@ -1,11 +1,11 @@
-//! The channel, which proves nothing until a reply does.
+//! The channel, which counts as proved only after a reply.
 
-use super::{Scene, assert_nothing_more, carried, ids, prove_channel};
+use super::{Scene, assert_nothing_more, carried, ids, other_tools, prove_channel};
 use crate::support::{Broker, Session, events::Peer, eventually, mcp::Start};
 use serde_json::{Value, json};
 
 #[test]
-fn a_channel_that_has_proved_itself_is_trusted_and_nothing_is_repeated() {
+fn proved_channel_repeats_nothing() {
     let mut scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pushed("worker"));
     prove_channel(&scene, &mut asker, &mut worker, "worker");
@@ -15,7 +15,7 @@ fn a_channel_that_has_proved_itself_is_trusted_and_nothing_is_repeated() {
     assert_eq!(worker.pushed()["meta"]["message_id"], second);
     scene.broker.message_once("offered", &second);
     assert_nothing_more(&mut worker);
-    worker.send("asker", "still here"); // no replyTo: that it writes to the sender says enough
+    worker.send("asker", "still here"); // writing to the sender proves the channel even without replyTo
     scene.assert_state(&second, "delivered", "reply");
 
     let third = asker.send("worker", "nobody answers this")["messageId"].clone();
@@ -30,14 +30,10 @@ fn a_channel_that_has_proved_itself_is_trusted_and_nothing_is_repeated() {
 }
 
 #[test]
-fn what_a_channel_without_proof_was_given_comes_again_marked_with_the_next_result_of_any_tool() {
+fn unproved_push_is_repeated_with_the_next_result() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pushed("worker"));
-    for (tool, arguments) in [
-        ("list_peers", json!({"scope": "machine"})),
-        ("set_summary", json!({"summary": "busy"})),
-        ("send_message", json!({"targetPeerId": "asker", "message": "something else"})),
-    ] {
+    for (tool, arguments) in other_tools() {
         let id = asker.send("worker", tool)["messageId"].clone();
         assert_eq!(worker.pushed()["meta"]["message_id"], id);
         scene.broker.message_once("offered", &id);
@@ -57,7 +53,7 @@ fn what_a_channel_without_proof_was_given_comes_again_marked_with_the_next_resul
 }
 
 #[test]
-fn a_reply_to_what_an_earlier_claude_process_was_shown_does_not_vouch_for_the_channel_of_this_one() {
+fn reply_proves_only_its_own_process_channel() {
     let scene = Scene::new();
     let mut asker = scene.pulling("asker");
     let directory = scene.directory("worker");
@@ -65,7 +61,7 @@ fn a_reply_to_what_an_earlier_claude_process_was_shown_does_not_vouch_for_the_ch
         let start =
             Start { broker: &scene.broker, directory: &directory, session_id: "worker", delivery: "channel", env: Vec::new() };
         let mut session = Session::spawn(start.under_claude(&[], &[]));
-        session.handshake(); // and no tool is called, which would show it the mail for certain
+        session.handshake(); // a tool call would show it the mail for certain
         session
     };
     let mut worker = open();
@@ -86,7 +82,7 @@ fn a_reply_to_what_an_earlier_claude_process_was_shown_does_not_vouch_for_the_ch
 }
 
 #[test]
-fn a_reply_vouches_for_the_channel_only_if_no_other_route_may_have_shown_the_message() {
+fn reply_after_another_route_proves_no_channel() {
     let broker = Broker::start();
     for (also_taken, vouches) in [(false, true), (true, false)] {
         let [asker, worker] = ["asker", "worker"].map(|name| {
@@ -107,7 +103,7 @@ fn a_reply_vouches_for_the_channel_only_if_no_other_route_may_have_shown_the_mes
 }
 
 #[test]
-fn nothing_is_pushed_before_the_client_is_initialized() {
+fn no_push_before_the_client_is_initialized() {
     let scene = Scene::new();
     let mut asker = scene.pulling("asker");
     let directory = scene.directory("worker");
@@ -116,7 +112,7 @@ fn nothing_is_pushed_before_the_client_is_initialized() {
     let mut worker = Session::spawn(start.command());
     worker.initialize();
     eventually("the worker is there", || asker.peers().pop());
-    // While the later ones are sent there is time enough for the first to come through, if it could.
+    // Sending the later ones gives the first enough time to arrive, if it could.
     let sent: Vec<Value> = (0..20).map(|_| asker.send("worker", "too early")["messageId"].clone()).collect();
     assert_eq!(worker.pushes_so_far(), [] as [Value; 0]);
     worker.initialized();

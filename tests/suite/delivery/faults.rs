@@ -1,4 +1,4 @@
-//! Killed processes, many senders, the same thing said twice: nothing is lost, doubled in silence or out of order.
+//! Killed processes, many senders and retries: no message is lost, silently repeated or out of order.
 
 use super::{Scene, assert_nothing_more, ids};
 use crate::support::{Broker, Session, events::Peer, eventually, http::Http, mcp::Start};
@@ -10,7 +10,7 @@ use std::{
 };
 
 #[test]
-fn the_reply_of_a_resumed_session_confirms_what_the_killed_server_pushed() {
+fn reply_after_resume_confirms_the_earlier_push() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pushed("worker"));
     let id = asker.send("worker", "did the schema change?")["messageId"].clone();
@@ -24,12 +24,12 @@ fn the_reply_of_a_resumed_session_confirms_what_the_killed_server_pushed() {
 }
 
 #[test]
-fn a_client_that_is_gone_before_its_answer_leaves_no_wrong_count() {
+fn client_gone_before_its_answer_keeps_counts_right() {
     let broker = Broker::with(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
     let http = broker.http();
     let peer = Peer::register(&http, "hasty", json!({"sessionId": "hasty"}));
     let mine = peer.over(&http);
-    // Said and gone: the connection ends while the broker commits.
+    // The client closes the connection while the broker commits.
     let hastily = |as_peer: &Http, path: &str, body: &Value| {
         let headers = [("Content-Type", "application/json")];
         drop(as_peer.converse().say(&as_peer.written("POST", path, &headers, &body.to_string())));
@@ -37,7 +37,7 @@ fn a_client_that_is_gone_before_its_answer_leaves_no_wrong_count() {
     for round in 0..40 {
         let message = json!({"to": peer.id, "text": "hello", "key": format!("send-{round}")});
         hastily(&http, "/v1/send", &message);
-        http.post("/v1/send", &message); // the same again, in case the first was not read at all
+        http.post("/v1/send", &message); // a retry, in case the first was not read at all
         let taken =
             mine.post("/v1/take", &json!({"lease": format!("take-{round}"), "route": "check_messages", "waitSeconds": 60}));
         let outcomes: Vec<_> =
@@ -52,12 +52,12 @@ fn a_client_that_is_gone_before_its_answer_leaves_no_wrong_count() {
 }
 
 #[test]
-fn a_server_killed_while_it_wrote_an_answer_has_its_messages_shown_again_marked() {
+fn half_written_result_is_repeated_with_a_mark() {
     let scene = Scene::new();
     let mut asker = scene.pulling("asker");
     let directory = scene.directory("worker");
     let start = Start { broker: &scene.broker, directory: &directory, session_id: "worker", delivery: "pull", env: Vec::new() };
-    // A client that reads nothing: the answer does not fit into the pipe, so the server is stuck in the middle of it.
+    // The client reads nothing, and the answer does not fit into the pipe, so the server blocks in the middle of it.
     let (mut reader, writer) = std::io::pipe().unwrap();
     rustix::pipe::fcntl_setpipe_size(&writer, 4_096).unwrap();
     rustix::io::ioctl_fionbio(&reader, true).unwrap();
@@ -77,7 +77,7 @@ fn a_server_killed_while_it_wrote_an_answer_has_its_messages_shown_again_marked(
     let sent: Vec<Value> = ["a", "b"].map(|letter| asker.send("worker", &letter.repeat(7_000))["messageId"].clone()).into();
     let call = json!({"name": "check_messages", "arguments": {}});
     writeln!(stdin, "{}", json!({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call})).unwrap();
-    next_byte(); // it has taken the messages and begun to write them
+    next_byte(); // the server has taken the messages and begun to write them
     worker.kill().unwrap();
     worker.wait().unwrap();
 
@@ -92,7 +92,7 @@ fn a_server_killed_while_it_wrote_an_answer_has_its_messages_shown_again_marked(
 }
 
 #[test]
-fn messages_of_one_sender_arrive_in_order_however_many_send() {
+fn messages_of_each_sender_arrive_in_order() {
     const EACH: usize = 15;
     let scene = Scene::new();
     let (mut worker, mut reader) = (scene.pushed("worker"), scene.pulling("reader"));
@@ -123,7 +123,7 @@ fn messages_of_one_sender_arrive_in_order_however_many_send() {
 }
 
 #[test]
-fn an_idempotency_key_makes_one_message_of_however_many_attempts() {
+fn idempotency_key_makes_attempts_one_message() {
     let mut scene = Scene::new();
     let (mut worker, _other) = (scene.pulling("worker"), scene.pulling("other"));
     let body = json!({"to": "worker", "text": "once", "key": "attempt-1"});
@@ -151,7 +151,7 @@ fn an_idempotency_key_makes_one_message_of_however_many_attempts() {
 }
 
 #[test]
-fn a_message_sent_while_the_broker_restarts_is_accepted_once() {
+fn send_during_a_restart_is_accepted_once() {
     let mut scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
     scene.broker.kill();
@@ -165,14 +165,14 @@ fn a_message_sent_while_the_broker_restarts_is_accepted_once() {
 }
 
 #[test]
-fn what_a_trusted_channel_pushed_to_a_session_that_died_before_it_answered_is_shown_again_marked() {
+fn push_to_a_dying_session_is_repeated() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pushed("worker"));
     super::prove_channel(&scene, &mut asker, &mut worker, "worker");
     let id = asker.send("worker", "the last words before the crash")["messageId"].clone();
     worker.pushed();
     scene.broker.message_once("offered", &id);
-    worker.kill(); // Claude Code may have had it in its queue, unread
+    worker.kill(); // the push may be unread in Claude Code's queue
     let mut worker = scene.resumed("worker");
     let messages = worker.check();
     assert_eq!((ids(&messages), &messages[0]["repeat"]), (vec![id], &json!(true)));

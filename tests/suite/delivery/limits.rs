@@ -1,12 +1,12 @@
-//! The limits, each refused with a clear error to the sender.
+//! Each limit gives the sender a clear error.
 
 use super::{Scene, ids};
 use serde_json::{Value, json};
 
 #[test]
-fn each_limit_refuses_with_its_reason_and_loses_nothing() {
+fn each_limit_refuses_with_its_reason() {
     let unlimited = ("CLAUDE_PEERS_RATE_LIMIT", "0");
-    // What is set, what is sent how often, and what is then said.
+    // The settings, the text, how many messages pass, and the cause and the remedy in the refusal.
     for (settings, text, passes, cause, remedy) in [
         (
             vec![("CLAUDE_PEERS_RATE_LIMIT", "1"), ("CLAUDE_PEERS_RATE_BURST", "2")],
@@ -51,7 +51,7 @@ fn each_limit_refuses_with_its_reason_and_loses_nothing() {
 }
 
 #[test]
-fn a_limit_holds_for_one_sender_one_text_and_one_mailbox_only() {
+fn limits_apply_per_sender_text_and_mailbox() {
     let scene = Scene::with(&[("CLAUDE_PEERS_WAITING_LIMIT", "2"), ("CLAUDE_PEERS_REPEAT_LIMIT", "1")]);
     let (mut asker, mut other, mut worker, _idle) =
         (scene.pulling("asker"), scene.pulling("other"), scene.pulling("worker"), scene.pulling("idle"));
@@ -70,7 +70,7 @@ fn a_limit_holds_for_one_sender_one_text_and_one_mailbox_only() {
 }
 
 #[test]
-fn a_refusal_over_http_says_when_to_try_again() {
+fn http_refusal_says_when_to_retry() {
     let scene = Scene::with(&[("CLAUDE_PEERS_RATE_LIMIT", "1"), ("CLAUDE_PEERS_RATE_BURST", "1")]);
     let _worker = scene.pulling("worker");
     let send = |text: &str| scene.broker.http().post("/v1/send", &json!({"to": "worker", "text": text}));

@@ -1,6 +1,7 @@
-//! The promises about a message: kept, shown once, in order, said truly, and refused only with a reason.
+//! Messages are kept, shown once and in order, reported truthfully, and refused only with a reason.
 
 mod channel;
+mod commits;
 mod faults;
 mod limits;
 mod receipts;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use std::{fs, path::PathBuf};
 use tempfile::TempDir;
 
-/// A broker, and directories for its sessions.
+/// A broker and directories for its sessions.
 struct Scene {
     broker: Broker,
     place: TempDir,
@@ -33,19 +34,19 @@ impl Scene {
         directory
     }
 
-    /// A session named `name` that is registered. Its mail comes only when it asks.
+    /// A registered session named `name` without a channel.
     fn pulling(&self, name: &str) -> Session {
         let mut session = self.resumed(name);
         session.id();
         session
     }
 
-    /// The same, which has not called a tool yet: its mail has not been shown.
+    /// Such a session that has not called a tool yet, so none of its mail was shown.
     fn resumed(&self, name: &str) -> Session {
         Session::pulling(&self.broker, &self.directory(name), name)
     }
 
-    /// A session named `name` that is registered, with a channel.
+    /// A registered session named `name` with a channel.
     fn pushed(&self, name: &str) -> Session {
         let mut session = Session::start(&self.broker, &self.directory(name), name);
         session.id();
@@ -58,7 +59,16 @@ impl Scene {
     }
 }
 
-/// Replies to a message that came through the channel: it works.
+/// A call of each tool but `check_messages`.
+fn other_tools() -> [(&'static str, Value); 3] {
+    [
+        ("list_peers", json!({"scope": "machine"})),
+        ("set_summary", json!({"summary": "busy"})),
+        ("send_message", json!({"targetPeerId": "asker", "message": "something else"})),
+    ]
+}
+
+/// Proves the recipient's channel with a reply to a push.
 fn prove_channel(scene: &Scene, sender: &mut Session, recipient: &mut Session, name: &str) {
     let id = sender.send(name, "can you hear me?")["messageId"].clone();
     assert_eq!(recipient.pushed()["meta"]["message_id"], id);
@@ -68,14 +78,14 @@ fn prove_channel(scene: &Scene, sender: &mut Session, recipient: &mut Session, n
     sender.check();
 }
 
-/// Calls a tool until its result carries messages beside what was asked for, and gives these.
+/// Calls a tool until its result carries messages, and returns them.
 fn carried(session: &mut Session, tool: &str, arguments: &Value) -> Vec<Value> {
     eventually(&format!("{tool} carries a message"), || {
         session.tool(tool, arguments.clone()).get("incomingMessages").map(|messages| messages.as_array().unwrap().clone())
     })
 }
 
-/// Asserts that no tool shows the session anything any more.
+/// Asserts that neither tools nor pushes show the session any more mail.
 fn assert_nothing_more(session: &mut Session) {
     for (tool, arguments) in [("list_peers", json!({"scope": "machine"})), ("set_summary", json!({"summary": "quiet"}))] {
         let result = session.tool(tool, arguments);
@@ -85,7 +95,7 @@ fn assert_nothing_more(session: &mut Session) {
     assert_eq!(session.pushes_so_far(), [] as [Value; 0]);
 }
 
-/// The messages that the result of `check_messages` holds.
+/// The messages in a result of `check_messages`.
 fn messages_of(result: &Value) -> Vec<Value> {
     result["structuredContent"]["messages"].as_array().unwrap().clone()
 }

@@ -1,19 +1,19 @@
-//! What the sender can know, and for how long.
+//! Receipts and the history, and how long they are kept.
 
 use super::{Scene, assert_nothing_more, ids};
 use crate::support::eventually;
-use claude_peers::wire::Timestamp;
+use chrono::DateTime;
 use serde_json::{Value, json};
 use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[test]
-fn a_receipt_tells_each_step_with_its_time() {
+fn receipt_has_the_time_of_each_step() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
     let (asker_id, worker_id) = (asker.id(), worker.id());
-    let time = |receipt: &Value, field: &str| Timestamp::parse(receipt[field].as_str().unwrap()).unwrap();
+    let time = |receipt: &Value, field: &str| DateTime::parse_from_rfc3339(receipt[field].as_str().unwrap()).unwrap();
     let has = |receipt: &Value, fields: [bool; 4]| {
         assert_eq!(
             ["route", "offeredAt", "deliveredAt", "expiredAt"].map(|field| receipt.get(field).is_some()),
@@ -27,7 +27,7 @@ fn a_receipt_tells_each_step_with_its_time() {
     assert_eq!((&queued["state"], &queued["text"]), (&json!("queued"), &json!("by tool")));
     assert_eq!((&queued["fromName"], &queued["toName"]), (&json!("asker"), &json!("worker")));
     assert_eq!((&queued["from"], &queued["to"]), (&json!(asker_id), &json!(worker_id)));
-    assert_eq!(time(&queued, "expiresAt"), time(&queued, "sentAt").plus(7 * DAY), "seven days unless set otherwise");
+    assert_eq!(time(&queued, "expiresAt"), time(&queued, "sentAt") + 7 * DAY, "seven days unless set otherwise");
     worker.check();
     let delivered = scene.broker.message_once("delivered", &id);
     has(&delivered, [true, false, true, false]);
@@ -47,7 +47,7 @@ fn a_receipt_tells_each_step_with_its_time() {
 }
 
 #[test]
-fn undelivered_mail_expires_and_its_sender_is_told() {
+fn sender_is_told_when_mail_expires() {
     let mut scene = Scene::with(&[("CLAUDE_PEERS_EXPIRY", "2d")]);
     let (mut asker, worker) = (scene.pulling("asker"), scene.pulling("worker"));
     let id = asker.send("worker", "are you there?")["messageId"].clone();
@@ -75,7 +75,7 @@ fn undelivered_mail_expires_and_its_sender_is_told() {
 }
 
 #[test]
-fn delivered_messages_are_kept_as_history_for_a_while() {
+fn delivered_messages_stay_in_the_history() {
     let mut scene = Scene::with(&[("CLAUDE_PEERS_HISTORY", "10d")]);
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
     let id = asker.send("worker", "read and done")["messageId"].clone();

@@ -1,21 +1,17 @@
-//! The results of tools, which are certain; and calls that wait.
+//! Mail in tool results, which is certain to be seen, and calls that wait.
 
-use super::{Scene, assert_nothing_more, carried, ids, messages_of, prove_channel};
+use super::{Scene, assert_nothing_more, carried, ids, messages_of, other_tools, prove_channel};
 use crate::support::eventually;
 use serde_json::json;
 use std::thread;
 
 #[test]
-fn a_session_without_channel_gets_its_mail_once_with_the_result_of_any_tool() {
+fn any_tool_result_carries_mail_once() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
-    for (tool, arguments) in [
-        ("list_peers", json!({"scope": "machine"})),
-        ("set_summary", json!({"summary": "busy"})),
-        ("send_message", json!({"targetPeerId": "asker", "message": "something else"})),
-    ] {
+    for (tool, arguments) in other_tools() {
         let sent = [asker.send("worker", "one")["messageId"].clone(), asker.send("worker", "two")["messageId"].clone()];
-        worker.tool_error("list_peers", json!({})); // an error carries no mail and loses none
+        worker.tool_error("list_peers", json!({})); // an error neither carries nor loses mail
         let messages = carried(&mut worker, tool, &arguments);
         assert_eq!(ids(&messages), sent, "{tool}");
         assert!(messages.iter().all(|message| message.get("repeat").is_none()), "{tool}: {messages:?}");
@@ -27,7 +23,7 @@ fn a_session_without_channel_gets_its_mail_once_with_the_result_of_any_tool() {
 }
 
 #[test]
-fn mail_beside_a_result_is_readable_too() {
+fn mail_beside_a_result_is_readable() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
     asker.send("worker", "one\ntwo");
@@ -41,12 +37,12 @@ fn mail_beside_a_result_is_readable_too() {
 }
 
 #[test]
-fn a_call_that_waits_is_answered_by_the_message_and_the_channel_is_not_used() {
+fn waiting_call_gets_the_message_without_a_push() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pushed("worker"));
     prove_channel(&scene, &mut asker, &mut worker, "worker");
     let wait = worker.ask("tools/call", json!({"name": "check_messages", "arguments": {"waitSeconds": 3_600}}));
-    // Nothing shows when the broker has heard of the wait: what is sent before goes through the channel.
+    // No event tells when the broker knows of the wait. Messages sent before go through the channel.
     let mut through_channel = Vec::new();
     let answered = eventually("a message answers the wait", || {
         let id = asker.send("worker", "ready")["messageId"].clone();
@@ -65,13 +61,13 @@ fn a_call_that_waits_is_answered_by_the_message_and_the_channel_is_not_used() {
 }
 
 #[test]
-fn a_wait_that_is_cancelled_loses_no_message_and_shows_none_twice() {
+fn cancelled_wait_neither_loses_nor_repeats_mail() {
     let scene = Scene::new();
     let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
     for round in 0..30 {
         let wait = worker.ask("tools/call", json!({"name": "check_messages", "arguments": {"waitSeconds": 3_600}}));
         let cancel = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": wait}});
-        // The cancellation comes before, after and beside the message.
+        // The cancellation comes before, after or at the same time as the message.
         let id = match round % 3 {
             0 => {
                 worker.say(&cancel);
@@ -88,7 +84,7 @@ fn a_wait_that_is_cancelled_loses_no_message_and_shows_none_twice() {
                 sending.join().unwrap()
             }),
         };
-        // The call may have been answered all the same: then the message was in that answer.
+        // The call may have been answered anyway, with the message in the answer.
         let mut look = || {
             let mut shown = worker.check();
             let answer = worker.answered(wait);

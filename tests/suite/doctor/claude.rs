@@ -1,4 +1,4 @@
-//! The doctor on Claude Code: missing, too old, or with a registration that is not right.
+//! The doctor on Claude Code: missing, too old, or wrongly registered.
 
 use super::{Visit, doctor, register, stand_in_for_claude, visit, with_claude};
 use crate::support::Broker;
@@ -6,7 +6,7 @@ use serde_json::json;
 use std::{fs, path::Path};
 
 #[test]
-fn claude_code_that_is_missing_or_too_old_or_broken_is_named() {
+fn unusable_claude_code_is_reported() {
     let broker = Broker::prepared(&[]);
     with_claude(&broker);
     let stand_in = broker.folder().join("claude-stand-in");
@@ -36,7 +36,7 @@ fn claude_code_that_is_missing_or_too_old_or_broken_is_named() {
 }
 
 #[test]
-fn a_missing_registration_is_named_and_made() {
+fn missing_registration_is_reported_and_fixed() {
     let broker = Broker::start();
     with_claude(&broker);
     fs::remove_file(broker.folder().join(".claude.json")).unwrap();
@@ -47,7 +47,7 @@ fn a_missing_registration_is_named_and_made() {
     let text = String::from_utf8(doctor(&broker, &["--fix"]).output().unwrap().stdout).unwrap();
     assert!(!text.contains("mended"), "there is nothing left to mend: {text}");
 
-    // What cannot be mended says why.
+    // A fault that cannot be fixed says why.
     fs::remove_file(broker.folder().join(".claude.json")).unwrap();
     fs::write(
         broker.folder().join("claude-stand-in"),
@@ -60,7 +60,7 @@ fn a_missing_registration_is_named_and_made() {
 }
 
 #[test]
-fn a_registration_under_another_name_or_path_is_named_and_left_to_the_person() {
+fn foreign_registration_is_reported_and_kept() {
     let broker = Broker::prepared(&[]);
     let home = broker.folder();
     with_claude(&broker);

@@ -1,4 +1,4 @@
-//! The doctor on databases that are damaged, newer, or may not be written; and the look that the broker's program takes.
+//! The doctor on damaged, newer and read-only databases, and the broker program's database check.
 
 use super::{NOBODY, Visit, as_nobody, visit, with_claude};
 use crate::support::{Broker, events::Peer};
@@ -16,7 +16,7 @@ fn check_database(broker: &Broker) -> (i32, Value) {
 }
 
 #[test]
-fn the_broker_looks_at_a_database_and_leaves_it_as_it_is() {
+fn database_check_changes_nothing() {
     let mut broker = Broker::prepared(&[]);
     let (code, report) = check_database(&broker);
     assert_eq!((code, &report["state"]), (0, &json!("missing")));
@@ -26,7 +26,7 @@ fn the_broker_looks_at_a_database_and_leaves_it_as_it_is() {
     let (code, report) = check_database(&broker);
     assert_eq!(
         (code, &report["state"], &report["schema"], &report["mode"]),
-        (0, &json!("ok"), &json!(2), &json!("0600")),
+        (0, &json!("ok"), &json!(3), &json!("0600")),
         "beside it"
     );
     assert!(report["newestMessageAt"].is_string(), "what only stands in the log is read too: {report}");
@@ -48,7 +48,7 @@ fn the_broker_looks_at_a_database_and_leaves_it_as_it_is() {
     let (code, report) = check_database(&broker);
     assert_eq!(
         (code, &report["state"], &report["schema"], &report["knownSchema"]),
-        (4, &json!("too_new"), &json!(99), &json!(2))
+        (4, &json!("too_new"), &json!(99), &json!(3))
     );
     fs::write(broker.database(), "to be or not to be\n".repeat(1_000)).unwrap();
     let (code, report) = check_database(&broker);
@@ -62,7 +62,7 @@ fn the_broker_looks_at_a_database_and_leaves_it_as_it_is() {
 }
 
 #[test]
-fn a_damaged_database_is_told_before_and_after_it_was_set_aside() {
+fn damaged_database_is_reported_before_and_after_recovery() {
     let mut broker = Broker::start();
     with_claude(&broker);
     let peer = Peer::register(&broker.http(), "peer", json!({}));
@@ -87,7 +87,7 @@ fn a_damaged_database_is_told_before_and_after_it_was_set_aside() {
 }
 
 #[test]
-fn a_database_of_a_newer_version_is_named() {
+fn newer_database_is_reported() {
     let broker = Broker::prepared(&[]);
     with_claude(&broker);
     let database = Connection::open(broker.database()).unwrap();
@@ -103,7 +103,7 @@ fn a_database_of_a_newer_version_is_named() {
 }
 
 #[test]
-fn a_database_that_may_not_be_written_is_named() {
+fn read_only_database_is_reported() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("SKIPPED: only root can become a user who may not write everywhere");
     }

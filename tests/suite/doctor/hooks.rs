@@ -1,20 +1,20 @@
-//! The doctor on the hook and the allow rule: missing, old, switched off, or beside our plugin.
+//! The doctor on the hook and the allow rule: missing, old, disabled, or beside our plugin.
 
 use super::{visit, with_claude};
 use crate::support::{Broker, plugin};
 use serde_json::{Value, json};
 use std::fs;
 
-/// Gives the broker's home the settings that setup makes.
+/// Runs setup in the broker's home.
 fn with_hooks(broker: &Broker) {
     let mut setup = broker.cli(&["setup"]);
     setup.env("XDG_RUNTIME_DIR", broker.folder()).env("CLAUDE_PEERS_CLAUDE", broker.folder().join("claude-stand-in"));
-    drop(setup.output().unwrap()); // without a service manager not all of it may go well
+    drop(setup.output().unwrap()); // some steps may fail without a service manager
     let settings = fs::read_to_string(broker.folder().join(".claude/settings.json")).unwrap();
     assert!(settings.contains(" hook UserPromptSubmit"), "{settings}");
 }
 
-/// Changes the user's settings of Claude Code.
+/// Changes the user's Claude Code settings.
 fn change(broker: &Broker, key: &str, value: Value) {
     let file = broker.folder().join(".claude/settings.json");
     let mut settings: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
@@ -23,7 +23,7 @@ fn change(broker: &Broker, key: &str, value: Value) {
 }
 
 #[test]
-fn a_hook_that_is_missing_old_or_switched_off_is_named_with_what_it_means() {
+fn missing_old_or_disabled_hook_is_reported() {
     let broker = Broker::start();
     with_claude(&broker);
     let means = "messages still arrive, and count as delivered only once a reply proves it";
@@ -44,7 +44,7 @@ fn a_hook_that_is_missing_old_or_switched_off_is_named_with_what_it_means() {
 }
 
 #[test]
-fn the_allow_rule_is_there_or_missing_or_the_user_wants_another() {
+fn allow_rule_is_checked() {
     let broker = Broker::start();
     with_claude(&broker);
     let missing = "does not have mcp__claude-peers in `permissions.allow`";
@@ -72,7 +72,7 @@ fn the_allow_rule_is_there_or_missing_or_the_user_wants_another() {
 }
 
 #[test]
-fn the_plugin_alone_is_well_and_beside_what_setup_did_it_is_one_too_many() {
+fn plugin_beside_setup_is_reported() {
     let broker = Broker::start();
     with_claude(&broker);
     let home = broker.folder();
@@ -87,7 +87,7 @@ fn the_plugin_alone_is_well_and_beside_what_setup_did_it_is_one_too_many() {
     visit(&broker, &[]).says("hooks", "warning", &["the plugin peers@claude-peers has ours", "disableAllHooks"], "");
     change(&broker, "disableAllHooks", json!(false));
 
-    // Switched off it is as if it were not there.
+    // A disabled plugin counts as missing.
     plugin::switch(home, false);
     let visited = visit(&broker, &[]);
     visited.says("registration", "failed", &["not registered"], "`claude-peers setup`");
@@ -110,7 +110,7 @@ fn the_plugin_alone_is_well_and_beside_what_setup_did_it_is_one_too_many() {
 }
 
 #[test]
-fn a_file_that_says_whether_the_plugin_is_there_and_cannot_be_understood_is_told_once() {
+fn unreadable_plugin_file_is_reported_once() {
     let broker = Broker::start();
     with_claude(&broker);
     let home = broker.folder();

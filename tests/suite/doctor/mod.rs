@@ -1,5 +1,4 @@
-//! `claude-peers doctor`: every trouble is made for real, found, and named with what mends it. Those that need a service manager
-//! are made on a booted host.
+//! `claude-peers doctor` finds real faults and reports them with a fix. The host tests cover faults that need a service manager.
 
 mod claude;
 mod database;
@@ -20,7 +19,7 @@ use std::{
 const NOBODY: u32 = 65534;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What the doctor said, and its exit code.
+/// The doctor's report and exit code.
 struct Visit {
     code: i32,
     checks: Vec<Value>,
@@ -37,13 +36,13 @@ impl Visit {
         Self { code, checks }
     }
 
-    /// The findings of a check, in words.
+    /// The findings of a check as text.
     fn findings(&self, check: &str) -> Vec<String> {
         let found = self.checks.iter().filter(|finding| finding["check"] == check);
         found.map(|finding| format!("{}: {}", finding["state"].as_str().unwrap(), finding["what"].as_str().unwrap())).collect()
     }
 
-    /// Asserts that a check has a finding of this state with these words, and a remedy with those.
+    /// Asserts that a check has a finding with this state, these words and these words in its help.
     fn says(&self, check: &str, state: &str, words: &[&str], help: &str) -> &Value {
         let contains = |finding: &&Value| {
             let text = |field: &str| finding[field].as_str().unwrap_or_default().to_owned();
@@ -59,7 +58,7 @@ impl Visit {
     }
 }
 
-/// A stand-in for Claude Code in `home` that says this version, and registers servers as it does.
+/// A stand-in for Claude Code in `home` that reports this version and registers servers.
 fn stand_in_for_claude(home: &Path, version: &str) -> PathBuf {
     let path = home.join("claude-stand-in");
     let script = format!(
@@ -74,31 +73,31 @@ printf '{{"mcpServers": {{"claude-peers": {{"command": "%s"}}}}}}' "$9" >"$HOME/
     path
 }
 
-/// Registers servers with Claude Code, as it writes them.
+/// Registers servers as Claude Code does.
 fn register(home: &Path, servers: Value) {
     fs::write(home.join(".claude.json"), json!({"numStartups": 1, "mcpServers": servers}).to_string()).unwrap();
 }
 
-/// The doctor in the broker's surroundings, where no service manager is to be found; Claude Code is as it should be.
+/// The doctor in the broker's environment without a service manager, with a sound Claude Code.
 fn doctor(broker: &Broker, arguments: &[&str]) -> Command {
     let mut command = broker.cli(&[&["doctor"], arguments].concat());
     command.env("XDG_RUNTIME_DIR", broker.folder()).env("CLAUDE_PEERS_CLAUDE", broker.folder().join("claude-stand-in"));
     command
 }
 
-/// What it says there.
+/// Runs that doctor.
 fn visit(broker: &Broker, arguments: &[&str]) -> Visit {
     Visit::of(doctor(broker, arguments))
 }
 
-/// Claude Code in the broker's folder, with the server under test registered.
+/// A Claude Code stand-in in the broker's folder, with the server under test registered.
 fn with_claude(broker: &Broker) {
     stand_in_for_claude(broker.folder(), "2.1.330");
     register(broker.folder(), json!({"claude-peers": {"type": "stdio", "command": env!("CARGO_BIN_EXE_claude-peers-mcp")}}));
 }
 
 #[test]
-fn a_sound_installation_is_told_so_with_the_route_of_every_session() {
+fn sound_installation_passes_and_lists_routes() {
     let (broker, place) = (Broker::start(), folder());
     with_claude(&broker);
     let connected = |count: usize| {
@@ -136,7 +135,7 @@ fn a_sound_installation_is_told_so_with_the_route_of_every_session() {
 }
 
 #[test]
-fn without_a_broker_it_says_so_and_checks_the_rest() {
+fn missing_broker_does_not_stop_other_checks() {
     let broker = Broker::prepared(&[]);
     with_claude(&broker);
     let visited = visit(&broker, &[]);
@@ -150,7 +149,7 @@ fn without_a_broker_it_says_so_and_checks_the_rest() {
     assert!(text.trim_end().lines().last().unwrap().contains("1 failed"), "{text}");
 }
 
-/// One of our programs, run by `nobody` in the broker's surroundings.
+/// One of our programs, run by `nobody` in the broker's environment.
 fn as_nobody(broker: &Broker, program: &str, arguments: &[&str]) -> Command {
     let programs = broker.folder().join("programs");
     if !programs.exists() {
@@ -174,7 +173,7 @@ fn as_nobody(broker: &Broker, program: &str, arguments: &[&str]) -> Command {
 
 // Versions.
 
-/// A copy of a program that is of an older version: the same program, with another number in it.
+/// A copy of a program patched to report an older version.
 fn older(program: &str, folder: &Path) -> PathBuf {
     let mut old = VERSION.to_owned().into_bytes();
     let last = old.last_mut().unwrap();
@@ -192,7 +191,7 @@ fn older(program: &str, folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn an_old_broker_or_server_beside_a_new_command_line_is_told_with_every_place() {
+fn version_mismatch_is_reported_with_every_path() {
     let (mut broker, packaged) = (Broker::prepared(&[]), folder());
     with_claude(&broker);
     let daemon = older(env!("CARGO_BIN_EXE_claude-peersd"), packaged.path());
@@ -215,7 +214,7 @@ fn an_old_broker_or_server_beside_a_new_command_line_is_told_with_every_place() 
         "remove the copies",
     );
 
-    // The command that starts it, with the older program in place of the one under test.
+    // The broker's start command, with the older program instead of the one under test.
     let prepared = broker.command();
     let mut command = Command::new(&daemon);
     command.env_clear().envs(prepared.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -238,7 +237,7 @@ fn an_old_broker_or_server_beside_a_new_command_line_is_told_with_every_place() 
 // Settings and the clock.
 
 #[test]
-fn settings_that_cannot_be_used_are_named() {
+fn invalid_settings_are_reported() {
     let broker = Broker::prepared(&[]);
     with_claude(&broker);
     for (name, value) in [
@@ -255,7 +254,7 @@ fn settings_that_cannot_be_used_are_named() {
 }
 
 #[test]
-fn a_clock_behind_what_has_happened_is_told() {
+fn clock_behind_the_database_is_reported() {
     let mut broker = Broker::start();
     with_claude(&broker);
     let peer = Peer::register(&broker.http(), "peer", json!({}));

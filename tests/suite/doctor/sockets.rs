@@ -1,4 +1,4 @@
-//! The doctor on sockets that are stale, in other hands, open to others, or answered by nobody.
+//! The doctor on sockets that are stale, taken, open to others, or unanswered.
 
 use super::{NOBODY, Visit, as_nobody, visit, with_claude};
 use crate::support::{Broker, broker::signal, eventually};
@@ -14,7 +14,7 @@ use std::{
 };
 
 #[test]
-fn a_stale_unix_socket_is_found_and_removed_and_a_living_one_never() {
+fn only_a_stale_socket_is_removed() {
     let broker = Broker::prepared(&[]);
     with_claude(&broker);
     fs::DirBuilder::new().mode(0o700).create(broker.socket().parent().unwrap()).unwrap();
@@ -37,7 +37,7 @@ fn a_stale_unix_socket_is_found_and_removed_and_a_living_one_never() {
     assert_eq!(fs::read_to_string(broker.socket()).unwrap(), "precious");
     fs::remove_file(broker.socket()).unwrap();
 
-    // Somebody listens who is no broker: their socket stays.
+    // Another program listens there, so its socket stays.
     let stranger = UnixListener::bind(broker.socket()).unwrap();
     let answering = std::thread::spawn(move || drop((stranger.accept().unwrap(), stranger.accept().unwrap())));
     visit(&broker, &["--fix"]).says("unix-socket", "failed", &["cannot be reached"], "start it again");
@@ -46,7 +46,7 @@ fn a_stale_unix_socket_is_found_and_removed_and_a_living_one_never() {
 }
 
 #[test]
-fn a_broker_that_hangs_is_told_apart_from_none() {
+fn hung_broker_differs_from_no_broker() {
     let broker = Broker::start();
     with_claude(&broker);
     signal(broker.pid(), "STOP");
@@ -56,7 +56,7 @@ fn a_broker_that_hangs_is_told_apart_from_none() {
 }
 
 #[test]
-fn a_port_in_the_hands_of_another_program_is_told_with_its_holder() {
+fn program_that_holds_the_port_is_named() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = holder.local_addr().unwrap().port();
     let broker = Broker::with(&[("CLAUDE_PEERS_PORT", &port.to_string())]);
@@ -71,7 +71,7 @@ fn a_port_in_the_hands_of_another_program_is_told_with_its_holder() {
 }
 
 #[test]
-fn a_port_in_the_hands_of_another_users_broker_is_told_with_their_name() {
+fn user_whose_broker_holds_the_port_is_named() {
     if !rustix::process::geteuid().is_root() {
         return eprintln!("SKIPPED: only root can start a broker as another user");
     }
@@ -90,7 +90,7 @@ fn a_port_in_the_hands_of_another_users_broker_is_told_with_their_name() {
 }
 
 #[test]
-fn a_socket_and_a_database_that_others_may_open_are_closed_again() {
+fn permissions_of_socket_and_database_are_fixed() {
     let broker = Broker::start();
     with_claude(&broker);
     let set = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();

@@ -1,4 +1,4 @@
-//! Answers that the model gives with its client's own tool.
+//! Answers that the model sends with its client's own tool.
 
 use super::Scene;
 use crate::support::{agent::Frame, eventually};
@@ -10,7 +10,7 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-/// What the client's tool writes.
+/// The frame that the client's tool writes.
 fn answer(frame: &Frame, text: &str) -> String {
     let content =
         format!("<cross-session-message from=\"uds:/tmp/x\" from-mode=\"prompting\">\n{text}\n</cross-session-message>");
@@ -18,7 +18,7 @@ fn answer(frame: &Frame, text: &str) -> String {
     json!({"type": "user", "message": {"role": "user", "content": content}, "msgV": 1, "from": address}).to_string() + "\n"
 }
 
-/// A shell command that writes its input into the socket and waits for its end.
+/// A shell command that writes its input into the socket and waits until it is closed.
 fn writer(frame: &Frame) -> String {
     let path = frame.address();
     format!(
@@ -29,7 +29,7 @@ fn writer(frame: &Frame) -> String {
 }
 
 #[test]
-fn what_the_session_writes_to_the_address_of_a_frame_is_a_reply() {
+fn text_to_a_frame_address_is_a_reply() {
     let mut scene = Scene::new();
     let id = scene.send("Is it done?");
     let frame = scene.bob.frame();
@@ -44,12 +44,12 @@ fn what_the_session_writes_to_the_address_of_a_frame_is_a_reply() {
 }
 
 #[test]
-fn nobody_but_the_session_answers_there() {
+fn only_the_session_can_use_its_address() {
     let mut scene = Scene::new();
     scene.send("Is it done?");
     let frame = scene.bob.frame();
     let mut stream = UnixStream::connect(frame.address()).unwrap();
-    drop(stream.write_all(answer(&frame, "No!").as_bytes())); // it may have been closed by then
+    drop(stream.write_all(answer(&frame, "No!").as_bytes())); // it may be closed by then
     let mut said = String::new();
     drop(stream.read_to_string(&mut said)); // until it is closed
     eventually("it is refused", || scene.bob.session.log().contains("not from this session's client").then_some(()));

@@ -1,50 +1,48 @@
-//! The controls of a session's user: what is held, and how it is let in.
+//! Messages that are held for the session's user, and how the user lets them in.
 
-use super::{Scene, directory};
+use super::{BYPASS, Scene, directory};
 use crate::support::{Session, agent::Agent, eventually};
 use serde_json::{Value, json};
 use std::fs;
-
-const BYPASS: &[&str] = &["--dangerously-skip-permissions"];
 
 fn settings(scene: &Scene, text: &str) {
     fs::create_dir_all(scene.broker.folder().join(".claude")).unwrap();
     fs::write(scene.broker.folder().join(".claude/settings.json"), text).unwrap();
 }
 
-/// What a frame says of its sender's permission mode.
+/// The sender's permission mode in a frame.
 fn mode(frame: &crate::support::agent::Frame) -> Option<&str> {
     frame.content.split("from-mode=\"").nth(1)?.split('"').next()
 }
 
 #[test]
-fn a_session_that_asks_is_not_let_into_one_that_bypasses() {
+fn prompting_sender_is_held_by_bypassing_session() {
     let mut scene = Scene::with(BYPASS, &[]);
     let sent = scene.ada.send("bob", "delete it all");
     let id = sent["messageId"].as_str().unwrap().to_owned();
     assert_eq!(sent["state"], "held");
     assert!(sent["warning"].as_str().unwrap().contains("bypasses permission prompts"), "{sent}");
-    // The broker writes it, which is no child of the client: that holds it and asks its user.
+    // The broker writes the frame. The client does not trust it, because the broker is not its child, and asks its user.
     let frame = scene.bob.frame();
     assert_eq!((frame.ids(), mode(&frame)), (vec![id.clone()], Some("prompting")));
     let held =
         eventually("it is known to be written", || Some(scene.once(&id, "held")).filter(|held| held.get("offeredAt").is_some()));
     assert_eq!(held["held"]["by"], "mode");
-    // No other way.
+    // It takes no other route.
     assert_eq!(scene.bob.session.check(), [] as [Value; 0]);
-    assert_eq!(scene.bob.session.tool("list_peers", json!({"scope": "machine"})).get("incomingMessages"), None);
-    // The user lets it in there.
+    assert_eq!(scene.bob.session.list().get("incomingMessages"), None);
+    // The user lets it in.
     scene.bob.prompt(json!({"prompt": frame.content, "permission_mode": "bypassPermissions"}));
     scene.once(&id, "delivered");
 }
 
 #[test]
-fn what_is_held_comes_once_its_user_releases_it() {
+fn user_releases_a_held_message() {
     let mut scene = Scene::with(BYPASS, &[]);
     let id = scene.send("delete it all");
     scene.bob.frame();
     scene.once(&id, "held");
-    // Not from within a session, whatever that says of itself.
+    // A session cannot release it, even if it hides that it is one.
     let cli = env!("CARGO_BIN_EXE_claude-peers");
     let file = scene.bob.run(&format!("env -u CLAUDE_PID -u CLAUDE_CODE_SESSION_ID '{cli}' release {id} --json"), "");
     let code = eventually("it ends", || fs::read_to_string(file.with_extension("code")).ok().filter(|code| !code.is_empty()));
@@ -60,7 +58,7 @@ fn what_is_held_comes_once_its_user_releases_it() {
 }
 
 #[test]
-fn the_users_own_messages_and_answers_that_were_asked_for_pass() {
+fn user_messages_and_requested_answers_pass() {
     let mut scene = Scene::with(BYPASS, &[]);
     let (code, sent) = scene.broker.cli_json(&["send", "bob", "from the user"]);
     assert_eq!((code, &sent["state"]), (0, &json!("queued")));
@@ -74,7 +72,7 @@ fn the_users_own_messages_and_answers_that_were_asked_for_pass() {
 }
 
 #[test]
-fn sessions_of_one_class_talk_and_an_unequal_sender_is_held_either_way() {
+fn only_senders_of_another_mode_are_held() {
     let scene = Scene::new();
     let mut eve = Agent::with(&scene.broker, &directory(&scene.place, "eve"), "s-3", BYPASS, &[]);
     let mut mia = Agent::with(&scene.broker, &directory(&scene.place, "mia"), "s-4", BYPASS, &[]);
@@ -82,7 +80,7 @@ fn sessions_of_one_class_talk_and_an_unequal_sender_is_held_either_way() {
     assert_eq!(mode(&mia.frame()), None);
     assert_eq!(mia.session.send("bob", "unequal")["state"], "held");
     assert_eq!(mode(&scene.bob.frame()), Some("bypass"));
-    // A change of the mode, as the hook tells, lets go what it held.
+    // When the hook reports a change of the mode, held messages are released.
     eve.prompt(json!({"session_id": "s-3", "permission_mode": "bypassPermissions"}));
     scene.bob.prompt(json!({"permission_mode": "bypassPermissions"}));
     let frame = scene.bob.frame();
@@ -90,18 +88,18 @@ fn sessions_of_one_class_talk_and_an_unequal_sender_is_held_either_way() {
 }
 
 #[test]
-fn everything_is_let_in_where_the_user_says_so() {
+fn accept_setting_lets_everything_in() {
     let mut scene = Scene::with(BYPASS, &[("CLAUDE_PEERS_INBOUND", "accept")]);
     let id = scene.send("accepted");
     assert_eq!(scene.bob.frame().ids(), [id]);
 }
 
 #[test]
-fn the_clients_own_setting_decides_where_it_is_set() {
+fn inbound_setting_of_the_client_decides() {
     let mut scene = Scene::new();
     for (rule, posted) in [("hold", true), ("refuse", false)] {
         settings(&scene, &json!({"crossSessionInbound": rule}).to_string());
-        scene.broker.restart(); // the session looks again when it comes back
+        scene.broker.restart(); // the session reads its settings again when it reconnects
         scene.once_reason_has(&format!("its settings {rule}"));
         let sent = scene.ada.send("bob", rule);
         assert_eq!(sent["state"], "held");
@@ -112,7 +110,7 @@ fn the_clients_own_setting_decides_where_it_is_set() {
         let id = sent["messageId"].as_str().unwrap();
         assert_eq!(scene.once(id, "held")["held"]["by"], rule);
         assert_eq!(scene.bob.session.check(), [] as [Value; 0]);
-        // Released, it goes beside a result: the client would hold it again.
+        // The released message comes with a tool result, because the client would hold a frame again.
         assert_eq!(scene.broker.cli_json(&["release", id]).0, 0);
         let check = scene.bob.session.check();
         assert_eq!(check[0]["id"], id);
@@ -127,7 +125,7 @@ fn the_clients_own_setting_decides_where_it_is_set() {
 }
 
 #[test]
-fn a_setting_that_cannot_be_used_is_named() {
+fn invalid_inbound_setting_is_reported() {
     let scene = Scene::new();
     let directory = directory(&scene.place, "eve");
     let env = [("CLAUDE_PEERS_INBOUND", "sometimes")];

@@ -1,14 +1,21 @@
-//! Messages that come in through the inbox of a session's client.
+//! Messages that arrive through the inbox of a session's client.
 
 mod answers;
 mod held;
 mod lost;
 mod who;
 
-use crate::support::{Broker, Session, agent::Agent, eventually, folder};
+use crate::support::{
+    Broker, Session,
+    agent::{Agent, Frame},
+    eventually, folder,
+};
 use serde_json::{Value, json};
 
-/// A broker, a session with an inbox, and one that writes to it.
+/// The start flags of a session that bypasses permission prompts.
+const BYPASS: &[&str] = &["--dangerously-skip-permissions"];
+
+/// A broker, a session with an inbox (bob), and one that writes to it (ada).
 pub struct Scene {
     pub broker: Broker,
     pub place: tempfile::TempDir,
@@ -21,7 +28,7 @@ impl Scene {
         Self::with(&[], &[])
     }
 
-    /// The same, with these start flags of the session with the inbox and this environment.
+    /// Like [`Scene::new`], with these start flags and this environment for the session with the inbox.
     pub fn with(flags: &[&str], env: &[(&str, &str)]) -> Self {
         let (broker, place) = (Broker::with(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]), folder());
         let bob = Agent::with(&broker, &directory(&place, "bob"), "s-1", flags, env);
@@ -29,25 +36,46 @@ impl Scene {
         Self { broker, place, bob, ada }
     }
 
-    /// Sends a message to the session with the inbox; its id.
+    /// A scene whose broker already knows the session's hook.
+    pub fn hooked() -> Self {
+        let scene = Self::new();
+        scene.bob.prompt(json!({}));
+        scene
+    }
+
+    /// Sends a message to the session with the inbox and returns its id.
     pub fn send(&mut self, text: &str) -> String {
         self.ada.send("bob", text)["messageId"].as_str().unwrap().to_owned()
     }
 
-    /// Waits until a message is in this state; what is known of it.
+    /// Waits until a message is in this state and returns it.
     pub fn once(&self, id: &str, state: &str) -> Value {
         eventually(&format!("{id} is {state}"), || {
             Some(self.broker.message(&json!(id))).filter(|message| message["state"] == state)
         })
     }
 
-    /// The session with the inbox, as lists show it.
-    pub fn peer(&self) -> Value {
-        let list = self.broker.http().get("/v1/peers?scope=machine").json();
-        list["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == "bob").unwrap().clone()
+    /// Sends a message, waits until it is written into the inbox, and returns its id and frame.
+    pub fn offered(&mut self, text: &str) -> (String, Frame) {
+        let id = self.send(text);
+        let frame = self.bob.frame();
+        assert_eq!(frame.ids(), [id.as_str()]);
+        self.once(&id, "offered");
+        (id, frame)
     }
 
-    /// Waits until the reason for its route holds these words.
+    /// Lets a frame in and waits until its messages are delivered.
+    pub fn deliver(&self, frame: &Frame) {
+        self.bob.let_in(frame);
+        frame.ids().iter().for_each(|id| drop(self.once(id, "delivered")));
+    }
+
+    /// The list entry of the session with the inbox.
+    pub fn peer(&self) -> Value {
+        self.broker.peers().into_iter().find(|peer| peer["name"] == "bob").unwrap()
+    }
+
+    /// Waits until the reason for its route contains these words.
     pub fn once_reason_has(&self, words: &str) {
         eventually(&format!("its route: {words}"), || {
             self.peer()["deliveryReason"].as_str().unwrap().contains(words).then_some(())
@@ -62,7 +90,7 @@ pub fn directory(place: &tempfile::TempDir, name: &str) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_message_is_written_at_once_and_delivered_once_it_is_let_in() {
+fn letting_a_frame_in_delivers_its_message() {
     let mut scene = Scene::new();
     assert_eq!(scene.peer()["delivery"], "inbox");
     let id = scene.send("Is the parser done?\nAnd the lexer?");
@@ -79,12 +107,9 @@ fn a_message_is_written_at_once_and_delivered_once_it_is_let_in() {
 }
 
 #[test]
-fn what_waits_meanwhile_is_one_frame_a_sender_once_the_last_was_let_in() {
-    let mut scene = Scene::new();
-    scene.bob.prompt(json!({})); // its hook is known from the start
-    let first = scene.send("one");
-    let frame = scene.bob.frame();
-    scene.once(&first, "offered");
+fn waiting_messages_come_as_one_frame_per_sender() {
+    let mut scene = Scene::hooked();
+    let (_, frame) = scene.offered("one");
     let mut eve = Session::pulling(&scene.broker, &directory(&scene.place, "eve"), "s-3");
     let mut expected = (Vec::new(), Vec::new());
     for number in 0..20 {
@@ -97,34 +122,27 @@ fn what_waits_meanwhile_is_one_frame_a_sender_once_the_last_was_let_in() {
     let (ada, eve) = (scene.bob.frame(), scene.bob.frame());
     assert_eq!((ada.ids(), eve.ids()), expected);
     assert!(ada.content.contains("from-name=\"ada\"") && eve.content.contains("from-name=\"eve\""));
-    [&ada, &eve].iter().for_each(|frame| scene.bob.let_in(frame));
-    ada.ids().iter().chain(&eve.ids()).for_each(|id| drop(scene.once(id, "delivered")));
+    [&ada, &eve].iter().for_each(|frame| scene.deliver(frame));
 }
 
 #[test]
-fn without_a_hook_a_reply_proves_the_inbox() {
+fn reply_proves_the_inbox_without_a_hook() {
     let mut scene = Scene::new();
-    let first = scene.send("one");
-    scene.bob.frame();
-    scene.once(&first, "offered");
-    // Nothing has proved that it was seen: the next certain route gives it again, marked.
+    let (first, _) = scene.offered("one");
+    // Nothing has proved that it was seen, so the next certain route repeats it with a mark.
     let again = scene.bob.session.check();
     assert_eq!((&again[0]["id"], &again[0]["repeat"]), (&json!(first), &json!(true)));
-    let second = scene.send("two");
-    scene.bob.frame();
-    scene.once(&second, "offered");
+    let (second, _) = scene.offered("two");
     scene.bob.session.tool("send_message", json!({"targetPeerId": "ada", "message": "yes", "replyTo": second}));
     scene.once(&second, "delivered");
     scene.once_reason_has("confirmed 2");
-    // Trusted from now on.
-    let third = scene.send("three");
-    scene.bob.frame();
-    scene.once(&third, "offered");
+    // The inbox is trusted from now on.
+    scene.offered("three");
     assert_eq!(scene.bob.session.check(), [] as [Value; 0]);
 }
 
 #[test]
-fn a_long_message_is_announced_and_read_with_check_messages() {
+fn long_message_is_announced_in_the_inbox() {
     let mut scene = Scene::new();
     let text = "long ".repeat(4_000);
     let id = scene.send(&text);
@@ -138,7 +156,7 @@ fn a_long_message_is_announced_and_read_with_check_messages() {
 }
 
 #[test]
-fn a_call_that_waits_is_given_the_message_as_its_result() {
+fn waiting_call_gets_the_message() {
     let mut scene = Scene::new();
     let call = scene.bob.session.ask("tools/call", json!({"name": "check_messages", "arguments": {"waitSeconds": 60}}));
     scene.once_reason_has("a call of its tools waits");
@@ -150,14 +168,11 @@ fn a_call_that_waits_is_given_the_message_as_its_result() {
 }
 
 #[test]
-fn tool_results_carry_nothing_where_the_inbox_is_open() {
-    let mut scene = Scene::new();
-    scene.bob.prompt(json!({}));
-    let id = scene.send("one");
-    let frame = scene.bob.frame();
-    scene.once(&id, "offered");
+fn tool_results_carry_nothing_with_an_inbox() {
+    let mut scene = Scene::hooked();
+    let (_, frame) = scene.offered("one");
     scene.send("two");
-    let list = scene.bob.session.tool("list_peers", json!({"scope": "machine"}));
+    let list = scene.bob.session.list();
     assert_eq!(list.get("incomingMessages"), None);
     scene.bob.let_in(&frame);
     scene.bob.frame();

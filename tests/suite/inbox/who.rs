@@ -1,4 +1,4 @@
-//! Who a session is: the agent process is the one at the other end of the inbox socket.
+//! A session's agent process is the one at the other end of the inbox socket.
 
 use super::{Scene, directory};
 use crate::support::{Broker, Session, agent::Agent, eventually, folder, git, mcp::SERVER};
@@ -10,21 +10,21 @@ use std::{
 };
 
 #[test]
-fn whatever_the_agent_is_called_and_whatever_stands_between_it_is_known() {
+fn agent_is_found_through_wrappers_and_renames() {
     let (broker, place) = (Broker::start(), folder());
     let script = format!("env true; '{SERVER}'; true");
     let mut bob = Agent::launch(&broker, place.path(), "s-1", &[], &[], &["sh", "-c", &script]);
     bob.session.handshake();
     bob.session.id();
-    let peers = broker.http().get("/v1/peers?scope=machine").json();
-    assert_eq!((&peers["peers"][0]["pid"], &peers["peers"][0]["delivery"]), (&json!(bob.pid()), &json!("inbox")));
+    let peer = broker.peers().remove(0);
+    assert_eq!((&peer["pid"], &peer["delivery"]), (&json!(bob.pid()), &json!("inbox")));
 }
 
 #[test]
-fn a_program_that_only_inherits_a_sessions_environment_is_a_peer_of_its_own() {
+fn inherited_environment_does_not_make_a_session() {
     let mut scene = Scene::new();
     let bob = scene.bob.session.id();
-    // Another agent's server, started by the session's shell: it says itself who its client is.
+    // The session's shell starts another agent's server, whose client names itself.
     let output = folder();
     let initialize = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize",
         "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "codex-mcp-client", "version": "1"}}});
@@ -49,28 +49,25 @@ fn a_program_that_only_inherits_a_sessions_environment_is_a_peer_of_its_own() {
     let id = scene.send("for bob");
     assert_eq!(scene.bob.frame().ids(), [id]);
     fs::write(output.path().join("end"), "").unwrap();
-    eventually("the visitor has left", || {
-        let list = scene.broker.http().get("/v1/peers?scope=machine").json();
-        list["peers"].as_array().unwrap().iter().all(|peer| peer["id"] != visitor.as_str()).then_some(())
-    });
+    eventually("the visitor has left", || scene.broker.peers().iter().all(|peer| peer["id"] != visitor.as_str()).then_some(()));
     assert_eq!(scene.bob.session.id(), bob, "the session is who it was");
 }
 
 #[test]
-fn an_agent_inside_of_an_agent_does_not_take_its_inbox() {
+fn nested_agent_does_not_take_the_inbox() {
     let (broker, place) = (Broker::start(), folder());
-    // The same program once more between the server and the one that listens.
+    // The same program also runs between the server and the process that listens.
     let inner = "open STDERR, '>&', STDERR; my $p = fork; if (!$p) { exec @ARGV } waitpid $p, 0";
     let mut bob = Agent::launch(&broker, place.path(), "s-1", &[], &[], &["perl", "-e", inner, SERVER]);
     bob.session.handshake();
     bob.session.id();
-    let peer = broker.http().get("/v1/peers?scope=machine").json()["peers"][0].clone();
+    let peer = broker.peers()[0].clone();
     assert_eq!(peer["delivery"], "pull");
     assert_ne!(peer["pid"], bob.pid());
 }
 
 #[test]
-fn an_inbox_that_is_not_ours_is_not_used_and_the_log_says_why() {
+fn foreign_inbox_is_not_used() {
     let (broker, place) = (Broker::start(), folder());
     let at = |name: &str| place.path().join(name);
     let _open = UnixListener::bind(at("open")).unwrap();
@@ -87,13 +84,13 @@ fn an_inbox_that_is_not_ours_is_not_used_and_the_log_says_why() {
         let mut session = start.go();
         session.id();
         assert!(session.log().contains(why), "{name}: {}", session.log());
-        let peer = session.tool("list_peers", json!({"scope": "machine"}))["self"].clone();
+        let peer = session.list()["self"].clone();
         assert_eq!(peer["delivery"], "pull", "{name}");
     }
 }
 
 #[test]
-fn an_inbox_that_comes_later_is_found() {
+fn inbox_that_opens_later_is_found() {
     let (broker, place) = (Broker::start(), folder());
     let mut bob = Agent::launch(&broker, place.path(), "s-1", &[], &[], &[SERVER]);
     let away = place.path().join("away");
@@ -102,14 +99,14 @@ fn an_inbox_that_comes_later_is_found() {
     fs::rename(&inbox, &away).unwrap();
     bob.session.handshake();
     bob.session.id();
-    let route = || broker.http().get("/v1/peers?scope=machine").json()["peers"][0]["delivery"].clone();
+    let route = || broker.peers()[0]["delivery"].clone();
     assert_eq!(route(), "pull");
     fs::rename(&away, &inbox).unwrap();
     eventually("it is found", || (route() == "inbox").then_some(()));
 }
 
 #[test]
-fn the_hook_tells_where_the_session_is() {
+fn hook_reports_the_directory_of_the_session() {
     let scene = Scene::new();
     let repo = directory(&scene.place, "repo");
     git::repository(&repo);
@@ -121,7 +118,7 @@ fn the_hook_tells_where_the_session_is() {
 }
 
 #[test]
-fn a_cleared_session_is_the_same_peer_by_its_new_id_also_when_it_is_resumed() {
+fn cleared_session_is_resumed_by_its_new_id() {
     let mut scene = Scene::new();
     let id = scene.bob.session.id();
     scene.bob.prompt(json!({"session_id": "s-9"}));
@@ -132,7 +129,7 @@ fn a_cleared_session_is_the_same_peer_by_its_new_id_also_when_it_is_resumed() {
 }
 
 #[test]
-fn old_hooks_end_at_once_without_a_word() {
+fn old_hooks_exit_at_once_silently() {
     let scene = Scene::new();
     let input = json!({"session_id": "s-1", "prompt": "id m1-abc · x"}).to_string();
     for event in ["SessionStart", "Stop", "PostToolUse", "TurnStart", "SessionEnd", "Other"] {
@@ -146,12 +143,12 @@ fn old_hooks_end_at_once_without_a_word() {
 }
 
 #[test]
-fn of_two_servers_of_one_session_one_writes() {
+fn only_one_server_of_a_session_writes() {
     let (broker, place) = (Broker::start(), folder());
     let file = |name: &str| place.path().join(name).display().to_string();
     let (input, output) = (file("in"), file("out"));
     assert!(Command::new("mkfifo").args([&input, &output]).status().unwrap().success());
-    // The second server begins when somebody opens the other ends of its pipes.
+    // The second server starts when the other ends of its pipes are opened.
     let script = format!("'{SERVER}' <'{input}' >'{output}' & '{SERVER}'; true");
     let mut bob = Agent::launch(&broker, &directory(&place, "bob"), "s-1", &[], &[], &["sh", "-c", &script]);
     bob.session.handshake();
@@ -170,7 +167,7 @@ fn of_two_servers_of_one_session_one_writes() {
         assert_eq!(frame.ids(), [sent.as_str()]);
         bob.let_in(&frame);
         written.push(sent);
-        // Either works when it is called, and then it is the one that writes.
+        // Both work when called, and the one called last writes the frames.
         let called = if text == "one" { &mut bob.session } else { &mut second };
         assert_eq!(called.id(), id);
     }

@@ -1,4 +1,4 @@
-//! Setup and the rule in Claude Code's settings by which sessions use our tools without asking.
+//! Setup and the rule in Claude Code's settings that allows our tools without asking.
 
 use super::Home;
 use crate::support::plugin;
@@ -16,7 +16,7 @@ impl Home {
 }
 
 #[test]
-fn the_rule_is_put_in_and_said_and_taken_out_again() {
+fn allow_rule_is_added_and_removed() {
     let home = Home::new();
     fs::write(home.path("home/.config/other"), "not ours").unwrap();
     for text in ["{}", "{\"permissions\": {\"allow\": [ \"Bash(ls)\" ], \"defaultMode\":\"plan\"},\n\"x\":1.50}"] {
@@ -37,7 +37,7 @@ fn the_rule_is_put_in_and_said_and_taken_out_again() {
 }
 
 #[test]
-fn each_part_can_come_and_go_by_itself() {
+fn hook_and_allow_rule_are_independent() {
     let home = Home::new();
     fs::write(home.path("home/.config/other"), "not ours").unwrap();
     for there in [false, true] {
@@ -61,7 +61,7 @@ fn each_part_can_come_and_go_by_itself() {
 }
 
 #[test]
-fn a_rule_of_the_users_stays() {
+fn rule_of_the_user_stays() {
     let home = Home::new();
     for theirs in [RULE, "mcp__claude-peers__*"] {
         let text = json!({"permissions": {"allow": [theirs]}}).to_string();
@@ -82,7 +82,7 @@ fn a_rule_of_the_users_stays() {
 }
 
 #[test]
-fn what_the_user_changed_meanwhile_stays() {
+fn later_changes_of_the_user_stay() {
     let home = Home::new();
     assert_eq!(home.setup(&[]).0, 0);
     let text = fs::read_to_string(home.user_settings()).unwrap();
@@ -94,13 +94,13 @@ fn what_the_user_changed_meanwhile_stays() {
 }
 
 #[test]
-fn the_plugin_has_a_rule_of_its_own() {
+fn plugin_has_its_own_rule() {
     let home = Home::new();
     plugin::install(&home.path("home"));
     let settings = fs::read(home.user_settings()).unwrap();
     assert_eq!(home.setup(&[]).1["allow_rule"].0, "done");
     assert_eq!(home.permissions()["allow"], json!([PLUGINS]));
-    // The plugin stays, and so does its rule; a whole undo takes it out.
+    // The plugin stays, so its rule stays too. A full undo removes the rule.
     assert!(!home.setup(&["--undo", "--register-only"]).1.contains_key("allow_rule"));
     assert_eq!(home.permissions()["allow"], json!([PLUGINS]));
     assert_eq!(home.setup(&["--undo"]).1["allow_rule"].0, "undone");
@@ -108,7 +108,7 @@ fn the_plugin_has_a_rule_of_its_own() {
 }
 
 #[test]
-fn settings_of_another_shape_are_named_and_left_alone() {
+fn malformed_settings_are_reported_and_kept() {
     let home = Home::new();
     let text = "{\n  \"permissions\": {\"allow\": 1}\n}";
     home.write_user_settings(text);

@@ -10,7 +10,7 @@ use std::{
 };
 
 #[test]
-fn one_hook_is_put_beside_other_peoples_which_undo_leaves_to_the_byte() {
+fn foreign_hooks_survive_setup_and_undo() {
     let theirs =
         "{\"model\":\"opus\",\n\t\"hooks\": {\"Stop\": [{ \"hooks\": [{\"type\": \"command\",  \"command\": \"beep\"}]} ]}}";
     let home = Home::new();
@@ -36,7 +36,7 @@ fn one_hook_is_put_beside_other_peoples_which_undo_leaves_to_the_byte() {
     assert_eq!(home.setup(&["--undo"]).1["hooks"].0, "undone");
     assert_eq!(home.tree(), before);
 
-    // Somebody changes the file between the two.
+    // The file is changed between the two.
     assert_eq!(home.setup(&[]).0, 0);
     let text = fs::read_to_string(home.user_settings()).unwrap().replace("opus", "sonnet");
     fs::write(home.user_settings(), text).unwrap();
@@ -47,7 +47,7 @@ fn one_hook_is_put_beside_other_peoples_which_undo_leaves_to_the_byte() {
 }
 
 #[test]
-fn hooks_that_are_unwanted_broken_or_another_copys_are_left_alone() {
+fn unwanted_broken_or_foreign_hooks_are_kept() {
     let home = Home::new();
     assert!(!home.setup(&["--no-hooks"]).1.contains_key("hooks"));
     assert!(!fs::read_to_string(home.user_settings()).unwrap().contains("hooks"));
@@ -67,7 +67,7 @@ fn hooks_that_are_unwanted_broken_or_another_copys_are_left_alone() {
         }
     }
 
-    // Those of another copy: setup takes their place, undo leaves them.
+    // Setup replaces the hooks of another copy; undo leaves them alone.
     let other = home.path("bin/claude-peers");
     home.program("claude-peers", "#!/bin/sh\n");
     let text = format!(r#"{{"hooks": {{"Stop": [{{"hooks": [{{"command": "{} hook Stop"}}]}}]}}}}"#, other.display());
@@ -84,7 +84,7 @@ fn hooks_that_are_unwanted_broken_or_another_copys_are_left_alone() {
 }
 
 #[test]
-fn hooks_go_through_a_link_to_the_file_behind_it() {
+fn hooks_are_written_through_a_symbolic_link() {
     let home = Home::new();
     fs::create_dir_all(home.path("home/.claude")).unwrap();
     fs::create_dir_all(home.path("home/dotfiles")).unwrap();
@@ -99,7 +99,7 @@ fn hooks_go_through_a_link_to_the_file_behind_it() {
 }
 
 #[test]
-fn the_six_hooks_of_earlier_versions_make_room() {
+fn hooks_of_earlier_versions_are_replaced() {
     let home = Home::new();
     let theirs = "{ \"hooks\": {\"Stop\": [{\"hooks\": [{ \"type\": \"command\",  \"command\": \"beep\" }]}]} }\n";
     let cli = env!("CARGO_BIN_EXE_claude-peers");
@@ -143,7 +143,7 @@ fn the_six_hooks_of_earlier_versions_make_room() {
 }
 
 #[test]
-fn the_hooks_command_is_silent_with_its_program_and_without() {
+fn hook_command_is_silent_without_its_program() {
     let home = Home::new();
     assert_eq!(home.setup(&[]).0, 0);
     let command = |file: &Path| {
@@ -161,7 +161,7 @@ fn the_hooks_command_is_silent_with_its_program_and_without() {
         (plugins.clone(), bin),
         (plugins, "/nowhere"),
     ] {
-        let input = fs::File::open(home.user_settings()).unwrap(); // JSON of another kind
+        let input = fs::File::open(home.user_settings()).unwrap(); // JSON, but not a hook's input
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", &command]).env_clear().env("PATH", path).env("HOME", home.path("home")).stdin(input);
         let Output { status, stdout, stderr } = shell.output().unwrap();
@@ -170,7 +170,7 @@ fn the_hooks_command_is_silent_with_its_program_and_without() {
 }
 
 #[test]
-fn what_sessions_have_of_it_is_said_by_their_version() {
+fn effect_on_running_sessions_is_explained() {
     let mut home = Home::new();
     for arguments in [&[][..], &["--no-hooks"]] {
         let said = home.said(arguments);

@@ -1,24 +1,30 @@
-//! Setup beside our plugin, which brings the MCP server and the hooks by itself; and the files that say whether it is there.
+//! Setup beside our plugin, which brings its own MCP server and hooks, and the files that record the plugin.
 
-use super::{Home, states};
+use super::{Home, Steps, states};
 use crate::support::plugin;
 use serde_json::Value;
 use std::fs;
 
-#[test]
-fn registration_and_hooks_are_left_to_the_plugin() {
-    let home = Home::new();
-    plugin::install(&home.path("home"));
-    let settings = fs::read(home.user_settings()).unwrap();
+/// Asserts that setup leaves the registration and the hooks alone and says so. Returns its steps.
+fn sets_up_the_rest(home: &Home, is_right: fn(&str) -> bool) -> Steps {
+    let before = (home.registration(), fs::read(home.user_settings()).unwrap());
     let (code, steps) = home.setup(&["--no-allow"]);
     assert_eq!(code, 0, "{steps:?}");
     for step in ["registration", "hooks"] {
         let (state, said) = &steps[step];
-        assert_eq!(state, "already", "{steps:?}");
-        assert!(said.contains("to the plugin peers@claude-peers") && !said.contains("beside"), "{said}");
+        assert!(state == "already" && is_right(said), "{steps:?}");
     }
-    assert_eq!((home.registration(), fs::read(home.user_settings()).unwrap()), (Value::Null, settings));
-    // The service is set up all the same.
+    assert_eq!((home.registration(), fs::read(home.user_settings()).unwrap()), before);
+    steps
+}
+
+#[test]
+fn plugin_keeps_registration_and_hooks() {
+    let home = Home::new();
+    plugin::install(&home.path("home"));
+    let steps = sets_up_the_rest(&home, |said| said.contains("to the plugin peers@claude-peers") && !said.contains("beside"));
+    assert_eq!(home.registration(), Value::Null);
+    // The service is set up anyway.
     assert_eq!((steps["units"].0.as_str(), steps["round_trip"].0.as_str()), ("done", "done"), "{steps:?}");
 
     let (code, steps) = home.setup(&["--undo"]);
@@ -35,19 +41,11 @@ fn registration_and_hooks_are_left_to_the_plugin() {
 }
 
 #[test]
-fn what_setup_did_before_the_plugin_came_is_named_and_can_be_taken_out() {
+fn setup_beside_a_later_plugin_is_reported() {
     let home = Home::new();
     assert_eq!(home.setup(&[]).0, 0);
     plugin::install(&home.path("home"));
-    let (registered, settings) = (home.registration(), fs::read(home.user_settings()).unwrap());
-    let (code, steps) = home.setup(&["--no-allow"]);
-    assert_eq!(code, 0, "{steps:?}");
-    for step in ["registration", "hooks"] {
-        let (state, said) = &steps[step];
-        assert_eq!(state, "already", "{steps:?}");
-        assert!(said.contains("`claude-peers setup --undo --register-only` removes th"), "{said}");
-    }
-    assert_eq!((home.registration(), fs::read(home.user_settings()).unwrap()), (registered, settings));
+    sets_up_the_rest(&home, |said| said.contains("`claude-peers setup --undo --register-only` removes th"));
 
     let (code, steps) = home.setup(&["--undo", "--register-only"]);
     let undone = ["allow_rule", "hooks", "registration"].map(|step| (step, "undone"));
@@ -58,7 +56,7 @@ fn what_setup_did_before_the_plugin_came_is_named_and_can_be_taken_out() {
 }
 
 #[test]
-fn a_plugin_that_is_switched_off_or_only_a_projects_counts_as_none() {
+fn disabled_or_project_plugin_counts_as_none() {
     let home = Home::new();
     plugin::install(&home.path("home"));
     plugin::switch(&home.path("home"), false);
@@ -74,7 +72,7 @@ fn a_plugin_that_is_switched_off_or_only_a_projects_counts_as_none() {
 }
 
 #[test]
-fn a_file_that_cannot_be_understood_is_told_once_with_its_place() {
+fn unreadable_file_is_reported_once() {
     for (file, text, place) in [
         ("home/.claude/settings.json", "{\n  oops\n}", "line 2, column 3"),
         ("home/.claude/settings.json", r#"{"enabledPlugins": ["peers@claude-peers"]}"#, "line 1, column 19"),
@@ -89,16 +87,16 @@ fn a_file_that_cannot_be_understood_is_told_once_with_its_place() {
         assert!(code == 1 && tells(&steps["hooks"]), "{steps:?}");
         let failed: Vec<_> = steps.iter().filter(|(_, (state, _))| state == "failed").map(|(step, _)| step).collect();
         assert_eq!(failed, ["hooks"], "{steps:?}");
-        // What might stand twice then is not done.
+        // Setup skips the steps that the plugin might have done.
         let (state, said) = &steps["registration"];
         assert!(state == "skipped" && said.contains("cannot be told") && !said.contains(&named), "{steps:?}");
         assert_eq!((home.registration(), fs::read_to_string(home.path(file)).unwrap().as_str()), (Value::Null, text));
-        // Where no step of the hooks follows, that of the registration tells.
+        // If the step for hooks is absent, the registration step reports it.
         for arguments in [&["--no-hooks"][..], &["--register-only"]] {
             let (code, steps) = home.setup(arguments);
             assert!(code == 1 && tells(&steps["registration"]), "{arguments:?}: {steps:?}");
         }
-        // Nothing that is taken back depends on it.
+        // Undo does not depend on it.
         let (code, steps) = home.setup(&["--undo", "--no-hooks", "--no-allow"]);
         let (state, said) = &steps["registration"];
         assert!(code == 0 && state == "already" && said.contains(&named), "{steps:?}");
@@ -106,7 +104,7 @@ fn a_file_that_cannot_be_understood_is_told_once_with_its_place() {
 }
 
 #[test]
-fn hooks_that_are_switched_off_are_put_in_and_told_of() {
+fn disabled_hooks_are_installed_and_reported() {
     let home = Home::new();
     home.write_user_settings(r#"{"disableAllHooks": true}"#);
     for state in ["done", "already"] {

@@ -1,4 +1,4 @@
-//! Socket activation without a service manager: sockets that the test keeps and hands to each broker it starts.
+//! Socket activation without a service manager: the test keeps the sockets and passes them to each broker it starts.
 
 use super::{
     Broker,
@@ -13,14 +13,14 @@ use std::{
     process::Command,
 };
 
-/// The Unix socket where the broker looks for it, in a folder of its own.
+/// Binds the broker's Unix socket in its usual place.
 pub fn bind_unix(broker: &Broker) -> UnixListener {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(broker.socket().parent().unwrap()).unwrap();
     UnixListener::bind(broker.socket()).unwrap()
 }
 
-/// The command that starts the broker with these descriptors from 3 on, as a service manager does. They pass through the shell
-/// as its standard input and output, which are the only descriptors that `Command` gives to a child.
+/// The command that starts the broker with these descriptors from 3 on, as a service manager does. The shell gets them as
+/// standard input and output, the only descriptors that `Command` passes to a child.
 pub fn activated<const N: usize>(broker: &Broker, descriptors: [(&str, OwnedFd); N]) -> Command {
     let places = ["3<&0 0</dev/null", "4<&1 1>/dev/null"][..N].join(" ");
     let mut command = broker.command_after(&format!("exec {places}; export LISTEN_PID=$$"));
@@ -32,7 +32,7 @@ pub fn activated<const N: usize>(broker: &Broker, descriptors: [(&str, OwnedFd);
     command
 }
 
-/// A request that is written now and answered later.
+/// Writes a request whose answer the test reads later.
 pub fn said(http: &Http) -> Conversation {
     let mut conversation = http.converse();
     conversation.say(&http.written("GET", "/v1/status", &[], "")).unwrap();

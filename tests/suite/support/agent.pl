@@ -1,7 +1,7 @@
-# An agent process with an inbox socket: it runs the MCP server given as its child, keeps every line that comes to its inbox, and
-# starts the hooks it is ordered to.
+# An agent process with an inbox socket: it runs the given MCP server as its child, records every line from its inbox, and runs
+# the shell commands that it gets.
 #   agent.pl FOLDER [FLAG…] -- SERVER…
-# FOLDER/inbox is the socket, FOLDER/frames what came, FOLDER/orders a pipe of shell commands.
+# FOLDER/inbox is the socket, FOLDER/frames the recorded lines, FOLDER/orders a pipe of shell commands.
 use strict;
 use warnings;
 use IO::Handle;

@@ -1,5 +1,5 @@
-//! An agent process with an inbox, as Claude Code has one, whatever its name: it runs the real MCP server, keeps what comes to its
-//! inbox, and runs the real prompt hook when told to.
+//! An agent process with an inbox like Claude Code's: it runs the real MCP server, records the frames in its inbox, and runs the
+//! real prompt hook when told to.
 
 use super::{Broker, Session, eventually, folder, mcp::Start};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use std::{
 
 /// The agent process of a session.
 pub struct Agent {
-    /// Its MCP server, by its standard input and output.
+    /// Its MCP server.
     pub session: Session,
     orders: File,
     place: tempfile::TempDir,
@@ -21,35 +21,35 @@ pub struct Agent {
     hooks: Cell<u32>,
 }
 
-/// What came in one connection to the inbox.
+/// A frame that was written into the inbox.
 #[derive(Debug, Clone)]
 pub struct Frame {
     /// The whole frame.
     pub json: Value,
-    /// What its model is shown.
+    /// The text that the model is shown.
     pub content: String,
 }
 
 impl Frame {
-    /// The ids of the messages that it holds, in order.
+    /// The ids of its messages, in order.
     pub fn ids(&self) -> Vec<String> {
         let ids = self.content.lines().filter_map(|line| line.strip_prefix("id ")?.split(' ').next());
         ids.map(str::to_owned).collect()
     }
 
-    /// Where an answer goes.
+    /// The socket for answers.
     pub fn address(&self) -> PathBuf {
         self.json["from"].as_str().unwrap().strip_prefix("uds:").unwrap().into()
     }
 }
 
 impl Agent {
-    /// Starts it, with its server, which has done the handshake and is connected.
+    /// Starts an agent and waits until its server has done the handshake and is connected.
     pub fn start(broker: &Broker, directory: &Path, session_id: &str) -> Self {
         Self::with(broker, directory, session_id, &[], &[])
     }
 
-    /// The same, with these start flags and this environment.
+    /// Like [`Agent::start`], with these start flags and this environment.
     pub fn with(broker: &Broker, directory: &Path, session_id: &str, flags: &[&str], env: &[(&str, &str)]) -> Self {
         let mut agent = Self::launch(broker, directory, session_id, flags, env, &[super::mcp::SERVER]);
         agent.session.handshake();
@@ -57,7 +57,7 @@ impl Agent {
         agent
     }
 
-    /// Starts it with `server` as the command of its server; nothing is said yet.
+    /// Starts an agent with `server` as the command of its server, without a handshake.
     pub fn launch(
         broker: &Broker,
         directory: &Path,
@@ -69,7 +69,7 @@ impl Agent {
         let place = folder();
         let pipe = place.path().join("orders");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        // Both ends at once: opening one would wait for the other.
+        // Opening only one end would wait for the other.
         let orders = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let start = Start { broker, directory, session_id, delivery: "", env };
@@ -80,7 +80,7 @@ impl Agent {
         Self { session, orders, place, read: Cell::new(0), hooks: Cell::new(0) }
     }
 
-    /// Its process.
+    /// Its process id.
     pub fn pid(&self) -> u32 {
         self.session.pid()
     }
@@ -90,7 +90,7 @@ impl Agent {
         self.place.path().join("inbox")
     }
 
-    /// The frames so far that were not read yet.
+    /// All frames that were not read yet.
     pub fn frames(&self) -> Vec<Frame> {
         let text = fs::read_to_string(self.place.path().join("frames")).unwrap_or_default();
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
@@ -113,12 +113,12 @@ impl Agent {
         })
     }
 
-    /// Lets a frame in, as the client does: its prompt hook runs with the frame's text. Waits for the hook's end.
+    /// Lets a frame in as the client does, by running its prompt hook with the frame's text. Waits for the hook to exit.
     pub fn let_in(&self, frame: &Frame) {
         self.prompt(json!({"prompt": frame.content}));
     }
 
-    /// Runs the prompt hook; `more` is added to its input. Waits for its end, which must be a silent one.
+    /// Runs the prompt hook with `more` added to its input, until it exits. It must succeed silently.
     pub fn prompt(&self, more: Value) {
         let mut input = json!({"session_id": "s-1", "hook_event_name": "UserPromptSubmit", "permission_mode": "default"});
         input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -126,7 +126,7 @@ impl Agent {
         assert_eq!((code, said.as_str()), (0, ""));
     }
 
-    /// Runs the hook of an event with this input, to its end: its exit code, and what it said.
+    /// Runs the hook of an event with this input until it exits. Returns its exit code and output.
     pub fn run_hook(&self, event: &str, input: &str) -> (i32, String) {
         let cli = env!("CARGO_BIN_EXE_claude-peers");
         let file = self.run(&format!("'{cli}' hook {event}"), input);
@@ -136,7 +136,7 @@ impl Agent {
         (code, fs::read_to_string(file.with_extension("out")).unwrap())
     }
 
-    /// Runs a command of a shell as the agent's child; the files that tell what became of it.
+    /// Runs a shell command as the agent's child. Returns the path of its files: `.out` for output, `.code` for the exit code.
     pub fn run(&self, command: &str, input: &str) -> PathBuf {
         self.hooks.set(self.hooks.get() + 1);
         let file = self.place.path().join(format!("run-{}", self.hooks.get()));

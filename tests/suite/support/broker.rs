@@ -1,4 +1,4 @@
-//! A real `claude-peersd` in a folder of its own.
+//! A real `claude-peersd` in its own folder.
 
 use super::{PATIENCE, eventually, folder_in, http::Http};
 use rusqlite::{Connection, OpenFlags};
@@ -17,32 +17,32 @@ use std::{
     time::Duration,
 };
 
-/// A broker of this test's own; stopped and its log printed (if the test fails) at the end.
+/// The test's own broker. Dropping it stops the broker, and prints its log if the test fails.
 pub struct Broker {
     folder: tempfile::TempDir,
     settings: Vec<(String, String)>,
     child: Option<Child>,
     manager: Option<Manager>,
-    /// What it told its service manager when it got ready.
+    /// The readiness message it sent to its service manager.
     pub ready: String,
     /// The TCP port it listens on.
     pub port: u16,
 }
 
 impl Broker {
-    /// A broker with default settings, ready to serve.
+    /// Starts a broker with default settings.
     pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// A broker with these environment variables, ready to serve.
+    /// Starts a broker with these environment variables.
     pub fn with(settings: &[(&str, &str)]) -> Self {
         let mut broker = Self::prepared(settings);
         broker.launch();
         broker
     }
 
-    /// A broker that is not started yet: its folder can be prepared.
+    /// A broker that is not started yet, so that its folder can be prepared.
     pub fn prepared(settings: &[(&str, &str)]) -> Self {
         Self::prepared_in(&std::env::temp_dir(), settings)
     }
@@ -53,7 +53,7 @@ impl Broker {
         Self { folder: folder_in(place), settings, child: None, manager: None, ready: String::new(), port: 0 }
     }
 
-    /// The folder with everything of this broker's.
+    /// The folder with all of its files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
@@ -73,7 +73,7 @@ impl Broker {
         fs::read_to_string(self.folder().join("log")).unwrap_or_default()
     }
 
-    /// The environment that makes any of our programs use this broker.
+    /// The environment that makes our programs use this broker.
     pub fn env(&self) -> Vec<(String, String)> {
         let path = |path: PathBuf| path.to_str().unwrap().to_owned();
         vec![
@@ -83,7 +83,7 @@ impl Broker {
         ]
     }
 
-    /// The command that starts it, with nothing of the tester's environment but PATH and HOME set to the folder.
+    /// The command that starts it with a clean environment: only PATH is inherited, and HOME is its folder.
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_claude-peersd"));
         let log = fs::OpenOptions::new().create(true).append(true).open(self.folder().join("log")).unwrap();
@@ -92,7 +92,7 @@ impl Broker {
         command
     }
 
-    /// The same through a shell that runs `preparation` first: limits, umask, descriptors. It becomes the broker (`exec`).
+    /// The same through a shell that first runs `preparation`, such as `ulimit`, and then becomes the broker (`exec`).
     pub fn command_after(&self, preparation: &str) -> Command {
         let plain = self.command();
         let mut command = Command::new("sh");
@@ -103,27 +103,27 @@ impl Broker {
         command
     }
 
-    /// Runs a start that must fail: its exit code. What it said is in the log.
+    /// Runs a start that must fail and returns its exit code. Its messages are in the log.
     pub fn refused(&self) -> i32 {
         let mut child = self.command().spawn().unwrap();
         eventually("the broker refuses to start", || child.try_wait().unwrap()).code().unwrap()
     }
 
-    /// Starts it (again) and waits for its `READY=1`.
+    /// Starts the broker and waits for its `READY=1`.
     pub fn launch(&mut self) {
         self.launch_as(self.command());
     }
 
-    /// Like [`Broker::launch`], with a command of one's own.
+    /// Like [`Broker::launch`], with a given command.
     pub fn launch_as(&mut self, mut command: Command) {
         let notify = self.folder().join("notify.sock");
         drop(fs::remove_file(&notify));
         let manager = Manager::listen(&notify);
         let mut child = command.env("NOTIFY_SOCKET", &notify).spawn().unwrap();
-        drop(command); // with the descriptors it holds for the child
+        drop(command); // closes the descriptors it holds for the child
         let start = std::time::Instant::now();
         loop {
-            // A broker that ends instead of getting ready is seen at once.
+            // The short timeout notices a broker that exits instead of getting ready.
             match manager.next(Duration::from_millis(200)) {
                 Some(ready) => {
                     self.ready = ready;
@@ -145,17 +145,17 @@ impl Broker {
         self.port = tcp["address"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
     }
 
-    /// What it tells its service manager next, after `READY=1`.
+    /// The next message to its service manager after `READY=1`.
     pub fn tells(&self) -> String {
         self.tells_within(PATIENCE).expect("something is told to the service manager")
     }
 
-    /// Waits until it tells its service manager this.
+    /// Waits for a message to its service manager that contains these words.
     pub fn tells_that(&self, words: &str) {
         while !self.tells().contains(words) {}
     }
 
-    /// What it tells its service manager next; none if it says nothing for so long.
+    /// The next message to its service manager, or `None` after this time.
     pub fn tells_within(&self, patience: Duration) -> Option<String> {
         self.manager.as_ref().unwrap().next(patience)
     }
@@ -165,27 +165,27 @@ impl Broker {
         self.child.as_ref().unwrap().id()
     }
 
-    /// Ends it as a power cut would end a process: SIGKILL.
+    /// Kills the broker with SIGKILL.
     pub fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    /// Its memory, in KiB.
+    /// Its resident memory in KiB.
     pub fn memory(&self) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
         resident.split_whitespace().next().unwrap().parse().unwrap()
     }
 
-    /// SIGTERM, and how it ended.
+    /// Sends SIGTERM and returns the exit status.
     pub fn terminate(&mut self) -> ExitStatus {
         signal(self.pid(), "TERM");
         self.wait()
     }
 
-    /// Waits for it to end by itself.
+    /// Waits for the broker to exit.
     pub fn wait(&mut self) -> ExitStatus {
         let child = self.child.as_mut().unwrap();
         let status = eventually("the broker ends", || child.try_wait().unwrap());
@@ -193,14 +193,13 @@ impl Broker {
         status
     }
 
-    /// Kills it and starts it again on the same folder and port.
+    /// Kills the broker and starts it again with the same folder and port.
     pub fn restart(&mut self) {
         self.kill();
         self.launch();
     }
 
-    /// Kills it and starts it again as if this much time had passed meanwhile: every time in its database lies that much
-    /// further in the past.
+    /// Kills the broker and starts it again as if this much time had passed, by moving every time in its database into the past.
     pub fn restart_later(&mut self, by: Duration) {
         self.kill();
         let connection = Connection::open(self.database()).unwrap();
@@ -219,26 +218,31 @@ impl Broker {
         self.launch();
     }
 
-    /// One number from its database, read beside it.
+    /// Queries one number from its database while it runs.
     pub fn count(&self, sql: &str) -> i64 {
         let connection = Connection::open_with_flags(self.database(), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         connection.busy_timeout(PATIENCE).unwrap();
         connection.query_row(sql, [], |row| row.get(0)).unwrap()
     }
 
-    /// How much is stored: messages and peers. What a refused request must not change.
+    /// The numbers of stored messages and peers, which a refused request must not change.
     pub fn stored(&self) -> (i64, i64) {
         (self.count("SELECT count(*) FROM message"), self.count("SELECT count(*) FROM peer"))
     }
 
-    /// A message with its receipt, as the user sees it.
+    /// A message with its receipt as the user sees it.
     pub fn message(&self, id: &Value) -> Value {
         self.http().get(&format!("/v1/messages/{}", id.as_str().unwrap())).json()
     }
 
-    /// The same, once the message is in this state.
+    /// Waits until a message is in this state and returns it.
     pub fn message_once(&self, state: &str, id: &Value) -> Value {
         eventually(&format!("message {id} is {state}"), || Some(self.message(id)).filter(|message| message["state"] == state))
+    }
+
+    /// All listed peers.
+    pub fn peers(&self) -> Vec<Value> {
+        self.http().get("/v1/peers?scope=machine").json()["peers"].as_array().unwrap().clone()
     }
 
     /// HTTP over its Unix socket.
@@ -251,7 +255,7 @@ impl Broker {
         Http::tcp(self.port)
     }
 
-    /// The CLI, using this broker.
+    /// A CLI command that uses this broker.
     pub fn cli(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_claude-peers"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.folder());
@@ -259,7 +263,7 @@ impl Broker {
         command
     }
 
-    /// Runs the CLI with `--json`; its exit code and what it printed.
+    /// Runs the CLI with `--json` and returns its exit code and output.
     pub fn cli_json(&self, arguments: &[&str]) -> (i32, Value) {
         let output = self.cli(arguments).arg("--json").output().unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
@@ -270,8 +274,7 @@ impl Broker {
     }
 }
 
-/// The broker's service manager, as far as it listens. It reads at once what it is told, as the real one does: whoever tells it
-/// something waits for that.
+/// The receiving side of the broker's service manager. It reads messages at once, because their sender waits for that.
 struct Manager {
     socket: UnixDatagram,
     told: Mutex<Receiver<String>>,
@@ -290,7 +293,7 @@ impl Manager {
         Self { socket, told: Mutex::new(told) }
     }
 
-    /// What it is told next; none if nothing for so long.
+    /// The next message, or `None` after this time.
     fn next(&self, patience: Duration) -> Option<String> {
         self.told.lock().unwrap().recv_timeout(patience).ok()
     }
@@ -298,7 +301,7 @@ impl Manager {
 
 impl Drop for Manager {
     fn drop(&mut self) {
-        drop(self.socket.shutdown(Shutdown::Both)); // the reader's end
+        drop(self.socket.shutdown(Shutdown::Both)); // ends the reader
     }
 }
 
@@ -314,7 +317,7 @@ impl Drop for Broker {
     }
 }
 
-/// Sends a signal by its short name.
+/// Sends a signal, given by its short name.
 pub fn signal(pid: u32, name: &str) {
     let status = Command::new("kill").args([format!("-{name}"), pid.to_string()]).status().unwrap();
     assert!(status.success(), "kill -{name} {pid}: {status}");

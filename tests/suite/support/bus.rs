@@ -1,4 +1,4 @@
-//! A session bus of a test's own, and a client of it. What goes over it is shown as JSON.
+//! The test's own session bus and a client of it, which shows values as JSON.
 
 use super::{PATIENCE, broker::signal, folder};
 use futures_util::StreamExt;
@@ -12,12 +12,12 @@ use std::{
 use tokio::{runtime::Runtime, time::timeout};
 use zbus::{Connection, DBusError, DynamicType, MatchRule, MessageStream, Variant, message::Type, wire::Structure};
 
-/// The broker's name on the bus, also its interface's.
+/// The broker's bus name, which is also its interface's name.
 pub const NAME: &str = "dev.claudepeers.Broker1";
-/// Its object.
+/// The path of its object.
 pub const PATH: &str = "/dev/claudepeers/Broker1";
 
-/// The bus.
+/// A session bus.
 pub struct Bus {
     daemon: Child,
     folder: tempfile::TempDir,
@@ -25,20 +25,20 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// A bus of this user.
+    /// Starts a bus of this user.
     pub fn start() -> Self {
         let mut daemon = Command::new("dbus-daemon");
         daemon.arg("--session");
         Self::run(daemon, folder())
     }
 
-    /// A bus that this command runs, with its socket in this folder.
+    /// Starts a bus with this command, with its socket in this folder.
     pub fn run(mut daemon: Command, folder: tempfile::TempDir) -> Self {
         daemon.args(["--nofork", "--nopidfile", "--nosyslog", "--print-address=1"]);
         daemon.arg(format!("--address=unix:path={}", folder.path().join("bus").display()));
         let mut daemon = daemon.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut address = String::new();
-        // It listens when it has said where.
+        // It prints its address once it listens.
         BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut address).unwrap();
         assert!(!address.is_empty(), "dbus-daemon did not start");
         Self { daemon, folder, address: address.trim().to_owned() }
@@ -49,17 +49,17 @@ impl Bus {
         self.folder.path()
     }
 
-    /// Where it is.
+    /// Its address.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Sends the daemon a signal.
+    /// Sends a signal to the daemon.
     pub fn signal(&self, name: &str) {
         signal(self.daemon.id(), name);
     }
 
-    /// A client that hears every signal of the broker's object from now on.
+    /// A client that receives every signal of the broker's object from now on.
     pub fn client(&self) -> Client {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (connection, signals) = runtime.block_on(async {
@@ -79,14 +79,14 @@ impl Drop for Bus {
     }
 }
 
-/// A socket that lets programs connect and never says a word.
+/// A socket that accepts connections and never answers.
 pub fn silent(folder: &Path) -> (PathBuf, std::os::unix::net::UnixListener) {
     let path = folder.join("silent");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     (path, listener)
 }
 
-/// A client.
+/// A client of the bus.
 pub struct Client {
     runtime: Runtime,
     connection: Connection,
@@ -95,7 +95,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Calls a method of the broker: what it gives, or the error's name and text.
+    /// Calls a method of the broker. Returns its values, or the error's name and text.
     pub fn call(&self, method: &str, arguments: &(impl serde::Serialize + DynamicType)) -> Result<Value, (String, String)> {
         self.call_of(NAME, PATH, NAME, method, arguments)
     }
@@ -134,7 +134,7 @@ impl Client {
         self.runtime.block_on(self.connection.request_name(NAME)).unwrap();
     }
 
-    /// The next signal of this name that was not asked for before: its values.
+    /// The values of the next signal with this name.
     pub fn signal(&mut self, name: &str) -> Value {
         if let Some(at) = self.heard.iter().position(|(heard, _)| heard == name) {
             return self.heard.remove(at).unwrap().1;
@@ -150,7 +150,7 @@ impl Client {
         }
     }
 
-    /// Waits until the property is told to have this value.
+    /// Waits for the signal that the property has changed to this value.
     pub fn property_becomes(&mut self, name: &str, value: &Value) {
         while self.signal("PropertiesChanged")[1].get(name) != Some(value) {}
     }
@@ -164,7 +164,7 @@ fn body(message: &zbus::message::Message) -> Value {
     }
 }
 
-/// What the broker puts on the bus, as JSON.
+/// A value from the bus as JSON.
 fn json(value: &Variant<'_>) -> Value {
     match value {
         Variant::Bool(yes) => (*yes).into(),

@@ -1,4 +1,4 @@
-//! Peers without a program: registered and followed over HTTP, as a client's author would.
+//! Peers without a process: the test registers them and follows their events over HTTP.
 
 use super::http::{Http, Wire};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Registers a peer in `/tmp`; `more` is added to its facts.
+    /// Registers a peer in `/tmp`, with `more` added to its facts.
     pub fn register(http: &Http, instance: &str, more: Value) -> Self {
         let mut facts = json!({
             "client": {"name": "test", "version": "0"}, "instance": instance, "pid": std::process::id(), "cwd": "/tmp",
@@ -23,7 +23,7 @@ impl Peer {
         Self::registered(&http.post("/v1/register", &facts).json(), facts)
     }
 
-    /// The same peer again, after the broker was away.
+    /// Registers the same peer again after a restart of the broker.
     pub fn again(&self, http: &Http) -> Self {
         Self::registered(&http.as_peer(&self.secret).post("/v1/register", &self.facts).json(), self.facts.clone())
     }
@@ -33,20 +33,14 @@ impl Peer {
         Self { id: text("id"), name: text("name"), secret: text("secret"), facts }
     }
 
-    /// Requests as this peer.
+    /// HTTP as this peer.
     pub fn over(&self, http: &Http) -> Http {
         http.as_peer(&self.secret)
     }
 
-    /// Opens its event stream; it is connected when this returns.
+    /// Opens its event stream. The peer is connected when this returns.
     pub fn follow(&self, http: &Http) -> Events {
-        let http = self.over(http);
-        let mut wire = http.connect();
-        let request = http.written("GET", "/v1/events", &[("Connection", "keep-alive")], "");
-        wire.write_all(&request).unwrap();
-        let mut events = Events { reader: BufReader::new(wire) };
-        assert_eq!(events.next().map(|event| event.0).as_deref(), Some("ready"));
-        events
+        Events::open(&self.over(http))
     }
 }
 
@@ -56,8 +50,18 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next event's name and data; none at the end of the stream. Lines that are neither (the head, the sizes of chunks) are
-    /// passed over: our events have one line of data, which nothing else looks like.
+    /// Opens the stream of the peer that `http` acts as, and reads its `ready`.
+    pub fn open(http: &Http) -> Self {
+        let mut wire = http.connect();
+        let request = http.written("GET", "/v1/events", &[("Connection", "keep-alive")], "");
+        wire.write_all(&request).unwrap();
+        let mut events = Self { reader: BufReader::new(wire) };
+        assert_eq!(events.next().map(|event| event.0).as_deref(), Some("ready"));
+        events
+    }
+
+    /// The next event's name and data, or `None` at the end of the stream. Skips all other lines, such as the head and the sizes
+    /// of chunks; our events always have exactly one line of data.
     pub fn next(&mut self) -> Option<(String, Value)> {
         let mut name = None;
         loop {

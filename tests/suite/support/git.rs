@@ -1,4 +1,4 @@
-//! Git repositories, made by git itself, independent of the tester's configuration.
+//! Git repositories, created by git itself and independent of the user's configuration.
 
 use std::{path::Path, process::Command};
 
@@ -15,7 +15,7 @@ pub fn git(directory: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A repository at `directory` with one commit on `main`.
+/// Creates a repository with one commit on `main`.
 pub fn repository(directory: &Path) {
     std::fs::create_dir_all(directory).unwrap();
     git(directory, &["init", "-q"]);

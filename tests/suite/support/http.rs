@@ -1,4 +1,4 @@
-//! HTTP by hand, so that a test can also say what no well-behaved client would.
+//! HTTP by hand, so that tests can also send what no well-behaved client would.
 
 use super::PATIENCE;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Where to connect to.
+/// An HTTP client for one of the broker's sockets.
 #[derive(Debug, Clone)]
 pub struct Http {
     to: To,
@@ -22,7 +22,7 @@ enum To {
     Tcp(u16),
 }
 
-/// An answer.
+/// An HTTP answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -31,13 +31,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The body as JSON, of an answer that says yes.
+    /// The body of a successful answer as JSON.
     pub fn json(&self) -> Value {
         assert_eq!(self.status, 200, "{}", self.body);
         serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body))
     }
 
-    /// The stable code of an answer that says no.
+    /// The error code of a refusal.
     pub fn code(&self) -> String {
         assert!(self.status >= 400, "HTTP {} {}", self.status, self.body);
         let body: Value = serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.body));
@@ -51,7 +51,7 @@ impl Answer {
     }
 }
 
-/// A connection, of either kind.
+/// A connection over either socket.
 pub trait Wire: Read + Write + Send {}
 impl<T: Read + Write + Send> Wire for T {}
 
@@ -64,17 +64,17 @@ impl Http {
         Self { to: To::Tcp(port), secret: None }
     }
 
-    /// The same, speaking as the peer with this secret.
+    /// The same client, acting as the peer with this secret.
     pub fn as_peer(&self, secret: &str) -> Self {
         Self { to: self.to.clone(), secret: Some(secret.to_owned()) }
     }
 
-    /// A fresh connection.
+    /// Opens a connection.
     pub fn connect(&self) -> Box<dyn Wire> {
         self.try_connect().unwrap()
     }
 
-    /// A fresh connection, where the broker may be away.
+    /// Opens a connection to a broker that may be away.
     pub fn try_connect(&self) -> io::Result<Box<dyn Wire>> {
         match &self.to {
             To::Unix(path) => {
@@ -90,7 +90,7 @@ impl Http {
         }
     }
 
-    /// A connection that is kept for several requests.
+    /// Opens a connection for several requests.
     pub fn converse(&self) -> Conversation {
         Conversation { http: self.clone(), reader: BufReader::new(self.connect()) }
     }
@@ -103,19 +103,19 @@ impl Http {
         self.request("POST", path, &[("Content-Type", "application/json")], &body.to_string())
     }
 
-    /// Like [`Http::post`], where the broker may be away or go away meanwhile.
+    /// Like [`Http::post`], for a broker that may be away or stop during the request.
     pub fn try_post(&self, path: &str, body: &Value) -> io::Result<Answer> {
         let mut wire = self.try_connect()?;
         wire.write_all(&self.written("POST", path, &[("Content-Type", "application/json")], &body.to_string()))?;
         try_read_answer(&mut BufReader::new(wire))
     }
 
-    /// A request with exactly these headers beside `Host`, `Content-Length` and the secret; naming one of them replaces it.
+    /// Sends a request with these headers, plus `Host`, `Content-Length` and the secret unless given.
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         self.raw(&self.written(method, path, headers, body))
     }
 
-    /// Such a request as it is written; it asks for the end of the connection unless it names `Connection` itself.
+    /// The bytes of such a request. It closes the connection unless the headers contain `Connection`.
     pub fn written(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Vec<u8> {
         let mut head = format!("{method} {path} HTTP/1.1\r\n");
         let named = |name: &str| headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
@@ -141,13 +141,22 @@ impl Http {
         format!("{head}\r\n{body}").into_bytes()
     }
 
-    /// Writes these bytes on a fresh connection and reads one answer.
+    /// Writes these bytes to a new connection and reads one answer.
     pub fn raw(&self, bytes: &[u8]) -> Answer {
         let mut wire = self.connect();
-        // The broker may refuse before it has read everything.
+        // The broker may refuse before it has read everything, so writing may fail.
         drop(wire.write_all(bytes));
         read_answer(wire)
     }
+}
+
+/// Reads the head of a request, or `None` if the connection ends before.
+pub fn read_head(reader: &mut impl BufRead) -> Option<String> {
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        reader.read_line(&mut head).ok().filter(|read| *read > 0)?;
+    }
+    Some(head)
 }
 
 /// Reads one answer.
@@ -155,7 +164,7 @@ pub fn read_answer(wire: Box<dyn Wire>) -> Answer {
     try_read_answer(&mut BufReader::new(wire)).unwrap()
 }
 
-/// Reads one answer; an error if the connection ends before one is complete.
+/// Reads one answer, or an error if the connection ends before it is complete.
 pub fn try_read_answer(reader: &mut impl BufRead) -> io::Result<Answer> {
     let mut next_line = || {
         let mut line = String::new();
@@ -172,7 +181,7 @@ pub fn try_read_answer(reader: &mut impl BufRead) -> io::Result<Answer> {
         headers.push((name.to_owned(), value.to_owned()));
     }
     if status < 200 {
-        return Ok(Answer { status, headers, body: String::new() }); // only a word in between
+        return Ok(Answer { status, headers, body: String::new() }); // an interim response
     }
     let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, v)| v.parse().unwrap());
     let mut body = Vec::new();
@@ -186,7 +195,7 @@ pub fn try_read_answer(reader: &mut impl BufRead) -> io::Result<Answer> {
     Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
 }
 
-/// One connection, several requests and answers.
+/// One connection with several requests and answers.
 pub struct Conversation {
     http: Http,
     reader: BufReader<Box<dyn Wire>>,
@@ -198,21 +207,21 @@ impl Conversation {
         self.reader.get_mut().write_all(bytes)
     }
 
-    /// Reads the next answer; an error if the connection ended.
+    /// Reads the next answer, or an error if the connection has ended.
     pub fn answer(&mut self) -> io::Result<Answer> {
         try_read_answer(&mut self.reader)
     }
 
-    /// A request that keeps the connection, and its answer.
+    /// Sends a request that keeps the connection open, and reads its answer.
     pub fn ask(&mut self, method: &str, path: &str, body: &str) -> Answer {
         let headers = [("Connection", "keep-alive"), ("Content-Type", "application/json")];
         self.say(&self.http.written(method, path, &headers, body)).unwrap();
         self.answer().unwrap()
     }
 
-    /// Whether the other end has closed the connection, everything before that read.
+    /// Whether the other end has closed the connection, once everything before is read.
     pub fn is_closed(&mut self) -> bool {
-        // A reset is an end, too: what was not read by the other side makes one.
+        // A reset counts too: it happens if the other side closes with unread data.
         self.reader.fill_buf().map_or(true, <[u8]>::is_empty)
     }
 }

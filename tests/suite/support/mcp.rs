@@ -1,4 +1,4 @@
-//! A real `claude-peers-mcp`, driven over stdio as Claude Code drives it.
+//! A real `claude-peers-mcp`, driven over stdio like Claude Code does.
 
 use super::{Broker, PATIENCE, broker::signal, eventually};
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ pub struct Start<'a> {
     pub directory: &'a Path,
     /// `CLAUDE_CODE_SESSION_ID`
     pub session_id: &'a str,
-    /// `CLAUDE_PEERS_DELIVERY`; empty: not set.
+    /// `CLAUDE_PEERS_DELIVERY`, or empty for the default.
     pub delivery: &'a str,
     pub env: Vec<(String, String)>,
 }
@@ -49,22 +49,22 @@ impl<'a> Start<'a> {
         self.environment(Command::new(SERVER))
     }
 
-    /// A command whose process is, by its command line, Claude Code with these start flags. It starts the server as its child,
-    /// and when that ends, it starts it again, once for each of the later session ids.
+    /// A command whose command line looks like Claude Code with these start flags. It runs the server as its child, once for each
+    /// session id in turn.
     pub fn under_claude(&self, flags: &[&str], later_ids: &[&str]) -> Command {
         let ids = [&[self.session_id], later_ids].concat().join(" ");
         self.claude(&format!("for id in {ids}; do CLAUDE_CODE_SESSION_ID=$id \"$SERVER\"; done"), flags)
     }
 
-    /// Such a process that runs this script of a shell, in which `$SERVER` is the server.
+    /// The same for a shell script, in which `$SERVER` is the server.
     pub fn claude(&self, script: &str, flags: &[&str]) -> Command {
         let mut claude = self.environment(Command::new("sh"));
-        // The last command is not the server, or the shell would become it.
+        // The server must not be the last command, or the shell would become it.
         claude.arg0("claude").env("SERVER", SERVER).args(["-c", &format!("{script}; true"), "claude"]).args(flags);
         claude
     }
 
-    /// `command`, with the environment of a session's server.
+    /// Gives `command` the environment of a session's server.
     pub fn environment(&self, mut command: Command) -> Command {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.broker.folder());
         command.envs(self.broker.env());
@@ -79,7 +79,7 @@ impl<'a> Start<'a> {
         command
     }
 
-    /// Starts it and does the whole handshake.
+    /// Starts the server and does the whole handshake.
     pub fn go(self) -> Session {
         let mut session = Session::spawn(self.command());
         session.handshake();
@@ -88,24 +88,24 @@ impl<'a> Start<'a> {
 }
 
 impl Session {
-    /// A session with an open channel.
+    /// Starts a session with an open channel.
     pub fn start(broker: &Broker, directory: &Path, session_id: &str) -> Self {
         Start { broker, directory, session_id, delivery: "channel", env: Vec::new() }.go()
     }
 
-    /// A session without channel: mail comes with tool results.
+    /// Starts a session without channel, whose mail comes with tool results.
     pub fn pulling(broker: &Broker, directory: &Path, session_id: &str) -> Self {
         Start { broker, directory, session_id, delivery: "pull", env: Vec::new() }.go()
     }
 
-    /// Starts the process on two pipes; nothing is said yet.
+    /// Starts the process on two pipes, without a handshake.
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         Self::over(child, stdin, stdout)
     }
 
-    /// Starts the process on two sockets, as JavaScript runtimes do; nothing is said yet.
+    /// Starts the process on two sockets, as JavaScript runtimes do, without a handshake.
     pub fn spawn_on_sockets(mut command: Command) -> Self {
         let ((to_server, stdin), (from_server, stdout)) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
         command.stdin(OwnedFd::from(stdin)).stdout(OwnedFd::from(stdout)).stderr(Stdio::piped());
@@ -116,7 +116,7 @@ impl Session {
     fn over(mut child: Child, stdin: impl Write + Send + 'static, stdout: impl Read + Send + 'static) -> Self {
         let (sender, lines) = channel();
         let stderr = child.stderr.take().unwrap();
-        // Its log is shown if the test fails.
+        // The test harness shows this log if the test fails.
         let log = Arc::new(Mutex::new(String::new()));
         let logged = log.clone();
         std::thread::spawn(move || {
@@ -137,19 +137,19 @@ impl Session {
         Self { child, stdin, lines, pushes: VecDeque::new(), answers: VecDeque::new(), next: 1, log }
     }
 
-    /// `server/discover`, `initialize`, `notifications/initialized`, `tools/list`: what Claude Code says. The result of
-    /// `initialize`.
+    /// Sends `server/discover`, `initialize`, `notifications/initialized` and `tools/list`, as Claude Code does. Returns the result
+    /// of `initialize`.
     pub fn handshake(&mut self) -> Value {
         let result = self.initialize();
         self.initialized();
         result
     }
 
-    /// Its first half: `server/discover`, `initialize`. The result of the latter.
+    /// The first half of the handshake: `server/discover` and `initialize`, whose result it returns.
     pub fn initialize(&mut self) -> Value {
         let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
         let discover = self.ask("server/discover", json!({"_meta": meta}));
-        drop(self.answer(discover)); // an error, or revisions; another test looks closer
+        drop(self.answer(discover)); // another test checks this answer
         let initialize = self.ask(
             "initialize",
             json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "claude-code", "version": "2.1.330"}}),
@@ -157,7 +157,7 @@ impl Session {
         self.answer(initialize)["result"].clone()
     }
 
-    /// Its second half: `notifications/initialized`, `tools/list`.
+    /// The second half of the handshake: `notifications/initialized` and `tools/list`.
     pub fn initialized(&mut self) {
         self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
         let tools = self.ask("tools/list", json!({}));
@@ -176,7 +176,7 @@ impl Session {
         stdin.flush().unwrap();
     }
 
-    /// Writes a request; its id.
+    /// Writes a request and returns its id.
     pub fn ask(&mut self, method: &str, params: Value) -> u64 {
         let id = self.next;
         self.next += 1;
@@ -184,12 +184,12 @@ impl Session {
         id
     }
 
-    /// Waits for the answer to a request: the whole message.
+    /// Waits for the answer to a request and returns the whole message.
     pub fn answer(&mut self, id: u64) -> Value {
         self.answer_to(&json!(id))
     }
 
-    /// Waits for the answer to a request with an id of the test's choice: the whole message.
+    /// Like [`Session::answer`], for an id of any type.
     pub fn answer_to(&mut self, id: &Value) -> Value {
         let start = Instant::now();
         loop {
@@ -200,7 +200,7 @@ impl Session {
         }
     }
 
-    /// The answer to a request, if it stood on its standard output before the last one that was read.
+    /// The answer to a request, if it has been read already.
     pub fn answered(&mut self, id: u64) -> Option<Value> {
         let at = self.answers.iter().position(|answer| answer["id"] == id)?;
         self.answers.remove(at)
@@ -216,7 +216,7 @@ impl Session {
         Ok(())
     }
 
-    /// Calls a tool; the result, error or not.
+    /// Calls a tool and returns the result, even if it is an error.
     pub fn call(&mut self, tool: &str, arguments: Value) -> Value {
         let id = self.ask("tools/call", json!({"name": tool, "arguments": arguments}));
         let answer = self.answer(id);
@@ -224,41 +224,46 @@ impl Session {
         answer["result"].clone()
     }
 
-    /// Calls a tool that must succeed; its `structuredContent`.
+    /// Calls a tool that must succeed and returns its `structuredContent`.
     pub fn tool(&mut self, tool: &str, arguments: Value) -> Value {
         let result = self.call(tool, arguments);
         assert_ne!(result["isError"], true, "{tool}: {result}");
         result["structuredContent"].clone()
     }
 
-    /// Calls a tool that must fail; the words of its error.
+    /// Calls a tool that must fail and returns the text of its error.
     pub fn tool_error(&mut self, tool: &str, arguments: Value) -> String {
         let result = self.call(tool, arguments);
         assert_eq!(result["isError"], true, "{tool}: {result}");
         result["content"][0]["text"].as_str().unwrap().to_owned()
     }
 
-    /// This session's id, by its own `list_peers`.
+    /// The result of `list_peers` for the whole machine.
+    pub fn list(&mut self) -> Value {
+        self.tool("list_peers", json!({"scope": "machine"}))
+    }
+
+    /// This session's id, from its own `list_peers`.
     pub fn id(&mut self) -> String {
-        self.tool("list_peers", json!({"scope": "machine"}))["self"]["id"].as_str().unwrap().to_owned()
+        self.list()["self"]["id"].as_str().unwrap().to_owned()
     }
 
     /// The other peers on the machine.
     pub fn peers(&mut self) -> Vec<Value> {
-        self.tool("list_peers", json!({"scope": "machine"}))["peers"].as_array().unwrap().clone()
+        self.list()["peers"].as_array().unwrap().clone()
     }
 
-    /// Sends a message; the answer's structured content.
+    /// Sends a message and returns the receipt.
     pub fn send(&mut self, to: &str, text: &str) -> Value {
         self.tool("send_message", json!({"targetPeerId": to, "message": text}))
     }
 
-    /// What `check_messages` gives.
+    /// The messages that `check_messages` returns.
     pub fn check(&mut self) -> Vec<Value> {
         self.tool("check_messages", json!({}))["messages"].as_array().unwrap().clone()
     }
 
-    /// Waits for the next channel push: its params.
+    /// Waits for the next channel push and returns its params.
     pub fn pushed(&mut self) -> Value {
         let start = Instant::now();
         loop {
@@ -269,19 +274,19 @@ impl Session {
         }
     }
 
-    /// Pushes that have come so far and were not asked for, after a round trip: everything pushed before it is here.
+    /// All unread pushes, after a round trip that makes sure that earlier pushes have arrived.
     pub fn pushes_so_far(&mut self) -> Vec<Value> {
         let id = self.ask("ping", json!({}));
         self.answer(id);
         self.pushes.drain(..).collect()
     }
 
-    /// Pushes that stood on its standard output before the last answer that was read.
+    /// All unread pushes that came before the last answer.
     pub fn pushes_before(&mut self) -> Vec<Value> {
         self.pushes.drain(..).collect()
     }
 
-    /// What it has logged so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().clone()
     }
@@ -291,7 +296,7 @@ impl Session {
         self.child.id()
     }
 
-    /// The process id of the server that this session's `claude` runs right now.
+    /// The process id of the server that this session's `claude` process currently runs.
     pub fn server_pid(&self) -> u32 {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
         eventually("the claude process runs a server", || {
@@ -302,7 +307,7 @@ impl Session {
         })
     }
 
-    /// Kills that server; its `claude` starts the next one, which gets its handshake.
+    /// Kills that server and does the handshake with the next one, which its `claude` process starts.
     pub fn restart_server(&mut self) {
         let killed = self.server_pid();
         signal(killed, "KILL");
@@ -310,24 +315,24 @@ impl Session {
         self.handshake();
     }
 
-    /// SIGKILL.
+    /// Kills the process with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Ends its standard input, as Claude Code does, and waits for it to end.
+    /// Closes its standard input, as Claude Code does, and waits for it to exit.
     pub fn close(mut self) -> ExitStatus {
         drop(self.stdin.take());
         self.wait()
     }
 
-    /// Waits for it to end.
+    /// Waits for it to exit.
     pub fn wait(&mut self) -> ExitStatus {
         eventually("the process ends", || self.child.try_wait().unwrap())
     }
 
-    /// Waits until nobody can write its standard output any more: every process that shares it is gone.
+    /// Waits until every process that shares its standard output has ended.
     pub fn hung_up(&mut self) {
         let start = Instant::now();
         while self.read(PATIENCE.saturating_sub(start.elapsed())) != Err(RecvTimeoutError::Disconnected) {
@@ -337,7 +342,7 @@ impl Session {
 }
 
 impl Session {
-    /// Ends its process, if it has not ended.
+    /// Kills the process unless it has exited.
     pub fn end(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());

@@ -1,4 +1,4 @@
-//! What every test needs: a broker of its own, MCP sessions, HTTP, git repositories.
+//! What every test needs: its own broker, MCP sessions, HTTP and git repositories.
 
 pub mod activation;
 pub mod agent;
@@ -18,10 +18,10 @@ pub use mcp::Session;
 
 use std::time::Duration;
 
-/// How long an event may take before a test gives up. Generous: it bounds a hang, it measures nothing.
+/// How long an event may take before a test gives up. It is generous, because it only limits hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits for `condition` to give something, looking again after every `pause`; for facts that no event announces.
+/// Polls `condition` until it returns something, for facts that no event announces.
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = std::time::Instant::now();
     loop {
@@ -33,7 +33,7 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
     }
 }
 
-/// A temporary folder that only we can enter.
+/// A temporary folder that only this user can enter.
 pub fn folder() -> tempfile::TempDir {
     folder_in(&std::env::temp_dir())
 }

@@ -1,4 +1,4 @@
-//! Another process that makes HTTP requests: one of this user, or of another user of the machine.
+//! Another process that makes HTTP requests, of this user or of another user.
 
 use super::http::{Answer, try_read_answer};
 use std::{
@@ -10,8 +10,8 @@ use std::{
 /// The uid of `nobody`.
 const NOBODY: &str = "65534";
 
-/// Reads an address (a port of loopback, or the path of a socket) and a request, says the one to the other, and prints what
-/// comes back; both with their lengths before them.
+/// Reads an address (a loopback port or a socket path) and a request, sends the request there, and prints the answer. The
+/// lengths of request and answer come first.
 const PROGRAM: &str = r#"
     $| = 1;
     $SIG{PIPE} = "IGNORE";
@@ -30,7 +30,7 @@ const PROGRAM: &str = r#"
     }
 "#;
 
-/// The process.
+/// The other process.
 pub struct Other {
     child: Child,
     stdin: ChildStdin,
@@ -38,12 +38,12 @@ pub struct Other {
 }
 
 impl Other {
-    /// A process of this user.
+    /// Starts a process of this user.
     pub fn process() -> Self {
         Self::start(Command::new("perl"))
     }
 
-    /// A process of another user; none, and loudly, where this one cannot become another user.
+    /// Starts a process of another user. Prints a message and returns `None` without the right to do so.
     pub fn user() -> Option<Self> {
         let root = rustix::process::geteuid().is_root();
         if !root {
@@ -64,7 +64,7 @@ impl Other {
         self.child.id()
     }
 
-    /// Has it write these bytes to `address` (a port, or the path of a socket): the answer, or why there is none.
+    /// Has it write these bytes to `address` (a port or a socket path). Returns the answer, or the reason why there is none.
     pub fn says(&mut self, address: &str, request: &[u8]) -> Result<Answer, String> {
         self.stdin.write_all(format!("{address} {}\n", request.len()).as_bytes()).unwrap();
         self.stdin.write_all(request).unwrap();
@@ -80,7 +80,7 @@ impl Other {
         }
     }
 
-    /// SIGKILL.
+    /// Kills the process with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -94,7 +94,7 @@ impl Drop for Other {
     }
 }
 
-/// `program` as another user, with nothing of our environment.
+/// A command that runs `program` as another user with a clean environment.
 pub fn as_another_user(program: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());

@@ -1,12 +1,12 @@
-//! Our plugin as Claude Code would have installed it.
+//! Our plugin as Claude Code installs it.
 
 use serde_json::{Map, Value, json};
 use std::{fs, path::Path};
 
-/// Claude Code's name of it.
+/// Claude Code's name for it.
 const PLUGIN: &str = "peers@claude-peers";
 
-/// Puts the files into `home` that Claude Code 2.1.330 writes when the plugin is installed for all projects.
+/// Writes the files into `home` that Claude Code 2.1.330 writes when it installs the plugin for all projects.
 pub fn install(home: &Path) {
     let plugins = home.join(".claude/plugins");
     fs::create_dir_all(&plugins).unwrap();
@@ -19,7 +19,7 @@ pub fn install(home: &Path) {
     switch(home, true);
 }
 
-/// Switches it on or off in the user's settings, as `claude plugin enable` and `disable` do.
+/// Enables or disables it in the user's settings, as `claude plugin enable` and `disable` do.
 pub fn switch(home: &Path, on: bool) {
     let file = home.join(".claude/settings.json");
     let settings = fs::read_to_string(&file).unwrap_or_else(|_| "{}".to_owned());

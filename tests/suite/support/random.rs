@@ -1,11 +1,11 @@
-//! Chance that can be repeated: a failing test says its seed, and `CLAUDE_PEERS_TEST_SEED` sets it.
+//! Reproducible random numbers: a failing test prints its seed, and `CLAUDE_PEERS_TEST_SEED` sets it.
 
 /// A source of random numbers (SplitMix64).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// A source with the seed from the environment, or a fresh one.
+    /// A source with the seed from the environment, or a new one.
     pub fn seeded() -> Self {
         let seed = match std::env::var("CLAUDE_PEERS_TEST_SEED") {
             Ok(seed) => seed.parse().expect("CLAUDE_PEERS_TEST_SEED is a number"),
@@ -14,12 +14,12 @@ impl Random {
         Self(seed)
     }
 
-    /// The seed that makes the same numbers again, if asked before the first of them.
+    /// The seed that reproduces the numbers; call it before the first number.
     pub fn seed(&self) -> u64 {
         self.0
     }
 
-    /// Another source, for another thread.
+    /// Another source for another thread.
     pub fn branch(&mut self) -> Self {
         Self(self.next())
     }

@@ -1,4 +1,4 @@
-//! `claude-peers update`: a signed release takes the place of the installed programs, and nothing else ever does.
+//! `claude-peers update` replaces the installed programs with a signed release, and with nothing else.
 
 mod release;
 mod rights;
@@ -20,13 +20,13 @@ use tempfile::TempDir;
 
 const CURRENT: &str = env!("CARGO_PKG_VERSION");
 
-/// A copy of the programs in a folder of its own, and the public key that it is to trust.
+/// A copy of the programs in its own folder, and the public key to trust.
 struct Installed {
     place: TempDir,
     key: PathBuf,
 }
 
-/// How a command ended.
+/// The exit code and output of a command.
 #[derive(Debug)]
 struct Ended {
     code: i32,
@@ -56,7 +56,7 @@ impl Installed {
         self.bin().join("claude-peers")
     }
 
-    /// Puts a program in the way of the system's of the same name.
+    /// Overrides a system program of this name with a script.
     fn tool(&self, name: &str, script: &str) {
         let tools = self.place.path().join("tools");
         fs::create_dir_all(&tools).unwrap();
@@ -65,13 +65,13 @@ impl Installed {
         install(&text, &tools.join(name));
     }
 
-    /// The command, with nothing of our environment but where programs are.
+    /// The update command with a clean environment except for PATH.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.program());
         let path = std::env::var("PATH").unwrap();
         let path = format!("{}:{path}", self.place.path().join("tools").display());
         command.env_clear().env("PATH", path).env("HOME", self.place.path());
-        // Without this it would find the service manager of whoever runs the tests.
+        // Without this, it would find the service manager of the user who runs the tests.
         command.env("XDG_RUNTIME_DIR", self.place.path()).arg("update").args(arguments);
         command
     }
@@ -80,13 +80,13 @@ impl Installed {
         ended(&mut self.command(arguments))
     }
 
-    /// Updates from `server`, trusting the key of this place.
+    /// Updates from `server`, trusting this installation's key.
     fn update(&self, server: &Server, arguments: &[&str]) -> Ended {
         let own = ["--from", &server.url, "--key", self.key.to_str().unwrap()];
         self.run(&[&own, arguments].concat())
     }
 
-    /// Every file beside the programs and what it holds.
+    /// All files and folders of the installation with their content.
     fn content(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         fn walk(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
             for entry in fs::read_dir(folder).unwrap() {
@@ -104,7 +104,7 @@ impl Installed {
         found
     }
 
-    /// Such an update fails, says these words, and leaves every file as it is.
+    /// Asserts that an update fails with these words and leaves every file unchanged.
     fn refuses(&self, server: &Server, words: &str) {
         let before = self.content();
         let Ended { code, out, err } = self.update(server, &[]);
@@ -114,8 +114,8 @@ impl Installed {
     }
 }
 
-/// Copies a program, in another process: what this one writes cannot be run as long as a child that another test starts
-/// meanwhile has inherited the file.
+/// Copies a program with another process. A file that this process writes cannot be run while a child of another test has
+/// inherited the open file.
 fn install(from: &Path, to: &Path) {
     assert!(Command::new("install").args(["-m", "755"]).args([from, to]).status().unwrap().success());
 }
@@ -130,7 +130,7 @@ fn json(ended: &Ended) -> Value {
     serde_json::from_str(&ended.out).unwrap_or_else(|e| panic!("{e}: {ended:?}"))
 }
 
-/// A newer release with these entries, signed as it should be.
+/// A server with a newer release of these entries, correctly signed.
 fn release_of(entries: &[Entry]) -> Server {
     let (server, name) = (Server::start(), archive_name(NEWER));
     server.release(NEWER, &[(name.clone(), sign(&pack(entries), &key(1), &name))]);
@@ -138,7 +138,7 @@ fn release_of(entries: &[Entry]) -> Server {
 }
 
 #[test]
-fn a_good_release_takes_the_place_of_all_three_programs() {
+fn update_replaces_all_three_programs() {
     let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
     let before = installed.content();
     let Ended { code, out, err } = installed.update(&server, &[]);
@@ -165,7 +165,7 @@ fn a_good_release_takes_the_place_of_all_three_programs() {
 }
 
 #[test]
-fn a_broker_that_the_service_manager_runs_is_restarted() {
+fn managed_broker_is_restarted() {
     let server = Server::with_release(NEWER, &key(1));
     for (active, result, code, state, words) in [
         ("active", 0, 0, "restarted", "The broker was restarted with the new program."),
@@ -202,7 +202,7 @@ fn a_broker_that_the_service_manager_runs_is_restarted() {
 }
 
 #[test]
-fn scripts_get_it_as_json() {
+fn update_prints_json_for_scripts() {
     let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
     let updated = installed.update(&server, &["--json", "--version", &format!("v{NEWER}")]);
     let answer = json(&updated);
@@ -223,7 +223,7 @@ fn scripts_get_it_as_json() {
 }
 
 #[test]
-fn a_check_only_says_what_there_is() {
+fn check_only_changes_nothing() {
     let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(2)));
     let before = installed.content();
     let checked = installed.update(&server, &["--check"]);
@@ -240,7 +240,7 @@ fn a_check_only_says_what_there_is() {
 }
 
 #[test]
-fn what_is_not_signed_for_this_very_release_is_refused() {
+fn wrong_signature_is_refused() {
     let (installed, name) = (Installed::new(), archive_name(NEWER));
     let good = pack(&programs(NEWER));
     let server = Server::start();
@@ -248,10 +248,10 @@ fn what_is_not_signed_for_this_very_release_is_refused() {
     for (archive, words) in [
         (sign(&good, &key(2), &name), "no matching key/signature pair found"),
         (good.clone(), unsigned),
-        // Signed by the right key, for another version or another kind of machine.
+        // Signed by the right key, but for another version or platform.
         (sign(&good, &key(1), &archive_name("99.9.8")), unsigned),
         (sign(&good, &key(1), &format!("claude-peers-{NEWER}-sparc64-unknown-netbsd.tar.gz")), unsigned),
-        // Signed, then changed.
+        // Changed after signing.
         ([&[0; 9], &sign(&good, &key(1), &name)[9..]].concat(), unsigned),
         (sign(&good, &key(1), &name)[..good.len() / 2].to_vec(), unsigned),
         (Vec::new(), unsigned),
@@ -259,14 +259,14 @@ fn what_is_not_signed_for_this_very_release_is_refused() {
         server.release(NEWER, &[(name.clone(), archive)]);
         installed.refuses(&server, words);
     }
-    // The keys that are built in do not trust a mirror's own key.
+    // The built-in keys do not trust a mirror's own key.
     server.release(NEWER, &[(name.clone(), sign(&good, &key(1), &name))]);
     let refused = installed.run(&["--from", &server.url]);
     assert!(refused.code == 1 && refused.err.contains(unsigned), "{refused:?}");
 }
 
 #[test]
-fn what_is_not_as_it_was_released_is_refused() {
+fn altered_release_is_refused() {
     let (installed, name) = (Installed::new(), archive_name(NEWER));
     let good = sign(&pack(&programs(NEWER)), &key(1), &name);
     let server = Server::start();
@@ -300,7 +300,7 @@ fn what_is_not_as_it_was_released_is_refused() {
 }
 
 #[test]
-fn an_archive_gives_three_plain_files_or_nothing() {
+fn archive_must_hold_three_plain_files() {
     let installed = Installed::new();
     let with = |entry: Entry| {
         let mut entries = programs(NEWER);
@@ -334,7 +334,7 @@ fn an_archive_gives_three_plain_files_or_nothing() {
         installed.refuses(&server, words);
     }
 
-    // What else lies in an archive is left there.
+    // Other entries of an archive are ignored.
     let mut entries = programs(NEWER);
     entries.insert(0, program("../evil", NEWER));
     entries.insert(0, Entry("evil-link".to_owned(), EntryType::Symlink, b"/etc/passwd".to_vec()));
@@ -345,7 +345,7 @@ fn an_archive_gives_three_plain_files_or_nothing() {
 }
 
 #[test]
-fn it_never_goes_back() {
+fn update_never_downgrades() {
     let installed = Installed::new();
     let before = installed.content();
     for version in [CURRENT, "0.0.1"] {
@@ -360,7 +360,7 @@ fn it_never_goes_back() {
     let older = installed.update(&server, &["--version", "0.0.1"]);
     assert_eq!((older.code, older.out.as_str()), (1, ""));
     assert!(older.err.contains(&format!("version 0.0.1 is older than {CURRENT}")), "{older:?}");
-    // A server that answers with another release than it was asked for.
+    // The server answers with another release than requested.
     let asked = installed.update(&server, &["--version", NEWER]);
     assert!(asked.code == 1 && asked.err.contains(&format!("has no release {NEWER}")), "{asked:?}");
     let other = json!({"tag_name": "v99.9.8", "created_at": "", "assets": []}).to_string();

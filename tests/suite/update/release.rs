@@ -1,4 +1,4 @@
-//! How a release is made: the keys that are compiled in, and the script that packs and signs.
+//! Making a release: the compiled-in keys and the script that packs and signs.
 
 use super::{
     CURRENT, Ended, Installed, ended,
@@ -16,7 +16,7 @@ fn project() -> PathBuf {
 }
 
 #[test]
-fn a_program_without_a_usable_key_does_not_compile() {
+fn program_with_an_invalid_key_does_not_compile() {
     let source = fs::read_to_string(project().join("src/admin/update/keys.rs")).unwrap();
     let place = folder();
     let compile = |source: &str, key: &[u8]| {
@@ -39,7 +39,7 @@ fn a_program_without_a_usable_key_does_not_compile() {
 }
 
 #[test]
-fn the_programs_say_what_an_update_asks_of_them() {
+fn programs_print_their_name_and_version() {
     let built = [env!("CARGO_BIN_EXE_claude-peers"), env!("CARGO_BIN_EXE_claude-peersd"), env!("CARGO_BIN_EXE_claude-peers-mcp")];
     for (name, program) in PROGRAMS.into_iter().zip(built) {
         let said = ended(Command::new(program).arg("--version"));
@@ -47,7 +47,7 @@ fn the_programs_say_what_an_update_asks_of_them() {
     }
 }
 
-/// Where `zipsign` is, which signs releases.
+/// The path of `zipsign`, which signs releases.
 fn zipsign() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|folder| folder.join("zipsign")).find(|program| program.is_file());
@@ -58,7 +58,7 @@ fn zipsign() -> Option<PathBuf> {
 }
 
 #[test]
-fn what_the_release_script_packs_and_signs_can_be_installed() {
+fn output_of_the_release_script_installs() {
     if zipsign().is_none() {
         return;
     }
@@ -69,7 +69,7 @@ fn what_the_release_script_packs_and_signs_can_be_installed() {
     for name in PROGRAMS {
         fs::write(programs.join(name), program(name, NEWER).2).unwrap();
     }
-    // Two keys, as while one gives way to the next.
+    // Two keys, as during a key rotation.
     let secrets = [2, 1].map(|byte| {
         let secret = place.path().join(format!("{byte}.key"));
         fs::write(&secret, key(byte).to_keypair_bytes()).unwrap();
@@ -93,7 +93,7 @@ fn what_the_release_script_packs_and_signs_can_be_installed() {
     assert_eq!((code, err.as_str()), (0, ""), "{said}");
     assert_eq!(fs::read(installed.program()).unwrap(), program("claude-peers", NEWER).2);
 
-    // The same programs give the same archive again; an unfinished set of programs gives none.
+    // Packing is reproducible, and an incomplete set of programs gives no archive.
     fs::remove_file(out.join(&name)).unwrap();
     assert_eq!(archive(target, &programs).code, 0);
     assert!(fs::read(out.join(&name)).unwrap() == packed);

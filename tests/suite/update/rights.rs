@@ -1,4 +1,4 @@
-//! Who may replace the programs, and who says what is trusted.
+//! Permissions and owners of the programs, and the choice of trusted keys.
 
 use super::{
     CURRENT, Ended, Installed, ended, json,
@@ -9,7 +9,7 @@ use rustix::process::geteuid;
 use std::{fs, os::unix::fs::PermissionsExt};
 
 #[test]
-fn who_may_not_write_there_changes_nothing() {
+fn unwritable_programs_are_left_unchanged() {
     let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
     let before = installed.content();
     let mut command = installed.command(&["--from", &server.url, "--key", installed.key.to_str().unwrap()]);
@@ -32,7 +32,7 @@ fn who_may_not_write_there_changes_nothing() {
 }
 
 #[test]
-fn what_a_package_manager_installed_is_left_to_it() {
+fn packaged_programs_are_left_to_their_manager() {
     type Owner = (&'static str, Box<dyn Fn(&Installed)>, &'static str);
     let owners: [Owner; 4] = [
         (
@@ -81,14 +81,14 @@ fn what_a_package_manager_installed_is_left_to_it() {
         assert!(checked.code == 0 && checked.out.contains(command), "{checked:?}");
         assert!(json(&installed.update(&server, &["--check", "--json"]))["updateWith"].as_str().unwrap().contains(command));
     }
-    // One that cannot say leaves it open whose the program is.
+    // A failing package manager leaves the owner of the program unknown.
     let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
     installed.tool("dpkg", "echo 'dpkg-query: error: the database is locked' >&2; exit 2");
     installed.refuses(&server, "the database is locked");
 }
 
 #[test]
-fn only_the_command_line_says_whom_to_trust() {
+fn only_the_command_line_chooses_the_key() {
     let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
     let key = installed.key.to_str().unwrap().to_owned();
     let short = installed.place.path().join("short.pub");
@@ -109,7 +109,7 @@ fn only_the_command_line_says_whom_to_trust() {
         assert!(refused.err.contains(words), "{words}: {refused:?}");
     }
     assert!(server.heads().is_empty());
-    // No secret of the environment goes to a release server.
+    // Secrets from the environment are not sent to a release server.
     let mut command = installed.command(&["--from", &server.url, "--key", &key]);
     let updated = ended(command.env("GITHUB_TOKEN", "secret").env("GH_TOKEN", "secret"));
     assert_eq!(updated.code, 0, "{updated:?}");

@@ -1,12 +1,12 @@
-//! A release server on loopback, with releases made and signed here.
+//! A release server on loopback that makes and signs its own releases.
 
-use crate::support::PATIENCE;
+use crate::support::{PATIENCE, http::read_head};
 use flate2::{Compression, write::GzEncoder};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashMap,
-    io::{BufRead, BufReader, Cursor, Write},
+    io::{BufReader, Cursor, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,
@@ -16,18 +16,18 @@ use zipsign_api::{SigningKey, sign::copy_and_sign_tar};
 
 /// The three programs of a release.
 pub const PROGRAMS: [&str; 3] = ["claude-peers", "claude-peersd", "claude-peers-mcp"];
-/// A version newer than any.
+/// A version newer than any real one.
 pub const NEWER: &str = "99.9.9";
 
-/// The archive's name for this kind of machine.
+/// The archive's name for this platform.
 pub fn archive_name(version: &str) -> String {
     format!("claude-peers-{version}-{}.tar.gz", self_update::get_target())
 }
 
-/// Something in an archive: its name, its kind, and what it holds or points to.
+/// An archive entry: its name, its kind, and its content or link target.
 pub struct Entry(pub String, pub EntryType, pub Vec<u8>);
 
-/// A program that only knows its version.
+/// A program that only prints its version.
 pub fn program(name: &str, version: &str) -> Entry {
     Entry(name.to_owned(), EntryType::Regular, format!("#!/bin/sh\necho {name} {version}\n").into_bytes())
 }
@@ -37,14 +37,14 @@ pub fn programs(version: &str) -> Vec<Entry> {
     PROGRAMS.map(|name| program(name, version)).into()
 }
 
-/// An archive of `entries`, whatever their names.
+/// Packs `entries` into an archive without checking their names.
 pub fn pack(entries: &[Entry]) -> Vec<u8> {
     let mut tar = Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
     for Entry(name, kind, content) in entries {
         let mut header = Header::new_ustar();
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         header.set_entry_type(*kind);
-        header.set_mode(0o4777); // only what the updater makes of it counts
+        header.set_mode(0o4777); // the updater must not keep this mode
         let is_link = matches!(kind, EntryType::Symlink | EntryType::Link);
         let content: &[u8] = if is_link {
             header.as_old_mut().linkname[..content.len()].copy_from_slice(content);
@@ -59,12 +59,12 @@ pub fn pack(entries: &[Entry]) -> Vec<u8> {
     tar.into_inner().unwrap().finish().unwrap()
 }
 
-/// A key made of one byte.
+/// A key made from one byte.
 pub fn key(byte: u8) -> SigningKey {
     SigningKey::from_bytes(&[byte; 32])
 }
 
-/// `archive`, signed as the file called `name`.
+/// Signs `archive` as the file `name`.
 pub fn sign(archive: &[u8], key: &SigningKey, name: &str) -> Vec<u8> {
     let mut signed = Cursor::new(Vec::new());
     copy_and_sign_tar(&mut Cursor::new(archive), &mut signed, std::slice::from_ref(key), Some(name.as_bytes())).unwrap();
@@ -77,13 +77,13 @@ pub fn sum(content: &[u8], name: &str) -> String {
     format!("{hex}  {name}\n")
 }
 
-/// These assets and a list of their true sums.
+/// These assets and a file with their checksums.
 pub fn with_sums(assets: &[(String, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
     let sums: String = assets.iter().map(|(name, content)| sum(content, name)).collect();
     [assets, &[("SHA256SUMS".to_owned(), sums.into_bytes())]].concat()
 }
 
-/// The paths at `url`, and what is there, of a release with exactly these assets, as the newest and under its tag.
+/// The paths and contents of a release with exactly these assets, both as the newest release and under its tag.
 pub fn files(url: &str, version: &str, assets: &[(String, Vec<u8>)]) -> Vec<(String, Vec<u8>)> {
     let listed: Vec<_> = assets.iter().map(|(name, _)| json!({"name": name, "url": format!("{url}/{name}")})).collect();
     let release = json!({"tag_name": format!("v{version}"), "created_at": "2026-01-01T00:00:00Z", "assets": listed});
@@ -93,10 +93,10 @@ pub fn files(url: &str, version: &str, assets: &[(String, Vec<u8>)]) -> Vec<(Str
     assets.iter().map(|(name, content)| (format!("/{name}"), content.clone())).chain(releases).collect()
 }
 
-/// What is served under a path: the bytes, and how many of them are promised.
+/// The content of each path: its bytes and its announced length.
 type Files = Arc<Mutex<HashMap<String, (Vec<u8>, usize)>>>;
 
-/// The server. Like GitHub's API it is asked for releases in JSON that name their assets by address.
+/// The server. Like GitHub's API, it serves releases as JSON with the addresses of their assets.
 pub struct Server {
     /// Its address.
     pub url: String,
@@ -105,7 +105,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// One without releases.
+    /// Starts a server without releases.
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -119,7 +119,7 @@ impl Server {
         Self { url, files, heads }
     }
 
-    /// One whose newest release is a good one, signed with `key`.
+    /// Starts a server with a good release that is signed with `key`.
     pub fn with_release(version: &str, key: &SigningKey) -> Self {
         let server = Self::start();
         let name = archive_name(version);
@@ -127,12 +127,12 @@ impl Server {
         server
     }
 
-    /// Offers a release with these assets and their true sums.
+    /// Offers a release with these assets and their checksums.
     pub fn release(&self, version: &str, assets: &[(String, Vec<u8>)]) {
         self.release_exactly(version, &with_sums(assets));
     }
 
-    /// Offers a release with exactly these assets, as the newest and under its tag.
+    /// Offers a release with exactly these assets, both as the newest and under its tag.
     pub fn release_exactly(&self, version: &str, assets: &[(String, Vec<u8>)]) {
         for (path, content) in files(&self.url, version, assets) {
             self.serve(&path, content);
@@ -145,7 +145,7 @@ impl Server {
         self.files.lock().unwrap().insert(path.to_owned(), (content, length));
     }
 
-    /// From now on ends the connection when half of `path` is sent.
+    /// From now on closes the connection after half of `path`.
     pub fn cut(&self, path: &str) {
         let mut files = self.files.lock().unwrap();
         let (content, _) = files.get_mut(path).unwrap();
@@ -161,12 +161,7 @@ impl Server {
 fn answer(mut stream: TcpStream, files: &Files, heads: &Mutex<Vec<String>>) {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut head = String::new();
-    while !head.ends_with("\r\n\r\n") {
-        if reader.read_line(&mut head).unwrap_or(0) == 0 {
-            return;
-        }
-    }
+    let Some(head) = read_head(&mut reader) else { return };
     let path = head.split(' ').nth(1).unwrap().to_owned();
     heads.lock().unwrap().push(head);
     let found = files.lock().unwrap().get(&path).cloned();
@@ -175,6 +170,6 @@ fn answer(mut stream: TcpStream, files: &Files, heads: &Mutex<Vec<String>>) {
         None => ("404 Not Found", Vec::new(), 0),
     };
     let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
-    // Who asked may have heard enough.
+    // The client may have closed the connection.
     drop(stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&content)));
 }

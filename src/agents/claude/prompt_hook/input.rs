@@ -12,7 +12,7 @@ use std::{
 
 /// The longest input that is parsed, in bytes: more would take more time than the hook has.
 const LONGEST: u64 = 256 * 1024;
-/// What the line with a message's id begins with ([`crate::wire::text::heading`]).
+/// What the line with a message's id begins with ([`crate::wire::text::id_line`]).
 const MARK: &[u8] = b"id ";
 /// Most ids that are told to the broker.
 const MOST: usize = 1_000;

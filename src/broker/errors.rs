@@ -1,0 +1,48 @@
+//! The errors of the rooms below become the protocol's: the only place.
+
+use crate::{
+    db,
+    mailbox::{self, Refusal},
+    wire::{Code, Error},
+};
+
+impl From<db::Error> for Error {
+    fn from(error: db::Error) -> Self {
+        match error {
+            db::Error::Closed => {
+                Self::new(Code::Stopping, "the broker is stopping").help("try again in a moment; nothing was stored")
+            }
+            full if full.is_disk_full() => {
+                Self::new(Code::Internal, format!("the disk that holds the broker's database is full: {full}"))
+                    .help("free some space and try again; nothing was stored")
+            }
+            other => Self::new(Code::Internal, format!("the broker could not use its database: {other}"))
+                .help("nothing was stored; see `claude-peers status` and the broker's log"),
+        }
+    }
+}
+
+impl From<mailbox::Error> for Error {
+    fn from(error: mailbox::Error) -> Self {
+        match error {
+            mailbox::Error::Db(error) => error.into(),
+            mailbox::Error::Refused(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        let (code, help) = match refusal {
+            Refusal::KeyReused { .. } => (Code::IdempotencyConflict, "use a new key for a new message"),
+            Refusal::NoSuchRecipient(_) => return Self::new(Code::PeerNotFound, refusal.to_string()),
+            Refusal::UnknownSender => (Code::Unauthorized, "register again"),
+            Refusal::MailboxFull { .. } => (Code::MailboxFull, "wait until it has read some; it has been told that mail waits"),
+            Refusal::NoSuchQuestion(_) => {
+                (Code::MessageNotFound, "use the message_id of the message you answer, or leave replyTo out")
+            }
+            Refusal::NotAskedByCli(_) => (Code::NoMailbox, "list the peers to see who can be written to"),
+        };
+        Self::new(code, refusal.to_string()).help(help)
+    }
+}

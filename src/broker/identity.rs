@@ -1,0 +1,42 @@
+//! Ids, secrets and the shapes of what a session says of itself.
+
+use super::roster::Roster;
+use crate::{
+    platform::random,
+    wire::{self, Code, Error, PeerId},
+};
+use sha2::{Digest, Sha256};
+
+/// Longest instance name, session id, key and lease.
+pub(super) const LONGEST_TOKEN: usize = 128;
+/// Longest path accepted, in bytes (Linux's PATH_MAX).
+const LONGEST_PATH: usize = 4_096;
+
+/// The stored form of a secret.
+pub(super) fn hash(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+/// An id that no peer has, nor as its name.
+pub(super) fn fresh_id(roster: &Roster) -> PeerId {
+    let taken = |id: &PeerId| roster.peers.contains_key(id) || roster.peers.values().any(|peer| peer.row.name == id.as_str());
+    std::iter::repeat_with(random::peer_id).find(|id| !taken(id)).unwrap_or_else(random::peer_id)
+}
+
+/// Refuses a path that is not absolute, too long, or could steer a terminal.
+pub(super) fn check_path(field: &str, path: &str) -> wire::Result<()> {
+    if !path.starts_with('/') || path.len() > LONGEST_PATH || path.chars().any(char::is_control) {
+        let what = format!("{field} is not an absolute path without control characters of at most {LONGEST_PATH} bytes");
+        return Err(Error::new(Code::InvalidPath, what).help("give the session's working directory"));
+    }
+    Ok(())
+}
+
+/// Refuses a text that is empty, too long, or not visible ASCII.
+pub(super) fn check_token(field: &str, token: &str) -> wire::Result<()> {
+    if token.is_empty() || token.len() > LONGEST_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        let what = format!("{field} is not 1 to {LONGEST_TOKEN} visible ASCII characters");
+        return Err(Error::new(Code::InvalidRequest, what).help("give a random text that names this process or session"));
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! A peer in memory: what the table holds of it, and what lives only as long as a connection.
+
+use super::{inbox::Inbox, limits::Pace};
+use crate::{
+    db::peers::PeerRow,
+    wire::{DeliveryChoice, InboundRule, Process, Route, Sender, Status, Timestamp},
+};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// How long a peer without a connection, whose process the kernel cannot show us, stays in the list.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// The result of the last look at a peer's processes.
+#[derive(Debug, Default)]
+pub(super) struct Life {
+    pub looked: Option<Timestamp>,
+    pub is_over: bool,
+}
+
+/// A peer.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// As stored.
+    pub row: PeerRow,
+    /// The number of its open event stream, which tells it from an earlier or later one.
+    pub stream: Option<u64>,
+    /// How many `take` calls wait for a message right now; they come before the channel.
+    pub takers: u32,
+    /// The state of its client's inbox.
+    pub inbox: Inbox,
+    /// Mail may wait that no stream pushes: the peer is to be told if it does.
+    pub hint: bool,
+    /// Bumped when something may have changed for this peer's stream or takes.
+    pub wake: watch::Sender<u64>,
+    /// Its recent messages, for the limits.
+    pub pace: Pace,
+    /// Whether its processes live.
+    pub life: Life,
+}
+
+impl Peer {
+    /// A peer as the table knows it.
+    pub fn new(row: PeerRow) -> Self {
+        Self {
+            row,
+            stream: None,
+            takers: 0,
+            inbox: Inbox::default(),
+            hint: false,
+            wake: watch::channel(0).0,
+            pace: Pace::default(),
+            life: Life::default(),
+        }
+    }
+
+    /// Wakes whoever waits for something of this peer.
+    pub fn wake(&self) {
+        self.wake.send_modify(|count| *count += 1);
+    }
+
+    /// Another process serves the peer, or none does: its stream and its takes are over.
+    pub fn cut_off(&mut self) {
+        (self.stream, self.takers) = (None, 0);
+        self.wake();
+    }
+
+    /// Whether it can be reached right now, by the last look at its processes (`Broker::look`).
+    pub fn status(&self, now: Timestamp) -> Status {
+        let row = &self.row;
+        if self.stream.is_some() {
+            return Status::Connected;
+        }
+        if row.ended || self.life.is_over {
+            return Status::Gone;
+        }
+        // A process that the kernel shows to be the same one is never evicted, however long it is silent.
+        let is_certain = row.process.is_some_and(|process| process.started != 0);
+        match row.legacy {
+            _ if !is_certain && row.last_seen.plus(GRACE) <= now => Status::Gone,
+            true => Status::Connected,
+            false => Status::Reconnecting,
+        }
+    }
+
+    /// The route by which a message will reach it now, and why: a call that waits goes before all others.
+    pub fn delivery(&self) -> (Route, String) {
+        match self.takers {
+            0 => self.route(),
+            _ => (Route::Pull, "pull: a call of its tools waits for messages".to_owned()),
+        }
+    }
+
+    /// The route that is chosen for it, and why. Messages that it holds go that way, even if a call waits for more.
+    pub fn route(&self) -> (Route, String) {
+        let row = &self.row;
+        if row.legacy {
+            return (Route::Poll, "poll: the legacy client fetches every second".to_owned());
+        }
+        let confirmed = match row.proved.as_ref().filter(|_| row.has_proved()) {
+            Some((_, at)) => format!("confirmed {at}"),
+            None => "not confirmed yet".to_owned(),
+        };
+        let pull = |why: &str| (Route::Pull, format!("pull: {why}"));
+        match row.delivery {
+            DeliveryChoice::Channel => (Route::Channel, format!("channel: asked for by CLAUDE_PEERS_DELIVERY, {confirmed}")),
+            DeliveryChoice::Pull => pull("asked for by CLAUDE_PEERS_DELIVERY"),
+            _ if row.inbound == InboundRule::Hold => pull("its settings hold what other sessions send (crossSessionInbound)"),
+            _ if row.inbound == InboundRule::Refuse => pull("its settings refuse what other sessions send (crossSessionInbound)"),
+            _ if row.inbox.is_some() && !self.inbox.is_given_up() => {
+                let proof = if row.has_hook() { ", its hook confirms what is let in" } else { "" };
+                (Route::Inbox, format!("inbox: written into its session at once, {confirmed}{proof}"))
+            }
+            DeliveryChoice::Auto if row.channel => (Route::Channel, format!("channel: named in the start flags, {confirmed}")),
+            _ if row.inbox.is_some() => pull("its inbox let in none of the last messages"),
+            DeliveryChoice::Inbox => pull("CLAUDE_PEERS_DELIVERY asks for the inbox, and its client has none"),
+            DeliveryChoice::Auto => pull("its client has no inbox, and no channel is named in its start flags"),
+        }
+    }
+
+    /// The process whose stream would push a message that comes now.
+    pub fn pushing(&self) -> Option<String> {
+        let pushes = self.stream.is_some() && self.takers == 0 && self.route().0 == Route::Channel;
+        pushes.then(|| self.row.instance.clone())
+    }
+
+    /// How it appears as the sender of a message.
+    pub fn as_sender(&self) -> Sender {
+        let PeerRow { id, name, cwd, summary, .. } = &self.row;
+        Sender { id: id.clone(), name: name.clone(), cwd: cwd.clone(), summary: summary.clone() }
+    }
+
+    /// The processes by whose end it is gone.
+    pub fn processes(&self) -> impl Iterator<Item = Process> + use<> {
+        // A legacy client names a process of its own beside the one that the kernel saw.
+        let named = self.row.agent.filter(|named| self.row.legacy && named.started != 0);
+        self.row.process.into_iter().chain(named)
+    }
+
+    /// Whether only a look can tell if it is there.
+    pub fn needs_look(&self, age: Duration, now: Timestamp) -> bool {
+        let is_known = self.life.is_over || self.life.looked.is_some_and(|at| at.plus(age) > now);
+        self.stream.is_none() && !self.row.ended && !is_known
+    }
+}

@@ -1,0 +1,108 @@
+//! Who is there.
+
+use super::{
+    core::{Broker, Caller},
+    identity::check_path,
+    peer::Peer,
+};
+use crate::{
+    db::peers::PeerRow,
+    mailbox::history,
+    platform::clock,
+    wire::{self, Code, Error, ListPeers, PeerId, Peers, Scope, Status, Timestamp},
+};
+use std::{collections::HashMap, time::Duration};
+
+impl Broker {
+    /// The live peers in a scope, by name; the caller left out.
+    pub async fn list(&self, caller: &Caller, request: &ListPeers) -> wire::Result<Peers> {
+        let me = match caller {
+            Caller::Peer(id) => Some(id),
+            Caller::User => None,
+        };
+        let in_scope = self.in_scope(me, request.scope.parse()?, request.cwd.as_deref()).await?;
+        self.shown(|row| Some(&row.id) != me && in_scope(row), me).await
+    }
+
+    /// A test for peers in `scope`, as seen from `cwd`, by default from the directory of `me`.
+    pub(super) async fn in_scope(
+        &self,
+        me: Option<&PeerId>,
+        scope: Scope,
+        cwd: Option<&str>,
+    ) -> wire::Result<impl Fn(&PeerRow) -> bool + use<>> {
+        let own = me.and_then(|id| self.roster().peers.get(id).map(|peer| (peer.row.cwd.clone(), peer.row.git.clone())));
+        let (cwd, git) = match (cwd, own) {
+            (Some(cwd), _) => {
+                check_path("cwd", cwd)?;
+                let git = if scope == Scope::Repo { self.probes.repositories.ask(cwd.to_owned()).await.flatten() } else { None };
+                (cwd.to_owned(), git)
+            }
+            (None, Some(own)) => own,
+            (None, None) if scope == Scope::Machine => Default::default(),
+            (None, None) => {
+                let what = format!("scope {:?} needs to know the directory it is seen from", scope.as_str());
+                return Err(Error::new(Code::InvalidRequest, what).help("give cwd"));
+            }
+        };
+        let common_dir = git.map(|git| git.common_dir);
+        Ok(move |row: &PeerRow| match (scope, &common_dir) {
+            (Scope::Machine, _) => true,
+            (Scope::Repo, Some(common)) => row.git.as_ref().is_some_and(|git| git.common_dir == *common),
+            (Scope::Directory, _) | (Scope::Repo, None) => row.cwd == cwd,
+        })
+    }
+
+    /// The live peers that `wanted` picks, and `me`, as lists show them: with the branch that each has checked out now. Where a
+    /// look at that does not answer in time, with the branch known last.
+    pub(super) async fn shown(&self, wanted: impl Fn(&PeerRow) -> bool, me: Option<&PeerId>) -> wire::Result<Peers> {
+        let picked = |peer: &Peer| Some(&peer.row.id) == me || wanted(&peer.row);
+        self.look(Duration::ZERO, picked).await;
+        let waiting = self.store.read(history::waiting_by_peer).await?;
+        let now = clock::now();
+        let mut shown: Vec<(wire::Peer, Option<String>)> = {
+            let roster = self.roster();
+            let there = |peer: &&Peer| Some(&peer.row.id) == me || peer.status(now) != Status::Gone;
+            let listed = |peer: &Peer| (as_listed(peer, &waiting, now), peer.row.git.as_ref().map(|git| git.head.clone()));
+            roster.peers.values().filter(|peer| picked(peer)).filter(there).map(listed).collect()
+        };
+        let branches = self.probes.branches.ask_all(shown.iter().filter_map(|(_, head)| head.clone())).await;
+        for (peer, head) in &mut shown {
+            if let Some(Some(branch)) = head.as_ref().and_then(|head| branches.get(head)) {
+                peer.git_branch.clone_from(branch);
+            }
+        }
+        let (myself, mut peers): (Vec<_>, Vec<_>) =
+            shown.into_iter().map(|(peer, _)| peer).partition(|peer| Some(&peer.id) == me);
+        peers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+        Ok(Peers { peers, myself: myself.into_iter().next() })
+    }
+
+    /// The tops of these peers' worktrees, as lists of the legacy API show them; of those that answer in time.
+    pub async fn git_roots(&self, peers: impl Iterator<Item = &wire::Peer>) -> HashMap<String, String> {
+        let tops = self.probes.tops.ask_all(peers.map(|peer| peer.cwd.clone())).await;
+        tops.into_iter().filter_map(|(cwd, top)| Some((cwd, top?.to_string_lossy().into_owned()))).collect()
+    }
+}
+
+fn as_listed(peer: &Peer, waiting: &HashMap<PeerId, u32>, now: Timestamp) -> wire::Peer {
+    let row = &peer.row;
+    let status = peer.status(now);
+    let (delivery, delivery_reason) = peer.delivery();
+    wire::Peer {
+        id: row.id.clone(),
+        name: row.name.clone(),
+        cwd: row.cwd.clone(),
+        git_repo: row.git.as_ref().map(|git| git.repo.clone()),
+        git_branch: row.git.as_ref().and_then(|git| git.branch.clone()),
+        summary: row.summary.clone(),
+        last_seen: if status == Status::Connected && !row.legacy { now } else { row.last_seen },
+        status,
+        delivery,
+        delivery_reason,
+        waiting: waiting.get(&row.id).copied().unwrap_or_default(),
+        pid: row.agent.or(row.process).map(|process| process.pid),
+        tty: row.tty.clone(),
+        registered_at: row.registered_at,
+    }
+}

@@ -1,0 +1,48 @@
+//! Who is there. A peer with a stream is connected; of the others the kernel tells whether their processes live. It is asked
+//! outside the lock, and what a look showed is good for a moment.
+
+use super::{core::Broker, peer::Peer};
+use crate::{
+    platform::clock,
+    wire::{Process, Status},
+};
+use std::{collections::HashMap, time::Duration};
+
+/// For how long a look at a living process is good enough.
+pub(super) const LOOK: Duration = Duration::from_millis(500);
+
+impl Broker {
+    /// Looks at the processes of the peers that `which` picks, unless that was done within `age`: before [`Peer::status`] is
+    /// asked.
+    pub(super) async fn look(&self, age: Duration, which: impl Fn(&Peer) -> bool) {
+        let now = clock::now();
+        let processes: Vec<Process> = {
+            let roster = self.roster();
+            let picked = roster.peers.values().filter(|peer| peer.needs_look(age, now) && which(peer));
+            picked.flat_map(Peer::processes).collect()
+        };
+        if processes.is_empty() {
+            return;
+        }
+        let lives: HashMap<Process, bool> = self.probes.processes.ask_all(processes).await;
+        for peer in self.roster().peers.values_mut().filter(|peer| peer.needs_look(age, now)) {
+            let known: Vec<bool> = peer.processes().filter_map(|process| lives.get(&process).copied()).collect();
+            if !known.is_empty() {
+                (peer.life.looked, peer.life.is_over) = (Some(now), known.contains(&false));
+            }
+        }
+    }
+
+    /// Whether these processes live.
+    pub(super) async fn alive(&self, processes: impl IntoIterator<Item = Process>) -> HashMap<Process, bool> {
+        self.probes.processes.ask_all(processes).await
+    }
+
+    /// How many peers are there now.
+    pub async fn peer_count(&self) -> u32 {
+        self.look(Duration::ZERO, |_| true).await;
+        let now = clock::now();
+        let count = self.roster().peers.values().filter(|peer| peer.status(now) != Status::Gone).count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+}

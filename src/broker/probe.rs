@@ -1,0 +1,172 @@
+//! Looks at the system that may hang: a file on a dead mount, a process table behind `ps`.
+
+use crate::{
+    platform::{git, process},
+    wire::{Git, Process},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+
+/// How long a look is waited for. A later answer is there for the next time.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// How many looks run beside each other for one question.
+const WORKERS: usize = 8;
+/// How many may hang at once, each with a thread. Then nothing new is looked at.
+const MOST_HANGING: usize = 64;
+/// For how long an answer is kept to be shown in place of one that does not come.
+const KEPT: Duration = Duration::from_secs(3_600);
+
+/// Asks one kind of question about many things, on threads of its own, in parallel and bounded in time. A look that hangs is not
+/// started again.
+#[derive(Debug)]
+pub(super) struct Probe<K, V> {
+    look: fn(&K) -> V,
+    shared: Arc<Mutex<Shared<K, V>>>,
+    answered: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct Shared<K, V> {
+    /// Asked for, not begun.
+    queue: Vec<K>,
+    /// Begun, not answered.
+    under_way: HashSet<K>,
+    known: HashMap<K, (Instant, V)>,
+}
+
+impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Probe<K, V> {
+    pub fn new(look: fn(&K) -> V) -> Self {
+        let shared = Shared { queue: Vec::new(), under_way: HashSet::new(), known: HashMap::new() };
+        Self { look, shared: Arc::new(Mutex::new(shared)), answered: Arc::default() }
+    }
+
+    /// The result of a look at `key`; if that does not answer in time, the result of the last one.
+    pub async fn ask(&self, key: K) -> Option<V> {
+        self.ask_all([key.clone()]).await.remove(&key)
+    }
+
+    /// The same for many keys.
+    pub async fn ask_all(&self, keys: impl IntoIterator<Item = K>) -> HashMap<K, V> {
+        let keys: HashSet<K> = keys.into_iter().collect();
+        let begun = Instant::now();
+        self.start(&keys);
+        let all = async {
+            loop {
+                let answered = self.answered.notified();
+                let is_fresh = |key: &K| lock(&self.shared).known.get(key).is_some_and(|(at, _)| *at >= begun);
+                if keys.iter().all(is_fresh) {
+                    return;
+                }
+                answered.await;
+            }
+        };
+        if tokio::time::timeout(PATIENCE, all).await.is_err() {
+            tracing::debug!("a look at the system does not answer in time");
+        }
+        let known = &lock(&self.shared).known;
+        keys.into_iter().filter_map(|key| known.get(&key).map(|(_, value)| value.clone()).map(|value| (key, value))).collect()
+    }
+
+    fn start(&self, keys: &HashSet<K>) {
+        let mut shared = lock(&self.shared);
+        shared.known.retain(|_, (at, _)| at.elapsed() < KEPT);
+        let fresh: Vec<K> =
+            keys.iter().filter(|key| !shared.under_way.contains(key) && !shared.queue.contains(key)).cloned().collect();
+        let room = MOST_HANGING.saturating_sub(shared.under_way.len());
+        let workers = fresh.len().min(WORKERS).min(room);
+        shared.queue.extend(fresh);
+        drop(shared);
+        for _ in 0..workers {
+            let (look, shared, answered) = (self.look, self.shared.clone(), self.answered.clone());
+            // A thread of its own and not one of the runtime's: the broker's end must not wait for a look that hangs.
+            let worker = thread::Builder::new().name("probe".to_owned()).stack_size(256 * 1024);
+            if let Err(error) = worker.spawn(move || work(look, &shared, &answered)) {
+                tracing::warn!(%error, "starting a thread that looks at the system failed");
+            }
+        }
+    }
+}
+
+/// Takes one key after another from the queue until it is empty.
+fn work<K: Hash + Eq + Clone, V>(look: fn(&K) -> V, shared: &Mutex<Shared<K, V>>, answered: &Notify) {
+    loop {
+        let key = {
+            let mut shared = lock(shared);
+            let Some(key) = shared.queue.pop() else { return };
+            shared.under_way.insert(key.clone());
+            key
+        };
+        let begun = Instant::now();
+        let value = look(&key);
+        let mut shared = lock(shared);
+        shared.under_way.remove(&key);
+        shared.known.insert(key, (begun, value));
+        drop(shared);
+        answered.notify_waiters();
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The questions to the system.
+#[derive(Debug)]
+pub(super) struct Probes {
+    pub processes: Probe<Process, bool>,
+    /// The branch that a `HEAD` file names; none if there is no such file.
+    pub branches: Probe<String, Option<Option<String>>>,
+    pub repositories: Probe<String, Option<Git>>,
+    /// The top of a worktree.
+    pub tops: Probe<String, Option<PathBuf>>,
+}
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self {
+            processes: Probe::new(|process| process::is_alive(*process)),
+            branches: Probe::new(|head| Path::new(head).exists().then(|| git::branch(Path::new(head)))),
+            repositories: Probe::new(|directory| git::discover(Path::new(directory))),
+            tops: Probe::new(|cwd| Path::new(cwd).ancestors().find(|top| top.join(".git").exists()).map(Path::to_path_buf)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    static HUNG: AtomicUsize = AtomicUsize::new(0);
+    static GO_ON: OnceLock<()> = OnceLock::new();
+
+    fn look(key: &u32) -> u32 {
+        if *key == 0 {
+            HUNG.fetch_add(1, Ordering::SeqCst);
+            GO_ON.wait();
+        }
+        key * 2
+    }
+
+    #[tokio::test]
+    async fn a_look_that_hangs_holds_up_no_other() {
+        let probe = Probe::new(look);
+        for _ in 0..3 {
+            let found = probe.ask_all([0, 1, 2]).await;
+            assert_eq!((found.get(&0), found.get(&1), found.get(&2)), (None, Some(&2), Some(&4)));
+        }
+        assert_eq!(HUNG.load(Ordering::SeqCst), 1, "started again while it hangs");
+        GO_ON.set(()).unwrap();
+        assert_eq!(probe.ask(0).await, Some(0));
+    }
+}

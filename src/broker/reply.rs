@@ -1,0 +1,136 @@
+//! Asking: the wait for the answer to a message, and the mailbox of the command line, which holds nothing but answers.
+//!
+//! An answer is a message of the recipient that names the question; nothing else ends a wait as one. A wait for a recipient that
+//! is gone ends at once.
+//!
+//! A question that a command line inside a session asks is that session's. While it waits, the answer goes to it and not to the
+//! session, which reads it in the command's output; an answer that comes later is a message to the session like any other.
+
+use super::{
+    core::{Broker, Caller, stopping},
+    presence::LOOK,
+    roster::Awaited,
+    send::warning,
+};
+use crate::{
+    db,
+    mailbox::{
+        self, Message,
+        accept::{NewMessage, sent_before},
+        history,
+    },
+    platform::clock,
+    wire::{self, Asked, AwaitReply, CLI_SENDER, Code, Error, MessageId, MessageState, PeerId, Status},
+};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Longest wait of one request.
+const LONGEST_WAIT: u32 = 3_600;
+/// How soon a peer without a stream is looked at again: only its process tells when it is gone.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Broker {
+    /// The question `id` with its answer; waits for that while one may come. `inside` is the session in which the
+    /// command line runs that waits.
+    pub async fn reply_to(&self, caller: &Caller, inside: Option<&PeerId>, id: &str, request: AwaitReply) -> wire::Result<Asked> {
+        let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
+        let deadline = Instant::now() + wait;
+        let mut changes = self.changes.subscribe();
+        let mut asking = None;
+        loop {
+            changes.mark_unchanged();
+            if asking.is_none() && !wait.is_zero() {
+                let question = self.asked(caller, id).await?.question;
+                let inside = inside.filter(|session| **session == question.from).cloned();
+                asking = Some(Asking::new(self, Awaited { question: question.message_id, inside }));
+            }
+            let asked = self.asked(caller, id).await?;
+            let over = asked.answer.is_some() || asked.recipient == Status::Gone || asked.question.state == MessageState::Expired;
+            if over || Instant::now() >= deadline {
+                return Ok(asked);
+            }
+            tokio::select! {
+                biased;
+                () = self.stopped() => return Err(stopping()),
+                () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)) => {}
+                changed = changes.changed() => drop(changed),
+            }
+        }
+    }
+
+    /// The question of the command line that `new` answers although it names none: the only one that has been handed to its
+    /// sender and is waited for right now. A message said again under its key answers what it answered before.
+    pub(super) fn meant_question(&self, new: &NewMessage) -> wire::Result<Option<MessageId>> {
+        let mut asked: Vec<MessageId> = self.roster().asked.iter().map(|asked| asked.question.clone()).collect();
+        asked.sort();
+        asked.dedup();
+        let find = |view: &db::View<'_>| {
+            if let Some(before) = sent_before(view, new)? {
+                return Ok((before.receipt.reply_to, Vec::new()));
+            }
+            let mut open = Vec::new();
+            for id in asked {
+                let was_handed =
+                    |asked: Message| asked.receipt.from == new.to && asked.receipt.to == new.from && asked.handed > 0;
+                if history::get(view, &id)?.is_some_and(was_handed) && history::answer(view, &id, &new.from, &new.to)?.is_none() {
+                    open.push(id);
+                }
+            }
+            Ok::<_, mailbox::Error>((None, open))
+        };
+        match self.store.glance(find)? {
+            (Some(before), _) => Ok(Some(before)),
+            (None, open) if open.len() < 2 => Ok(open.into_iter().next()),
+            (None, several) => {
+                let ids = several.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let what = format!("{CLI_SENDER} waits for the answers to {ids}, and this message names none of them");
+                Err(Error::new(Code::InvalidRequest, what)
+                    .help("send it again with replyTo, the id of the question that it answers"))
+            }
+        }
+    }
+
+    async fn asked(&self, caller: &Caller, id: &str) -> wire::Result<Asked> {
+        let mut question = self.message(caller, id).await?.receipt;
+        let (id, from, to) = (question.message_id.clone(), question.from.clone(), question.to.clone());
+        let cli = PeerId::lenient(CLI_SENDER);
+        let find = move |view: &db::View<'_>| match history::answer(view, &id, &to, &from)? {
+            None if from != cli => history::answer(view, &id, &to, &cli), // to the command line inside the session that asked
+            found => Ok(found),
+        };
+        let answer = self.store.read(find).await?.map(|answer| self.entry(answer));
+        self.look(LOOK, |peer| peer.row.id == question.to).await;
+        let now = clock::now();
+        let recipient = match self.roster().peers.get(&question.to) {
+            Some(peer) => {
+                question.warning = warning(peer, &question, now);
+                peer.status(now)
+            }
+            None => Status::Gone,
+        };
+        Ok(Asked { question, recipient, answer })
+    }
+}
+
+/// Somebody waits for the answer to this question.
+struct Asking<'a> {
+    broker: &'a Broker,
+    awaited: Awaited,
+}
+
+impl<'a> Asking<'a> {
+    fn new(broker: &'a Broker, awaited: Awaited) -> Self {
+        broker.roster().asked.push(awaited.clone());
+        Self { broker, awaited }
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        let asked = &mut self.broker.roster().asked;
+        if let Some(at) = asked.iter().position(|asked| *asked == self.awaited) {
+            asked.swap_remove(at);
+        }
+    }
+}

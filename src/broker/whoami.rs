@@ -1,0 +1,80 @@
+//! Which session a process belongs to.
+
+use super::{
+    core::{Broker, Caller, unknown_peer},
+    presence::LOOK,
+};
+use crate::{
+    platform::{clock, process},
+    wire::{self, Code, Error, PeerId, Process, Status, WhoAmI},
+};
+use std::collections::HashMap;
+
+impl Broker {
+    /// Which peer a process belongs to: by its secret, its session id, or an ancestor of it.
+    pub async fn whoami(&self, caller: &Caller, request: &WhoAmI) -> wire::Result<wire::Peer> {
+        let found = match caller {
+            Caller::Peer(id) => Some(id.clone()),
+            Caller::User => match self.by_session(request.session_id.as_ref()).await {
+                None => self.by_ancestor(request.pids.as_deref().unwrap_or_default()).await,
+                found => found,
+            },
+        };
+        let id = found.ok_or_else(|| {
+            Error::new(Code::PeerNotFound, "this process belongs to no session that is registered here")
+                .help("run it inside a Claude Code session that has the claude-peers MCP server")
+        })?;
+        self.shown(|_| false, Some(&id)).await?.myself.ok_or_else(|| unknown_peer(&id))
+    }
+
+    async fn by_session(&self, session: Option<&String>) -> Option<PeerId> {
+        let id = self.roster().sessions.get(session?)?.clone();
+        self.look(LOOK, |peer| peer.row.id == id).await;
+        let is_there = self.roster().peers.get(&id)?.status(clock::now()) != Status::Gone;
+        is_there.then_some(id)
+    }
+
+    /// The peer of the first of these processes that runs one.
+    async fn by_ancestor(&self, pids: &str) -> Option<PeerId> {
+        let pids: Vec<u32> = pids.split(',').filter_map(|pid| pid.trim().parse().ok()).collect();
+        let agents: Vec<(Process, PeerId)> = {
+            let roster = self.roster();
+            let of_agent = |agent: Process| pids.contains(&agent.pid).then_some(agent);
+            let agents = roster.peers.values().filter_map(|peer| Some((of_agent(peer.row.agent?)?, peer.row.id.clone())));
+            agents.collect()
+        };
+        let alive = self.alive(agents.iter().map(|(agent, _)| *agent)).await;
+        let runs = |pid: &u32| agents.iter().find(|(agent, _)| agent.pid == *pid && alive.get(agent) == Some(&true));
+        pids.iter().find_map(runs).map(|(_, id)| id.clone())
+    }
+
+    /// The session inside of which a process runs: the nearest agent above it that has registered, by the kernel's word.
+    pub fn session_of(&self, pid: impl FnOnce() -> Option<u32>) -> Option<PeerId> {
+        // An agent whose process we do not know is the one that started its MCP server. It counts only inside another session:
+        // anything may have started a server that stands alone.
+        let (mut some_run, mut unknown) = (false, Vec::new());
+        for peer in self.roster().peers.values().filter(|peer| !peer.row.legacy) {
+            some_run |= peer.row.agent.is_some();
+            let server = peer.row.process.filter(|_| peer.row.agent.is_none() && !peer.row.ended);
+            unknown.extend(server.map(|server| (server, peer.row.id.clone())));
+        }
+        if !some_run {
+            return None;
+        }
+        let pid = pid()?;
+        let visitors: HashMap<u32, PeerId> = unknown
+            .into_iter()
+            .filter(|(server, _)| process::is_alive(*server))
+            .filter_map(|(server, id)| Some((*process::ancestors(server.pid).first()?, id)))
+            .collect();
+        let mut visitor = None;
+        for above in process::ancestors(pid) {
+            let agent = process::identify(above);
+            if let Some(session) = agent.and_then(|agent| self.roster().by_agent(agent).map(|peer| peer.row.id.clone())) {
+                return Some(visitor.unwrap_or(session));
+            }
+            visitor = visitor.or_else(|| visitors.get(&above).cloned());
+        }
+        None
+    }
+}

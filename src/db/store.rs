@@ -1,0 +1,162 @@
+use super::{
+    error::{Error, Result},
+    sqlite_file,
+    tx::{Tx, View},
+    writer::{self, Durability},
+};
+use rusqlite::Connection;
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+use tokio::sync::{mpsc, oneshot};
+
+/// How many reading connections are kept for reuse; more are opened when asked for and closed again.
+const IDLE_READERS: usize = 4;
+
+/// The database.
+#[derive(Debug)]
+pub struct Store {
+    jobs: mpsc::Sender<Box<dyn writer::Job>>,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    path: PathBuf,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    _lock: std::fs::File,
+}
+
+impl Store {
+    /// Starts the writing thread on `connection`; the file stays locked as long as the store lives.
+    pub(super) fn start(connection: Connection, path: &Path, lock: std::fs::File) -> std::io::Result<Self> {
+        let (jobs, queue) = mpsc::channel(writer::QUEUE);
+        let thread = std::thread::Builder::new()
+            .name("writer".to_owned())
+            .stack_size(512 * 1024)
+            .spawn(move || writer::run(&connection, queue))?;
+        Ok(Self { jobs, readers: Arc::default(), path: path.to_owned(), thread: Mutex::new(Some(thread)), _lock: lock })
+    }
+
+    /// Runs `work` in a transaction and answers once it is committed and fsynced.
+    ///
+    /// # Errors
+    /// The error of `work` (its changes are undone, and only its), or that the commit failed (nothing was stored).
+    pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.submit(Durability::Fsync, work).await?.await
+    }
+
+    /// Like [`Store::write`], in two steps: once this returns, the work has its place in the queue and is done whatever becomes
+    /// of the caller. The future that it gives is the answer. `durability` says what the change survives then.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; the future as [`Store::write`].
+    pub async fn submit<T, E, F>(
+        &self,
+        durability: Durability,
+        work: F,
+    ) -> Result<impl Future<Output = Result<T, E>> + use<T, E, F>>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(writer::job(durability, work, reply)).await.map_err(|_| Error::Closed)?;
+        Ok(async { answer.await.unwrap_or_else(|_| Err(Error::Closed.into())) })
+    }
+
+    /// Runs `work` on a connection that only reads, beside the writer.
+    ///
+    /// # Errors
+    /// The error of `work`, or that no connection could be opened.
+    pub async fn read<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: FnOnce(&View<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let (readers, path) = (self.readers.clone(), self.path.clone());
+        tokio::task::spawn_blocking(move || with_reader(&readers, &path, work))
+            .await
+            .unwrap_or_else(|_| Err(Error::Closed.into()))
+    }
+
+    /// Like [`Store::read`], on the calling thread: for a few rows found by index that were written a moment ago and so lie
+    /// in memory. Two changes of threads would cost ten times what the look does, on every message's way.
+    ///
+    /// # Errors
+    /// The error of `work`, or that no connection could be opened.
+    pub fn glance<T, E: From<Error>>(&self, work: impl FnOnce(&View<'_>) -> Result<T, E>) -> Result<T, E> {
+        with_reader(&self.readers, &self.path, work)
+    }
+
+    /// Waits until everything that was handed to [`Store::write`] is committed, then closes the database.
+    pub fn close(self) {
+        let Self { jobs, readers, thread, .. } = self;
+        // The writer goes last: whoever closes the database as the last one folds the WAL into it, and a reader could not.
+        if let Ok(mut readers) = readers.lock() {
+            readers.clear();
+        }
+        drop(jobs);
+        if let Some(thread) = thread.lock().ok().and_then(|mut thread| thread.take())
+            && thread.join().is_err()
+        {
+            tracing::error!("the database's writer ended with a panic");
+        }
+    }
+
+    /// Where the database lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The size of the database with its side files, in bytes.
+    pub fn size(&self) -> u64 {
+        sqlite_file::side_files(&self.path).iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
+    }
+}
+
+/// Runs `work` on an idle reading connection, or on a new one. All that it reads is of one moment.
+fn with_reader<T, E: From<Error>>(
+    readers: &Mutex<Vec<Connection>>,
+    path: &Path,
+    work: impl FnOnce(&View<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    let idle = readers.lock().ok().and_then(|mut idle| idle.pop());
+    let connection = match idle {
+        Some(connection) => connection,
+        None => sqlite_file::reader(path).map_err(Error::from)?,
+    };
+    let say = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
+    say("BEGIN").map_err(Error::from)?;
+    let result = work(&View::new(&connection));
+    say("ROLLBACK").map_err(Error::from)?;
+    if let Ok(mut idle) = readers.lock()
+        && idle.len() < IDLE_READERS
+    {
+        idle.push(connection);
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_sees_one_moment() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let store = crate::db::open(&path).unwrap().store;
+        let count = |view: &View<'_>| view.get::<i64>("SELECT count(*) FROM session", []);
+        let looks = store.glance(|view| {
+            let before = count(view)?;
+            Connection::open(&path)?.execute("INSERT INTO session VALUES ('a', 'b', 1)", [])?;
+            Ok::<_, Error>((before, count(view)?))
+        });
+        assert_eq!((looks.unwrap(), store.glance(count).unwrap()), ((0, 0), 1));
+    }
+}

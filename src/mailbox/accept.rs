@@ -1,0 +1,256 @@
+//! A message comes in: one transaction, one commit, and the sender has its success.
+
+use super::{
+    Effects, Error, Holder, InboxNews, Message, Refusal, Result, acknowledge, history,
+    message::{COLUMNS, held_number, read, read_peer},
+    order, proof,
+    release::Rule,
+};
+use crate::{
+    db::{
+        self, Tx, View, params,
+        peers::{self, PeerRow},
+    },
+    wire::{CLI_SENDER, HeldBy, MessageId, PeerId, Route, Timestamp},
+};
+
+/// A message to accept.
+#[derive(Debug, Clone)]
+pub struct NewMessage {
+    /// The random part of its id.
+    pub tag: String,
+    pub from: PeerId,
+    pub to: PeerId,
+    pub text: String,
+    pub reply_to: Option<MessageId>,
+    /// The sender's idempotency key.
+    pub key: Option<String>,
+    pub sent_at: Timestamp,
+    /// Until when it waits.
+    pub expires_at: Timestamp,
+    /// The process of the recipient whose open stream would push it now.
+    pub stream: Option<String>,
+    /// A command line inside the recipient's session waits for this answer, and gets it in the session's place.
+    pub for_cli_inside: bool,
+}
+
+/// The terms for all copies of a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Terms {
+    /// The user sends it by hand.
+    pub by_user: bool,
+    /// The sender itself named the question that it answers: only then that was read for certain.
+    pub names_question: bool,
+    /// Most messages waiting for one recipient.
+    pub most_waiting: u32,
+}
+
+/// Each recipient's copy, or why it was refused.
+pub type Copies = Vec<(PeerId, Result<Message, Refusal>)>;
+
+/// Accepts these copies of one message. A copy that its recipient cannot take is refused alone; any other error undoes all.
+pub fn accept(tx: &Tx<'_>, copies: Vec<NewMessage>, terms: Terms) -> Result<(Copies, Effects)> {
+    let (mut accepted, mut effects) = (Copies::with_capacity(copies.len()), Effects::default());
+    let sender = match copies.first() {
+        Some(first) if !terms.by_user => Some(peers::get(tx, &first.from)?.ok_or(Refusal::UnknownSender)?),
+        _ => None,
+    };
+    for new in copies {
+        let to = new.to.clone();
+        let copy = match preview(tx, &new, terms.most_waiting)? {
+            Err(refusal) => Err(refusal),
+            Ok(Some(message)) => Ok(message),
+            Ok(None) => match peers::get(tx, &to)? {
+                None if to.as_str() != CLI_SENDER => Err(Refusal::NoSuchRecipient(to.clone())),
+                recipient => Ok(store(tx, new, recipient.as_ref(), sender.as_ref(), terms, &mut effects)?),
+            },
+        };
+        accepted.push((to, copy));
+    }
+    Ok((accepted, effects))
+}
+
+/// The message that is in the mailbox already under the key of `new`; or why its recipient cannot take it. A recipient that is
+/// not known is left to [`accept`]: its registration may be on its way to the disk.
+pub fn preview(view: &View<'_>, new: &NewMessage, most_waiting: u32) -> Result<Result<Option<Message>, Refusal>> {
+    if let Some(message) = sent_before(view, new)? {
+        return Ok(Ok(Some(message)));
+    }
+    let name = view.one("SELECT name FROM peer WHERE id = ?1", [new.to.as_str()], |row| row.get(0))?;
+    let waiting = history::waiting(view, &new.to)?;
+    Ok(match name {
+        Some(name) if waiting >= most_waiting => Err(Refusal::MailboxFull { waiting, most: most_waiting, name }),
+        _ => Ok(None),
+    })
+}
+
+/// The message that was sent under the key of `new`; also if it was an answer that the command line got in its session's place.
+pub fn sent_before(view: &View<'_>, new: &NewMessage) -> Result<Option<Message>> {
+    let Some(key) = &new.key else { return Ok(None) };
+    let sql = format!("SELECT {COLUMNS} FROM message WHERE from_peer = ?1 AND key = ?2");
+    let Some(message) = view.one(&sql, [new.from.as_str(), key], read)? else { return Ok(None) };
+    let to = &message.receipt.to;
+    let same_recipient = *to == new.to || new.reply_to.is_some() && to.as_str() == CLI_SENDER;
+    if !same_recipient || message.text != new.text {
+        return Err(Refusal::KeyReused { key: key.clone(), message: message.receipt.message_id }.into());
+    }
+    Ok(Some(message))
+}
+
+/// Stores a message that no limit refuses, with all that it shows about earlier ones.
+fn store(
+    tx: &Tx<'_>,
+    mut new: NewMessage,
+    recipient: Option<&PeerRow>,
+    sender: Option<&PeerRow>,
+    terms: Terms,
+    effects: &mut Effects,
+) -> Result<Message> {
+    let question = match &new.reply_to {
+        Some(id) => Question::find(tx, id)?,
+        None => None,
+    };
+    let is_answer = question.as_ref().is_some_and(|asked| asked.from == new.to && asked.to == new.from);
+    // A message that the user sends by hand is the user's; an answer was asked for.
+    let passes = terms.by_user || is_answer;
+    let bypassed = sender.is_some_and(|sender| sender.bypasses);
+    let held = recipient.and_then(|to| Rule::of(to).holds(passes, bypassed));
+    let stream = match new.stream.take() {
+        Some(instance) if held.is_none() && !new.for_cli_inside && order::is_next_for_stream(tx, &new.to, &instance)? => {
+            Some(Holder::Stream { instance })
+        }
+        _ => None,
+    };
+    match sender {
+        Some(sender) => confirm(tx, &new, sender, question, terms, effects)?,
+        None => drop(question_of(&new, question)?),
+    }
+    if new.for_cli_inside {
+        new.to = PeerId::lenient(CLI_SENDER);
+    }
+    let message = insert(tx, &new, stream.as_ref(), Controls { passes, bypassed, held })?;
+    effects.accepted(&message, stream.is_some());
+    Ok(message)
+}
+
+/// A message under the recipient's controls.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Controls {
+    /// It is let in whatever the permission modes.
+    pub passes: bool,
+    /// Its sender bypasses permission prompts.
+    pub bypassed: bool,
+    /// Why it is held from the start.
+    pub held: Option<HeldBy>,
+}
+
+/// Inserts a message, which `stream` pushes at once if there is one.
+pub(super) fn insert(tx: &Tx<'_>, new: &NewMessage, stream: Option<&Holder>, controls: Controls) -> db::Result<Message> {
+    let sql = format!(
+        "INSERT INTO message (tag, from_peer, to_peer, text, reply_to, key, sent_at, expires_at, holder, instance, handed,
+                   passes, bypassed, held_at, held_by)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, coalesce(?9, 0), ?10, ?9 IS NOT NULL, ?11, ?12, ?13, ?14)
+               RETURNING {COLUMNS}"
+    );
+    let values = params![
+        new.tag,
+        new.from.as_str(),
+        new.to.as_str(),
+        new.text,
+        new.reply_to.as_ref().map(ToString::to_string),
+        new.key,
+        new.sent_at.as_millis(),
+        new.expires_at.as_millis(),
+        stream.map(Holder::kind),
+        stream.map(Holder::instance),
+        controls.passes,
+        controls.bypassed,
+        controls.held.map(|_| new.sent_at.as_millis()),
+        held_number(controls.held),
+    ];
+    tx.one(&sql, values, read)?.ok_or(db::sqlite::Error::QueryReturnedNoRows.into())
+}
+
+/// The message that a new one names as its question.
+struct Question {
+    id: MessageId,
+    from: PeerId,
+    to: PeerId,
+    /// No certain route has it: its state is open, and it is in the hands of a stream or of nobody.
+    is_pushable: bool,
+    in_stream: bool,
+    pushed_by: Option<String>,
+}
+
+impl Question {
+    fn find(view: &View<'_>, id: &MessageId) -> Result<Option<Self>> {
+        let sql =
+            "SELECT from_peer, to_peer, state < 2 AND holder < 2, holder = 1, pushed_by FROM message WHERE seq = ?1 AND tag = ?2";
+        Ok(view.one(sql, params![id.seq(), id.tag()], |row| {
+            let (from, to) = (read_peer(row, 0)?, read_peer(row, 1)?);
+            Ok(Self { id: id.clone(), from, to, is_pushable: row.get(2)?, in_stream: row.get(3)?, pushed_by: row.get(4)? })
+        })?)
+    }
+
+    /// Whether the inbox or channel of `agent` was given it, and no certain route has it since. A push to an earlier agent
+    /// process says nothing of this one: a resumed session remembers what it was shown.
+    fn is_pushed_by(&self, agent: &str) -> bool {
+        self.is_pushable && (self.in_stream || self.pushed_by.as_deref() == Some(agent))
+    }
+}
+
+/// The question that `new` answers, which must exist if it names one.
+fn question_of(new: &NewMessage, found: Option<Question>) -> Result<Option<Question>> {
+    match (&new.reply_to, found) {
+        (Some(id), None) => Err(Refusal::NoSuchQuestion(id.clone()).into()),
+        (_, found) => Ok(found),
+    }
+}
+
+/// A reply that names a message to its sender shows that it was read; if that was pushed, the inbox or channel works. Once that
+/// has proved itself, writing to somebody shows that what it pushed from them was read. Not before: a session whose channel is
+/// dead may well write to a peer of its own accord.
+fn confirm(
+    tx: &Tx<'_>,
+    new: &NewMessage,
+    sender: &PeerRow,
+    question: Option<Question>,
+    terms: Terms,
+    effects: &mut Effects,
+) -> Result<()> {
+    let (agent, now) = (sender.agent_key(), new.sent_at);
+    let mut has_proved = sender.has_proved();
+    if terms.names_question
+        && let Some(asked) = question_of(new, question)?
+    {
+        if new.to.as_str() == CLI_SENDER && asked.from.as_str() != CLI_SENDER {
+            return Err(Refusal::NotAskedByCli(asked.id).into());
+        }
+        if asked.to == new.from {
+            if acknowledge::deliver(tx, &new.from, &asked.id, Route::Reply, now, effects)? {
+                effects.inbox(&new.from, InboxNews::LetIn(asked.id.clone()));
+            }
+            if !has_proved && asked.is_pushed_by(&agent) {
+                proof::prove(tx, sender, now, effects)?;
+                has_proved = true;
+            }
+        } else if asked.from != new.from {
+            return Err(Refusal::NoSuchQuestion(asked.id).into());
+        }
+    }
+    if has_proved {
+        proof::confirm_pushed(tx, &new.from, &new.to, now, effects)?;
+    }
+    Ok(())
+}
+
+/// The key of one recipient's copy of a message to many: the blank, which no client's key has, keeps it apart.
+pub fn key_of_copy(key: &str, to: &PeerId) -> String {
+    format!("{key} {to}")
+}
+
+/// To whom `from` sent copies of a message under this key.
+pub fn copies_of(view: &View<'_>, from: &PeerId, key: &str) -> Result<Vec<String>, Error> {
+    let sql = "SELECT to_peer FROM message WHERE from_peer = ?1 AND key > ?2 || ' ' AND key < ?2 || '!'";
+    Ok(view.all(sql, [from.as_str(), key], |row| row.get(0))?)
+}

@@ -1,0 +1,34 @@
+use crate::{
+    db,
+    wire::{MessageId, PeerId},
+};
+
+/// Why the mailbox did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Db(#[from] db::Error),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// Results of the mailbox.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A rule refuses a message, which is not stored.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("idempotency key {key:?} was used before, for message {message}")]
+    KeyReused { key: String, message: MessageId },
+    #[error("Peer {0} not found")]
+    NoSuchRecipient(PeerId),
+    #[error("the sender is not registered")]
+    UnknownSender,
+    #[error("{waiting} messages wait for {name} already; at most {most} are kept")]
+    MailboxFull { waiting: u32, most: u32, name: String },
+    #[error("replyTo names {0}, which is no message to or from this sender")]
+    NoSuchQuestion(MessageId),
+    /// The command line has a mailbox for answers alone.
+    #[error("cli has no mailbox but for answers to what it sent, and {0} is none of that")]
+    NotAskedByCli(MessageId),
+}

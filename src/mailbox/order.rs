@@ -1,0 +1,166 @@
+//! The rule of order: fresh mail of a peer is handed over in the order in which it was accepted. While a holder has some of it,
+//! what came later waits for everybody else. Mail that was shown before is not fresh, and what is held stands aside.
+
+use super::Holder;
+use crate::{
+    db::{Result, View, params},
+    wire::PeerId,
+};
+
+/// The place at which mail of `peer` starts to wait for `holder`: that of the oldest fresh message in other hands; the end if
+/// there is none. A holder whose process does not serve the peer any more has no place at all.
+pub(super) fn barrier(view: &View<'_>, peer: &PeerId, holder: &Holder) -> Result<i64> {
+    if !serves(view, peer, holder.instance())? {
+        return Ok(0);
+    }
+    let sql = "SELECT coalesce(min(seq), 9223372036854775807) FROM message INDEXED BY message_fresh
+               WHERE to_peer = ?1 AND waiting = 1 AND again = 0 AND holder > 0
+               AND (holder <> ?2 OR instance IS NOT ?3 OR lease IS NOT ?4)";
+    view.get(sql, params![peer.as_str(), holder.kind(), holder.instance(), holder.lease()])
+}
+
+/// Whether a message that is accepted now may go to the stream of `instance` at once: that one serves the peer, and has all fresh
+/// mail that came before. Some seeks in an index, however much waits.
+pub(super) fn is_next_for_stream(view: &View<'_>, peer: &PeerId, instance: &str) -> Result<bool> {
+    let sql = "WITH fresh AS (SELECT holder, instance, held_at FROM message WHERE to_peer = ?1 AND waiting = 1 AND again = 0)
+               SELECT NOT (EXISTS (SELECT 1 FROM fresh WHERE holder = 0 AND held_at IS NULL)
+                   OR EXISTS (SELECT 1 FROM fresh WHERE holder = 2)
+                   OR EXISTS (SELECT 1 FROM fresh WHERE holder = 1 AND instance < ?2)
+                   OR EXISTS (SELECT 1 FROM fresh WHERE holder = 1 AND instance > ?2))";
+    Ok(serves(view, peer, instance)? && view.get(sql, [peer.as_str(), instance])?)
+}
+
+/// Whether `instance` is the process that serves `peer`. A lease given to another one would outlive it: only the next
+/// registration ends the leases of those before.
+fn serves(view: &View<'_>, peer: &PeerId, instance: &str) -> Result<bool> {
+    view.get("SELECT EXISTS (SELECT 1 FROM peer WHERE id = ?1 AND instance = ?2)", [peer.as_str(), instance])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        db::{Tx, peers, testing},
+        mailbox::{
+            accept::{self, NewMessage, Terms},
+            acknowledge::acknowledge,
+            lease::{self, Most, Taker},
+            message::read_id,
+        },
+        wire::{Acknowledgement, Outcome, Route, Timestamp},
+    };
+    use proptest::{collection::vec, prelude::*};
+
+    const NOW: Timestamp = Timestamp::from_millis(1);
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Accept { stream_is_open: bool },
+        Lease { taker: Taker, messages: u32 },
+        AcknowledgeOldest(Outcome),
+        Register,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let taker = prop_oneof![
+            Just(Taker::Stream),
+            Just(Taker::Result),
+            Just(Taker::Check),
+            any::<bool>().prop_map(|same| Taker::Inbox(if same { "0" } else { "other" }.to_owned()))
+        ];
+        let outcomes = [Outcome::Offered, Outcome::Announced, Outcome::Delivered, Outcome::Released];
+        prop_oneof![
+            4 => any::<bool>().prop_map(|stream_is_open| Step::Accept { stream_is_open }),
+            3 => (taker, 1_u32..4).prop_map(|(taker, messages)| Step::Lease { taker, messages }),
+            3 => proptest::sample::select(outcomes.to_vec()).prop_map(Step::AcknowledgeOldest),
+            1 => Just(Step::Register),
+        ]
+    }
+
+    /// A fresh message: its place, and who holds it.
+    type Fresh = (i64, (i64, Option<String>, Option<String>));
+
+    fn fresh(view: &View<'_>) -> Vec<Fresh> {
+        let sql = "SELECT seq, holder, instance, lease FROM message WHERE waiting = 1 AND again = 0 ORDER BY seq";
+        view.all(sql, [], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?, row.get(3)?)))).unwrap()
+    }
+
+    fn peer() -> PeerId {
+        "recipient".parse().unwrap()
+    }
+
+    fn go(tx: &Tx<'_>, step: Step, number: usize, instance: &mut String) {
+        match step {
+            Step::Accept { stream_is_open } => {
+                let new = NewMessage {
+                    tag: "abcdef".to_owned(),
+                    from: "cli".parse().unwrap(),
+                    to: peer(),
+                    text: "text".to_owned(),
+                    reply_to: None,
+                    key: None,
+                    sent_at: NOW,
+                    expires_at: NOW,
+                    stream: stream_is_open.then(|| instance.clone()),
+                    for_cli_inside: false,
+                };
+                let terms = Terms { by_user: true, names_question: false, most_waiting: 1_000 };
+                accept::accept(tx, vec![new], terms).unwrap();
+            }
+            Step::Lease { taker, messages } => {
+                let instance = instance.clone();
+                let holder = match taker {
+                    Taker::Stream => Holder::Stream { instance },
+                    _ => Holder::Take { instance, lease: number.to_string() },
+                };
+                lease::lease(tx, &peer(), &holder, &taker, Most { messages, bytes: usize::MAX }).unwrap();
+            }
+            Step::AcknowledgeOldest(outcome) => {
+                let sql = "SELECT seq, tag, holder FROM message WHERE holder > 0 ORDER BY seq LIMIT 1";
+                let oldest = tx.one(sql, [], |row| Ok((read_id(row)?, row.get::<_, i64>(2)?)));
+                if let Some((id, holder)) = oldest.unwrap() {
+                    let route = if holder == 1 { Route::Channel } else { Route::CheckMessages };
+                    acknowledge(tx, &peer(), route, vec![Acknowledgement { id, outcome }], NOW).unwrap();
+                }
+            }
+            Step::Register => {
+                *instance = number.to_string();
+                peers::change(tx, &peer(), |row| row.instance.clone_from(instance)).unwrap();
+                lease::end_leases(tx, &peer(), instance).unwrap();
+            }
+        }
+    }
+
+    proptest! {
+        /// A holder is given a fresh message only if it holds all fresh ones that are older.
+        #[test]
+        fn fresh_mail_is_handed_over_in_order(steps in vec(step(), 1..40)) {
+            let connection = testing::memory();
+            let tx = testing::tx(&connection);
+            let mut instance = "0".to_owned();
+            let row = peers::PeerRow::new(peer(), "name".to_owned(), "/".to_owned(), NOW);
+            peers::put(&tx, &peers::PeerRow { instance: instance.clone(), ..row }).unwrap();
+            for (number, step) in steps.into_iter().enumerate() {
+                let before = fresh(&tx);
+                go(&tx, step.clone(), number, &mut instance);
+                let after = fresh(&tx);
+                for (place, holder) in after.iter().filter(|fresh| fresh.1.0 > 0 && !before.contains(fresh)) {
+                    let older = after.iter().filter(|(other, _)| other < place);
+                    prop_assert!(older.clone().all(|(_, other)| other == holder), "{step:?} gave {place} of {after:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_process_that_serves_no_more_is_given_nothing() {
+        let connection = testing::memory();
+        let tx = testing::tx(&connection);
+        let mut instance = "old".to_owned();
+        let row = peers::PeerRow::new(peer(), "name".to_owned(), "/".to_owned(), NOW);
+        peers::put(&tx, &peers::PeerRow { instance: "new".to_owned(), ..row }).unwrap();
+        go(&tx, Step::Accept { stream_is_open: true }, 0, &mut instance);
+        go(&tx, Step::Lease { taker: Taker::Check, messages: 1 }, 1, &mut instance);
+        assert_eq!(fresh(&tx), [(1, (0, None, None))]);
+    }
+}

@@ -1,0 +1,127 @@
+//! Who asks: the header `Authorization`, and what the kernel says of the connecting process.
+
+use super::{access::Connection, app::App};
+use crate::{
+    broker::Caller,
+    platform::process,
+    wire::{self, Code, Error, PROCESS_SCHEME, PeerId, Process, SESSION_SCHEME},
+};
+use axum::{
+    extract::FromRequestParts,
+    http::{header, request::Parts},
+};
+use std::sync::Arc;
+
+/// What the header `Authorization` shows.
+enum Shown<'a> {
+    Nothing,
+    Secret(&'a str),
+    Process(&'a str),
+    SessionToken(&'a str),
+    Other,
+}
+
+fn shown(parts: &Parts) -> Shown<'_> {
+    let Some(value) = parts.headers.get(header::AUTHORIZATION) else { return Shown::Nothing };
+    let Some((scheme, value)) = value.to_str().ok().and_then(|value| value.split_once(' ')) else { return Shown::Other };
+    let is = |name: &str| scheme.eq_ignore_ascii_case(name);
+    match value.trim() {
+        secret if is("Bearer") => Shown::Secret(secret),
+        pid if is(PROCESS_SCHEME) => Shown::Process(pid),
+        token if is(SESSION_SCHEME) => Shown::SessionToken(token),
+        _ => Shown::Other,
+    }
+}
+
+fn unauthorized(what: impl Into<String>, help: &str) -> Error {
+    Error::new(Code::Unauthorized, what).help(help)
+}
+
+/// The user, if no secret is shown.
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = Error;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> wire::Result<Self> {
+        match shown(parts) {
+            Shown::Nothing => Ok(Self::User),
+            Shown::Secret(secret) => app.broker.authenticate(secret).map(Self::Peer),
+            Shown::Process(pid) => {
+                let agent = agent(pid, parts)?;
+                app.broker.peer_of(agent).map(Self::Peer).ok_or_else(|| {
+                    let what = format!("process {} runs no session that is registered here", agent.pid);
+                    unauthorized(what, "register, and send the secret")
+                })
+            }
+            Shown::SessionToken(_) | Shown::Other => {
+                Err(unauthorized("the Authorization header is not `Bearer SECRET`", "send the secret from the registration"))
+            }
+        }
+    }
+}
+
+/// The agent process that a hook names, if the kernel shows that the hook descends from it.
+fn agent(pid: &str, parts: &Parts) -> wire::Result<Process> {
+    let connecting = parts.extensions.get().and_then(Connection::unix_pid);
+    let named = pid.parse().ok().filter(|agent| connecting.is_some_and(|pid| process::descends_from(pid, *agent)));
+    named.and_then(process::identify).ok_or_else(|| {
+        let what = "the process named in `Authorization: Process PID` did not start the one that asks";
+        unauthorized(what, "use the Unix socket, from a process of the session's")
+    })
+}
+
+/// The session inside which a program without a secret runs. The kernel tells, whatever the program says or leaves out.
+#[derive(Debug, Clone)]
+pub(super) struct Inside(pub Option<PeerId>);
+
+impl FromRequestParts<Arc<App>> for Inside {
+    type Rejection = Error;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> wire::Result<Self> {
+        let connection = parts.extensions.get::<Connection>().cloned();
+        let Some(connection) = connection.filter(|_| matches!(shown(parts), Shown::Nothing)) else { return Ok(Self(None)) };
+        let broker = app.broker.clone();
+        // Off the threads that serve requests: it looks at the process table.
+        let look = tokio::task::spawn_blocking(move || broker.session_of(|| connection.owner())).await;
+        look.map(Self).map_err(|error| Error::new(Code::Internal, format!("looking for the session that asks: {error}")))
+    }
+}
+
+impl Inside {
+    /// Who sends: what a session does through its shell is the session's.
+    pub fn or(self, caller: Caller) -> Caller {
+        self.0.map_or(caller, Caller::Peer)
+    }
+}
+
+/// A hook's caller, which shows the session it was started by: with the token that the session's client gives to what it
+/// starts, or by naming the agent process.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AsProcess(pub Process);
+
+impl FromRequestParts<Arc<App>> for AsProcess {
+    type Rejection = Error;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> wire::Result<Self> {
+        let agent = match shown(parts) {
+            Shown::SessionToken(token) => app.broker.agent_by_token(token),
+            Shown::Process(pid) => Some(agent(pid, parts)?),
+            _ => None,
+        };
+        let help = "send `Authorization: Session TOKEN` or `Process PID`";
+        agent.map(Self).ok_or_else(|| unauthorized("this is for a session's hooks", help))
+    }
+}
+
+/// A caller that must be a peer.
+#[derive(Debug, Clone)]
+pub(super) struct AsPeer(pub PeerId);
+
+impl FromRequestParts<Arc<App>> for AsPeer {
+    type Rejection = Error;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> wire::Result<Self> {
+        match Caller::from_request_parts(parts, app).await? {
+            Caller::Peer(id) => Ok(Self(id)),
+            Caller::User => {
+                let help = "register, and send the secret as `Authorization: Bearer SECRET`";
+                Err(unauthorized("this is for registered peers", help))
+            }
+        }
+    }
+}
