@@ -20,8 +20,8 @@ use crate::{
     console::{
         exit::Failure,
         out::{Look, Out, Tone},
+        report::{Columns, Row},
     },
-    wire::text::{printable, printable_line},
 };
 use fix::Fix;
 use scene::Scene;
@@ -148,16 +148,12 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
 }
 
 fn render(report: &Report, look: Look) -> String {
-    let width = report.checks.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for finding in &report.checks {
-        let (sign, tone) = finding.state.sign();
-        let fixed = if finding.fixed == Some(true) { "fixed: " } else { "" };
-        let sign = look.paint(tone, format!("{sign:<7}"));
-        text += &format!("{sign}  {:<width$}  {fixed}{}\n", finding.check, printable_line(&finding.what));
-        for line in finding.help.iter().flat_map(|help| help.lines()) {
-            text += &format!("{:11}{}\n", "", look.paint(Tone::Strong, printable(line)));
-        }
+    for Finding { check, state, what, help, fixed, .. } in &report.checks {
+        let (sign, tone) = state.sign();
+        let what = if *fixed == Some(true) { &format!("fixed: {what}") } else { what };
+        let row = Row { mark: (tone, sign), name: check, text: what, help: help.as_deref() };
+        text += &row.render(Columns::WORDS, look);
     }
     let count = |state| report.checks.iter().filter(|finding| finding.state == state).count();
     let counts = Verdict::ALL.map(|state| (count(state), state.sign().0.to_lowercase()));
