@@ -118,7 +118,9 @@ impl Broker {
 
     /// Reads or changes a peer that must be known.
     pub(super) fn with_peer<T>(&self, id: &PeerId, change: impl FnOnce(&mut Peer) -> T) -> wire::Result<T> {
-        self.roster().peers.get_mut(id).map(change).ok_or_else(|| unknown_peer(id))
+        self.roster().peers.get_mut(id).map(change).ok_or_else(|| {
+            Error::new(Code::PeerNotFound, format!("Peer {id} not found")).help("list the peers to see who is there")
+        })
     }
 
     /// The peers in memory. A panic elsewhere cannot leave them half-changed: every change is a plain assignment.
@@ -127,11 +129,11 @@ impl Broker {
     }
 }
 
-pub(super) fn unknown_peer(id: &PeerId) -> wire::Error {
-    Error::new(Code::PeerNotFound, format!("Peer {id} not found")).help("list the peers to see who is there")
-}
+/// Runs a function when it is dropped: at the end of a wait, also of one that is given up.
+pub(super) struct OnDrop<F: FnMut()>(pub F);
 
-/// The answer to a request that still waits when the broker stops.
-pub(super) fn stopping() -> Error {
-    Error::new(Code::Stopping, "the broker is stopping").help("try again in a moment")
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
 }

@@ -6,7 +6,7 @@
 //! session reads it in the command's output; a later answer is a message to the session like any other.
 
 use super::{
-    core::{Broker, Caller, stopping},
+    core::{Broker, Caller, OnDrop},
     presence::{LOOK, LOOK_AGAIN},
     roster::Awaited,
     send::warning,
@@ -39,7 +39,7 @@ impl Broker {
             if asking.is_none() && !wait.is_zero() {
                 let question = self.asked(caller, id).await?.question;
                 let inside = inside.filter(|session| **session == question.from).cloned();
-                asking = Some(Asking::new(self, Awaited { question: question.message_id, inside }));
+                asking = Some(self.note_awaited(Awaited { question: question.message_id, inside }));
             }
             let asked = self.asked(caller, id).await?;
             let over = asked.answer.is_some() || asked.recipient == Status::Gone || asked.question.state == MessageState::Expired;
@@ -48,11 +48,22 @@ impl Broker {
             }
             tokio::select! {
                 biased;
-                () = self.stopped() => return Err(stopping()),
+                () = self.stopped() => return Err(db::Error::Closed.into()),
                 () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)) => {}
                 changed = changes.changed() => drop(changed),
             }
         }
+    }
+
+    /// As long as the value lives, this answer is awaited.
+    fn note_awaited(&self, awaited: Awaited) -> OnDrop<impl FnMut()> {
+        self.roster().asked.push(awaited.clone());
+        OnDrop(move || {
+            let asked = &mut self.roster().asked;
+            if let Some(at) = asked.iter().position(|asked| *asked == awaited) {
+                asked.swap_remove(at);
+            }
+        })
     }
 
     /// The question of the command line that `new` answers although it names none: the only one that has been handed to its
@@ -106,27 +117,5 @@ impl Broker {
             None => Status::Gone,
         };
         Ok(Asked { question, recipient, answer })
-    }
-}
-
-/// Somebody waits for the answer to this question.
-struct Asking<'a> {
-    broker: &'a Broker,
-    awaited: Awaited,
-}
-
-impl<'a> Asking<'a> {
-    fn new(broker: &'a Broker, awaited: Awaited) -> Self {
-        broker.roster().asked.push(awaited.clone());
-        Self { broker, awaited }
-    }
-}
-
-impl Drop for Asking<'_> {
-    fn drop(&mut self) {
-        let asked = &mut self.broker.roster().asked;
-        if let Some(at) = asked.iter().position(|asked| *asked == self.awaited) {
-            asked.swap_remove(at);
-        }
     }
 }

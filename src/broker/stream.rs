@@ -4,7 +4,7 @@
 //! whatever the reason, the peer is not connected any more. A stream whose process was displaced by another stays open beside
 //! the new one, is told once, and is told again when that one ends: a session whose client runs two servers is never without.
 
-use super::core::{Broker, unknown_peer};
+use super::core::Broker;
 use crate::{
     db::{Durability, peers},
     mailbox::{
@@ -73,12 +73,12 @@ impl Broker {
     /// Opens the event stream of a peer. `after` is the place of the newest message that its process has already written
     /// into its channel; what is leased to it behind that is sent again.
     pub fn open_stream(self: &Arc<Self>, id: &PeerId, after: i64) -> wire::Result<Stream> {
-        let mut roster = self.roster();
-        let number = roster.next_stream();
-        let peer = roster.peers.get_mut(id).ok_or_else(|| unknown_peer(id))?;
-        (peer.stream, peer.row.ended, peer.hint) = (Some(number), false, true);
-        peer.wake(); // an older stream of this peer closes
-        let (instance, wake) = (peer.row.instance.clone(), peer.wake.subscribe());
+        let number = self.roster().next_stream();
+        let (instance, wake) = self.with_peer(id, |peer| {
+            (peer.stream, peer.row.ended, peer.hint) = (Some(number), false, true);
+            peer.wake(); // an older stream of this peer closes
+            (peer.row.instance.clone(), peer.wake.subscribe())
+        })?;
         self.changes.hint();
         tracing::info!(peer = %id, "connected");
         let (broker, peer, buffer) = (self.clone(), id.clone(), VecDeque::new());

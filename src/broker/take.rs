@@ -1,12 +1,12 @@
 //! Mail goes out: leased to a call that hands it over.
 
 use super::{
-    core::{Broker, stopping},
+    core::{Broker, OnDrop},
     identity::check_token,
     peer::Peer,
 };
 use crate::{
-    db::Durability,
+    db::{self, Durability},
     mailbox::{
         Holder, Message, history,
         lease::{self, Claim, Taker},
@@ -36,7 +36,7 @@ impl Taking {
         }
         tokio::select! {
             biased;
-            () = broker.stopped() => return Err(stopping()),
+            () = broker.stopped() => return Err(db::Error::Closed.into()),
             () = tokio::time::sleep_until(at.map_or(self.deadline, |at| at.min(self.deadline))) => {}
             changed = self.wake.changed() => drop(changed),
         }
@@ -75,7 +75,7 @@ impl Broker {
         if self.leaves_to_inbox(id, request.route == Route::ToolResult && wait.is_zero()) {
             return Ok(nothing);
         }
-        let _waiting = (!wait.is_zero()).then(|| WaitingCall::new(self, id));
+        let _waits = (!wait.is_zero()).then(|| self.keep_mail_for_calls(id));
         loop {
             if let Some((messages, more)) = self.lease(taking.claim.clone()).await? {
                 return Ok(Taken::of(messages, more));
@@ -93,6 +93,19 @@ impl Broker {
         let leaves =
             |peer: &mut Peer| peer.route().0 == Route::Inbox && (rides_along || peer.row.has_hook() && peer.inbox.is_pending());
         self.with_peer(id, leaves).unwrap_or_default()
+    }
+
+    /// As long as the value lives, mail of this peer is kept for calls that wait, and not pushed.
+    fn keep_mail_for_calls(&self, id: &PeerId) -> OnDrop<impl FnMut()> {
+        let count = |change: fn(u32, u32) -> u32| {
+            let counted = self.with_peer(id, |peer| {
+                peer.takers = change(peer.takers, 1);
+                peer.wake(); // what the last call leaves goes to the channel after all
+            });
+            drop(counted); // a peer that is forgotten has no mail
+        };
+        count(u32::saturating_add);
+        OnDrop(move || count(u32::saturating_sub))
     }
 
     /// Leases what waits and may go to the holder, with the number of messages that wait beside it; none if nothing does. Looks
@@ -129,28 +142,5 @@ impl Broker {
             repeat: handed > 1,
         };
         messages.into_iter().map(inbound).collect()
-    }
-}
-
-/// A take that waits: while it does, mail is kept for it and not pushed.
-struct WaitingCall<'a> {
-    broker: &'a Broker,
-    id: &'a PeerId,
-}
-
-impl<'a> WaitingCall<'a> {
-    fn new(broker: &'a Broker, id: &'a PeerId) -> Self {
-        drop(broker.with_peer(id, |peer| peer.takers += 1));
-        Self { broker, id }
-    }
-}
-
-impl Drop for WaitingCall<'_> {
-    fn drop(&mut self) {
-        let leave = |peer: &mut Peer| {
-            peer.takers = peer.takers.saturating_sub(1);
-            peer.wake(); // what it left goes to the channel after all
-        };
-        drop(self.broker.with_peer(self.id, leave));
     }
 }

@@ -1,7 +1,7 @@
 //! Which session a process belongs to.
 
 use super::{
-    core::{Broker, Caller, unknown_peer},
+    core::{Broker, Caller},
     presence::LOOK,
 };
 use crate::{
@@ -20,11 +20,14 @@ impl Broker {
                 found => found,
             },
         };
-        let id = found.ok_or_else(|| {
+        let shown = match found {
+            Some(id) => self.shown(|_| false, Some(&id)).await?.myself,
+            None => None,
+        };
+        shown.ok_or_else(|| {
             Error::new(Code::PeerNotFound, "this process belongs to no session that is registered here")
                 .help("run it inside a Claude Code session that has the claude-peers MCP server")
-        })?;
-        self.shown(|_| false, Some(&id)).await?.myself.ok_or_else(|| unknown_peer(&id))
+        })
     }
 
     async fn by_session(&self, session: Option<&String>) -> Option<PeerId> {

@@ -97,3 +97,34 @@ fn cancelled_wait_neither_loses_nor_repeats_mail() {
         scene.broker.message_once("delivered", &id);
     }
 }
+
+#[test]
+fn waits_cancelled_back_to_back_strand_no_mail() {
+    let scene = Scene::new();
+    let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
+    for round in 0..20 {
+        let (mut sent, mut waits) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            thread::scope(|scope| {
+                let sending = scope.spawn(|| asker.send("worker", "hello")["messageId"].clone());
+                // A message is taken again while its release by the call before is still on its way.
+                for _ in 0..8 {
+                    let wait = worker.ask("tools/call", json!({"name": "check_messages", "arguments": {"waitSeconds": 3_600}}));
+                    let cancelled = json!({"requestId": wait});
+                    worker.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled}));
+                    waits.push(wait);
+                }
+                sent.push(sending.join().unwrap());
+            });
+        }
+        let mut shown = Vec::new();
+        eventually("every message is shown", || {
+            shown.extend(worker.check());
+            for wait in &waits {
+                shown.extend(worker.answered(*wait).iter().flat_map(|answer| messages_of(&answer["result"])));
+            }
+            sent.iter().all(|id| ids(&shown).contains(id)).then_some(())
+        });
+        assert_eq!(shown.len(), sent.len(), "round {round}: {shown:?}");
+    }
+}
