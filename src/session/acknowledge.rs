@@ -22,21 +22,34 @@ const LONG_PAUSE: Duration = Duration::from_secs(10);
 /// The queue of acknowledgements.
 #[derive(Default)]
 pub struct Acknowledger {
-    queue: Mutex<Vec<(Route, Acknowledgement)>>,
+    queue: Mutex<Queue>,
     filled: Notify,
+}
+
+/// Acknowledgements, numbered: a message that was released and taken again may have to be released again while the first release
+/// is still on its way.
+#[derive(Default)]
+struct Queue {
+    next: u64,
+    entries: Vec<(u64, Route, Acknowledgement)>,
 }
 
 impl Acknowledger {
     /// Queues what became of messages that went by `route`.
     pub fn acknowledge(&self, route: Route, acknowledgements: impl IntoIterator<Item = Acknowledgement>) {
-        locked(&self.queue).extend(acknowledgements.into_iter().map(|acknowledgement| (route, acknowledgement)));
+        let mut queue = locked(&self.queue);
+        for acknowledgement in acknowledgements {
+            let number = queue.next;
+            queue.next += 1;
+            queue.entries.push((number, route, acknowledgement));
+        }
         self.filled.notify_one();
     }
 
     /// Drops queued acknowledgements of messages that the broker has given again: it has heard them already, and hearing them
     /// again would undo what happens to the messages now.
     pub fn forget(&self, given: &[Inbound]) {
-        locked(&self.queue).retain(|(_, acknowledged)| given.iter().all(|message| message.id != acknowledged.id));
+        locked(&self.queue).entries.retain(|(.., acknowledged)| given.iter().all(|message| message.id != acknowledged.id));
     }
 
     /// Sends whatever is queued, for as long as this process is served.
@@ -66,19 +79,19 @@ impl Acknowledger {
 
     /// Sends the first acknowledgements in the queue that share a route; false if the queue is empty.
     async fn acknowledge_next(&self, up: &Registration) -> Result<bool> {
-        let batch: Vec<(Route, Acknowledgement)> = {
-            let queue = locked(&self.queue);
-            let route = queue.first().map(|(route, _)| *route);
-            queue.iter().take_while(|(r, _)| Some(*r) == route).take(MAX_BATCH).cloned().collect()
+        let batch: Vec<(u64, Route, Acknowledgement)> = {
+            let entries = &locked(&self.queue).entries;
+            let route = entries.first().map(|(_, route, _)| *route);
+            entries.iter().take_while(|(_, r, _)| Some(*r) == route).take(MAX_BATCH).cloned().collect()
         };
-        let Some((route, _)) = batch.first() else { return Ok(false) };
-        let messages = batch.iter().map(|(_, acknowledgement)| acknowledgement.clone()).collect();
+        let (Some((_, route, _)), Some((last, ..))) = (batch.first(), batch.last()) else { return Ok(false) };
+        let messages = batch.iter().map(|(.., acknowledgement)| acknowledgement.clone()).collect();
         match up.post::<Acknowledged>("/v1/acknowledge", &Acknowledge { route: *route, messages }, AT_ONCE).await {
             Err(error) if mends_itself(&error) || error.code == Code::Internal => return Err(error),
             Err(error) => log!("the broker refused to acknowledge {} messages: {error}", batch.len()),
             Ok(_) => {}
         }
-        locked(&self.queue).retain(|acknowledged| !batch.contains(acknowledged));
+        locked(&self.queue).entries.retain(|(number, ..)| number > last);
         Ok(true)
     }
 }

@@ -1,9 +1,17 @@
 //! Mail in tool results, which is certain to be seen, and calls that wait.
 
 use super::{Scene, assert_nothing_more, carried, ids, messages_of, other_tools, prove_channel};
-use crate::support::eventually;
+use crate::support::{eventually, mcp::Start};
 use serde_json::json;
-use std::thread;
+use std::{
+    io::{Read, Write},
+    net::Shutdown,
+    os::unix::net::{UnixListener, UnixStream},
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 #[test]
 fn any_tool_result_carries_mail_once() {
@@ -101,30 +109,69 @@ fn cancelled_wait_neither_loses_nor_repeats_mail() {
 #[test]
 fn waits_cancelled_back_to_back_strand_no_mail() {
     let scene = Scene::new();
-    let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
-    for round in 0..20 {
-        let (mut sent, mut waits) = (Vec::new(), Vec::new());
-        for _ in 0..3 {
-            thread::scope(|scope| {
-                let sending = scope.spawn(|| asker.send("worker", "hello")["messageId"].clone());
-                // A message is taken again while its release by the call before is still on its way.
-                for _ in 0..8 {
-                    let wait = worker.ask("tools/call", json!({"name": "check_messages", "arguments": {"waitSeconds": 3_600}}));
-                    let cancelled = json!({"requestId": wait});
-                    worker.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": cancelled}));
-                    waits.push(wait);
-                }
-                sent.push(sending.join().unwrap());
+    let relay = slow_acknowledgements(scene.broker.socket(), &scene.directory("relay"));
+    let (mut asker, directory) = (scene.pulling("asker"), scene.directory("worker"));
+    let env = vec![("CLAUDE_PEERS_SOCKET".to_owned(), relay.to_str().unwrap().to_owned())];
+    let start = Start { broker: &scene.broker, directory: &directory, session_id: "worker", delivery: "pull", env };
+    let mut worker = start.go();
+    worker.id();
+    let (mut sent, mut waits) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        sent.push(asker.send("worker", "hello")["messageId"].clone());
+        for _ in 0..4 {
+            // The message is taken again while the answer to its release is still on the way.
+            let wait = worker.ask("tools/call", json!({"name": "check_messages", "arguments": {"waitSeconds": 3_600}}));
+            worker.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": wait}}));
+            waits.push(wait);
+        }
+    }
+    let mut shown = Vec::new();
+    eventually("every message is shown", || {
+        shown.extend(worker.check());
+        for wait in &waits {
+            shown.extend(worker.answered(*wait).iter().flat_map(|answer| messages_of(&answer["result"])));
+        }
+        sent.iter().all(|id| ids(&shown).contains(id)).then_some(())
+    });
+    assert_eq!(shown.len(), sent.len(), "{shown:?}");
+}
+
+/// A socket in `folder` that leads to `socket`, and keeps back each answer to an acknowledgement for a while.
+fn slow_acknowledgements(socket: PathBuf, folder: &Path) -> PathBuf {
+    let path = folder.join("relay.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, mut broker) = (client.unwrap(), UnixStream::connect(&socket).unwrap());
+            let (mut answers, mut to_client) = (broker.try_clone().unwrap(), client.try_clone().unwrap());
+            let (acknowledges, is_slow) = mpsc::channel();
+            thread::spawn(move || {
+                copy(&mut answers, &mut to_client, |_| {
+                    if is_slow.try_recv().is_ok() {
+                        thread::sleep(Duration::from_millis(100));
+                    }
+                });
+            });
+            thread::spawn(move || {
+                copy(&mut client, &mut broker, |request| {
+                    if request.starts_with(b"POST /v1/acknowledge") {
+                        let _ = acknowledges.send(());
+                    }
+                });
             });
         }
-        let mut shown = Vec::new();
-        eventually("every message is shown", || {
-            shown.extend(worker.check());
-            for wait in &waits {
-                shown.extend(worker.answered(*wait).iter().flat_map(|answer| messages_of(&answer["result"])));
-            }
-            sent.iter().all(|id| ids(&shown).contains(id)).then_some(())
-        });
-        assert_eq!(shown.len(), sent.len(), "round {round}: {shown:?}");
+    });
+    path
+}
+
+/// Copies what comes, after `look` at it, until either end is gone.
+fn copy(from: &mut UnixStream, to: &mut UnixStream, look: impl Fn(&[u8])) {
+    let mut buffer = [0; 64 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        look(&buffer[..length]);
+        if to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
     }
+    drop((from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both)));
 }
