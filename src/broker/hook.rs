@@ -110,25 +110,27 @@ impl Broker {
     /// from now on. An unknown conversation (`/clear`, a branch) becomes that peer's. One that runs elsewhere stays there. If its
     /// peer is gone (`/resume`), the process becomes that peer, which has its mailbox back; the peer that it was is gone.
     async fn switch_session(self: &Arc<Self>, session: String, id: PeerId) -> wire::Result<PeerId> {
-        let other = self.roster().sessions.get(&session).cloned();
-        if other.as_ref() == Some(&id) {
+        let ids = |roster: &Roster| roster.of_session(&session).iter().map(|peer| peer.row.id.clone()).collect::<Vec<_>>();
+        let others = ids(&self.roster());
+        if others.contains(&id) {
             return Ok(id);
         }
-        self.look(Duration::ZERO, |peer| Some(&peer.row.id) == other.as_ref()).await;
+        self.look(Duration::ZERO, |peer| others.contains(&peer.row.id)).await;
         let now = clock::now();
         let moved = {
             let mut roster = self.roster();
-            match roster.sessions.get(&session).cloned() {
-                None => {
-                    roster.sessions.insert(session.clone(), id.clone());
-                    None
-                }
-                Some(other) if other == id => return Ok(id),
-                Some(other) => match move_process(&mut roster, &id, &other, now) {
-                    None => return Ok(id),
-                    moved => moved,
-                },
+            let others = ids(&roster);
+            if others.contains(&id) {
+                return Ok(id);
             }
+            let moved = others.iter().find_map(|other| move_process(&mut roster, &id, other, now));
+            if moved.is_none() && !others.is_empty() {
+                return Ok(id);
+            }
+            if moved.is_none() {
+                roster.put_session(session.clone(), id.clone());
+            }
+            moved
         };
         let Some((left, taken)) = moved else {
             let peer = id.clone();

@@ -5,7 +5,11 @@ use crate::{
     db::PeerRow,
     wire::{DeliveryChoice, InboundRule, Process, Route, Sender, Status, Timestamp},
 };
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 use tokio::sync::watch;
 
 /// How long a peer without a connection, whose process the kernel cannot show us, stays in the list.
@@ -27,6 +31,8 @@ pub(super) struct Peer {
     pub stream: Option<u64>,
     /// How many `take` calls wait for a message right now; they come before the channel.
     pub takers: u32,
+    /// The takes under way by their leases; a newer one under the same lease outdates the older.
+    pub takes: HashMap<String, Arc<AtomicBool>>,
     /// The state of its client's inbox.
     pub inbox: Inbox,
     /// Mail may wait that no stream pushes: the peer is to be told if it does.
@@ -46,6 +52,7 @@ impl Peer {
             row,
             stream: None,
             takers: 0,
+            takes: HashMap::new(),
             inbox: Inbox::default(),
             hint: false,
             wake: watch::channel(0).0,

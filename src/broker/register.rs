@@ -4,9 +4,12 @@
 //! identifies a session, and a registration is matched, in this order, by
 //! 1. the secret of an earlier registration (the same process reconnects), or the process with its own name for itself (the
 //!    answer with the secret was lost: the broker was killed behind the commit);
-//! 2. the session id, unless that peer is alive in another agent process (a second `--resume` beside the first is a session of
-//!    its own);
+//! 2. the session id, if that peer is gone or runs in the same agent process. A peer that is alive stays with its holder: a
+//!    second `--resume` beside the first, or a stranger that names the session, gets a mailbox of its own. A session that was
+//!    several peers is resumed as one of those that are gone, first as one for which mail waits;
 //! 3. the agent process, if the process that served it is gone (the MCP server was restarted after a `/clear`).
+//!
+//! The agent process counts only where the kernel proves it: over the Unix socket.
 
 use super::{
     core::Broker,
@@ -18,12 +21,15 @@ use super::{
     roster::Roster,
 };
 use crate::{
-    db::{Durability, PeerRow, peers},
+    db::{self, Durability, PeerRow, peers},
     mailbox::{self, Transaction, history, lease, proof, release},
     platform::{clock, process, random},
     wire::{self, PeerId, Process, Register, Registered, Status, Timestamp, VERSION, text::printable_line},
 };
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 /// Length of a secret: 31³² possibilities.
 const SECRET_LENGTH: usize = 32;
@@ -34,6 +40,14 @@ struct Registering {
     process: Option<Process>,
     /// The agent process above it.
     agent: Option<Process>,
+}
+
+/// Facts about the peers that a registration may be.
+struct Known {
+    /// Whether their processes run.
+    alive: HashMap<Process, bool>,
+    /// Those for which mail waits.
+    with_mail: HashSet<PeerId>,
 }
 
 /// The changes that a registration makes.
@@ -59,10 +73,10 @@ impl Broker {
         let look = move || Registering::look(kernel_pid, claimed, agent);
         let by = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         self.look(LOOK, |_| true).await; // for names and for those that are gone
-        let alive = self.alive_candidates(&request, &by).await;
+        let known = self.look_at_known(&request, &by).await?;
         let (secret, version, pid) =
             (random::token(SECRET_LENGTH), request.client.version.clone(), kernel_pid.unwrap_or(claimed));
-        let registration = self.reserve(request, proven, &by, &alive, hash(&secret));
+        let registration = self.reserve(request, proven, &by, &known, hash(&secret));
         let (row, resumed) = (registration.row.clone(), registration.resumed);
         let waiting = self.commit(Durability::Fsync, move |tx| registration.store(tx)).await?;
         self.changes.hint();
@@ -79,15 +93,21 @@ impl Broker {
         })
     }
 
-    /// Whether the processes still run that serve the peers which a registration may be.
-    async fn alive_candidates(&self, request: &Register, by: &Registering) -> HashMap<Process, bool> {
-        let processes: Vec<Process> = {
+    /// Looks at the peers that a registration may be.
+    async fn look_at_known(&self, request: &Register, by: &Registering) -> wire::Result<Known> {
+        let (processes, peers) = {
             let roster = self.roster();
-            let session = request.session_id.as_ref().and_then(|session| roster.sessions.get(session));
-            let fits = |peer: &&Peer| session == Some(&peer.row.id) || by.agent.is_some() && peer.row.agent == by.agent;
-            roster.peers.values().filter(fits).filter_map(|peer| peer.row.process).collect()
+            let of_session = request.session_id.as_ref().map(|session| roster.of_session(session)).unwrap_or_default();
+            let of_agent = roster.peers.values().filter(|peer| by.agent.is_some() && peer.row.agent == by.agent);
+            let peers: Vec<PeerId> = of_session.iter().map(|peer| peer.row.id.clone()).collect();
+            let rows = of_session.into_iter().chain(of_agent).map(|peer| &peer.row);
+            (rows.flat_map(|row| [row.process, row.agent]).flatten().collect::<Vec<_>>(), peers)
         };
-        self.probes.processes.ask_all(processes).await
+        let with_mail = self.store.glance(|view| {
+            let waits = |id: PeerId| Ok(history::is_waiting(view, &id)?.then_some(id));
+            peers.into_iter().map(waits).filter_map(db::Result::transpose).collect::<db::Result<_>>()
+        })?;
+        Ok(Known { alive: self.probes.processes.ask_all(processes).await, with_mail })
     }
 
     /// Takes id and name before the commit, so that no other registration takes them meanwhile.
@@ -96,21 +116,24 @@ impl Broker {
         mut request: Register,
         proven: Option<PeerId>,
         by: &Registering,
-        alive: &HashMap<Process, bool>,
+        known: &Known,
         secret: [u8; 32],
     ) -> Registration {
         let (mut roster, now, same_process) = (self.roster(), clock::now(), proven.is_some());
-        let known = proven.or_else(|| find(&roster, &request, by, alive, now));
-        let resumed = known.is_some();
-        let id = known.unwrap_or_else(|| fresh_id(&roster));
+        let found = proven.or_else(|| find(&roster, &request, by, known, now));
+        let resumed = found.is_some();
+        let id = found.unwrap_or_else(|| fresh_id(&roster));
         // A process that has switched to another conversation still names the one it was started with.
-        let is_anothers = |session: &String| same_process && roster.sessions.get(session).is_some_and(|peer| *peer != id);
+        let is_anothers = |session: &String| {
+            let peers = roster.of_session(session);
+            same_process && !peers.is_empty() && peers.iter().all(|peer| peer.row.id != id)
+        };
         let session = request.session_id.take().filter(|session| !is_anothers(session));
         let old = roster.peers.get(&id).map(|peer| peer.row.clone());
         let row = PeerRow { secret: Some(secret), ..row(&roster, request, id, old.as_ref(), by, now) };
         roster.put(row.clone());
         if let Some(session) = &session {
-            roster.sessions.insert(session.clone(), row.id.clone());
+            roster.put_session(session.clone(), row.id.clone());
         }
         let is_displaced = old.as_ref().is_some_and(|old| old.instance != row.instance) && !same_process;
         let gone_agent = old.map(|old| old.agent_key()).filter(|old| *old != row.agent_key());
@@ -130,7 +153,7 @@ impl Registering {
     /// Looks at the process table.
     fn look(kernel_pid: Option<u32>, claimed: u32, agent: Option<Process>) -> Self {
         let pid = kernel_pid.unwrap_or(claimed);
-        let is_above = |agent: &Process| kernel_pid.is_none() || process::ancestors(pid).contains(&agent.pid);
+        let is_above = |agent: &Process| kernel_pid.is_some_and(|pid| process::ancestors(pid).contains(&agent.pid));
         Self { process: process::identify(pid), agent: agent.filter(is_above) }
     }
 }
@@ -205,20 +228,24 @@ fn row(roster: &Roster, request: Register, id: PeerId, old: Option<&PeerRow>, by
 }
 
 /// The known peer that a registration without a secret is, if there is one.
-fn find(roster: &Roster, request: &Register, by: &Registering, alive: &HashMap<Process, bool>, now: Timestamp) -> Option<PeerId> {
+fn find(roster: &Roster, request: &Register, by: &Registering, known: &Known, now: Timestamp) -> Option<PeerId> {
     let is_same = |row: &PeerRow| row.process.is_some() && row.process == by.process && row.instance == request.instance;
     if let Some(peer) = roster.peers.values().find(|peer| is_same(&peer.row)) {
         return Some(peer.row.id.clone());
     }
-    let is_served = |peer: &Peer| peer.row.process.is_some_and(|process| alive.get(&process) != Some(&false));
-    let by_session = request.session_id.as_ref().and_then(|session| roster.peers.get(roster.sessions.get(session)?));
-    if let Some(peer) = by_session {
-        let same_agent = by.agent.is_some() && peer.row.agent == by.agent;
-        if same_agent || peer.status(now) == Status::Gone || !is_served(peer) {
-            return Some(peer.row.id.clone());
-        }
+    let runs = |process: Option<Process>| process.is_some_and(|process| known.alive.get(&process) != Some(&false));
+    let is_served = |peer: &Peer| runs(peer.row.process);
+    let is_same_agent = |peer: &Peer| by.agent.is_some() && peer.row.agent == by.agent;
+    let is_gone = |peer: &Peer| match peer.row.agent {
+        Some(agent) if !runs(Some(agent)) => true, // the process that serves it is about to end
+        Some(_) => peer.row.ended && peer.stream.is_none(),
+        None => peer.stream.is_none() && (!is_served(peer) || peer.status(now) == Status::Gone),
+    };
+    let of_session = request.session_id.as_ref().map(|session| roster.of_session(session)).unwrap_or_default();
+    let may_be = of_session.into_iter().filter(|peer| is_same_agent(peer) || is_gone(peer));
+    if let Some(peer) = may_be.min_by_key(|peer| (!is_same_agent(peer), !known.with_mail.contains(&peer.row.id))) {
+        return Some(peer.row.id.clone());
     }
-    let agent = by.agent?;
-    let of_agent = |peer: &&Peer| peer.row.agent == Some(agent) && !is_served(peer);
+    let of_agent = |peer: &&Peer| is_same_agent(peer) && !is_served(peer);
     roster.peers.values().filter(of_agent).max_by_key(|peer| peer.row.last_seen).map(|peer| peer.row.id.clone())
 }

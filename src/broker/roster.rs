@@ -20,8 +20,8 @@ pub(super) struct Awaited {
 pub(super) struct Roster {
     /// By id, those that are gone included.
     pub peers: HashMap<PeerId, Peer>,
-    /// The peers by their session ids.
-    pub sessions: HashMap<String, PeerId>,
+    /// The peers by their session ids. A session that was resumed while it ran elsewhere is several.
+    sessions: HashMap<String, Vec<PeerId>>,
     /// The questions whose answers are awaited right now.
     pub asked: Vec<Awaited>,
     /// The command line's recent messages, for the limits.
@@ -34,8 +34,24 @@ impl Roster {
     pub fn new(rows: Vec<PeerRow>, sessions: Vec<(String, String)>) -> Self {
         let mut roster = Self::default();
         rows.into_iter().for_each(|row| roster.put(row));
-        roster.sessions = sessions.into_iter().filter_map(|(session, peer)| Some((session, peer.parse().ok()?))).collect();
+        sessions.into_iter().for_each(|(session, peer)| roster.put_session(session, PeerId::lenient(&peer)));
         roster
+    }
+
+    /// Notes that `session` is, perhaps among others, `id`.
+    pub fn put_session(&mut self, session: String, id: PeerId) {
+        let peers = self.sessions.entry(session).or_default();
+        if !peers.contains(&id) {
+            peers.push(id);
+        }
+    }
+
+    /// The peers that a session is, the one that was it first before the others.
+    pub fn of_session(&self, session: &str) -> Vec<&Peer> {
+        let mut peers: Vec<&Peer> =
+            self.sessions.get(session).into_iter().flatten().filter_map(|id| self.peers.get(id)).collect();
+        peers.sort_by_key(|peer| (peer.row.registered_at, &peer.row.id));
+        peers
     }
 
     /// Puts a row in place of the peer's earlier one; what lives with its connection stays.
@@ -59,7 +75,10 @@ impl Roster {
         if let Some(secret) = self.peers.remove(id).and_then(|peer| peer.row.secret) {
             self.secrets.remove(&secret);
         }
-        self.sessions.retain(|_, peer| peer != id);
+        self.sessions.retain(|_, peers| {
+            peers.retain(|peer| peer != id);
+            !peers.is_empty()
+        });
     }
 
     pub fn by_secret(&self, hash: &[u8; 32]) -> Option<PeerId> {

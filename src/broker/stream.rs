@@ -148,7 +148,14 @@ impl Stream {
             let mut batch = self.broker.inbound(leased);
             if batch.is_empty() && leases {
                 // Given as leased, not by cursor: what was released by another route may lie before it.
-                let claim = Claim { peer: self.peer.clone(), holder, taker: Taker::Stream, messages: BATCH, bytes: usize::MAX };
+                let claim = Claim {
+                    peer: self.peer.clone(),
+                    holder,
+                    taker: Taker::Stream,
+                    messages: BATCH,
+                    bytes: usize::MAX,
+                    is_outdated: Arc::default(),
+                };
                 batch = self.broker.lease(claim).await?.map_or_else(Vec::new, |(leased, _)| leased);
             }
             if let Some(last) = batch.last() {

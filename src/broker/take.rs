@@ -13,7 +13,13 @@ use crate::{
     },
     wire::{self, BROKER_SENDER, CLI_SENDER, Code, Error, Inbound, PeerId, Route, Sender, Take, Taken},
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{sync::watch, time::Instant};
 
 /// Longest wait of one take.
@@ -29,9 +35,9 @@ pub(super) struct Taking {
 }
 
 impl Taking {
-    /// Waits for a change, at most until `at`; false if the time for the whole take is over.
+    /// Waits for a change, at most until `at`; false if the time for the whole take is over, or a newer one took its place.
     pub async fn waits(&mut self, broker: &Broker, at: Option<Instant>) -> wire::Result<bool> {
-        if Instant::now() >= self.deadline {
+        if Instant::now() >= self.deadline || self.claim.is_outdated.load(Ordering::SeqCst) {
             return Ok(false);
         }
         tokio::select! {
@@ -66,7 +72,9 @@ impl Broker {
             taker,
             messages: u32::MAX,
             bytes: request.max_bytes.unwrap_or(DEFAULT_BYTES) as usize,
+            is_outdated: Arc::default(),
         };
+        let _newest = self.outdate_older(id, &request.lease, claim.is_outdated.clone())?;
         let mut taking = Taking { claim, deadline: Instant::now() + wait, wake };
         if request.route == Route::Inbox {
             return self.take_for_inbox(&request, taking).await;
@@ -93,6 +101,20 @@ impl Broker {
         let leaves =
             |peer: &mut Peer| peer.route().0 == Route::Inbox && (rides_along || peer.row.has_hook() && peer.inbox.is_pending());
         self.with_peer(id, leaves).unwrap_or_default()
+    }
+
+    /// Makes this take, as long as the value lives, the only one under its lease: a client that asks again has given the older
+    /// request up and will not see its answer.
+    fn outdate_older(&self, id: &PeerId, lease: &str, is_outdated: Arc<AtomicBool>) -> wire::Result<OnDrop<impl FnMut()>> {
+        self.with_peer(id, |peer| {
+            if let Some(older) = peer.takes.insert(lease.to_owned(), is_outdated.clone()) {
+                older.store(true, Ordering::SeqCst);
+                peer.wake();
+            }
+        })?;
+        Ok(OnDrop(move || {
+            drop(self.with_peer(id, |peer| peer.takes.retain(|_, other| !Arc::ptr_eq(other, &is_outdated))));
+        }))
     }
 
     /// As long as the value lives, mail of this peer is kept for calls that wait, and not pushed.

@@ -30,11 +30,16 @@ impl Broker {
         })
     }
 
+    /// The peer that is there for this session, if it is the only one.
     async fn by_session(&self, session: Option<&String>) -> Option<PeerId> {
-        let id = self.roster().sessions.get(session?)?.clone();
-        self.look(LOOK, |peer| peer.row.id == id).await;
-        let is_there = self.roster().peers.get(&id)?.status(clock::now()) != Status::Gone;
-        is_there.then_some(id)
+        let ids: Vec<PeerId> = self.roster().of_session(session?).iter().map(|peer| peer.row.id.clone()).collect();
+        self.look(LOOK, |peer| ids.contains(&peer.row.id)).await;
+        let (roster, now) = (self.roster(), clock::now());
+        let there = roster.of_session(session?).into_iter().filter(|peer| peer.status(now) != Status::Gone);
+        match there.collect::<Vec<_>>().as_slice() {
+            [one] => Some(one.row.id.clone()),
+            _ => None,
+        }
     }
 
     /// The peer of the first of these processes that runs one.

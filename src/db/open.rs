@@ -24,11 +24,12 @@ pub(super) static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
         M::up_with_hook(include_str!("migrations/0001-mailboxes.sql"), |tx| Ok(legacy::import(tx)?)),
         M::up(include_str!("migrations/0002-inbox.sql")),
         M::up(include_str!("migrations/0003-holder.sql")),
+        M::up(include_str!("migrations/0004-sessions.sql")),
     ])
 });
 
 /// How many migrations there are: the schema version of a database this build has opened.
-pub(super) const SCHEMA: usize = 3;
+pub(super) const SCHEMA: usize = 4;
 
 /// Why the database could not be opened.
 #[derive(Debug, thiserror::Error)]

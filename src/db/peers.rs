@@ -203,7 +203,7 @@ pub fn all(view: &View<'_>) -> Result<Vec<PeerRow>> {
     view.all("SELECT * FROM peer", [], PeerRow::read)
 }
 
-/// Notes that `session` is `peer`.
+/// Notes that `session` is, perhaps among others, `peer`.
 pub fn put_session(tx: &Tx<'_>, session: &str, peer: &PeerId, now: Timestamp) -> Result<()> {
     let sql = "INSERT OR REPLACE INTO session (session_id, peer, seen_at) VALUES (?1, ?2, ?3)";
     tx.run(sql, params![session, peer.as_str(), now.as_millis()]).map(drop)

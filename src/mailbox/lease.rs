@@ -5,7 +5,13 @@ use crate::{
     db::{self, View, params},
     wire::PeerId,
 };
-use std::ops::ControlFlow;
+use std::{
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// The kind of a holder, which decides what it is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +36,17 @@ pub struct Claim {
     pub messages: u32,
     /// Most bytes of text; one message is given whatever its size.
     pub bytes: usize,
+    /// Set when the client has asked again under the same lease: then only that request is given something.
+    pub is_outdated: Arc<AtomicBool>,
 }
 
 /// Leases what waits and may go to the holder, oldest first. A take that asks again gets the same messages.
 pub fn lease(tx: &Transaction<'_>, claim: &Claim) -> Result<Vec<Message>> {
+    // Looked at here, in line with all other changes: an answer to a client that is gone must not lease what the newer request
+    // has just not found.
+    if claim.is_outdated.load(Ordering::SeqCst) {
+        return Ok(Vec::new());
+    }
     if claim.taker != Taker::Stream {
         let before = leased(tx, &claim.peer, &claim.holder, 0, u32::MAX)?;
         if !before.is_empty() {
@@ -66,7 +79,7 @@ pub fn leased(view: &View<'_>, peer: &PeerId, holder: &Holder, after: i64, most:
 
 /// The messages that have no holder and may go to this one.
 fn free(view: &View<'_>, claim: &Claim) -> db::Result<Vec<Message>> {
-    let Claim { peer, holder, taker, messages, bytes: most_bytes } = claim;
+    let Claim { peer, holder, taker, messages, bytes: most_bytes, .. } = claim;
     let (fits, agent) = match taker {
         Taker::Stream => ("again = 0", None),
         Taker::Result => ("again <> 2", None),

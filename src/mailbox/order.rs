@@ -51,7 +51,7 @@ mod tests {
         wire::{Acknowledgement, Outcome, Route, Timestamp},
     };
     use proptest::{collection::vec, prelude::*};
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
 
     const NOW: Timestamp = Timestamp::from_millis(1);
 
@@ -108,7 +108,11 @@ mod tests {
                     Taker::Stream => Holder::Stream { instance },
                     _ => Holder::Take { instance, lease: number.to_string() },
                 };
-                lease::lease(tx, &Claim { peer: peer(), holder, taker, messages, bytes: usize::MAX }).unwrap();
+                lease::lease(
+                    tx,
+                    &Claim { peer: peer(), holder, taker, messages, bytes: usize::MAX, is_outdated: Arc::default() },
+                )
+                .unwrap();
             }
             Step::AcknowledgeOldest(outcome) => {
                 let sql = "SELECT seq, tag, holder FROM message WHERE holder > 0 ORDER BY seq LIMIT 1";

@@ -60,7 +60,7 @@ async fn hello() -> Json<Hello> {
 }
 
 /// A session presents itself and gets its id and secret. With the secret of an earlier registration it is that peer again;
-/// without, the broker recognises it by its session id and its agent process, or makes a new peer.
+/// without, the broker recognises it by its agent process, or by its session id if that peer is gone, or makes a new peer.
 #[utoipa::path(post, path = "/v1/register", request_body = Register, security((), ("secret" = [])),
     responses((status = 200, body = Registered)))]
 async fn register(

@@ -159,6 +159,60 @@ fn second_resumption_is_a_separate_peer() {
     }
 }
 
+#[test]
+fn every_resumption_of_a_session_finds_mail() {
+    let (broker, place) = (Broker::start(), folder());
+    let open = || Session::pulling(&broker, place.path(), "session-a");
+    let (mut first, mut second) = (open(), open());
+    let before = [first.id(), second.id()];
+    assert!(first.close().success() && second.close().success());
+    eventually("both have left the list", || listed(&broker).is_empty().then_some(()));
+    // Mail waits for the second alone, so that one is resumed; then for both.
+    for (recipients, expected) in [(&before[1..], &before[1..]), (&before[..], &before[..])] {
+        for id in recipients {
+            broker.cli_json(&["send", id, &format!("for {id}")]);
+        }
+        let resume = |before: usize| {
+            let session = open();
+            eventually("it is listed", || (listed(&broker).len() > before).then_some(()));
+            session
+        };
+        let mut resumed: Vec<Session> = (0..expected.len()).map(resume).collect();
+        for (session, id) in resumed.iter_mut().zip(expected) {
+            let mail: Vec<_> = session.check().iter().map(|message| message["text"].clone()).collect();
+            assert_eq!((session.id(), mail), (id.clone(), vec![json!(format!("for {id}"))]));
+        }
+        assert!(resumed.into_iter().all(|session| session.close().success()));
+        eventually("they have left the list", || listed(&broker).is_empty().then_some(()));
+    }
+}
+
+#[test]
+fn living_session_stays_with_its_holder() {
+    let (broker, place) = (Broker::start(), folder());
+    let mut session = under_claude(&broker, place.path(), "session-a");
+    let before = introduced(&mut session);
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", before["pid"])).unwrap();
+    let started: u64 = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().parse().unwrap();
+    for (transport, http) in [("tcp", broker.tcp()), ("unix", broker.http())] {
+        let facts = json!({"sessionId": "session-a", "host": {"pid": before["pid"], "started": started}});
+        let stranger = Peer::register(&http, transport, facts);
+        let events = stranger.follow(&http);
+        assert_ne!(stranger.id, before["id"], "{transport}");
+        broker.cli_json(&["send", before["id"].as_str().unwrap(), transport]);
+        let taken = stranger.over(&http).post("/v1/take", &json!({"lease": "l", "route": "check_messages"}));
+        assert_eq!(taken.json()["messages"], json!([]), "{transport}");
+        assert_eq!(session.check()[0]["text"], transport);
+        drop(events);
+        stranger.over(&http).post("/v1/unregister", &json!({}));
+    }
+    assert_same(&before, &myself(&mut session));
+    // The stranger named the session, too, but that one was it first.
+    session.kill();
+    let mut session = under_claude(&broker, place.path(), "session-a");
+    assert_same(&before, &myself(&mut session));
+}
+
 // --- presence ---
 
 #[test]

@@ -52,6 +52,24 @@ fn client_gone_before_its_answer_keeps_counts_right() {
 }
 
 #[test]
+fn repeated_take_ends_the_one_before() {
+    let broker = Broker::start();
+    let http = broker.http();
+    let peer = Peer::register(&http, "reader", json!({}));
+    let mine = peer.over(&http);
+    let take = |wait: u32| json!({"lease": "one", "route": "check_messages", "waitSeconds": wait});
+    let mut first = mine.converse();
+    first.say(&mine.written("POST", "/v1/take", &[("Content-Type", "application/json")], &take(3_600).to_string())).unwrap();
+    eventually("the first one waits", || {
+        let reason = broker.peers()[0]["deliveryReason"].as_str().unwrap().to_owned();
+        reason.contains("a call of its tools waits").then_some(())
+    });
+    // Whoever asks again under the same lease will not read the first answer: it must not carry mail.
+    assert_eq!(mine.post("/v1/take", &take(0)).json()["messages"], json!([]));
+    assert_eq!(first.answer().unwrap().json()["messages"], json!([]));
+}
+
+#[test]
 fn half_written_result_is_repeated_with_a_mark() {
     let scene = Scene::new();
     let mut asker = scene.pulling("asker");
