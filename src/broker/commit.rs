@@ -1,4 +1,4 @@
-//! A change: a job for the writing thread, and after its commit the effects on those who are connected. The only place for both.
+//! Changes: a job for the writing thread, and after its commit the effects on those who are connected. Both happen here alone.
 
 use super::core::Broker;
 use crate::{

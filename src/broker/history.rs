@@ -61,7 +61,7 @@ impl Broker {
         Ok(meant)
     }
 
-    /// A stored message with the names of those who are known.
+    /// A stored message with the names of its sender and recipient.
     pub(super) fn entry(&self, message: Message) -> HistoryEntry {
         let (roster, Message { receipt, text, .. }) = (self.roster(), message);
         let to_name = roster.name(&receipt.to);

@@ -1,4 +1,4 @@
-//! Ids, secrets and the shapes of what a session says of itself.
+//! Ids and secrets, and checks of the paths and tokens in requests.
 
 use super::roster::Roster;
 use crate::{

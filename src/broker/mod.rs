@@ -1,4 +1,4 @@
-//! Who is there, and what happens when they ask: one method a verb. No HTTP, no D-Bus.
+//! The peers and their requests: one method per verb. No HTTP, no D-Bus.
 //!
 //! Promises: a method that changes something answers after the commit, and what it changed in the mailbox is applied here in one
 //! place ([`Broker::commit`]); a recipient is always told from the tables, so that a wake-up lost or doubled changes nothing;

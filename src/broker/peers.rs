@@ -1,4 +1,4 @@
-//! Who is there.
+//! Lists of the peers in a scope.
 
 use super::{
     core::{Broker, Caller},

@@ -193,7 +193,7 @@ fn check(request: &Register) -> wire::Result<()> {
     tokens.into_iter().try_for_each(|(field, token)| token.map_or(Ok(()), |token| check_token(field, token)))
 }
 
-/// The row of a registration: what is told now, and what is kept from before.
+/// The row of a registration: its facts, and what is kept from before.
 fn row(roster: &Roster, request: Register, id: PeerId, old: Option<&PeerRow>, by: &Registering, now: Timestamp) -> PeerRow {
     // Its hook has told where the process is now, and in which mode: the process itself knows only how it began.
     let told = old.filter(|old| old.instance == request.instance && old.hooked.is_some());

@@ -7,7 +7,7 @@ use crate::{
 use std::sync::PoisonError;
 
 impl Broker {
-    /// The broker's state; `listeners` is what the edges know of their sockets.
+    /// The broker's state; `serve` knows the listeners.
     pub async fn status(&self, listeners: Vec<ListenerStatus>) -> wire::Result<BrokerStatus> {
         let count = |view: &db::View<'_>| Ok::<_, db::Error>((history::stored(view)?, history::waiting_in_all(view)?));
         let (messages, waiting) = self.store.read(count).await?;

@@ -130,7 +130,7 @@ impl Broker {
         OnDrop(move || count(u32::saturating_sub))
     }
 
-    /// Leases what waits and may go to the holder, with the number of messages that wait beside it; none if nothing does. Looks
+    /// Leases what waits and may go to the holder, with the number of messages that wait beside it. Looks
     /// first: most calls find nothing, and need no writer.
     pub(super) async fn lease(self: &Arc<Self>, claim: Claim) -> wire::Result<Option<(Vec<Inbound>, u32)>> {
         if !self.store.glance(|view| lease::is_any(view, &claim))? {

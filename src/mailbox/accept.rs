@@ -191,8 +191,8 @@ impl Question {
 }
 
 /// A reply that names a message to its sender shows that it was read; if that was pushed, the inbox or channel works. Once that
-/// has proved itself, writing to somebody shows that what it pushed from them was read. Not before: a session whose channel is
-/// dead may well write to a peer of its own accord.
+/// has proved itself, writing to somebody shows that what it pushed from them was read. An unproved one may be
+/// dead, and the session write of its own accord.
 fn confirm(tx: &mut Transaction<'_>, new: &NewMessage, sender: &PeerRow, question: Option<Question>) -> Result<()> {
     let mut has_proved = sender.has_proved();
     if let Some(asked) = question {

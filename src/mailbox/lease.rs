@@ -42,8 +42,8 @@ pub struct Claim {
 
 /// Leases what waits and may go to the holder, oldest first. A take that asks again gets the same messages.
 pub fn lease(tx: &Transaction<'_>, claim: &Claim) -> Result<Vec<Message>> {
-    // Looked at here, in line with all other changes: an answer to a client that is gone must not lease what the newer request
-    // has just not found.
+    // Checked here, in order with all other changes: an answer that nobody reads must not lease a message after the newer
+    // request has found none.
     if claim.is_outdated.load(Ordering::SeqCst) {
         return Ok(Vec::new());
     }
