@@ -82,28 +82,19 @@ object! {
 }
 
 impl Error {
-    /// An error that says what happened.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), help: None, retry_after_ms: None }
     }
 
-    /// The same error, saying what to do next.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// The same error, saying when the request would pass.
     #[must_use]
     pub fn retry_after(mut self, wait: std::time::Duration) -> Self {
         self.retry_after_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1));
         self
-    }
-}
-
-impl From<super::InvalidId> for Error {
-    fn from(error: super::InvalidId) -> Self {
-        Self::new(Code::InvalidId, error.to_string())
     }
 }

@@ -70,7 +70,6 @@ object! {
         /// The sender's working directory; empty where it has none.
         #[serde(default)]
         pub cwd: String,
-        /// What the sender says it is working on.
         #[serde(default)]
         pub summary: String,
     }
@@ -79,18 +78,14 @@ object! {
     pub struct Inbound {
         pub id: MessageId,
         pub from: Sender,
-        /// The text, as sent.
         pub text: String,
-        /// When it was accepted.
         pub sent_at: Timestamp,
-        /// The message this one answers.
         pub reply_to: Option<MessageId>,
         /// The session may have been shown this message before.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         pub repeat: bool,
     }
 
-    /// Since when a message is held, and why.
     pub struct Held {
         pub at: Timestamp,
         pub by: HeldBy,
@@ -105,18 +100,15 @@ object! {
         pub state: MessageState,
         /// The route by which it was offered or delivered.
         pub route: Option<Route>,
-        /// When it was accepted and committed.
         pub sent_at: Timestamp,
         /// When it was pushed by a route that proves nothing.
         pub offered_at: Option<Timestamp>,
-        /// When it was handed over for certain.
         pub delivered_at: Option<Timestamp>,
         /// Since when it is held, and why.
         pub held: Option<Held>,
         pub expired_at: Option<Timestamp>,
         /// Until when an undelivered message is kept for its recipient.
         pub expires_at: Timestamp,
-        /// The message this one answers.
         pub reply_to: Option<MessageId>,
         /// Why the recipient will not see it at once, in plain words.
         pub warning: Option<String>,
@@ -126,7 +118,6 @@ object! {
     pub struct HistoryEntry {
         /// The sender's name, where it is still known, else its id.
         pub from_name: String,
-        /// The text, as sent.
         pub text: String,
         #[serde(flatten)]
         pub receipt: Receipt,
