@@ -1,13 +1,9 @@
 //! Accepting connections and serving HTTP on them, until the broker stops.
 
-use super::{
-    access::{self, Connection},
-    errors,
-    idle::Open,
-    v1,
-};
+use super::{access::Connection, errors, idle::Open, v1};
 use crate::{
     broker::Broker,
+    platform::kernel,
     wire::{API, API_HEADER, Code, Error},
 };
 use axum::{
@@ -150,11 +146,13 @@ impl Server {
 
     async fn connecting_socket(&self, peer: SocketAddr, local: SocketAddr) -> Option<u64> {
         let _turn = self.lookups.acquire().await.ok()?;
-        let inode = tokio::task::spawn_blocking(move || access::connecting_socket(peer, local)).await.ok().flatten();
-        if inode.is_none() {
+        let ours = rustix::process::geteuid().as_raw();
+        let connecting = tokio::task::spawn_blocking(move || kernel::connecting(peer, local)).await.ok().flatten();
+        let socket = connecting.filter(|socket| socket.uid == ours);
+        if socket.is_none() {
             tracing::warn!(%peer, "a TCP connection that is not this user's: refused");
         }
-        inode
+        socket.map(|socket| socket.inode)
     }
 
     async fn serve(&self, stream: Stream, connection: Connection) {
