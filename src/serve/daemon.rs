@@ -162,7 +162,7 @@ fn start() -> Result<(), ServeError> {
 }
 
 async fn run(config: Config, given: Given) -> Result<(), ServeError> {
-    let (terminate, interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     // The database first: its lock makes sure that of two brokers started together only one touches the sockets.
     let opened = db::open(&config.database)?;
     let comes_back = given.comes_back();
@@ -198,8 +198,8 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     tasks.spawn(broker.clone().maintain());
     tasks.spawn(notify::watchdog(broker.clone()));
     tokio::select! {
-        () = received(terminate) => tracing::info!("SIGTERM: stopping"),
-        () = received(interrupt) => tracing::info!("SIGINT: stopping"),
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         () = broker.stopped() => {}
         () = open.idle_for(idle_exit) => tracing::info!("nobody is connected: leaving until somebody connects"),
     }
@@ -218,10 +218,6 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
 
 fn on(kind: SignalKind) -> Result<Signal, ServeError> {
     signal(kind).map_err(system("waiting for signals"))
-}
-
-async fn received(mut signal: Signal) {
-    signal.recv().await;
 }
 
 fn sockets(

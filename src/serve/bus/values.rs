@@ -1,13 +1,19 @@
-//! The protocol's answers as D-Bus dictionaries, with the same fields under the same names as over HTTP.
+//! The protocol's answers and errors on the bus.
 //!
-//! Text is `s`, a number `t`, true or false `b`, an object `a{sv}`, a list of texts `as`, a list of objects `aa{sv}`. Unknown
-//! values are left out.
+//! An answer is a dictionary with the same fields under the same names as over HTTP. Text is `s`, a number `t`, true or false `b`,
+//! an object `a{sv}`, a list of texts `as`, a list of objects `aa{sv}`. Unknown values are left out. An error's name is the
+//! protocol's code in D-Bus spelling (`peer_not_found`: `dev.claudepeers.Broker1.Error.PeerNotFound`), its text says what happened
+//! and what to do.
 
 use crate::wire::{self, Code, Error};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use zbus::Variant;
+use zbus::{
+    DBusError, Variant,
+    message::{Header, Message},
+    names::ErrorName,
+};
 
 /// A dictionary on the bus.
 pub type Dict = BTreeMap<String, Variant<'static>>;
@@ -40,4 +46,23 @@ fn variant(value: Value) -> Option<Variant<'static>> {
 /// `text` without zero bytes: the bus would drop the connection that sends one.
 pub fn plain(text: String) -> String {
     if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+}
+
+impl DBusError for Error {
+    fn create_reply(&self, call: &Header<'_>) -> zbus::Result<Message> {
+        if self.code == Code::Internal {
+            tracing::error!("{}", self.message);
+        }
+        Message::error(call, self.name()).build(&plain(self.to_string()))
+    }
+
+    fn name(&self) -> ErrorName<'_> {
+        let words = self.code.as_str().split('_');
+        let capital = |word: &str| word[..1].to_ascii_uppercase() + &word[1..];
+        ErrorName::from_string_unchecked("dev.claudepeers.Broker1.Error.".to_owned() + &words.map(capital).collect::<String>())
+    }
+
+    fn description(&self) -> Option<&str> {
+        Some(&self.message)
+    }
 }
