@@ -1,6 +1,12 @@
 //! Accepting connections and serving HTTP on them, until the broker stops.
 
-use super::{access::Connection, errors, idle::Open, v1};
+use super::{
+    access::Connection,
+    body::{Arriving, Share},
+    errors,
+    idle::Open,
+    v1,
+};
 use crate::{
     broker::Broker,
     platform::kernel,
@@ -18,24 +24,30 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{Notify, Semaphore},
     task::JoinSet,
+    time::timeout,
 };
 use tokio_util::either::Either;
 use tower_service::Service;
 
 /// How long the head of a request may take; on a kept connection, also the wait for it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest head of a request, and what a connection buffers: the longest path in a query fits.
+const MAX_HEAD: usize = 16 * 1024;
 /// How long a connection without a request yet may still send one after the call to stop.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// How many TCP connections are looked up at the same time: each costs the kernel a walk through all of the machine's.
 const LOOKUPS: usize = 2;
 /// Pause after a failed accept (too many open files), instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a refusal without a request may take to write.
+/// How long a connection that is refused stays open, and how many bytes of its request it may send.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+const REFUSED_REQUEST: u64 = 1024 * 1024;
+/// How many refused connections on each socket stay open at once.
+const REFUSALS: usize = 32;
 /// Most open connections on each socket: far more than a user has sessions, and each costs some 20 KiB.
 const MOST: u64 = 1_024;
 /// Open files that are no connection: the database, its readers, connections that are just being refused.
@@ -105,13 +117,23 @@ impl Server {
                     tracing::warn!(%error, "accepting a connection failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
-                (Ok(stream), Err(_)) => _ = connections.spawn(refuse(stream, Error::new(Code::Busy, "too many connections"))),
+                (Ok(stream), Err(_)) => {
+                    let patience = if connections.len() < self.places + REFUSALS { REFUSAL_TIMEOUT } else { Duration::ZERO };
+                    connections.spawn(refuse(stream, Error::new(Code::Busy, "too many connections"), patience));
+                }
                 (Ok(stream), Ok(slot)) => {
                     let (server, token, counted) = (self.clone(), listener.token(), self.open.count());
                     connections.spawn(async move {
                         match server.identify(&stream, token).await {
                             Some(connection) => server.serve(stream, connection).await,
-                            None => refuse(stream, Error::new(Code::Forbidden, "this broker belongs to another user")).await,
+                            None => {
+                                refuse(
+                                    stream,
+                                    Error::new(Code::Forbidden, "this broker belongs to another user"),
+                                    REFUSAL_TIMEOUT,
+                                )
+                                .await
+                            }
                         }
                         drop((slot, counted));
                     });
@@ -159,20 +181,20 @@ impl Server {
         let heard = Notify::new();
         let service = service_fn(|request: hyper::Request<Incoming>| {
             heard.notify_one();
-            let mut request = request.map(Body::new);
+            let mut request = request.map(|body| Body::new(Arriving::new(body)));
             request.extensions_mut().insert(connection.clone());
             answer(self.router.clone(), request)
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(64 * 1024)
+            .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service);
         let mut served = std::pin::pin!(served);
         let stop = async {
             self.broker.stopped().await;
             // A request may be on its way on a connection that was just opened.
-            drop(tokio::time::timeout(FIRST_REQUEST, heard.notified()).await);
+            drop(timeout(FIRST_REQUEST, heard.notified()).await);
         };
         let result = tokio::select! {
             result = served.as_mut() => result,
@@ -189,23 +211,30 @@ impl Server {
 
 /// Answers a request. One that changes something runs to completion even if its client goes away: the database and the broker's
 /// memory must not part, and a hook does not wait for its answer. So its task starts at once, before hyper looks for the end of the
-/// connection. A request that waits ends with its connection.
-fn answer(mut router: Router, request: Request) -> impl Future<Output = Result<Response, Infallible>> {
+/// connection, and keeps its share of the memory for bodies to its end. A request that waits ends with its connection.
+fn answer(mut router: Router, mut request: Request) -> impl Future<Output = Result<Response, Infallible>> {
     let waits = request.method() != Method::POST || request.uri().path() == v1::TAKE;
-    let work = router.call(request);
-    let work = if waits { Either::Left(work) } else { Either::Right(tokio::spawn(work)) };
-    async move {
-        match work {
-            Either::Left(work) => work.await,
-            Either::Right(task) => task.await.unwrap_or_else(|error| {
-                Ok(Error::new(Code::Internal, format!("the request was not finished: {error}")).into_response())
-            }),
-        }
+    if waits {
+        return Either::Left(router.call(request));
     }
+    let share = Share::default();
+    request.extensions_mut().insert(share.clone());
+    let work = router.call(request);
+    let task = tokio::spawn(async move {
+        let answer = work.await;
+        drop(share);
+        answer
+    });
+    Either::Right(async move {
+        task.await.unwrap_or_else(|error| {
+            Ok(Error::new(Code::Internal, format!("the request was not finished: {error}")).into_response())
+        })
+    })
 }
 
-/// Answers without reading, so that the other end has no say in how long this takes.
-async fn refuse(mut stream: Stream, error: Error) {
+/// Answers without looking at the request, so that the other end has no say in how long this takes. What it still writes is thrown
+/// away for as long as `patience` lasts, or it might not see the answer.
+async fn refuse(mut stream: Stream, error: Error, patience: Duration) {
     let (status, body) = (errors::status(error.code), serde_json::json!({ "error": error }).to_string());
     let length = body.len();
     let answer = format!(
@@ -217,7 +246,8 @@ async fn refuse(mut stream: Stream, error: Error) {
         stream.shutdown().await
     };
     // The other end may be gone already; that is no error.
-    drop(tokio::time::timeout(REFUSAL_TIMEOUT, write).await);
+    drop(timeout(REFUSAL_TIMEOUT, write).await);
+    drop(timeout(patience, tokio::io::copy(&mut stream.take(REFUSED_REQUEST), &mut tokio::io::sink())).await);
 }
 
 /// Raises this process's limit on open files as far as it needs and may; how many connections each of the two sockets can

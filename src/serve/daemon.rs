@@ -175,7 +175,7 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
             None => tracing::info!(origin = listener.origin, "listening on {} {}", listener.kind, listener.address),
         }
     }
-    let app = Arc::new(App { broker: broker.clone(), listeners: listeners.status });
+    let app = Arc::new(App::new(broker.clone(), listeners.status));
     let mut tasks = JoinSet::new();
     // Before the first answer: all that `READY=1` promises is there.
     #[cfg(all(feature = "dbus", target_os = "linux"))]

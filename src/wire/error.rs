@@ -50,7 +50,7 @@ words! {
         NoMailbox = "no_mailbox",
         /// Client and broker have no protocol version in common.
         VersionMismatch = "version_mismatch",
-        /// Too many connections.
+        /// Too many connections, or too many large requests at once.
         Busy = "busy",
         /// The broker is about to stop; try again.
         Stopping = "stopping",
