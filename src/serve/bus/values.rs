@@ -5,7 +5,7 @@
 //! protocol's code in D-Bus spelling (`peer_not_found`: `dev.claudepeers.Broker1.Error.PeerNotFound`), its text says what happened
 //! and what to do.
 
-use crate::wire::{self, Code, Error};
+use crate::wire::{self, Code, Error, text::printable};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -32,20 +32,18 @@ fn variant(value: Value) -> Option<Variant<'static>> {
         Value::Bool(yes) => yes.into(),
         // All our numbers count something.
         Value::Number(number) => number.as_u64()?.into(),
-        Value::String(text) => plain(text).into(),
+        Value::String(text) => plain(&text).into(),
         Value::Array(list) if list.iter().any(Value::is_object) => {
             list.iter().filter_map(|object| dict(object).ok()).collect::<Vec<Dict>>().into()
         }
-        Value::Array(list) => {
-            list.into_iter().filter_map(|text| Some(plain(text.as_str()?.to_owned()))).collect::<Vec<String>>().into()
-        }
+        Value::Array(list) => list.into_iter().filter_map(|text| Some(plain(text.as_str()?))).collect::<Vec<String>>().into(),
         object @ Value::Object(_) => dict(&object).ok()?.into(),
     })
 }
 
-/// `text` without zero bytes: the bus would drop the connection that sends one.
-pub fn plain(text: String) -> String {
-    if text.contains('\0') { text.replace('\0', "\u{fffd}") } else { text }
+/// `text` as it is harmless to show. A zero byte, for which the bus would drop the connection, is escaped as well.
+pub fn plain(text: &str) -> String {
+    printable(text).into_owned()
 }
 
 impl DBusError for Error {
@@ -53,7 +51,7 @@ impl DBusError for Error {
         if self.code == Code::Internal {
             tracing::error!("{}", self.message);
         }
-        Message::error(call, self.name()).build(&plain(self.to_string()))
+        Message::error(call, self.name()).build(&plain(&self.to_string()))
     }
 
     fn name(&self) -> ErrorName<'_> {
