@@ -1,6 +1,5 @@
-//! `manual`: writes the man pages, one per command from its `--help`, and those of the two other programs.
-//!
-//! Promises: whoever packages the programs calls this and nothing else, so that a page never says anything but `--help`.
+//! `manual`: writes the man pages: one per command, made from its `--help`, and those of the two other programs. Packages call it,
+//! so a page always agrees with `--help`.
 
 use super::args::Cli;
 use crate::console::{exit::Failure, out::Out};
@@ -22,10 +21,10 @@ const OTHERS: [(&str, &str); 2] = [
     ("claude-peers-mcp.1", include_str!("../../packaging/man/claude-peers-mcp.1")),
 ];
 
-/// Where to.
+/// Which folder.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The folder that the pages are written to; made if it is not there
+    /// The folder to write the pages to; created if it is missing
     pub dir: PathBuf,
 }
 
@@ -79,7 +78,7 @@ fn page(command: &Command) -> io::Result<(String, Vec<u8>)> {
     Ok((man.get_filename(), page))
 }
 
-/// What stands below the options in `--help`, by its headings: a line that ends in a colon, its text indented below it.
+/// The sections below the options in `--help`. A heading is a line that ends in a colon; its text is indented below it.
 fn sections(after_help: &str) -> Vec<(String, Vec<String>)> {
     let mut sections = vec![("NOTES".to_owned(), Vec::new())];
     for line in after_help.lines() {
@@ -97,22 +96,4 @@ fn sections(after_help: &str) -> Vec<(String, Vec<String>)> {
     }
     sections.retain(|(_, lines)| !lines.is_empty());
     sections
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_stands_below_the_options_becomes_sections() {
-        let sections = sections("First of all.\n\nExamples:\n  claude-peers peers\n    --json\n\nExit codes:\n  0  success\n");
-        let expected = [
-            ("NOTES", vec!["First of all."]),
-            ("EXAMPLES", vec!["claude-peers peers", "  --json"]),
-            ("EXIT STATUS", vec!["0  success"]),
-        ];
-        let expected: Vec<_> =
-            expected.map(|(title, lines)| (title.to_owned(), lines.into_iter().map(str::to_owned).collect::<Vec<_>>())).into();
-        assert_eq!(sections, expected);
-    }
 }
