@@ -10,7 +10,7 @@
 use super::errors;
 use crate::{
     platform::{kernel, process},
-    wire::{self, API, API_HEADER, API_MIN, Code, Error, Process, TOKEN_HEADER, VERSION},
+    wire::{self, API, API_HEADER, API_MIN, Code, Error, Process, TOKEN_HEADER, VERSION, text::printable_line},
 };
 use axum::{
     extract::{MatchedPath, Request},
@@ -80,7 +80,7 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
     let mut response = match admit(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => {
-            tracing::warn!(path, code = %error.code, "refused: {}", error.message);
+            tracing::warn!(path = %printable_line(&path), code = %error.code, "refused: {}", error.message);
             error.into_response()
         }
     };

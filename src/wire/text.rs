@@ -5,6 +5,7 @@ use icu_properties::{
     CodePointSetData,
     props::{DefaultIgnorableCodePoint, Emoji},
 };
+use serde_json::Value;
 use std::{borrow::Cow, fmt::Write};
 
 /// Shortest fence around a message's text.
@@ -52,6 +53,21 @@ pub fn printable_line(text: &str) -> Cow<'_, str> {
 pub fn printable_json(json: &str) -> Cow<'_, str> {
     let unit = |unit: &u16| format!("\\u{unit:04x}");
     escape(json, |c| c > '~' && is_treacherous(c), |c| c.encode_utf16(&mut [0; 2]).iter().map(unit).collect())
+}
+
+/// `text` for a model that reads it in JSON, which shows the ASCII controls by itself: all else that hides or steers is made visible.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    escape(text, |c| c > '~' && is_treacherous(c), |c| c.escape_default().to_string())
+}
+
+/// The value with each of its texts as `show` shows it.
+pub fn each_text(value: Value, show: fn(&str) -> Cow<'_, str>) -> Value {
+    match value {
+        Value::String(text) => show(&text).into(),
+        Value::Array(list) => list.into_iter().map(|value| each_text(value, show)).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, each_text(value, show))).collect(),
+        other => other,
+    }
 }
 
 fn escape(text: &str, hides: impl Fn(char) -> bool, shown: impl Fn(char) -> String) -> Cow<'_, str> {

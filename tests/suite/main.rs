@@ -17,6 +17,7 @@ mod doctor;
 mod documented;
 mod everyone;
 mod handshake;
+mod hidden;
 mod hostile;
 mod identity;
 mod idle;

@@ -11,6 +11,7 @@ use super::app::App;
 use crate::{
     broker::{News, Watch},
     platform::settings::{self, InvalidSetting},
+    wire::text::printable,
 };
 use interface::Interface;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -149,7 +150,7 @@ async fn tell(mut watch: Watch, connection: &Connection) -> zbus::Result<()> {
 async fn signal(interface: &InterfaceRef<Interface>, news: &News) -> zbus::Result<()> {
     let to = interface.signal_emitter();
     for peer in &news.joined {
-        Interface::peer_joined(to, peer.id.as_str(), &peer.name, &values::plain(&peer.cwd)).await?;
+        Interface::peer_joined(to, peer.id.as_str(), &peer.name, &printable(&peer.cwd)).await?;
     }
     for change in &news.messages {
         let (id, route) = (change.id.to_string(), change.route.map_or("", |route| route.as_str()));
