@@ -3,18 +3,18 @@
 use super::app::App;
 use crate::wire::{self, Code, Error};
 use axum::{
+    body::Body,
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Body as _, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, time::timeout};
@@ -127,33 +127,17 @@ impl Share {
     }
 }
 
-/// A request's body as it comes from the connection. If nobody reads it to its end, as when the request is refused, the rest is
-/// read and thrown away, so that a client that still writes gets its answer rather than a broken connection.
-#[derive(Debug)]
-pub(super) struct Arriving(Option<Incoming>);
-
-impl Arriving {
-    pub fn new(body: Incoming) -> Self {
-        Self(Some(body))
-    }
+/// A request's body. If nobody reads it to its end, as when the request is refused, the rest is read and thrown away, so that a
+/// client that still writes gets its answer rather than a broken connection.
+pub(super) fn arriving(body: Incoming) -> Body {
+    let frames = stream::unfold(Arriving(Some(body)), |mut arriving| async {
+        let frame = arriving.0.as_mut()?.frame().await?;
+        Some((frame, arriving))
+    });
+    Body::new(StreamBody::new(frames))
 }
 
-impl Body for Arriving {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.0.as_mut().map_or(Poll::Ready(None), |body| Pin::new(body).poll_frame(context))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(SizeHint::default, Body::size_hint)
-    }
-}
+struct Arriving(Option<Incoming>);
 
 impl Drop for Arriving {
     fn drop(&mut self) {

@@ -2,7 +2,7 @@
 
 use super::{
     access::Connection,
-    body::{Arriving, Share},
+    body::{self, Share},
     errors,
     idle::Open,
     v1,
@@ -14,7 +14,6 @@ use crate::{
 };
 use axum::{
     Router,
-    body::Body,
     extract::Request,
     http::Method,
     response::{IntoResponse, Response},
@@ -22,7 +21,7 @@ use axum::{
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -56,30 +55,16 @@ const OTHER_FILES: u64 = 128;
 type Stream = Either<UnixStream, TcpStream>;
 
 /// A socket to accept from.
-#[derive(Debug)]
-pub(super) enum Listener {
-    Unix(UnixListener),
-    /// With the token that every request must carry, where the kernel cannot tell who connects.
-    Tcp(TcpListener, Option<Arc<str>>),
-}
+pub(super) type Listener = Either<UnixListener, TcpListener>;
 
-impl Listener {
-    async fn accept(&self) -> io::Result<Stream> {
-        match self {
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Either::Left(stream)),
-            Self::Tcp(listener, _) => {
-                let (stream, _) = listener.accept().await?;
-                // Small answers go out at once; a failure to say so costs only time.
-                drop(stream.set_nodelay(true));
-                Ok(Either::Right(stream))
-            }
-        }
-    }
-
-    fn token(&self) -> Option<Arc<str>> {
-        match self {
-            Self::Unix(_) => None,
-            Self::Tcp(_, token) => token.clone(),
+async fn accept_from(listener: &Listener) -> io::Result<Stream> {
+    match listener {
+        Either::Left(unix) => unix.accept().await.map(|(stream, _)| Either::Left(stream)),
+        Either::Right(tcp) => {
+            let (stream, _) = tcp.accept().await?;
+            // Small answers go out at once; a failure to say so costs only time.
+            drop(stream.set_nodelay(true));
+            Ok(Either::Right(stream))
         }
     }
 }
@@ -87,18 +72,20 @@ impl Listener {
 /// How connections are served.
 #[derive(Debug)]
 pub(super) struct Server {
-    pub router: Router,
-    pub broker: Arc<Broker>,
+    router: Router,
+    broker: Arc<Broker>,
     /// Counts the open connections.
-    pub open: Open,
+    open: Open,
+    /// What every TCP request must carry, where the kernel cannot tell who connects.
+    token: Option<Arc<str>>,
     /// How many connections each socket serves at once.
-    pub places: usize,
+    places: usize,
     lookups: Semaphore,
 }
 
 impl Server {
-    pub fn new(router: Router, broker: Arc<Broker>, open: Open) -> Self {
-        Self { router, broker, open, places: places(), lookups: Semaphore::new(LOOKUPS) }
+    pub fn new(router: Router, broker: Arc<Broker>, open: Open, token: Option<Arc<str>>) -> Self {
+        Self { router, broker, open, token, places: places(), lookups: Semaphore::new(LOOKUPS) }
     }
 
     /// Accepts connections until the broker stops, then waits for those that are open.
@@ -109,7 +96,7 @@ impl Server {
             let accepted = tokio::select! {
                 biased; // after the call to stop, new connections wait in the socket's queue for the next broker
                 () = self.broker.stopped() => break,
-                accepted = listener.accept() => accepted,
+                accepted = accept_from(&listener) => accepted,
                 Some(_) = connections.join_next() => continue,
             };
             match (accepted, slots.clone().try_acquire_owned()) {
@@ -119,21 +106,14 @@ impl Server {
                 }
                 (Ok(stream), Err(_)) => {
                     let patience = if connections.len() < self.places + REFUSALS { REFUSAL_TIMEOUT } else { Duration::ZERO };
-                    connections.spawn(refuse(stream, Error::new(Code::Busy, "too many connections"), patience));
+                    connections.spawn(refuse(stream, Code::Busy, "too many connections", patience));
                 }
                 (Ok(stream), Ok(slot)) => {
-                    let (server, token, counted) = (self.clone(), listener.token(), self.open.count());
+                    let (server, counted) = (self.clone(), self.open.count());
                     connections.spawn(async move {
-                        match server.identify(&stream, token).await {
+                        match server.identify(&stream).await {
                             Some(connection) => server.serve(stream, connection).await,
-                            None => {
-                                refuse(
-                                    stream,
-                                    Error::new(Code::Forbidden, "this broker belongs to another user"),
-                                    REFUSAL_TIMEOUT,
-                                )
-                                .await
-                            }
+                            None => refuse(stream, Code::Forbidden, "this broker belongs to another user", REFUSAL_TIMEOUT).await,
                         }
                         drop((slot, counted));
                     });
@@ -145,11 +125,12 @@ impl Server {
     }
 
     /// What the kernel says of a connection; none if it is another user's. With a token, the token decides.
-    async fn identify(&self, stream: &Stream, token: Option<Arc<str>>) -> Option<Connection> {
+    async fn identify(&self, stream: &Stream) -> Option<Connection> {
+        let ours = rustix::process::geteuid().as_raw();
         match stream {
             Either::Left(unix) => {
                 let peer = unix.peer_cred().ok()?;
-                if peer.uid() != rustix::process::geteuid().as_raw() {
+                if peer.uid() != ours {
                     tracing::warn!(uid = peer.uid(), "another user connected to the Unix socket: refused");
                     return None;
                 }
@@ -157,31 +138,26 @@ impl Server {
             }
             Either::Right(tcp) => {
                 let (peer, local) = (tcp.peer_addr().ok()?, tcp.local_addr().ok()?);
-                let inode = match token {
-                    Some(_) => None,
-                    None => Some(self.connecting_socket(peer, local).await?),
+                let (port, token) = (local.port(), self.token.clone());
+                if token.is_some() {
+                    return Some(Connection::Tcp { inode: None, port, token });
+                }
+                let _turn = self.lookups.acquire().await.ok()?;
+                let connecting = tokio::task::spawn_blocking(move || kernel::connecting(peer, local)).await.ok().flatten();
+                let Some(socket) = connecting.filter(|socket| socket.uid == ours) else {
+                    tracing::warn!(%peer, "a TCP connection that is not this user's: refused");
+                    return None;
                 };
-                Some(Connection::Tcp { inode, port: local.port(), token })
+                Some(Connection::Tcp { inode: Some(socket.inode), port, token })
             }
         }
-    }
-
-    async fn connecting_socket(&self, peer: SocketAddr, local: SocketAddr) -> Option<u64> {
-        let _turn = self.lookups.acquire().await.ok()?;
-        let ours = rustix::process::geteuid().as_raw();
-        let connecting = tokio::task::spawn_blocking(move || kernel::connecting(peer, local)).await.ok().flatten();
-        let socket = connecting.filter(|socket| socket.uid == ours);
-        if socket.is_none() {
-            tracing::warn!(%peer, "a TCP connection that is not this user's: refused");
-        }
-        socket.map(|socket| socket.inode)
     }
 
     async fn serve(&self, stream: Stream, connection: Connection) {
         let heard = Notify::new();
         let service = service_fn(|request: hyper::Request<Incoming>| {
             heard.notify_one();
-            let mut request = request.map(|body| Body::new(Arriving::new(body)));
+            let mut request = request.map(body::arriving);
             request.extensions_mut().insert(connection.clone());
             answer(self.router.clone(), request)
         });
@@ -234,8 +210,8 @@ fn answer(mut router: Router, mut request: Request) -> impl Future<Output = Resu
 
 /// Answers without looking at the request, so that the other end has no say in how long this takes. What it still writes is thrown
 /// away for as long as `patience` lasts, or it might not see the answer.
-async fn refuse(mut stream: Stream, error: Error, patience: Duration) {
-    let (status, body) = (errors::status(error.code), serde_json::json!({ "error": error }).to_string());
+async fn refuse(mut stream: Stream, code: Code, what: &str, patience: Duration) {
+    let (status, body) = (errors::status(code), serde_json::json!({ "error": Error::new(code, what) }).to_string());
     let length = body.len();
     let answer = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\
@@ -255,14 +231,12 @@ async fn refuse(mut stream: Stream, error: Error, patience: Duration) {
 fn places() -> usize {
     let wanted = 2 * MOST + OTHER_FILES;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let mut files = current.unwrap_or(wanted);
-    let possible = maximum.unwrap_or(wanted).min(wanted);
-    if files < possible {
-        match setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum }) {
-            Ok(()) => files = possible,
-            Err(error) => tracing::warn!(%error, files, "the limit on open files stays as it is"),
-        }
-    }
+    let (now, possible) = (current.unwrap_or(wanted), maximum.unwrap_or(wanted).min(wanted));
+    let raised = now < possible
+        && setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum })
+            .inspect_err(|error| tracing::warn!(%error, files = now, "the limit on open files stays as it is"))
+            .is_ok();
+    let files = if raised { possible } else { now };
     let each = (files.saturating_sub(OTHER_FILES) / 2).clamp(1, MOST);
     usize::try_from(each).unwrap_or(usize::MAX)
 }

@@ -183,8 +183,12 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         tasks.spawn(bus.serve());
     }
     let open = Open::default();
-    let sockets = sockets(listeners.unix, listeners.tcp, &config.socket)?;
-    let server = Arc::new(Server::new(router::router(app), broker.clone(), open.clone()));
+    let token = match listeners.tcp {
+        Some(_) if !kernel::can_tell() => Some(machine_token(&config.socket).map_err(system("writing the machine token"))?),
+        _ => None,
+    };
+    let sockets = sockets(listeners.unix, listeners.tcp).map_err(system("listening on the sockets"))?;
+    let server = Arc::new(Server::new(router::router(app), broker.clone(), open.clone(), token));
     let idle_exit = config.idle_exit.span(comes_back);
     if let Some(span) = idle_exit {
         tracing::info!("leaves after {} s without a connection", span.as_secs());
@@ -223,23 +227,15 @@ fn on(kind: SignalKind) -> Result<Signal, ServeError> {
 fn sockets(
     unix: std::os::unix::net::UnixListener,
     tcp: Option<std::net::TcpListener>,
-    path: &Path,
-) -> Result<Vec<Listener>, ServeError> {
-    unix.set_nonblocking(true).map_err(system("preparing the Unix socket"))?;
-    let mut sockets = vec![Listener::Unix(UnixListener::from_std(unix).map_err(system("listening on the Unix socket"))?)];
-    if let Some(tcp) = tcp {
-        tcp.set_nonblocking(true).map_err(system("preparing the TCP socket"))?;
-        let tcp = TcpListener::from_std(tcp).map_err(system("listening on the TCP socket"))?;
-        sockets.push(Listener::Tcp(tcp, machine_token(path).map_err(system("writing the machine token"))?));
-    }
-    Ok(sockets)
+) -> io::Result<impl Iterator<Item = Listener>> {
+    unix.set_nonblocking(true)?;
+    let unix = Listener::Left(UnixListener::from_std(unix)?);
+    let tcp = tcp.map(|tcp| tcp.set_nonblocking(true).and_then(|()| TcpListener::from_std(tcp))).transpose()?;
+    Ok([unix].into_iter().chain(tcp.map(Listener::Right)))
 }
 
 /// Where the kernel cannot tell who connects over TCP: a fresh token in a file that only this user can read.
-fn machine_token(socket: &Path) -> io::Result<Option<Arc<str>>> {
-    if kernel::can_tell() {
-        return Ok(None);
-    }
+fn machine_token(socket: &Path) -> io::Result<Arc<str>> {
     let path = paths::token(socket);
     match fs::remove_file(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -247,5 +243,5 @@ fn machine_token(socket: &Path) -> io::Result<Option<Arc<str>>> {
     }
     let token = random::token(32);
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(token.as_bytes())?;
-    Ok(Some(token.into()))
+    Ok(token.into())
 }
