@@ -26,13 +26,10 @@ words! {
         Hook = "hook",
         /// A `notifications/claude/channel` push; reaches an idle session, but nothing confirms it.
         Channel = "channel",
-        /// It stands beside the result of any of our tools.
         ToolResult = "tool_result",
-        /// The result of `check_messages`.
         CheckMessages = "check_messages",
         /// The recipient's reply named it: it had been read.
         Reply = "reply",
-        /// Fetched by a legacy client through `/poll-messages`.
         Poll = "poll",
         /// Not pushed: the session gets its mail when it next calls a tool.
         Pull = "pull",
@@ -50,13 +47,11 @@ words! {
         Released = "released",
     }
 
-    /// Why a message is held.
+    /// Why a message is held: the two sessions' modes, or the recipient's setting `crossSessionInbound`.
     pub enum HeldBy {
         /// One of the two sessions bypasses permission prompts, and the other does not.
         Mode = "mode",
-        /// The recipient's setting `crossSessionInbound` is `hold`.
         Hold = "hold",
-        /// The recipient's setting `crossSessionInbound` is `refuse`.
         Refuse = "refuse",
     }
 }

@@ -30,7 +30,6 @@ words! {
         Local = "local",
         /// Made by a language model from the same facts.
         Generated = "generated",
-        /// Set by the session itself.
         Session = "session",
     }
 
@@ -54,11 +53,8 @@ words! {
         /// A message is held if one of the two sessions bypasses permission prompts and the other does not.
         #[default]
         Match = "match",
-        /// Everything is let in.
         Accept = "accept",
-        /// Everything is held for the user.
         Hold = "hold",
-        /// No message is let in.
         Refuse = "refuse",
     }
 }
