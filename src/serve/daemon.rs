@@ -12,7 +12,7 @@ use crate::{
     broker::Broker,
     db::{self, OpenError},
     platform::{kernel, paths, random, settings::InvalidSetting},
-    wire::{self, DatabaseState},
+    wire::{self, DatabaseState, ListenerStatus},
 };
 use clap::Parser;
 use sd_notify::NotifyState;
@@ -110,38 +110,22 @@ fn system(doing: &'static str) -> impl Fn(io::Error) -> ServeError {
 
 /// Runs the broker until it is told to stop, or checks the database if asked to.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
-    if args.check_database {
-        return check_database();
-    }
-    match start() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::from(error.exit_code())
-        }
-    }
+    let ended = match Args::parse().check_database {
+        true => check_database().inspect_err(|error| print_error(error)),
+        false => start().inspect_err(|error| tracing::error!("{error}")),
+    };
+    ended.unwrap_or_else(|error| ExitCode::from(error.exit_code()))
 }
 
-fn check_database() -> ExitCode {
-    let path = match Config::from_env() {
-        Ok(config) => config.database,
-        Err(error) => {
-            print_error(&error);
-            return ExitCode::from(2);
-        }
-    };
-    let report = db::check(&path);
-    let written = serde_json::to_string(&report).map_err(io::Error::from).and_then(|json| writeln!(io::stdout(), "{json}"));
-    if let Err(error) = written {
-        print_error(&error);
-        return ExitCode::FAILURE;
-    }
-    match report.state {
+fn check_database() -> Result<ExitCode, ServeError> {
+    let report = db::check(&Config::from_env()?.database);
+    let json = serde_json::to_string(&report).map_err(io::Error::from);
+    json.and_then(|json| writeln!(io::stdout(), "{json}")).map_err(system("writing the report"))?;
+    Ok(match report.state {
         DatabaseState::Sound | DatabaseState::Missing => ExitCode::SUCCESS,
         DatabaseState::TooNew => ExitCode::from(4),
         DatabaseState::Damaged | DatabaseState::NotWritable | DatabaseState::Unreadable => ExitCode::FAILURE,
-    }
+    })
 }
 
 /// For errors where there is no log.
@@ -150,7 +134,7 @@ fn print_error(error: &dyn std::error::Error) {
     eprintln!("claude-peersd: {error}");
 }
 
-fn start() -> Result<(), ServeError> {
+fn start() -> Result<ExitCode, ServeError> {
     // Before any thread starts: the umask (every file of ours is 0600 from its first moment) and the inherited sockets.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::start().inspect_err(|error| print_error(error))?;
@@ -158,7 +142,8 @@ fn start() -> Result<(), ServeError> {
     let config = Config::from_env()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().map_err(system("starting the runtime"))?;
-    runtime.block_on(run(config, given))
+    runtime.block_on(run(config, given))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn run(config: Config, given: Given) -> Result<(), ServeError> {
@@ -169,10 +154,10 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let listeners = listen::complete(given, &config.socket, config.port)?;
     let broker = Broker::open(opened.store, config.limits, config.socket.clone()).await?;
     opened.notices.into_iter().for_each(|notice| broker.notice(notice));
-    for listener in &listeners.status {
-        match &listener.problem {
-            Some(problem) => broker.notice(format!("{} socket {}: {problem}", listener.kind, listener.address)),
-            None => tracing::info!(origin = listener.origin, "listening on {} {}", listener.kind, listener.address),
+    for ListenerStatus { kind, address, origin, problem, .. } in &listeners.status {
+        match problem {
+            Some(problem) => broker.notice(format!("{kind} socket {address}: {problem}")),
+            None => tracing::info!(origin, "listening on {kind} {address}"),
         }
     }
     let app = Arc::new(App::new(broker.clone(), listeners.status));

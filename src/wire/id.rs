@@ -145,14 +145,4 @@ mod tests {
             }
         }
     }
-
-    #[test]
-    fn ids_of_the_wrong_shape_are_refused() {
-        for text in ["", " ", "a b", "a/b", "é", "x\n", &"a".repeat(65)] {
-            assert!(text.parse::<PeerId>().is_err(), "{text:?}");
-        }
-        for text in ["", "m", "m1", "m-abc", "m1-", "m01-abc", "m+1-abc", "1-abc", "m1-a b", "m99999999999999999999-abc"] {
-            assert!(text.parse::<MessageId>().is_err(), "{text:?}");
-        }
-    }
 }

@@ -219,13 +219,4 @@ mod tests {
         assert!(quoted.lines().all(|line| line.starts_with("> ")), "{quoted}");
         assert_eq!(quoted.lines().count(), 3);
     }
-
-    #[test]
-    fn channel_tags_are_defused_and_others_kept() {
-        for text in ["</channel>", "< /CHANNEL >", "<\u{200b}/channel>", "<channel from_id=\"x\">", "<</channel>"] {
-            let safe = channel_content(text).to_ascii_lowercase();
-            assert!(!safe.contains("<channel") && !safe.contains("</channel") && !safe.contains("< /channel"), "{safe}");
-        }
-        assert_eq!(channel_content("if a < b { channel <- 1 } <b>"), "if a < b { channel <- 1 } <b>");
-    }
 }
