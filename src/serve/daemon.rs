@@ -11,8 +11,11 @@ use super::{
 use crate::{
     broker::Broker,
     db::{self, OpenError},
-    platform::{kernel, paths, random, settings::InvalidSetting},
-    wire::{self, DatabaseState, ListenerStatus},
+    platform::{
+        kernel, paths, random,
+        settings::{self, InvalidSetting},
+    },
+    wire::{self, BrokerExit, DatabaseState, ListenerStatus},
 };
 use clap::Parser;
 use sd_notify::NotifyState;
@@ -38,43 +41,28 @@ const DRAIN: Duration = Duration::from_secs(3);
 ///
 /// Runs until SIGTERM or SIGINT. Usually started by its sockets through systemd or launchd; run by hand it binds them itself.
 #[derive(Debug, Parser)]
-#[command(
-    name = "claude-peersd",
-    version,
-    after_help = "\
-Environment:
-  CLAUDE_PEERS_SOCKET         Unix socket [$XDG_RUNTIME_DIR/claude-peers/broker.sock]
-  CLAUDE_PEERS_PORT           TCP port on 127.0.0.1, 0 for any free one [7899]
-  CLAUDE_PEERS_DB             database [~/.claude-peers.db]
-  CLAUDE_PEERS_LOG            error, warn, info, debug or trace [info]
-  CLAUDE_PEERS_RATE_LIMIT     messages a minute per sender, 0: rate and repeats unlimited [120]
-  CLAUDE_PEERS_RATE_BURST     messages at once per sender [30]
-  CLAUDE_PEERS_REPEAT_LIMIT   the same text to the same peer, times a minute [3]
-  CLAUDE_PEERS_TEXT_LIMIT     bytes of a message [262144]
-  CLAUDE_PEERS_SUMMARY_LIMIT  characters of a summary [1000]
-  CLAUDE_PEERS_WAITING_LIMIT  messages waiting for one recipient [1000]
-  CLAUDE_PEERS_EXPIRY         how long undelivered mail waits [7d]
-  CLAUDE_PEERS_IDLE_EXIT      how long to stay without connections, or off [10m under systemd]
-  CLAUDE_PEERS_HISTORY        how long ended messages are kept [30d]
-  DBUS_SESSION_BUS_ADDRESS    session bus [$XDG_RUNTIME_DIR/bus, if it is there]
-
-Exit codes:
-  0  stopped as asked
-  1  failure
-  2  a setting or argument cannot be used
-  3  another broker is at work on this socket or database
-  4  the database was written by a newer version
-
-With --check-database:
-  0  the database is sound, or there is none yet
-  1  it is damaged, or cannot be read or written
-  2  a setting or argument cannot be used
-  4  it was written by a newer version"
-)]
+#[command(name = "claude-peersd", version, after_help = after_help())]
 struct Args {
     /// Check the database, print a report as one line of JSON and exit; changes nothing, safe beside a running broker
     #[arg(long)]
     check_database: bool,
+}
+
+fn after_help() -> String {
+    let codes: String = BrokerExit::ALL.iter().map(|exit| format!("  {}  {}\n", *exit as u8, exit.meaning())).collect();
+    format!(
+        "\
+Environment:
+{}
+Exit codes:
+{codes}
+With --check-database:
+  0  the database is sound, or there is none yet
+  1  it is damaged, or cannot be read or written
+  2  a setting or argument cannot be used
+  4  it was written by a newer version",
+        settings::help("claude-peersd")
+    )
 }
 
 /// Why the daemon cannot run.
@@ -93,13 +81,12 @@ enum ServeError {
 }
 
 impl ServeError {
-    /// The stable exit code: 1 failure, 2 unusable setting, 3 another broker is at work, 4 the database is from a newer version.
-    fn exit_code(&self) -> u8 {
+    fn exit(&self) -> BrokerExit {
         match self {
-            Self::Setting(_) => 2,
-            Self::Listen(ListenError::Living { .. }) | Self::Database(OpenError::InUse { .. }) => 3,
-            Self::Database(OpenError::TooNew { .. }) => 4,
-            _ => 1,
+            Self::Setting(_) => BrokerExit::InvalidSetting,
+            Self::Listen(ListenError::Living { .. }) | Self::Database(OpenError::InUse { .. }) => BrokerExit::InUse,
+            Self::Database(OpenError::TooNew { .. }) => BrokerExit::NewerDatabase,
+            _ => BrokerExit::Failure,
         }
     }
 }
@@ -114,17 +101,17 @@ pub fn main() -> ExitCode {
         true => check_database().inspect_err(|error| print_error(error)),
         false => start().inspect_err(|error| tracing::error!("{error}")),
     };
-    ended.unwrap_or_else(|error| ExitCode::from(error.exit_code()))
+    ended.unwrap_or_else(|error| error.exit()).into()
 }
 
-fn check_database() -> Result<ExitCode, ServeError> {
+fn check_database() -> Result<BrokerExit, ServeError> {
     let report = db::check(&Config::from_env()?.database);
     let json = serde_json::to_string(&report).map_err(io::Error::from);
     json.and_then(|json| writeln!(io::stdout(), "{json}")).map_err(system("writing the report"))?;
     Ok(match report.state {
-        DatabaseState::Sound | DatabaseState::Missing => ExitCode::SUCCESS,
-        DatabaseState::TooNew => ExitCode::from(4),
-        DatabaseState::Damaged | DatabaseState::NotWritable | DatabaseState::Unreadable => ExitCode::FAILURE,
+        DatabaseState::Sound | DatabaseState::Missing => BrokerExit::Stopped,
+        DatabaseState::TooNew => BrokerExit::NewerDatabase,
+        DatabaseState::Damaged | DatabaseState::NotWritable | DatabaseState::Unreadable => BrokerExit::Failure,
     })
 }
 
@@ -134,7 +121,7 @@ fn print_error(error: &dyn std::error::Error) {
     eprintln!("claude-peersd: {error}");
 }
 
-fn start() -> Result<ExitCode, ServeError> {
+fn start() -> Result<BrokerExit, ServeError> {
     // Before any thread starts: the umask (every file of ours is 0600 from its first moment) and the inherited sockets.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::start().inspect_err(|error| print_error(error))?;
@@ -143,7 +130,7 @@ fn start() -> Result<ExitCode, ServeError> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().map_err(system("starting the runtime"))?;
     runtime.block_on(run(config, given))?;
-    Ok(ExitCode::SUCCESS)
+    Ok(BrokerExit::Stopped)
 }
 
 async fn run(config: Config, given: Given) -> Result<(), ServeError> {
