@@ -1,9 +1,8 @@
 //! `manual`: writes the man pages: one per command, made from its `--help`, and those of the two other programs. Packages call it,
 //! so a page always agrees with `--help`.
 
-use super::args::Cli;
 use crate::console::{exit::Failure, out::Out};
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_mangen::{
     Man,
     roff::{Roff, roman},
@@ -28,13 +27,13 @@ pub struct Args {
     pub dir: PathBuf,
 }
 
-pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
+pub fn run(args: &Args, cli: Command, out: Out) -> Result<(), Failure> {
     let failed = |path: &Path, error: &io::Error| {
         Failure::local(format!("writing {}: {error}", path.display()), "name a folder that you can write to")
     };
     fs::create_dir_all(&args.dir).map_err(|e| failed(&args.dir, &e))?;
     let mut pages = Vec::new();
-    for (name, page) in all().map_err(|e| failed(&args.dir, &e))? {
+    for (name, page) in all(cli).map_err(|e| failed(&args.dir, &e))? {
         let path = args.dir.join(name);
         fs::write(&path, page).map_err(|e| failed(&path, &e))?;
         pages.push(path.display().to_string());
@@ -42,10 +41,9 @@ pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
     out.answer(&json!({ "pages": pages }), |_, _| pages.join("\n") + "\n")
 }
 
-fn all() -> io::Result<Vec<(String, Vec<u8>)>> {
+fn all(cli: Command) -> io::Result<Vec<(String, Vec<u8>)>> {
     // `help` explains the others and needs no page of its own.
-    let mut cli =
-        Cli::command().disable_help_subcommand(true).subcommand_help_heading("COMMANDS").subcommand_value_name("COMMAND");
+    let mut cli = cli.disable_help_subcommand(true).subcommand_help_heading("COMMANDS").subcommand_value_name("COMMAND");
     cli.build();
     let commands = cli.get_subcommands().filter(|command| !command.is_hide_set());
     let mut pages = std::iter::once(&cli).chain(commands).map(page).collect::<io::Result<Vec<_>>>()?;

@@ -26,7 +26,7 @@ use crate::{
     platform::paths,
 };
 use args::{Cli, Command};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 use tokio::runtime::{Builder, LocalOptions};
 
@@ -62,8 +62,8 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Doctor(args) => doctor::run(args, out).await,
             Command::Update(args) => update::run(args, out).await,
             Command::Demo => demo::run(out).await,
-            Command::Completions(args) => completions::run(&args, out),
-            Command::Manual(args) => manual::run(&args, out),
+            Command::Completions(args) => completions::run(&args, &Cli::command(), out),
+            Command::Manual(args) => manual::run(&args, Cli::command(), out),
             Command::Summarize => summarize::run(out),
             // The program's `main` runs a well-formed `hook` before it gets here.
             Command::Hook { .. } => Err(Failure::Usage("`hook` takes its event, and no options".to_owned())),

@@ -3,14 +3,11 @@
 
 use super::{
     link::{AT_ONCE, Link, Registration, mends_itself},
-    locked, log,
+    log,
 };
 use crate::wire::{Acknowledge, Acknowledged, Acknowledgement, Code, Inbound, Outcome, Result, Route};
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
-use tokio::{sync::Notify, time::sleep};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, time::sleep};
 
 /// Most acknowledgements in one request; far below what a request may hold.
 const MAX_BATCH: usize = 200;
@@ -22,29 +19,27 @@ const LONG_PAUSE: Duration = Duration::from_secs(10);
 /// The queue of acknowledgements.
 #[derive(Default)]
 pub struct Acknowledger {
-    queue: Mutex<Vec<(Route, Acknowledgement)>>,
-    filled: Notify,
+    queue: watch::Sender<Vec<(Route, Acknowledgement)>>,
 }
 
 impl Acknowledger {
-    /// Queues what became of messages that went by `route`.
-    pub fn acknowledge(&self, route: Route, acknowledgements: impl IntoIterator<Item = Acknowledgement>) {
-        locked(&self.queue).extend(acknowledgements.into_iter().map(|acknowledgement| (route, acknowledgement)));
-        self.filled.notify_one();
+    fn acknowledge(&self, route: Route, acknowledgements: impl IntoIterator<Item = Acknowledgement>) {
+        self.queue.send_modify(|queue| queue.extend(acknowledgements.into_iter().map(|of_message| (route, of_message))));
     }
 
     /// Drops queued acknowledgements of messages that the broker has given again: it has heard them already, and hearing them
     /// again would undo what happens to the messages now.
     pub fn forget(&self, given: &[Inbound]) {
-        locked(&self.queue).retain(|(_, acknowledged)| given.iter().all(|message| message.id != acknowledged.id));
+        self.queue.send_modify(|queue| queue.retain(|(_, queued)| given.iter().all(|message| message.id != queued.id)));
     }
 
     /// Sends whatever is queued, for as long as this process is served.
     pub async fn run(&self, link: &Link) {
+        let mut queue = self.queue.subscribe();
         while let Ok(up) = link.up().await {
             match self.acknowledge_next(&up).await {
                 Ok(true) => {}
-                Ok(false) => self.filled.notified().await,
+                Ok(false) => _ = queue.wait_for(|queue| !queue.is_empty()).await,
                 Err(error) => {
                     log!("acknowledging: {error}");
                     sleep(if mends_itself(&error) { PAUSE } else { LONG_PAUSE }).await;
@@ -66,44 +61,33 @@ impl Acknowledger {
 
     /// Sends the first acknowledgements in the queue that share a route; false if the queue is empty.
     async fn acknowledge_next(&self, up: &Registration) -> Result<bool> {
-        let batch: Vec<(Route, Acknowledgement)> = {
-            let queue = locked(&self.queue);
-            let route = queue.first().map(|(route, _)| *route);
-            queue.iter().take_while(|(r, _)| Some(*r) == route).take(MAX_BATCH).cloned().collect()
-        };
-        let Some((route, _)) = batch.first() else { return Ok(false) };
-        let messages = batch.iter().map(|(_, acknowledgement)| acknowledgement.clone()).collect();
-        match up.post::<Acknowledged>("/v1/acknowledge", &Acknowledge { route: *route, messages }, AT_ONCE).await {
+        let queue = self.queue.borrow().clone();
+        let Some(&(route, _)) = queue.first() else { return Ok(false) };
+        let batch = queue.into_iter().take_while(|(of_message, _)| *of_message == route).take(MAX_BATCH);
+        let request = Acknowledge { route, messages: batch.map(|(_, of_message)| of_message).collect() };
+        match up.post::<Acknowledged>("/v1/acknowledge", &request, AT_ONCE).await {
             Err(error) if mends_itself(&error) || error.code == Code::Internal => return Err(error),
-            Err(error) => log!("the broker refused to acknowledge {} messages: {error}", batch.len()),
+            Err(error) => log!("the broker refused to acknowledge {} messages: {error}", request.messages.len()),
             Ok(_) => {}
         }
-        locked(&self.queue).retain(|acknowledged| !batch.contains(acknowledged));
+        let is_done = |queued: &(Route, Acknowledgement)| queued.0 == route && request.messages.contains(&queued.1);
+        self.queue.send_modify(|queue| queue.retain(|queued| !is_done(queued)));
         Ok(true)
     }
 }
 
-/// Messages on their way into an answer: acknowledged once it is written, released if this is dropped before.
+/// Messages on their way to the model: acknowledged once they are written, released if this is dropped before.
 pub struct Handover {
-    acknowledger: Arc<Acknowledger>,
-    route: Route,
-    messages: Vec<Acknowledgement>,
-    /// They are leased for this answer.
-    leased: bool,
+    pub acknowledger: Arc<Acknowledger>,
+    pub route: Route,
+    /// The messages, with the outcome once they are written.
+    pub messages: Vec<Acknowledgement>,
+    /// They are leased for this hand-over, so there is something to release.
+    pub leased: bool,
 }
 
 impl Handover {
-    /// A hand-over of messages taken from the broker for it, with what becomes of them once they are written.
-    pub fn taken(acknowledger: Arc<Acknowledger>, route: Route, messages: Vec<Acknowledgement>) -> Self {
-        Self { acknowledger, route, messages, leased: true }
-    }
-
-    /// A hand-over of a message that was only looked up: there is nothing to release.
-    pub fn read(acknowledger: Arc<Acknowledger>, route: Route, message: Acknowledgement) -> Self {
-        Self { acknowledger, route, messages: vec![message], leased: false }
-    }
-
-    /// The answer has been written.
+    /// The messages have been written.
     pub fn written(mut self) {
         self.acknowledger.acknowledge(self.route, std::mem::take(&mut self.messages));
     }

@@ -7,7 +7,7 @@
 use super::{
     facts::Inbox,
     link::{AT_ONCE, Link, Registration, mends_itself},
-    locked, log,
+    log,
 };
 use crate::{
     agents::claude::inbox,
@@ -21,12 +21,13 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     net::{UnixListener, UnixStream},
+    sync::watch,
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -50,7 +51,7 @@ pub struct Answers {
 
 struct Open {
     /// The newest message shown with this address: an answer replies to it.
-    newest: Arc<Mutex<Option<MessageId>>>,
+    newest: watch::Sender<Option<MessageId>>,
     listening: JoinHandle<()>,
 }
 
@@ -65,7 +66,7 @@ impl Answers {
         let path = crate::platform::paths::answers(up.socket(), &up.me.id, sender);
         if let Some(open) = self.open.get(&path).filter(|open| !open.listening.is_finished() && path.exists()) {
             if newest.is_some() {
-                *locked(&open.newest) = newest;
+                open.newest.send_replace(newest);
             }
             return Some(path);
         }
@@ -76,9 +77,9 @@ impl Answers {
                 return None;
             }
         };
-        let newest = Arc::new(Mutex::new(newest));
-        let to = Forwarder { link: self.link.clone(), to: sender.clone(), agent: inbox.agent, newest: newest.clone() };
-        let listening = tokio::spawn(accept(listener, Arc::new(to)));
+        let (newest, shown) = watch::channel(newest);
+        let forwarder = Forwarder { link: self.link.clone(), to: sender.clone(), agent: inbox.agent, newest: shown };
+        let listening = tokio::spawn(accept(listener, Arc::new(forwarder)));
         self.open.insert(path.clone(), Open { newest, listening });
         Some(path)
     }
@@ -99,17 +100,14 @@ struct Forwarder {
     to: PeerId,
     /// The only process that may write to the socket, with its children.
     agent: u32,
-    newest: Arc<Mutex<Option<MessageId>>>,
+    newest: watch::Receiver<Option<MessageId>>,
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    let _ = fs::remove_file(path); // binding says why if this fails
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
@@ -162,18 +160,14 @@ impl Forwarder {
         let mut sending = pin!(self.send(text));
         let early = timeout(TOOL_PATIENCE, &mut sending).await.ok();
         drop(stream); // ends the tool's wait
-        let sent = match early {
-            Some(sent) => sent,
-            None => sending.await,
-        };
-        match sent {
+        match if let Some(sent) = early { sent } else { sending.await } {
             Ok(sent) => log!("an answer through the client's own tool went to {to}: {sent}"),
             Err(error) => log!("an answer through the client's own tool to {to} was refused: {error}"),
         }
     }
 
     async fn send(&self, text: String) -> Result<String> {
-        let reply_to = locked(&self.newest).as_ref().map(ToString::to_string);
+        let reply_to = self.newest.borrow().as_ref().map(ToString::to_string);
         let send = SendRequest { to: self.to.to_string(), text, reply_to, key: Some(random::token(32)), cwd: None };
         loop {
             match self.link.post::<Sent>("/v1/send", &send, AT_ONCE).await {

@@ -3,8 +3,8 @@
 //! A client moves a result of more than 25,000 tokens into a file and shows its model 2 kB of it. So a list that is too long gets
 //! short summaries first; if it is still too long, it shows a part of the peers. Its note says so.
 
-use super::words;
-use crate::wire::{Peer, Peers};
+use crate::wire::{Peer, Peers, Scope, Status, text::printable_line};
+use std::fmt::Write;
 
 /// Most bytes of a list, JSON and readable form together, since a client may count both. A token is four bytes of prose, three of
 /// ids and paths, and hardly ever less than two.
@@ -54,6 +54,25 @@ impl Listing {
         let leaves_room = note.is_empty() && bytes <= LEAVES_ROOM;
         Self { list, total, note: (!note.is_empty()).then(|| note.join(" ")), leaves_room }
     }
+
+    /// The list in a readable form.
+    pub fn readable(&self, scope: Scope) -> String {
+        let mut out = String::new();
+        let Self { list, total, note, .. } = self;
+        if let Some(me) = &list.myself {
+            let _ = writeln!(out, "You are {} ({}).", printable_line(&me.name), me.id);
+        }
+        let scope = scope.as_str();
+        let _ = match (total, list.peers.is_empty()) {
+            (0, _) => writeln!(out, "No other peers (scope {scope})."),
+            (total, true) => writeln!(out, "None here: there are only {total} other peers (scope {scope})."),
+            (1, _) => writeln!(out, "1 other peer (scope {scope}):"),
+            (total, _) => writeln!(out, "{total} other peers (scope {scope}):"),
+        };
+        out.extend(list.peers.iter().map(readable));
+        out.extend(note.as_deref());
+        out.trim_end().to_owned()
+    }
 }
 
 /// How many of `peers` fit into `room`, and the bytes that they take.
@@ -72,7 +91,28 @@ fn fitting(peers: &[Peer], room: usize) -> (usize, usize) {
 /// The bytes of a peer in both forms.
 fn size(peer: &Peer) -> usize {
     let json = serde_json::to_string(peer).map_or(0, |json| json.len() + 1);
-    json + words::peer(peer).len()
+    json + readable(peer).len()
+}
+
+/// A peer in a readable form.
+fn readable(peer: &Peer) -> String {
+    let mut out = format!("- {} ({}) in {}", printable_line(&peer.name), peer.id, printable_line(&peer.cwd));
+    if let Some(repo) = &peer.git_repo {
+        let _ = write!(out, ", repo {}", printable_line(repo));
+    }
+    if let Some(branch) = &peer.git_branch {
+        let _ = write!(out, ", branch {}", printable_line(branch));
+    }
+    let _ = match peer.status {
+        Status::Connected => write!(out, ", messages go by {}", printable_line(&peer.delivery_reason)),
+        Status::Reconnecting => write!(out, ", reconnecting"),
+        Status::Gone => write!(out, ", gone: messages wait for its return"),
+    };
+    let _ = writeln!(out, ", last seen {}", peer.last_seen);
+    if !peer.summary.is_empty() {
+        let _ = writeln!(out, "  {}", printable_line(&peer.summary));
+    }
+    out
 }
 
 fn shorten(peer: &mut Peer) {
@@ -85,7 +125,6 @@ fn shorten(peer: &mut Peer) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::Scope;
     use serde_json::json;
 
     fn peers(count: usize, summary: &str) -> Peers {
@@ -102,7 +141,7 @@ mod tests {
     }
 
     fn bytes(listing: &Listing) -> usize {
-        json!(listing.list).to_string().len() + words::peers(listing, Scope::Machine).len()
+        json!(listing.list).to_string().len() + listing.readable(Scope::Machine).len()
     }
 
     #[test]
@@ -133,6 +172,6 @@ mod tests {
             assert_eq!(seen, all);
         }
         let past = Listing::new(peers(3, "x"), usize::MAX);
-        assert!(past.list.peers.is_empty() && words::peers(&past, Scope::Machine).contains("only 3"), "the list ends before");
+        assert!(past.list.peers.is_empty() && past.readable(Scope::Machine).contains("only 3"), "the list ends before");
     }
 }

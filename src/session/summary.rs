@@ -10,15 +10,17 @@ use crate::{
     platform::{git, settings},
     wire::{MAX_SUMMARY, SetSummary, Summary, SummaryFacts, SummarySource},
 };
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::{
     fs, io,
     path::Path,
     process::Stdio,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    process::Command,
+    process::{Child, Command},
     time::timeout,
 };
 
@@ -55,17 +57,17 @@ const PROJECTS: [(&str, &str); 13] = [
 ];
 
 /// Makes the session's summary, unless the broker has a better one from before.
-pub async fn run(link: &Link) {
+pub async fn run(link: Arc<Link>) {
     let Ok(up) = link.up().await else { return };
     if up.me.summary_source > SummarySource::Local {
         return;
     }
     let Ok(cwd) = std::env::current_dir() else { return }; // already reported by the registration
     let facts = facts(&cwd).await;
-    apply(link, local(&facts), SummarySource::Local).await;
+    apply(&link, local(&facts), SummarySource::Local).await;
     if settings::raw("OPENAI_API_KEY").is_some() {
         match generate(&facts).await {
-            Ok(summary) => apply(link, summary, SummarySource::Generated).await,
+            Ok(summary) => apply(&link, summary, SummarySource::Generated).await,
             Err(error) => log!("generating a summary: {error}"),
         }
     }
@@ -146,30 +148,42 @@ async fn generate(facts: &SummaryFacts) -> io::Result<String> {
     }
 }
 
-/// Gives `input` to a command and reads its output, at most [`MAX_OUTPUT`] of it. The command does not outlive the call.
+/// Gives `input` to a command and reads its output, at most [`MAX_OUTPUT`] of it. Neither the command nor what it starts outlives
+/// the call.
 async fn output(mut command: Command, input: &[u8], patience: Duration) -> io::Result<String> {
-    command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() }).stdout(Stdio::piped()).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+    let mut group = Group(command.spawn()?);
     let run = async {
-        let mut child = command.spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
+        if let Some(mut stdin) = group.0.stdin.take() {
             stdin.write_all(input).await?;
         }
         let mut output = Vec::new();
-        if let Some(stdout) = child.stdout.take() {
+        if let Some(stdout) = group.0.stdout.take() {
             stdout.take(MAX_OUTPUT).read_to_end(&mut output).await?;
         }
-        if output.len() as u64 == MAX_OUTPUT {
-            child.kill().await?; // enough
-        } else {
-            let status = child.wait().await?;
-            if !status.success() {
-                return Err(io::Error::other(format!("it failed ({status})")));
-            }
+        let is_cut = output.len() as u64 == MAX_OUTPUT;
+        if !is_cut
+            && let status = group.0.wait().await?
+            && !status.success()
+        {
+            return Err(io::Error::other(format!("it failed ({status})")));
         }
         Ok(String::from_utf8_lossy(&output).into_owned())
     };
     let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", patience.as_secs()));
     timeout(patience, run).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// A process that runs in a group of its own, and ends with that group.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // There is no id, and nothing to end, once the process has been waited for.
+        if let Some(group) = self.0.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
+            let _ = kill_process_group(group, Signal::KILL); // it may have ended by now
+        }
+    }
 }
 
 /// The paths of `git status --porcelain -z`: `XY path`, and after a rename or copy the old path as an entry of its own.
@@ -238,7 +252,7 @@ mod tests {
         };
         assert_eq!(output(sh("yes"), &[], GIT_PATIENCE).await.expect("cut").len() as u64, MAX_OUTPUT);
         assert!(output(sh("exit 3"), &[], GIT_PATIENCE).await.is_err());
-        let late = output(sh("sleep 60"), &[], Duration::from_millis(50)).await.expect_err("too late");
+        let late = output(sh("sleep 60; exit"), &[], Duration::from_millis(50)).await.expect_err("too late");
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
     }
 }

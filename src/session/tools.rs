@@ -5,7 +5,7 @@ use super::{
     acknowledge::Handover,
     link::{AT_ONCE, Link},
     listing::Listing,
-    mail::{Mail, Mailbox},
+    mail::{CHECK_BYTES, Mail, Mailbox},
     words,
 };
 use crate::{
@@ -51,8 +51,8 @@ impl Answer {
 
 /// What the tools work with.
 pub struct Tools {
-    link: Arc<Link>,
-    mail: Arc<Mailbox>,
+    pub link: Arc<Link>,
+    pub mail: Arc<Mailbox>,
 }
 
 /// The published definitions. They name each parameter by its canonical name only.
@@ -149,11 +149,6 @@ struct CheckMessages {
 }
 
 impl Tools {
-    /// Tools that work over `link` and `mail`.
-    pub fn new(link: Arc<Link>, mail: Arc<Mailbox>) -> Self {
-        Self { link, mail }
-    }
-
     /// Calls the tool `name`; none if there is no such tool. A wait ends early when `stop` is done.
     pub async fn call(&self, name: &str, arguments: JsonObject, stop: impl Future<Output = ()>) -> Option<Result<Answer>> {
         Some(match name {
@@ -174,7 +169,7 @@ impl Tools {
         if let Some(note) = &listing.note {
             json["note"] = note.as_str().into();
         }
-        Ok(Answer { takes_mail: listing.leaves_room, ..Answer::new(json, words::peers(&listing, scope)) })
+        Ok(Answer { takes_mail: listing.leaves_room, ..Answer::new(json, listing.readable(scope)) })
     }
 
     async fn send_message(&self, arguments: JsonObject, stop: impl Future<Output = ()>) -> Result<Answer> {
@@ -218,7 +213,8 @@ impl Tools {
         let is_answer = |message: &Inbound| message.reply_to.as_ref() == Some(id);
         // The answer is shown as far as one result holds it.
         let show = |message| if is_answer(&message) { Shown::part(message, 0) } else { Shown::brief(message) };
-        let Mail { messages, more, handover } = match self.mail.receive(Route::ToolResult, wait, stop, show).await {
+        let Mail { messages, more, handover } = match self.mail.receive((Route::ToolResult, CHECK_BYTES), wait, stop, show).await
+        {
             Ok(mail) => mail,
             Err(error) => {
                 let text = format!("{} The wait for an answer failed: {error}", words::sent(sent));
@@ -285,7 +281,7 @@ impl Tools {
         }
         let wait = Duration::from_secs(wait_seconds.unwrap_or(0).min(MAX_WAIT));
         let Mail { messages, more, handover } =
-            self.mail.receive(Route::CheckMessages, wait, stop, |m| Shown::part(m, 0)).await?;
+            self.mail.receive((Route::CheckMessages, CHECK_BYTES), wait, stop, |m| Shown::part(m, 0)).await?;
         let mut json = json!({"messages": messages});
         if more > 0 {
             json["more"] = more.into();

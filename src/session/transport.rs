@@ -1,11 +1,12 @@
 //! The transport between rmcp and the client: one JSON-RPC message a line.
 //!
-//! rmcp's own transport drops lines that it cannot read, so that their sender waits for ever, and links the code for every message
-//! of the protocol, which costs memory beside every session. This one:
+//! rmcp's own transport drops lines that it cannot read, so that their sender waits for ever. It also links the code for every message
+//! of the protocol, which costs 0.4 of 2 MiB beside every session. This one:
 //! - lets in `initialize`, `ping`, `tools/list`, `tools/call` and two notifications, and refuses every other method as unknown.
 //!   That matters most for `server/discover`: a client that hears of revision 2026-07-28 does not register a channel.
 //! - answers a line that it cannot use with an error, under the line's id if it has one. Stray messages are ignored.
 //! - acknowledges the mail that an answer carries once the answer is written, and releases it if writing fails.
+//! - reads nothing while the client does not take an answer, so that answers do not pile up.
 
 use super::{
     acknowledge::Handover,
@@ -52,7 +53,7 @@ pub struct ClientTransport {
     mail: Arc<Mailbox>,
     link: Arc<Link>,
     /// Cancelled when stdin ends, so that no call keeps waiting for a client that is gone.
-    closing: CancellationToken,
+    end: CancellationToken,
 }
 
 /// What a read from stdin gave.
@@ -98,10 +99,10 @@ struct Cancelled {
 }
 
 impl ClientTransport {
-    /// A transport that tells `mail` which answers were written, `link` who the client is, and `closing` when stdin has ended.
-    pub fn new(input: Reader, out: Writer, mail: Arc<Mailbox>, link: Arc<Link>, closing: CancellationToken) -> Self {
+    /// A transport that tells `mail` which answers were written, `link` who the client is, and `end` when stdin has ended.
+    pub fn new(input: Reader, out: Writer, mail: Arc<Mailbox>, link: Arc<Link>, end: CancellationToken) -> Self {
         let (input, errors) = (BufReader::new(input), JoinSet::new());
-        Self { input, line: Vec::new(), too_long: false, out, opened: false, errors, mail, link, closing }
+        Self { input, line: Vec::new(), too_long: false, out, opened: false, errors, mail, link, end }
     }
 
     /// Reads one line into `self.line`. May be dropped at its `.await` and called again: nothing read is lost.
@@ -295,6 +296,7 @@ impl Transport<RoleServer> for ClientTransport {
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         loop {
+            self.out.taken().await;
             let read = self.read_line().await;
             let mut line = std::mem::take(&mut self.line);
             let message = match read {
@@ -313,7 +315,7 @@ impl Transport<RoleServer> for ClientTransport {
                 return message;
             }
         }
-        self.closing.cancel();
+        self.end.cancel();
         None
     }
 

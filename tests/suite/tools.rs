@@ -333,3 +333,15 @@ fn concurrent_calls_do_not_wait_for_each_other() {
     let messages = frontend.answer(wait)["result"]["structuredContent"]["messages"].clone();
     assert_eq!(messages[0]["text"], "ready");
 }
+
+#[test]
+fn calls_beyond_the_limit_are_refused() {
+    let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
+    backend.id();
+    let wait = json!({"name": "check_messages", "arguments": {"waitSeconds": 3_600}});
+    let waits: Vec<u64> = (0..256).map(|_| frontend.ask("tools/call", wait.clone())).collect();
+    let refused = frontend.tool_error("set_summary", json!({"summary": "busy"}));
+    assert!(refused.contains("too many calls are under way"), "{refused}");
+    frontend.say(&json!({"method": "notifications/cancelled", "params": {"requestId": waits[0]}}));
+    frontend.tool("set_summary", json!({"summary": "busy"}));
+}
