@@ -101,6 +101,11 @@ impl Look {
         format!("{style}{text}{style:#}")
     }
 
+    /// What a line begins with that replaces one of [`Out::transient`].
+    pub fn erase(self) -> &'static str {
+        if self.colour { "\x1b[K" } else { "" }
+    }
+
     /// A table, framed and wrapped to the terminal's width, or with one plain line a row.
     pub fn table(self, header: &[&str], rows: Vec<Vec<Field>>) -> String {
         let mut table = Table::new();
@@ -151,6 +156,14 @@ impl Out {
     /// Writes text for people; nothing with `--json`.
     pub fn human(self, text: impl FnOnce(Look) -> String) -> Result<(), Failure> {
         if self.json { Ok(()) } else { write_out(&text(self.look)) }
+    }
+
+    /// Shows a line on a terminal until [`Look::erase`]. It is cut at the edge, not wrapped, so that it can be erased.
+    pub fn transient(self, text: &str) -> Result<(), Failure> {
+        if self.json || !self.look.colour {
+            return Ok(());
+        }
+        write_out(&format!("\x1b[?7l{}\x1b[?7h\r", self.look.paint(Tone::Dim, printable_line(text))))
     }
 
     pub fn json(self, value: &impl Serialize) -> Result<(), Failure> {

@@ -20,8 +20,8 @@ use crate::{
     console::{
         exit::Failure,
         out::{Look, Out, Tone},
+        report::{Columns, Row},
     },
-    wire::text::{printable, printable_line},
 };
 use fix::Fix;
 use scene::Scene;
@@ -143,16 +143,12 @@ fn render(report: &Report, look: Look) -> String {
         (State::Failed, "FAILED", Tone::Bad),
         (State::Skipped, "skipped", Tone::Dim),
     ];
-    let width = report.checks.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for finding in &report.checks {
-        let (_, sign, tone) = SIGNS.iter().find(|(state, ..)| *state == finding.state).unwrap_or(&SIGNS[0]);
-        let sign = look.paint(*tone, format!("{sign:<7}"));
-        let fixed = if finding.fixed == Some(true) { "mended: " } else { "" };
-        text += &format!("{sign}  {:<width$}  {fixed}{}\n", finding.check, printable_line(&finding.what));
-        for line in finding.help.iter().flat_map(|help| help.lines()) {
-            text += &format!("{:11}{}\n", "", look.paint(Tone::Strong, printable(line)));
-        }
+    for Finding { check, state, what, help, fixed, .. } in &report.checks {
+        let (_, mark, tone) = SIGNS.iter().find(|(known, ..)| known == state).unwrap_or(&SIGNS[0]);
+        let what = if *fixed == Some(true) { &format!("mended: {what}") } else { what };
+        let row = Row { mark: (*tone, mark), name: check, text: what, help: help.as_deref() };
+        text += &row.render(Columns::WORDS, look);
     }
     let count = |wanted| report.checks.iter().filter(|finding| finding.state == wanted).count();
     let counts: Vec<_> = SIGNS
