@@ -5,7 +5,7 @@ use crate::{
     agents::shown,
     client::{Client, with_query},
     console::{
-        exit::{Failure, Problem},
+        exit::Failure,
         out::{Look, Out},
     },
     wire::{
@@ -63,5 +63,5 @@ fn no_answer(asked: &Asked) -> Failure {
         CLI_SENDER => "a later answer will be in `claude-peers history`",
         _ => "a later answer will arrive as a message to this session",
     };
-    Failure::NoAnswer(Problem::new(format!("no answer to {id} from {name} yet: {}", shown::fate(asked)), help))
+    Failure::no_answer(format!("no answer to {id} from {name} yet: {}", shown::fate(asked)), help)
 }

@@ -73,24 +73,3 @@ fn notification(shown: &Shown) -> Value {
     }
     json!({"jsonrpc": "2.0", "method": "notifications/claude/channel", "params": {"content": content, "meta": meta}})
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::agents::shown::tests::message;
-
-    #[tokio::test]
-    async fn nothing_is_pushed_twice() {
-        let (near, far) = tokio::io::duplex(4096);
-        let mut channel = Channel::new(Writer::new(near), Arc::new(Acknowledger::default()));
-        for seq in [1, 2, 2, 3] {
-            channel.push(message(seq, "hello")).await;
-        }
-        drop(channel);
-        let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(far));
-        for expected in ["m1-abc", "m2-abc", "m3-abc"] {
-            let line: Value = serde_json::from_str(&lines.next_line().await.expect("read").expect("a line")).expect("JSON");
-            assert_eq!(line["params"]["meta"]["message_id"], expected);
-        }
-    }
-}

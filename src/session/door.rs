@@ -31,7 +31,7 @@ const LONG_PAUSE: Duration = Duration::from_secs(30);
 
 /// Writes messages as they come, for as long as this process is served.
 pub async fn run(link: Arc<Link>, acknowledger: Arc<Acknowledger>) {
-    link.initialized().await;
+    link.initialized.wait().await;
     let mut door = Door { answers: Answers::new(link.clone()), acknowledger };
     let (mut lease, mut look, mut idle) = (random::token(LEASE_LENGTH), None, false);
     while let Some((up, inbox)) = link.with_inbox().await {

@@ -48,7 +48,7 @@ enum End {
 impl Follower {
     /// Keeps the session registered, once its client has said who it is. `parent` is the process that started this one.
     pub async fn run(mut self, parent: Option<u32>) {
-        let (client, version) = self.link.client().await;
+        let (client, version) = self.link.client.wait().await.clone();
         let session = match Session::new(&client, &version, parent) {
             Ok(session) => session,
             Err(error) => return self.link.refuse(error),
@@ -60,7 +60,7 @@ impl Follower {
                 Ok(End::Ended) => {
                     // This process is about to end; if the session lives on, its next call brings it back.
                     self.link.down(Error::new(Code::Unreachable, "the session has ended"));
-                    _ = timeout(LONGEST_PAUSE, self.link.nudged()).await;
+                    _ = timeout(LONGEST_PAUSE, self.link.nudged.notified()).await;
                     continue;
                 }
                 Err(error) => error,
@@ -72,7 +72,7 @@ impl Follower {
             self.link.down(error);
             tokio::select! {
                 () = sleep(spread(pause)) => pause = (pause * 2).min(LONGEST_PAUSE),
-                () = self.link.nudged() => {}
+                () = self.link.nudged.notified() => {}
             }
         }
     }
@@ -99,13 +99,13 @@ impl Follower {
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
-                () = self.link.nudged(), if stands_by => return Ok(End::Again),
+                () = self.link.nudged.notified(), if stands_by => return Ok(End::Again),
                 () = &mut inbox_there, if !stands_by => return Ok(End::Again),
             };
             let event = event.ok_or_else(|| lost(&"the broker closed it"))?.map_err(|error| lost(&error))?;
             match (event.event.as_deref(), event.data) {
                 (Some("message"), Some(data)) => {
-                    self.link.initialized().await;
+                    self.link.initialized.wait().await;
                     self.channel.push(read(&data)?).await;
                 }
                 (Some("waiting"), _) => self.mail.mail_waits(),

@@ -9,7 +9,7 @@ use crate::{
     wire::{Code, Done, Error, Registered, Result},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use std::{path::Path, pin::pin, sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, SetOnce, watch},
     time::{Instant, sleep, timeout, timeout_at},
@@ -41,11 +41,6 @@ impl Registration {
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize, wait: Duration) -> Result<T> {
         self.client.post_waiting(path, Some(&self.me.secret), body, wait).await
     }
-
-    /// The broker's socket.
-    pub fn socket(&self) -> &Path {
-        self.client.socket()
-    }
 }
 
 enum LinkState {
@@ -70,11 +65,12 @@ impl LinkState {
 /// The link of one session.
 pub struct Link {
     state: watch::Sender<LinkState>,
-    nudged: Notify,
+    /// A call needs the broker.
+    pub nudged: Notify,
     /// The client's name and version, as it gives them.
-    client: SetOnce<(String, String)>,
-    /// The client has said that it is initialized.
-    initialized: SetOnce<()>,
+    pub client: SetOnce<(String, String)>,
+    /// The client has said that it is initialized, which opens the channel and the inbox.
+    pub initialized: SetOnce<()>,
 }
 
 impl Default for Link {
@@ -90,32 +86,7 @@ pub fn mends_itself(error: &Error) -> bool {
     matches!(error.code, Code::Unreachable | Code::Stopping | Code::Busy | Code::RequestTimeout | Code::Unauthorized)
 }
 
-// The client's side.
 impl Link {
-    /// The client has given its name and its version.
-    pub fn client_is(&self, name: &str, version: &str) {
-        let _ = self.client.set((name.to_owned(), version.to_owned())); // the first time counts
-    }
-
-    /// Waits for the client's name and version.
-    pub async fn client(&self) -> (String, String) {
-        self.client.wait().await.clone()
-    }
-
-    /// Opens the channel and the inbox; a second time changes nothing.
-    pub fn client_is_initialized(&self) {
-        let _ = self.initialized.set(());
-    }
-
-    /// Waits until the client is initialized, which opens the channel and the inbox.
-    pub async fn initialized(&self) {
-        self.initialized.wait().await;
-    }
-}
-
-// The broker's side.
-impl Link {
-    /// The session is registered.
     pub fn registered(&self, registration: Registration) {
         self.state.send_replace(LinkState::Up(Arc::new(registration)));
         // Every nudge so far is answered; none may count later.
@@ -136,11 +107,6 @@ impl Link {
         self.state.send_replace(LinkState::Refused(reason));
     }
 
-    /// Waits until a call needs the broker.
-    pub async fn nudged(&self) {
-        self.nudged.notified().await;
-    }
-
     /// Takes the session off the list of peers, if it is registered.
     pub async fn unregister(&self) {
         if let Some(up) = self.current()
@@ -149,10 +115,7 @@ impl Link {
             log!("unregistering: {error}");
         }
     }
-}
 
-// For those who need the broker.
-impl Link {
     /// The registration, if there is one right now.
     pub fn current(&self) -> Option<Arc<Registration>> {
         self.state.borrow().settled()?.ok()
@@ -266,7 +229,7 @@ mod tests {
 
         down(Code::Unreachable);
         let return_of_another = async {
-            link.nudged().await; // the call hurries the link
+            link.nudged.notified().await; // the call hurries the link
             down(Code::VersionMismatch);
         };
         let (failed, ()) = tokio::join!(link.get::<()>("/v1/status", AT_ONCE), return_of_another);

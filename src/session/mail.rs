@@ -35,11 +35,9 @@ pub const LEASE_LENGTH: usize = 24;
 
 /// Messages for an answer.
 pub struct Mail {
-    /// The messages as they are shown.
     pub messages: Vec<Shown>,
     /// How many more wait.
     pub more: u32,
-    /// Acknowledges the messages when the answer is written, else releases them.
     pub handover: Handover,
 }
 
@@ -54,7 +52,6 @@ pub struct Mailbox {
 }
 
 impl Mailbox {
-    /// The mailbox behind `link`.
     pub fn new(link: Arc<Link>, acknowledger: Arc<Acknowledger>) -> Self {
         Self { link, acknowledger, waiting: AtomicBool::new(true), answering: Mutex::default() }
     }
@@ -122,16 +119,13 @@ impl Mailbox {
         self.waiting.store(false, Ordering::Relaxed);
         let taken = tokio::select! {
             biased;
-            taken = self.take(route, most, wait, &lease) => taken,
-            () = stop => {
-                self.give_back(route, lease);
-                return Ok(self.mail(route, Taken::of(Vec::new(), 0), show));
-            }
+            taken = self.take(route, most, wait, &lease) => Some(taken),
+            () = stop => None,
         };
-        if taken.is_err() {
+        if !matches!(taken, Some(Ok(_))) {
             self.give_back(route, lease);
         }
-        Ok(self.mail(route, taken?, show))
+        Ok(self.mail(route, taken.unwrap_or_else(|| Ok(Taken::of(Vec::new(), 0)))?, show))
     }
 
     /// Releases what the broker may have given in an answer that never arrived here. The same lease gives it again, as soon as

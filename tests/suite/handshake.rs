@@ -267,6 +267,19 @@ fn unusable_lines_are_answered_under_their_id() {
     assert_eq!(session.answer_to(&json!(6))["error"]["code"], -32602, "a long line is read whole");
 }
 
+#[test]
+fn half_a_line_waits_for_its_rest() {
+    let (broker, place) = (Broker::start(), folder());
+    let mut session = Session::pulling(&broker, place.path(), "session-a");
+    let to = session.id();
+    let wait = session.ask("tools/call", json!({"name": "check_messages", "arguments": {"waitSeconds": 60}}));
+    session.say_raw("{\"id\":\"half\",\"met");
+    broker.http().post("/v1/send", &json!({"to": to, "text": "meanwhile"})).json();
+    assert!(session.answer(wait)["result"].is_object(), "an answer is written meanwhile");
+    session.say_raw("hod\":\"ping\"}\n");
+    assert_eq!(session.answer_to(&json!("half"))["result"], json!({}));
+}
+
 // --- a client that does not read ---
 
 /// Most memory of a server, in KiB, whatever its client does. The tests' build takes more than a release.
