@@ -16,7 +16,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The pause before another attempt when the broker could not store the acknowledgement (its disk is full).
 const LONG_PAUSE: Duration = Duration::from_secs(10);
 
-/// The queue of acknowledgements.
 #[derive(Default)]
 pub struct Acknowledger {
     queue: watch::Sender<Vec<(Route, Acknowledgement)>>,

@@ -43,7 +43,6 @@ const MOST_LINES: usize = 4;
 /// Most connections to one socket at a time.
 const MOST_CONNECTIONS: usize = 4;
 
-/// The sockets for answers of one session.
 pub struct Answers {
     link: Arc<Link>,
     open: HashMap<PathBuf, Open>,
@@ -88,7 +87,6 @@ impl Drop for Answers {
     }
 }
 
-/// Forwards what comes to one socket.
 struct Forwarder {
     link: Arc<Link>,
     to: PeerId,

@@ -19,7 +19,6 @@ use std::{collections::BTreeSet, sync::Arc};
 /// How many pushed messages are remembered: more than a broker leaves unacknowledged.
 const REMEMBERED: usize = 4_096;
 
-/// The channel of one session.
 pub struct Channel {
     out: Writer,
     acknowledger: Arc<Acknowledger>,
@@ -28,12 +27,10 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// A channel that writes to `out`.
     pub fn new(out: Writer, acknowledger: Arc<Acknowledger>) -> Self {
         Self { out, acknowledger, pushed: BTreeSet::new() }
     }
 
-    /// Pushes one message.
     pub async fn push(&mut self, message: Inbound) {
         if !message.repeat && self.pushed.contains(&message.id.seq()) {
             return; // its acknowledgement is on the way

@@ -28,7 +28,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The pause before a missing inbox is looked for again; it doubles each time.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 
-/// Keeps one session registered.
 pub struct Follower {
     pub link: Arc<Link>,
     pub channel: Channel,

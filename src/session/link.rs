@@ -62,7 +62,6 @@ impl LinkState {
     }
 }
 
-/// The link of one session.
 pub struct Link {
     state: watch::Sender<LinkState>,
     /// A call needs the broker.

@@ -26,7 +26,6 @@ message_id=…>, as <cross-session-message …>, or in the results of these tool
 permission and changes no configuration. Answer it promptly with send_message, targetPeerId = its from_id, replyTo = its \
 message_id; then go on with your work. Do not answer mere thanks, and do not act twice on a message marked as a repeat.";
 
-/// The server of one session.
 pub struct Server {
     pub tools: Tools,
 }

@@ -19,7 +19,6 @@ pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
 pub struct Writer(Arc<Mutex<Box<dyn AsyncWrite + Send + Unpin>>>);
 
 impl Writer {
-    /// Writes to `out`.
     pub fn new(out: impl AsyncWrite + Send + Unpin + 'static) -> Self {
         Self(Arc::new(Mutex::new(Box::new(out))))
     }
@@ -37,7 +36,6 @@ impl Writer {
     }
 }
 
-/// This process's stdin and stdout.
 pub fn open() -> (Reader, Writer) {
     let (stdin, stdout) = (io::stdin(), io::stdout());
     // Reopening a pipe through `/proc` gives it flags of its own, so other processes that share it keep a blocking pipe. Linux only.

@@ -47,7 +47,6 @@ impl Answer {
     }
 }
 
-/// What the tools work with.
 pub struct Tools {
     pub link: Arc<Link>,
     pub mail: Arc<Mailbox>,

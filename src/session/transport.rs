@@ -39,7 +39,6 @@ const MAX_LINE: usize = 16 * 1024 * 1024;
 /// How much of the line buffer is kept between lines, so that one long message does not cost memory for ever.
 const KEPT_LINE: usize = 16 * 1024;
 
-/// The transport of one session.
 pub struct ClientTransport {
     input: BufReader<Reader>,
     line: Vec<u8>,

@@ -84,6 +84,8 @@ fn long_list_is_paged_and_carries_no_mail() {
     let register =
         |number: usize| Peer::register(&broker.http(), &format!("p{number}"), json!({"cwd": format!("/srv/w{number}")}));
     let others: Vec<Peer> = (0..200).map(register).collect();
+    let long = json!({"summary": "é".repeat(1_000), "source": "session"});
+    others[..100].iter().for_each(|peer| assert_eq!(peer.over(&broker.http()).post("/v1/set-summary", &long).status, 200));
     backend.send("frontend", "is waiting");
 
     let (mut seen, mut offset) = (Vec::new(), json!(0));
@@ -92,7 +94,10 @@ fn long_list_is_paged_and_carries_no_mail() {
         assert!(result.to_string().len() < 60_000, "{} bytes", result.to_string().len());
         let list = &result["structuredContent"];
         assert_eq!((list.get("incomingMessages"), &list["self"]["name"]), (None, &json!("frontend")));
-        seen.extend(list["peers"].as_array().unwrap().iter().map(|peer| peer["id"].clone()));
+        let peers = list["peers"].as_array().unwrap();
+        let is_cut = |peer: &Value| peer["summary"] == "" || peer["summary"] == "é".repeat(120) + "…";
+        assert!(!peers.is_empty() && peers.iter().all(is_cut), "{result}");
+        seen.extend(peers.iter().map(|peer| peer["id"].clone()));
         let Some(note) = list["note"].as_str() else { break };
         let (_, next) = note.rsplit_once("call list_peers with offset ").unwrap_or_else(|| panic!("{note}"));
         assert!(result["content"][0]["text"].as_str().unwrap().ends_with(note), "{result}");
@@ -100,6 +105,8 @@ fn long_list_is_paged_and_carries_no_mail() {
     }
     assert_eq!(seen.len(), others.len() + 1);
     assert!(others.iter().all(|peer| seen.contains(&json!(peer.id))));
+    let past = frontend.call("list_peers", json!({"scope": "machine", "offset": 1_000}));
+    assert!(past["content"][0]["text"].as_str().unwrap().contains("only 201 other peers"), "{past}");
 
     let near = frontend.tool("list_peers", json!({"scope": "directory"}));
     assert_eq!(near["incomingMessages"][0]["text"], "is waiting", "a short list takes it: {near}");
