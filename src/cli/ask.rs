@@ -4,10 +4,7 @@ use super::send;
 use crate::{
     agents::shown,
     client::{Client, with_query},
-    console::{
-        exit::Failure,
-        out::{Look, Out},
-    },
+    console::{Failure, Look, Out},
     wire::{
         Acknowledged, Asked, CLI_SENDER, PeerRef, Receipt, Result as Answered,
         text::{printable, printable_line},

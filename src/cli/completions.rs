@@ -1,6 +1,6 @@
 //! `completions`: a shell's completion script.
 
-use crate::console::{exit::Failure, out::Out};
+use crate::console::{Failure, Out};
 use clap::{
     Command,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},

@@ -19,10 +19,7 @@ mod whoami;
 use crate::{
     admin::{demo, doctor, setup, stop, update},
     client::Client,
-    console::{
-        exit::{Exit, Failure},
-        out::Out,
-    },
+    console::{Exit, Failure, Out},
     platform::paths,
 };
 use args::{Cli, Command};

@@ -3,10 +3,7 @@
 use super::peers;
 use crate::{
     client::Client,
-    console::{
-        exit::Failure,
-        out::{Look, Out, Tone},
-    },
+    console::{Failure, Look, Out, Tone},
     platform::{random, retry::Retry},
     wire::{
         Broadcast, CLI_SENDER, Code, MessageId, Receipt, Recipient, Result as Answered, SendRequest, Sent, text::printable_line,

@@ -92,7 +92,7 @@ impl Look {
     fn of(stream: &impl IsTerminal) -> Self {
         let terminal = stream.is_terminal();
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { terminal, colour: terminal && !dumb && settings::raw("NO_COLOR").is_none() }
+        Self { terminal, colour: terminal && !dumb && settings::raw(settings::NO_COLOR.name).is_none() }
     }
 
     pub fn paint(self, tone: Tone, text: impl AsRef<str>) -> String {

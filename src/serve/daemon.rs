@@ -11,8 +11,11 @@ use super::{
 use crate::{
     broker::Broker,
     db::{self, OpenError},
-    platform::{kernel, paths, random, settings::InvalidSetting},
-    wire::{self, DatabaseState},
+    platform::{
+        kernel, paths, random,
+        settings::{self, InvalidSetting},
+    },
+    wire::{self, BrokerExit, DatabaseState},
 };
 use clap::Parser;
 use sd_notify::NotifyState;
@@ -38,43 +41,28 @@ const DRAIN: Duration = Duration::from_secs(3);
 ///
 /// Runs until SIGTERM or SIGINT. Usually started by its sockets through systemd or launchd; run by hand it binds them itself.
 #[derive(Debug, Parser)]
-#[command(
-    name = "claude-peersd",
-    version,
-    after_help = "\
-Environment:
-  CLAUDE_PEERS_SOCKET         Unix socket [$XDG_RUNTIME_DIR/claude-peers/broker.sock]
-  CLAUDE_PEERS_PORT           TCP port on 127.0.0.1, 0 for any free one [7899]
-  CLAUDE_PEERS_DB             database [~/.claude-peers.db]
-  CLAUDE_PEERS_LOG            error, warn, info, debug or trace [info]
-  CLAUDE_PEERS_RATE_LIMIT     messages a minute per sender, 0: rate and repeats unlimited [120]
-  CLAUDE_PEERS_RATE_BURST     messages at once per sender [30]
-  CLAUDE_PEERS_REPEAT_LIMIT   the same text to the same peer, times a minute [3]
-  CLAUDE_PEERS_TEXT_LIMIT     bytes of a message [262144]
-  CLAUDE_PEERS_SUMMARY_LIMIT  characters of a summary [1000]
-  CLAUDE_PEERS_WAITING_LIMIT  messages waiting for one recipient [1000]
-  CLAUDE_PEERS_EXPIRY         how long undelivered mail waits [7d]
-  CLAUDE_PEERS_IDLE_EXIT      how long to stay without connections, or off [10m under systemd]
-  CLAUDE_PEERS_HISTORY        how long ended messages are kept [30d]
-  DBUS_SESSION_BUS_ADDRESS    session bus [$XDG_RUNTIME_DIR/bus, if it is there]
-
-Exit codes:
-  0  stopped as asked
-  1  failure
-  2  a setting or argument cannot be used
-  3  another broker is at work on this socket or database
-  4  the database was written by a newer version
-
-With --check-database:
-  0  the database is sound, or there is none yet
-  1  it is damaged, or cannot be read or written
-  2  a setting or argument cannot be used
-  4  it was written by a newer version"
-)]
+#[command(name = "claude-peersd", version, after_help = after_help())]
 struct Args {
     /// Check the database, print a report as one line of JSON and exit; changes nothing, safe beside a running broker
     #[arg(long)]
     check_database: bool,
+}
+
+fn after_help() -> String {
+    let codes: String = BrokerExit::ALL.iter().map(|exit| format!("  {}  {}\n", *exit as u8, exit.meaning())).collect();
+    format!(
+        "\
+Environment:
+{}
+Exit codes:
+{codes}
+With --check-database:
+  0  the database is sound, or there is none yet
+  1  it is damaged, or cannot be read or written
+  2  a setting or argument cannot be used
+  4  it was written by a newer version",
+        settings::help("claude-peersd")
+    )
 }
 
 /// Why the daemon cannot run.
@@ -93,13 +81,12 @@ enum ServeError {
 }
 
 impl ServeError {
-    /// The stable exit code: 1 failure, 2 unusable setting, 3 another broker is at work, 4 the database is from a newer version.
-    fn exit_code(&self) -> u8 {
+    fn exit(&self) -> BrokerExit {
         match self {
-            Self::Setting(_) => 2,
-            Self::Listen(ListenError::Living { .. }) | Self::Database(OpenError::InUse { .. }) => 3,
-            Self::Database(OpenError::TooNew { .. }) => 4,
-            _ => 1,
+            Self::Setting(_) => BrokerExit::InvalidSetting,
+            Self::Listen(ListenError::Living { .. }) | Self::Database(OpenError::InUse { .. }) => BrokerExit::InUse,
+            Self::Database(OpenError::TooNew { .. }) => BrokerExit::NewerDatabase,
+            _ => BrokerExit::Failure,
         }
     }
 }
@@ -118,7 +105,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
-            ExitCode::from(error.exit_code())
+            error.exit().into()
         }
     }
 }
@@ -128,7 +115,7 @@ fn check_database() -> ExitCode {
         Ok(config) => config.database,
         Err(error) => {
             print_error(&error);
-            return ExitCode::from(2);
+            return BrokerExit::InvalidSetting.into();
         }
     };
     let report = db::check(&path);
@@ -139,7 +126,7 @@ fn check_database() -> ExitCode {
     }
     match report.state {
         DatabaseState::Sound | DatabaseState::Missing => ExitCode::SUCCESS,
-        DatabaseState::TooNew => ExitCode::from(4),
+        DatabaseState::TooNew => BrokerExit::NewerDatabase.into(),
         DatabaseState::Damaged | DatabaseState::NotWritable | DatabaseState::Unreadable => ExitCode::FAILURE,
     }
 }

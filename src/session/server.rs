@@ -15,7 +15,6 @@ use rmcp::{
     },
     service::{NotificationContext, RequestContext},
 };
-use serde_json::json;
 use std::borrow::Cow;
 
 /// The newest revision of MCP offered: Claude Code does not register a server of a newer one as a channel.
@@ -39,11 +38,7 @@ impl Server {
         }
         if takes_mail && let Some(Mail { messages, more, handover }) = self.tools.mail.beside().await {
             content.push(ContentBlock::text(shown::messages(&messages, more)));
-            json["incomingMessages"] = json!(messages);
-            if more > 0 {
-                json["more"] = more.into();
-            }
-            json["notice"] = shown::NOTICE.into();
+            tools::put(&mut json, "incomingMessages", &messages, more);
             self.tools.mail.attach(request, handover);
         }
         let mut result = CallToolResult::success(content);

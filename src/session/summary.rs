@@ -65,7 +65,7 @@ pub async fn run(link: Arc<Link>) {
     let Ok(cwd) = std::env::current_dir() else { return }; // already reported by the registration
     let facts = facts(&cwd).await;
     apply(&link, local(&facts), SummarySource::Local).await;
-    if settings::raw("OPENAI_API_KEY").is_some()
+    if settings::raw(settings::OPENAI_KEY.name).is_some()
         && let Some(summary) = logged("generating a summary", generate(&facts).await)
     {
         apply(&link, summary, SummarySource::Generated).await;

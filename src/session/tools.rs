@@ -243,11 +243,9 @@ impl Tools {
         let mut answers = answers.into_iter();
         let answer = answers.next();
         json["answered"] = answer.is_some().into();
-        if answer.is_some() || !others.is_empty() {
-            json["notice"] = shown::NOTICE.into();
-        }
         if let Some(answer) = answer {
             json["answer"] = json!(answer);
+            json["notice"] = shown::NOTICE.into();
             json["state"] = json!(MessageState::Delivered); // whoever answers a question has read it
             json.as_object_mut().and_then(|json| json.remove("warning"));
         } else if others.is_empty() {
@@ -264,7 +262,7 @@ impl Tools {
         }
         others.splice(..0, answers);
         if !others.is_empty() {
-            json["incomingMessages"] = json!(others);
+            put(&mut json, "incomingMessages", &others, 0);
         }
         Answer { json, text, handover: Some(handover), takes_mail: false }
     }
@@ -298,15 +296,9 @@ impl Tools {
         }
         let (wait, show) = (wait(wait_seconds, MAX_WAIT), |message| Shown::part(message, 0));
         let Mail { messages, more, handover } = self.mail.receive((Route::CheckMessages, CHECK_BYTES), wait, stop, show).await?;
-        let mut json = json!({"messages": messages});
-        if more > 0 {
-            json["more"] = more.into();
-        }
-        let mut text = "No messages.".to_owned();
-        if !messages.is_empty() {
-            json["notice"] = shown::NOTICE.into();
-            text = shown::messages(&messages, more);
-        }
+        let mut json = json!({});
+        put(&mut json, "messages", &messages, more);
+        let text = if messages.is_empty() { "No messages.".to_owned() } else { shown::messages(&messages, more) };
         Ok(Answer { json, text, handover: Some(handover), takes_mail: false })
     }
 
@@ -318,6 +310,17 @@ impl Tools {
         let text = shown.readable();
         let json = json!({"messages": [shown], "notice": shown::NOTICE});
         Ok(Answer { handover, ..Answer::new(json, text) })
+    }
+}
+
+/// Puts messages into a result, with the notice that accompanies them, and how many more wait.
+pub fn put(json: &mut Value, key: &str, messages: &[Shown], more: u32) {
+    json[key] = json!(messages);
+    if !messages.is_empty() {
+        json["notice"] = shown::NOTICE.into();
+    }
+    if more > 0 {
+        json["more"] = more.into();
     }
 }
 

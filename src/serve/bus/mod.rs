@@ -104,7 +104,7 @@ impl Bus {
 /// The address of the session bus. The library would guess one where neither variable is set, and a program that was started
 /// with a clean environment would talk to a bus that it was not told of.
 fn address() -> Result<Option<String>, InvalidSetting> {
-    if let Some(address) = settings::text("DBUS_SESSION_BUS_ADDRESS")? {
+    if let Some(address) = settings::text(settings::DBUS.name)? {
         return Ok(Some(address));
     }
     let usual = settings::text("XDG_RUNTIME_DIR")?.map(|dir| PathBuf::from(dir).join("bus"));
