@@ -8,7 +8,7 @@ use crate::{
     platform::settings,
     wire::{
         Timestamp,
-        text::{printable, printable_line},
+        text::{printable, printable_json, printable_line},
     },
 };
 use clap::builder::styling::{AnsiColor, Style};
@@ -171,7 +171,7 @@ impl Out {
 
     pub fn json(self, value: &impl Serialize) -> Result<(), Failure> {
         let json = serde_json::to_string(value).map_err(|error| Failure::output(&error.into()))?;
-        write_out(&(json + "\n"))
+        write_out(&(printable_json(&json) + "\n"))
     }
 
     pub fn aside(self, text: &str) {

@@ -6,7 +6,13 @@ use super::{
     mail::Mail,
     tools::{self, Answer, Tools},
 };
-use crate::{agents::shown, wire::VERSION};
+use crate::{
+    agents::shown,
+    wire::{
+        VERSION,
+        text::{each_text, printable, visible},
+    },
+};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -42,13 +48,13 @@ impl Server {
             self.tools.mail.attach(request, handover);
         }
         let mut result = CallToolResult::success(content);
-        result.structured_content = Some(json);
+        result.structured_content = Some(each_text(json, visible));
         result
     }
 }
 
-fn failed(why: impl Into<String>) -> CallToolResult {
-    CallToolResult::error(vec![ContentBlock::text(why)])
+fn failed(why: &str) -> CallToolResult {
+    CallToolResult::error(vec![ContentBlock::text(printable(why))])
 }
 
 impl ServerHandler for Server {
@@ -85,7 +91,7 @@ impl ServerHandler for Server {
         match self.tools.call(&call.name, call.arguments.unwrap_or_default(), context.ct.cancelled()).await {
             None => Err(ErrorData::invalid_params(format!("there is no tool {:?}", call.name), None)),
             Some(Ok(answer)) => Ok(self.complete(&context.id, answer).await.into()),
-            Some(Err(error)) => Ok(failed(error.to_string()).into()),
+            Some(Err(error)) => Ok(failed(&error.to_string()).into()),
         }
     }
 
