@@ -137,21 +137,3 @@ pub fn fate(known: &Asked) -> String {
         (MessageState::Delivered, _) => format!("it was delivered{delivered}; {name} has not answered yet"),
     }
 }
-
-#[cfg(test)]
-pub mod tests {
-    use super::*;
-    use crate::wire::{MessageId, Sender, Timestamp};
-
-    /// A message for tests, from eel.
-    pub fn message(seq: i64, text: &str) -> Inbound {
-        let from = Sender {
-            id: "def456".parse().expect("an id"),
-            name: "eel".into(),
-            cwd: "/home/ada/eel".into(),
-            summary: String::new(),
-        };
-        let id = MessageId::new(seq, "abc").unwrap();
-        Inbound { id, from, text: text.to_owned(), sent_at: Timestamp::from_millis(0), reply_to: None, repeat: false }
-    }
-}

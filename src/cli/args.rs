@@ -89,14 +89,3 @@ Exit codes:
         exit_codes.join("\n")
     )
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_commands_are_well_formed() {
-        Cli::command().debug_assert();
-    }
-}

@@ -4,10 +4,7 @@ use super::send;
 use crate::{
     agents::shown,
     client::{Client, with_query},
-    console::{
-        exit::{Failure, Problem},
-        out::{Look, Out},
-    },
+    console::{Failure, Look, Out},
     wire::{
         Acknowledged, Asked, CLI_SENDER, PeerRef, Receipt, Result as Answered,
         text::{printable, printable_line},
@@ -63,5 +60,5 @@ fn no_answer(asked: &Asked) -> Failure {
         CLI_SENDER => "a later answer will be in `claude-peers history`",
         _ => "a later answer will arrive as a message to this session",
     };
-    Failure::NoAnswer(Problem::new(format!("no answer to {id} from {name} yet: {}", shown::fate(asked)), help))
+    Failure::no_answer(format!("no answer to {id} from {name} yet: {}", shown::fate(asked)), help)
 }

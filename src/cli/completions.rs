@@ -1,9 +1,8 @@
 //! `completions`: a shell's completion script.
 
-use super::args::Cli;
-use crate::console::{exit::Failure, out::Out};
+use crate::console::{Failure, Out};
 use clap::{
-    Command, CommandFactory,
+    Command,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 use clap_complete::aot::{self, Shell};
@@ -29,9 +28,10 @@ fn shells() -> impl TypedValueParser<Value = Shell> {
     PossibleValuesParser::new(shells).try_map(|name| name.parse::<Shell>())
 }
 
-pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
+/// Prints the script for the command line `cli`.
+pub fn run(args: &Args, cli: &Command, out: Out) -> Result<(), Failure> {
     let mut script = Vec::new();
-    aot::generate(args.shell, &mut visible(), "claude-peers", &mut script);
+    aot::generate(args.shell, &mut visible(cli), "claude-peers", &mut script);
     // If a program's name has a hyphen, the generator for bash spells the name in two ways and then completes no option
     // (clap-rs/clap#6421). The other shells' scripts have neither spelling.
     let script = String::from_utf8_lossy(&script).replace("claude__subcmd__peers", "claude__peers");
@@ -39,8 +39,7 @@ pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
 }
 
 /// The command line without its hidden commands, which the generators would complete, too.
-fn visible() -> Command {
-    let cli = Cli::command();
+fn visible(cli: &Command) -> Command {
     Command::new("claude-peers")
         .version(crate::wire::VERSION)
         .args(cli.get_arguments().cloned())

@@ -3,10 +3,7 @@
 use super::message;
 use crate::{
     client::{Client, with_query},
-    console::{
-        exit::Failure,
-        out::{Field, Look, Out, Tone, ago},
-    },
+    console::{Failure, Field, Look, Out, Tone, out::ago},
     platform::clock,
     wire::{HistoryEntry, HistoryPage, MessageId, PeerRef, Timestamp},
 };

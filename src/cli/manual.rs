@@ -1,12 +1,11 @@
 //! `manual`: writes the man pages: one per command, made from its `--help`, and those of the two other programs. Or prints
 //! `docs/settings.md`. Packages call it, so a page always agrees with `--help`.
 
-use super::args::Cli;
 use crate::{
-    console::{exit::Failure, out::Out},
+    console::{Failure, Out},
     platform::settings::{self, Setting},
 };
-use clap::{Command, CommandFactory};
+use clap::Command;
 use clap_mangen::{
     Man,
     roff::{Roff, roman},
@@ -24,25 +23,7 @@ const OTHERS: [(&str, &str); 2] = [
     ("claude-peers-mcp", include_str!("../../packaging/man/claude-peers-mcp.1")),
 ];
 const PLACE_OF_SETTINGS: &str = ".\\\" SETTINGS\n";
-const SETTINGS: &str = "\
-# Settings
-
-Settings are environment variables. An empty variable counts as not set. A value that cannot be used is an error that names the
-variable, the value and what is allowed.
-
-The broker usually runs as a service, and a service does not see what a shell sets. To change one of its settings, run
-`systemctl --user edit claude-peers`, write the variable under `[Service]`, and restart the broker:
-
-```ini
-[Service]
-Environment=CLAUDE_PEERS_EXPIRY=14d
-```
-
-This page is made by `claude-peers manual --settings` from the table in `src/platform/settings.rs`.
-
-| variable | default | allowed | read by | meaning |
-|---|---|---|---|---|
-";
+const SETTINGS: &str = include_str!("../../packaging/man/settings.md");
 
 /// Which folder.
 #[derive(Debug, clap::Args)]
@@ -55,7 +36,7 @@ pub struct Args {
     pub settings: bool,
 }
 
-pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
+pub fn run(args: &Args, cli: Command, out: Out) -> Result<(), Failure> {
     let Some(dir) = &args.dir else {
         let page = format!("{SETTINGS}{}", settings::ALL.iter().map(row).collect::<String>());
         return out.answer(&json!({ "page": page }), |_, _| page.clone());
@@ -65,7 +46,7 @@ pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
     };
     fs::create_dir_all(dir).map_err(|e| failed(dir, &e))?;
     let mut pages = Vec::new();
-    for (name, page) in all().map_err(|e| failed(dir, &e))? {
+    for (name, page) in all(cli).map_err(|e| failed(dir, &e))? {
         let path = dir.join(name);
         fs::write(&path, page).map_err(|e| failed(&path, &e))?;
         pages.push(path.display().to_string());
@@ -73,10 +54,9 @@ pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
     out.answer(&json!({ "pages": pages }), |_, _| pages.join("\n") + "\n")
 }
 
-fn all() -> io::Result<Vec<(String, Vec<u8>)>> {
+fn all(cli: Command) -> io::Result<Vec<(String, Vec<u8>)>> {
     // `help` explains the others and needs no page of its own.
-    let mut cli =
-        Cli::command().disable_help_subcommand(true).subcommand_help_heading("COMMANDS").subcommand_value_name("COMMAND");
+    let mut cli = cli.disable_help_subcommand(true).subcommand_help_heading("COMMANDS").subcommand_value_name("COMMAND");
     cli.build();
     let commands = cli.get_subcommands().filter(|command| !command.is_hide_set());
     let mut pages = std::iter::once(&cli).chain(commands).map(page).collect::<io::Result<Vec<_>>>()?;

@@ -2,10 +2,7 @@
 
 use crate::{
     client::Client,
-    console::{
-        exit::Failure,
-        out::{Look, Out, Tone},
-    },
+    console::{Failure, Look, Out, Tone},
     wire::{
         HistoryEntry, MessageId, MessageState,
         text::{printable, printable_line},

@@ -19,14 +19,11 @@ mod whoami;
 use crate::{
     admin::{demo, doctor, setup, stop, update},
     client::Client,
-    console::{
-        exit::{Exit, Failure},
-        out::Out,
-    },
+    console::{Exit, Failure, Out},
     platform::paths,
 };
 use args::{Cli, Command};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 use tokio::runtime::{Builder, LocalOptions};
 
@@ -35,7 +32,7 @@ pub fn run() -> ExitCode {
     let exit = match Cli::try_parse() {
         Ok(cli) => {
             let out = Out::new(cli.json);
-            dispatch(cli.command, out).map_or_else(|failure| out.failure(&failure), |()| Exit::Success)
+            dispatch(cli.command, out).map_or_else(|failure| out.failure(failure), |()| Exit::Success)
         }
         Err(error) => refuse_usage(&error),
     };
@@ -62,11 +59,11 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Doctor(args) => doctor::run(args, out).await,
             Command::Update(args) => update::run(args, out).await,
             Command::Demo => demo::run(out).await,
-            Command::Completions(args) => completions::run(&args, out),
-            Command::Manual(args) => manual::run(&args, out),
+            Command::Completions(args) => completions::run(&args, &Cli::command(), out),
+            Command::Manual(args) => manual::run(&args, Cli::command(), out),
             Command::Summarize => summarize::run(out),
             // The program's `main` runs a well-formed `hook` before it gets here.
-            Command::Hook { .. } => Err(Failure::Usage("`hook` takes its event, and no options".to_owned())),
+            Command::Hook { .. } => Err(Failure::usage("`hook` takes its event, and no options")),
         }
     })
 }
@@ -81,7 +78,7 @@ fn refuse_usage(error: &clap::Error) -> Exit {
         let text = error.render().to_string();
         let what = text.split("\n\n").next().unwrap_or(&text).trim_start_matches("error: ");
         let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
-        return Out::new(true).failure(&Failure::Usage(what));
+        return Out::new(true).failure(Failure::usage(what));
     }
     let _ = error.print(); // if this fails, there is nowhere left to report it
     if error.use_stderr() { Exit::Usage } else { Exit::Success }

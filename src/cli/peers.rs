@@ -2,10 +2,7 @@
 
 use crate::{
     client::{Client, with_query},
-    console::{
-        exit::Failure,
-        out::{Field, Look, Out, Tone, ago},
-    },
+    console::{Failure, Field, Look, Out, Tone, out::ago},
     platform::clock,
     wire::{Peer, Peers, Scope, Status, Timestamp},
 };
@@ -22,11 +19,10 @@ pub struct Args {
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let cwd = seen_from(args.scope)?;
     let peers = list(broker, args.scope, cwd.as_deref()).await?;
-    out.answer(&peers, |peers, look| match (peers.peers.is_empty() && look.terminal, args.scope) {
-        (false, _) => table(&peers.peers, clock::now(), look),
-        (true, Scope::Machine) => "No sessions. A session appears here when its claude-peers MCP server starts.\n".to_owned(),
-        (true, Scope::Directory) => "No sessions in this directory; `--scope machine` shows all.\n".to_owned(),
-        (true, Scope::Repo) => "No sessions in this repository; `--scope machine` shows all.\n".to_owned(),
+    out.answer(&peers, |peers, look| match args.scope {
+        _ if !peers.peers.is_empty() || !look.terminal => table(&peers.peers, clock::now(), look),
+        Scope::Machine => "No sessions. A session appears here when its claude-peers MCP server starts.\n".to_owned(),
+        scope => format!("No sessions in this {scope}; `--scope machine` shows all.\n"),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     client::Client,
-    console::{exit::Failure, out::Out},
+    console::{Failure, Out},
     wire::{Acknowledged, MessageId},
 };
 

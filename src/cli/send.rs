@@ -3,10 +3,7 @@
 use super::peers;
 use crate::{
     client::Client,
-    console::{
-        exit::Failure,
-        out::{Look, Out, Tone},
-    },
+    console::{Failure, Look, Out, Tone},
     platform::{random, retry::Retry},
     wire::{
         Broadcast, CLI_SENDER, Code, MessageId, Receipt, Recipient, Result as Answered, SendRequest, Sent, text::printable_line,
@@ -52,7 +49,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
         Sent::Everyone(sent) => render_all(sent, look),
     })?;
     match sent {
-        Sent::Everyone(sent) if !sent.refused.is_empty() => Err(Failure::Told),
+        Sent::Everyone(sent) if !sent.refused.is_empty() => Err(Failure::TOLD),
         _ => Ok(()),
     }
 }
@@ -86,9 +83,9 @@ fn standard_input() -> Result<String, Failure> {
     let read = std::io::stdin().lock().take(MAX_INPUT + 1).read_to_end(&mut bytes);
     read.map_err(|e| Failure::local(format!("reading the message from standard input: {e}"), "give it as an argument"))?;
     if bytes.len() as u64 > MAX_INPUT {
-        return Err(Failure::Usage(format!("standard input holds more than {} MiB; no message is that long", MAX_INPUT >> 20)));
+        return Err(Failure::usage(format!("standard input holds more than {} MiB; no message is that long", MAX_INPUT >> 20)));
     }
-    let mut text = String::from_utf8(bytes).map_err(|_| Failure::Usage("standard input is not text in UTF-8".to_owned()))?;
+    let mut text = String::from_utf8(bytes).map_err(|_| Failure::usage("standard input is not text in UTF-8"))?;
     if text.ends_with('\n') {
         text.truncate(text.trim_end_matches('\n').len().max(text.len() - 1));
     }

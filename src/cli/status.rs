@@ -3,10 +3,7 @@
 use super::peers;
 use crate::{
     client::Client,
-    console::{
-        exit::Failure,
-        out::{Look, Out, Tone, size, span},
-    },
+    console::{Failure, Look, Out, Tone, out::size, out::span},
     platform::clock,
     wire::{BrokerStatus, ListenerStatus, Peer, Scope, Timestamp, text::printable_line},
 };

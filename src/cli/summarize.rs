@@ -5,7 +5,7 @@
 //! [`PATIENCE`].
 
 use crate::{
-    console::{exit::Failure, out::Out},
+    console::{Failure, Out},
     platform::settings::{self, InvalidSetting, OPENAI_KEY},
     wire::{MAX_SUMMARY, SummaryFacts, text::printable_line},
 };
@@ -41,8 +41,8 @@ fn failed(what: impl Into<String>) -> Failure {
 fn facts() -> Result<SummaryFacts, Failure> {
     let mut text = String::new();
     let read = std::io::stdin().lock().take(MAX_FACTS).read_to_string(&mut text);
-    read.map_err(|e| Failure::Usage(format!("reading the facts from standard input: {e}")))?;
-    serde_json::from_str(&text).map_err(|e| Failure::Usage(format!("the facts on standard input cannot be read: {e}")))
+    read.map_err(|e| Failure::usage(format!("reading the facts from standard input: {e}")))?;
+    serde_json::from_str(&text).map_err(|e| Failure::usage(format!("the facts on standard input cannot be read: {e}")))
 }
 
 /// The address of chat completions below `base`.
@@ -82,20 +82,4 @@ fn ask(endpoint: &Uri, key: &str, model: &str, facts: &SummaryFacts) -> Result<S
 fn one_line(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     printable_line(&line).chars().take(MAX_SUMMARY).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_endpoint_is_a_web_address() {
-        let uri = |base: &str| endpoint(base).map(|uri| uri.to_string());
-        assert_eq!(uri(settings::OPENAI_URL.default).expect("valid"), "https://api.openai.com/v1/chat/completions");
-        assert_eq!(uri("http://127.0.0.1:8080/v1/").expect("valid"), "http://127.0.0.1:8080/v1/chat/completions");
-        for wrong in ["ftp://example.org", "api.openai.com", "http://", "https://a b/", "/v1", "http://a/?x"] {
-            let error = uri(wrong).expect_err(wrong).to_string();
-            assert!(error.contains("OPENAI_BASE_URL") && error.contains(wrong), "{error}");
-        }
-    }
 }

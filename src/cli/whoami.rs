@@ -3,10 +3,7 @@
 use super::peers;
 use crate::{
     client::{Client, with_query},
-    console::{
-        exit::Failure,
-        out::{Look, Out, Tone},
-    },
+    console::{Failure, Look, Out, Tone},
     platform::{process, settings},
     wire::{Peer, text::printable_line},
 };

@@ -43,45 +43,88 @@ impl From<Exit> for ExitCode {
 
 impl From<Code> for Exit {
     fn from(code: Code) -> Self {
+        use Code as C;
         match code {
-            Code::InvalidRequest | Code::InvalidId | Code::UnknownScope | Code::InvalidPath | Code::EmptyMessage => Self::Usage,
-            Code::Unreachable | Code::Stopping => Self::Unreachable,
-            Code::PeerNotFound | Code::AmbiguousPeer | Code::MessageNotFound => Self::NotFound,
-            Code::TooLarge
-            | Code::Forbidden
-            | Code::Unauthorized
-            | Code::RateLimited
-            | Code::RepeatLimited
-            | Code::MailboxFull
-            | Code::NoMailbox
-            | Code::Busy => Self::Refused,
+            C::InvalidRequest | C::InvalidId | C::UnknownScope | C::InvalidPath | C::EmptyMessage => Self::Usage,
+            C::Unreachable | C::Stopping => Self::Unreachable,
+            C::PeerNotFound | C::AmbiguousPeer | C::MessageNotFound => Self::NotFound,
+            C::TooLarge | C::RateLimited | C::RepeatLimited | C::MailboxFull | C::NoMailbox | C::Busy => Self::Refused,
+            C::Forbidden | C::Unauthorized => Self::Refused,
             // The broker does not know a path or method of this program: their versions differ.
-            Code::VersionMismatch | Code::NotFound | Code::MethodNotAllowed => Self::Version,
-            Code::UnsupportedMediaType | Code::RequestTimeout | Code::IdempotencyConflict | Code::Internal | Code::Unknown => {
-                Self::Failure
-            }
+            C::VersionMismatch | C::NotFound | C::MethodNotAllowed => Self::Version,
+            C::UnsupportedMediaType | C::RequestTimeout | C::IdempotencyConflict | C::Internal | C::Unknown => Self::Failure,
         }
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The broker refuses, or it cannot be reached.
-    #[error(transparent)]
-    Protocol(#[from] wire::Error),
-    #[error(transparent)]
-    Setting(#[from] InvalidSetting),
-    #[error("{0}")]
-    Usage(String),
-    #[error(transparent)]
-    Local(#[from] Problem),
-    #[error(transparent)]
-    NoAnswer(Problem),
+/// Why a command failed.
+#[derive(Debug)]
+pub struct Failure {
+    pub exit: Exit,
+    /// None where the command has already reported it, or nobody reads.
+    pub report: Option<Report>,
+}
+
+/// A failure as `--json` prints it; the same shape as the broker's errors.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    code: &'static str,
+    pub message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub help: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+impl Failure {
     /// The command has already reported, step by step, what it could not do.
-    #[error("not everything could be done")]
-    Told,
-    #[error("writing to standard output: {0}")]
-    Output(#[source] io::Error),
+    pub const TOLD: Self = Self { exit: Exit::Failure, report: None };
+
+    fn new(exit: Exit, code: &'static str, what: impl Into<String>, help: Option<String>) -> Self {
+        Self { exit, report: Some(Report { code, message: what.into(), help, retry_after_ms: None }) }
+    }
+
+    /// A failure on this side: what happened, and what to do next.
+    pub fn local(what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(Exit::Failure, "failed", what, Some(help.into()))
+    }
+
+    pub fn usage(what: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, "usage", what, Some("see `claude-peers --help`".to_owned()))
+    }
+
+    pub fn no_answer(what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(Exit::NoAnswer, "no_answer", what, Some(help.into()))
+    }
+
+    /// Standard output cannot be written.
+    pub fn output(error: &io::Error) -> Self {
+        // If the reader has seen enough, that is no failure: `claude-peers history | head`.
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self { exit: Exit::Success, report: None },
+            _ => Self::new(Exit::Failure, "output", format!("writing to standard output: {error}"), None),
+        }
+    }
+}
+
+impl From<wire::Error> for Failure {
+    fn from(error: wire::Error) -> Self {
+        let wire::Error { code, message, help, retry_after_ms } = error;
+        Self { exit: code.into(), report: Some(Report { code: code.as_str(), message, help, retry_after_ms }) }
+    }
+}
+
+impl From<InvalidSetting> for Failure {
+    fn from(error: InvalidSetting) -> Self {
+        Self::new(Exit::Usage, "invalid_setting", error.to_string(), Some(UNSET.to_owned()))
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(Problem { what, help }: Problem) -> Self {
+        Self::local(what, help)
+    }
 }
 
 /// What happened, and what to do next.
@@ -105,7 +148,7 @@ impl Problem {
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
-        let Report { message, help, .. } = failure.report();
+        let Report { message, help, .. } = failure.report.unwrap_or_default();
         Self { what: message, help: help.unwrap_or_default() }
     }
 }
@@ -113,55 +156,5 @@ impl From<Failure> for Problem {
 impl From<InvalidSetting> for Problem {
     fn from(error: InvalidSetting) -> Self {
         Self::new(error.to_string(), UNSET)
-    }
-}
-
-/// A failure as `--json` prints it; the same shape as the broker's errors.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Report {
-    code: serde_json::Value,
-    pub message: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub help: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after_ms: Option<u64>,
-}
-
-impl Failure {
-    /// A failure on this side: what happened, and what to do next.
-    pub fn local(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self::Local(Problem::new(what, help))
-    }
-
-    pub fn exit(&self) -> Exit {
-        match self {
-            Self::Protocol(error) => error.code.into(),
-            Self::NoAnswer(_) => Exit::NoAnswer,
-            Self::Setting(_) | Self::Usage(_) => Exit::Usage,
-            // The reader has seen enough: `claude-peers history | head` is no failure.
-            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
-            Self::Local(_) | Self::Told | Self::Output(_) => Exit::Failure,
-        }
-    }
-
-    pub fn report(&self) -> Report {
-        let (code, help) = match self {
-            Self::Protocol(wire::Error { code, message, help, retry_after_ms }) => {
-                let (code, message, help) = (serde_json::json!(code), message.clone(), help.clone());
-                return Report { code, message, help, retry_after_ms: *retry_after_ms };
-            }
-            Self::Setting(_) => ("invalid_setting", Some(UNSET)),
-            Self::Usage(_) => ("usage", Some("see `claude-peers --help`")),
-            Self::Local(problem) => ("failed", Some(&*problem.help)),
-            Self::NoAnswer(problem) => ("no_answer", Some(&*problem.help)),
-            Self::Told => ("failed", None),
-            Self::Output(_) => ("output", None),
-        };
-        let message = match self {
-            Self::Local(problem) | Self::NoAnswer(problem) => problem.what.clone(),
-            _ => self.to_string(),
-        };
-        Report { code: code.into(), message, help: help.map(str::to_owned), retry_after_ms: None }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     platform::settings,
     wire::{
         Timestamp,
-        text::{printable_json, printable_line},
+        text::{printable, printable_json, printable_line},
     },
 };
 use clap::builder::styling::{AnsiColor, Style};
@@ -170,7 +170,7 @@ impl Out {
     }
 
     pub fn json(self, value: &impl Serialize) -> Result<(), Failure> {
-        let json = serde_json::to_string(value).map_err(|e| Failure::Output(e.into()))?;
+        let json = serde_json::to_string(value).map_err(|error| Failure::output(&error.into()))?;
         write_out(&(printable_json(&json) + "\n"))
     }
 
@@ -182,20 +182,17 @@ impl Out {
         }
     }
 
-    /// Reports a failure on standard error, or with `--json` on standard output, and gives its exit code.
-    pub fn failure(self, failure: &Failure) -> Exit {
-        let (exit, report) = (failure.exit(), failure.report());
+    /// Reports a failure on standard error, or with `--json` on standard output.
+    pub fn failure(self, Failure { exit, report }: Failure) -> Exit {
         // If writing fails, there is nowhere left to report it; the exit code still tells.
-        if exit == Exit::Success || matches!(failure, Failure::Told) {
-        } else if self.json {
-            let _ = self.json(&serde_json::json!({ "error": report }));
-        } else {
+        if let Some(report) = report {
             let look = Look::of(&io::stderr());
-            let mut text = format!("{} {}\n", look.paint(Tone::Bad, "error:"), crate::wire::text::printable(&report.message));
-            if let Some(help) = report.help {
-                text += &format!(" {} {}\n", look.paint(Tone::Strong, "help:"), crate::wire::text::printable(&help));
-            }
-            let _ = io::stderr().write_all(text.as_bytes());
+            let line = |tone, mark, text: &str| format!("{} {}\n", look.paint(tone, mark), printable(text));
+            let help = report.help.as_ref().map(|help| line(Tone::Strong, " help:", help)).unwrap_or_default();
+            let _ = match self.json {
+                true => self.json(&serde_json::json!({ "error": report })).is_ok(),
+                false => io::stderr().write_all((line(Tone::Bad, "error:", &report.message) + &help).as_bytes()).is_ok(),
+            };
         }
         exit
     }
@@ -203,7 +200,7 @@ impl Out {
 
 fn write_out(text: &str) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Failure::Output)
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
 }
 
 /// A span in the largest unit that fits: `42 s`, `3 min`, `2 h`, `4 d`.

@@ -3,14 +3,11 @@
 
 use super::{
     link::{AT_ONCE, Link, Registration, mends_itself},
-    locked, log,
+    log,
 };
 use crate::wire::{Acknowledge, Acknowledged, Acknowledgement, Code, Inbound, Outcome, Result, Route};
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
-use tokio::{sync::Notify, time::sleep};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, time::sleep};
 
 /// Most acknowledgements in one request; far below what a request may hold.
 const MAX_BATCH: usize = 200;
@@ -19,11 +16,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// The pause before another attempt when the broker could not store the acknowledgement (its disk is full).
 const LONG_PAUSE: Duration = Duration::from_secs(10);
 
-/// The queue of acknowledgements.
 #[derive(Default)]
 pub struct Acknowledger {
-    queue: Mutex<Queue>,
-    filled: Notify,
+    queue: watch::Sender<Queue>,
 }
 
 /// Acknowledgements, numbered: a message that was released and taken again may have to be released again while the first release
@@ -31,33 +26,40 @@ pub struct Acknowledger {
 #[derive(Default)]
 struct Queue {
     next: u64,
-    entries: Vec<(u64, Route, Acknowledgement)>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    number: u64,
+    route: Route,
+    of_message: Acknowledgement,
 }
 
 impl Acknowledger {
-    /// Queues what became of messages that went by `route`.
-    pub fn acknowledge(&self, route: Route, acknowledgements: impl IntoIterator<Item = Acknowledgement>) {
-        let mut queue = locked(&self.queue);
-        for acknowledgement in acknowledgements {
-            let number = queue.next;
-            queue.next += 1;
-            queue.entries.push((number, route, acknowledgement));
-        }
-        self.filled.notify_one();
+    fn acknowledge(&self, route: Route, acknowledgements: impl IntoIterator<Item = Acknowledgement>) {
+        self.queue.send_modify(|queue| {
+            for of_message in acknowledgements {
+                queue.entries.push(Entry { number: queue.next, route, of_message });
+                queue.next += 1;
+            }
+        });
     }
 
     /// Drops queued acknowledgements of messages that the broker has given again: it has heard them already, and hearing them
     /// again would undo what happens to the messages now.
     pub fn forget(&self, given: &[Inbound]) {
-        locked(&self.queue).entries.retain(|(.., acknowledged)| given.iter().all(|message| message.id != acknowledged.id));
+        self.queue
+            .send_modify(|queue| queue.entries.retain(|queued| given.iter().all(|message| message.id != queued.of_message.id)));
     }
 
     /// Sends whatever is queued, for as long as this process is served.
     pub async fn run(&self, link: &Link) {
+        let mut queue = self.queue.subscribe();
         while let Ok(up) = link.up().await {
             match self.acknowledge_next(&up).await {
                 Ok(true) => {}
-                Ok(false) => self.filled.notified().await,
+                Ok(false) => _ = queue.wait_for(|queue| !queue.entries.is_empty()).await,
                 Err(error) => {
                     log!("acknowledging: {error}");
                     sleep(if mends_itself(&error) { PAUSE } else { LONG_PAUSE }).await;
@@ -79,44 +81,34 @@ impl Acknowledger {
 
     /// Sends the first acknowledgements in the queue that share a route; false if the queue is empty.
     async fn acknowledge_next(&self, up: &Registration) -> Result<bool> {
-        let batch: Vec<(u64, Route, Acknowledgement)> = {
-            let entries = &locked(&self.queue).entries;
-            let route = entries.first().map(|(_, route, _)| *route);
-            entries.iter().take_while(|(_, r, _)| Some(*r) == route).take(MAX_BATCH).cloned().collect()
-        };
-        let (Some((_, route, _)), Some((last, ..))) = (batch.first(), batch.last()) else { return Ok(false) };
-        let messages = batch.iter().map(|(.., acknowledgement)| acknowledgement.clone()).collect();
-        match up.post::<Acknowledged>("/v1/acknowledge", &Acknowledge { route: *route, messages }, AT_ONCE).await {
+        let mut batch = self.queue.borrow().entries.clone();
+        let Some(&Entry { route, .. }) = batch.first() else { return Ok(false) };
+        let same = batch.iter().take_while(|queued| queued.route == route).count();
+        batch.truncate(same.min(MAX_BATCH));
+        let last = batch.last().map(|queued| queued.number);
+        let request = Acknowledge { route, messages: batch.into_iter().map(|queued| queued.of_message).collect() };
+        match up.post::<Acknowledged>("/v1/acknowledge", &request, AT_ONCE).await {
             Err(error) if mends_itself(&error) || error.code == Code::Internal => return Err(error),
-            Err(error) => log!("the broker refused to acknowledge {} messages: {error}", batch.len()),
+            Err(error) => log!("the broker refused to acknowledge {} messages: {error}", request.messages.len()),
             Ok(_) => {}
         }
-        locked(&self.queue).entries.retain(|(number, ..)| number > last);
+        self.queue.send_modify(|queue| queue.entries.retain(|queued| Some(queued.number) > last));
         Ok(true)
     }
 }
 
-/// Messages on their way into an answer: acknowledged once it is written, released if this is dropped before.
+/// Messages on their way to the model: acknowledged once they are written, released if this is dropped before.
 pub struct Handover {
-    acknowledger: Arc<Acknowledger>,
-    route: Route,
-    messages: Vec<Acknowledgement>,
-    /// They are leased for this answer.
-    leased: bool,
+    pub acknowledger: Arc<Acknowledger>,
+    pub route: Route,
+    /// The messages, with the outcome once they are written.
+    pub messages: Vec<Acknowledgement>,
+    /// They are leased for this hand-over, so there is something to release.
+    pub leased: bool,
 }
 
 impl Handover {
-    /// A hand-over of messages taken from the broker for it, with what becomes of them once they are written.
-    pub fn taken(acknowledger: Arc<Acknowledger>, route: Route, messages: Vec<Acknowledgement>) -> Self {
-        Self { acknowledger, route, messages, leased: true }
-    }
-
-    /// A hand-over of a message that was only looked up: there is nothing to release.
-    pub fn read(acknowledger: Arc<Acknowledger>, route: Route, message: Acknowledgement) -> Self {
-        Self { acknowledger, route, messages: vec![message], leased: false }
-    }
-
-    /// The answer has been written.
+    /// The messages have been written.
     pub fn written(mut self) {
         self.acknowledger.acknowledge(self.route, std::mem::take(&mut self.messages));
     }

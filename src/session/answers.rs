@@ -7,12 +7,12 @@
 use super::{
     facts::Inbox,
     link::{AT_ONCE, Link, Registration, mends_itself},
-    locked, log,
+    log,
 };
 use crate::{
     agents::claude::inbox,
-    platform::random,
-    wire::{MessageId, PeerId, Result, SendRequest, Sent},
+    platform::{paths, process, random},
+    wire::{MessageId, PeerId, Receipt, Result, SendRequest},
 };
 use std::{
     collections::HashMap,
@@ -21,12 +21,13 @@ use std::{
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     net::{UnixListener, UnixStream},
+    sync::watch,
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -42,7 +43,6 @@ const MOST_LINES: usize = 4;
 /// Most connections to one socket at a time.
 const MOST_CONNECTIONS: usize = 4;
 
-/// The sockets for answers of one session.
 pub struct Answers {
     link: Arc<Link>,
     open: HashMap<PathBuf, Open>,
@@ -50,35 +50,29 @@ pub struct Answers {
 
 struct Open {
     /// The newest message shown with this address: an answer replies to it.
-    newest: Arc<Mutex<Option<MessageId>>>,
+    newest: watch::Sender<Option<MessageId>>,
     listening: JoinHandle<()>,
 }
 
 impl Answers {
-    /// No sockets yet; answers go out over `link`.
     pub fn new(link: Arc<Link>) -> Self {
         Self { link, open: HashMap::new() }
     }
 
     /// Listens for answers to `sender` and gives the socket, unless that fails. `newest` is the message that is shown with it.
     pub fn listen(&mut self, up: &Registration, inbox: &Inbox, sender: &PeerId, newest: Option<MessageId>) -> Option<PathBuf> {
-        let path = crate::platform::paths::answers(up.socket(), &up.me.id, sender);
+        let path = paths::answers(up.client.socket(), &up.me.id, sender);
         if let Some(open) = self.open.get(&path).filter(|open| !open.listening.is_finished() && path.exists()) {
             if newest.is_some() {
-                *locked(&open.newest) = newest;
+                open.newest.send_replace(newest);
             }
             return Some(path);
         }
-        let listener = match bind(&path) {
-            Ok(listener) => listener,
-            Err(error) => {
-                log!("listening for answers at {}: {error}", path.display());
-                return None;
-            }
-        };
-        let newest = Arc::new(Mutex::new(newest));
-        let to = Forwarder { link: self.link.clone(), to: sender.clone(), agent: inbox.agent, newest: newest.clone() };
-        let listening = tokio::spawn(accept(listener, Arc::new(to)));
+        let failed = |error: &io::Error| log!("listening for answers at {}: {error}", path.display());
+        let listener = bind(&path).inspect_err(failed).ok()?;
+        let (newest, shown) = watch::channel(newest);
+        let forwarder = Forwarder { link: self.link.clone(), to: sender.clone(), agent: inbox.agent, newest: shown };
+        let listening = tokio::spawn(accept(listener, Arc::new(forwarder)));
         self.open.insert(path.clone(), Open { newest, listening });
         Some(path)
     }
@@ -93,23 +87,19 @@ impl Drop for Answers {
     }
 }
 
-/// Forwards what comes to one socket.
 struct Forwarder {
     link: Arc<Link>,
     to: PeerId,
     /// The only process that may write to the socket, with its children.
     agent: u32,
-    newest: Arc<Mutex<Option<MessageId>>>,
+    newest: watch::Receiver<Option<MessageId>>,
 }
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    let _ = fs::remove_file(path); // if it cannot be removed, it cannot be bound either
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
@@ -133,8 +123,7 @@ async fn accept(listener: UnixListener, forwarder: Arc<Forwarder>) {
 /// Reads one frame from this session's client; gives its text and the connection, which ends when it is dropped.
 async fn read(stream: UnixStream, agent: u32) -> io::Result<(String, UnixStream)> {
     let peer = stream.peer_cred()?;
-    let is_agent =
-        peer.pid().and_then(|pid| u32::try_from(pid).ok()).is_some_and(|pid| crate::platform::process::descends_from(pid, agent));
+    let is_agent = peer.pid().is_some_and(|pid| process::descends_from(pid.cast_unsigned(), agent));
     if peer.uid() != rustix::process::getuid().as_raw() || !is_agent {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is not from this session's client"));
     }
@@ -154,33 +143,28 @@ async fn read(stream: UnixStream, agent: u32) -> io::Result<(String, UnixStream)
 impl Forwarder {
     async fn serve(&self, stream: UnixStream) {
         let to = &self.to;
-        let (text, stream) = match timeout(PATIENCE, read(stream, self.agent)).await {
-            Err(_) => return log!("an answer to {to} did not arrive in time"),
-            Ok(Err(error)) => return log!("an answer to {to} cannot be read: {error}"),
-            Ok(Ok(read)) => read,
+        let (text, stream) = match timeout(PATIENCE, read(stream, self.agent)).await.unwrap_or_else(|late| Err(late.into())) {
+            Ok(read) => read,
+            Err(error) => return log!("an answer to {to} cannot be read: {error}"),
         };
         let mut sending = pin!(self.send(text));
         let early = timeout(TOOL_PATIENCE, &mut sending).await.ok();
         drop(stream); // ends the tool's wait
-        let sent = match early {
-            Some(sent) => sent,
-            None => sending.await,
-        };
-        match sent {
-            Ok(sent) => log!("an answer through the client's own tool went to {to}: {sent}"),
+        match if let Some(sent) = early { sent } else { sending.await } {
+            Ok(Receipt { message_id, state, .. }) => {
+                log!("an answer through the client's own tool went to {to}: {message_id} {state}")
+            }
             Err(error) => log!("an answer through the client's own tool to {to} was refused: {error}"),
         }
     }
 
-    async fn send(&self, text: String) -> Result<String> {
-        let reply_to = locked(&self.newest).as_ref().map(ToString::to_string);
+    async fn send(&self, text: String) -> Result<Receipt> {
+        let reply_to = self.newest.borrow().as_ref().map(ToString::to_string);
         let send = SendRequest { to: self.to.to_string(), text, reply_to, key: Some(random::token(32)), cwd: None };
         loop {
-            match self.link.post::<Sent>("/v1/send", &send, AT_ONCE).await {
-                Ok(Sent::One(receipt)) => return Ok(format!("{} {}", receipt.message_id, receipt.state)),
-                Ok(Sent::Everyone(_)) => return Ok("accepted".to_owned()),
+            match self.link.post("/v1/send", &send, AT_ONCE).await {
                 Err(error) if mends_itself(&error) => _ = self.link.up().await?, // the key makes it one message
-                Err(error) => return Err(error),
+                sent => return sent,
             }
         }
     }

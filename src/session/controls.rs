@@ -66,7 +66,8 @@ fn project() -> Vec<Value> {
     ["settings.json", "settings.local.json"].map(|name| read(project.join(".claude").join(name))).into()
 }
 
-fn read(file: PathBuf) -> Value {
+/// The JSON in a file; null if there is none.
+pub fn read(file: PathBuf) -> Value {
     fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
@@ -76,16 +77,15 @@ mod tests {
 
     #[test]
     fn start_flags_can_bypass_prompts() {
-        let bypasses = |line: &str| bypasses(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
-        for line in [
-            "claude --dangerously-skip-permissions",
-            "claude --permission-mode bypassPermissions -c",
-            "claude --permission-mode=bypassPermissions",
+        for (line, expected) in [
+            ("claude --dangerously-skip-permissions", true),
+            ("claude --permission-mode bypassPermissions -c", true),
+            ("claude --permission-mode=bypassPermissions", true),
+            ("claude --permission-mode plan", false),
+            ("claude --permission-mode=default --continue", false),
         ] {
-            assert!(bypasses(line), "{line}");
-        }
-        for line in ["claude --permission-mode plan", "claude --permission-mode=default --continue"] {
-            assert!(!bypasses(line), "{line}");
+            let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+            assert_eq!(bypasses(&words), expected, "{line}");
         }
     }
 }

@@ -4,12 +4,12 @@
 //! client has taken all of it; that makes its messages *offered* and no more. Messages that could not be written are released.
 
 use super::{
-    Initialized,
     acknowledge::{Acknowledger, Handover},
     answers::Answers,
     facts::{self, Inbox},
     link::{Link, Registration, mends_itself},
     log,
+    mail::LEASE_LENGTH,
 };
 use crate::{
     agents::{claude::inbox, shown::Shown},
@@ -21,8 +21,6 @@ use tokio::time::sleep;
 
 /// Most text in one hand-over, in bytes: the prompt hook can still read it when much of it has to be escaped.
 const FRAME_BYTES: u32 = 24 * 1024;
-/// Length of a lease.
-const LEASE_LENGTH: usize = 24;
 /// How long one request waits for messages, in seconds.
 const LONGEST_WAIT: u32 = 3_600;
 /// How soon after a frame the door checks whether the session idles without having let it in, in seconds. Doubles each time.
@@ -31,84 +29,71 @@ const FIRST_LOOK: u32 = 3;
 const PAUSE: Duration = Duration::from_millis(200);
 const LONG_PAUSE: Duration = Duration::from_secs(30);
 
-/// The writer into a session's inbox.
-pub struct Door {
-    link: Arc<Link>,
+/// Writes messages as they come, for as long as this process is served.
+pub async fn run(link: Arc<Link>, acknowledger: Arc<Acknowledger>) {
+    link.initialized.wait().await;
+    let mut door = Door { answers: Answers::new(link.clone()), acknowledger };
+    let (mut lease, mut look, mut idle) = (random::token(LEASE_LENGTH), None, false);
+    while let Some((up, inbox)) = link.with_inbox().await {
+        let wait = look.unwrap_or(LONGEST_WAIT);
+        let request = Take {
+            lease: lease.clone(),
+            route: Route::Inbox,
+            max_bytes: Some(FRAME_BYTES),
+            wait_seconds: Some(wait),
+            idle,
+            inbound: facts::inbound().ok(),
+        };
+        let taken = tokio::select! {
+            taken = up.post::<Taken>("/v1/take", &request, Duration::from_secs(wait.into())) => taken,
+            () = link.leaves(&up) => continue, // the same lease gives the same messages
+        };
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(error) if mends_itself(&error) => {
+                sleep(PAUSE).await;
+                continue;
+            }
+            Err(error) => {
+                log!("taking mail for the inbox: {error}");
+                sleep(LONG_PAUSE).await;
+                continue;
+            }
+        };
+        for sender in &taken.held {
+            door.answers.listen(&up, &inbox, sender, None);
+        }
+        if taken.messages.is_empty() {
+            idle = taken.pending && look.is_some() && facts::is_idle(inbox.agent);
+            look = look.filter(|_| taken.pending).map(|look| (look * 2).min(LONGEST_WAIT));
+            continue;
+        }
+        (lease, look, idle) = (random::token(LEASE_LENGTH), Some(FIRST_LOOK), false);
+        if let Err(error) = door.write(&up, &inbox, taken.messages).await {
+            log!("writing into the session's inbox: {error}");
+            sleep(PAUSE).await;
+        }
+    }
+}
+
+struct Door {
+    answers: Answers,
     acknowledger: Arc<Acknowledger>,
-    initialized: Initialized,
 }
 
 impl Door {
-    /// A writer of the messages behind `link`.
-    pub fn new(link: Arc<Link>, acknowledger: Arc<Acknowledger>, initialized: Initialized) -> Self {
-        Self { link, acknowledger, initialized }
-    }
-
-    /// Writes messages as they come, for as long as this process is served.
-    pub async fn run(&self) {
-        self.initialized.wait().await;
-        let mut answers = Answers::new(self.link.clone());
-        let (mut lease, mut look, mut idle) = (random::token(LEASE_LENGTH), None, false);
-        while let Some((up, inbox)) = self.link.with_inbox().await {
-            let wait = look.unwrap_or(LONGEST_WAIT);
-            let request = Take {
-                lease: lease.clone(),
-                route: Route::Inbox,
-                max_bytes: Some(FRAME_BYTES),
-                wait_seconds: Some(wait),
-                idle,
-                inbound: facts::inbound().ok(),
-            };
-            let taken = tokio::select! {
-                taken = up.post::<Taken>("/v1/take", &request, Duration::from_secs(wait.into())) => taken,
-                () = self.link.leaves(&up) => continue, // the same lease gives the same messages
-            };
-            let taken = match taken {
-                Ok(taken) => taken,
-                Err(error) if mends_itself(&error) => {
-                    sleep(PAUSE).await;
-                    continue;
-                }
-                Err(error) => {
-                    log!("taking mail for the inbox: {error}");
-                    sleep(LONG_PAUSE).await;
-                    continue;
-                }
-            };
-            for sender in &taken.held {
-                answers.listen(&up, &inbox, sender, None);
-            }
-            if taken.messages.is_empty() {
-                idle = taken.pending && look.is_some() && facts::is_idle(inbox.agent);
-                look = look.filter(|_| taken.pending).map(|look| (look * 2).min(LONGEST_WAIT));
-                continue;
-            }
-            lease = random::token(LEASE_LENGTH);
-            (look, idle) = (Some(FIRST_LOOK), false);
-            if let Err(error) = self.write(&up, &inbox, taken.messages, &mut answers).await {
-                log!("writing into the session's inbox: {error}");
-                sleep(PAUSE).await;
-            }
-        }
-    }
-
     /// Writes one frame a sender. If one fails, its messages and those of the frames after it are released.
-    async fn write(
-        &self,
-        up: &Registration,
-        inbox: &Inbox,
-        messages: Vec<Inbound>,
-        answers: &mut Answers,
-    ) -> std::io::Result<()> {
+    async fn write(&mut self, up: &Registration, inbox: &Inbox, messages: Vec<Inbound>) -> std::io::Result<()> {
         self.acknowledger.forget(&messages);
         let frames = by_sender(messages).into_iter().map(|(sender, messages)| {
             let shown: Vec<Shown> = messages.into_iter().map(Shown::brief).collect();
-            let written = shown.iter().map(|shown| shown.became(Outcome::Offered)).collect();
-            (sender, shown, Handover::taken(self.acknowledger.clone(), Route::Inbox, written))
+            let messages = shown.iter().map(|shown| shown.became(Outcome::Offered)).collect();
+            let handover = Handover { acknowledger: self.acknowledger.clone(), route: Route::Inbox, messages, leased: true };
+            (sender, shown, handover)
         });
         for (sender, shown, handover) in frames.collect::<Vec<_>>() {
             let newest = shown.last().map(|shown| shown.message.id.clone());
-            let address = answers.listen(up, inbox, &sender, newest);
+            let address = self.answers.listen(up, inbox, &sender, newest);
             let frame = inbox::frame(&shown, address.as_deref(), inbox::Mode::Unsaid);
             inbox::post(&inbox.path, inbox.agent, &frame).await?;
             handover.written();

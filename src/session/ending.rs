@@ -1,5 +1,7 @@
 //! Reasons to end besides the end of stdin: the parent process has died, or a signal came.
 
+use super::log;
+use crate::platform::process;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -20,7 +22,7 @@ async fn asked(kind: SignalKind) {
     match signal(kind) {
         Ok(mut signal) => _ = signal.recv().await,
         Err(error) => {
-            super::log!("listening for a signal: {error}");
+            log!("listening for a signal: {error}");
             std::future::pending().await
         }
     }
@@ -29,28 +31,28 @@ async fn asked(kind: SignalKind) {
 async fn gone(parent: Option<u32>) {
     let Some(parent) = parent else { return std::future::pending().await };
     #[cfg(target_os = "linux")]
-    match watch(parent) {
-        // If the parent died before this call, its number may belong to another process by now.
-        Ok(death) if crate::platform::process::parent() == Some(parent) => match death.readable().await {
-            Ok(_) => return,
-            Err(error) => super::log!("watching the parent process: {error}; checking now and then instead"),
-        },
-        Ok(_) => return,
-        Err(error) => super::log!("watching the parent process: {error}; checking now and then instead"),
+    match end(parent).await {
+        Ok(()) => return,
+        Err(error) => log!("watching the parent process: {error}; checking now and then instead"),
     }
-    while crate::platform::process::parent() == Some(parent) {
+    while process::parent() == Some(parent) {
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
-/// A descriptor that becomes readable when the process dies.
+/// Waits for the end of a process; the kernel reports it through a descriptor.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "tokio leaves it to the caller to keep a registered descriptor open")]
-fn watch(pid: u32) -> std::io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
+async fn end(parent: u32) -> std::io::Result<()> {
     use rustix::process::{Pid, PidfdFlags, pidfd_open};
     use tokio::io::{Interest, unix::AsyncFd};
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(std::io::ErrorKind::NotFound)?;
+    let pid = i32::try_from(parent).ok().and_then(Pid::from_raw).ok_or(std::io::ErrorKind::NotFound)?;
     let descriptor = pidfd_open(pid, PidfdFlags::empty())?;
     // SAFETY: an `OwnedFd` names one and the same open descriptor until it is dropped, and `AsyncFd` owns it until then.
-    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+    let death = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?;
+    // If the parent died before this call, its number may belong to another process by now.
+    if process::parent() == Some(parent) {
+        drop(death.readable().await?);
+    }
+    Ok(())
 }

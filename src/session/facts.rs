@@ -44,19 +44,15 @@ pub struct Session {
     hook_proves_all: bool,
 }
 
-/// The inbox of this session's client.
+/// The inbox of this session's client, and the agent process that listens there.
 #[derive(Clone)]
 pub struct Inbox {
     pub path: PathBuf,
-    /// The agent process, which listens there.
     pub agent: u32,
 }
 
 impl Session {
     /// The session of a client with this name and version; `parent` is the process that started this one.
-    ///
-    /// # Errors
-    /// A setting that cannot be used, or a working directory that cannot be read.
     pub fn new(client: &str, version: &str, parent: Option<u32>) -> Result<Self> {
         let delivery = settings::DELIVERY.read(DeliveryChoice::parse).map_err(unusable)?;
         let cwd = std::env::current_dir().map_err(|error| {
@@ -78,9 +74,6 @@ impl Session {
     }
 
     /// What to register with now, and the client's inbox. Both may change after this process has started.
-    ///
-    /// # Errors
-    /// A setting that cannot be used.
     pub async fn facts(&self) -> Result<(Register, Option<Inbox>)> {
         let (agent, inbox) = if self.is_claude_code { self.agent().await } else { (None, None) };
         let command_line = agent.or(self.parent).filter(|_| self.is_claude_code).map(process::command_line).unwrap_or_default();
@@ -116,23 +109,19 @@ impl Session {
     /// The agent process, and its inbox. The agent is the ancestor at the other end of the inbox socket, whatever its name. But if
     /// another agent stands in between, the socket belongs to an outer session in which this one was started.
     async fn agent(&self) -> (Option<u32>, Option<Inbox>) {
-        let found = match settings::raw(INBOX).map(PathBuf::from) {
-            Some(path) => match inbox::connect(&path).await {
-                Ok((_, agent)) => Some(Inbox { path, agent }),
-                Err(error) => {
-                    log!("the inbox of this session's client is not used: {error}");
-                    None
-                }
-            },
-            None => None,
-        };
+        let mut found = None;
+        if let Some(path) = settings::raw(INBOX).map(PathBuf::from) {
+            match inbox::connect(&path).await {
+                Ok((_, agent)) => found = Some(Inbox { path, agent }),
+                Err(error) => log!("the inbox of this session's client is not used: {error}"),
+            }
+        }
         for pid in process::ancestors(std::process::id()) {
             if found.as_ref().is_some_and(|inbox| inbox.agent == pid) {
                 return (Some(pid), found.filter(|_| self.wants_inbox()));
             }
             let words = process::command_line(pid);
-            let is_agent = is_claude_code(&words) || found.as_ref().is_some_and(|inbox| process::same_program(pid, inbox.agent));
-            if is_agent {
+            if is_claude_code(&words) || found.as_ref().is_some_and(|inbox| process::same_program(pid, inbox.agent)) {
                 return (Some(pid), None);
             }
             if found.is_none() && !is_shell(&words) {
@@ -161,13 +150,8 @@ pub fn inbound() -> Result<InboundRule> {
 
 /// Whether the session's status file says that it is idle. The format is internal to Claude Code, so anything else means no.
 pub fn is_idle(agent: u32) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Status {
-        status: String,
-    }
-    let Some(folder) = controls::config_folder() else { return false };
-    let text = std::fs::read(folder.join(format!("sessions/{agent}.json"))).ok();
-    text.and_then(|text| serde_json::from_slice::<Status>(&text).ok()).is_some_and(|status| status.status == "idle")
+    controls::config_folder()
+        .is_some_and(|folder| controls::read(folder.join(format!("sessions/{agent}.json")))["status"] == "idle")
 }
 
 /// The error of a setting that cannot be used.
@@ -229,55 +213,41 @@ fn is_our_channel(value: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn words(line: &str) -> Vec<String> {
-        line.split_whitespace().map(str::to_owned).collect()
-    }
-
     #[test]
-    fn start_flags_that_name_our_channel_are_found() {
-        for line in [
-            "claude --dangerously-load-development-channels server:claude-peers",
-            "claude --dangerously-load-development-channels=server:claude-peers --continue",
-            "claude --model opus --channels server:other server:claude-peers -c",
-            "claude --channels server:other,server:claude-peers",
-            "claude --channels=plugin:claude-peers@market",
-            "claude --channels plugin:tools:claude-peers",
-            "claude --dangerously-load-development-channels plugin:peers@claude-peers",
-            "node /usr/lib/claude-code/cli.js --channels server:claude-peers hello",
+    fn command_lines_are_understood() {
+        for (line, is_agent, has_channel) in [
+            ("", false, false),
+            ("claude", true, false),
+            ("/opt/claude/2.1/claude -p", true, false),
+            ("node /x/@anthropic-ai/claude-code/cli.js --channels server:claude-peers hello", true, true),
+            ("bun --smol /usr/bin/claude", true, false),
+            ("bash -c claude", false, false),
+            ("node server.js claude-code", false, false),
+            ("/opt/claude/bin/other", false, false),
+            ("claude-peers demo", false, false),
+            ("claude --dangerously-load-development-channels server:claude-peers", true, true),
+            ("claude --dangerously-load-development-channels=server:claude-peers --continue", true, true),
+            ("claude --dangerously-load-development-channels plugin:peers@claude-peers", true, true),
+            ("claude --model opus --channels server:other server:claude-peers -c", true, true),
+            ("claude --channels server:other,server:claude-peers", true, true),
+            ("claude --channels=plugin:claude-peers@market", true, true),
+            ("claude --channels plugin:tools:claude-peers", true, true),
+            ("claude server:claude-peers", true, false),
+            ("claude --channels server:claude-peers-2", true, false),
+            ("claude --channels plugin:tools@claude-peers", true, false),
+            ("claude --channels --model server:claude-peers", true, false),
+            ("claude --append-system-prompt=server:claude-peers", true, false),
+            ("claude -- --channels server:claude-peers", true, false),
         ] {
-            assert!(names_our_channel(&words(line)), "{line}");
+            let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+            assert_eq!((is_claude_code(&words), names_our_channel(&words)), (is_agent, has_channel), "{line}");
         }
-        for line in [
-            "",
-            "claude",
-            "claude server:claude-peers",
-            "claude --channels server:other",
-            "claude --channels server:claude-peers-2",
-            "claude --channels plugin:tools@claude-peers",
-            "claude --channels --model server:claude-peers",
-            "claude --append-system-prompt=server:claude-peers",
-            "claude -- --channels server:claude-peers",
-        ] {
-            assert!(!names_our_channel(&words(line)), "{line}");
-        }
+        assert!(is_claude_code(&["claude bg-spare".to_owned(), "--bg-spare".to_owned()]));
     }
 
     #[test]
     fn newer_versions_prove_every_message() {
-        assert!(proves_all("2.1.330") && proves_all("2.1.263") && proves_all("2.2.0") && proves_all("3.0"));
+        assert!(["2.1.330", "2.1.263", "2.2.0", "3.0"].iter().all(|version| proves_all(version)));
         assert!(["2.1.248", "2.0.999", "", "x", "2"].iter().all(|version| !proves_all(version)));
-    }
-
-    #[test]
-    fn claude_code_is_known_by_its_command_line() {
-        for line in
-            ["claude", "/opt/claude/2.1/claude -p", "node /x/@anthropic-ai/claude-code/cli.js", "bun --smol /usr/bin/claude"]
-        {
-            assert!(is_claude_code(&words(line)), "{line}");
-        }
-        assert!(is_claude_code(&["claude bg-spare".to_owned(), "--bg-spare".to_owned()]));
-        for line in ["", "bash -c claude", "node server.js claude-code", "/opt/claude/bin/other", "claude-peers demo"] {
-            assert!(!is_claude_code(&words(line)), "{line}");
-        }
     }
 }

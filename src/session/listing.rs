@@ -3,8 +3,8 @@
 //! A client moves a result of more than 25,000 tokens into a file and shows its model 2 kB of it. So a list that is too long gets
 //! short summaries first; if it is still too long, it shows a part of the peers. Its note says so.
 
-use super::words;
-use crate::wire::{Peer, Peers};
+use crate::wire::{Peer, Peers, Scope, Status, text::printable_line};
+use std::fmt::Write;
 
 /// Most bytes of a list, JSON and readable form together, since a client may count both. A token is four bytes of prose, three of
 /// ids and paths, and hardly ever less than two.
@@ -16,10 +16,9 @@ const SHORT_SUMMARY: usize = 120;
 
 /// As much of a list as fits.
 pub struct Listing {
-    /// The peers that are shown.
     pub list: Peers,
-    /// How many there are in all.
-    pub total: usize,
+    /// How many peers there are in all.
+    total: usize,
     /// What is missing, and how to get it.
     pub note: Option<String>,
     /// Mail may stand beside it.
@@ -46,93 +45,69 @@ impl Listing {
             note.push(format!("Summaries are cut to {SHORT_SUMMARY} characters."));
         }
         if next < total {
-            note.push(format!(
-                "… {} more; call list_peers with offset {next}, or with a narrower scope, to see them.",
-                total - next
-            ));
+            let more = total - next;
+            note.push(format!("… {more} more; call list_peers with offset {next}, or with a narrower scope, to see them."));
         }
         let leaves_room = note.is_empty() && bytes <= LEAVES_ROOM;
         Self { list, total, note: (!note.is_empty()).then(|| note.join(" ")), leaves_room }
+    }
+
+    /// The list in a readable form.
+    pub fn readable(&self, scope: Scope) -> String {
+        let mut out = String::new();
+        let Self { list, total, note, .. } = self;
+        if let Some(me) = &list.myself {
+            let _ = writeln!(out, "You are {} ({}).", printable_line(&me.name), me.id);
+        }
+        let scope = scope.as_str();
+        let _ = match (total, list.peers.is_empty()) {
+            (0, _) => writeln!(out, "No other peers (scope {scope})."),
+            (total, true) => writeln!(out, "None here: there are only {total} other peers (scope {scope})."),
+            (1, _) => writeln!(out, "1 other peer (scope {scope}):"),
+            (total, _) => writeln!(out, "{total} other peers (scope {scope}):"),
+        };
+        out.extend(list.peers.iter().map(readable));
+        out.extend(note.as_deref());
+        out.trim_end().to_owned()
     }
 }
 
 /// How many of `peers` fit into `room`, and the bytes that they take.
 fn fitting(peers: &[Peer], room: usize) -> (usize, usize) {
-    let (mut count, mut bytes) = (0, 0);
-    for peer in peers {
-        let more = bytes + size(peer);
-        if more > room {
-            break;
-        }
-        (count, bytes) = (count + 1, more);
-    }
-    (count, bytes)
+    let sums = peers.iter().scan(0, |sum, peer| {
+        *sum += size(peer);
+        Some(*sum)
+    });
+    sums.take_while(|sum| *sum <= room).enumerate().last().map_or((0, 0), |(last, bytes)| (last + 1, bytes))
 }
 
 /// The bytes of a peer in both forms.
 fn size(peer: &Peer) -> usize {
     let json = serde_json::to_string(peer).map_or(0, |json| json.len() + 1);
-    json + words::peer(peer).len()
+    json + readable(peer).len()
+}
+
+/// A peer in a readable form.
+fn readable(peer: &Peer) -> String {
+    let mut out = format!("- {} ({}) in {}", printable_line(&peer.name), peer.id, printable_line(&peer.cwd));
+    for (name, value) in [("repo", &peer.git_repo), ("branch", &peer.git_branch)] {
+        let _ = value.as_ref().map(|value| write!(out, ", {name} {}", printable_line(value)));
+    }
+    let _ = match peer.status {
+        Status::Connected => write!(out, ", messages go by {}", printable_line(&peer.delivery_reason)),
+        Status::Reconnecting => write!(out, ", reconnecting"),
+        Status::Gone => write!(out, ", gone: messages wait for its return"),
+    };
+    let _ = writeln!(out, ", last seen {}", peer.last_seen);
+    if !peer.summary.is_empty() {
+        let _ = writeln!(out, "  {}", printable_line(&peer.summary));
+    }
+    out
 }
 
 fn shorten(peer: &mut Peer) {
     if let Some((end, _)) = peer.summary.char_indices().nth(SHORT_SUMMARY) {
         peer.summary.truncate(end);
         peer.summary.push('…');
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::Scope;
-    use serde_json::json;
-
-    fn peers(count: usize, summary: &str) -> Peers {
-        let peer = |number: usize| {
-            json!({
-                "id": format!("k7x{number:03}"), "name": format!("worker-{number}"), "cwd": format!("/srv/worker-{number}"),
-                "gitRepo": "worker", "gitBranch": "main", "summary": summary, "lastSeen": "2026-05-16T12:36:00Z",
-                "status": "connected", "delivery": "pull", "deliveryReason": "pull: no hooks, no channel", "waiting": 0,
-                "registeredAt": "2026-05-16T12:36:00Z",
-            })
-        };
-        let peers: Vec<_> = (1..=count).map(peer).collect();
-        serde_json::from_value(json!({"peers": peers, "self": peer(0)})).expect("peers")
-    }
-
-    fn bytes(listing: &Listing) -> usize {
-        json!(listing.list).to_string().len() + words::peers(listing, Scope::Machine).len()
-    }
-
-    #[test]
-    fn summaries_are_cut_before_peers_are_left_out() {
-        let listing = Listing::new(peers(10, "Building"), 0);
-        assert_eq!((listing.list, listing.note, listing.leaves_room), (peers(10, "Building"), None, true));
-        assert!(!Listing::new(peers(40, "Building"), 0).leaves_room);
-        let listing = Listing::new(peers(40, &"é".repeat(1_000)), 0);
-        assert_eq!((listing.list.peers.len(), listing.leaves_room), (40, false));
-        assert_eq!(listing.list.peers[0].summary, "é".repeat(120) + "…");
-        assert_eq!(listing.note.as_deref(), Some("Summaries are cut to 120 characters."));
-    }
-
-    #[test]
-    fn every_peer_is_on_one_page() {
-        for (count, summary) in [(1_000, "Building"), (300, &*"😀".repeat(1_000)), (3, &*"\u{1}".repeat(1_000)), (0, "")] {
-            let (mut seen, mut pages) = (Vec::new(), 0);
-            loop {
-                let listing = Listing::new(peers(count, summary), seen.len());
-                assert!(bytes(&listing) <= MOST_BYTES + 1_000, "{} bytes", bytes(&listing));
-                seen.extend(listing.list.peers.iter().map(|peer| peer.id.clone()));
-                pages += 1;
-                let Some(note) = listing.note.filter(|note| note.contains("more;")) else { break };
-                let next = format!("… {} more; call list_peers with offset {}", count - seen.len(), seen.len());
-                assert!(note.contains(&next) && pages < 50, "{note}");
-            }
-            let all: Vec<_> = peers(count, summary).peers.into_iter().map(|peer| peer.id).collect();
-            assert_eq!(seen, all);
-        }
-        let past = Listing::new(peers(3, "x"), usize::MAX);
-        assert!(past.list.peers.is_empty() && words::peers(&past, Scope::Machine).contains("only 3"), "the list ends before");
     }
 }

@@ -6,7 +6,7 @@
 use super::{
     acknowledge::{Acknowledger, Handover},
     link::{AT_ONCE, Link, mends_itself},
-    locked,
+    log,
 };
 use crate::{
     agents::shown::{PART_LENGTH, Shown},
@@ -17,7 +17,7 @@ use rmcp::model::RequestId;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -27,17 +27,17 @@ use tokio::time::{Instant, timeout_at};
 /// Most text beside another tool's result, in bytes.
 const BESIDE_BYTES: u32 = 24 * 1024;
 /// Most text in a result that was waited for, in bytes.
-const CHECK_BYTES: u32 = PART_LENGTH as u32;
+pub const CHECK_BYTES: u32 = PART_LENGTH as u32;
+/// Most calls under way: more than a client has a use for, and little memory.
+const MOST_CALLS: usize = 256;
 /// Length of a lease.
-const LEASE_LENGTH: usize = 24;
+pub const LEASE_LENGTH: usize = 24;
 
 /// Messages for an answer.
 pub struct Mail {
-    /// The messages as they are shown.
     pub messages: Vec<Shown>,
     /// How many more wait.
     pub more: u32,
-    /// Acknowledges the messages when the answer is written, else releases them.
     pub handover: Handover,
 }
 
@@ -47,12 +47,11 @@ pub struct Mailbox {
     acknowledger: Arc<Acknowledger>,
     /// Mail may be waiting. Set when in doubt: asking costs one short request.
     waiting: AtomicBool,
-    /// The requests under way, with what their answers will carry.
+    /// The calls under way, with what their answers will carry.
     answering: Mutex<HashMap<RequestId, Vec<Handover>>>,
 }
 
 impl Mailbox {
-    /// The mailbox behind `link`.
     pub fn new(link: Arc<Link>, acknowledger: Arc<Acknowledger>) -> Self {
         Self { link, acknowledger, waiting: AtomicBool::new(true), answering: Mutex::default() }
     }
@@ -62,52 +61,56 @@ impl Mailbox {
         self.waiting.store(true, Ordering::Relaxed);
     }
 
-    /// Begins the answer to a request: from now on it can carry mail.
-    pub fn begin(&self, request: &RequestId) {
-        locked(&self.answering).insert(request.clone(), Vec::new());
+    fn answering(&self) -> MutexGuard<'_, HashMap<RequestId, Vec<Handover>>> {
+        self.answering.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins the answer to a call: from now on it can carry mail. False if too many calls are under way.
+    pub fn begin(&self, request: &RequestId) -> bool {
+        let mut answering = self.answering();
+        let has_room = answering.len() < MOST_CALLS;
+        if has_room {
+            answering.insert(request.clone(), Vec::new());
+        }
+        has_room
     }
 
     /// Puts mail into the answer to `request`, or releases it if the request was cancelled meanwhile.
     pub fn attach(&self, request: &RequestId, handover: Handover) {
-        if let Some(carried) = locked(&self.answering).get_mut(request) {
+        if let Some(carried) = self.answering().get_mut(request) {
             carried.push(handover);
         }
     }
 
     /// Ends the answer to `request` and gives what it carries: it is about to be written, or it never will be.
     pub fn claim(&self, request: &RequestId) -> Vec<Handover> {
-        locked(&self.answering).remove(request).unwrap_or_default()
+        self.answering().remove(request).unwrap_or_default()
     }
 
     /// Releases everything that no answer was written for.
     pub fn close(&self) {
-        let unanswered = std::mem::take(&mut *locked(&self.answering));
+        let unanswered = std::mem::take(&mut *self.answering());
         drop(unanswered);
     }
 
     /// Mail to go beside a tool's result; none if none waits or the broker is away.
     pub async fn beside(self: &Arc<Self>) -> Option<Mail> {
-        if !self.waiting.swap(false, Ordering::Relaxed) || self.link.current().is_none() {
+        if !self.waiting.load(Ordering::Relaxed) || self.link.current().is_none() {
             return None;
         }
-        let lease = random::token(LEASE_LENGTH);
-        match self.take(Route::ToolResult, BESIDE_BYTES, AT_ONCE, &lease).await {
-            Ok(taken) => {
-                let mail = self.mail(Route::ToolResult, taken, Shown::brief);
-                (!mail.messages.is_empty()).then_some(mail)
-            }
+        match self.receive((Route::ToolResult, BESIDE_BYTES), AT_ONCE, std::future::pending(), Shown::brief).await {
+            Ok(mail) => Some(mail).filter(|mail| !mail.messages.is_empty()),
             Err(error) => {
-                super::log!("taking mail for a tool's result: {error}");
-                self.give_back(Route::ToolResult, lease);
+                log!("taking mail for a tool's result: {error}");
                 None
             }
         }
     }
 
-    /// Takes mail for an answer, shown by `show`; waits up to `wait` for it, or until `stop` is done.
+    /// Takes mail for an answer, at most so many bytes of it, shown by `show`. Waits up to `wait` for it, or until `stop` is done.
     pub async fn receive(
         self: &Arc<Self>,
-        route: Route,
+        (route, most): (Route, u32),
         wait: Duration,
         stop: impl Future<Output = ()>,
         show: impl Fn(Inbound) -> Shown,
@@ -116,16 +119,13 @@ impl Mailbox {
         self.waiting.store(false, Ordering::Relaxed);
         let taken = tokio::select! {
             biased;
-            taken = self.take(route, CHECK_BYTES, wait, &lease) => taken,
-            () = stop => {
-                self.give_back(route, lease);
-                return Ok(self.mail(route, Taken::of(Vec::new(), 0), show));
-            }
+            taken = self.take(route, most, wait, &lease) => Some(taken),
+            () = stop => None,
         };
-        if taken.is_err() {
+        if !matches!(taken, Some(Ok(_))) {
             self.give_back(route, lease);
         }
-        Ok(self.mail(route, taken?, show))
+        Ok(self.mail(route, taken.unwrap_or_else(|| Ok(Taken::of(Vec::new(), 0)))?, show))
     }
 
     /// Releases what the broker may have given in an answer that never arrived here. The same lease gives it again, as soon as
@@ -137,7 +137,7 @@ impl Mailbox {
             while mail.link.up().await.is_ok() {
                 match mail.take(route, 1, AT_ONCE, &lease).await {
                     Err(error) if mends_itself(&error) => {}
-                    Err(error) => return super::log!("giving mail back: {error}"),
+                    Err(error) => return log!("giving mail back: {error}"),
                     Ok(taken) => return drop(mail.mail(route, taken, Shown::brief)),
                 }
             }
@@ -151,9 +151,9 @@ impl Mailbox {
         let from = Sender { id: receipt.from, name: from_name, cwd: String::new(), summary: String::new() };
         let (id, sent_at, reply_to) = (receipt.message_id, receipt.sent_at, receipt.reply_to);
         let shown = Shown::part(Inbound { id, from, text, sent_at, reply_to, repeat: false }, offset);
-        let delivered = || Handover::read(self.acknowledger.clone(), Route::CheckMessages, shown.became(Outcome::Delivered));
-        let handover = is_ours.then(delivered);
-        Ok((shown, handover))
+        let (acknowledger, messages) = (self.acknowledger.clone(), vec![shown.became(Outcome::Delivered)]);
+        let handover = Handover { acknowledger, route: Route::CheckMessages, messages, leased: false };
+        Ok((shown, is_ours.then_some(handover)))
     }
 
     async fn take(&self, route: Route, max_bytes: u32, wait: Duration, lease: &str) -> Result<Taken> {
@@ -180,9 +180,9 @@ impl Mailbox {
             self.mail_waits();
         }
         self.acknowledger.forget(&taken.messages);
-        let messages: Vec<_> = taken.messages.into_iter().map(show).collect();
-        let delivered = messages.iter().map(|shown: &Shown| shown.became(Outcome::Delivered)).collect();
-        let handover = Handover::taken(self.acknowledger.clone(), route, delivered);
-        Mail { messages, more: taken.more, handover }
+        let shown: Vec<Shown> = taken.messages.into_iter().map(show).collect();
+        let messages = shown.iter().map(|shown| shown.became(Outcome::Delivered)).collect();
+        let handover = Handover { acknowledger: self.acknowledger.clone(), route, messages, leased: true };
+        Mail { messages: shown, more: taken.more, handover }
     }
 }

@@ -10,15 +10,17 @@ use crate::{
     platform::{git, settings},
     wire::{MAX_SUMMARY, SetSummary, Summary, SummaryFacts, SummarySource},
 };
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::{
     fs, io,
     path::Path,
     process::Stdio,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    process::Command,
+    process::{Child, Command},
     time::timeout,
 };
 
@@ -55,27 +57,29 @@ const PROJECTS: [(&str, &str); 13] = [
 ];
 
 /// Makes the session's summary, unless the broker has a better one from before.
-pub async fn run(link: &Link) {
+pub async fn run(link: Arc<Link>) {
     let Ok(up) = link.up().await else { return };
     if up.me.summary_source > SummarySource::Local {
         return;
     }
     let Ok(cwd) = std::env::current_dir() else { return }; // already reported by the registration
     let facts = facts(&cwd).await;
-    apply(link, local(&facts), SummarySource::Local).await;
-    if settings::raw(settings::OPENAI_KEY.name).is_some() {
-        match generate(&facts).await {
-            Ok(summary) => apply(link, summary, SummarySource::Generated).await,
-            Err(error) => log!("generating a summary: {error}"),
-        }
+    apply(&link, local(&facts), SummarySource::Local).await;
+    if settings::raw(settings::OPENAI_KEY.name).is_some()
+        && let Some(summary) = logged("generating a summary", generate(&facts).await)
+    {
+        apply(&link, summary, SummarySource::Generated).await;
     }
 }
 
 async fn apply(link: &Link, summary: String, source: SummarySource) {
     let summary = summary.chars().take(MAX_SUMMARY).collect();
-    if let Err(error) = link.post::<Summary>("/v1/set-summary", &SetSummary { summary, source }, AT_ONCE).await {
-        log!("setting the summary: {error}");
-    }
+    let set = link.post::<Summary>("/v1/set-summary", &SetSummary { summary, source }, AT_ONCE).await;
+    logged("setting the summary", set);
+}
+
+fn logged<T, E: std::fmt::Display>(doing: &str, done: Result<T, E>) -> Option<T> {
+    done.inspect_err(|error| log!("{doing}: {error}")).ok()
 }
 
 async fn facts(cwd: &Path) -> SummaryFacts {
@@ -86,15 +90,9 @@ async fn facts(cwd: &Path) -> SummaryFacts {
     facts.project = PROJECTS.iter().find(|(file, _)| has(file)).map(|(_, project)| (*project).to_owned());
     if let Some(git) = git::discover(cwd) {
         facts.branch = git.branch;
-        match run_git(cwd, &["status", "--porcelain", "-z"]).await {
-            Ok(output) => facts.files = changed_files(&output),
-            Err(error) => log!("git status: {error}"),
-        }
+        facts.files = changed_files(&run_git(cwd, &["status", "--porcelain", "-z"]).await);
         facts.uncommitted = facts.files.len();
-        match run_git(cwd, &["log", "-n", COMMITS, "-z", "--name-only", "--format=%x01%s"]).await {
-            Ok(output) => read_log(&output, &mut facts),
-            Err(error) => log!("git log: {error}"), // a repository without commits
-        }
+        read_log(&run_git(cwd, &["log", "-n", COMMITS, "-z", "--name-only", "--format=%x01%s"]).await, &mut facts);
     } else {
         let mut files: Vec<_> = entries.into_iter().filter(|(name, _)| !name.ends_with('/')).collect();
         files.sort_by_key(|(_, modified)| std::cmp::Reverse(*modified));
@@ -114,24 +112,19 @@ fn entries(directory: &Path) -> Vec<(String, Option<SystemTime>)> {
         }
         (!name.starts_with('.')).then(|| (name, meta.modified().ok()))
     };
-    let mut entries: Vec<_> = match fs::read_dir(directory) {
-        Ok(read) => read.take(MAX_ENTRIES).filter_map(|read| entry(read.ok()?)).collect(),
-        Err(error) => {
-            log!("reading the working directory: {error}");
-            Vec::new()
-        }
-    };
+    let read = logged("reading the working directory", fs::read_dir(directory)).into_iter().flatten();
+    let mut entries: Vec<_> = read.take(MAX_ENTRIES).filter_map(|read| entry(read.ok()?)).collect();
     entries.sort();
     entries
 }
 
-/// The output of a `git` command that only reads. It takes no lock, prompts nobody and starts no file-system monitor; filters that the
-/// repository configures may run.
-async fn run_git(cwd: &Path, arguments: &[&str]) -> io::Result<String> {
+/// The output of a `git` command that only reads, empty if it fails: `log` does where there are no commits. It takes no lock, prompts
+/// nobody and starts no file-system monitor; filters that the repository configures may run.
+async fn run_git(cwd: &Path, arguments: &[&str]) -> String {
     let mut git = Command::new("git");
     git.args(["-c", "core.fsmonitor=false", "--no-pager"]).args(arguments).current_dir(cwd);
     git.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0").stderr(Stdio::null());
-    output(git, &[], GIT_PATIENCE).await
+    logged(&format!("git {}", arguments[0]), output(git, &[], GIT_PATIENCE).await).unwrap_or_default()
 }
 
 async fn generate(facts: &SummaryFacts) -> io::Result<String> {
@@ -146,30 +139,42 @@ async fn generate(facts: &SummaryFacts) -> io::Result<String> {
     }
 }
 
-/// Gives `input` to a command and reads its output, at most [`MAX_OUTPUT`] of it. The command does not outlive the call.
+/// Gives `input` to a command and reads its output, at most [`MAX_OUTPUT`] of it. Neither the command nor what it starts outlives
+/// the call.
 async fn output(mut command: Command, input: &[u8], patience: Duration) -> io::Result<String> {
-    command.stdin(if input.is_empty() { Stdio::null() } else { Stdio::piped() }).stdout(Stdio::piped()).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+    let mut group = Group(command.spawn()?);
     let run = async {
-        let mut child = command.spawn()?;
-        if let Some(mut stdin) = child.stdin.take() {
+        if let Some(mut stdin) = group.0.stdin.take() {
             stdin.write_all(input).await?;
         }
         let mut output = Vec::new();
-        if let Some(stdout) = child.stdout.take() {
+        if let Some(stdout) = group.0.stdout.take() {
             stdout.take(MAX_OUTPUT).read_to_end(&mut output).await?;
         }
-        if output.len() as u64 == MAX_OUTPUT {
-            child.kill().await?; // enough
-        } else {
-            let status = child.wait().await?;
-            if !status.success() {
-                return Err(io::Error::other(format!("it failed ({status})")));
-            }
+        let is_cut = output.len() as u64 == MAX_OUTPUT;
+        if !is_cut
+            && let status = group.0.wait().await?
+            && !status.success()
+        {
+            return Err(io::Error::other(format!("it failed ({status})")));
         }
         Ok(String::from_utf8_lossy(&output).into_owned())
     };
     let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", patience.as_secs()));
     timeout(patience, run).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// A process that runs in a group of its own, and ends with that group.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // There is no id, and nothing to end, once the process has been waited for.
+        if let Some(group) = self.0.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
+            let _ = kill_process_group(group, Signal::KILL); // it may have ended by now
+        }
+    }
 }
 
 /// The paths of `git status --porcelain -z`: `XY path`, and after a rename or copy the old path as an entry of its own.
@@ -199,46 +204,36 @@ fn read_log(log: &str, facts: &mut SummaryFacts) {
 
 /// A summary in words, made here.
 fn local(facts: &SummaryFacts) -> String {
-    let mut sentences = Vec::new();
-    let directory = Path::new(&facts.cwd).file_name().map(|name| name.to_string_lossy().into_owned());
-    let place = directory.unwrap_or_else(|| facts.cwd.clone());
+    let place = Path::new(&facts.cwd).file_name().map_or(facts.cwd.as_str().into(), |name| name.to_string_lossy());
     let project = facts.project.as_ref().map(|project| format!(" ({project})")).unwrap_or_default();
-    match &facts.branch {
-        Some(branch) => sentences.push(format!("In {place}{project} on branch {branch}.")),
-        None => sentences.push(format!("In {place}{project}.")),
-    }
+    let branch = facts.branch.as_ref().map(|branch| format!(" on branch {branch}")).unwrap_or_default();
+    let mut summary = format!("In {place}{project}{branch}.");
     if let Some(subject) = facts.commits.first() {
-        sentences.push(format!("Last commit: {}.", subject.trim_end_matches('.')));
+        summary += &format!(" Last commit: {}.", subject.trim_end_matches('.'));
     }
     if facts.uncommitted > 0 {
-        let named: Vec<_> = facts.files.iter().take(facts.uncommitted.min(NAMED_FILES)).map(String::as_str).collect();
-        let more = if facts.uncommitted > named.len() { ", …" } else { "" };
+        let named = facts.uncommitted.min(NAMED_FILES).min(facts.files.len());
+        let more = if facts.uncommitted > named { ", …" } else { "" };
         let files = if facts.uncommitted == 1 { "file" } else { "files" };
-        sentences.push(format!("{} {files} changed: {}{more}.", facts.uncommitted, named.join(", ")));
+        summary += &format!(" {} {files} changed: {}{more}.", facts.uncommitted, facts.files[..named].join(", "));
     }
-    sentences.join(" ")
+    summary
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_rename_counts_once() {
-        assert_eq!(changed_files(" M a b.rs\0R  new.rs\0old.rs\0?? x/\0"), ["a b.rs", "new.rs", "x/"]);
-        assert!(changed_files("").is_empty());
-    }
-
     #[tokio::test]
     async fn a_child_is_bounded_in_output_and_time() {
-        let sh = |script: &str| {
+        let run = async |script: &str, patience| {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
-            command
+            output(command, &[], patience).await
         };
-        assert_eq!(output(sh("yes"), &[], GIT_PATIENCE).await.expect("cut").len() as u64, MAX_OUTPUT);
-        assert!(output(sh("exit 3"), &[], GIT_PATIENCE).await.is_err());
-        let late = output(sh("sleep 60"), &[], Duration::from_millis(50)).await.expect_err("too late");
+        assert_eq!(run("yes", GIT_PATIENCE).await.expect("cut").len() as u64, MAX_OUTPUT);
+        assert!(run("exit 3", GIT_PATIENCE).await.is_err());
+        let late = run("sleep 60; exit", Duration::from_millis(50)).await.expect_err("too late");
         assert_eq!(late.kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -5,7 +5,7 @@ use super::{
     acknowledge::Handover,
     link::{AT_ONCE, Link},
     listing::Listing,
-    mail::{Mail, Mailbox},
+    mail::{CHECK_BYTES, Mail, Mailbox},
     words,
 };
 use crate::{
@@ -17,7 +17,10 @@ use crate::{
     },
 };
 use rmcp::model::{JsonObject, Tool};
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
 use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
@@ -42,29 +45,21 @@ impl Answer {
     fn new(json: Value, text: String) -> Self {
         Self { json, text, handover: None, takes_mail: true }
     }
-
-    /// An answer that hands messages over itself and takes no others.
-    fn handing_over(json: Value, text: String, handover: Handover) -> Self {
-        Self { json, text, handover: Some(handover), takes_mail: false }
-    }
 }
 
-/// What the tools work with.
 pub struct Tools {
-    link: Arc<Link>,
-    mail: Arc<Mailbox>,
+    pub link: Arc<Link>,
+    pub mail: Arc<Mailbox>,
 }
 
 /// The published definitions. They name each parameter by its canonical name only.
 pub fn definitions() -> Vec<Tool> {
-    let tool = |name: &'static str, required: &[&str], description: &'static str, properties: Value| {
-        let mut schema = JsonObject::new();
-        schema.insert("type".to_owned(), "object".into());
-        schema.insert("properties".to_owned(), properties);
+    let tool = |name, required: &[&str], description, properties| {
+        let mut schema = JsonObject::from_iter([("type".to_owned(), "object".into()), ("properties".to_owned(), properties)]);
         if !required.is_empty() {
             schema.insert("required".to_owned(), required.into());
         }
-        Tool::new(name, description, schema)
+        Tool::new::<&str, &str, _>(name, description, schema)
     };
     vec![
         tool(
@@ -116,8 +111,7 @@ pub fn definitions() -> Vec<Tool> {
 struct ListPeers {
     scope: Option<String>,
     /// Not published: a list that is cut names it.
-    #[serde(default, deserialize_with = "whole_number")]
-    offset: Option<u64>,
+    offset: Option<Whole>,
 }
 
 #[derive(Deserialize)]
@@ -128,8 +122,7 @@ struct SendMessage {
     #[serde(alias = "text")]
     message: Option<String>,
     reply_to: Option<String>,
-    #[serde(default, deserialize_with = "whole_number")]
-    wait_for_reply_seconds: Option<u64>,
+    wait_for_reply_seconds: Option<Whole>,
 }
 
 #[derive(Deserialize)]
@@ -141,19 +134,38 @@ struct SummaryText {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct CheckMessages {
-    #[serde(default, deserialize_with = "whole_number")]
-    wait_seconds: Option<u64>,
+    wait_seconds: Option<Whole>,
     message_id: Option<String>,
-    #[serde(default, deserialize_with = "whole_number")]
-    offset: Option<u64>,
+    offset: Option<Whole>,
+}
+
+/// A whole number, which models write as `30`, `30.0` and `"30"`.
+struct Whole(u64);
+
+impl<'de> Deserialize<'de> for Whole {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let whole = |number: f64| (number >= 0.0 && number.fract() == 0.0).then_some(number as u64);
+        let number = match Value::deserialize(deserializer)? {
+            Value::Number(number) => number.as_u64().or_else(|| number.as_f64().and_then(whole)),
+            Value::String(text) => text.trim().parse().ok(),
+            _ => None,
+        };
+        let wrong = || D::Error::custom("waitSeconds and offset are whole numbers, 0 or more, as is waitForReplySeconds");
+        number.map(Self).ok_or_else(wrong)
+    }
+}
+
+impl Whole {
+    fn index(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+fn wait(seconds: Option<Whole>, most: u64) -> Duration {
+    Duration::from_secs(seconds.map_or(0, |seconds| seconds.0.min(most)))
 }
 
 impl Tools {
-    /// Tools that work over `link` and `mail`.
-    pub fn new(link: Arc<Link>, mail: Arc<Mailbox>) -> Self {
-        Self { link, mail }
-    }
-
     /// Calls the tool `name`; none if there is no such tool. A wait ends early when `stop` is done.
     pub async fn call(&self, name: &str, arguments: JsonObject, stop: impl Future<Output = ()>) -> Option<Result<Answer>> {
         Some(match name {
@@ -169,12 +181,12 @@ impl Tools {
         let ListPeers { scope, offset } = parse("list_peers", arguments)?;
         let scope: Scope = required("list_peers", "scope", "\"machine\", \"directory\" or \"repo\"", scope)?.parse()?;
         let peers: Peers = self.link.get(&format!("/v1/peers?scope={}", scope.as_str()), AT_ONCE).await?;
-        let listing = Listing::new(peers, offset.map_or(0, as_index));
+        let listing = Listing::new(peers, offset.map_or(0, Whole::index));
         let mut json = json!(listing.list);
         if let Some(note) = &listing.note {
             json["note"] = note.as_str().into();
         }
-        Ok(Answer { takes_mail: listing.leaves_room, ..Answer::new(json, words::peers(&listing, scope)) })
+        Ok(Answer { takes_mail: listing.leaves_room, ..Answer::new(json, listing.readable(scope)) })
     }
 
     async fn send_message(&self, arguments: JsonObject, stop: impl Future<Output = ()>) -> Result<Answer> {
@@ -182,7 +194,7 @@ impl Tools {
         let to = required("send_message", "targetPeerId", "the id or name of a peer from list_peers", target_peer_id)?;
         let text = required("send_message", "message", "the text to send", message)?;
         let to: Recipient = to.parse()?;
-        let wait = Duration::from_secs(wait_for_reply_seconds.unwrap_or(0).min(MAX_WAIT_FOR_REPLY));
+        let wait = wait(wait_for_reply_seconds, MAX_WAIT_FOR_REPLY);
         if matches!(to, Recipient::Everyone(_)) && !wait.is_zero() {
             return Err(wrong("send_message", "waitForReplySeconds is for a question to one peer"));
         }
@@ -192,8 +204,7 @@ impl Tools {
             Sent::One(sent) if !wait.is_zero() => Ok(self.ask(&sent, wait, stop).await),
             Sent::One(sent) => Ok(Answer::new(receipt(&sent), words::sent(&sent))),
             Sent::Everyone(sent) => {
-                let refused =
-                    |refused: &NotSent| json!({"to": {"id": refused.to, "name": refused.to_name}, "error": refused.error});
+                let refused = |to: &NotSent| json!({"to": {"id": to.to, "name": to.to_name}, "error": to.error});
                 let json = json!({
                     "success": sent.refused.is_empty(),
                     "receipts": sent.receipts.iter().map(receipt).collect::<Vec<_>>(),
@@ -214,11 +225,12 @@ impl Tools {
                 () = self.no_answer_can_come(id, wait) => {}
             }
         };
-        let mut json = receipt(sent);
         let is_answer = |message: &Inbound| message.reply_to.as_ref() == Some(id);
         // The answer is shown as far as one result holds it.
         let show = |message| if is_answer(&message) { Shown::part(message, 0) } else { Shown::brief(message) };
-        let Mail { messages, more, handover } = match self.mail.receive(Route::ToolResult, wait, stop, show).await {
+        let mut json = receipt(sent);
+        let Mail { messages, more, handover } = match self.mail.receive((Route::ToolResult, CHECK_BYTES), wait, stop, show).await
+        {
             Ok(mail) => mail,
             Err(error) => {
                 let text = format!("{} The wait for an answer failed: {error}", words::sent(sent));
@@ -226,44 +238,43 @@ impl Tools {
                 return Answer::new(json, text);
             }
         };
-        if !messages.is_empty() {
-            json["notice"] = shown::NOTICE.into();
-        }
         let mut text = shown::messages(&messages, more);
-        let (mut answers, mut others): (Vec<Shown>, Vec<Shown>) =
-            messages.into_iter().partition(|shown| is_answer(&shown.message));
-        json["answered"] = (!answers.is_empty()).into();
-        if !answers.is_empty() {
-            json["answer"] = json!(answers.remove(0));
+        let (answers, mut others): (Vec<_>, Vec<_>) = messages.into_iter().partition(|shown| is_answer(&shown.message));
+        let mut answers = answers.into_iter();
+        let answer = answers.next();
+        json["answered"] = answer.is_some().into();
+        if let Some(answer) = answer {
+            json["answer"] = json!(answer);
+            json["notice"] = shown::NOTICE.into();
             json["state"] = json!(MessageState::Delivered); // whoever answers a question has read it
             json.as_object_mut().and_then(|json| json.remove("warning"));
-        } else if !others.is_empty() {
-            let note = words::interrupted(sent);
-            json["note"] = note.as_str().into();
-            text = format!("{note}\n\n{text}");
-        } else {
+        } else if others.is_empty() {
             let known: Result<Asked> = self.link.get(&format!("/v1/messages/{id}/reply"), AT_ONCE).await;
             if let Ok(known) = &known {
                 json["state"] = json!(known.question.state);
             }
             text = words::unanswered(sent, known.as_ref());
             json["note"] = text.as_str().into();
+        } else {
+            let note = words::interrupted(sent);
+            text = format!("{note}\n\n{text}");
+            json["note"] = note.into();
         }
         others.splice(..0, answers);
         if !others.is_empty() {
-            json["incomingMessages"] = json!(others);
+            put(&mut json, "incomingMessages", &others, 0);
         }
-        Answer::handing_over(json, text, handover)
+        Answer { json, text, handover: Some(handover), takes_mail: false }
     }
 
     /// Resolves when the recipient of this question is gone, or the question has expired.
     async fn no_answer_can_come(&self, id: &MessageId, wait: Duration) {
         let path = format!("/v1/messages/{id}/reply?waitSeconds={}", wait.as_secs());
-        match self.link.get::<Asked>(&path, wait).await {
-            Ok(known)
-                if known.answer.is_none()
-                    && (known.recipient == Status::Gone || known.question.state == MessageState::Expired) => {}
-            _ => std::future::pending().await, // the answer is on its way, or the time is up
+        let is_lost = |Asked { question, recipient, answer }: Asked| {
+            answer.is_none() && (recipient == Status::Gone || question.state == MessageState::Expired)
+        };
+        if !self.link.get(&path, wait).await.is_ok_and(is_lost) {
+            std::future::pending().await // the answer is on its way, or the time is up
         }
     }
 
@@ -278,24 +289,17 @@ impl Tools {
     async fn check_messages(&self, arguments: JsonObject, stop: impl Future<Output = ()>) -> Result<Answer> {
         let CheckMessages { wait_seconds, message_id, offset } = parse("check_messages", arguments)?;
         if let Some(id) = message_id {
-            return self.read_message(&id.parse()?, offset.map_or(0, as_index)).await;
+            return self.read_message(&id.parse()?, offset.map_or(0, Whole::index)).await;
         }
         if offset.is_some() {
             return Err(wrong("check_messages", "offset says where to read on in one message, so it needs messageId, too"));
         }
-        let wait = Duration::from_secs(wait_seconds.unwrap_or(0).min(MAX_WAIT));
-        let Mail { messages, more, handover } =
-            self.mail.receive(Route::CheckMessages, wait, stop, |m| Shown::part(m, 0)).await?;
-        let mut json = json!({"messages": messages});
-        if more > 0 {
-            json["more"] = more.into();
-        }
-        let mut text = "No messages.".to_owned();
-        if !messages.is_empty() {
-            json["notice"] = shown::NOTICE.into();
-            text = shown::messages(&messages, more);
-        }
-        Ok(Answer::handing_over(json, text, handover))
+        let (wait, show) = (wait(wait_seconds, MAX_WAIT), |message| Shown::part(message, 0));
+        let Mail { messages, more, handover } = self.mail.receive((Route::CheckMessages, CHECK_BYTES), wait, stop, show).await?;
+        let mut json = json!({});
+        put(&mut json, "messages", &messages, more);
+        let text = if messages.is_empty() { "No messages.".to_owned() } else { shown::messages(&messages, more) };
+        Ok(Answer { json, text, handover: Some(handover), takes_mail: false })
     }
 
     async fn read_message(&self, id: &MessageId, offset: usize) -> Result<Answer> {
@@ -306,6 +310,17 @@ impl Tools {
         let text = shown.readable();
         let json = json!({"messages": [shown], "notice": shown::NOTICE});
         Ok(Answer { handover, ..Answer::new(json, text) })
+    }
+}
+
+/// Puts messages into a result, with the notice that accompanies them, and how many more wait.
+pub fn put(json: &mut Value, key: &str, messages: &[Shown], more: u32) {
+    json[key] = json!(messages);
+    if !messages.is_empty() {
+        json["notice"] = shown::NOTICE.into();
+    }
+    if more > 0 {
+        json["more"] = more.into();
     }
 }
 
@@ -321,10 +336,6 @@ fn receipt(sent: &Receipt) -> Value {
     json
 }
 
-fn as_index(offset: u64) -> usize {
-    usize::try_from(offset).unwrap_or(usize::MAX)
-}
-
 fn parse<T: DeserializeOwned>(tool: &str, arguments: JsonObject) -> Result<T> {
     serde_json::from_value(Value::Object(arguments)).map_err(|error| wrong(tool, error))
 }
@@ -335,35 +346,4 @@ fn required<T>(tool: &str, parameter: &str, what: &str, value: Option<T>) -> Res
 
 fn wrong(tool: &str, what: impl std::fmt::Display) -> Error {
     Error::new(Code::InvalidRequest, format!("{tool}: {what}")).help("call it again with the parameters of its schema")
-}
-
-/// Models write whole numbers as `30`, `30.0` and `"30"`.
-fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    let number = match Value::deserialize(deserializer)? {
-        Value::Null => return Ok(None),
-        Value::Number(number) => {
-            number.as_u64().or_else(|| number.as_f64().filter(|n| *n >= 0.0 && n.fract() == 0.0).map(|n| n as u64))
-        }
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
-    };
-    number
-        .map(Some)
-        .ok_or_else(|| serde::de::Error::custom("waitSeconds and offset are whole numbers, 0 or more, as is waitForReplySeconds"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whole_numbers_are_read_in_every_spelling() {
-        let wait = |value: Value| serde_json::from_value(json!({"waitSeconds": value})).map(|c: CheckMessages| c.wait_seconds);
-        for value in [json!(30), json!(30.0), json!("30")] {
-            assert_eq!(wait(value).expect("a number"), Some(30));
-        }
-        for value in [json!(-1), json!(1.5), json!("soon"), json!([])] {
-            assert!(wait(value).is_err());
-        }
-    }
 }

@@ -4,11 +4,16 @@ use crate::support::{Broker, PATIENCE, Session, broker::signal, eventually, fold
 use serde_json::{Value, json};
 use std::{
     fs::{self, File},
-    io::{ErrorKind, Read},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::Path,
-    process::Command,
-    sync::mpsc::{Receiver, channel},
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, channel},
+    },
+    time::Duration,
 };
 
 /// A revision of MCP in which a server is not registered as a channel.
@@ -262,6 +267,77 @@ fn unusable_lines_are_answered_under_their_id() {
     assert_eq!(session.answer_to(&json!(6))["error"]["code"], -32602, "a long line is read whole");
 }
 
+#[test]
+fn half_a_line_waits_for_its_rest() {
+    let (broker, place) = (Broker::start(), folder());
+    let mut session = Session::pulling(&broker, place.path(), "session-a");
+    let to = session.id();
+    let wait = session.ask("tools/call", json!({"name": "check_messages", "arguments": {"waitSeconds": 60}}));
+    session.say_raw("{\"id\":\"half\",\"met");
+    broker.http().post("/v1/send", &json!({"to": to, "text": "meanwhile"})).json();
+    assert!(session.answer(wait)["result"].is_object(), "an answer is written meanwhile");
+    session.say_raw("hod\":\"ping\"}\n");
+    assert_eq!(session.answer_to(&json!("half"))["result"], json!({}));
+}
+
+// --- a client that does not read ---
+
+/// Most memory of a server, in KiB, whatever its client does. The tests' build takes more than a release.
+const MOST_MEMORY: u64 = 32 * 1024;
+/// More requests than a pipe holds, whose answers would be 60 MiB and more.
+const REQUESTS: usize = 20_000;
+
+fn most_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn unread_answers_stop_the_reading() {
+    let list = |id: usize| json!({"id": id, "method": "tools/list"}).to_string();
+    let call = |id: usize| {
+        json!({"id": id, "method": "tools/call", "params": {"name": "list_peers", "arguments": {"scope": "machine"}}}).to_string()
+    };
+    let broker = Broker::start();
+    let lines: [fn(usize) -> String; 3] = [list, call, |_| "not json".to_owned()];
+    lines.into_iter().for_each(|line| flood(&broker, line));
+}
+
+/// Writes requests to a server and reads no answer until it stops reading them.
+fn flood(broker: &Broker, line: fn(usize) -> String) {
+    let place = folder();
+    let mut server = start(broker, place.path()).command();
+    let mut server = server.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut stdin, stdout) = (server.stdin.take().unwrap(), server.stdout.take().unwrap());
+    let written = Arc::new(AtomicUsize::new(0));
+    let writing = std::thread::spawn({
+        let written = written.clone();
+        move || {
+            let opening = json!({"id": "opening", "method": "initialize", "params": initialize("2025-11-25")});
+            writeln!(stdin, "{opening}").unwrap();
+            for id in 0..REQUESTS {
+                writeln!(stdin, "{}", line(id)).unwrap();
+                written.fetch_add(1, Ordering::Relaxed);
+            }
+            stdin
+        }
+    });
+    let mut before = 0;
+    eventually("the server stops reading", || {
+        std::thread::sleep(Duration::from_millis(200)); // no event tells that nothing happens
+        let now = written.load(Ordering::Relaxed);
+        (now > 0 && now == std::mem::replace(&mut before, now)).then_some(())
+    });
+    assert!(before < REQUESTS, "it has read all: {}", line(1));
+    let answers = BufReader::new(stdout).lines().take(1 + REQUESTS).map_while(Result::ok).count();
+    assert_eq!(answers, 1 + REQUESTS, "every request is answered: {}", line(1));
+    let memory = most_memory(server.id());
+    assert!(memory < MOST_MEMORY, "{memory} KiB: {}", line(1));
+    drop(writing.join().unwrap());
+    assert!(server.wait().unwrap().success());
+}
+
 // --- the end ---
 
 #[test]
@@ -337,8 +413,9 @@ fn hung_helper_ends_with_its_session() {
                 (place.path().join("pipe"), place.path().join("work"), programs.path().join("claude-peers-mcp"));
             let events = watched_pipe(&pipe);
             fs::hard_link(SERVER, &server).unwrap();
+            // It starts a process of its own, which must not stay behind either.
             let hanging = programs.path().join(helper);
-            fs::write(&hanging, format!("#!/bin/sh\nexec 3>'{}'\nexec sleep 600\n", pipe.display())).unwrap();
+            fs::write(&hanging, format!("#!/bin/sh\n(exec 3>'{}'; exec sleep 600)\nexit\n", pipe.display())).unwrap();
             fs::set_permissions(&hanging, fs::Permissions::from_mode(0o755)).unwrap();
 
             git::repository(&work);

@@ -98,9 +98,9 @@ fn becomes(broker: &Broker, expected: &str) {
 #[test]
 fn git_gives_the_summary_without_a_key() {
     let place = folder();
-    let [clean, changed, empty, none, detached] =
-        ["clean", "changed", "empty", "none", "detached"].map(|name| place.path().join(name));
-    for repository in [&clean, &changed, &detached] {
+    let [clean, changed, renamed, empty, none, detached] =
+        ["clean", "changed", "renamed", "empty", "none", "detached"].map(|name| place.path().join(name));
+    for repository in [&clean, &changed, &renamed, &detached] {
         git::repository(repository);
     }
     fs::write(changed.join("Cargo.toml"), "[package]").unwrap();
@@ -108,6 +108,7 @@ fn git_gives_the_summary_without_a_key() {
     fs::write(changed.join("a.rs"), "").unwrap();
     fs::write(changed.join("b.rs"), "").unwrap();
     git::git(&changed, &["checkout", "-q", "-b", "fix/login"]);
+    git::git(&renamed, &["mv", "README", "READ ME"]);
     git::git(&detached, &["checkout", "-q", "--detach"]);
     fs::create_dir(&empty).unwrap();
     git::git(&empty, &["init", "-q"]);
@@ -118,6 +119,7 @@ fn git_gives_the_summary_without_a_key() {
             &changed,
             "In changed (rust) on branch fix/login. Last commit: first commit. 4 files changed: README, Cargo.toml, a.rs, ….",
         ),
+        (&renamed, "In renamed on branch main. Last commit: first commit. 1 file changed: READ ME."),
         (&detached, "In detached. Last commit: first commit."),
         (&empty, "In empty on branch main."),
         (&none, "In none."),
@@ -287,6 +289,9 @@ fn helper_reports_its_missing_setting() {
     for (env, facts, words) in [
         (&[][..], r#"{"cwd":"/"}"#, "OPENAI_API_KEY"),
         (&[key, ("OPENAI_BASE_URL", "nowhere")], r#"{"cwd":"/"}"#, "OPENAI_BASE_URL=\\\"nowhere\\\""),
+        (&[key, ("OPENAI_BASE_URL", "ftp://example.org")], r#"{"cwd":"/"}"#, "OPENAI_BASE_URL=\\\"ftp://example.org"),
+        (&[key, ("OPENAI_BASE_URL", "https://a b/")], r#"{"cwd":"/"}"#, "OPENAI_BASE_URL=\\\"https://a b/"),
+        (&[key, ("OPENAI_BASE_URL", "http://a/?x")], r#"{"cwd":"/"}"#, "OPENAI_BASE_URL=\\\"http://a/?x"),
         (&[("OPENAI_API_KEY", "two\nlines")], r#"{"cwd":"/"}"#, "printable"),
         (&[key], "", "facts on standard input"),
         (&[key], r#"{"cwd":1}"#, "facts on standard input"),

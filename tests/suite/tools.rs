@@ -84,6 +84,8 @@ fn long_list_is_paged_and_carries_no_mail() {
     let register =
         |number: usize| Peer::register(&broker.http(), &format!("p{number}"), json!({"cwd": format!("/srv/w{number}")}));
     let others: Vec<Peer> = (0..200).map(register).collect();
+    let long = json!({"summary": "é".repeat(1_000), "source": "session"});
+    others[..100].iter().for_each(|peer| assert_eq!(peer.over(&broker.http()).post("/v1/set-summary", &long).status, 200));
     backend.send("frontend", "is waiting");
 
     let (mut seen, mut offset) = (Vec::new(), json!(0));
@@ -92,10 +94,13 @@ fn long_list_is_paged_and_carries_no_mail() {
         assert!(result.to_string().len() < 60_000, "{} bytes", result.to_string().len());
         let list = &result["structuredContent"];
         assert_eq!((list.get("incomingMessages"), &list["self"]["name"]), (None, &json!("frontend")));
-        seen.extend(list["peers"].as_array().unwrap().iter().map(|peer| peer["id"].clone()));
-        let Some(note) = list["note"].as_str() else { break };
-        let (_, next) = note.rsplit_once("call list_peers with offset ").unwrap_or_else(|| panic!("{note}"));
-        assert!(result["content"][0]["text"].as_str().unwrap().ends_with(note), "{result}");
+        let peers = list["peers"].as_array().unwrap();
+        let is_cut = |peer: &Value| peer["summary"].as_str().unwrap().chars().count() <= 121;
+        assert!(!peers.is_empty() && peers.iter().all(is_cut), "summaries are cut, and peers are shown");
+        seen.extend(peers.iter().map(|peer| peer["id"].clone()));
+        let note = list["note"].as_str().unwrap_or_default();
+        assert!(result["content"][0]["text"].as_str().unwrap().ends_with(note), "both forms end in {note:?}");
+        let Some((_, next)) = note.rsplit_once("call list_peers with offset ") else { break };
         offset = json!(next.split(',').next().unwrap());
     }
     assert_eq!(seen.len(), others.len() + 1);
@@ -103,6 +108,8 @@ fn long_list_is_paged_and_carries_no_mail() {
 
     let near = frontend.tool("list_peers", json!({"scope": "directory"}));
     assert_eq!(near["incomingMessages"][0]["text"], "is waiting", "a short list takes it: {near}");
+    let past = frontend.call("list_peers", json!({"scope": "machine", "offset": 1_000}));
+    assert!(past["content"][0]["text"].as_str().unwrap().contains("only 201 other peers"), "{past}");
 }
 
 #[test]
@@ -332,4 +339,16 @@ fn concurrent_calls_do_not_wait_for_each_other() {
     backend.send("frontend", "ready");
     let messages = frontend.answer(wait)["result"]["structuredContent"]["messages"].clone();
     assert_eq!(messages[0]["text"], "ready");
+}
+
+#[test]
+fn calls_beyond_the_limit_are_refused() {
+    let (_broker, _place, mut frontend, mut backend) = two(Session::pulling);
+    backend.id();
+    let wait = json!({"name": "check_messages", "arguments": {"waitSeconds": 3_600}});
+    let waits: Vec<u64> = (0..256).map(|_| frontend.ask("tools/call", wait.clone())).collect();
+    let refused = frontend.tool_error("set_summary", json!({"summary": "busy"}));
+    assert!(refused.contains("too many calls are under way"), "{refused}");
+    frontend.say(&json!({"method": "notifications/cancelled", "params": {"requestId": waits[0]}}));
+    frontend.tool("set_summary", json!({"summary": "busy"}));
 }

@@ -39,7 +39,7 @@ pub async fn run(out: Out) -> Result<(), Failure> {
             stage.remove()?;
             teller.ending("4 messages, none lost, none shown twice; nothing is left behind.", NEXT)
         }
-        Some(Err(output @ Failure::Output(_))) => Err(output),
+        Some(Err(failure)) if failure.report.is_none() => Err(failure),
         Some(Err(failure)) => {
             let Problem { what, help } = failure.into();
             Err(Failure::local(format!("the demo failed: {what}"), help + &stage.logs()))

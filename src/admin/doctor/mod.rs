@@ -144,7 +144,7 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
         fix::note(&mut report.checks, tried);
     }
     out.answer(&report, render)?;
-    if report.ok { Ok(()) } else { Err(Failure::Told) }
+    if report.ok { Ok(()) } else { Err(Failure::TOLD) }
 }
 
 fn render(report: &Report, look: Look) -> String {

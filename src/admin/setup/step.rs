@@ -194,6 +194,6 @@ impl Walk {
             let rows: String = failed.map(|step| step.row(look, step.help.as_deref())).collect();
             format!("\n{}\n{rows}", look.paint(Tone::Bad, "Not done:"))
         })?;
-        Err(Failure::Told)
+        Err(Failure::TOLD)
     }
 }

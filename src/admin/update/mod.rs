@@ -125,7 +125,7 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     answer.broker = Some(restart_broker().await);
     out.answer(&answer, done)?;
     // The answer has told of the broker that runs the old program.
-    if matches!(answer.broker, Some(Broker::Failed { .. })) { Err(Failure::Told) } else { Ok(()) }
+    if matches!(answer.broker, Some(Broker::Failed { .. })) { Err(Failure::TOLD) } else { Ok(()) }
 }
 
 /// The running broker, which keeps its old program until it restarts.

@@ -104,9 +104,9 @@ impl Server {
 }
 
 fn read_key(path: &Path) -> Result<Key, Failure> {
-    let bytes = fs::read(path).map_err(|e| Failure::Usage(format!("reading the key {}: {e}", path.display())))?;
+    let bytes = fs::read(path).map_err(|e| Failure::usage(format!("reading the key {}: {e}", path.display())))?;
     let wrong = format!("{} is not a public key: it has {} bytes, not 32", path.display(), bytes.len());
-    bytes.try_into().map_err(|_| Failure::Usage(wrong))
+    bytes.try_into().map_err(|_| Failure::usage(wrong))
 }
 
 /// Keeps the asset's name, which the signature covers.

@@ -1,0 +1,148 @@
+//! Keeps the session registered and follows its event stream.
+//!
+//! - A lost connection is opened again after growing pauses, and at once when a tool needs the broker.
+//! - Nothing here wakes up by itself while the stream is open.
+//! - If a client runs two servers for one session, the newer serves it and the older stands by. The older takes over only when
+//!   a call comes to it or the newer is gone, so that they do not displace each other endlessly.
+
+use super::{
+    channel::Channel,
+    facts::{self, Session},
+    link::{Link, Registration, mends_itself},
+    log,
+    mail::Mailbox,
+};
+use crate::{
+    client::{Client, START_HELP},
+    platform::paths,
+    wire::{Code, Error, Inbound, Registered, Result},
+};
+use sse_stream::SseStream;
+use std::{pin::pin, sync::Arc, time::Duration};
+use tokio::time::{sleep, timeout};
+use tokio_stream::StreamExt;
+
+/// The first pause after a lost connection: a socket-activated broker is back at once.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The pause before a missing inbox is looked for again; it doubles each time.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
+pub struct Follower {
+    pub link: Arc<Link>,
+    pub channel: Channel,
+    pub mail: Arc<Mailbox>,
+    /// Proves to the broker who this session is, once it has been registered.
+    pub secret: Option<String>,
+}
+
+/// Why an event stream is left.
+enum End {
+    /// The session has ended, or the process that served it instead of this one.
+    Ended,
+    /// To register again: a call came while another process served the session, or the inbox has appeared.
+    Again,
+}
+
+impl Follower {
+    /// Keeps the session registered, once its client has said who it is. `parent` is the process that started this one.
+    pub async fn run(mut self, parent: Option<u32>) {
+        let (client, version) = self.link.client.wait().await.clone();
+        let session = match Session::new(&client, &version, parent) {
+            Ok(session) => session,
+            Err(error) => return self.link.refuse(error),
+        };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match self.follow(&session).await {
+                Ok(End::Again) => continue,
+                Ok(End::Ended) => {
+                    // This process is about to end; if the session lives on, its next call brings it back.
+                    self.link.down(Error::new(Code::Unreachable, "the session has ended"));
+                    _ = timeout(LONGEST_PAUSE, self.link.nudged.notified()).await;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            if self.link.current().is_some() {
+                pause = FIRST_PAUSE;
+            }
+            pause = if mends_itself(&error) { pause } else { LONGEST_PAUSE };
+            self.link.down(error);
+            tokio::select! {
+                () = sleep(spread(pause)) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = self.link.nudged.notified() => {}
+            }
+        }
+    }
+
+    /// Registers and follows the event stream, standing by while another process serves the session; an error if it breaks off.
+    async fn follow(&mut self, session: &Session) -> Result<End> {
+        // Looked up each time: the user's runtime directory may appear after the session.
+        let client = Client::new(paths::socket().map_err(facts::unusable)?, facts::PROGRAM);
+        let (facts, inbox) = session.facts().await?;
+        let me: Registered = match client.post("/v1/register", self.secret.as_deref(), &facts).await {
+            Err(error) if error.code == Code::Unauthorized && self.secret.is_some() => {
+                client.post("/v1/register", None, &facts).await?
+            }
+            registered => registered?,
+        };
+        self.secret = Some(me.secret.clone());
+        // No cursor: the channel itself knows what it has pushed, whatever the order.
+        let mut events = SseStream::new(client.stream("/v1/events", &me.secret).await?);
+        log!("connected as {} ({}) to broker {}", me.name, me.id, me.broker_version);
+        self.mail.mail_waits(); // perhaps: the broker announces only what comes from now on
+        let mut inbox_there = pin!(inbox_appears(session, inbox.is_some()));
+        self.link.registered(Registration { client, inbox, me });
+        let mut stands_by = false;
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                () = self.link.nudged.notified(), if stands_by => return Ok(End::Again),
+                () = &mut inbox_there, if !stands_by => return Ok(End::Again),
+            };
+            let event = event.ok_or_else(|| lost(&"the broker closed it"))?.map_err(|error| lost(&error))?;
+            match (event.event.as_deref(), event.data) {
+                (Some("message"), Some(data)) => {
+                    self.link.initialized.wait().await;
+                    self.channel.push(read(&data)?).await;
+                }
+                (Some("waiting"), _) => self.mail.mail_waits(),
+                (Some("displaced"), _) => {
+                    self.link.down(Error::new(Code::Unreachable, "another process serves this session now"));
+                    stands_by = true;
+                }
+                (Some("ended"), _) => return Ok(End::Ended),
+                _ => {} // `ready`, or an event of a newer broker
+            }
+        }
+    }
+}
+
+/// Resolves when the inbox of the session's client, which was missing, is there.
+async fn inbox_appears(session: &Session, is_there: bool) {
+    let mut pause = FIRST_LOOK;
+    while !is_there && session.awaits_inbox() {
+        sleep(pause).await;
+        if matches!(session.facts().await, Ok((_, Some(_)))) {
+            return;
+        }
+        pause *= 2;
+    }
+    std::future::pending().await
+}
+
+fn lost(cause: &dyn std::fmt::Display) -> Error {
+    Error::new(Code::Unreachable, format!("the connection to the claude-peers broker ended: {cause}")).help(START_HELP)
+}
+
+fn read(data: &str) -> Result<Inbound> {
+    let garbled = |error| Error::new(Code::VersionMismatch, format!("a message from the broker cannot be read: {error}"));
+    serde_json::from_str(data).map_err(garbled)
+}
+
+/// `pause`, up to a quarter longer: sessions that lost the broker together do not all come back at the same moment.
+fn spread(pause: Duration) -> Duration {
+    let share = getrandom::u32().map_or(0.0, |random| f64::from(random) / f64::from(u32::MAX));
+    pause.mul_f64(1.0 + share / 4.0)
+}
