@@ -6,7 +6,7 @@ use super::{
     step::Step,
 };
 use crate::{
-    admin::manager::{LABEL, Launchd, log, plist, socket},
+    admin::manager::{LABEL, Launchd, agent, log, socket},
     client::Client,
     console::exit::Problem,
     platform::paths::DEFAULT_PORT,
@@ -18,21 +18,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub const NAME: &str = "agent";
+pub const AGENT_STEP: &str = "agent";
 
 fn path(place: &Place) -> PathBuf {
     place.home.join(format!("Library/LaunchAgents/{LABEL}.plist"))
 }
 
 fn draft(place: &Place, port: u16) -> Result<Draft, Problem> {
-    Ok(Draft::xml(path(place), &plist(&place.bin, &place.home, port)?))
+    Ok(Draft::xml(path(place), &agent(&place.bin, &place.home, port)?))
 }
 
 pub async fn put(place: &Place, launchd: &Launchd, port: Option<u16>) -> Result<Vec<Step>, Problem> {
     let path = path(place);
     let port = port.or_else(|| port_in(&path)).unwrap_or(DEFAULT_PORT);
     let mut change = Change::default();
-    change.add(draft(place, port)?, true)?;
+    change.add([draft(place, port)?], true)?;
     if !change.in_the_way.is_empty() {
         return Ok(change.in_the_way);
     }
@@ -69,7 +69,7 @@ async fn renew(socket: PathBuf, launchd: &Launchd) -> Option<Step> {
 
 pub async fn take_back(place: &Place, launchd: &Launchd) -> Result<Vec<Step>, Problem> {
     let mut change = Change::default();
-    change.add(draft(place, DEFAULT_PORT)?, false)?;
+    change.add([draft(place, DEFAULT_PORT)?], false)?;
     if !change.in_the_way.is_empty() {
         return Ok(change.in_the_way);
     }
@@ -89,7 +89,7 @@ pub async fn take_back(place: &Place, launchd: &Launchd) -> Result<Vec<Step>, Pr
 
 /// The port that the agent at `path` names.
 fn port_in(path: &Path) -> Option<u16> {
-    let agent = ::plist::Value::from_file(path).ok()?;
+    let agent = plist::Value::from_file(path).ok()?;
     let tcp = agent.as_dictionary()?.get("Sockets")?.as_dictionary()?.get("tcp")?;
     tcp.as_dictionary()?.get("SockServiceName")?.as_string()?.parse().ok()
 }
@@ -98,22 +98,39 @@ fn port_in(path: &Path) -> Option<u16> {
 mod tests {
     use super::*;
     use crate::admin::setup::{Found, found};
-    use std::process::Command;
+    use std::{fs, process::Command};
 
     #[test]
-    fn agent_is_a_property_list_with_its_port() {
-        let home = tempfile::tempdir().expect("a folder");
-        let place = Place { bin: "/opt/a & b/bin".into(), package: None, home: home.path().to_owned() };
+    fn agent_is_a_property_list_of_setup() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let home = folder.path().join("al & <bob>");
+        let place = Place { bin: home.join("bin"), package: None, home: home.clone() };
         let path = path(&place);
-        let mut change = Change::default();
-        let added = draft(&place, 7900).and_then(|draft| change.add(draft, true));
-        added.and_then(|()| change.make(&place)).expect("written");
+        let write = |port| {
+            let mut change = Change::default();
+            change.add([draft(&place, port)?], true)?;
+            change.make(&place).map(|()| change.count())
+        };
+        assert_eq!(found(&path), Ok(Found::Nothing));
+        assert_eq!([7899, 7900, 7900].map(write), [Ok(1), Ok(1), Ok(0)]);
         assert_eq!((port_in(&path), found(&path)), (Some(7900), Ok(Found::Ours)));
+        let agent = plist::Value::from_file(&path).expect("a property list");
+        let text = |keys: &[&str]| keys.iter().try_fold(&agent, |at, key| at.as_dictionary()?.get(key))?.as_string();
+        for (keys, is) in [
+            (&["Label"][..], LABEL.into()),
+            (&["Program"], place.bin.join("claude-peersd")),
+            (&["Sockets", "unix", "SockPathName"], socket(&home)),
+            (&["EnvironmentVariables", "CLAUDE_PEERS_SOCKET"], socket(&home)),
+            (&["EnvironmentVariables", "CLAUDE_PEERS_PORT"], "7900".into()),
+            (&["StandardErrorPath"], log(&home)),
+        ] {
+            assert_eq!(text(keys).map(PathBuf::from), Some(is), "{keys:?}");
+        }
         // Parsers that stand in for Apple's.
-        let binary = home.path().join("agent.bin");
-        let (path, copy) = (path.to_string_lossy(), binary.to_string_lossy());
+        let binary = folder.path().join("agent.bin");
+        let [xml, copy] = [&path, &binary].map(|path| path.to_string_lossy());
         for (parser, words) in
-            [("xmllint", vec!["--noout", "--nonet", &path]), ("plistutil", vec!["-f", "bin", "-i", &path, "-o", &copy])]
+            [("xmllint", vec!["--noout", "--nonet", &xml]), ("plistutil", vec!["-f", "bin", "-i", &xml, "-o", &copy])]
         {
             match Command::new(parser).args(words).output() {
                 Ok(judged) => assert!(judged.status.success(), "{judged:?}"),
@@ -121,8 +138,12 @@ mod tests {
             }
         }
         if binary.exists() {
-            let read = |path: &str| ::plist::Value::from_file(path).expect("a property list");
-            assert_eq!(read(&copy), read(&path));
+            assert_eq!(plist::Value::from_file(&binary).expect("a property list"), agent);
+        }
+        let content = fs::read_to_string(&path).expect("read");
+        for (changed, is) in [(content.replace("7900", "80"), Found::Changed), ("<plist/>\n".into(), Found::Foreign)] {
+            fs::write(&path, changed).expect("changed");
+            assert_eq!(found(&path), Ok(is));
         }
     }
 }

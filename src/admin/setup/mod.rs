@@ -28,7 +28,7 @@ use crate::{
     wire::VERSION,
 };
 use std::path::PathBuf;
-use step::{Ended, Step, Walk};
+use step::{Step, Walk};
 
 /// What to set up.
 #[derive(Debug, clap::Args)]
@@ -72,8 +72,8 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
 async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
     let manager = Manager::find().await;
     match &manager {
-        Manager::Systemd(manager) => walk.take(systemd::NAME, systemd::put(place, manager, args.port).await).await?,
-        Manager::Launchd(manager) => walk.take(launchd::NAME, launchd::put(place, manager, args.port).await).await?,
+        Manager::Systemd(systemd) => walk.take(systemd::UNITS_STEP, systemd::put(place, systemd, args.port).await).await?,
+        Manager::Launchd(launchd) => walk.take(launchd::AGENT_STEP, launchd::put(place, launchd, args.port).await).await?,
         Manager::None(absent) => {
             let broker = place.bin.join("claude-peersd");
             let help = format!("run {} in a terminal, or from whatever starts programs on this machine", broker.display());
@@ -101,12 +101,10 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
 /// A message through the service behind `socket`, or through a private broker.
 fn test_message(socket: Option<PathBuf>) -> Step {
     let through = if socket.is_some() { "through the service" } else { "through a private broker" };
-    Step::to_do(format!("send a test message {through}"), async move {
+    Step::telling(format!("send a test message {through}"), async move {
         let help = format!("`claude-peers doctor` finds the cause; the broker's log: `{READ_LOG}`");
-        match probe::round_trip(socket).await {
-            Ok(time) => Ok(Ended::Said(format!("test message delivered in {} ms {through}", time.as_millis().max(1)))),
-            Err(failure) => Err(Problem { help, ..failure.into() }),
-        }
+        let time = probe::round_trip(socket).await.map_err(|failure| Problem { help, ..failure.into() })?;
+        Ok(Some(format!("test message delivered in {} ms {through}", time.as_millis().max(1))))
     })
 }
 
@@ -142,8 +140,8 @@ async fn undo(place: &Place, args: &Args, register_only: bool, walk: &mut Walk) 
         return Ok(());
     }
     match &Manager::find().await {
-        Manager::Systemd(manager) => walk.take(systemd::NAME, systemd::take_back(place, manager).await).await?,
-        Manager::Launchd(manager) => walk.take(launchd::NAME, launchd::take_back(place, manager).await).await?,
+        Manager::Systemd(systemd) => walk.take(systemd::UNITS_STEP, systemd::take_back(place, systemd).await).await?,
+        Manager::Launchd(launchd) => walk.take(launchd::AGENT_STEP, launchd::take_back(place, launchd).await).await?,
         Manager::None(absent) => {
             let instead = "`claude-peers stop` ends a broker that was started by hand";
             walk.take("service", unmanaged(absent, "end the service", instead)).await?;

@@ -170,7 +170,7 @@ fn unchangeable(file: &UserSettings) -> Problem {
 fn write(path: &Path, text: &str) -> Result<(), Problem> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let rights = fs::metadata(&target).map_or_else(|_| Permissions::from_mode(0o600), |meta| meta.permissions());
-    files::write(&target, text.as_bytes(), 0o700, rights)
+    files::write(&target, text, 0o700, rights)
 }
 
 impl From<Unreadable> for Problem {
