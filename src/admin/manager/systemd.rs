@@ -132,9 +132,10 @@ impl Systemd {
         self.call(std::iter::once(verb).chain(units))
     }
 
-    /// The same; none without units.
-    pub fn on_any<'a>(&self, verb: &'a str, units: Vec<&'a str>) -> Option<Call> {
-        (!units.is_empty()).then(|| self.on(verb, units))
+    /// The same for those of our units that want it; none if there are none.
+    pub fn on_those<const N: usize>(&self, verb: &str, units: [&Unit; N], wanted: fn(&Unit) -> bool) -> Option<Call> {
+        let names: Vec<_> = units.into_iter().filter(|unit| wanted(unit)).map(|unit| unit.name.as_str()).collect();
+        (!names.is_empty()).then(|| self.on(verb, names))
     }
 
     pub async fn our_units(&self) -> Result<Units, CallFailed> {

@@ -2,6 +2,7 @@
 
 use super::stage::{PATIENCE, Stage, broken, ends_well, late};
 use crate::console::exit::Failure;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::VecDeque, path::Path, process::Stdio, time::Instant};
 use tokio::{
@@ -21,7 +22,9 @@ pub struct Push {
 }
 
 /// A message that the broker has accepted.
+#[derive(Deserialize)]
 pub struct Sent {
+    #[serde(rename = "messageId")]
     pub id: String,
     pub state: String,
     pub warning: Option<String>,
@@ -76,16 +79,10 @@ impl Session {
     }
 
     pub async fn send(&mut self, to: &str, reply_to: Option<&str>, text: &str) -> Result<Sent, Failure> {
-        let mut arguments = json!({ "targetPeerId": to, "message": text });
-        if let Some(id) = reply_to {
-            arguments["replyTo"] = id.into();
-        }
+        let arguments = json!({ "targetPeerId": to, "message": text, "replyTo": reply_to });
         let answer = self.tool("send_message", arguments).await?;
-        let text = |key: &str| answer[key].as_str().map(str::to_owned);
-        match (answer["success"] == true, text("messageId"), text("state")) {
-            (true, Some(id), Some(state)) => Ok(Sent { id, state, warning: text("warning") }),
-            _ => Err(broken(format!("send_message of {} was not accepted: {answer}", self.name))),
-        }
+        let not_accepted = |_| broken(format!("send_message of {} was not accepted: {answer}", self.name));
+        Sent::deserialize(&answer).map_err(not_accepted)
     }
 
     /// Waits for a pushed message.

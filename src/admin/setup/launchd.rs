@@ -18,8 +18,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub const AGENT_STEP: &str = "agent";
-
 fn path(place: &Place) -> PathBuf {
     place.home.join(format!("Library/LaunchAgents/{LABEL}.plist"))
 }
@@ -28,31 +26,38 @@ fn draft(place: &Place, port: u16) -> Result<Draft, Problem> {
     Ok(Draft::xml(path(place), &agent(&place.bin, &place.home, port)?))
 }
 
-pub async fn put(place: &Place, launchd: &Launchd, port: Option<u16>) -> Result<Vec<Step>, Problem> {
+/// Installs and loads the agent, or with `undo` the other way round.
+pub async fn steps(place: &Place, launchd: &Launchd, undo: bool, port: Option<u16>) -> Result<Vec<Step>, Problem> {
     let path = path(place);
     let port = port.or_else(|| port_in(&path)).unwrap_or(DEFAULT_PORT);
     let mut change = Change::default();
-    change.add([draft(place, port)?], true)?;
+    change.add([draft(place, port)?], !undo)?;
     if !change.in_the_way.is_empty() {
         return Ok(change.in_the_way);
     }
-    let what = format!("write and load {}, for port {port}", path.display());
-    let (log, socket, loaded) = (log(&place.home), socket(&place.home), launchd.knows().await);
-    if change.count() == 0 && loaded {
-        let renew = renew(socket, launchd).await;
-        return Ok(std::iter::once(Step::already(what)).chain(renew).collect());
+    let what = match undo {
+        true => format!("unload and remove {}", path.display()),
+        false => format!("write and load {}, for port {port}", path.display()),
+    };
+    let loaded = launchd.knows().await;
+    if change.count() == 0 && loaded != undo {
+        let renew = if undo { None } else { renew(socket(&place.home), launchd).await };
+        return Ok([Step::already(what)].into_iter().chain(renew).collect());
     }
     let (launchd, place) = (launchd.clone(), place.clone());
     Ok(vec![Step::to_do(what, async move {
+        if loaded {
+            launchd.unload().await?;
+        }
+        if undo {
+            return change.make(&place);
+        }
         // launchd creates socket and log, but not their folders.
-        for folder in [socket, log].iter().filter_map(|file| file.parent()) {
+        for folder in [socket(&place.home), log(&place.home)].iter().filter_map(|file| file.parent()) {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.map_err(|e| Problem::io("making", folder, &e, "give yourself the right to write there"))?;
         }
         change.make(&place)?;
-        if loaded {
-            launchd.unload().await?;
-        }
         launchd.enable().run().await?;
         launchd.bootstrap(&path).run().await?;
         Ok(())
@@ -64,27 +69,7 @@ async fn renew(socket: PathBuf, launchd: &Launchd) -> Option<Step> {
     launchd.pid().await.ok()??;
     let hello: Hello = Client::new(socket, "claude-peers").hello().await.ok()?;
     let what = format!("restart the broker as version {VERSION} (it is {})", hello.version);
-    (hello.version != VERSION).then(|| Step::calls(what, vec![launchd.restart()]).named("broker"))
-}
-
-pub async fn take_back(place: &Place, launchd: &Launchd) -> Result<Vec<Step>, Problem> {
-    let mut change = Change::default();
-    change.add([draft(place, DEFAULT_PORT)?], false)?;
-    if !change.in_the_way.is_empty() {
-        return Ok(change.in_the_way);
-    }
-    let what = format!("unload and remove {}", path(place).display());
-    let loaded = launchd.knows().await;
-    if change.count() == 0 && !loaded {
-        return Ok(vec![Step::already(what)]);
-    }
-    let (launchd, place) = (launchd.clone(), place.clone());
-    Ok(vec![Step::to_do(what, async move {
-        if loaded {
-            launchd.unload().await?;
-        }
-        change.make(&place)
-    })])
+    (hello.version != VERSION).then(|| Step::calls(what, [Some(launchd.restart())]).named("broker"))
 }
 
 /// The port that the agent at `path` names.
@@ -116,16 +101,9 @@ mod tests {
         assert_eq!((port_in(&path), found(&path)), (Some(7900), Ok(Found::Ours)));
         let agent = plist::Value::from_file(&path).expect("a property list");
         let text = |keys: &[&str]| keys.iter().try_fold(&agent, |at, key| at.as_dictionary()?.get(key))?.as_string();
-        for (keys, is) in [
-            (&["Label"][..], LABEL.into()),
-            (&["Program"], place.bin.join("claude-peersd")),
-            (&["Sockets", "unix", "SockPathName"], socket(&home)),
-            (&["EnvironmentVariables", "CLAUDE_PEERS_SOCKET"], socket(&home)),
-            (&["EnvironmentVariables", "CLAUDE_PEERS_PORT"], "7900".into()),
-            (&["StandardErrorPath"], log(&home)),
-        ] {
-            assert_eq!(text(keys).map(PathBuf::from), Some(is), "{keys:?}");
-        }
+        assert_eq!(text(&["Program"]).map(PathBuf::from), Some(place.bin.join("claude-peersd")));
+        assert_eq!(text(&["Sockets", "unix", "SockPathName"]).map(PathBuf::from), Some(socket(&home)));
+        assert_eq!(text(&["StandardErrorPath"]).map(PathBuf::from), Some(log(&home)));
         // Parsers that stand in for Apple's.
         let binary = folder.path().join("agent.bin");
         let [xml, copy] = [&path, &binary].map(|path| path.to_string_lossy());

@@ -16,7 +16,7 @@ pub use place::{PROGRAMS, Place, this_program};
 
 use crate::{
     admin::{
-        manager::{Absent, Manager, READ_LOG},
+        manager::{Manager, READ_LOG},
         probe,
     },
     agents::claude::{Claude, NAME, OLDEST_WITH_INBOX, PLUGIN, WITHOUT_INBOX, has_plugin},
@@ -63,29 +63,21 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     }
     match (args.undo, args.register_only) {
         (false, false) => set_up(&place, &args, &mut walk).await?,
-        (false, true) => walk.take(registration::NAME, registration::put(&place, true, false).await).await?,
-        (true, register_only) => undo(&place, &args, register_only, &mut walk).await?,
+        (false, true) => walk.take("registration", registration::put(&place, true, false).await).await?,
+        (true, _) => undo(&place, &args, &mut walk).await?,
     }
     walk.end()
 }
 
 async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
     let manager = Manager::find().await;
-    match &manager {
-        Manager::Systemd(systemd) => walk.take(systemd::UNITS_STEP, systemd::put(place, systemd, args.port).await).await?,
-        Manager::Launchd(launchd) => walk.take(launchd::AGENT_STEP, launchd::put(place, launchd, args.port).await).await?,
-        Manager::None(absent) => {
-            let broker = place.bin.join("claude-peersd");
-            let help = format!("run {} in a terminal, or from whatever starts programs on this machine", broker.display());
-            walk.take("service", unmanaged(absent, "run the broker as a service", &help)).await?;
-        }
-    }
-    walk.take(registration::NAME, registration::put(place, false, !args.no_hooks).await).await?;
+    serve(place, args, &manager, walk).await?;
+    walk.take("registration", registration::put(place, false, !args.no_hooks).await).await?;
     if !args.no_hooks {
-        walk.take(settings::HOOK, settings::put_hook(place).await.map(Some)).await?;
+        walk.take("hooks", settings::put_hook(place).await.map(Some)).await?;
     }
     if !args.no_allow {
-        walk.take(settings::RULE, settings::put_rule(!args.no_hooks)).await?;
+        walk.take("allow_rule", settings::put_rule()).await?;
     }
     let test = test_message(manager.socket(&place.home)).note(place::unseen_settings());
     walk.take("round_trip", Ok::<_, Problem>([test])).await?;
@@ -96,6 +88,52 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
         }
         _ => Ok(()),
     }
+}
+
+/// With `--register-only`: says nothing where there is nothing to undo, and keeps the service.
+async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
+    if !args.no_hooks {
+        walk.take("hooks", settings::take_hook(place, args.register_only)).await?;
+    }
+    if !args.no_allow {
+        walk.take("allow_rule", settings::take_rule(place, args.register_only)).await?;
+    }
+    walk.take("registration", registration::take_back(place, args.register_only)).await?;
+    if args.register_only {
+        return Ok(());
+    }
+    serve(place, args, &Manager::find().await, walk).await?;
+    let database = paths::database()?;
+    walk.say(|_| format!("\nMessages are kept, in {}.", database.display()))
+}
+
+/// Has the service manager run the broker, or no longer.
+async fn serve(place: &Place, args: &Args, manager: &Manager, walk: &mut Walk) -> Result<(), Failure> {
+    let absent = match (manager, args.undo) {
+        (Manager::Systemd(systemd), false) => return walk.take("units", systemd::put(place, systemd, args.port).await).await,
+        (Manager::Systemd(systemd), true) => return walk.take("units", systemd::take_back(place, systemd).await).await,
+        (Manager::Launchd(launchd), _) => {
+            return walk.take("agent", launchd::steps(place, launchd, args.undo, args.port).await).await;
+        }
+        (Manager::None(absent), _) => absent,
+    };
+    // A failure only where there should be a manager.
+    walk.take(
+        "service",
+        match absent.help {
+            Some(help) => Err(Problem::new(&absent.reason, format!("{help}; then run this again"))),
+            None if args.undo => {
+                let instead = "`claude-peers stop` ends a broker that was started by hand";
+                Ok([Step::skipped(format!("end the service: {}", absent.reason), instead)])
+            }
+            None => {
+                let broker = place.bin.join("claude-peersd");
+                let instead = format!("run {} in a terminal, or from whatever starts programs on this machine", broker.display());
+                Ok([Step::skipped(format!("run the broker as a service: {}", absent.reason), instead)])
+            }
+        },
+    )
+    .await
 }
 
 /// A message through the service behind `socket`, or through a private broker.
@@ -117,36 +155,4 @@ async fn how_messages_arrive(claude: &Claude) -> String {
         "\nSessions of Claude Code {version} have no inbox, which needs {OLDEST_WITH_INBOX}: {WITHOUT_INBOX}.\n\
          Update it, or start sessions with `claude --dangerously-load-development-channels {channel}`."
     )
-}
-
-/// The step without a service manager: a failure only where there should be one.
-fn unmanaged(absent: &Absent, what: &str, instead: &str) -> Result<[Step; 1], Problem> {
-    match &absent.help {
-        Some(help) => Err(Problem::new(&absent.reason, format!("{help}; then run this again"))),
-        None => Ok([Step::skipped(format!("{what}: {}", absent.reason), instead)]),
-    }
-}
-
-/// `register_only`: says nothing where there is nothing to undo, and keeps the service.
-async fn undo(place: &Place, args: &Args, register_only: bool, walk: &mut Walk) -> Result<(), Failure> {
-    if !args.no_hooks {
-        walk.take(settings::HOOK, settings::take_hook(place, register_only)).await?;
-    }
-    if !args.no_allow {
-        walk.take(settings::RULE, settings::take_rule(place, register_only, !args.no_hooks)).await?;
-    }
-    walk.take(registration::NAME, registration::take_back(place, register_only)).await?;
-    if register_only {
-        return Ok(());
-    }
-    match &Manager::find().await {
-        Manager::Systemd(systemd) => walk.take(systemd::UNITS_STEP, systemd::take_back(place, systemd).await).await?,
-        Manager::Launchd(launchd) => walk.take(launchd::AGENT_STEP, launchd::take_back(place, launchd).await).await?,
-        Manager::None(absent) => {
-            let instead = "`claude-peers stop` ends a broker that was started by hand";
-            walk.take("service", unmanaged(absent, "end the service", instead)).await?;
-        }
-    }
-    let database = paths::database()?;
-    walk.say(|_| format!("\nMessages are kept, in {}.", database.display()))
 }

@@ -8,8 +8,6 @@ use crate::{
 };
 use std::path::Path;
 
-pub const NAME: &str = "registration";
-
 /// `modest`: leaves any working entry alone, and says nothing where Claude Code is not installed. `hooks`: the step of the hooks
 /// follows, reads the same files, and reports errors in them.
 pub async fn put(place: &Place, modest: bool, hooks: bool) -> Result<Option<Step>, Problem> {

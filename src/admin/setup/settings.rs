@@ -14,12 +14,8 @@ use crate::{
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
-
-pub const HOOK: &str = "hooks";
-pub const RULE: &str = "allow_rule";
-const COPY: &str = ".before-claude-peers";
 
 pub async fn put_hook(place: &Place) -> Result<Step, Problem> {
     let (file, program) = (UserSettings::read()?, place.command_line());
@@ -56,13 +52,10 @@ pub async fn version_of(claude: &Claude) -> Result<Version, Problem> {
     claude.version().await.map_err(|error| Problem::new(error, format!("see that {} runs", claude.path.display())))
 }
 
-/// `reported`: the step of the hook reports a file that cannot be read. None where Claude Code is not installed, and where the step of
-/// the registration reports that the plugin's file cannot be read.
-pub fn put_rule(reported: bool) -> Result<Option<Step>, Unreadable> {
-    let (Ok(plugin), Some(file)) = (has_plugin(), read_once(reported)?) else { return Ok(None) };
-    if !matches!(Claude::find(), Ok(Some(_))) {
-        return Ok(None);
-    }
+/// None where Claude Code is not installed, and where the step of the registration reports that the plugin's file cannot be read.
+pub fn put_rule() -> Result<Option<Step>, Unreadable> {
+    let file = UserSettings::read()?;
+    let (Ok(plugin), Ok(Some(_))) = (has_plugin(), Claude::find()) else { return Ok(None) };
     let (rule, path) = (rule(plugin), file.path.display());
     let what = format!("let sessions use the claude-peers tools without asking: {rule} in {path}");
     Ok(Some(match file.allowed(rule) {
@@ -89,43 +82,34 @@ pub fn take_hook(place: &Place, modest: bool) -> Result<Option<Step>, Unreadable
     Ok(Some(Step::to_do(format!("remove our hook from {}", file.path.display()), doing)))
 }
 
-fn read_once(reported: bool) -> Result<Option<UserSettings>, Unreadable> {
-    let read = UserSettings::read().map(Some);
-    if reported { Ok(read.unwrap_or_default()) } else { read }
-}
-
 /// Removes the rule if setup has added it, which the copy shows, and if the hooks are not another copy's. `modest`: keeps the plugin's
 /// rule, and says nothing where there is none.
-pub fn take_rule(place: &Place, modest: bool, reported: bool) -> Result<Option<Step>, Unreadable> {
-    let Some(file) = read_once(reported)? else { return Ok(None) };
+pub fn take_rule(place: &Place, modest: bool) -> Result<Option<Step>, Unreadable> {
+    let file = UserSettings::read()?;
     let mut ours = added_rules(&file)?;
     if modest && matches!(has_plugin(), Ok(true)) {
         ours.retain(|theirs| *theirs != rule(true));
     }
-    let path = file.path.display();
+    let (path, what) = (file.path.display(), "remove the rule that spares sessions a question");
     if ours.is_empty() || !file.is_of(&place.command_line()) {
         let theirs = RULES.into_iter().find(|rule| file.has_rule(rule));
-        let what = theirs.map_or_else(
-            || "remove the rule that spares sessions a question".to_owned(),
-            |rule| format!("keep {rule} in {path}, which this setup has not added"),
-        );
-        return Ok((!modest).then(|| Step::already(what)));
+        let kept = theirs.map(|rule| format!("keep {rule} in {path}, which this setup has not added"));
+        return Ok((!modest).then(|| Step::already(kept.unwrap_or_else(|| what.to_owned()))));
     }
-    let what = format!("remove the rule that spares sessions a question: {} in {path}", ours.join(" and "));
+    let what = format!("{what}: {} in {path}", ours.join(" and "));
     let base = place.base(&file.path).to_owned();
     let doing = async move { ours.into_iter().try_for_each(|rule| take_out(&base, |file| file.without_rule(rule))) };
     Ok(Some(Step::to_do(what, doing)))
 }
 
-/// Writes the file as `change` makes it.
+/// Writes the file as `change` makes it, after a copy of it without what is ours.
 fn change(change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Problem> {
     let file = UserSettings::read()?;
-    let text = change(&file).ok_or_else(|| unchangeable(&file))?;
+    let text = changed(&file, change)?;
     let copy = copy(&file)?;
-    let nothing_of_ours = !file.has_hooks() && added_rules(&file)?.is_empty();
-    if copy.text.is_none() || nothing_of_ours {
+    if copy.text.is_none() || !file.has_hooks() && added_rules(&file)?.is_empty() {
         // Earlier versions made no copy where there was no file.
-        let before = file.without_hooks().ok_or_else(|| unchangeable(&file))?;
+        let before = changed(&file, UserSettings::without_hooks)?;
         write(&copy.path, if file.has_hooks() && before.trim() == "{}" { "" } else { &before })?;
     }
     write(&file.path, &text)
@@ -135,18 +119,23 @@ fn change(change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Pr
 fn take_out(base: &Path, change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Problem> {
     let file = UserSettings::read()?;
     let copy = copy(&file)?;
-    let text = change(&file).ok_or_else(|| unchangeable(&file))?;
+    let text = changed(&file, change)?;
     let left = UserSettings::of(file.path, Some(text))?;
     let is_last = !left.has_hooks() && RULES.iter().all(|rule| left.has_rule(rule) == copy.has_rule(rule));
     let restores = is_last && copy.text.is_some() && left.is_same_beside_ours(&copy);
-    let there_was_none = copy.text.as_deref().is_none_or(str::is_empty);
+    let there_was_none = is_last && copy.text.as_deref().is_none_or(str::is_empty);
     let text = if restores { &copy.text } else { &left.text }.as_deref().unwrap_or_default();
-    if is_last && there_was_none && ["", "{}"].contains(&text.trim()) {
+    if there_was_none && ["", "{}"].contains(&text.trim()) {
         files::remove(&left.path, base)?;
     } else {
         write(&left.path, text)?;
     }
-    if restores || is_last && there_was_none { files::remove(&copy.path, base) } else { Ok(()) }
+    if restores || there_was_none { files::remove(&copy.path, base) } else { Ok(()) }
+}
+
+fn changed(file: &UserSettings, change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<String, Problem> {
+    let what = || format!("{} cannot be changed without touching more than our part", file.path.display());
+    change(file).ok_or_else(|| Problem::new(what(), "change it by hand"))
 }
 
 /// The rules that the file has and its copy from before setup has not.
@@ -157,13 +146,7 @@ fn added_rules(file: &UserSettings) -> Result<Vec<&'static str>, Unreadable> {
 }
 
 fn copy(file: &UserSettings) -> Result<UserSettings, Unreadable> {
-    let mut name = file.path.as_os_str().to_owned();
-    name.push(COPY);
-    UserSettings::read_at(PathBuf::from(name))
-}
-
-fn unchangeable(file: &UserSettings) -> Problem {
-    Problem::new(format!("{} cannot be changed without touching more than our part", file.path.display()), "change it by hand")
+    UserSettings::read_at(file.path.with_added_extension("before-claude-peers"))
 }
 
 /// Writes a file of the user's through a link, and keeps its mode.

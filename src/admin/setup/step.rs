@@ -77,7 +77,8 @@ impl Step {
     }
 
     /// Makes the calls up to the first that fails; done already where there are none.
-    pub fn calls(what: impl Into<String>, calls: Vec<Call>) -> Self {
+    pub fn calls(what: impl Into<String>, calls: impl IntoIterator<Item = Option<Call>>) -> Self {
+        let calls: Vec<_> = calls.into_iter().flatten().collect();
         if calls.is_empty() {
             return Self::already(what);
         }
@@ -171,6 +172,9 @@ impl Walk {
             if let Some(doing) = step.doing.take().filter(|_| !self.dry) {
                 self.out.transient(&format!("{} …", step.what))?;
                 step.take(doing, self.done).await;
+            }
+            if step.has_failed() && self.steps.iter().any(|earlier| earlier.has_failed() && earlier.what == step.what) {
+                continue; // two steps read the same file
             }
             // The help of failed steps comes at the end.
             let help = step.help.as_deref().filter(|_| !step.has_failed());

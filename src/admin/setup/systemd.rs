@@ -21,10 +21,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The steps, of which the first and unnamed is that of the files.
-pub const UNITS_STEP: &str = "units";
-const SOCKETS_STEP: &str = "sockets";
-const BROKER_STEP: &str = "broker";
 const UNITS: [(&str, &str); 3] = [
     (SOCKET, include_str!("../../../systemd/claude-peers.socket")),
     (TCP_SOCKET, include_str!("../../../systemd/claude-peers-tcp.socket")),
@@ -158,7 +154,7 @@ impl Sockets {
             stop::stop(&client).await?;
             Ok(Some(format!("stopped {what}; the service takes over")))
         });
-        Some(step.named(BROKER_STEP))
+        Some(step.named("broker"))
     }
 
     /// All units, the one that registers a package's MCP server included.
@@ -169,18 +165,16 @@ impl Sockets {
 
     fn enable(&self, package: bool) -> Step {
         let Units { systemd, socket, tcp, service, .. } = &self.units;
-        let mut calls = Vec::new();
-        calls.extend(systemd.on_any("unmask", names(self.four(), Unit::is_masked)));
-        // Not the TCP socket: where another program holds the port, it may stay failed.
-        calls.extend(systemd.on_any("reset-failed", names([socket, service], Unit::is_failed)));
         // A package has enabled its units for all users, which shows once they are unmasked.
-        if ![socket, tcp].into_iter().all(|unit| unit.is_enabled() || (package && unit.is_masked())) {
-            calls.push(systemd.on("enable", SOCKETS));
-        }
-        if !socket.is_active() {
-            calls.push(systemd.on("start", [SOCKET]));
-        }
-        Step::calls(format!("start {SOCKET} and {TCP_SOCKET} now and at login"), calls).named(SOCKETS_STEP)
+        let enabled = [socket, tcp].into_iter().all(|unit| unit.is_enabled() || (package && unit.is_masked()));
+        let calls = [
+            systemd.on_those("unmask", self.four(), Unit::is_masked),
+            // Not the TCP socket: where another program holds the port, it may stay failed.
+            systemd.on_those("reset-failed", [socket, service], Unit::is_failed),
+            (!enabled).then(|| systemd.on("enable", SOCKETS)),
+            (!socket.is_active()).then(|| systemd.on("start", [SOCKET])),
+        ];
+        Step::calls(format!("start {SOCKET} and {TCP_SOCKET} now and at login"), calls).named("sockets")
     }
 
     /// `port`: the port changes to this one.
@@ -201,12 +195,14 @@ impl Sockets {
             let what = said.map_or_else(|| what.clone(), |said| format!("{what}: {said}"));
             Step::skipped(what, format!("port {wanted} is in use; only legacy clients need it: `--port N` takes another"))
         } else {
-            // systemd opens no socket for a service that runs. The next connection starts it again.
-            let stop = service.is_active().then(|| systemd.on("stop", [SERVICE]));
-            let reset = tcp.is_failed().then(|| systemd.on("reset-failed", [TCP_SOCKET]));
-            let start = systemd.on(if tcp.is_active() { "restart" } else { "start" }, [TCP_SOCKET]);
+            let calls = [
+                // systemd opens no socket for a service that runs. The next connection starts it again.
+                service.is_active().then(|| systemd.on("stop", [SERVICE])),
+                tcp.is_failed().then(|| systemd.on("reset-failed", [TCP_SOCKET])),
+                Some(systemd.on(if tcp.is_active() { "restart" } else { "start" }, [TCP_SOCKET])),
+            ];
             let help = "sessions use the Unix socket; only legacy clients need the port: `--port N` takes another";
-            Step::calls(what, stop.into_iter().chain(reset).chain([start]).collect()).may_fail(help)
+            Step::calls(what, calls).may_fail(help)
         };
         step.named("tcp_port")
     }
@@ -219,32 +215,26 @@ impl Sockets {
             VERSION => "restart the broker with the new units".to_owned(),
             other => format!("restart the broker as version {VERSION} (it is {other})"),
         };
-        Some(Step::calls(what, vec![self.units.systemd.restart()]).named(BROKER_STEP))
+        Some(Step::calls(what, [Some(self.units.systemd.restart())]).named("broker"))
     }
 
     fn close(&self) -> Step {
         let (systemd, units) = (&self.units.systemd, self.units.all());
-        let mut calls = Vec::new();
-        if self.units.sockets().iter().any(|unit| unit.is_enabled()) {
-            calls.push(systemd.on("disable", SOCKETS));
-        }
-        if units.iter().any(|unit| !matches!(unit.get("ActiveState"), "inactive" | "failed" | "")) {
-            calls.push(systemd.on("stop", [SOCKET, TCP_SOCKET, SERVICE]));
-        }
-        calls.extend(systemd.on_any("reset-failed", names(units, Unit::is_failed)));
-        Step::calls("stop the broker and its sockets, now and at login", calls).named(SOCKETS_STEP)
+        let enabled = self.units.sockets().iter().any(|unit| unit.is_enabled());
+        let runs = units.iter().any(|unit| !["inactive", "failed", ""].contains(&unit.get("ActiveState")));
+        let calls = [
+            enabled.then(|| systemd.on("disable", SOCKETS)),
+            runs.then(|| systemd.on("stop", [SOCKET, TCP_SOCKET, SERVICE])),
+            systemd.on_those("reset-failed", units, Unit::is_failed),
+        ];
+        Step::calls("stop the broker and its sockets, now and at login", calls).named("sockets")
     }
 
     /// Keeps a package's units, which the package has enabled, from starting again.
     fn mask(&self) -> Step {
-        let names = names(self.four(), |unit| !unit.is_masked());
-        let calls = self.units.systemd.on_any("mask", names).into_iter().collect();
+        let calls = [self.units.systemd.on_those("mask", self.four(), |unit| !unit.is_masked())];
         Step::calls("mask the package's units for this user; `claude-peers setup` unmasks them", calls).named("mask")
     }
-}
-
-fn names<const N: usize>(units: [&Unit; N], wanted: fn(&Unit) -> bool) -> Vec<&str> {
-    units.into_iter().filter(|unit| wanted(unit)).map(|unit| unit.name.as_str()).collect()
 }
 
 #[cfg(test)]
