@@ -87,7 +87,7 @@ fn units_that_cannot_start_are_reported(prepared: &Prepared) {
     found(&machine, "service", "failed", &["203", "/opt/old/claude-peersd"]);
     follow(&machine, &help);
     found_by(&machine, "claude-peers doctor --fix --json", "service", "ok", &["listens on both sockets"]);
-    found(&machine, "units", "ok", &["nothing hides"]);
+    found(&machine, "units", "ok", &["no other units hide"]);
 }
 
 fn taken_port_is_reported(prepared: &Prepared) {

@@ -2,7 +2,9 @@
 //! Claude Code, which are not available everywhere, and change the files as the real ones do.
 
 mod allow;
+mod bytes;
 mod hooks;
+mod places;
 mod plugin;
 
 use crate::support::{Broker, folder};

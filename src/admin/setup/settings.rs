@@ -6,8 +6,8 @@
 use super::{files, place::Place, step::Step};
 use crate::{
     agents::claude::{
-        Allowed, Claude, Installed, OLDEST_WITH_HOOKS, PLUGIN, RULES, Unreadable, UserSettings, Version, WITHOUT_HOOK,
-        has_plugin, hooks_forbidden_by, rule,
+        Claude, Installed, OLDEST_WITH_HOOKS, PLUGIN, RULES, Unreadable, UserSettings, Version, WITHOUT_HOOK, has_plugin,
+        hooks_forbidden_by, rule,
     },
     console::exit::{Problem, UNSET},
 };
@@ -58,12 +58,12 @@ pub fn put_rule() -> Result<Option<Step>, Unreadable> {
     let (Ok(plugin), Ok(Some(_))) = (has_plugin(), Claude::find()) else { return Ok(None) };
     let (rule, path) = (rule(plugin), file.path.display());
     let what = format!("let sessions use the claude-peers tools without asking: {rule} in {path}");
-    Ok(Some(match file.allowed(rule) {
-        Allowed::Yes => Step::already(what),
-        Allowed::Ruled(list, theirs) => {
+    Ok(Some(match file.permission(rule) {
+        Some(("allow", _)) => Step::already(what),
+        Some((list, theirs)) => {
             Step::already(format!("leave the tools' permission to {path}, which has {theirs} in `permissions.{list}`"))
         }
-        Allowed::Unsaid => Step::to_do(what, async move { change(|file| file.with_rule(rule)) })
+        None => Step::to_do(what, async move { change(|file| file.with_rule(rule)) })
             .note(Some("`claude-peers setup --undo` removes it; `--no-allow` leaves it out".to_owned())),
     }))
 }
