@@ -35,6 +35,7 @@ pub struct Session {
     process: Child,
     stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
+    answers: VecDeque<Value>,
     pushes: VecDeque<Push>,
     last_id: u64,
 }
@@ -54,7 +55,7 @@ impl Session {
             return Err(broken("claude-peers-mcp has no standard input and output"));
         };
         let stdout = BufReader::new(stdout).lines();
-        let mut session = Self { name, process, stdin, stdout, pushes: VecDeque::new(), last_id: 0 };
+        let mut session = Self { name, process, stdin, stdout, answers: VecDeque::new(), pushes: VecDeque::new(), last_id: 0 };
         session.handshake().await?;
         Ok(session)
     }
@@ -87,15 +88,8 @@ impl Session {
 
     /// Waits for a pushed message.
     pub async fn push(&mut self) -> Result<Push, Failure> {
-        let pushed = async {
-            loop {
-                if let Some(push) = self.pushes.pop_front() {
-                    return Ok(push);
-                }
-                self.read().await?;
-            }
-        };
-        timeout(PATIENCE, pushed).await.map_err(|_| late(&format!("nothing was pushed to {}", self.name))).flatten()
+        let late = format!("nothing was pushed to {}", self.name);
+        self.wait(|session| session.pushes.pop_front(), &late).await
     }
 
     /// A message that was pushed and not looked at.
@@ -114,15 +108,8 @@ impl Session {
         self.last_id += 1;
         let id = self.last_id;
         self.write(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })).await?;
-        let answer = async {
-            loop {
-                if let Some(answer) = self.read().await? {
-                    return Ok(answer);
-                }
-            }
-        };
-        let mut answer =
-            timeout(PATIENCE, answer).await.map_err(|_| late(&format!("{} did not answer {method}", self.name))).flatten()?;
+        let late = format!("{} did not answer {method}", self.name);
+        let mut answer = self.wait(|session| session.answers.pop_front(), &late).await?;
         match answer["result"].take() {
             result if answer["id"] == id && !result.is_null() => Ok(result),
             _ => Err(self.broken(format!("refuses {method}: {answer}"))),
@@ -134,12 +121,25 @@ impl Session {
         self.stdin.write_all(line.as_bytes()).await.map_err(|e| self.broken(format!("does not read: {e}")))
     }
 
-    /// Reads one message: an answer, or a notification, of which pushes are kept.
-    async fn read(&mut self) -> Result<Option<Value>, Failure> {
+    /// Reads until there is what `take` takes.
+    async fn wait<T>(&mut self, take: fn(&mut Self) -> Option<T>, what: &str) -> Result<T, Failure> {
+        let taken = async {
+            loop {
+                if let Some(taken) = take(self) {
+                    return Ok(taken);
+                }
+                self.read().await?;
+            }
+        };
+        timeout(PATIENCE, taken).await.map_err(|_| late(what)).flatten()
+    }
+
+    /// Reads one message: a push, an answer, or another notification, which is dropped.
+    async fn read(&mut self) -> Result<(), Failure> {
         let Ok(Some(line)) = self.stdout.next_line().await else { return Err(self.broken("has closed its output")) };
         let message: Value = serde_json::from_str(&line).unwrap_or_else(|_| json!({ "not JSON": line }));
         match message["method"].as_str() {
-            None => return Ok(Some(message)),
+            None => self.answers.push_back(message),
             Some("notifications/claude/channel") => {
                 let text = |key: &str| message.pointer(key).and_then(Value::as_str).unwrap_or_default().to_owned();
                 let (text, id) = (text("/params/content"), text("/params/meta/message_id"));
@@ -147,7 +147,7 @@ impl Session {
             }
             Some(_) => {}
         }
-        Ok(None)
+        Ok(())
     }
 
     fn broken(&self, what: impl std::fmt::Display) -> Failure {

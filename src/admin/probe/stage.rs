@@ -27,19 +27,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 const START: Retry = Retry { pause: (Duration::from_millis(2), Duration::from_millis(50)), patience: PATIENCE };
 
 /// Beginnings of the names of variables that would tie a program to its surroundings.
-const SURROUNDINGS: [&str; 11] = [
-    "CLAUDE",
-    "OPENAI_",
-    "GIT_",
-    "NOTIFY_SOCKET",
-    "LISTEN_",
-    "WATCHDOG_",
-    "JOURNAL_STREAM",
-    "INVOCATION_ID",
-    "RUST_LOG",
-    "DBUS_",
-    "XDG_RUNTIME_DIR",
-];
+const SURROUNDINGS: &str = "CLAUDE OPENAI_ GIT_ NOTIFY_SOCKET LISTEN_ WATCHDOG_ JOURNAL_STREAM INVOCATION_ID RUST_LOG DBUS_ \
+                            XDG_RUNTIME_DIR";
 const LOG_TAIL: usize = 15;
 
 /// Its directory is removed when it is dropped.
@@ -90,7 +79,7 @@ impl Stage {
 
     fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        let ties = |name: &OsStr| SURROUNDINGS.iter().any(|start| name.as_encoded_bytes().starts_with(start.as_bytes()));
+        let ties = |name: &OsStr| SURROUNDINGS.split(' ').any(|start| name.as_encoded_bytes().starts_with(start.as_bytes()));
         for (name, _) in std::env::vars_os().filter(|(name, _)| ties(name)) {
             command.env_remove(name);
         }

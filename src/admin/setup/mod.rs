@@ -3,11 +3,10 @@
 //! It can be run at any time and does only what is left to do. A file that is not ours, or that cannot be parsed, stays as it is.
 //! Failed steps are listed at the end. `--undo` takes back what setup did and keeps databases; `--dry-run` changes nothing.
 
+mod claude;
 mod files;
 mod launchd;
 mod place;
-mod registration;
-mod settings;
 mod step;
 mod systemd;
 
@@ -63,7 +62,7 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     }
     match (args.undo, args.register_only) {
         (false, false) => set_up(&place, &args, &mut walk).await?,
-        (false, true) => walk.take("registration", registration::put(&place, true, false).await).await?,
+        (false, true) => walk.take("registration", claude::register(&place, true, false).await).await?,
         (true, _) => undo(&place, &args, &mut walk).await?,
     }
     walk.end()
@@ -72,12 +71,12 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
 async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
     let manager = Manager::find().await;
     serve(place, args, &manager, walk).await?;
-    walk.take("registration", registration::put(place, false, !args.no_hooks).await).await?;
+    walk.take("registration", claude::register(place, false, !args.no_hooks).await).await?;
     if !args.no_hooks {
-        walk.take("hooks", settings::put_hook(place).await.map(Some)).await?;
+        walk.take("hooks", claude::put_hook(place).await.map(Some)).await?;
     }
     if !args.no_allow {
-        walk.take("allow_rule", settings::put_rule()).await?;
+        walk.take("allow_rule", claude::put_rule()).await?;
     }
     let test = test_message(manager.socket(&place.home)).note(place::unseen_settings());
     walk.take("round_trip", Ok::<_, Problem>([test])).await?;
@@ -93,12 +92,12 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
 /// With `--register-only`: says nothing where there is nothing to undo, and keeps the service.
 async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
     if !args.no_hooks {
-        walk.take("hooks", settings::take_hook(place, args.register_only)).await?;
+        walk.take("hooks", claude::take_hook(place, args.register_only)).await?;
     }
     if !args.no_allow {
-        walk.take("allow_rule", settings::take_rule(place, args.register_only)).await?;
+        walk.take("allow_rule", claude::take_rule(place, args.register_only)).await?;
     }
-    walk.take("registration", registration::take_back(place, args.register_only)).await?;
+    walk.take("registration", claude::deregister(place, args.register_only)).await?;
     if args.register_only {
         return Ok(());
     }
