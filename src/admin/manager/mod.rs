@@ -3,20 +3,14 @@
 mod launchd;
 mod systemd;
 
-pub use launchd::{LABEL, Launchd, log, plist, socket};
+pub use launchd::{LABEL, Launchd, agent, log, socket};
 pub use systemd::{SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET, Unit, Units};
 
 use crate::platform::call::{Call, CallFailed};
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 pub const READ_LOG: &str =
     if cfg!(target_os = "macos") { "less ~/Library/Logs/claude-peers/broker.log" } else { "journalctl --user -u claude-peers" };
-
-/// A service manager may have to start a broker, or to wait for one that drains.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 pub enum Manager {
@@ -48,9 +42,9 @@ impl Manager {
         } else if cfg!(target_os = "linux") {
             Systemd::find().await.map(Self::Systemd)
         } else {
-            Err(Absent { reason: "claude-peers supports no service manager on this system".to_owned(), help: None })
+            Err(("claude-peers supports no service manager on this system".to_owned(), None))
         };
-        found.unwrap_or_else(Self::None)
+        found.unwrap_or_else(|(reason, help)| Self::None(Absent { reason, help }))
     }
 
     /// The Unix socket of the installed service.

@@ -1,6 +1,5 @@
 //! This user's systemd, through `systemctl --user`.
 
-use super::{Absent, PATIENCE};
 use crate::platform::{
     call::{Call, CallFailed},
     paths,
@@ -8,8 +7,11 @@ use crate::platform::{
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
+/// systemd may have to start a broker, or to wait for one that drains.
+const PATIENCE: Duration = Duration::from_secs(30);
 pub const SERVICE: &str = "claude-peers.service";
 pub const SOCKET: &str = "claude-peers.socket";
 pub const TCP_SOCKET: &str = "claude-peers-tcp.socket";
@@ -88,13 +90,18 @@ impl Unit {
 }
 
 impl Systemd {
-    pub(super) async fn find() -> Result<Self, Absent> {
-        let runtime = paths::runtime_dir().filter(|runtime| runtime.join("systemd/private").exists()).ok_or_else(absent)?;
-        let mut systemd = Self { version: String::new(), unit_path: Vec::new(), runtime };
-        let shown = systemd.call(["show", "--property=Version,UnitPath"]).run().await.map_err(|error| Absent {
-            reason: format!("this user's systemd does not answer: {error}"),
-            help: Some("log out and in again"),
+    /// Finds it, or the reason why it cannot be used and how to reach it.
+    pub(super) async fn find() -> Result<Self, (String, Option<&'static str>)> {
+        let runtime = paths::runtime_dir().filter(|runtime| runtime.join("systemd/private").exists()).ok_or_else(|| {
+            if !Path::new("/run/systemd/system").is_dir() {
+                return ("systemd does not run this machine (a container, or WSL without it)".to_owned(), None);
+            }
+            let help = "log in as this user, not through `su` or `sudo`; or keep a manager running: `loginctl enable-linger`";
+            ("systemd runs this machine, but this user's manager cannot be reached".to_owned(), Some(help))
         })?;
+        let mut systemd = Self { version: String::new(), unit_path: Vec::new(), runtime };
+        let silent = |error| (format!("this user's systemd does not answer: {error}"), Some("log out and in again"));
+        let shown = systemd.call(["show", "--property=Version,UnitPath"]).run().await.map_err(silent)?;
         let shown = Unit::read(&shown);
         shown.get("Version").clone_into(&mut systemd.version);
         systemd.unit_path = shown.get("UnitPath").split_whitespace().map(PathBuf::from).collect();
@@ -125,18 +132,19 @@ impl Systemd {
         self.call(std::iter::once(verb).chain(units))
     }
 
-    /// The same; none without units.
-    pub fn on_any<'a>(&self, verb: &'a str, units: Vec<&'a str>) -> Option<Call> {
-        (!units.is_empty()).then(|| self.on(verb, units))
+    /// The same for those of our units that want it; none if there are none.
+    pub fn on_those<const N: usize>(&self, verb: &str, units: [&Unit; N], wanted: fn(&Unit) -> bool) -> Option<Call> {
+        let names: Vec<_> = units.into_iter().filter(|unit| wanted(unit)).map(|unit| unit.name.as_str()).collect();
+        (!names.is_empty()).then(|| self.on(verb, names))
     }
 
     pub async fn our_units(&self) -> Result<Units, CallFailed> {
         let names = [SERVICE, SOCKET, TCP_SOCKET, SETUP_SERVICE];
         let shown = self.call(["show", PROPERTIES].into_iter().chain(names)).run().await?;
-        let mut units: HashMap<String, Unit> =
-            shown.split("\n\n").map(Unit::read).map(|unit| (unit.name.clone(), unit)).collect();
-        let [service, socket, tcp, login] =
-            names.map(|name| units.remove(name).unwrap_or_else(|| Unit { name: name.to_owned(), properties: HashMap::new() }));
+        let units: Vec<_> = shown.split("\n\n").map(Unit::read).collect();
+        let unit = |name: &str| units.iter().find(|unit| unit.name == name).cloned();
+        let unknown = |name: &str| Unit { name: name.to_owned(), properties: HashMap::new() };
+        let [service, socket, tcp, login] = names.map(|name| unit(name).unwrap_or_else(|| unknown(name)));
         Ok(Units { systemd: self.clone(), service, socket, tcp, login })
     }
 }
@@ -168,14 +176,4 @@ impl Units {
         let (_, path) = self.service.get("ExecStart").split_once("path=")?;
         Some(PathBuf::from(path.split(" ;").next()?))
     }
-}
-
-/// Why there is no manager: systemd does not run this machine, or serves this user no manager.
-fn absent() -> Absent {
-    if !Path::new("/run/systemd/system").is_dir() {
-        return Absent { reason: "systemd does not run this machine (a container, or WSL without it)".to_owned(), help: None };
-    }
-    let help = "log in as this user, not through `su` or `sudo`; or keep a manager running: `loginctl enable-linger`";
-    let reason = "systemd runs this machine, but this user's manager cannot be reached".to_owned();
-    Absent { reason, help: Some(help) }
 }

@@ -1,12 +1,10 @@
 //! A trial with the real programs in a temporary directory: a broker, sessions, a message, its receipt.
 
-mod broker;
 mod session;
 mod stage;
 
-pub use broker::Broker;
 pub use session::{Push, Session};
-pub use stage::Stage;
+pub use stage::{Broker, Stage, broken};
 
 use crate::{
     client::Client,
@@ -17,25 +15,19 @@ use crate::{
 use serde_json::{Value, json};
 use std::{
     path::PathBuf,
-    process::ExitStatus,
     time::{Duration, Instant},
 };
-use tokio::{process::Child, time::timeout};
-
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Sends a message from one session to another, through the broker behind `service` or a private one; the time until it was received.
 ///
 /// The two peers are the same every time, so that repeated trials leave no more behind than one.
 pub async fn round_trip(service: Option<PathBuf>) -> Result<Duration, Failure> {
-    let stage = Stage::new("setup")?;
-    let (stage, own) = match service {
-        Some(socket) => (stage.with_broker_at(socket), None),
-        None => {
-            let (broker, ..) = Broker::start(&stage).await?;
-            (stage, Some(broker))
-        }
-    };
+    let mut stage = Stage::new("setup")?;
+    let mut own = None;
+    match service {
+        Some(socket) => stage.socket = socket,
+        None => own = Some(Broker::start(&stage).await?.0),
+    }
     let delivered = deliver(&stage).await;
     if let Some(broker) = own {
         broker.stop().await?;
@@ -67,7 +59,7 @@ async fn deliver(stage: &Stage) -> Result<Duration, Failure> {
     // A session that ends has acknowledged its mail.
     receiver.end().await?;
     sender.end().await?;
-    confirm(&Client::new(stage.socket(), "claude-peers"), &sent.id).await?;
+    confirm(&Client::new(stage.socket.clone(), "claude-peers"), &sent.id).await?;
     Ok(time)
 }
 
@@ -82,29 +74,4 @@ pub async fn confirm(client: &Client, id: &str) -> Result<(), Failure> {
         (MessageState::Delivered, Some(_)) => Ok(()),
         (state, _) => Err(broken(format!("the receipt of {id} says {state}, not delivered"))),
     }
-}
-
-/// Waits for a program of ours that should end by itself.
-async fn ends_well(mut process: Child, name: &str) -> Result<(), Failure> {
-    match timeout(PATIENCE, process.wait()).await {
-        Ok(Ok(status)) if status.success() => Ok(()),
-        Ok(ended) => Err(broken(format!("{name} failed when it was stopped: {}", how(ended)))),
-        Err(_) => Err(late(&format!("{name} did not stop"))),
-    }
-}
-
-fn how(ended: std::io::Result<ExitStatus>) -> String {
-    ended.map_or_else(|e| e.to_string(), |status| status.to_string())
-}
-
-fn cannot_run(program: &str, error: &std::io::Error) -> Failure {
-    Failure::local(format!("running {program}: {error}"), "install it again")
-}
-
-pub fn broken(what: impl Into<String>) -> Failure {
-    Failure::local(what, "this is a bug in claude-peers; please report it, with the logs if there are any")
-}
-
-fn late(what: &str) -> Failure {
-    broken(format!("{what} within {} s", PATIENCE.as_secs()))
 }

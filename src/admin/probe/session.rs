@@ -1,18 +1,16 @@
 //! A session: a real `claude-peers-mcp`, driven over standard input and output as Claude Code drives it.
 
-use super::{PATIENCE, Stage, broken, cannot_run, ends_well, late};
+use super::stage::{PATIENCE, Stage, broken, ends_well, late};
 use crate::console::exit::Failure;
+use serde::Deserialize;
 use serde_json::{Value, json};
-use std::{path::Path, process::Stdio, time::Instant};
+use std::{collections::VecDeque, path::Path, process::Stdio, time::Instant};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout},
-    sync::mpsc,
     time::timeout,
 };
 
-/// Far more than a trial ever has under way.
-const BACKLOG: usize = 64;
 /// The protocol that Claude Code offers.
 const REVISION: &str = "2025-11-25";
 
@@ -24,7 +22,9 @@ pub struct Push {
 }
 
 /// A message that the broker has accepted.
+#[derive(Deserialize)]
 pub struct Sent {
+    #[serde(rename = "messageId")]
     pub id: String,
     pub state: String,
     pub warning: Option<String>,
@@ -34,8 +34,9 @@ pub struct Session {
     pub name: String,
     process: Child,
     stdin: ChildStdin,
-    answers: mpsc::Receiver<Value>,
-    pushes: mpsc::Receiver<Push>,
+    stdout: Lines<BufReader<ChildStdout>>,
+    answers: VecDeque<Value>,
+    pushes: VecDeque<Push>,
     last_id: u64,
 }
 
@@ -43,19 +44,18 @@ impl Session {
     /// Starts the server in `project` for the session `id`, with a value for `CLAUDE_PEERS_DELIVERY`, and does the handshake.
     pub async fn start(stage: &Stage, project: &Path, id: &str, delivery: &str) -> Result<Self, Failure> {
         let name = project.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut command = stage.program("claude-peers-mcp", &name)?;
-        command.current_dir(project).stdin(Stdio::piped()).stdout(Stdio::piped());
-        command.env("CLAUDECODE", "1").env("CLAUDE_CODE_ENTRYPOINT", "cli").env("CLAUDE_CODE_SESSION_ID", id);
-        command.env("CLAUDE_PROJECT_DIR", project).env("PWD", project);
-        // The start flags that prove a channel are missing here.
-        command.env("CLAUDE_PEERS_DELIVERY", delivery);
-        let mut process = command.spawn().map_err(|e| cannot_run("claude-peers-mcp", &e))?;
+        let mut process = stage.start("claude-peers-mcp", &name, |command| {
+            command.current_dir(project).stdin(Stdio::piped()).stdout(Stdio::piped());
+            command.env("CLAUDECODE", "1").env("CLAUDE_CODE_ENTRYPOINT", "cli").env("CLAUDE_CODE_SESSION_ID", id);
+            command.env("CLAUDE_PROJECT_DIR", project).env("PWD", project);
+            // The start flags that prove a channel are missing here.
+            command.env("CLAUDE_PEERS_DELIVERY", delivery);
+        })?;
         let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
             return Err(broken("claude-peers-mcp has no standard input and output"));
         };
-        let ((answer, answers), (push, pushes)) = (mpsc::channel(BACKLOG), mpsc::channel(BACKLOG));
-        tokio::spawn(read(stdout, answer, push));
-        let mut session = Self { name, process, stdin, answers, pushes, last_id: 0 };
+        let stdout = BufReader::new(stdout).lines();
+        let mut session = Self { name, process, stdin, stdout, answers: VecDeque::new(), pushes: VecDeque::new(), last_id: 0 };
         session.handshake().await?;
         Ok(session)
     }
@@ -80,28 +80,21 @@ impl Session {
     }
 
     pub async fn send(&mut self, to: &str, reply_to: Option<&str>, text: &str) -> Result<Sent, Failure> {
-        let mut arguments = json!({ "targetPeerId": to, "message": text });
-        if let Some(id) = reply_to {
-            arguments["replyTo"] = id.into();
-        }
+        let arguments = json!({ "targetPeerId": to, "message": text, "replyTo": reply_to });
         let answer = self.tool("send_message", arguments).await?;
-        let text = |key: &str| answer[key].as_str().map(str::to_owned);
-        match (answer["success"] == true, text("messageId"), text("state")) {
-            (true, Some(id), Some(state)) => Ok(Sent { id, state, warning: text("warning") }),
-            _ => Err(broken(format!("send_message of {} was not accepted: {answer}", self.name))),
-        }
+        let not_accepted = |_| broken(format!("send_message of {} was not accepted: {answer}", self.name));
+        Sent::deserialize(&answer).map_err(not_accepted)
     }
 
     /// Waits for a pushed message.
     pub async fn push(&mut self) -> Result<Push, Failure> {
-        let pushed = timeout(PATIENCE, self.pushes.recv()).await;
-        let pushed = pushed.map_err(|_| late(&format!("nothing was pushed to {}", self.name)))?;
-        pushed.ok_or_else(|| self.broken("has closed its output"))
+        let late = format!("nothing was pushed to {}", self.name);
+        self.wait(|session| session.pushes.pop_front(), &late).await
     }
 
     /// A message that was pushed and not looked at.
     pub fn pushed(&mut self) -> Option<Push> {
-        self.pushes.try_recv().ok()
+        self.pushes.pop_front()
     }
 
     /// Ends the session as Claude Code does: its standard input ends, and the process follows.
@@ -115,9 +108,8 @@ impl Session {
         self.last_id += 1;
         let id = self.last_id;
         self.write(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })).await?;
-        let answer = timeout(PATIENCE, self.answers.recv()).await;
-        let answer = answer.map_err(|_| late(&format!("{} did not answer {method}", self.name)))?;
-        let mut answer = answer.ok_or_else(|| self.broken("has closed its output"))?;
+        let late = format!("{} did not answer {method}", self.name);
+        let mut answer = self.wait(|session| session.answers.pop_front(), &late).await?;
         match answer["result"].take() {
             result if answer["id"] == id && !result.is_null() => Ok(result),
             _ => Err(self.broken(format!("refuses {method}: {answer}"))),
@@ -129,28 +121,36 @@ impl Session {
         self.stdin.write_all(line.as_bytes()).await.map_err(|e| self.broken(format!("does not read: {e}")))
     }
 
+    /// Reads until there is what `take` takes.
+    async fn wait<T>(&mut self, take: fn(&mut Self) -> Option<T>, what: &str) -> Result<T, Failure> {
+        let taken = async {
+            loop {
+                if let Some(taken) = take(self) {
+                    return Ok(taken);
+                }
+                self.read().await?;
+            }
+        };
+        timeout(PATIENCE, taken).await.map_err(|_| late(what)).flatten()
+    }
+
+    /// Reads one message: a push, an answer, or another notification, which is dropped.
+    async fn read(&mut self) -> Result<(), Failure> {
+        let Ok(Some(line)) = self.stdout.next_line().await else { return Err(self.broken("has closed its output")) };
+        let message: Value = serde_json::from_str(&line).unwrap_or_else(|_| json!({ "not JSON": line }));
+        match message["method"].as_str() {
+            None => self.answers.push_back(message),
+            Some("notifications/claude/channel") => {
+                let text = |key: &str| message.pointer(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+                let (text, id) = (text("/params/content"), text("/params/meta/message_id"));
+                self.pushes.push_back(Push { at: Instant::now(), text, id });
+            }
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
     fn broken(&self, what: impl std::fmt::Display) -> Failure {
         broken(format!("the server of {} {what}", self.name))
-    }
-}
-
-/// Sorts the server's messages: pushes, answers; other notifications are dropped.
-async fn read(stdout: ChildStdout, answers: mpsc::Sender<Value>, pushes: mpsc::Sender<Push>) {
-    let mut stdout = BufReader::new(stdout).lines();
-    while let Ok(Some(line)) = stdout.next_line().await {
-        let mut message: Value = serde_json::from_str(&line).unwrap_or_else(|_| json!({ "not JSON": line }));
-        let is_open = match message["method"].as_str() {
-            Some("notifications/claude/channel") => {
-                let params = message["params"].take();
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                let push = Push { at: Instant::now(), text: text(&params["content"]), id: text(&params["meta"]["message_id"]) };
-                pushes.send(push).await.is_ok()
-            }
-            Some(_) => true,
-            None => answers.send(message).await.is_ok(),
-        };
-        if !is_open {
-            return; // the session is over
-        }
     }
 }

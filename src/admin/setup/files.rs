@@ -12,25 +12,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const MARK: &str = "Written by `claude-peers setup`, removed by `claude-peers setup --undo`; fingerprint ";
-/// The same for XML, where two hyphens in a row would end the comment.
-const XML_MARK: &str = "Written by `claude-peers setup`, which also takes it back; fingerprint ";
+const MARK: &str = "# Written by `claude-peers setup`, removed by `claude-peers setup --undo`; fingerprint ";
+/// In XML two hyphens in a row would end the comment.
+const XML_MARK: &str = "<!-- Written by `claude-peers setup`, which also takes it back; fingerprint ";
 /// XML files begin with declarations; the mark follows.
 const MARK_WITHIN: usize = 4;
 
-#[derive(Debug, Clone)]
 pub struct Draft {
     pub path: PathBuf,
-    content: Vec<u8>,
+    content: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
     /// No file, or the link to `/dev/null` that masks a unit.
     Nothing,
-    /// The very content of the draft.
-    Same,
-    /// An earlier version of ours.
     Ours,
     /// A file of ours that somebody has changed.
     Changed,
@@ -40,24 +36,14 @@ pub enum Found {
 impl Draft {
     /// A file whose comments begin with `#`.
     pub fn text(path: PathBuf, content: &str) -> Self {
-        let mark = format!("# {MARK}{}\n", fingerprint(content.as_bytes()));
-        Self { path, content: (mark + content).into_bytes() }
+        Self { path, content: format!("{MARK}{}\n{content}", fingerprint(content)) }
     }
 
     /// An XML file whose declarations have lines of their own.
-    pub fn xml(path: PathBuf, content: &[u8]) -> Self {
-        let mark = format!("<!-- {XML_MARK}{} -->\n", fingerprint(content));
-        let lines = content.split_inclusive(|byte| *byte == b'\n');
-        let head = lines.take_while(|line| line.starts_with(b"<?") || line.starts_with(b"<!"));
-        let at = head.map(<[u8]>::len).sum::<usize>();
-        Self { path, content: [&content[..at], mark.as_bytes(), &content[at..]].concat() }
-    }
-
-    fn found(&self) -> Result<Found, Problem> {
-        match self::found(&self.path)? {
-            Found::Ours if fs::read(&self.path).is_ok_and(|content| content == self.content) => Ok(Found::Same),
-            other => Ok(other),
-        }
+    pub fn xml(path: PathBuf, content: &str) -> Self {
+        let is_declaration = |line: &&str| line.starts_with("<?") || line.starts_with("<!DOCTYPE");
+        let (head, body) = content.split_at(content.split_inclusive('\n').take_while(is_declaration).map(str::len).sum());
+        Self { path, content: format!("{head}{XML_MARK}{} -->\n{body}", fingerprint(content)) }
     }
 }
 
@@ -71,13 +57,17 @@ pub struct Change {
 }
 
 impl Change {
-    /// Adds a file that should be as drafted, or should not be.
-    pub fn add(&mut self, draft: Draft, wanted: bool) -> Result<(), Problem> {
-        match (wanted, draft.found()?) {
-            (true, Found::Nothing | Found::Ours) => self.write.push(draft),
-            (false, Found::Same | Found::Ours) => self.remove.push(draft.path),
-            (true, Found::Same) | (false, Found::Nothing) => {}
-            (_, found) => self.in_the_way.push(Step::failed(kept(&draft.path, found))),
+    /// Adds files that should be as drafted, or should not be.
+    pub fn add(&mut self, drafts: impl IntoIterator<Item = Draft>, wanted: bool) -> Result<(), Problem> {
+        for draft in drafts {
+            match (found(&draft.path)?, wanted) {
+                (Found::Changed, _) => self.in_the_way.push(kept(&draft.path, "was changed after setup wrote it")),
+                (Found::Foreign, _) => self.in_the_way.push(kept(&draft.path, "is not a file of setup's")),
+                (Found::Ours, false) => self.remove.push(draft.path),
+                (Found::Nothing, false) => {}
+                (Found::Ours, true) if fs::read_to_string(&draft.path).is_ok_and(|content| content == draft.content) => {}
+                (Found::Nothing | Found::Ours, true) => self.write.push(draft),
+            }
         }
         Ok(())
     }
@@ -94,19 +84,18 @@ impl Change {
     }
 }
 
-fn kept(path: &Path, found: Found) -> Problem {
-    let whose = if found == Found::Changed { "was changed after setup wrote it" } else { "is not a file of setup's" };
+fn kept(path: &Path, whose: &str) -> Step {
     let help = "keep what you need of it elsewhere (a unit has drop-ins), move it away and run this again";
-    Problem::new(format!("{} {whose}, and is left as it is", path.display()), help)
+    Step::failed(Problem::new(format!("{} {whose}, and is left as it is", path.display()), help))
 }
 
 /// Writes a file whole or not at all; `folder_mode` is for folders that it makes.
-pub fn write(path: &Path, content: &[u8], folder_mode: u32, rights: Permissions) -> Result<(), Problem> {
+pub fn write(path: &Path, content: &str, folder_mode: u32, rights: Permissions) -> Result<(), Problem> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let write = || -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(folder_mode).create(folder)?;
         let mut file = tempfile::Builder::new().prefix(".claude-peers-").tempfile_in(folder)?;
-        file.write_all(content)?;
+        file.write_all(content.as_bytes())?;
         file.as_file().set_permissions(rights)?;
         file.as_file().sync_all()?;
         file.persist(path).map(drop).map_err(|error| error.error)
@@ -120,15 +109,14 @@ pub fn found(path: &Path) -> Result<Found, Problem> {
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(e) => return Err(unreadable(e)),
-        Ok(meta) if meta.is_symlink() => {
-            let masks = fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null"));
-            return Ok(if masks { Found::Nothing } else { Found::Foreign });
+        Ok(meta) if meta.is_symlink() && fs::read_link(path).is_ok_and(|target| target == Path::new("/dev/null")) => {
+            return Ok(Found::Nothing);
         }
         Ok(meta) if !meta.is_file() => return Ok(Found::Foreign),
         Ok(_) => {}
     }
     let content = fs::read(path).map_err(unreadable)?;
-    Ok(match without_mark(&content) {
+    Ok(match without_mark(&String::from_utf8_lossy(&content)) {
         None => Found::Foreign,
         Some((mark, rest)) if mark == fingerprint(&rest) => Found::Ours,
         Some(_) => Found::Changed,
@@ -136,21 +124,13 @@ pub fn found(path: &Path) -> Result<Found, Problem> {
 }
 
 /// The fingerprint in the mark, and the content without the mark.
-fn without_mark(content: &[u8]) -> Option<(String, Vec<u8>)> {
-    let mut at = 0;
-    for line in content.split_inclusive(|byte| *byte == b'\n').take(MARK_WITHIN) {
-        let text = std::str::from_utf8(line).unwrap_or_default();
-        let comment = text.strip_prefix("# ").or_else(|| text.strip_prefix("<!-- "));
-        if let Some(fingerprint) = comment.and_then(|text| text.strip_prefix(MARK).or_else(|| text.strip_prefix(XML_MARK))) {
-            let fingerprint = fingerprint.split_whitespace().next()?.to_owned();
-            return Some((fingerprint, [&content[..at], &content[at + line.len()..]].concat()));
-        }
-        at += line.len();
-    }
-    None
+fn without_mark(content: &str) -> Option<(&str, String)> {
+    let mut lines = content.split_inclusive('\n').take(MARK_WITHIN);
+    let (line, mark) = lines.find_map(|line| Some((line, line.strip_prefix(MARK).or_else(|| line.strip_prefix(XML_MARK))?)))?;
+    Some((mark.split_whitespace().next()?, content.replacen(line, "", 1)))
 }
 
-fn fingerprint(content: &[u8]) -> String {
+fn fingerprint(content: &str) -> String {
     Sha256::digest(content).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -165,44 +145,4 @@ pub fn remove(path: &Path, base: &Path) -> Result<(), Problem> {
     // A folder that is not empty cannot be removed.
     while folders.next().is_some_and(|folder| fs::remove_dir(folder).is_ok()) {}
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn file_is_ours_until_somebody_changes_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let place = Place { bin: PathBuf::new(), package: None, home: folder.path().to_owned() };
-        let path = folder.path().join("a/b/file");
-        let xml = |content: &str| Draft::xml(path.clone(), content.as_bytes());
-        for (old, new) in [
-            (Draft::text(path.clone(), "[Unit]\n"), Draft::text(path.clone(), "[Socket]\n")),
-            (xml("<?xml version=\"1.0\"?>\n<!DOCTYPE plist>\n<plist/>\n"), xml("<?xml?>\n<x/>\n")),
-        ] {
-            let write = |draft: &Draft| {
-                let mut change = Change::default();
-                change.add(draft.clone(), true).and_then(|()| change.make(&place)).expect("written");
-            };
-            assert_eq!(new.found(), Ok(Found::Nothing));
-            write(&old);
-            assert_eq!((old.found(), new.found(), found(&path)), (Ok(Found::Same), Ok(Found::Ours), Ok(Found::Ours)));
-            write(&new);
-            let content = fs::read_to_string(&path).expect("read");
-            assert_eq!((new.found(), content.matches("; fingerprint ").count()), (Ok(Found::Same), 1));
-            assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o644);
-            for (changed, is) in [(content.replace('[', "[X-") + "\n", Found::Changed), ("[Unit]\n".into(), Found::Foreign)] {
-                fs::write(&path, changed).expect("changed");
-                assert_eq!(new.found(), Ok(is));
-            }
-            remove(&path, folder.path()).expect("removed");
-            assert!(!folder.path().join("a").exists());
-        }
-        for (target, is) in [("/dev/null", Found::Nothing), ("/etc/passwd", Found::Foreign)] {
-            let link = folder.path().join(target.replace('/', "-"));
-            std::os::unix::fs::symlink(target, &link).expect("linked");
-            assert_eq!(found(&link), Ok(is));
-        }
-    }
 }

@@ -6,7 +6,7 @@ use super::{
     step::Step,
 };
 use crate::{
-    admin::manager::{LABEL, Launchd, log, plist, socket},
+    admin::manager::{LABEL, Launchd, agent, log, socket},
     client::Client,
     console::exit::Problem,
     platform::paths::DEFAULT_PORT,
@@ -18,41 +18,46 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub const NAME: &str = "agent";
-
 fn path(place: &Place) -> PathBuf {
     place.home.join(format!("Library/LaunchAgents/{LABEL}.plist"))
 }
 
 fn draft(place: &Place, port: u16) -> Result<Draft, Problem> {
-    Ok(Draft::xml(path(place), &plist(&place.bin, &place.home, port)?))
+    Ok(Draft::xml(path(place), &agent(&place.bin, &place.home, port)?))
 }
 
-pub async fn put(place: &Place, launchd: &Launchd, port: Option<u16>) -> Result<Vec<Step>, Problem> {
+/// Installs and loads the agent, or with `undo` the other way round.
+pub async fn steps(place: &Place, launchd: &Launchd, undo: bool, port: Option<u16>) -> Result<Vec<Step>, Problem> {
     let path = path(place);
     let port = port.or_else(|| port_in(&path)).unwrap_or(DEFAULT_PORT);
     let mut change = Change::default();
-    change.add(draft(place, port)?, true)?;
+    change.add([draft(place, port)?], !undo)?;
     if !change.in_the_way.is_empty() {
         return Ok(change.in_the_way);
     }
-    let what = format!("write and load {}, for port {port}", path.display());
-    let (log, socket, loaded) = (log(&place.home), socket(&place.home), launchd.knows().await);
-    if change.count() == 0 && loaded {
-        let renew = renew(socket, launchd).await;
-        return Ok(std::iter::once(Step::already(what)).chain(renew).collect());
+    let what = match undo {
+        true => format!("unload and remove {}", path.display()),
+        false => format!("write and load {}, for port {port}", path.display()),
+    };
+    let loaded = launchd.knows().await;
+    if change.count() == 0 && loaded != undo {
+        let renew = if undo { None } else { renew(socket(&place.home), launchd).await };
+        return Ok([Step::already(what)].into_iter().chain(renew).collect());
     }
     let (launchd, place) = (launchd.clone(), place.clone());
     Ok(vec![Step::to_do(what, async move {
+        if loaded {
+            launchd.unload().await?;
+        }
+        if undo {
+            return change.make(&place);
+        }
         // launchd creates socket and log, but not their folders.
-        for folder in [socket, log].iter().filter_map(|file| file.parent()) {
+        for folder in [socket(&place.home), log(&place.home)].iter().filter_map(|file| file.parent()) {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.map_err(|e| Problem::io("making", folder, &e, "give yourself the right to write there"))?;
         }
         change.make(&place)?;
-        if loaded {
-            launchd.unload().await?;
-        }
         launchd.enable().run().await?;
         launchd.bootstrap(&path).run().await?;
         Ok(())
@@ -64,32 +69,12 @@ async fn renew(socket: PathBuf, launchd: &Launchd) -> Option<Step> {
     launchd.pid().await.ok()??;
     let hello: Hello = Client::new(socket, "claude-peers").hello().await.ok()?;
     let what = format!("restart the broker as version {VERSION} (it is {})", hello.version);
-    (hello.version != VERSION).then(|| Step::calls(what, vec![launchd.restart()]).named("broker"))
-}
-
-pub async fn take_back(place: &Place, launchd: &Launchd) -> Result<Vec<Step>, Problem> {
-    let mut change = Change::default();
-    change.add(draft(place, DEFAULT_PORT)?, false)?;
-    if !change.in_the_way.is_empty() {
-        return Ok(change.in_the_way);
-    }
-    let what = format!("unload and remove {}", path(place).display());
-    let loaded = launchd.knows().await;
-    if change.count() == 0 && !loaded {
-        return Ok(vec![Step::already(what)]);
-    }
-    let (launchd, place) = (launchd.clone(), place.clone());
-    Ok(vec![Step::to_do(what, async move {
-        if loaded {
-            launchd.unload().await?;
-        }
-        change.make(&place)
-    })])
+    (hello.version != VERSION).then(|| Step::calls(what, [Some(launchd.restart())]).named("broker"))
 }
 
 /// The port that the agent at `path` names.
 fn port_in(path: &Path) -> Option<u16> {
-    let agent = ::plist::Value::from_file(path).ok()?;
+    let agent = plist::Value::from_file(path).ok()?;
     let tcp = agent.as_dictionary()?.get("Sockets")?.as_dictionary()?.get("tcp")?;
     tcp.as_dictionary()?.get("SockServiceName")?.as_string()?.parse().ok()
 }
@@ -98,22 +83,32 @@ fn port_in(path: &Path) -> Option<u16> {
 mod tests {
     use super::*;
     use crate::admin::setup::{Found, found};
-    use std::process::Command;
+    use std::{fs, process::Command};
 
     #[test]
-    fn agent_is_a_property_list_with_its_port() {
-        let home = tempfile::tempdir().expect("a folder");
-        let place = Place { bin: "/opt/a & b/bin".into(), package: None, home: home.path().to_owned() };
+    fn agent_is_a_property_list_of_setup() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let home = folder.path().join("al & <bob>");
+        let place = Place { bin: home.join("bin"), package: None, home: home.clone() };
         let path = path(&place);
-        let mut change = Change::default();
-        let added = draft(&place, 7900).and_then(|draft| change.add(draft, true));
-        added.and_then(|()| change.make(&place)).expect("written");
+        let write = |port| {
+            let mut change = Change::default();
+            change.add([draft(&place, port)?], true)?;
+            change.make(&place).map(|()| change.count())
+        };
+        assert_eq!(found(&path), Ok(Found::Nothing));
+        assert_eq!([7899, 7900, 7900].map(write), [Ok(1), Ok(1), Ok(0)]);
         assert_eq!((port_in(&path), found(&path)), (Some(7900), Ok(Found::Ours)));
+        let agent = plist::Value::from_file(&path).expect("a property list");
+        let text = |keys: &[&str]| keys.iter().try_fold(&agent, |at, key| at.as_dictionary()?.get(key))?.as_string();
+        assert_eq!(text(&["Program"]).map(PathBuf::from), Some(place.bin.join("claude-peersd")));
+        assert_eq!(text(&["Sockets", "unix", "SockPathName"]).map(PathBuf::from), Some(socket(&home)));
+        assert_eq!(text(&["StandardErrorPath"]).map(PathBuf::from), Some(log(&home)));
         // Parsers that stand in for Apple's.
-        let binary = home.path().join("agent.bin");
-        let (path, copy) = (path.to_string_lossy(), binary.to_string_lossy());
+        let binary = folder.path().join("agent.bin");
+        let [xml, copy] = [&path, &binary].map(|path| path.to_string_lossy());
         for (parser, words) in
-            [("xmllint", vec!["--noout", "--nonet", &path]), ("plistutil", vec!["-f", "bin", "-i", &path, "-o", &copy])]
+            [("xmllint", vec!["--noout", "--nonet", &xml]), ("plistutil", vec!["-f", "bin", "-i", &xml, "-o", &copy])]
         {
             match Command::new(parser).args(words).output() {
                 Ok(judged) => assert!(judged.status.success(), "{judged:?}"),
@@ -121,8 +116,12 @@ mod tests {
             }
         }
         if binary.exists() {
-            let read = |path: &str| ::plist::Value::from_file(path).expect("a property list");
-            assert_eq!(read(&copy), read(&path));
+            assert_eq!(plist::Value::from_file(&binary).expect("a property list"), agent);
+        }
+        let content = fs::read_to_string(&path).expect("read");
+        for (changed, is) in [(content.replace("7900", "80"), Found::Changed), ("<plist/>\n".into(), Found::Foreign)] {
+            fs::write(&path, changed).expect("changed");
+            assert_eq!(found(&path), Ok(is));
         }
     }
 }

@@ -3,11 +3,10 @@
 //! It can be run at any time and does only what is left to do. A file that is not ours, or that cannot be parsed, stays as it is.
 //! Failed steps are listed at the end. `--undo` takes back what setup did and keeps databases; `--dry-run` changes nothing.
 
+mod claude;
 mod files;
 mod launchd;
 mod place;
-mod registration;
-mod settings;
 mod step;
 mod systemd;
 
@@ -16,7 +15,7 @@ pub use place::{PROGRAMS, Place, this_program};
 
 use crate::{
     admin::{
-        manager::{Absent, Manager, READ_LOG},
+        manager::{Manager, READ_LOG},
         probe,
     },
     agents::claude::{Claude, NAME, OLDEST_WITH_INBOX, PLUGIN, WITHOUT_INBOX, has_plugin},
@@ -28,7 +27,7 @@ use crate::{
     wire::VERSION,
 };
 use std::path::PathBuf;
-use step::{Ended, Step, Walk};
+use step::{Step, Walk};
 
 /// What to set up.
 #[derive(Debug, clap::Args)]
@@ -63,29 +62,21 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     }
     match (args.undo, args.register_only) {
         (false, false) => set_up(&place, &args, &mut walk).await?,
-        (false, true) => walk.take(registration::NAME, registration::put(&place, true, false).await).await?,
-        (true, register_only) => undo(&place, &args, register_only, &mut walk).await?,
+        (false, true) => walk.take("registration", claude::register(&place, true, false).await).await?,
+        (true, _) => undo(&place, &args, &mut walk).await?,
     }
     walk.end()
 }
 
 async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
     let manager = Manager::find().await;
-    match &manager {
-        Manager::Systemd(manager) => walk.take(systemd::NAME, systemd::put(place, manager, args.port).await).await?,
-        Manager::Launchd(manager) => walk.take(launchd::NAME, launchd::put(place, manager, args.port).await).await?,
-        Manager::None(absent) => {
-            let broker = place.bin.join("claude-peersd");
-            let help = format!("run {} in a terminal, or from whatever starts programs on this machine", broker.display());
-            walk.take("service", unmanaged(absent, "run the broker as a service", &help)).await?;
-        }
-    }
-    walk.take(registration::NAME, registration::put(place, false, !args.no_hooks).await).await?;
+    serve(place, args, &manager, walk).await?;
+    walk.take("registration", claude::register(place, false, !args.no_hooks).await).await?;
     if !args.no_hooks {
-        walk.take(settings::HOOK, settings::put_hook(place).await.map(Some)).await?;
+        walk.take("hooks", claude::put_hook(place).await.map(Some)).await?;
     }
     if !args.no_allow {
-        walk.take(settings::RULE, settings::put_rule(!args.no_hooks)).await?;
+        walk.take("allow_rule", claude::put_rule()).await?;
     }
     let test = test_message(manager.socket(&place.home)).note(place::unseen_settings());
     walk.take("round_trip", Ok::<_, Problem>([test])).await?;
@@ -98,15 +89,59 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
     }
 }
 
+/// With `--register-only`: says nothing where there is nothing to undo, and keeps the service.
+async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
+    if !args.no_hooks {
+        walk.take("hooks", claude::take_hook(place, args.register_only)).await?;
+    }
+    if !args.no_allow {
+        walk.take("allow_rule", claude::take_rule(place, args.register_only)).await?;
+    }
+    walk.take("registration", claude::deregister(place, args.register_only)).await?;
+    if args.register_only {
+        return Ok(());
+    }
+    serve(place, args, &Manager::find().await, walk).await?;
+    let database = paths::database()?;
+    walk.say(|_| format!("\nMessages are kept, in {}.", database.display()))
+}
+
+/// Has the service manager run the broker, or no longer.
+async fn serve(place: &Place, args: &Args, manager: &Manager, walk: &mut Walk) -> Result<(), Failure> {
+    let absent = match (manager, args.undo) {
+        (Manager::Systemd(systemd), false) => return walk.take("units", systemd::put(place, systemd, args.port).await).await,
+        (Manager::Systemd(systemd), true) => return walk.take("units", systemd::take_back(place, systemd).await).await,
+        (Manager::Launchd(launchd), _) => {
+            return walk.take("agent", launchd::steps(place, launchd, args.undo, args.port).await).await;
+        }
+        (Manager::None(absent), _) => absent,
+    };
+    // A failure only where there should be a manager.
+    walk.take(
+        "service",
+        match absent.help {
+            Some(help) => Err(Problem::new(&absent.reason, format!("{help}; then run this again"))),
+            None if args.undo => {
+                let instead = "`claude-peers stop` ends a broker that was started by hand";
+                Ok([Step::skipped(format!("end the service: {}", absent.reason), instead)])
+            }
+            None => {
+                let broker = place.bin.join("claude-peersd");
+                let instead = format!("run {} in a terminal, or from whatever starts programs on this machine", broker.display());
+                Ok([Step::skipped(format!("run the broker as a service: {}", absent.reason), instead)])
+            }
+        },
+    )
+    .await
+}
+
 /// A message through the service behind `socket`, or through a private broker.
 fn test_message(socket: Option<PathBuf>) -> Step {
     let through = if socket.is_some() { "through the service" } else { "through a private broker" };
-    Step::to_do(format!("send a test message {through}"), async move {
+    Step::telling(format!("send a test message {through}"), async move {
         let help = format!("`claude-peers doctor` finds the cause; the broker's log: `{READ_LOG}`");
-        match probe::round_trip(socket).await {
-            Ok(time) => Ok(Ended::Said(format!("test message delivered in {} ms {through}", time.as_millis().max(1)))),
-            Err(failure) => Err(Problem { help, ..failure.into() }),
-        }
+        let time = probe::round_trip(socket).await.map_err(|failure| Problem { help, ..failure.into() })?;
+        Ok(Some(format!("test message delivered in {} ms {through}", time.as_millis().max(1))))
     })
 }
 
@@ -119,36 +154,4 @@ async fn how_messages_arrive(claude: &Claude) -> String {
         "\nSessions of Claude Code {version} have no inbox, which needs {OLDEST_WITH_INBOX}: {WITHOUT_INBOX}.\n\
          Update it, or start sessions with `claude --dangerously-load-development-channels {channel}`."
     )
-}
-
-/// The step without a service manager: a failure only where there should be one.
-fn unmanaged(absent: &Absent, what: &str, instead: &str) -> Result<[Step; 1], Problem> {
-    match &absent.help {
-        Some(help) => Err(Problem::new(&absent.reason, format!("{help}; then run this again"))),
-        None => Ok([Step::skipped(format!("{what}: {}", absent.reason), instead)]),
-    }
-}
-
-/// `register_only`: says nothing where there is nothing to undo, and keeps the service.
-async fn undo(place: &Place, args: &Args, register_only: bool, walk: &mut Walk) -> Result<(), Failure> {
-    if !args.no_hooks {
-        walk.take(settings::HOOK, settings::take_hook(place, register_only)).await?;
-    }
-    if !args.no_allow {
-        walk.take(settings::RULE, settings::take_rule(place, register_only, !args.no_hooks)).await?;
-    }
-    walk.take(registration::NAME, registration::take_back(place, register_only)).await?;
-    if register_only {
-        return Ok(());
-    }
-    match &Manager::find().await {
-        Manager::Systemd(manager) => walk.take(systemd::NAME, systemd::take_back(place, manager).await).await?,
-        Manager::Launchd(manager) => walk.take(launchd::NAME, launchd::take_back(place, manager).await).await?,
-        Manager::None(absent) => {
-            let instead = "`claude-peers stop` ends a broker that was started by hand";
-            walk.take("service", unmanaged(absent, "end the service", instead)).await?;
-        }
-    }
-    let database = paths::database()?;
-    walk.say(|_| format!("\nMessages are kept, in {}.", database.display()))
 }

@@ -13,7 +13,7 @@ use std::pin::Pin;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum Outcome {
     Done,
     Already,
     Undone,
@@ -23,7 +23,7 @@ enum State {
     Planned,
 }
 
-impl State {
+impl Outcome {
     fn mark(self) -> (Tone, &'static str) {
         match self {
             Self::Done => (Tone::Good, "done"),
@@ -42,65 +42,73 @@ impl From<CallFailed> for Problem {
     }
 }
 
-pub enum Ended {
-    Done,
-    /// Done, in other words than the step's own.
-    Said(String),
-    Skipped(Problem),
-}
-
-impl From<()> for Ended {
-    fn from((): ()) -> Self {
-        Self::Done
-    }
-}
-
-type Doing = Pin<Box<dyn Future<Output = Result<Ended, Problem>>>>;
+/// Gives the words that replace the step's own once it is done.
+type Doing = Pin<Box<dyn Future<Output = Result<Option<String>, Problem>>>>;
 
 #[derive(Serialize)]
 pub struct Step {
     /// [`Walk::take`] names the steps that have no name.
     #[serde(rename = "step")]
     name: &'static str,
-    state: State,
+    state: Outcome,
     /// The step as an order: `write …`.
     what: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     help: Option<String>,
     #[serde(skip)]
     doing: Option<Doing>,
+    /// The help that makes a failure a skipped step.
+    #[serde(skip)]
+    may_fail: Option<&'static str>,
 }
 
 impl Step {
-    fn new(state: State, what: impl Into<String>, help: Option<String>) -> Self {
-        Self { name: "", state, what: what.into(), help, doing: None }
+    fn new(state: Outcome, what: impl Into<String>, help: Option<String>) -> Self {
+        Self { name: "", state, what: what.into(), help, doing: None, may_fail: None }
     }
 
-    pub fn to_do<E: Into<Ended>>(what: impl Into<String>, doing: impl Future<Output = Result<E, Problem>> + 'static) -> Self {
-        let doing: Doing = Box::pin(async { doing.await.map(Into::into) });
-        Self { doing: Some(doing), ..Self::new(State::Planned, what, None) }
+    pub fn to_do(what: impl Into<String>, doing: impl Future<Output = Result<(), Problem>> + 'static) -> Self {
+        Self::telling(what, async { doing.await.map(|()| None) })
+    }
+
+    /// A step that is told in other words once it is done.
+    pub fn telling(what: impl Into<String>, doing: impl Future<Output = Result<Option<String>, Problem>> + 'static) -> Self {
+        Self { doing: Some(Box::pin(doing)), ..Self::new(Outcome::Planned, what, None) }
     }
 
     /// Makes the calls up to the first that fails; done already where there are none.
-    pub fn calls(what: impl Into<String>, calls: Vec<Call>) -> Self {
-        if calls.is_empty() { Self::already(what) } else { Self::to_do(what, run(calls)) }
+    pub fn calls(what: impl Into<String>, calls: impl IntoIterator<Item = Option<Call>>) -> Self {
+        let calls: Vec<_> = calls.into_iter().flatten().collect();
+        if calls.is_empty() {
+            return Self::already(what);
+        }
+        Self::to_do(what, async {
+            for call in calls {
+                call.run().await?;
+            }
+            Ok(())
+        })
     }
 
     pub fn already(what: impl Into<String>) -> Self {
-        Self::new(State::Already, what, None)
+        Self::new(Outcome::Already, what, None)
     }
 
     pub fn skipped(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self::new(State::Skipped, what, Some(help.into()))
+        Self::new(Outcome::Skipped, what, Some(help.into()))
     }
 
     pub fn failed(problem: impl Into<Problem>) -> Self {
         let Problem { what, help } = problem.into();
-        Self::new(State::Failed, what, Some(help))
+        Self::new(Outcome::Failed, what, Some(help))
     }
 
     pub fn named(self, name: &'static str) -> Self {
         Self { name, ..self }
+    }
+
+    pub fn may_fail(self, help: &'static str) -> Self {
+        Self { may_fail: Some(help), ..self }
     }
 
     /// Adds something worth knowing.
@@ -108,14 +116,23 @@ impl Step {
         Self { help: note.or(self.help), ..self }
     }
 
-    fn has_failed(&self) -> bool {
-        self.state == State::Failed
+    /// Takes a planned step, which becomes `done` if all goes well.
+    async fn take(&mut self, doing: Doing, done: Outcome) {
+        match doing.await {
+            Ok(said) => {
+                self.state = done;
+                self.what = said.unwrap_or(std::mem::take(&mut self.what));
+            }
+            Err(Problem { what, help }) => {
+                self.state = if self.may_fail.is_some() { Outcome::Skipped } else { Outcome::Failed };
+                self.what += &format!(": {what}");
+                self.help = Some(self.may_fail.map_or(help, str::to_owned));
+            }
+        }
     }
 
-    fn fall_short(&mut self, state: State, problem: Problem) {
-        self.state = state;
-        self.what = format!("{}: {}", self.what, problem.what);
-        self.help = Some(problem.help);
+    fn has_failed(&self) -> bool {
+        self.state == Outcome::Failed
     }
 
     fn row(&self, look: Look, help: Option<&str>) -> String {
@@ -124,24 +141,17 @@ impl Step {
     }
 }
 
-pub async fn run(calls: Vec<Call>) -> Result<(), Problem> {
-    for call in calls {
-        call.run().await?;
-    }
-    Ok(())
-}
-
 /// Takes one step after the other.
 pub struct Walk {
     out: Out,
     dry: bool,
-    done: State,
+    done: Outcome,
     steps: Vec<Step>,
 }
 
 impl Walk {
     pub fn new(out: Out, dry: bool, undo: bool) -> Self {
-        Self { out, dry, done: if undo { State::Undone } else { State::Done }, steps: Vec::new() }
+        Self { out, dry, done: if undo { Outcome::Undone } else { Outcome::Done }, steps: Vec::new() }
     }
 
     pub fn say(&self, line: impl FnOnce(Look) -> String) -> Result<(), Failure> {
@@ -161,12 +171,10 @@ impl Walk {
             }
             if let Some(doing) = step.doing.take().filter(|_| !self.dry) {
                 self.out.transient(&format!("{} …", step.what))?;
-                match doing.await {
-                    Ok(Ended::Done) => step.state = self.done,
-                    Ok(Ended::Said(what)) => (step.state, step.what) = (self.done, what),
-                    Ok(Ended::Skipped(problem)) => step.fall_short(State::Skipped, problem),
-                    Err(problem) => step.fall_short(State::Failed, problem),
-                }
+                step.take(doing, self.done).await;
+            }
+            if step.has_failed() && self.steps.iter().any(|earlier| earlier.has_failed() && earlier.what == step.what) {
+                continue; // two steps read the same file
             }
             // The help of failed steps comes at the end.
             let help = step.help.as_deref().filter(|_| !step.has_failed());

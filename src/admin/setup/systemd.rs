@@ -4,7 +4,7 @@
 use super::{
     files::{Change, Draft, Found, found},
     place::Place,
-    step::{Ended, Step, run},
+    step::Step,
 };
 use crate::{
     admin::{
@@ -21,11 +21,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The first step; the others have names of their own.
-pub const NAME: &str = "units";
-const SOCKETS_STEP: &str = "sockets";
-const TCP_STEP: &str = "tcp_port";
-const BROKER_STEP: &str = "broker";
 const UNITS: [(&str, &str); 3] = [
     (SOCKET, include_str!("../../../systemd/claude-peers.socket")),
     (TCP_SOCKET, include_str!("../../../systemd/claude-peers-tcp.socket")),
@@ -40,16 +35,11 @@ const PACKAGED: &str = "/usr/bin/claude-peersd";
 pub async fn put(place: &Place, systemd: &Systemd, port: Option<u16>) -> Result<Vec<Step>, Problem> {
     let folder = folder(place, systemd);
     let mut change = Change::default();
-    for draft in copies(place, &folder) {
-        // Copies of ours would hide a package's units.
-        change.add(draft, place.package.is_none())?;
-    }
-    let before = change.count();
-    for draft in port.map(|port| drop_ins(&folder, port)).into_iter().flatten() {
-        change.add(draft, port != Some(DEFAULT_PORT))?;
-    }
-    let new_port = port.filter(|_| before != change.count());
-    let changed = change.count() > 0;
+    // Copies of ours would hide a package's units.
+    change.add(copies(place, &folder), place.package.is_none())?;
+    let copied = change.count();
+    change.add(port.map(|port| drop_ins(&folder, port)).into_iter().flatten(), port != Some(DEFAULT_PORT))?;
+    let (new_port, changed) = (port.filter(|_| change.count() > copied), change.count() > 0);
     let sockets = Sockets::look(systemd).await?;
     let mut steps = put_files(change, place, systemd, &folder, new_port);
     steps.extend(sockets.stop_other());
@@ -63,11 +53,8 @@ pub async fn take_back(place: &Place, systemd: &Systemd) -> Result<Vec<Step>, Pr
     let folder = folder(place, systemd);
     let sockets = Sockets::look(systemd).await?;
     let mut change = Change::default();
-    for draft in copies(place, &folder).into_iter().chain(drop_ins(&folder, DEFAULT_PORT)) {
-        if found(&draft.path)? != Found::Foreign {
-            change.add(draft, false)?;
-        }
-    }
+    let drafts = copies(place, &folder).into_iter().chain(drop_ins(&folder, DEFAULT_PORT));
+    change.add(drafts.filter(|draft| found(&draft.path) != Ok(Found::Foreign)), false)?;
     let mut steps = vec![sockets.close()];
     steps.append(&mut change.in_the_way);
     let what = format!("remove the units from {}", folder.display());
@@ -110,25 +97,19 @@ fn placed(text: &str, bin: &Path) -> String {
 fn put_files(mut change: Change, place: &Place, systemd: &Systemd, folder: &Path, port: Option<u16>) -> Vec<Step> {
     let mut steps = std::mem::take(&mut change.in_the_way);
     let folder = folder.display();
-    if change.count() == 0 && steps.is_empty() {
-        let already = match &place.package {
-            Some(package) => format!("use the package's units in {}", package.display()),
-            None => format!("write the units into {folder}"),
-        };
-        return vec![Step::already(already)];
-    }
-    let mut what = Vec::new();
-    if !change.write.is_empty() {
-        what.push(format!("write {} into {folder}", files(change.write.len())));
-    }
-    if !change.remove.is_empty() {
-        what.push(format!("remove {} of an earlier setup", files(change.remove.len())));
-    }
-    if !what.is_empty() {
-        let what = what.join(", ") + &port.map(|port| format!(", for TCP port {port}")).unwrap_or_default();
+    if change.count() > 0 {
+        let files = |count| if count == 1 { "1 file".to_owned() } else { format!("{count} files") };
+        let (write, remove) = (change.write.len(), change.remove.len());
+        let write = (write > 0).then(|| format!("write {} into {folder}", files(write)));
+        let remove = (remove > 0).then(|| format!("remove {} of an earlier setup", files(remove)));
+        let what = write.into_iter().chain(remove).collect::<Vec<_>>().join(", ");
+        let what = what + &port.map(|port| format!(", for TCP port {port}")).unwrap_or_default();
         let hides = place.package.is_none() && Path::new("/usr/lib/systemd/user").join(SERVICE).exists();
         let note = hides.then(|| "they replace the package's units in /usr/lib/systemd/user".to_owned());
         steps.push(Step::to_do(what, make(change, place.clone(), systemd.clone())).note(note));
+    } else if steps.is_empty() {
+        let package = place.package.as_ref().map(|package| format!("use the package's units in {}", package.display()));
+        steps.push(Step::already(package.unwrap_or_else(|| format!("write the units into {folder}"))));
     }
     steps
 }
@@ -143,8 +124,8 @@ async fn make(change: Change, place: Place, systemd: Systemd) -> Result<(), Prob
     Ok(())
 }
 
-fn files(count: usize) -> String {
-    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
+fn client(systemd: &Systemd) -> Client {
+    Client::new(systemd.socket(), "claude-peers")
 }
 
 /// What systemd knows of our units before anything changes.
@@ -152,10 +133,6 @@ struct Sockets {
     units: Units,
     /// A broker that answers already, however it was started.
     broker: Option<BrokerStatus>,
-}
-
-fn client(systemd: &Systemd) -> Client {
-    Client::new(systemd.socket(), "claude-peers")
 }
 
 impl Sockets {
@@ -173,11 +150,11 @@ impl Sockets {
         let broker = self.broker.as_ref().filter(|_| !self.units.service.is_active() && !self.units.socket.is_active())?;
         let (client, what) =
             (client(&self.units.systemd), format!("the broker that was started by hand (process {})", broker.pid));
-        let step = Step::to_do(format!("stop {what}"), async move {
+        let step = Step::telling(format!("stop {what}"), async move {
             stop::stop(&client).await?;
-            Ok(Ended::Said(format!("stopped {what}; the service takes over")))
+            Ok(Some(format!("stopped {what}; the service takes over")))
         });
-        Some(step.named(BROKER_STEP))
+        Some(step.named("broker"))
     }
 
     /// All units, the one that registers a package's MCP server included.
@@ -188,18 +165,16 @@ impl Sockets {
 
     fn enable(&self, package: bool) -> Step {
         let Units { systemd, socket, tcp, service, .. } = &self.units;
-        let mut calls = Vec::new();
-        calls.extend(systemd.on_any("unmask", names(self.four(), Unit::is_masked)));
-        // Not the TCP socket: where another program holds the port, it may stay failed.
-        calls.extend(systemd.on_any("reset-failed", names([socket, service], Unit::is_failed)));
         // A package has enabled its units for all users, which shows once they are unmasked.
-        if ![socket, tcp].into_iter().all(|unit| unit.is_enabled() || (package && unit.is_masked())) {
-            calls.push(systemd.on("enable", SOCKETS));
-        }
-        if !socket.is_active() {
-            calls.push(systemd.on("start", [SOCKET]));
-        }
-        Step::calls(format!("start {SOCKET} and {TCP_SOCKET} now and at login"), calls).named(SOCKETS_STEP)
+        let enabled = [socket, tcp].into_iter().all(|unit| unit.is_enabled() || (package && unit.is_masked()));
+        let calls = [
+            systemd.on_those("unmask", self.four(), Unit::is_masked),
+            // Not the TCP socket: where another program holds the port, it may stay failed.
+            systemd.on_those("reset-failed", [socket, service], Unit::is_failed),
+            (!enabled).then(|| systemd.on("enable", SOCKETS)),
+            (!socket.is_active()).then(|| systemd.on("start", [SOCKET])),
+        ];
+        Step::calls(format!("start {SOCKET} and {TCP_SOCKET} now and at login"), calls).named("sockets")
     }
 
     /// `port`: the port changes to this one.
@@ -220,18 +195,16 @@ impl Sockets {
             let what = said.map_or_else(|| what.clone(), |said| format!("{what}: {said}"));
             Step::skipped(what, format!("port {wanted} is in use; only legacy clients need it: `--port N` takes another"))
         } else {
-            // systemd opens no socket for a service that runs. The next connection starts it again.
-            let stop = service.is_active().then(|| systemd.on("stop", [SERVICE]));
-            let reset = tcp.is_failed().then(|| systemd.on("reset-failed", [TCP_SOCKET]));
-            let start = systemd.on(if tcp.is_active() { "restart" } else { "start" }, [TCP_SOCKET]);
-            let calls = stop.into_iter().chain(reset).chain([start]).collect();
-            Step::to_do(what, async move {
-                let help = "sessions use the Unix socket; only legacy clients need the port: `--port N` takes another";
-                let skipped = |problem: Problem| Ended::Skipped(Problem::new(problem.what, help));
-                Ok(run(calls).await.map_or_else(skipped, Ended::from))
-            })
+            let calls = [
+                // systemd opens no socket for a service that runs. The next connection starts it again.
+                service.is_active().then(|| systemd.on("stop", [SERVICE])),
+                tcp.is_failed().then(|| systemd.on("reset-failed", [TCP_SOCKET])),
+                Some(systemd.on(if tcp.is_active() { "restart" } else { "start" }, [TCP_SOCKET])),
+            ];
+            let help = "sessions use the Unix socket; only legacy clients need the port: `--port N` takes another";
+            Step::calls(what, calls).may_fail(help)
         };
-        step.named(TCP_STEP)
+        step.named("tcp_port")
     }
 
     /// Restarts a broker of another version, or whose units change.
@@ -242,32 +215,26 @@ impl Sockets {
             VERSION => "restart the broker with the new units".to_owned(),
             other => format!("restart the broker as version {VERSION} (it is {other})"),
         };
-        Some(Step::calls(what, vec![self.units.systemd.restart()]).named(BROKER_STEP))
+        Some(Step::calls(what, [Some(self.units.systemd.restart())]).named("broker"))
     }
 
     fn close(&self) -> Step {
         let (systemd, units) = (&self.units.systemd, self.units.all());
-        let mut calls = Vec::new();
-        if self.units.sockets().iter().any(|unit| unit.is_enabled()) {
-            calls.push(systemd.on("disable", SOCKETS));
-        }
-        if units.iter().any(|unit| !matches!(unit.get("ActiveState"), "inactive" | "failed" | "")) {
-            calls.push(systemd.on("stop", [SOCKET, TCP_SOCKET, SERVICE]));
-        }
-        calls.extend(systemd.on_any("reset-failed", names(units, Unit::is_failed)));
-        Step::calls("stop the broker and its sockets, now and at login", calls).named(SOCKETS_STEP)
+        let enabled = self.units.sockets().iter().any(|unit| unit.is_enabled());
+        let runs = units.iter().any(|unit| !["inactive", "failed", ""].contains(&unit.get("ActiveState")));
+        let calls = [
+            enabled.then(|| systemd.on("disable", SOCKETS)),
+            runs.then(|| systemd.on("stop", [SOCKET, TCP_SOCKET, SERVICE])),
+            systemd.on_those("reset-failed", units, Unit::is_failed),
+        ];
+        Step::calls("stop the broker and its sockets, now and at login", calls).named("sockets")
     }
 
     /// Keeps a package's units, which the package has enabled, from starting again.
     fn mask(&self) -> Step {
-        let names = names(self.four(), |unit| !unit.is_masked());
-        let calls = self.units.systemd.on_any("mask", names).into_iter().collect();
+        let calls = [self.units.systemd.on_those("mask", self.four(), |unit| !unit.is_masked())];
         Step::calls("mask the package's units for this user; `claude-peers setup` unmasks them", calls).named("mask")
     }
-}
-
-fn names<const N: usize>(units: [&Unit; N], wanted: fn(&Unit) -> bool) -> Vec<&str> {
-    units.into_iter().filter(|unit| wanted(unit)).map(|unit| unit.name.as_str()).collect()
 }
 
 #[cfg(test)]

@@ -64,6 +64,7 @@ fn order(version: &str) -> Ordering {
     cmp_versions(version, VERSION).unwrap_or(Ordering::Equal)
 }
 
+#[serde_with::skip_serializing_none]
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Answer {
@@ -72,13 +73,9 @@ struct Answer {
     newer: bool,
     updated: bool,
     from: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     archive: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    installed: Vec<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    installed: Option<Vec<PathBuf>>,
     broker: Option<Broker>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     update_with: Option<String>,
 }
 
@@ -98,7 +95,6 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
 
     let release = server.release(args.version.as_deref())?;
     let newer = order(release.version()) == Ordering::Greater;
-    let command = owner.map_or(again, |owner| owner.command);
     let mut answer = Answer {
         current: VERSION,
         newer,
@@ -106,9 +102,9 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
         updated: false,
         from: server.name(),
         archive: None,
-        installed: Vec::new(),
+        installed: None,
         broker: None,
-        update_with: (newer && args.check).then_some(command),
+        update_with: (newer && args.check).then(|| owner.map_or(again, |owner| owner.command)),
     };
     if args.check || !newer {
         return out.answer(&answer, |answer, _| found(answer));
@@ -119,13 +115,14 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     let archive = server.fetch(&release, folder.workshop())?;
     folder.unpack(&archive)?;
     folder.try_out(release.version()).await?;
-    answer.installed = folder.replace()?;
+    answer.installed = Some(folder.replace()?);
     answer.archive = archive.file_name().map(|name| name.to_string_lossy().into_owned());
     answer.updated = true;
-    answer.broker = Some(restart_broker().await);
+    let broker = answer.broker.insert(restart_broker().await);
+    let well = !matches!(broker, Broker::Failed { .. });
     out.answer(&answer, done)?;
     // The answer has told of the broker that runs the old program.
-    if matches!(answer.broker, Some(Broker::Failed { .. })) { Err(Failure::TOLD) } else { Ok(()) }
+    if well { Ok(()) } else { Err(Failure::TOLD) }
 }
 
 /// The running broker, which keeps its old program until it restarts.
@@ -157,13 +154,13 @@ async fn restart_broker() -> Broker {
 impl Broker {
     fn line(&self) -> String {
         match self {
-            Self::Restarted => "The broker was restarted with the new program.\n".to_owned(),
-            Self::NotRunning => "The broker was not running; it starts with the new program.\n".to_owned(),
+            Self::Restarted => "The broker was restarted with the new program.".to_owned(),
+            Self::NotRunning => "The broker was not running; it starts with the new program.".to_owned(),
             Self::Unmanaged => {
-                "There is no service manager here: a running broker keeps the old program until `claude-peers stop`.\n".to_owned()
+                "There is no service manager here: a running broker keeps the old program until `claude-peers stop`.".to_owned()
             }
             Self::Failed { problem, help } => {
-                format!("The broker could not be restarted and keeps the old program: {problem}\nTo restart it: {help}\n")
+                format!("The broker could not be restarted and keeps the old program: {problem}\nTo restart it: {help}")
             }
         }
     }
@@ -180,12 +177,10 @@ fn found(answer: &Answer) -> String {
 }
 
 fn done(answer: &Answer, look: Look) -> String {
-    let programs: Vec<_> = answer.installed.iter().map(|path| path.display().to_string()).collect();
+    let programs: Vec<_> = answer.installed.iter().flatten().map(|path| path.display().to_string()).collect();
     let headline = format!("claude-peers {} is installed; it was {}.", answer.version, answer.current);
     let archive = format!("{}; checksum and signature are valid", answer.archive.as_deref().unwrap_or_default());
-    look.paint(Tone::Good, headline)
-        + "\n"
-        + &look.facts(&[("from", answer.from.clone()), ("archive", archive), ("replaced", programs.join(", "))])
-        + &answer.broker.as_ref().map(Broker::line).unwrap_or_default()
-        + "Running sessions keep their old MCP server until they restart.\n"
+    let facts = look.facts(&[("from", answer.from.clone()), ("archive", archive), ("replaced", programs.join(", "))]);
+    let (headline, broker) = (look.paint(Tone::Good, headline), answer.broker.as_ref().map(Broker::line).unwrap_or_default());
+    format!("{headline}\n{facts}{broker}\nRunning sessions keep their old MCP server until they restart.\n")
 }

@@ -11,7 +11,7 @@ use crate::{
 use self_update::{Checksum, Download, Error, Release, ReleaseAsset, backends::github, http::header, http_client::HeaderMap};
 use sha2::{Digest, Sha256};
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -85,17 +85,18 @@ impl Server {
 
     /// Downloads and verifies the archive for this kind of machine.
     pub fn fetch(&self, release: &Release, folder: &Path) -> Result<PathBuf, Problem> {
-        let target = self_update::get_target();
-        let asset = |name: &str| release.assets().iter().find(|asset| asset.name() == name);
-        let name = format!("claude-peers-{}-{target}.tar.gz", release.version());
-        let lacks =
-            |what: String, help| Problem::new(format!("release {} of {} has no {what}", release.version(), self.name()), help);
+        let (target, version) = (self_update::get_target(), release.version());
+        let asset = |name: &str, what: &str, help: &str| {
+            let lacks = || Problem::new(format!("release {version} of {} has no {what}", self.name()), help);
+            release.assets().iter().find(|asset| asset.name() == name).ok_or_else(lacks)
+        };
+        let name = format!("claude-peers-{version}-{target}.tar.gz");
         let source = concat!("build it from source: ", env!("CARGO_PKG_REPOSITORY"));
-        let archive = asset(&name).ok_or_else(|| lacks(format!("archive for this kind of machine, {target}"), source))?;
-        let sums = asset(SUMS).ok_or_else(|| lacks(format!("file {SUMS}"), UNTOUCHED))?;
-        let sums = fs::read_to_string(download(sums, MAX_SUMS, folder)?).map_err(|e| unreadable(SUMS, &e))?;
+        let archive = asset(&name, &format!("archive for this kind of machine, {target}"), source)?;
+        let sums = asset(SUMS, &format!("file {SUMS}"), UNTOUCHED)?;
+        let sums = read(&download(sums, MAX_SUMS, folder)?)?;
         let path = download(archive, MAX_ARCHIVE, folder)?;
-        check_sum(&path, &name, &sums)?;
+        check_sum(&path, &name, &String::from_utf8_lossy(&sums))?;
         self_update::verify_signature(&path, &self.keys).map_err(|e| {
             Problem::new(format!("{name} is not signed by a key that this program trusts: {}", words(&e)), UNTOUCHED)
         })?;
@@ -112,7 +113,7 @@ fn read_key(path: &Path) -> Result<Key, Failure> {
 /// Keeps the asset's name, which the signature covers.
 fn download(asset: &ReleaseAsset, limit: u64, folder: &Path) -> Result<PathBuf, Problem> {
     let path = folder.join(asset.name());
-    let file = fs::File::create_new(&path).map_err(|e| unreadable(asset.name(), &e))?;
+    let file = fs::File::create_new(&path).map_err(|e| Problem::io("making", &path, &e, UNTOUCHED))?;
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, header::HeaderValue::from_static("application/octet-stream"));
     let mut download = Download::from_url(asset.download_url());
@@ -124,16 +125,16 @@ fn download(asset: &ReleaseAsset, limit: u64, folder: &Path) -> Result<PathBuf, 
     Ok(path)
 }
 
-fn unreadable(name: &str, e: &io::Error) -> Problem {
-    Problem::new(format!("reading {name}, just downloaded: {e}"), UNTOUCHED)
+fn read(path: &Path) -> Result<Vec<u8>, Problem> {
+    let name = path.file_name().unwrap_or_default().display();
+    fs::read(path).map_err(|e| Problem::new(format!("reading {name}, just downloaded: {e}"), UNTOUCHED))
 }
 
 fn check_sum(path: &Path, name: &str, sums: &str) -> Result<(), Problem> {
     let Ok(Checksum::Sha256(stated)) = Checksum::from_sums_file(sums, name) else {
         return Err(Problem::new(format!("{SUMS} of the release lists no SHA-256 of {name}"), UNTOUCHED));
     };
-    let bytes = fs::read(path).map_err(|e| unreadable(name, &e))?;
-    let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let found: String = Sha256::digest(read(path)?).iter().map(|byte| format!("{byte:02x}")).collect();
     if found.eq_ignore_ascii_case(&stated) {
         return Ok(());
     }
@@ -144,31 +145,12 @@ fn check_sum(path: &Path, name: &str, sums: &str) -> Result<(), Problem> {
 /// The library's message with its causes, without the name of its kind (`IoError: `).
 pub fn words(error: &Error) -> String {
     let mut words = error.to_string();
-    let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
-    for said in causes.map(ToString::to_string) {
-        if !words.contains(&said) {
-            words += &format!(": {said}");
-        }
+    let mut causes = std::iter::successors(std::error::Error::source(error), |error| error.source()).map(ToString::to_string);
+    while let Some(cause) = causes.find(|cause| !words.contains(cause)) {
+        words += &format!(": {cause}");
     }
     match words.split_once("Error: ") {
         Some((kind, rest)) if kind.chars().all(|c| c.is_ascii_alphanumeric()) => rest.to_owned(),
         _ => words,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_key_in_the_folder_is_built_in() {
-        // The keys are read before the file is opened.
-        let error = self_update::verify_signature("/nonexistent/x.tar.gz", keys::BUILT_IN).expect_err("no such file");
-        assert!(matches!(error, Error::Io(_)), "{error}");
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/release/keys");
-        let read = |entry: io::Result<fs::DirEntry>| fs::read(entry.expect("an entry").path()).expect("a key");
-        let files: Vec<_> = fs::read_dir(folder).expect("the folder").map(read).collect();
-        assert_eq!(files.len(), keys::BUILT_IN.len());
-        assert!(files.iter().all(|file| keys::BUILT_IN.iter().any(|key| key[..] == file[..])));
     }
 }

@@ -1,10 +1,11 @@
 //! `claude-peers update` replaces the installed programs with a signed release, and with nothing else.
 
+mod folder;
 mod release;
 mod rights;
 mod server;
 
-use crate::support::folder;
+use crate::support::folder as temporary;
 use serde_json::{Value, json};
 use server::{Entry, NEWER, PROGRAMS, Server, archive_name, key, pack, program, programs, sign, sum};
 use std::{
@@ -36,7 +37,7 @@ struct Ended {
 
 impl Installed {
     fn new() -> Self {
-        let place = folder();
+        let place = temporary();
         let bin = place.path().join("bin");
         fs::create_dir(&bin).unwrap();
         install(Path::new(env!("CARGO_BIN_EXE_claude-peers")), &bin.join("claude-peers"));

@@ -39,6 +39,22 @@ fn program_with_an_invalid_key_does_not_compile() {
 }
 
 #[test]
+fn every_key_in_the_folder_is_built_in() {
+    let source = fs::read_to_string(project().join("src/admin/update/keys.rs")).unwrap();
+    let files: Vec<_> = fs::read_dir(project().join("packaging/release/keys")).unwrap().map(Result::unwrap).collect();
+    for file in &files {
+        let name = format!("packaging/release/keys/{}", file.file_name().display());
+        assert!(source.contains(&format!("include_bytes!(\"../../../{name}\")")), "{name}");
+    }
+    assert_eq!(source.matches("include_bytes!").count(), files.len());
+    let read = |path: &Path| <[u8; 32]>::try_from(fs::read(path).unwrap()).unwrap();
+    let keys: Vec<_> = files.iter().map(|file| read(&file.path())).collect();
+    // The keys are read before the file is opened.
+    let error = self_update::verify_signature("/nonexistent/x.tar.gz", &keys).unwrap_err();
+    assert!(matches!(error, self_update::Error::Io(_)), "{error}");
+}
+
+#[test]
 fn programs_print_their_name_and_version() {
     let built = [env!("CARGO_BIN_EXE_claude-peers"), env!("CARGO_BIN_EXE_claude-peersd"), env!("CARGO_BIN_EXE_claude-peers-mcp")];
     for (name, program) in PROGRAMS.into_iter().zip(built) {

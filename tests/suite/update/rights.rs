@@ -81,6 +81,22 @@ fn packaged_programs_are_left_to_their_manager() {
         assert!(checked.code == 0 && checked.out.contains(command), "{checked:?}");
         assert!(json(&installed.update(&server, &["--check", "--json"]))["updateWith"].as_str().unwrap().contains(command));
     }
+    // Other records than the usual ones.
+    let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
+    let record = installed.place.path().join(".crates2.json");
+    for (package, source) in [
+        ("claude-peers 0.1.0 (registry+https://github.com/rust-lang/crates.io-index)", "--locked claude-peers\n"),
+        ("claude-peers 0.1.0 (git+https://a.example/cp?branch=main#0123abc)", "--locked --git https://a.example/cp\n"),
+    ] {
+        fs::write(&record, json!({"installs": {package: {}}}).to_string()).unwrap();
+        installed.refuses(&server, &format!("update it with: cargo install {source}"));
+    }
+    fs::write(&record, json!({"installs": {"claude-peers-extra 0.1.0 (registry+https://example.org)": {}}}).to_string()).unwrap();
+    installed.tool("dpkg", r#"[ "$1" = -S ] && echo "a:arm64, b: $2""#);
+    installed.refuses(&server, "belongs to the Debian package a:arm64");
+    installed.tool("dpkg", r#"printf 'diversion by x from: %s\nx: /other\n' "$2""#);
+    let checked = installed.update(&server, &["--check"]);
+    assert!(checked.out.contains("To update: claude-peers update"), "{checked:?}");
     // A failing package manager leaves the owner of the program unknown.
     let (installed, server) = (Installed::new(), Server::with_release(NEWER, &key(1)));
     installed.tool("dpkg", "echo 'dpkg-query: error: the database is locked' >&2; exit 2");

@@ -3,20 +3,22 @@
 //! Everything lives in a temporary directory that is removed at the end. Every process ends with the demo, also when it is
 //! interrupted. Waits are bounded and end with an event. A step that fails ends the demo with the reason and the ends of the logs.
 
-mod teller;
-
 use super::probe::{Broker, Push, Session, Stage, broken, confirm};
 use crate::{
     console::{
         exit::{Failure, Problem},
         out::{Out, Tone},
+        report::{Columns, Row},
     },
     platform::random,
+    wire::text::printable_line,
 };
 use rustix::process::{WaitOptions, wait};
-use serde_json::json;
-use std::{path::Path, time::Instant};
-use teller::Teller;
+use serde_json::{Value, json};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 const NEXT: &str = "\
@@ -37,7 +39,7 @@ pub async fn run(out: Out) -> Result<(), Failure> {
         None => Err(Failure::local("the demo was interrupted", "it leaves nothing behind; start it again")),
         Some(Ok(())) => {
             stage.remove()?;
-            teller.ending("4 messages, none lost, none shown twice; nothing is left behind.", NEXT)
+            teller.ending("4 messages, none lost, none shown twice; nothing is left behind.")
         }
         Some(Err(failure)) if failure.report.is_none() => Err(failure),
         Some(Err(failure)) => {
@@ -69,11 +71,8 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
     let broker = start_broker(stage, teller, "is ready").await?;
 
     teller.scene("Two sessions start, each in a git repository of its own")?;
-    let repositories = async {
-        let web = stage.repository("shop-web").await?;
-        Ok((web, stage.repository("shop-api").await?))
-    };
-    let (web, api) = teller.timed("repositories", repositories, |_| "git made shop-web and shop-api".to_owned()).await?;
+    let repositories = async { Ok((stage.repository("shop-web").await?, stage.repository("shop-api").await?)) };
+    let (web, api) = teller.timed("repositories", repositories, |_| "git made shop-web and shop-api".into()).await?;
     let (web_session, api_session) = (random::token(24), random::token(24));
     let connected = |session: &Session| format!("{}: claude-peers-mcp started, MCP handshake done", session.name);
     let mut a = teller.timed("session_connected", Session::start(stage, &web, &web_session, "channel"), connected).await?;
@@ -84,7 +83,7 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
         a.tool("set_summary", json!({ "summary": "Checkout page: shows prices" })).await?;
         b.tool("set_summary", json!({ "summary": "Prices as integer cents" })).await
     };
-    teller.timed("summaries", summaries, |_| "both have set their summary".to_owned()).await?;
+    teller.timed("summaries", summaries, |_| "both have set their summary".into()).await?;
     let api_peer = find(&mut a, teller, &api).await?;
     let web_peer = find(&mut b, teller, &web).await?;
 
@@ -96,14 +95,14 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
     delivered(&broker, teller, &question).await?;
 
     teller.scene("A message is accepted for a session that has ended, and the broker is killed")?;
-    teller.timed("session_ended", b.end(), |()| "shop-api's session has ended".to_owned()).await?;
+    teller.timed("session_ended", b.end(), |()| "shop-api's session has ended".into()).await?;
     let notice = say(&mut a, teller, &api_peer, None, "Then I ship the new checkout at noon. Objections?").await?;
-    teller.timed("broker_killed", broker.kill(), |()| "the broker is killed (SIGKILL)".to_owned()).await?;
+    teller.timed("broker_killed", broker.kill(), |()| "the broker is killed (SIGKILL)".into()).await?;
 
     teller.scene("The broker comes back, the session is resumed, and nothing was lost")?;
     let broker = start_broker(stage, teller, "is ready again on the same database").await?;
     let began = Instant::now();
-    let resumed = |_: &Session| "shop-api's session is resumed: a new process, the same session".to_owned();
+    let resumed = |_: &Session| "shop-api's session is resumed: a new process, the same session".into();
     let mut b = teller.timed("session_resumed", Session::start(stage, &api, &api_session, "channel"), resumed).await?;
     arrives(&mut b, teller, &notice, ("the session's start", began)).await?;
     let reply = say(&mut b, teller, &web_peer, Some(&notice.id), "None. Noon is fine.").await?;
@@ -117,7 +116,7 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
         b.end().await?;
         broker.stop().await
     };
-    teller.timed("stopped", end, |()| "both sessions and the broker have ended by themselves".to_owned()).await
+    teller.timed("stopped", end, |()| "both sessions and the broker have ended by themselves".into()).await
 }
 
 async fn start_broker(stage: &Stage, teller: &Teller, ready: &str) -> Result<Broker, Failure> {
@@ -134,10 +133,14 @@ struct Said {
     text: String,
 }
 
+async fn list(session: &mut Session) -> Result<Value, Failure> {
+    session.tool("list_peers", json!({ "scope": "machine" })).await
+}
+
 /// `session` sees the peer in `directory`; returns that peer's id.
 async fn find(session: &mut Session, teller: &Teller, directory: &Path) -> Result<String, Failure> {
     let began = Instant::now();
-    let listed = session.tool("list_peers", json!({ "scope": "machine" })).await?;
+    let listed = list(session).await?;
     let mut peers = listed["peers"].as_array().into_iter().flatten();
     let who = &session.name;
     let Some(peer) = peers.find(|peer| peer["cwd"].as_str().map(Path::new) == Some(directory)) else {
@@ -150,7 +153,8 @@ async fn find(session: &mut Session, teller: &Teller, directory: &Path) -> Resul
 }
 
 async fn say(session: &mut Session, teller: &Teller, to: &str, reply_to: Option<&str>, text: &str) -> Result<Said, Failure> {
-    teller.says(&session.name, text)?;
+    let who = format!("{}:", session.name);
+    teller.out.human(|look| format!("{:15}{} “{}”\n", "", look.paint(Tone::Dim, who), printable_line(text)))?;
     let at = Instant::now();
     let accepted = teller.timed("accepted", session.send(to, reply_to, text), |sent| {
         let warning = sent.warning.as_ref().map(|warning| format!("; {warning}")).unwrap_or_default();
@@ -178,20 +182,64 @@ async fn delivered(broker: &Broker, teller: &Teller, said: &Said) -> Result<(), 
 /// The resumed session is the same peer and gets no message again.
 async fn shown_once(session: &mut Session, teller: &Teller, id: &str) -> Result<(), Failure> {
     let checked = async {
-        let checked = session.tool("check_messages", json!({})).await?;
-        let shown_again = || broken(format!("shop-api was shown a message again: {checked}"));
-        (checked["messages"] == json!([])).then_some(()).ok_or_else(shown_again)
+        match session.tool("check_messages", json!({})).await? {
+            checked if checked["messages"] == json!([]) => Ok(()),
+            checked => Err(broken(format!("shop-api was shown a message again: {checked}"))),
+        }
     };
-    let text = |(): &()| "check_messages is empty: the message was shown exactly once".to_owned();
-    teller.timed("shown_once", checked, text).await?;
+    teller.timed("shown_once", checked, |()| "check_messages is empty: the message was shown exactly once".into()).await?;
     let listed = async {
-        let listed = session.tool("list_peers", json!({ "scope": "machine" })).await?;
-        let another = || broken(format!("the resumed session is not {id} any more: {}", listed["self"]));
-        (listed["self"]["id"] == id).then_some(()).ok_or_else(another)
+        match &list(session).await?["self"] {
+            peer if peer["id"] == id => Ok(()),
+            peer => Err(broken(format!("the resumed session is not {id} any more: {peer}"))),
+        }
     };
     teller.timed("same_peer", listed, |()| format!("shop-api is still {id}")).await?;
     match session.pushed() {
         Some(again) => Err(broken(format!("shop-api was pushed {} that nobody sent it: {}", again.id, again.text))),
         None => Ok(()),
+    }
+}
+
+/// Tells the story: scenes and steps for people, a line of JSON per step for programs.
+struct Teller {
+    out: Out,
+    began: Instant,
+}
+
+impl Teller {
+    fn scene(&self, title: &str) -> Result<(), Failure> {
+        self.out.human(|look| format!("\n{}\n", look.paint(Tone::Strong, title)))
+    }
+
+    /// Tells of something once it is done.
+    async fn timed<T>(
+        &self,
+        step: &str,
+        doing: impl Future<Output = Result<T, Failure>>,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<T, Failure> {
+        let began = Instant::now();
+        let done = doing.await?;
+        self.step(step, began.elapsed(), &text(&done))?;
+        Ok(done)
+    }
+
+    fn step(&self, step: &str, took: Duration, text: &str) -> Result<(), Failure> {
+        let ms = (took.as_secs_f64() * 10_000.0).round() / 10.0;
+        if self.out.json {
+            return self.out.json(&json!({ "step": step, "ms": ms, "text": text }));
+        }
+        let time = format!("{ms:>7.1} ms");
+        self.out.human(|look| Row { mark: (Tone::Good, "  ✓"), name: &time, text, help: None }.render(Columns(3, 10), look))
+    }
+
+    fn ending(&self, text: &str) -> Result<(), Failure> {
+        let took = self.began.elapsed();
+        if self.out.json {
+            return self.step("done", took, text);
+        }
+        let what = format!("{text} It took {:.1} s.", took.as_secs_f64());
+        self.out.human(|look| format!("\n{}\n{NEXT}\n", look.paint(Tone::Good, &what)))
     }
 }
