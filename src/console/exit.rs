@@ -46,7 +46,7 @@ impl From<Code> for Exit {
     fn from(code: Code) -> Self {
         match code {
             Code::InvalidRequest | Code::InvalidId | Code::UnknownScope | Code::InvalidPath | Code::EmptyMessage => Self::Usage,
-            Code::Unreachable | Code::Stopping => Self::Unreachable,
+            Code::Unreachable | Code::Stopping | Code::DatabaseMoved => Self::Unreachable,
             Code::PeerNotFound | Code::AmbiguousPeer | Code::MessageNotFound => Self::NotFound,
             Code::TooLarge
             | Code::Forbidden

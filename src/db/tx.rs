@@ -1,16 +1,35 @@
 //! The database as `mailbox` uses it: a view that reads, a transaction that also writes.
 
-use super::error::Result;
-use rusqlite::{Connection, OptionalExtension, Params, Row, types::FromSql};
-use std::ops::{ControlFlow, Deref};
+use super::error::{Result, is_damage};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, types::FromSql};
+use std::{
+    cell::RefCell,
+    ops::{ControlFlow, Deref},
+};
+
+/// The first damage that a job met, whatever it made of the error.
+pub(super) type Damage = RefCell<Option<String>>;
 
 /// Reads the database. Statements are prepared once per connection.
 #[derive(Debug, Clone, Copy)]
-pub struct View<'c>(&'c Connection);
+pub struct View<'c> {
+    connection: &'c Connection,
+    damage: &'c Damage,
+}
 
 impl<'c> View<'c> {
-    pub(super) fn new(connection: &'c Connection) -> Self {
-        Self(connection)
+    pub(super) fn new(connection: &'c Connection, damage: &'c Damage) -> Self {
+        Self { connection, damage }
+    }
+
+    fn run<T>(&self, sql: &str, work: impl FnOnce(&mut CachedStatement<'c>) -> rusqlite::Result<T>) -> Result<T> {
+        let result = self.connection.prepare_cached(sql).and_then(|mut statement| work(&mut statement));
+        if let Err(error) = &result
+            && is_damage(error)
+        {
+            self.damage.borrow_mut().get_or_insert_with(|| error.to_string());
+        }
+        Ok(result?)
     }
 
     /// The first row, if there is one.
@@ -20,17 +39,17 @@ impl<'c> View<'c> {
         values: impl Params,
         read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>> {
-        Ok(self.0.prepare_cached(sql)?.query_row(values, read).optional()?)
+        self.run(sql, |statement| statement.query_row(values, read).optional())
     }
 
     /// Every row.
     pub fn all<T>(&self, sql: &str, values: impl Params, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>> {
-        Ok(self.0.prepare_cached(sql)?.query_map(values, read)?.collect::<rusqlite::Result<_>>()?)
+        self.run(sql, |statement| statement.query_map(values, read)?.collect())
     }
 
     /// The first column of the only row.
     pub fn get<T: FromSql>(&self, sql: &str, values: impl Params) -> Result<T> {
-        Ok(self.0.prepare_cached(sql)?.query_row(values, |row| row.get(0))?)
+        self.run(sql, |statement| statement.query_row(values, |row| row.get(0)))
     }
 
     /// Row after row, until `visit` breaks.
@@ -40,14 +59,15 @@ impl<'c> View<'c> {
         values: impl Params,
         mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let mut statement = self.0.prepare_cached(sql)?;
-        let mut rows = statement.query(values)?;
-        while let Some(row) = rows.next()? {
-            if visit(row)?.is_break() {
-                break;
+        self.run(sql, |statement| {
+            let mut rows = statement.query(values)?;
+            while let Some(row) = rows.next()? {
+                if visit(row)?.is_break() {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -56,13 +76,13 @@ impl<'c> View<'c> {
 pub struct Tx<'c>(View<'c>);
 
 impl<'c> Tx<'c> {
-    pub(super) fn new(connection: &'c Connection) -> Self {
-        Self(View::new(connection))
+    pub(super) fn new(connection: &'c Connection, damage: &'c Damage) -> Self {
+        Self(View::new(connection, damage))
     }
 
     /// Runs a statement; returns the number of rows changed.
     pub fn run(&self, sql: &str, values: impl Params) -> Result<usize> {
-        Ok(self.0.0.prepare_cached(sql)?.execute(values)?)
+        self.0.run(sql, |statement| statement.execute(values))
     }
 }
 

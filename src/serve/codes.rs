@@ -10,7 +10,7 @@ use utoipa::{
 };
 
 /// On every path.
-const EVERYWHERE: &[Code] = &[Forbidden, VersionMismatch, Busy, Stopping, Internal];
+const EVERYWHERE: &[Code] = &[Forbidden, VersionMismatch, Busy, Stopping, DatabaseMoved, Internal];
 /// Wherever somebody may present a secret.
 const CALLER: &[Code] = &[Unauthorized];
 /// Wherever there is a body.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     broker::Broker,
-    db::{self, OpenError},
+    db::{self, Extent, Fault, OpenError},
     platform::{kernel, paths, random, settings::InvalidSetting},
     wire::{self, DatabaseState},
 };
@@ -87,6 +87,8 @@ enum ServeError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
+    Fault(#[from] Fault),
+    #[error(transparent)]
     Broker(#[from] wire::Error),
     #[error("{doing}: {source}")]
     System { doing: &'static str, source: io::Error },
@@ -96,7 +98,7 @@ impl ServeError {
     /// The stable exit code: 1 failure, 2 unusable setting, 3 another broker is at work, 4 the database is from a newer version.
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Setting(_) => 2,
+            Self::Setting(_) | Self::Database(OpenError::Foreign { .. }) => 2,
             Self::Listen(ListenError::Living { .. }) | Self::Database(OpenError::InUse { .. }) => 3,
             Self::Database(OpenError::TooNew { .. }) => 4,
             _ => 1,
@@ -140,7 +142,9 @@ fn check_database() -> ExitCode {
     match report.state {
         DatabaseState::Sound | DatabaseState::Missing => ExitCode::SUCCESS,
         DatabaseState::TooNew => ExitCode::from(4),
-        DatabaseState::Damaged | DatabaseState::NotWritable | DatabaseState::Unreadable => ExitCode::FAILURE,
+        DatabaseState::Foreign | DatabaseState::Damaged | DatabaseState::NotWritable | DatabaseState::Unreadable => {
+            ExitCode::FAILURE
+        }
     }
 }
 
@@ -164,7 +168,7 @@ fn start() -> Result<(), ServeError> {
 async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let (terminate, interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     // The database first: its lock makes sure that of two brokers started together only one touches the sockets.
-    let opened = db::open(&config.database)?;
+    let opened = db::open(&config.database, Extent::UnderWay)?;
     let comes_back = given.comes_back();
     let listeners = listen::complete(given, &config.socket, config.port)?;
     let broker = Broker::open(opened.store, config.limits, config.socket.clone()).await?;
@@ -197,13 +201,21 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     drop(server); // it holds the broker, which is closed once nothing else does
     tasks.spawn(broker.clone().maintain());
     tasks.spawn(notify::watchdog(broker.clone()));
+    let mut fault = None;
     tokio::select! {
+        met = broker.failed() => {
+            tracing::error!("{met}");
+            fault = Some(met);
+        }
         () = received(terminate) => tracing::info!("SIGTERM: stopping"),
         () = received(interrupt) => tracing::info!("SIGINT: stopping"),
         () = broker.stopped() => {}
         () = open.idle_for(idle_exit) => tracing::info!("nobody is connected: leaving until somebody connects"),
     }
-    notify::say(&[NotifyState::Stopping, NotifyState::Status("finishing what was accepted")]);
+    if fault.is_none() {
+        // repairing may take longer than a manager lets a service stop
+        notify::say(&[NotifyState::Stopping, NotifyState::Status("finishing what was accepted")]);
+    }
     listen::remove(listeners.made);
     broker.stop();
     let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
@@ -212,6 +224,12 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         tasks.shutdown().await;
     }
     broker.close();
+    if let Some(fault) = fault {
+        if let Fault::Damaged(_) = fault {
+            db::open(&config.database, Extent::Whole)?.store.close(); // so that the next start finds it sound
+        }
+        return Err(fault.into());
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -60,7 +60,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         Code::VersionMismatch => StatusCode::UPGRADE_REQUIRED,
         Code::RateLimited | Code::RepeatLimited | Code::MailboxFull => StatusCode::TOO_MANY_REQUESTS,
-        Code::Busy | Code::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Busy | Code::Stopping | Code::DatabaseMoved => StatusCode::SERVICE_UNAVAILABLE,
         Code::Internal | Code::Unreachable | Code::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -97,7 +97,8 @@ impl Default for Link {
 /// Whether the error may be gone a moment later without anybody doing anything.
 pub fn mends_itself(error: &Error) -> bool {
     // An unknown secret mends itself too: the link registers anew.
-    matches!(error.code, Code::Unreachable | Code::Stopping | Code::Busy | Code::RequestTimeout | Code::Unauthorized)
+    use Code::{Busy, DatabaseMoved, RequestTimeout, Stopping, Unauthorized, Unreachable};
+    matches!(error.code, Unreachable | Stopping | DatabaseMoved | Busy | RequestTimeout | Unauthorized)
 }
 
 impl Link {

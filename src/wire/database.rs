@@ -32,6 +32,8 @@ words! {
         Missing = "missing",
         /// A newer version wrote it.
         TooNew = "too_new",
+        /// It is another program's file.
+        Foreign = "foreign",
         /// SQLite finds its contents damaged.
         Damaged = "damaged",
         /// The file, or its folder, cannot be written by this user.

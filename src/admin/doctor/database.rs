@@ -81,6 +81,10 @@ fn judge(report: &DatabaseReport) -> Finding {
             format!("{path} was written by a newer version of claude-peers: {problems}; it is left untouched"),
             "upgrade claude-peers, or set CLAUDE_PEERS_DB to another file",
         ),
+        DatabaseState::Foreign => failed(
+            format!("{path} is no database of claude-peers; it is left untouched"),
+            "set CLAUDE_PEERS_DB to another file, or move this one away",
+        ),
         DatabaseState::Damaged => failed(
             format!("{path} is damaged: {problems}"),
             format!(
@@ -116,8 +120,9 @@ fn open_to_others(mode: Option<&str>) -> Option<&str> {
 fn aside(path: &Path) -> Option<Finding> {
     let beginning = format!("{}.damaged-", path.file_name()?.to_string_lossy());
     let names = fs::read_dir(path.parent()?).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<_> =
-        names.filter(|name| name.starts_with(&beginning) && !name.ends_with("-wal") && !name.ends_with("-shm")).collect();
+    let mut names: Vec<_> = names
+        .filter(|name| name.starts_with(&beginning) && !["-wal", "-shm", "-journal"].iter().any(|end| name.ends_with(end)))
+        .collect();
     names.sort();
     let what = format!("a damaged database was set aside earlier in {}: {}", path.parent()?.display(), names.join(", "));
     (!names.is_empty()).then(|| warning(what, "keep it as long as you miss a message in it; then remove it"))
