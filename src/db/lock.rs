@@ -21,7 +21,9 @@ const SHARED: (u64, u64) = (0x4000_0002, 510);
 /// belong to the process, and its descriptors do not matter. To be dropped after every connection: closing any descriptor of a
 /// file gives up the process's own locks on it.
 #[derive(Debug)]
-pub(super) struct Lock(File);
+pub(super) struct Lock {
+    _file: File,
+}
 
 impl Lock {
     /// Locks the file at `path`; none if there is none and `make` is false.
@@ -42,14 +44,9 @@ impl Lock {
             }
             // Another broker may have put a salvaged database in its place meanwhile.
             if path.metadata().is_ok_and(|now| (now.dev(), now.ino()) == (meta.dev(), meta.ino())) {
-                return Ok(Some(Self(file)));
+                return Ok(Some(Self { _file: file }));
             }
         }
-    }
-
-    /// The file that is locked.
-    pub fn file(&self) -> &File {
-        &self.0
     }
 }
 
