@@ -77,6 +77,14 @@ pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
     open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
 }
 
+/// A connection that reads what it can of a damaged database: with this setting SQLite opens even a file that ends before its time.
+/// Nothing else may be asked first.
+pub(super) fn lenient_reader(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.pragma_update(None, "writable_schema", true)?;
+    Ok(connection)
+}
+
 /// A connection that may write. Until [`DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE`] is taken back it leaves the log where it is,
 /// also as the last one: a damaged database stays as it was found.
 pub(super) fn writer(path: &Path) -> rusqlite::Result<Connection> {

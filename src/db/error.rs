@@ -6,7 +6,7 @@ use std::{io, path::PathBuf, sync::Arc};
 pub enum Error {
     /// A statement failed.
     #[error("database: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
     /// The transaction that this job shared could not be committed.
     #[error("committing to the database: {0}")]
     Commit(Arc<rusqlite::Error>),
@@ -38,6 +38,15 @@ impl Error {
     }
 }
 
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match Fault::of(&error) {
+            Some(Fault::Moved(file)) => Self::Moved(file),
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
 /// Results of the database.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -45,11 +54,23 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Fault {
     /// Its files are not the ones that were opened.
-    #[error("database: {0}; nothing more is accepted, start the broker again")]
+    #[error("the database was moved, replaced or cut while the broker was using it: {0}; nothing more is accepted")]
     Moved(String),
     /// A statement met damage.
-    #[error("the database is damaged: {0}; start the broker again")]
+    #[error("the database is damaged: {0}; it is repaired before the next start")]
     Damaged(String),
+}
+
+impl Fault {
+    /// The fault that shows in the error of a statement.
+    pub(super) fn of(error: &rusqlite::Error) -> Option<Self> {
+        match error.sqlite_error() {
+            Some(code) if code.extended_code == ffi::SQLITE_IOERR_SHORT_READ => {
+                Some(Self::Moved("a file ends where committed data was".to_owned()))
+            }
+            _ => is_damage(error).then(|| Self::Damaged(error.to_string())),
+        }
+    }
 }
 
 /// Why the database could not be opened.

@@ -3,7 +3,7 @@
 //! under a dated name.
 
 use super::{
-    connect::{beside, reader, side_files, sync_folder},
+    connect::{beside, lenient_reader, reader, side_files, sync_folder},
     damage::is_readable,
     error::{OpenError, damage},
     lock::Lock,
@@ -151,13 +151,11 @@ fn copy_all(path: &Path, new: &mut Connection) -> rusqlite::Result<Vec<Copied>> 
             other => rusqlite::Error::ToSqlConversionFailure(other.into()),
         })
     };
-    // With this setting SQLite opens even a file that ends before its time.
-    let damaged = reader(path).and_then(|damaged| damaged.pragma_update(None, "writable_schema", true).map(|()| damaged));
     let created = |damaged: &Connection, table: &str| {
         let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
         damaged.query_row(sql, [table], |row| row.get::<_, String>(0)).optional()
     };
-    let Ok(damaged) = damaged.and_then(|damaged| created(&damaged, "peer").map(|_| damaged)) else {
+    let Ok(damaged) = lenient_reader(path).and_then(|damaged| created(&damaged, "peer").map(|_| damaged)) else {
         migrate(new)?;
         return Ok(Vec::new());
     };

@@ -3,7 +3,7 @@ use super::{
     error::{Error, Fault, Result},
     lock::Lock,
     place::Place,
-    tx::{Damage, Tx, View},
+    tx::{Met, Tx, View},
     writer::{self, Durability, Faults},
 };
 use rusqlite::Connection;
@@ -141,25 +141,34 @@ impl Store {
 }
 
 impl Readers {
+    fn not_opened(&self, error: rusqlite::Error) -> Error {
+        match self.real.try_exists() {
+            Ok(false) => {
+                let gone = format!("{} is gone", self.real.display());
+                writer::note(&self.faults, Fault::Moved(gone.clone()));
+                Error::Moved(gone)
+            }
+            _ => error.into(),
+        }
+    }
+
     /// Runs `work` on an idle connection, or on a new one. All that it reads is of one moment.
     fn with<T, E: From<Error>>(&self, work: impl FnOnce(&View<'_>) -> Result<T, E>) -> Result<T, E> {
         let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
         let connection = match idle {
             Some(connection) => connection,
-            None => connect::reader(&self.real).map_err(Error::from)?,
+            None => connect::reader(&self.real).map_err(|error| self.not_opened(error))?,
         };
-        let (say, damage) = (|sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop), Damage::default());
+        let (say, met) = (|sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop), Met::default());
         say("BEGIN").map_err(Error::from)?;
-        let result = work(&View::new(&connection, &damage));
+        let result = work(&View::new(&connection, &met));
         say("ROLLBACK").map_err(Error::from)?;
         if let Ok(mut idle) = self.idle.lock()
             && idle.len() < IDLE_READERS
         {
             idle.push(connection);
         }
-        if let Some(damage) = damage.into_inner() {
-            writer::note(&self.faults, Fault::Damaged(damage));
-        }
+        met.into_inner().into_iter().for_each(|fault| writer::note(&self.faults, fault));
         result
     }
 }

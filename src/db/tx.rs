@@ -1,33 +1,31 @@
 //! The database as `mailbox` uses it: a view that reads, a transaction that also writes.
 
-use super::error::{Result, is_damage};
+use super::error::{Fault, Result};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, types::FromSql};
 use std::{
     cell::RefCell,
     ops::{ControlFlow, Deref},
 };
 
-/// The first damage that a job met, whatever it made of the error.
-pub(super) type Damage = RefCell<Option<String>>;
+/// The first fault that a job met, whatever it made of the error.
+pub(super) type Met = RefCell<Option<Fault>>;
 
 /// Reads the database. Statements are prepared once per connection.
 #[derive(Debug, Clone, Copy)]
 pub struct View<'c> {
     connection: &'c Connection,
-    damage: &'c Damage,
+    met: &'c Met,
 }
 
 impl<'c> View<'c> {
-    pub(super) fn new(connection: &'c Connection, damage: &'c Damage) -> Self {
-        Self { connection, damage }
+    pub(super) fn new(connection: &'c Connection, met: &'c Met) -> Self {
+        Self { connection, met }
     }
 
     fn run<T>(&self, sql: &str, work: impl FnOnce(&mut CachedStatement<'c>) -> rusqlite::Result<T>) -> Result<T> {
         let result = self.connection.prepare_cached(sql).and_then(|mut statement| work(&mut statement));
-        if let Err(error) = &result
-            && is_damage(error)
-        {
-            self.damage.borrow_mut().get_or_insert_with(|| error.to_string());
+        if let Some(fault) = result.as_ref().err().and_then(Fault::of) {
+            self.met.borrow_mut().get_or_insert(fault);
         }
         Ok(result?)
     }
@@ -76,8 +74,8 @@ impl<'c> View<'c> {
 pub struct Tx<'c>(View<'c>);
 
 impl<'c> Tx<'c> {
-    pub(super) fn new(connection: &'c Connection, damage: &'c Damage) -> Self {
-        Self(View::new(connection, damage))
+    pub(super) fn new(connection: &'c Connection, met: &'c Met) -> Self {
+        Self(View::new(connection, met))
     }
 
     /// Runs a statement; returns the number of rows changed.

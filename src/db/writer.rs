@@ -1,9 +1,9 @@
 //! The writing thread: runs all jobs that wait in one transaction, commits once, answers all.
 
 use super::{
-    error::{Error, Fault, Result, is_damage},
+    error::{Error, Fault, Result},
     place::Place,
-    tx::{Damage, Tx},
+    tx::{Met, Tx},
 };
 use rusqlite::{Connection, config::DbConfig};
 use std::sync::Arc;
@@ -110,10 +110,10 @@ impl<T: Send, E: From<Error> + Send, F: FnOnce(&Tx<'_>) -> Result<T, E> + Send> 
 pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
     let (mut group, mut moved): (Vec<Box<dyn Job>>, _) = (Vec::with_capacity(GROUP), None);
     while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
-        let damage = Damage::default();
+        let met = Met::default();
         let mut commit = || {
             place.check(connection).map_err(Failure::Moved)?;
-            let committed = commit(connection, &damage, &mut group).map_err(|error| Failure::Commit(Arc::new(error)));
+            let committed = commit(connection, &met, &mut group).map_err(|error| Failure::Commit(Arc::new(error)));
             place.check(connection).map_err(Failure::Moved)?;
             committed
         };
@@ -122,18 +122,14 @@ pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mu
             Ok(()) => {}
             Err(Failure::Commit(error)) => {
                 tracing::error!(%error, jobs = group.len(), "committing to the database failed");
-                if is_damage(error) {
-                    damage.borrow_mut().get_or_insert_with(|| error.to_string());
-                }
+                Fault::of(error).into_iter().for_each(|fault| note(faults, fault));
             }
             Err(failure @ Failure::Moved(file)) => {
                 note(faults, Fault::Moved(file.clone()));
                 moved = Some(failure.clone());
             }
         }
-        if let Some(damage) = damage.into_inner() {
-            note(faults, Fault::Damaged(damage));
-        }
+        met.into_inner().into_iter().for_each(|fault| note(faults, fault));
         for job in group.drain(..) {
             job.answer(&commit);
         }
@@ -146,9 +142,9 @@ pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mu
     }
 }
 
-fn commit(connection: &Connection, damage: &Damage, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+fn commit(connection: &Connection, met: &Met, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
     let say = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
-    let tx = Tx::new(connection, damage);
+    let tx = Tx::new(connection, met);
     let fsyncs = group.iter().any(|job| job.durability() == Durability::Fsync);
     connection.pragma_update(None, "synchronous", if fsyncs { "full" } else { "normal" })?;
     say("BEGIN IMMEDIATE")?;

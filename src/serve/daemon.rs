@@ -86,8 +86,8 @@ enum ServeError {
     Database(#[from] OpenError),
     #[error(transparent)]
     Listen(#[from] ListenError),
-    #[error(transparent)]
-    Fault(#[from] Fault),
+    #[error("stopped because of the database; start the broker again")]
+    Fault,
     #[error(transparent)]
     Broker(#[from] wire::Error),
     #[error("{doing}: {source}")]
@@ -225,10 +225,10 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     }
     broker.close();
     if let Some(fault) = fault {
-        if let Fault::Damaged(_) = fault {
+        if matches!(fault, Fault::Damaged(_)) {
             db::open(&config.database, Extent::Whole)?.store.close(); // so that the next start finds it sound
         }
-        return Err(fault.into());
+        return Err(ServeError::Fault);
     }
     tracing::info!("stopped");
     Ok(())
