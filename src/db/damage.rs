@@ -3,7 +3,7 @@
 use super::{
     error::damage,
     peers,
-    schema::{self, TABLES},
+    schema::{self, SCHEMA, TABLES},
 };
 use crate::wire::MessageId;
 use rusqlite::{Connection, Row, types::ValueRef};
@@ -13,25 +13,19 @@ const MOST_FAULTS: u32 = 5;
 
 /// Reads what the broker needs first, so that damage shows while nobody waits. Costs what is under way, not what is stored.
 pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
-    let missing = schema::missing(connection).map_err(|error| damage(error.to_string()))?;
-    if let Some(first) = missing.first() {
-        return Err(damage(format!("{first} is missing")));
-    }
-    for rows in [
-        "peer",
-        "session",
-        "message WHERE waiting = 1",
-        "message WHERE seq IN (SELECT seq FROM message ORDER BY seq DESC LIMIT 100)",
+    for sql in [
+        "SELECT count(text) FROM message WHERE waiting = 1",
+        "SELECT count(text) FROM (SELECT text FROM message ORDER BY seq DESC LIMIT 100)",
     ] {
-        match unreadable(connection, rows)? {
-            0 => {}
-            rows => return Err(damage(format!("{rows} rows cannot be read"))),
-        }
+        connection.query_row(sql, [], |row| row.get::<_, i64>(0))?;
     }
-    Ok(())
+    match unreadable(connection, "peer")? + unreadable(connection, "session")? {
+        0 => Ok(()),
+        rows => Err(damage(format!("{rows} rows of peers and sessions cannot be read"))),
+    }
 }
 
-/// Everything that is wrong with the database, to a few lines. Reads all of it.
+/// The first faults of the database. Reads all of it.
 pub(super) fn faults(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut faults: Vec<String> = Vec::new();
     connection.pragma(None, "integrity_check", MOST_FAULTS, |row| {
@@ -39,9 +33,12 @@ pub(super) fn faults(connection: &Connection) -> rusqlite::Result<Vec<String>> {
         Ok(())
     })?;
     faults.retain(|fault| fault != "ok");
-    for table in TABLES {
-        let rows = unreadable(connection, table)?;
-        faults.extend((rows > 0).then(|| format!("{rows} rows of table {table} cannot be read")));
+    if schema::version(connection)? == SCHEMA {
+        faults.extend(schema::missing(connection)?.first().map(|first| format!("{first} is missing")));
+        for table in TABLES {
+            let rows = unreadable(connection, table)?;
+            faults.extend((rows > 0).then(|| format!("{rows} rows of table {table} cannot be read")));
+        }
     }
     Ok(faults)
 }

@@ -119,14 +119,6 @@ pub enum OpenError {
         /// SQLite's reason.
         source: rusqlite::Error,
     },
-    /// A migration failed.
-    #[error("migrating database {path}: {source}; it is left as it was")]
-    Migration {
-        /// The database.
-        path: PathBuf,
-        /// The reason.
-        source: rusqlite_migration::Error,
-    },
     /// The database is damaged, and what can be read of it could not be written elsewhere.
     #[error("database {path} is damaged ({damage}) and could not be salvaged: {source}; it is left as it was, start again")]
     Salvage {
@@ -139,12 +131,19 @@ pub enum OpenError {
     },
 }
 
-/// Whether the file itself is at fault: SQLite says so, or a row does not hold what its column is for.
+/// Whether the file itself is at fault: SQLite says so, a row does not hold what its column is for, or the schema lacks something.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
     use rusqlite::Error as E;
     match error {
         E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) | E::Utf8Error(..) => true,
-        other => matches!(other.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)),
+        other => match other.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => true,
+            Some(Unknown) => {
+                ["no such table", "no such column", "has no column"].iter().any(|lack| other.to_string().contains(lack))
+            }
+            _ => false,
+        },
     }
 }
 

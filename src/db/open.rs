@@ -6,12 +6,11 @@ use super::{
     error::{OpenError, damage, is_damage},
     lock::Lock,
     place::Place,
-    salvage,
-    schema::MIGRATIONS,
+    salvage, schema,
     store::Store,
     whose,
 };
-use rusqlite::{Connection, ErrorCode, config::DbConfig};
+use rusqlite::{Connection, config::DbConfig};
 use std::{
     fs::{self, Permissions},
     io,
@@ -86,14 +85,7 @@ fn prepare(real: &Path, extent: Extent) -> Result<Connection, OpenError> {
     let sqlite = |source| OpenError::Sqlite { path: real.to_owned(), source };
     whose::refuse_foreign(real)?;
     let mut connection = writer(real).map_err(sqlite)?;
-    MIGRATIONS.to_latest(&mut connection).map_err(|source| match source {
-        // For instance a table is there already: it has not the version that it claims.
-        rusqlite_migration::Error::RusqliteError { err, .. } if err.sqlite_error_code() == Some(ErrorCode::Unknown) => {
-            sqlite(damage(err.to_string()))
-        }
-        rusqlite_migration::Error::RusqliteError { err, .. } => sqlite(err),
-        source => OpenError::Migration { path: real.to_owned(), source },
-    })?;
+    schema::migrate(&mut connection).map_err(sqlite)?;
     let check = || {
         probe(&connection)?;
         match extent {

@@ -7,7 +7,7 @@ use super::{
     damage::is_readable,
     error::{OpenError, damage},
     lock::Lock,
-    schema::{LEGACY_TABLES, MIGRATIONS, TABLES},
+    schema::{LEGACY_TABLES, TABLES, migrate},
 };
 use crate::{
     platform::{clock, random},
@@ -145,12 +145,6 @@ struct Copied {
 /// Copies every table that can be read; none if not even the schema can.
 fn copy_all(path: &Path, new: &mut Connection) -> rusqlite::Result<Vec<Copied>> {
     new.execute_batch("PRAGMA journal_mode = memory; PRAGMA synchronous = off")?; // one fsync at the end does
-    let migrate = |new: &mut Connection| {
-        MIGRATIONS.to_latest(new).map_err(|error| match error {
-            rusqlite_migration::Error::RusqliteError { err, .. } => err,
-            other => rusqlite::Error::ToSqlConversionFailure(other.into()),
-        })
-    };
     let created = |damaged: &Connection, table: &str| {
         let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
         damaged.query_row(sql, [table], |row| row.get::<_, String>(0)).optional()

@@ -6,7 +6,7 @@ use rusqlite_migration::{M, Migrations};
 use std::{collections::BTreeSet, sync::LazyLock};
 
 /// The schema's history. **Only ever append**: a database written by any earlier version must open.
-pub(super) static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
+static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
     Migrations::new(vec![
         M::up_with_hook(include_str!("migrations/0001-mailboxes.sql"), |tx| Ok(legacy::import(tx)?)),
         M::up(include_str!("migrations/0002-inbox.sql")),
@@ -16,6 +16,14 @@ pub(super) static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
 
 /// How many migrations there are: the schema version of a database this build has opened.
 pub(super) const SCHEMA: i64 = 3;
+
+/// Brings a database to our version, or leaves it as it is.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    MIGRATIONS.to_latest(connection).map_err(|error| match error {
+        rusqlite_migration::Error::RusqliteError { err, .. } => err,
+        other => rusqlite::Error::ToSqlConversionFailure(other.into()),
+    })
+}
 
 /// Our tables, and those of the legacy broker.
 pub(super) const TABLES: [&str; 3] = ["peer", "session", "message"];
@@ -27,9 +35,9 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 /// Tables and indexes that a database should have and lacks, each with a column.
-pub(super) fn missing(connection: &Connection) -> Result<BTreeSet<String>, rusqlite_migration::Error> {
+pub(super) fn missing(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
     let mut fresh = Connection::open_in_memory()?;
-    MIGRATIONS.to_latest(&mut fresh)?;
+    migrate(&mut fresh)?;
     Ok(&shape(&fresh)? - &shape(connection)?)
 }
 

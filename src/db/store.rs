@@ -162,7 +162,9 @@ impl Readers {
         let (say, met) = (|sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop), Met::default());
         say("BEGIN").map_err(Error::from)?;
         let result = work(&View::new(&connection, &met));
-        say("ROLLBACK").map_err(Error::from)?;
+        if !connection.is_autocommit() {
+            say("ROLLBACK").map_err(Error::from)?; // a failed read may have ended it already
+        }
         if let Ok(mut idle) = self.idle.lock()
             && idle.len() < IDLE_READERS
         {

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 /// An empty database in memory.
 pub fn memory() -> Connection {
     let mut connection = Connection::open_in_memory().unwrap();
-    schema::MIGRATIONS.to_latest(&mut connection).unwrap();
+    schema::migrate(&mut connection).unwrap();
     connection
 }
 
