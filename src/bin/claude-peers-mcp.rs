@@ -25,8 +25,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// One thread is all a session needs; what still runs at the end (a blocked read of a terminal) is not waited for. A local
-/// runtime is also the smallest: nothing of the scheduler for many threads is linked.
+/// One thread is enough, and a local runtime is the smallest: it leaves out the scheduler for many threads. The end does not wait for
+/// a blocked read of a terminal.
 fn serve() -> std::io::Result<()> {
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
     runtime.block_on(claude_peers::session::run());

@@ -10,17 +10,16 @@ use super::{
 use crate::{
     mailbox::accept::{NewMessage, copies_of, key_of_copy},
     platform::{clock, random},
-    wire::{self, Broadcast, Code, EVERYONE, Error, NotSent, PeerId, Scope, SendRequest, Sent, Status},
+    wire::{self, Broadcast, Code, Error, NotSent, PeerId, Recipient, Scope, SendRequest, Sent, Status},
 };
 use std::{collections::HashSet, sync::Arc};
 
 impl Broker {
     /// Accepts a message to a peer, or to everyone in a scope. Once this answers, what was accepted is on disk.
     pub async fn send_to(self: &Arc<Self>, caller: &Caller, request: SendRequest) -> wire::Result<Sent> {
-        let scope = request.to.trim().strip_prefix(EVERYONE).map(str::parse::<Scope>);
-        match scope {
-            Some(scope) => Ok(Sent::Everyone(self.send_to_everyone(caller, scope?, request).await?)),
-            None => Ok(Sent::One(self.send(caller, request).await?)),
+        match request.to.parse()? {
+            Recipient::Everyone(scope) => Ok(Sent::Everyone(self.send_to_everyone(caller, scope, request).await?)),
+            Recipient::One(_) => Ok(Sent::One(self.send(caller, request).await?)),
         }
     }
 

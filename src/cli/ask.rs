@@ -1,23 +1,19 @@
 //! `ask`: a question to a session, and its answer.
 
-use super::send::{self, KEY_LENGTH};
+use super::send;
 use crate::{
     agents::shown,
     client::{Client, with_query},
     console::{
-        exit::Failure,
+        exit::{Failure, Problem},
         out::{Look, Out},
     },
-    platform::random,
     wire::{
-        Acknowledged, Asked, CLI_SENDER, Code, PeerRef, Receipt, Result as Answered, SendRequest,
+        Acknowledged, Asked, CLI_SENDER, PeerRef, Receipt, Result as Answered,
         text::{printable, printable_line},
     },
 };
 use std::time::{Duration, Instant};
-
-/// The pause before a broker that is away is asked again.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// What to ask, whom, and how long to wait.
 #[derive(Debug, clap::Args)]
@@ -32,12 +28,9 @@ pub struct Args {
     pub wait: u32,
 }
 
-/// Asks, waits, and prints the answer.
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
-    let (to, text) = (args.peer.to_string(), send::text(&args.text)?);
-    let message = SendRequest { to, text, reply_to: None, key: Some(random::token(KEY_LENGTH)), cwd: None };
-    let question: Receipt = send::send(&message, broker, out).await?;
-    let asked = wait(&question, Duration::from_secs(args.wait.into()), broker).await?;
+    let question: Receipt = send::send(&send::message(&args.peer, &args.text)?, broker, out).await?;
+    let asked = answer(&question, Duration::from_secs(args.wait.into()), broker, out).await?;
     let Some(answer) = &asked.answer else { return Err(no_answer(&asked)) };
     out.answer(&asked, |_, look| render(&answer.text, look))?;
     let read = format!("/v1/messages/{}/read", answer.receipt.message_id);
@@ -45,24 +38,20 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits for the answer; for the broker, too, should it restart meanwhile.
-async fn wait(question: &Receipt, patience: Duration, broker: &Client) -> Answered<Asked> {
+/// Waits for the answer, also across a restart of the broker.
+async fn answer(question: &Receipt, patience: Duration, broker: &Client, out: Out) -> Answered<Asked> {
     let deadline = Instant::now() + patience;
-    loop {
+    let attempt = async || {
         let left = deadline.saturating_duration_since(Instant::now());
         let seconds = left.as_secs_f64().ceil().to_string();
         let path = with_query(&format!("/v1/messages/{}/reply", question.message_id), &[("waitSeconds", &seconds)]);
-        match broker.get_waiting(&path, None, left).await {
-            Err(error) if matches!(error.code, Code::Unreachable | Code::Stopping) && left > PAUSE => {
-                tokio::time::sleep(PAUSE).await;
-            }
-            asked => return asked,
-        }
-    }
+        broker.get_waiting(&path, None, left).await
+    };
+    send::patiently(deadline, out, attempt).await
 }
 
 fn render(text: &str, look: Look) -> String {
-    // A script gets the text as it is; what a terminal would obey is made visible.
+    // A script gets the text as it is; on a terminal, control characters are made visible.
     let text = if look.terminal { printable(text) } else { text.into() };
     if text.ends_with('\n') { text.into_owned() } else { format!("{text}\n") }
 }
@@ -70,11 +59,9 @@ fn render(text: &str, look: Look) -> String {
 fn no_answer(asked: &Asked) -> Failure {
     let question = &asked.question;
     let (id, name) = (&question.message_id, printable_line(&question.to_name));
-    Failure::NoAnswer {
-        what: format!("no answer to {id} from {name} yet: {}", shown::fate(asked)),
-        help: match question.from.as_str() {
-            CLI_SENDER => "an answer that comes later stands in `claude-peers history`",
-            _ => "an answer that comes later arrives as a message to this session",
-        },
-    }
+    let help = match question.from.as_str() {
+        CLI_SENDER => "a later answer will be in `claude-peers history`",
+        _ => "a later answer will arrive as a message to this session",
+    };
+    Failure::NoAnswer(Problem::new(format!("no answer to {id} from {name} yet: {}", shown::fate(asked)), help))
 }

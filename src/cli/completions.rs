@@ -1,4 +1,4 @@
-//! `completions`: the script that completes the commands in a shell.
+//! `completions`: a shell's completion script.
 
 use super::args::Cli;
 use crate::console::{exit::Failure, out::Out};
@@ -9,7 +9,7 @@ use clap::{
 use clap_complete::aot::{self, Shell};
 use serde_json::json;
 
-/// For whom.
+/// Which shell.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -22,7 +22,7 @@ pub struct Args {
     pub shell: Shell,
 }
 
-/// Those that completions are tested in, of all that there are generators for.
+/// The shells that completions are tested in; there are generators for more.
 fn shells() -> impl TypedValueParser<Value = Shell> {
     let shells = [("bash", "GNU Bash"), ("zsh", "Z shell"), ("fish", "fish")];
     let shells = shells.map(|(name, about)| PossibleValue::new(name).help(about));
@@ -31,17 +31,15 @@ fn shells() -> impl TypedValueParser<Value = Shell> {
 
 pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
     let mut script = Vec::new();
-    aot::generate(args.shell, &mut shown(), "claude-peers", &mut script);
-    // The generators write only what the parser was told, which is text.
-    let script = String::from_utf8_lossy(&script);
-    // For a program with a hyphen in its name, the generator for bash writes the name in two ways and then completes no
-    // option of any command (clap-rs/clap#6421). In the others' scripts neither way occurs.
-    let script = script.replace("claude__subcmd__peers", "claude__peers");
+    aot::generate(args.shell, &mut visible(), "claude-peers", &mut script);
+    // If a program's name has a hyphen, the generator for bash spells the name in two ways and then completes no option
+    // (clap-rs/clap#6421). The other shells' scripts have neither spelling.
+    let script = String::from_utf8_lossy(&script).replace("claude__subcmd__peers", "claude__peers");
     out.answer(&json!({ "shell": args.shell.to_string(), "script": script }), |_, _| script.clone())
 }
 
-/// The command line without what it hides: the generators complete hidden commands, too.
-fn shown() -> Command {
+/// The command line without its hidden commands, which the generators would complete, too.
+fn visible() -> Command {
     let cli = Cli::command();
     Command::new("claude-peers")
         .version(crate::wire::VERSION)

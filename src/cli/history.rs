@@ -1,4 +1,4 @@
-//! `history`: what was said, newest first.
+//! `history`: messages sent and received, newest first.
 
 use super::message;
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     wire::{HistoryEntry, HistoryPage, MessageId, PeerRef, Timestamp},
 };
 
-/// Most characters of a text that a row shows; `message ID` shows all of it.
+/// Most characters of a text in a row; `message ID` shows all of it.
 const SHOWN: usize = 200;
 
 /// Which messages.
@@ -53,9 +53,8 @@ fn render(page: &HistoryPage, now: Timestamp, look: Look) -> String {
 
 fn row(entry: &HistoryEntry, now: Timestamp, look: Look) -> Vec<Field> {
     let receipt = &entry.receipt;
-    // A person wants to know how long ago it was, a script when.
+    // How long ago for a person, the time for a script.
     let sent = if look.terminal { ago(receipt.sent_at, now) } else { receipt.sent_at.to_string() };
-    // One line a message, whatever breaks its lines.
     let words = entry.text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut text: String = words.chars().take(SHOWN).collect();
     if text.len() < words.len() {

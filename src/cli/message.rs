@@ -1,4 +1,4 @@
-//! `message`: what became of a message, with its text.
+//! `message`: a message and what became of it.
 
 use crate::{
     client::Client,
@@ -19,10 +19,8 @@ pub struct Args {
     pub id: MessageId,
 }
 
-/// Shows it.
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
-    let entry: HistoryEntry = broker.get(&format!("/v1/messages/{}", args.id), None).await?;
-    out.answer(&entry, render)
+    out.answer(&broker.get::<HistoryEntry>(&format!("/v1/messages/{}", args.id), None).await?, render)
 }
 
 /// The tone in which a state is shown.
@@ -57,34 +55,4 @@ fn render(entry: &HistoryEntry, look: Look) -> String {
     facts.extend(receipt.reply_to.as_ref().map(|id| ("answers", id.to_string())));
     facts.extend(receipt.warning.as_ref().map(|warning| ("warning", look.paint(Tone::Warn, printable_line(warning)))));
     format!("{}\n{}\n", look.facts(&facts), printable(&entry.text))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_receipt_shows_every_time_and_a_harmless_text() {
-        let entry: HistoryEntry = serde_json::from_value(json!({
-            "fromName": "eel", "text": "one\ntwo\u{1b}[31m", "messageId": "m7-abcdef", "from": "aaaaaa", "to": "bbbbbb",
-            "toName": "bbbbbb", "state": "offered", "route": "channel", "sentAt": "2026-05-16T12:36:00Z",
-            "offeredAt": "2026-05-16T12:36:01Z", "expiresAt": "2026-05-23T12:36:00Z", "replyTo": "m6-abcdef",
-        }))
-        .expect("an entry");
-        let expected = "\
-message  m7-abcdef
-from     eel (aaaaaa)
-to       bbbbbb
-state    offered, by channel
-sent     2026-05-16T12:36:00.000Z
-offered  2026-05-16T12:36:01.000Z
-expires  2026-05-23T12:36:00.000Z
-answers  m6-abcdef
-
-one
-two\\u{1b}[31m
-";
-        assert_eq!(render(&entry, Look::PLAIN), expected);
-    }
 }

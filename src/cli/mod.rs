@@ -1,8 +1,7 @@
 //! The command line, `claude-peers`: one file a command, and a dispatch without logic.
 //!
-//! Promises: a command does one thing and asks the broker for it over the Unix socket; its answer goes to standard output,
-//! as text or with `--json` as JSON; why it failed goes to standard error (with `--json` to standard output) and its exit
-//! code is one of `exit::Exit`. Nothing runs in the background and nothing is locked.
+//! A command does one thing and asks the broker for it over the Unix socket. Its answer goes to standard output, as text or with
+//! `--json` as JSON. An error goes to standard error (with `--json` to standard output), and the exit code is one of `exit::Exit`.
 
 mod args;
 mod ask;
@@ -44,7 +43,7 @@ pub fn run() -> ExitCode {
 }
 
 fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
-    // A local runtime: without the scheduler for many threads the program is smaller, and its hooks with it.
+    // A local runtime makes the program smaller: it leaves out the scheduler for many threads.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
     let runtime = runtime
         .map_err(|e| Failure::local(format!("starting the runtime: {e}"), "look at the limits of this session (`ulimit -a`)"))?;
@@ -66,7 +65,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Completions(args) => completions::run(&args, out),
             Command::Manual(args) => manual::run(&args, out),
             Command::Summarize => summarize::run(out),
-            // The program itself sees to it, without all of this, where it stands first.
+            // The program's `main` runs a well-formed `hook` before it gets here.
             Command::Hook { .. } => Err(Failure::Usage("`hook` takes its event, and no options".to_owned())),
         }
     })
@@ -76,7 +75,7 @@ fn broker() -> Result<Client, Failure> {
     Ok(Client::new(paths::socket()?, "claude-peers"))
 }
 
-/// Usage errors come from the parser before it is known whether `--json` was meant; the word itself decides.
+/// Usage errors come before the options are parsed, so the word `--json` itself decides how they look.
 fn refuse_usage(error: &clap::Error) -> Exit {
     if error.use_stderr() && std::env::args_os().any(|word| word == "--json") {
         let text = error.render().to_string();
@@ -84,6 +83,6 @@ fn refuse_usage(error: &clap::Error) -> Exit {
         let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
         return Out::new(true).failure(&Failure::Usage(what));
     }
-    let _ = error.print(); // there is nowhere left to report that it cannot be printed
+    let _ = error.print(); // if this fails, there is nowhere left to report it
     if error.use_stderr() { Exit::Usage } else { Exit::Success }
 }

@@ -1,4 +1,4 @@
-//! `release`: lets a message in that the recipient's controls hold.
+//! `release`: delivers a message that the recipient's controls hold.
 
 use crate::{
     client::Client,
@@ -13,9 +13,8 @@ pub struct Args {
     pub id: MessageId,
 }
 
-/// Releases it.
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let path = format!("/v1/messages/{}/release", args.id);
     let released: Acknowledged = broker.post(&path, None, &serde_json::json!({})).await?;
-    out.answer(&released, |_, _| format!("Message {} is let in; its session gets it like any other.\n", args.id))
+    out.answer(&released, |_, _| format!("Message {} is released; its session gets it like any other.\n", args.id))
 }

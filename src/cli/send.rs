@@ -7,26 +7,25 @@ use crate::{
         exit::Failure,
         out::{Look, Out, Tone},
     },
-    platform::random,
+    platform::{random, retry::Retry},
     wire::{
-        self, Broadcast, CLI_SENDER, Code, EVERYONE, MessageId, PeerRef, Receipt, Scope, SendRequest, Sent, text::printable_line,
+        Broadcast, CLI_SENDER, Code, MessageId, Receipt, Recipient, Result as Answered, SendRequest, Sent, text::printable_line,
     },
 };
 use serde::de::DeserializeOwned;
 use std::{
     io::Read,
-    str::FromStr,
     time::{Duration, Instant},
 };
 
-/// How long a broker that is away is waited for: a restart takes less, and is no error.
+/// How long to wait for a broker that is away: longer than a restart takes.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// First and longest pause between two attempts.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
-/// Most that is read from standard input; far above the broker's limit, which is a setting and gives the real answer.
+/// Most that is read from standard input; far above the broker's limit, which is a setting and decides.
 const MAX_INPUT: u64 = 16 * 1024 * 1024;
 /// Length of the idempotency key.
-pub(super) const KEY_LENGTH: usize = 32;
+const KEY_LENGTH: usize = 32;
 
 /// What to send, and to whom.
 #[derive(Debug, clap::Args)]
@@ -41,34 +40,12 @@ pub struct Args {
     pub reply_to: Option<MessageId>,
 }
 
-/// Who is to get a message.
-#[derive(Debug, Clone)]
-pub enum Recipient {
-    /// One peer.
-    One(PeerRef),
-    /// Every peer in a scope.
-    Everyone(Scope),
-}
-
-impl FromStr for Recipient {
-    type Err = wire::Error;
-    fn from_str(text: &str) -> wire::Result<Self> {
-        match text.trim().strip_prefix(EVERYONE) {
-            Some(scope) => Ok(Self::Everyone(scope.parse()?)),
-            None => Ok(Self::One(text.parse()?)),
-        }
-    }
-}
-
-/// Sends it.
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
-    let text = text(&args.text)?;
-    let (to, cwd) = match args.peer {
-        Recipient::One(peer) => (peer.to_string(), None),
-        Recipient::Everyone(scope) => (format!("{EVERYONE}{}", scope.as_str()), peers::seen_from(scope)?),
+    let cwd = match args.peer {
+        Recipient::One(_) => None,
+        Recipient::Everyone(scope) => peers::seen_from(scope)?,
     };
-    let reply_to = args.reply_to.map(|id| id.to_string());
-    let message = SendRequest { to, text, reply_to, key: Some(random::token(KEY_LENGTH)), cwd };
+    let message = SendRequest { cwd, reply_to: args.reply_to.map(|id| id.to_string()), ..message(&args.peer, &args.text)? };
     let sent: Sent = send(&message, broker, out).await?;
     out.answer(&sent, |sent, look| match sent {
         Sent::One(receipt) => render(receipt, look),
@@ -80,27 +57,28 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     }
 }
 
-/// The text that these words of the command line stand for.
-pub(super) fn text(words: &[String]) -> Result<String, Failure> {
-    if words == ["-"] { standard_input() } else { Ok(words.join(" ")) }
+/// The message that the command line describes. Its key makes it one message however often it is sent.
+pub(super) fn message(to: &impl ToString, words: &[String]) -> Result<SendRequest, Failure> {
+    let text = if words == ["-"] { standard_input()? } else { words.join(" ") };
+    Ok(SendRequest { to: to.to_string(), text, reply_to: None, key: Some(random::token(KEY_LENGTH)), cwd: None })
 }
 
-/// Sends until the broker has answered or its time is up. The key makes it one message, however often it is said.
-pub(super) async fn send<T: DeserializeOwned>(message: &SendRequest, broker: &Client, out: Out) -> Result<T, Failure> {
-    let deadline = Instant::now() + PATIENCE;
-    let (mut pause, longest) = PAUSE;
-    loop {
-        match broker.post("/v1/send", None, message).await {
-            Err(error) if matches!(error.code, Code::Unreachable | Code::Stopping) && Instant::now() + pause < deadline => {
-                if pause == PAUSE.0 {
-                    out.aside(&format!("The broker is away; waiting up to {} s for it …", PATIENCE.as_secs()));
-                }
-                tokio::time::sleep(pause).await;
-                pause = longest.min(pause * 2);
-            }
-            answer => return Ok(answer?),
+pub(super) async fn send<T: DeserializeOwned>(message: &SendRequest, broker: &Client, out: Out) -> Answered<T> {
+    patiently(Instant::now() + PATIENCE, out, async || broker.post("/v1/send", None, message).await).await
+}
+
+/// Repeats `attempt` until the broker answers or `deadline` has passed: a restart of the broker is no error.
+pub(super) async fn patiently<T>(deadline: Instant, out: Out, attempt: impl AsyncFnMut() -> Answered<T>) -> Answered<T> {
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let mut told = false;
+    let is_away = |answer: &Answered<T>| {
+        let away = answer.as_ref().is_err_and(|error| matches!(error.code, Code::Unreachable | Code::Stopping));
+        if away && !std::mem::replace(&mut told, true) {
+            out.aside(&format!("The broker is away; waiting up to {:.0} s for it …", left().as_secs_f64()));
         }
-    }
+        away
+    };
+    Retry { pause: PAUSE, patience: left() }.run(attempt, is_away).await
 }
 
 fn standard_input() -> Result<String, Failure> {

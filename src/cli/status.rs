@@ -50,33 +50,3 @@ fn socket(listener: &ListenerStatus, look: Look) -> String {
     };
     format!("{} {}, {state}", listener.kind, printable_line(&listener.address))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_socket_that_is_not_served_says_why() {
-        let broker: BrokerStatus = serde_json::from_value(json!({
-            "version": "0.1.0", "api": 1, "pid": 7, "startedAt": "1970-01-01T00:00:00Z", "peers": 0,
-            "listeners": [
-                {"kind": "unix", "address": "/run/broker.sock", "listening": true, "origin": "service manager"},
-                {"kind": "tcp", "address": "127.0.0.1:7899", "listening": false, "origin": "own", "problem": "held by bun (pid 9)"},
-            ],
-            "database": {"path": "/home/u/.claude-peers.db", "bytes": 20_480, "waiting": 1, "messages": 3},
-            "notices": ["the database was damaged"],
-        }))
-        .expect("a status");
-        let expected = "\
-broker    running, version 0.1.0, pid 7, up 1 min
-socket    unix /run/broker.sock, served for the service manager
-socket    tcp 127.0.0.1:7899, not served: held by bun (pid 9)
-database  /home/u/.claude-peers.db, 20 KiB
-messages  3 stored, 1 waiting
-notice    the database was damaged
-peers     0
-";
-        assert_eq!(render(&Overview { broker, peers: Vec::new() }, Timestamp::from_millis(90_000), Look::PLAIN), expected);
-    }
-}

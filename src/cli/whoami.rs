@@ -11,15 +11,13 @@ use crate::{
     wire::{Peer, text::printable_line},
 };
 
-/// Shows it. The session's id says it at once; after `/clear` that may be a new one, and then the process that hosts the
-/// session, an ancestor of this one, still says it.
+/// Asks by the session's id and by the agent process, an ancestor of this one: after `/clear` the id may be new.
 pub async fn run(broker: &Client, out: Out) -> Result<(), Failure> {
     let session = settings::text("CLAUDE_CODE_SESSION_ID")?;
     let pids = process::ancestors(std::process::id()).iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     let mut query = vec![("pids", pids.as_str())];
     query.extend(session.as_deref().map(|session| ("sessionId", session)));
-    let peer: Peer = broker.get(&with_query("/v1/whoami", &query), None).await?;
-    out.answer(&peer, render)
+    out.answer(&broker.get::<Peer>(&with_query("/v1/whoami", &query), None).await?, render)
 }
 
 fn render(peer: &Peer, look: Look) -> String {

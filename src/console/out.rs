@@ -1,19 +1,22 @@
-//! What a person or a script sees: one line of JSON, or text with tables on a terminal and plain aligned lines elsewhere.
+//! Output: one line of JSON, or text with tables on a terminal and plain aligned lines elsewhere.
 //!
-//! Promises: text that came from a peer passes through [`Field`] or `wire::text` and cannot steer the terminal; colours
-//! appear only on a terminal and never against `NO_COLOR`; every write is checked.
+//! Text from a peer passes through [`Field`] or `wire::text`, so it cannot steer the terminal. Colours appear only on a terminal and
+//! never with `NO_COLOR`. Every write is checked.
 
-use super::exit::{Exit, Failure, Report};
+use super::exit::{Exit, Failure};
 use crate::{
     platform::settings,
-    wire::{Timestamp, text::printable_line},
+    wire::{
+        Timestamp,
+        text::{printable_json, printable_line},
+    },
 };
 use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 
-/// What a piece of text means to its reader; decides its colour.
+/// The meaning of a piece of text, which decides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tone {
     #[default]
@@ -50,7 +53,7 @@ impl Tone {
     }
 }
 
-/// One field of a table: harmless for a terminal, with its tone.
+/// One field of a table, harmless for a terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     text: String,
@@ -62,7 +65,7 @@ impl Field {
         Self { text: printable_line(text.as_ref()).into_owned(), tone }
     }
 
-    /// Several lines in one field; empty ones are left out.
+    /// The lines of one field; empty ones are left out.
     pub fn lines(lines: &[&str], tone: Tone) -> Self {
         let lines: Vec<_> = lines.iter().filter(|line| !line.is_empty()).map(|line| printable_line(line)).collect();
         Self { text: lines.join("\n"), tone }
@@ -75,6 +78,7 @@ impl<T: AsRef<str>> From<T> for Field {
     }
 }
 
+/// How text on a stream looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
     pub terminal: bool,
@@ -88,7 +92,7 @@ impl Look {
     fn of(stream: &impl IsTerminal) -> Self {
         let terminal = stream.is_terminal();
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { terminal, colour: terminal && !dumb && settings::raw("NO_COLOR").is_none() }
+        Self { terminal, colour: terminal && !dumb && settings::raw(settings::NO_COLOR.name).is_none() }
     }
 
     pub fn paint(self, tone: Tone, text: impl AsRef<str>) -> String {
@@ -100,7 +104,12 @@ impl Look {
         format!("{style}{text}{style:#}")
     }
 
-    /// A table of `rows` under `header`: framed and wrapped to the terminal's width, or one plain line a row.
+    /// What a line begins with that replaces one of [`Out::transient`].
+    pub fn erase(self) -> &'static str {
+        if self.colour { "\x1b[K" } else { "" }
+    }
+
+    /// A table, framed and wrapped to the terminal's width, or with one plain line a row.
     pub fn table(self, header: &[&str], rows: Vec<Vec<Field>>) -> String {
         let mut table = Table::new();
         let wrapped = if self.terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
@@ -129,16 +138,11 @@ impl Look {
     }
 }
 
-#[derive(Serialize)]
-struct Refused {
-    error: Report,
-}
-
 #[derive(Debug, Clone, Copy)]
 pub struct Out {
     /// Answers and failures are JSON on standard output.
     pub json: bool,
-    /// How text on standard output is to look.
+    /// Of standard output.
     pub look: Look,
 }
 
@@ -147,7 +151,7 @@ impl Out {
         Self { json, look: Look::of(&io::stdout()) }
     }
 
-    /// Writes a command's answer: as JSON, or as `human` renders it.
+    /// Writes a command's answer, as JSON or as `human` renders it.
     pub fn answer<T: Serialize>(self, answer: &T, human: impl FnOnce(&T, Look) -> String) -> Result<(), Failure> {
         if self.json { self.json(answer) } else { self.human(|look| human(answer, look)) }
     }
@@ -157,26 +161,34 @@ impl Out {
         if self.json { Ok(()) } else { write_out(&text(self.look)) }
     }
 
+    /// Shows a line on a terminal until [`Look::erase`]. It is cut at the edge, not wrapped, so that it can be erased.
+    pub fn transient(self, text: &str) -> Result<(), Failure> {
+        if self.json || !self.look.colour {
+            return Ok(());
+        }
+        write_out(&format!("\x1b[?7l{}\x1b[?7h\r", self.look.paint(Tone::Dim, printable_line(text))))
+    }
+
     pub fn json(self, value: &impl Serialize) -> Result<(), Failure> {
         let json = serde_json::to_string(value).map_err(|e| Failure::Output(e.into()))?;
-        write_out(&(json + "\n"))
+        write_out(&(printable_json(&json) + "\n"))
     }
 
     pub fn aside(self, text: &str) {
         let look = Look::of(&io::stderr());
         if look.terminal && !self.json {
-            // Only a courtesy: an aside that cannot be written changes nothing about the command.
+            // A courtesy: the command goes on even if this cannot be written.
             let _ = writeln!(io::stderr(), "{}", look.paint(Tone::Dim, text));
         }
     }
 
-    /// Says why a command failed and gives its exit code: on standard error, or with `--json` on standard output.
+    /// Reports a failure on standard error, or with `--json` on standard output, and gives its exit code.
     pub fn failure(self, failure: &Failure) -> Exit {
         let (exit, report) = (failure.exit(), failure.report());
-        // There is nowhere left to report that these cannot be written; the exit code still says it.
+        // If writing fails, there is nowhere left to report it; the exit code still tells.
         if exit == Exit::Success || matches!(failure, Failure::Told) {
         } else if self.json {
-            let _ = self.json(&Refused { error: report });
+            let _ = self.json(&serde_json::json!({ "error": report }));
         } else {
             let look = Look::of(&io::stderr());
             let mut text = format!("{} {}\n", look.paint(Tone::Bad, "error:"), crate::wire::text::printable(&report.message));
@@ -233,18 +245,5 @@ mod tests {
         }
         assert_eq!(ago(Timestamp::from_millis(5_000), Timestamp::from_millis(4_000)), "now"); // a clock set back
         assert_eq!(ago(Timestamp::from_millis(0), Timestamp::from_millis(61_000)), "1 min ago");
-    }
-
-    #[test]
-    fn a_plain_table_has_one_harmless_line_a_row() {
-        let rows = vec![vec!["eel".into(), Field::new("a\nb\x1b[31m", Tone::Bad)], vec!["longer-name".into(), "c".into()]];
-        let table = Look::PLAIN.table(&["NAME", "TEXT"], rows);
-        assert_eq!(table, "NAME         TEXT\neel          a\\nb\\u{1b}[31m\nlonger-name  c\n");
-    }
-
-    #[test]
-    fn nothing_is_coloured_without_a_terminal() {
-        assert_eq!(Look::PLAIN.paint(Tone::Bad, "x"), "x");
-        assert_eq!(Look { terminal: true, colour: true }.paint(Tone::Bad, "x"), "\x1b[31mx\x1b[0m");
     }
 }

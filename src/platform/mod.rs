@@ -8,4 +8,6 @@ pub mod kernel;
 pub mod paths;
 pub mod process;
 pub mod random;
+#[cfg(feature = "cli")]
+pub mod retry;
 pub mod settings;

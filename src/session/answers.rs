@@ -1,12 +1,12 @@
-//! Answers that the model gives with its client's own tool.
+//! Answers that the model gives with its client's own `SendMessage` tool.
 //!
-//! Each frame in the inbox names a socket for an answer, one for each sender. What the client's `SendMessage` writes there goes
-//! to that peer as a message of this session. Only this session's client is heard; one frame a connection, bounded in size and
-//! time. The tool is told nothing but the end of the connection, so what becomes of an answer stands in the log.
+//! Each frame in the inbox names a socket for answers, one per sender. What the client's tool writes there goes to that peer as a
+//! message of this session. Only this session's client may write; a connection carries one frame, bounded in size and time. The
+//! tool learns only that the connection ended, so the log says what became of an answer.
 
 use super::{
     facts::Inbox,
-    link::{Link, Up, mends_itself},
+    link::{AT_ONCE, Link, Registration, mends_itself},
     locked, log,
 };
 use crate::{
@@ -31,13 +31,13 @@ use tokio::{
     time::timeout,
 };
 
-/// Longest frame: a message of full size, with what JSON may make of it.
+/// Longest frame: a message of full size, escaped for JSON.
 const LONGEST: u64 = 2 * 1024 * 1024;
 /// How long a frame may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the client's tool is left waiting: it gives up after 5 s.
+/// How long the client's tool waits for the end of the connection at most. It would give up after 5 s.
 const TOOL_PATIENCE: Duration = Duration::from_secs(3);
-/// Most lines before the frame: the client's tool may show a token first.
+/// Most lines up to the frame: the client's tool may write a token first.
 const MOST_LINES: usize = 4;
 /// Most connections to one socket at a time.
 const MOST_CONNECTIONS: usize = 4;
@@ -49,19 +49,19 @@ pub struct Answers {
 }
 
 struct Open {
-    /// The newest message that was shown with this address.
+    /// The newest message shown with this address: an answer replies to it.
     newest: Arc<Mutex<Option<MessageId>>>,
     listening: JoinHandle<()>,
 }
 
 impl Answers {
-    /// None yet; answers go through `link`.
+    /// No sockets yet; answers go out over `link`.
     pub fn new(link: Arc<Link>) -> Self {
         Self { link, open: HashMap::new() }
     }
 
-    /// Listens for answers to `sender`; the socket, if there can be one. `newest` is the message that is shown with it.
-    pub fn listen(&mut self, up: &Up, inbox: &Inbox, sender: &PeerId, newest: Option<MessageId>) -> Option<PathBuf> {
+    /// Listens for answers to `sender` and gives the socket, unless that fails. `newest` is the message that is shown with it.
+    pub fn listen(&mut self, up: &Registration, inbox: &Inbox, sender: &PeerId, newest: Option<MessageId>) -> Option<PathBuf> {
         let path = crate::platform::paths::answers(up.socket(), &up.me.id, sender);
         if let Some(open) = self.open.get(&path).filter(|open| !open.listening.is_finished() && path.exists()) {
             if newest.is_some() {
@@ -77,7 +77,7 @@ impl Answers {
             }
         };
         let newest = Arc::new(Mutex::new(newest));
-        let to = Recipient { link: self.link.clone(), id: sender.clone(), agent: inbox.agent, newest: newest.clone() };
+        let to = Forwarder { link: self.link.clone(), to: sender.clone(), agent: inbox.agent, newest: newest.clone() };
         let listening = tokio::spawn(accept(listener, Arc::new(to)));
         self.open.insert(path.clone(), Open { newest, listening });
         Some(path)
@@ -88,16 +88,16 @@ impl Drop for Answers {
     fn drop(&mut self) {
         for (path, open) in &self.open {
             open.listening.abort();
-            // Gone already, or its folder is: nobody answers there any more.
-            drop(fs::remove_file(path));
+            let _ = fs::remove_file(path); // already gone is as good
         }
     }
 }
 
-/// To whom what comes to a socket goes.
-struct Recipient {
+/// Forwards what comes to one socket.
+struct Forwarder {
     link: Arc<Link>,
-    id: PeerId,
+    to: PeerId,
+    /// The only process that may write to the socket, with its children.
     agent: u32,
     newest: Arc<Mutex<Option<MessageId>>>,
 }
@@ -115,42 +115,22 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, to: Arc<Recipient>) {
+async fn accept(listener: UnixListener, forwarder: Arc<Forwarder>) {
     let mut connections = JoinSet::new();
     loop {
         let stream = tokio::select! {
             accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
                 Ok((stream, _)) => stream,
-                Err(error) => return log!("listening for answers to {}: {error}", to.id),
+                Err(error) => return log!("listening for answers to {}: {error}", forwarder.to),
             },
             Some(_) = connections.join_next() => continue,
         };
-        let to = to.clone();
-        connections.spawn(async move {
-            let id = &to.id;
-            match timeout(PATIENCE, read(stream, to.agent)).await {
-                Err(_) => log!("an answer to {id} did not arrive in time"),
-                Ok(Err(error)) => log!("an answer to {id} cannot be read: {error}"),
-                Ok(Ok((text, stream))) => {
-                    let mut sending = pin!(to.send(text));
-                    // The client's tool waits for the end of the connection, but not for long.
-                    let early = timeout(TOOL_PATIENCE, &mut sending).await.ok();
-                    drop(stream);
-                    let sent = match early {
-                        Some(sent) => sent,
-                        None => sending.await,
-                    };
-                    match sent {
-                        Ok(sent) => log!("an answer through the client's own tool went to {id}: {sent}"),
-                        Err(error) => log!("an answer through the client's own tool to {id} was refused: {error}"),
-                    }
-                }
-            }
-        });
+        let forwarder = forwarder.clone();
+        connections.spawn(async move { forwarder.serve(stream).await });
     }
 }
 
-/// Reads one frame of this session's client: its text, and the connection, which ends when it is dropped.
+/// Reads one frame from this session's client; gives its text and the connection, which ends when it is dropped.
 async fn read(stream: UnixStream, agent: u32) -> io::Result<(String, UnixStream)> {
     let peer = stream.peer_cred()?;
     let is_agent =
@@ -171,16 +151,35 @@ async fn read(stream: UnixStream, agent: u32) -> io::Result<(String, UnixStream)
     Err(io::Error::new(io::ErrorKind::InvalidData, "it holds no message"))
 }
 
-impl Recipient {
+impl Forwarder {
+    async fn serve(&self, stream: UnixStream) {
+        let to = &self.to;
+        let (text, stream) = match timeout(PATIENCE, read(stream, self.agent)).await {
+            Err(_) => return log!("an answer to {to} did not arrive in time"),
+            Ok(Err(error)) => return log!("an answer to {to} cannot be read: {error}"),
+            Ok(Ok(read)) => read,
+        };
+        let mut sending = pin!(self.send(text));
+        let early = timeout(TOOL_PATIENCE, &mut sending).await.ok();
+        drop(stream); // ends the tool's wait
+        let sent = match early {
+            Some(sent) => sent,
+            None => sending.await,
+        };
+        match sent {
+            Ok(sent) => log!("an answer through the client's own tool went to {to}: {sent}"),
+            Err(error) => log!("an answer through the client's own tool to {to} was refused: {error}"),
+        }
+    }
+
     async fn send(&self, text: String) -> Result<String> {
         let reply_to = locked(&self.newest).as_ref().map(ToString::to_string);
-        let key = Some(random::token(32));
-        let send = SendRequest { to: self.id.to_string(), text, reply_to, key, cwd: None };
+        let send = SendRequest { to: self.to.to_string(), text, reply_to, key: Some(random::token(32)), cwd: None };
         loop {
-            match self.link.post::<Sent>("/v1/send", &send).await {
+            match self.link.post::<Sent>("/v1/send", &send, AT_ONCE).await {
                 Ok(Sent::One(receipt)) => return Ok(format!("{} {}", receipt.message_id, receipt.state)),
                 Ok(Sent::Everyone(_)) => return Ok("accepted".to_owned()),
-                Err(error) if mends_itself(&error) => _ = self.link.up().await?, // under the same key, it is one message
+                Err(error) if mends_itself(&error) => _ = self.link.up().await?, // the key makes it one message
                 Err(error) => return Err(error),
             }
         }

@@ -1,54 +1,44 @@
-//! What the user has said in Claude Code's settings about messages from other sessions, and about permission prompts.
+//! Claude Code's settings about messages from other sessions and about permission prompts.
 //!
-//! Read afresh each time: a change counts from the next message on. A file that is not there, or cannot be understood, says
-//! nothing here; the client itself has the last word on whatever is written into its inbox.
+//! They are read each time, so a change counts from the next message on. A file that is missing or cannot be read counts as empty:
+//! the client itself applies its settings to what is written into its inbox.
 
 use crate::{
     platform::{paths, settings},
     wire::InboundRule,
 };
 use serde::Deserialize;
+use serde_json::Value;
 use std::{fs, path::PathBuf};
 
-/// Where an administrator's settings lie.
+/// An administrator's settings.
 const MANAGED: &str = if cfg!(target_os = "macos") {
     "/Library/Application Support/ClaudeCode/managed-settings.json"
 } else {
     "/etc/claude-code/managed-settings.json"
 };
-/// The mode and the flag that bypass permission prompts.
+/// The permission mode that bypasses prompts.
 const BYPASS: &str = "bypassPermissions";
 const BYPASS_FLAG: &str = "--dangerously-skip-permissions";
 const MODE_FLAG: &str = "--permission-mode";
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Settings {
-    cross_session_inbound: Option<InboundRule>,
-    permissions: Permissions,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Permissions {
-    default_mode: Option<String>,
-}
-
-/// Where Claude Code keeps what is this user's.
+/// The folder of Claude Code's user settings.
 pub fn config_folder() -> Option<PathBuf> {
     settings::raw("CLAUDE_CONFIG_DIR").map(PathBuf::from).or_else(|| Some(paths::home().ok()?.join(".claude")))
 }
 
-/// The setting `crossSessionInbound`, if it is set: an administrator's, else the strictest. That everything is let in, a project
-/// does not decide.
+/// The setting `crossSessionInbound`, if it is set: the administrator's, else the strictest of the others. A project cannot set
+/// `accept`.
 pub fn cross_session_inbound() -> Option<InboundRule> {
-    let said = |settings: Settings| settings.cross_session_inbound.filter(|rule| *rule != InboundRule::Match);
-    if let Some(rule) = read(PathBuf::from(MANAGED)).and_then(said) {
+    let said = |settings: Value| {
+        let rule = InboundRule::deserialize(&settings["crossSessionInbound"]).ok()?;
+        (rule != InboundRule::Match).then_some(rule)
+    };
+    if let Some(rule) = said(read(PathBuf::from(MANAGED))) {
         return Some(rule);
     }
-    let of_user = user().and_then(said);
     let of_project = project().into_iter().filter_map(said).filter(|rule| *rule != InboundRule::Accept);
-    let rules: Vec<InboundRule> = of_user.into_iter().chain(of_project).collect();
+    let rules: Vec<InboundRule> = said(user()).into_iter().chain(of_project).collect();
     [InboundRule::Refuse, InboundRule::Hold, InboundRule::Accept].into_iter().find(|rule| rules.contains(rule))
 }
 
@@ -64,22 +54,20 @@ pub fn bypasses(command_line: &[String]) -> bool {
             _ => {}
         }
     }
-    let default = || user().and_then(|settings| settings.permissions.default_mode).is_some_and(|mode| mode == BYPASS);
-    mode.map_or_else(default, |mode| mode == BYPASS)
+    mode.map_or_else(|| user()["permissions"]["defaultMode"] == BYPASS, |mode| mode == BYPASS)
 }
 
-fn user() -> Option<Settings> {
-    read(config_folder()?.join("settings.json"))
+fn user() -> Value {
+    config_folder().map(|folder| read(folder.join("settings.json"))).unwrap_or_default()
 }
 
-fn project() -> Vec<Settings> {
+fn project() -> Vec<Value> {
     let Some(project) = settings::raw("CLAUDE_PROJECT_DIR").map(PathBuf::from) else { return Vec::new() };
-    let files = ["settings.json", "settings.local.json"].map(|name| project.join(".claude").join(name));
-    files.into_iter().filter_map(read).collect()
+    ["settings.json", "settings.local.json"].map(|name| read(project.join(".claude").join(name))).into()
 }
 
-fn read(file: PathBuf) -> Option<Settings> {
-    serde_json::from_slice(&fs::read(file).ok()?).ok()
+fn read(file: PathBuf) -> Value {
+    fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -87,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_start_flags_say_whether_prompts_are_bypassed() {
+    fn start_flags_can_bypass_prompts() {
         let bypasses = |line: &str| bypasses(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         for line in [
             "claude --dangerously-skip-permissions",

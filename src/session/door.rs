@@ -1,14 +1,14 @@
-//! Writing what waits into the inbox of this session's own client.
+//! Writes waiting messages into the inbox of this session's client.
 //!
-//! Promises: what is written comes from the broker, oldest first, one frame a sender, and the broker says when (`broker::door`);
-//! a frame counts as written when the client has taken all of it, and as no more than that: its messages are *offered*. What could
-//! not be written is released.
+//! The broker decides when (`broker::door`). Messages are written oldest first, one frame a sender. A frame counts as written when the
+//! client has taken all of it; that makes its messages *offered* and no more. Messages that could not be written are released.
 
 use super::{
+    Initialized,
     acknowledge::{Acknowledger, Handover},
     answers::Answers,
     facts::{self, Inbox},
-    link::{Link, Up, mends_itself},
+    link::{Link, Registration, mends_itself},
     log,
 };
 use crate::{
@@ -17,17 +17,17 @@ use crate::{
     wire::{Inbound, Outcome, PeerId, Route, Take, Taken},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::SetOnce, time::sleep};
+use tokio::time::sleep;
 
-/// Most text in one hand-over, in bytes: with all that may have to be made visible in it, the prompt hook still reads it.
+/// Most text in one hand-over, in bytes: the prompt hook can still read it when much of it has to be escaped.
 const FRAME_BYTES: u32 = 24 * 1024;
-/// Length of the random name of a hand-over.
+/// Length of a lease.
 const LEASE_LENGTH: usize = 24;
 /// How long one request waits for messages, in seconds.
 const LONGEST_WAIT: u32 = 3_600;
-/// How soon after a frame the session is looked at, in seconds: whether it idles without having let it in. Then ever later.
+/// How soon after a frame the door checks whether the session idles without having let it in, in seconds. Doubles each time.
 const FIRST_LOOK: u32 = 3;
-/// The pause after a request or a frame that failed, and after one that will fail again.
+/// The pause after a failure, and after one that will happen again.
 const PAUSE: Duration = Duration::from_millis(200);
 const LONG_PAUSE: Duration = Duration::from_secs(30);
 
@@ -35,21 +35,16 @@ const LONG_PAUSE: Duration = Duration::from_secs(30);
 pub struct Door {
     link: Arc<Link>,
     acknowledger: Arc<Acknowledger>,
-    initialized: SetOnce<()>,
+    initialized: Initialized,
 }
 
 impl Door {
-    /// A writer of what waits behind `link`.
-    pub fn new(link: Arc<Link>, acknowledger: Arc<Acknowledger>) -> Self {
-        Self { link, acknowledger, initialized: SetOnce::new() }
+    /// A writer of the messages behind `link`.
+    pub fn new(link: Arc<Link>, acknowledger: Arc<Acknowledger>, initialized: Initialized) -> Self {
+        Self { link, acknowledger, initialized }
     }
 
-    /// The client has said that it is initialized.
-    pub fn open(&self) {
-        let _ = self.initialized.set(()); // saying it twice changes nothing
-    }
-
-    /// Writes whatever comes, until this process is not served any more.
+    /// Writes messages as they come, for as long as this process is served.
     pub async fn run(&self) {
         self.initialized.wait().await;
         let mut answers = Answers::new(self.link.clone());
@@ -65,16 +60,18 @@ impl Door {
                 inbound: facts::inbound().ok(),
             };
             let taken = tokio::select! {
-                taken = up.post_waiting::<Taken>("/v1/take", &request, Duration::from_secs(wait.into())) => taken,
+                taken = up.post::<Taken>("/v1/take", &request, Duration::from_secs(wait.into())) => taken,
                 () = self.link.leaves(&up) => continue, // the same lease gives the same messages
             };
             let taken = match taken {
                 Ok(taken) => taken,
+                Err(error) if mends_itself(&error) => {
+                    sleep(PAUSE).await;
+                    continue;
+                }
                 Err(error) => {
-                    if !mends_itself(&error) {
-                        log!("taking mail for the inbox: {error}");
-                    }
-                    sleep(if mends_itself(&error) { PAUSE } else { LONG_PAUSE }).await;
+                    log!("taking mail for the inbox: {error}");
+                    sleep(LONG_PAUSE).await;
                     continue;
                 }
             };
@@ -95,19 +92,25 @@ impl Door {
         }
     }
 
-    async fn write(&self, up: &Up, inbox: &Inbox, messages: Vec<Inbound>, answers: &mut Answers) -> std::io::Result<()> {
+    /// Writes one frame a sender. If one fails, its messages and those of the frames after it are released.
+    async fn write(
+        &self,
+        up: &Registration,
+        inbox: &Inbox,
+        messages: Vec<Inbound>,
+        answers: &mut Answers,
+    ) -> std::io::Result<()> {
         self.acknowledger.forget(&messages);
-        let mut senders: Vec<(PeerId, Vec<Shown>, Handover)> = Vec::new();
-        for (sender, messages) in by_sender(messages) {
+        let frames = by_sender(messages).into_iter().map(|(sender, messages)| {
             let shown: Vec<Shown> = messages.into_iter().map(Shown::brief).collect();
             let written = shown.iter().map(|shown| shown.became(Outcome::Offered)).collect();
-            let handover = Handover::taken(self.acknowledger.clone(), Route::Inbox, written);
-            senders.push((sender, shown, handover));
-        }
-        for (sender, shown, handover) in senders {
+            (sender, shown, Handover::taken(self.acknowledger.clone(), Route::Inbox, written))
+        });
+        for (sender, shown, handover) in frames.collect::<Vec<_>>() {
             let newest = shown.last().map(|shown| shown.message.id.clone());
             let address = answers.listen(up, inbox, &sender, newest);
-            inbox::post(&inbox.path, inbox.agent, &inbox::frame(&shown, address.as_deref(), inbox::Mode::Unsaid)).await?; // the rest is released
+            let frame = inbox::frame(&shown, address.as_deref(), inbox::Mode::Unsaid);
+            inbox::post(&inbox.path, inbox.agent, &frame).await?;
             handover.written();
         }
         Ok(())

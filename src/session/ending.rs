@@ -1,9 +1,9 @@
-//! When to end, beside the end of stdin: the parent process has died, or a signal asks for it.
+//! Reasons to end besides the end of stdin: the parent process has died, or a signal came.
 
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// How often the parent is looked at where the kernel cannot tell of its death.
+/// How often to check for the parent where the kernel cannot report its death.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// Waits until this process should end, and says why.
@@ -30,13 +30,13 @@ async fn gone(parent: Option<u32>) {
     let Some(parent) = parent else { return std::future::pending().await };
     #[cfg(target_os = "linux")]
     match watch(parent) {
-        // The descriptor was opened by number: if the parent died before that, the number may be another process's by now.
+        // If the parent died before this call, its number may belong to another process by now.
         Ok(death) if crate::platform::process::parent() == Some(parent) => match death.readable().await {
             Ok(_) => return,
-            Err(error) => super::log!("watching the parent process: {error}; looking at it now and then instead"),
+            Err(error) => super::log!("watching the parent process: {error}; checking now and then instead"),
         },
         Ok(_) => return,
-        Err(error) => super::log!("watching the parent process: {error}; looking at it now and then instead"),
+        Err(error) => super::log!("watching the parent process: {error}; checking now and then instead"),
     }
     while crate::platform::process::parent() == Some(parent) {
         tokio::time::sleep(LOOK_AGAIN).await;

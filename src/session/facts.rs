@@ -1,4 +1,4 @@
-//! The facts with which a session registers: its directory, its agent process and that one's inbox, what it was started with.
+//! The facts that a session registers with: its directory, its agent process, that process's inbox and its start flags.
 
 use super::{controls, log};
 use crate::{
@@ -11,36 +11,35 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 
-/// This program, as the broker is told.
+/// This program's name for the broker.
 pub const PROGRAM: &str = "claude-peers-mcp";
-/// The name under which this server has to be registered for its channel to work.
+/// The name that this server must be registered under for its channel to work.
 pub const SERVER: &str = "claude-peers";
-/// The name that Claude Code says it has.
+/// The client name that Claude Code gives.
 const CLAUDE_CODE: &str = "claude-code";
-/// The variable in which Claude Code names its inbox to what it starts.
+/// The variables in which Claude Code gives the processes that it starts the path of its inbox, and a token.
 const INBOX: &str = "CLAUDE_CODE_MESSAGING_SOCKET";
-/// The variable with the token that Claude Code gives to what it starts.
 const TOKEN: &str = "CLAUDE_CODE_MESSAGING_TOKEN";
-/// The first Claude Code whose prompt hook runs for messages in the middle of a turn, too. Found by running published
-/// versions: 2.1.257 does not, 2.1.263 does.
+/// The first Claude Code whose prompt hook also runs for messages in the middle of a turn. Found by running published versions:
+/// 2.1.257 does not, 2.1.263 does.
 const OLDEST_THAT_PROVES_ALL: [u32; 3] = [2, 1, 263];
-/// What may stand between an agent and what it starts.
+/// Programs that may stand between an agent and this process.
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "env"];
-/// Length of the text that names this process.
+/// Length of the random name of this process.
 const INSTANCE_LENGTH: usize = 24;
-/// Our plugin, which brings that server.
+/// The plugin that contains this server.
 const PLUGIN: &str = "peers@claude-peers";
 /// The flags whose values name channels.
 const CHANNEL_FLAGS: [&str; 2] = ["--channels", "--dangerously-load-development-channels"];
 
-/// What stays the same of a session for as long as this process lives.
+/// The facts that stay the same for as long as this process lives.
 pub struct Session {
     instance: String,
     delivery: DeliveryChoice,
     session_id: Option<String>,
     cwd: PathBuf,
     parent: Option<u32>,
-    /// The client says that it is Claude Code. What surrounds another one is not its own: it may have been started by a session.
+    /// The client says that it is Claude Code. Another client's environment is not trusted: a session may have started it.
     is_claude_code: bool,
     hook_proves_all: bool,
 }
@@ -54,12 +53,12 @@ pub struct Inbox {
 }
 
 impl Session {
-    /// The session of the client that says that its name is `client` and its version `version`; `parent` is the process that started this one.
+    /// The session of a client with this name and version; `parent` is the process that started this one.
     ///
     /// # Errors
     /// A setting that cannot be used, or a working directory that cannot be read.
     pub fn new(client: &str, version: &str, parent: Option<u32>) -> Result<Self> {
-        let delivery = settings::parsed("CLAUDE_PEERS_DELIVERY", "auto, inbox, channel, pull", DeliveryChoice::parse);
+        let delivery = settings::DELIVERY.read(DeliveryChoice::parse).map_err(unusable)?;
         let cwd = std::env::current_dir().map_err(|error| {
             Error::new(Code::InvalidPath, format!("the working directory of this session cannot be read: {error}"))
                 .help("start the session again in a directory that exists")
@@ -67,7 +66,6 @@ impl Session {
         inbound()?;
         let is_claude_code = client == CLAUDE_CODE;
         let session_id = settings::text("CLAUDE_CODE_SESSION_ID").map_err(unusable)?.filter(|_| is_claude_code);
-        let delivery = delivery.map_err(unusable)?.unwrap_or_default();
         Ok(Self {
             instance: random::token(INSTANCE_LENGTH),
             delivery,
@@ -79,7 +77,7 @@ impl Session {
         })
     }
 
-    /// What this session says of itself now, and its client's inbox. Both may come later than this process.
+    /// What to register with now, and the client's inbox. Both may change after this process has started.
     ///
     /// # Errors
     /// A setting that cannot be used.
@@ -106,7 +104,7 @@ impl Session {
         Ok((facts, inbox))
     }
 
-    /// Whether the client has an inbox that may still come to be there.
+    /// Whether an inbox may still appear.
     pub fn awaits_inbox(&self) -> bool {
         self.is_claude_code && self.wants_inbox() && settings::raw(INBOX).is_some()
     }
@@ -115,8 +113,8 @@ impl Session {
         matches!(self.delivery, DeliveryChoice::Auto | DeliveryChoice::Inbox)
     }
 
-    /// The agent process, and its inbox. It is the process at the other end of the inbox socket, whatever it is called and
-    /// whatever stands between. If another agent stands between, the socket is that of a session that this one was started in.
+    /// The agent process, and its inbox. The agent is the ancestor at the other end of the inbox socket, whatever its name. But if
+    /// another agent stands in between, the socket belongs to an outer session in which this one was started.
     async fn agent(&self) -> (Option<u32>, Option<Inbox>) {
         let found = match settings::raw(INBOX).map(PathBuf::from) {
             Some(path) => match inbox::connect(&path).await {
@@ -138,31 +136,30 @@ impl Session {
                 return (Some(pid), None);
             }
             if found.is_none() && !is_shell(&words) {
-                break; // what lies above a program that is no shell says nothing of this one
+                break; // above a program that is no shell, a `claude` has nothing to do with this process
             }
         }
         (None, None)
     }
 }
 
-/// Whether a Claude Code of this version runs its prompt hook for a message that stands beside a tool's result, too.
+/// Whether this version of Claude Code also runs its prompt hook for a message beside a tool's result.
 fn proves_all(version: &str) -> bool {
     let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
     let version = std::array::from_fn(|_| parts.next().flatten().unwrap_or_default());
     version >= OLDEST_THAT_PROVES_ALL
 }
 
-/// What is let in from other sessions: what the client's settings say, else `CLAUDE_PEERS_INBOUND`.
+/// Which messages from other sessions are let in: by the client's settings, else by `CLAUDE_PEERS_INBOUND`.
 ///
 /// # Errors
 /// If that variable cannot be used.
 pub fn inbound() -> Result<InboundRule> {
-    let choice = settings::parsed("CLAUDE_PEERS_INBOUND", "match, accept", InboundRule::chosen);
-    let choice = choice.map_err(unusable)?.unwrap_or_default();
+    let choice = settings::INBOUND.read(InboundRule::chosen).map_err(unusable)?;
     Ok(controls::cross_session_inbound().unwrap_or(choice))
 }
 
-/// Whether the session shows itself idle. Its status file is an internal one: where it says nothing, this is false.
+/// Whether the session's status file says that it is idle. The format is internal to Claude Code, so anything else means no.
 pub fn is_idle(agent: u32) -> bool {
     #[derive(serde::Deserialize)]
     struct Status {
@@ -176,14 +173,14 @@ pub fn is_idle(agent: u32) -> bool {
 /// The error of a setting that cannot be used.
 pub fn unusable(setting: InvalidSetting) -> Error {
     Error::new(Code::InvalidRequest, setting.to_string())
-        .help("correct or unset it where this session gets it from, then start the session again")
+        .help("correct or unset it where it is set, then start the session again")
 }
 
 /// Whether the command line is Claude Code's: the `claude` program, or a JavaScript runtime that runs it.
 fn is_claude_code(words: &[String]) -> bool {
     let name = |word: &str| Path::new(word).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let Some(program) = words.first() else { return false };
-    // A session in the background has a title of two words in place of its name: `claude bg-spare`.
+    // A background session's first word is a title: `claude bg-spare`.
     match name(program).split(' ').next() {
         Some("claude") => true,
         Some("node" | "bun") => {
@@ -203,18 +200,16 @@ fn is_shell(words: &[String]) -> bool {
 fn names_our_channel(words: &[String]) -> bool {
     let mut in_values = false;
     for word in words.iter().take_while(|word| *word != "--") {
-        let values = if let Some((flag, values)) = word.split_once('=').filter(|(flag, _)| flag.starts_with("--")) {
-            in_values = false;
-            if CHANNEL_FLAGS.contains(&flag) { values } else { "" }
-        } else if word.starts_with('-') {
-            in_values = CHANNEL_FLAGS.contains(&word.as_str());
-            ""
-        } else {
-            word
+        let (flag, values) = match word.split_once('=') {
+            Some((flag, values)) if flag.starts_with("--") => (Some(flag), values),
+            _ if word.starts_with('-') => (Some(word.as_str()), ""),
+            _ => (None, word.as_str()),
         };
-        if (in_values || word.starts_with("--")) && values.split(',').any(|value| is_our_channel(value.trim())) {
+        let are_channels = flag.map_or(in_values, |flag| CHANNEL_FLAGS.contains(&flag));
+        if are_channels && values.split(',').any(|value| is_our_channel(value.trim())) {
             return true;
         }
+        in_values = are_channels && (flag.is_none() || values.is_empty());
     }
     false
 }
@@ -268,13 +263,13 @@ mod tests {
     }
 
     #[test]
-    fn the_version_says_what_the_hook_proves() {
+    fn newer_versions_prove_every_message() {
         assert!(proves_all("2.1.330") && proves_all("2.1.263") && proves_all("2.2.0") && proves_all("3.0"));
         assert!(["2.1.248", "2.0.999", "", "x", "2"].iter().all(|version| !proves_all(version)));
     }
 
     #[test]
-    fn only_claude_code_is_a_host() {
+    fn claude_code_is_known_by_its_command_line() {
         for line in
             ["claude", "/opt/claude/2.1/claude -p", "node /x/@anthropic-ai/claude-code/cli.js", "bun --smol /usr/bin/claude"]
         {

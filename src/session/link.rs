@@ -1,10 +1,10 @@
-//! The link to the broker: keeps this session registered and its event stream open, and carries the calls of the tools.
+//! The link to the broker: keeps this session registered, follows its event stream and carries the tools' calls.
 //!
-//! Promises: a broker that is away is tried again with growing pauses, at once when a tool needs it, and a restart of it is
-//! no error: calls wait for its return. While the stream is open nothing here wakes up by itself. Every call may be said
-//! twice (the protocol's idempotency keys and leases), so a call that was cut off is repeated. Where a client runs two servers
-//! for one session, the newer serves it, and the older stands by: it takes the session over when a call comes to it, or when
-//! the other is gone, and never else, so that the two do not push each other out without end.
+//! - The link reconnects with growing pauses, and at once when a tool needs the broker. Calls wait while it restarts.
+//! - Nothing here wakes up by itself while the stream is open.
+//! - Every call is safe to repeat (idempotency keys, leases), so a call that was cut off is repeated.
+//! - If a client runs two servers for one session, the newer serves it and the older stands by. The older takes over only when
+//!   a call comes to it or the newer is gone, so that they do not displace each other endlessly.
 
 use super::{
     channel::Channel,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     client::{Client, START_HELP},
     platform::paths,
-    wire::{Code, Error, Inbound, Registered, Result},
+    wire::{Code, Done, Error, Inbound, Registered, Result},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use sse_stream::SseStream;
@@ -26,34 +26,33 @@ use tokio::{
 };
 use tokio_stream::StreamExt;
 
+/// For a call that the broker answers without waiting.
+pub const AT_ONCE: Duration = Duration::ZERO;
 /// How long a call waits for the broker to come back: longer than a restart takes.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often a waiting call has the link try again.
+/// How often a waiting call makes the link try again.
 const NUDGE: Duration = Duration::from_millis(100);
-/// The first pause after a lost connection: a broker behind a waiting socket is back at once.
+/// The first pause after a lost connection: a socket-activated broker is back at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-
-/// When an inbox that is not there is looked for again, at first; then ever later.
+/// The pause before a missing inbox is looked for again; it doubles each time.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 
-/// A registration with a broker that is there.
-pub struct Up {
+/// A registration with a broker that is running.
+pub struct Registration {
     client: Client,
     inbox: Option<Inbox>,
     /// Who this session is.
     pub me: Registered,
 }
 
-impl Up {
-    /// `POST path` as this session, once: whoever asks sees to it that it is said again.
-    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
-        self.client.post(path, Some(&self.me.secret), body).await
+impl Registration {
+    async fn get<T: DeserializeOwned>(&self, path: &str, wait: Duration) -> Result<T> {
+        self.client.get_waiting(path, Some(&self.me.secret), wait).await
     }
 
-    /// The same, for a request that the broker answers up to `wait` later on purpose.
-    pub async fn post_waiting<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize, wait: Duration) -> Result<T> {
+    /// `POST path` as this session, once. The broker may take `wait` to answer.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize, wait: Duration) -> Result<T> {
         self.client.post_waiting(path, Some(&self.me.secret), body, wait).await
     }
 
@@ -63,48 +62,58 @@ impl Up {
     }
 }
 
-#[derive(Clone)]
-enum State {
-    /// Not registered, or not any more; with the reason once there is one.
+enum LinkState {
+    /// Not registered; with the reason once there is one.
     Down(Option<Error>),
-    Up(Arc<Up>),
-    /// This process will not be served, whatever the broker does.
-    Over(Error),
+    Up(Arc<Registration>),
+    /// This process cannot be served, whatever the broker does.
+    Refused(Error),
 }
 
-/// Why a stream is not to be followed any more.
+impl LinkState {
+    /// The registration, or why there will be none; nothing while that is open.
+    fn settled(&self) -> Option<Result<Arc<Registration>>> {
+        match self {
+            Self::Down(_) => None,
+            Self::Up(up) => Some(Ok(up.clone())),
+            Self::Refused(error) => Some(Err(error.clone())),
+        }
+    }
+}
+
+/// Why an event stream is left.
 enum End {
     /// The session has ended, or the process that served it instead of this one.
     Ended,
-    /// It is to register anew: another process serves this session, and this one has a call for it; or its inbox is there now.
+    /// To register again: a call came while another process served the session, or the inbox has appeared.
     Again,
 }
 
 /// The link of one session.
 pub struct Link {
-    state: watch::Sender<State>,
+    state: watch::Sender<LinkState>,
     nudged: Notify,
-    /// What the client says its name and its version are.
+    /// The client's name and version, as it gives them.
     client: SetOnce<(String, String)>,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { state: watch::Sender::new(State::Down(None)), nudged: Notify::new(), client: SetOnce::new() }
+        Self { state: watch::Sender::new(LinkState::Down(None)), nudged: Notify::new(), client: SetOnce::new() }
     }
 }
 
-/// Whether the error may be gone a moment later without anybody doing anything.
+/// Whether the error may go away without anybody doing anything.
 pub fn mends_itself(error: &Error) -> bool {
-    // An unknown secret mends itself too: the link registers anew.
+    // So may an unknown secret: the link registers again.
     use Code::{Busy, DatabaseMoved, RequestTimeout, Stopping, Unauthorized, Unreachable};
     matches!(error.code, Unreachable | Stopping | DatabaseMoved | Busy | RequestTimeout | Unauthorized)
 }
 
 impl Link {
-    /// The client has said its name and its version.
+    /// The client has given its name and its version.
     pub fn client_is(&self, name: &str, version: &str) {
-        let _ = self.client.set((name.to_owned(), version.to_owned())); // only what it says first counts
+        let _ = self.client.set((name.to_owned(), version.to_owned())); // the first time counts
     }
 
     /// Keeps the session registered, once its client has said who it is. `parent` is the process that started this one.
@@ -114,7 +123,7 @@ impl Link {
             Ok(session) => session,
             Err(error) => {
                 log!("{error}");
-                self.state.send_replace(State::Over(error));
+                self.state.send_replace(LinkState::Refused(error));
                 return;
             }
         };
@@ -124,9 +133,9 @@ impl Link {
             let error = match self.follow(&session, &mut secret, channel, mail).await {
                 Ok(End::Again) => continue,
                 Ok(End::Ended) => {
-                    // The end of this process is near; should the session live on, its next call brings it back.
+                    // This process is about to end; if the session lives on, its next call brings it back.
                     log!("the session has ended");
-                    self.state.send_replace(State::Down(Some(lost(&"the session has ended"))));
+                    self.down(lost(&"the session has ended"));
                     _ = timeout(LONGEST_PAUSE, self.nudged.notified()).await;
                     continue;
                 }
@@ -135,11 +144,11 @@ impl Link {
             if self.current().is_some() {
                 pause = FIRST_PAUSE;
             }
-            if !self.is_down_for(&error) {
+            if !matches!(&*self.state.borrow(), LinkState::Down(Some(reason)) if *reason == error) {
                 log!("{error}");
             }
             pause = if mends_itself(&error) { pause } else { LONGEST_PAUSE };
-            self.state.send_replace(State::Down(Some(error)));
+            self.down(error);
             tokio::select! {
                 () = sleep(spread(pause)) => pause = (pause * 2).min(LONGEST_PAUSE),
                 () = self.nudged.notified() => {}
@@ -147,9 +156,9 @@ impl Link {
         }
     }
 
-    /// Registers and follows the event stream, standing by while another process serves the session; an error when it breaks off.
+    /// Registers and follows the event stream, standing by while another process serves the session; an error if it breaks off.
     async fn follow(&self, session: &Session, secret: &mut Option<String>, channel: &Channel, mail: &Mailbox) -> Result<End> {
-        // Looked for each time: the user's runtime directory may come to be there after the session.
+        // Looked up each time: the user's runtime directory may appear after the session.
         let client = Client::new(paths::socket().map_err(facts::unusable)?, facts::PROGRAM);
         let (facts, inbox) = session.facts().await?;
         let me: Registered = match client.post("/v1/register", secret.as_deref(), &facts).await {
@@ -162,12 +171,12 @@ impl Link {
         // No cursor: the channel itself knows what it has pushed, whatever the order.
         let mut events = SseStream::new(client.stream("/v1/events", &me.secret).await?);
         log!("connected as {} ({}) to broker {}", me.name, me.id, me.broker_version);
-        mail.mail_waits(); // perhaps: the broker says so only when something new comes
-        self.state.send_replace(State::Up(Arc::new(Up { client, inbox: inbox.clone(), me })));
-        // Whoever hurried this on has what it wanted: a nudge that is left over is none for a later time.
+        mail.mail_waits(); // perhaps: the broker announces only what comes from now on
+        self.state.send_replace(LinkState::Up(Arc::new(Registration { client, inbox: inbox.clone(), me })));
+        // Every nudge so far is answered; none may count later.
         pin!(self.nudged.notified()).as_mut().enable();
         let mut stands_by = false;
-        let mut inbox_there = pin!(inbox_comes(session, inbox.is_some()));
+        let mut inbox_there = pin!(inbox_appears(session, inbox.is_some()));
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
@@ -180,143 +189,131 @@ impl Link {
                 (Some("waiting"), _) => mail.mail_waits(),
                 (Some("displaced"), _) => {
                     log!("another process serves this session now");
-                    self.state.send_replace(State::Down(Some(lost(&"another process serves this session now"))));
+                    self.down(lost(&"another process serves this session now"));
                     stands_by = true;
                 }
                 (Some("ended"), _) => return Ok(End::Ended),
-                _ => {} // `ready`, and what a newer broker may say
+                _ => {} // `ready`, or an event of a newer broker
             }
         }
     }
 
-    /// Takes the session off the list of peers, if the broker is there.
+    fn down(&self, reason: Error) {
+        self.state.send_replace(LinkState::Down(Some(reason)));
+    }
+
+    /// Takes the session off the list of peers, if it is registered.
     pub async fn unregister(&self) {
         if let Some(up) = self.current()
-            && let Err(error) =
-                up.client.post::<crate::wire::Done>("/v1/unregister", Some(&up.me.secret), &serde_json::json!({})).await
+            && let Err(error) = up.post::<Done>("/v1/unregister", &serde_json::json!({}), AT_ONCE).await
         {
             log!("unregistering: {error}");
         }
     }
 
-    /// The registration, if the broker is there right now.
-    pub fn current(&self) -> Option<Arc<Up>> {
-        match &*self.state.borrow() {
-            State::Up(up) => Some(up.clone()),
-            _ => None,
-        }
+    /// The registration, if there is one right now.
+    pub fn current(&self) -> Option<Arc<Registration>> {
+        self.state.borrow().settled()?.ok()
     }
 
-    /// Waits until the session is registered and its client has an inbox; none if this process will not be served. Hurries nobody:
-    /// where another process serves the session, that one writes.
-    pub async fn with_inbox(&self) -> Option<(Arc<Up>, Inbox)> {
-        let mut state = self.state.subscribe();
-        loop {
-            match &*state.borrow_and_update() {
-                State::Up(up) if up.inbox.is_some() => return up.inbox.clone().map(|inbox| (up.clone(), inbox)),
-                State::Over(_) => return None,
-                _ => {}
-            }
-            if state.changed().await.is_err() {
-                return None;
-            }
-        }
+    /// Waits until the session is registered and its client has an inbox; none if this process will not be served. Does not
+    /// nudge: if another process serves the session, that one writes.
+    pub async fn with_inbox(&self) -> Option<(Arc<Registration>, Inbox)> {
+        let with_inbox = |state: &LinkState| match state {
+            LinkState::Up(up) => Some(Some((up.clone(), up.inbox.clone()?))),
+            LinkState::Down(_) => None,
+            LinkState::Refused(_) => Some(None),
+        };
+        self.wait_for(with_inbox).await
     }
 
-    /// Waits until this registration holds no more.
-    pub async fn leaves(&self, up: &Arc<Up>) {
-        let holds = |state: &State| matches!(state, State::Up(now) if Arc::ptr_eq(now, up));
-        // The sender lives as long as the link: an error cannot come.
-        drop(self.state.subscribe().wait_for(|state| !holds(state)).await);
+    /// Waits until this registration no longer holds.
+    pub async fn leaves(&self, up: &Arc<Registration>) {
+        let holds = |state: &LinkState| matches!(state, LinkState::Up(now) if Arc::ptr_eq(now, up));
+        self.wait_for(|state| (!holds(state)).then_some(())).await;
     }
 
     /// Waits until the session is registered, however long that takes.
     ///
     /// # Errors
     /// If this process will not be served.
-    pub async fn up(&self) -> Result<Arc<Up>> {
-        let mut state = self.state.subscribe();
-        if matches!(&*state.borrow(), State::Down(_)) {
-            self.nudged.notify_one(); // once: what does not succeed is tried again with pauses
-        }
-        loop {
-            match &*state.borrow_and_update() {
-                State::Up(up) => return Ok(up.clone()),
-                State::Over(error) => return Err(error.clone()),
-                State::Down(_) => {}
-            }
-            if state.changed().await.is_err() {
-                return Err(lost(&"this process is ending"));
-            }
-        }
+    pub async fn up(&self) -> Result<Arc<Registration>> {
+        self.nudge(); // once: after that, the link's own pauses count
+        self.wait_for(LinkState::settled).await
     }
 
-    /// `GET path` as this session.
-    pub async fn get<T: DeserializeOwned + Send>(&self, path: &str) -> Result<T> {
-        self.get_waiting(path, Duration::ZERO).await
+    /// `GET path` as this session. The broker may take `wait` to answer.
+    pub async fn get<T: DeserializeOwned + Send>(&self, path: &str, wait: Duration) -> Result<T> {
+        self.call(|up| async move { up.get(path, wait).await }).await
     }
 
-    /// Like [`Link::get`], for a request that the broker answers up to `wait` later on purpose.
-    pub async fn get_waiting<T: DeserializeOwned + Send>(&self, path: &str, wait: Duration) -> Result<T> {
-        self.call(|up| async move { up.client.get_waiting(path, Some(&up.me.secret), wait).await }).await
-    }
-
-    /// `POST path` as this session.
-    pub async fn post<T: DeserializeOwned + Send>(&self, path: &str, body: &(impl Serialize + Sync)) -> Result<T> {
-        self.post_waiting(path, body, Duration::ZERO).await
-    }
-
-    /// Like [`Link::post`], for a request that the broker answers up to `wait` later on purpose.
-    pub async fn post_waiting<T: DeserializeOwned + Send>(
+    /// `POST path` as this session. The broker may take `wait` to answer.
+    pub async fn post<T: DeserializeOwned + Send>(
         &self,
         path: &str,
         body: &(impl Serialize + Sync),
         wait: Duration,
     ) -> Result<T> {
-        self.call(|up| async move { up.client.post_waiting(path, Some(&up.me.secret), body, wait).await }).await
+        self.call(|up| async move { up.post(path, body, wait).await }).await
     }
 
-    async fn call<T, F: Future<Output = Result<T>> + Send>(&self, attempt: impl Fn(Arc<Up>) -> F) -> Result<T> {
+    async fn call<T, F: Future<Output = Result<T>> + Send>(&self, attempt: impl Fn(Arc<Registration>) -> F) -> Result<T> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let up = self.up_by(deadline).await?;
-            match attempt(up).await {
+            match attempt(self.up_by(deadline).await?).await {
                 Err(error) if mends_itself(&error) && Instant::now() < deadline => sleep(FIRST_PAUSE).await,
                 answer => return answer,
             }
         }
     }
 
-    /// Waits until `deadline` for the session to be registered, and has the link hurry.
-    async fn up_by(&self, deadline: Instant) -> Result<Arc<Up>> {
-        let mut state = self.state.subscribe();
+    /// Waits until `deadline` for the session to be registered, and makes the link hurry. Fails at once if waiting cannot help.
+    async fn up_by(&self, deadline: Instant) -> Result<Arc<Registration>> {
+        let decided = |state: &LinkState| match state {
+            LinkState::Down(Some(error)) if !mends_itself(error) => Some(Err(error.clone())),
+            state => state.settled(),
+        };
         loop {
-            let reason = match &*state.borrow_and_update() {
-                State::Up(up) => return Ok(up.clone()),
-                State::Over(error) => return Err(error.clone()),
-                State::Down(reason) => reason.clone(),
-            };
-            self.nudged.notify_one();
-            let now = Instant::now();
-            match reason {
-                Some(error) if now >= deadline || !mends_itself(&error) => return Err(error),
-                None if now >= deadline => {
-                    let what = "the claude-peers broker has not answered yet";
-                    return Err(Error::new(Code::Unreachable, what).help(START_HELP));
-                }
-                // Either the state changes, or it is time to nudge again.
-                _ => _ = timeout_at(deadline.min(now + NUDGE), state.changed()).await,
+            self.nudge();
+            let next = deadline.min(Instant::now() + NUDGE);
+            match timeout_at(next, self.wait_for(decided)).await {
+                Ok(decided) => return decided,
+                Err(_) if next < deadline => {}
+                Err(_) => return Err(self.why_down()),
             }
         }
     }
 
-    fn is_down_for(&self, error: &Error) -> bool {
-        matches!(&*self.state.borrow(), State::Down(Some(reason)) if reason == error)
+    fn why_down(&self) -> Error {
+        match &*self.state.borrow() {
+            LinkState::Down(Some(error)) => error.clone(),
+            _ => Error::new(Code::Unreachable, "the claude-peers broker has not answered yet").help(START_HELP),
+        }
+    }
+
+    /// Makes the link try again now, unless it is up.
+    fn nudge(&self) {
+        if matches!(&*self.state.borrow(), LinkState::Down(_)) {
+            self.nudged.notify_one();
+        }
+    }
+
+    /// Waits until `pick` finds something in the state.
+    async fn wait_for<T>(&self, pick: impl Fn(&LinkState) -> Option<T>) -> T {
+        let mut state = self.state.subscribe();
+        loop {
+            if let Some(found) = pick(&state.borrow_and_update()) {
+                return found;
+            }
+            if state.changed().await.is_err() {
+                std::future::pending::<()>().await; // cannot be: the sender lives as long as this link
+            }
+        }
     }
 }
 
-/// Resolves when the inbox of the session's client, which was not there, is there.
-async fn inbox_comes(session: &Session, is_there: bool) {
+/// Resolves when the inbox of the session's client, which was missing, is there.
+async fn inbox_appears(session: &Session, is_there: bool) {
     let mut pause = FIRST_LOOK;
     while !is_there && session.awaits_inbox() {
         sleep(pause).await;
@@ -337,7 +334,7 @@ fn read(data: &str) -> Result<Inbound> {
     serde_json::from_str(data).map_err(garbled)
 }
 
-/// `pause`, up to a quarter longer: sessions that lost the broker together do not all come back in the same moment.
+/// `pause`, up to a quarter longer: sessions that lost the broker together do not all come back at the same moment.
 fn spread(pause: Duration) -> Duration {
     let share = getrandom::u32().map_or(0.0, |random| f64::from(random) / f64::from(u32::MAX));
     pause.mul_f64(1.0 + share / 4.0)
@@ -348,20 +345,19 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_call_waits_for_a_broker_that_may_come_back_and_for_nothing_else() {
+    async fn only_what_mends_itself_is_waited_for() {
         let link = Link::default();
-        let down = |code| State::Down(Some(Error::new(code, "no socket").help("start it")));
-        link.state.send_replace(down(Code::VersionMismatch));
-        let failed = link.get::<()>("/v1/status").await.expect_err("there is no broker");
-        assert_eq!(failed.to_string(), "no socket; start it", "what does not mend itself is said at once");
+        let down = |code| link.down(Error::new(code, "no socket").help("start it"));
+        down(Code::VersionMismatch);
+        let failed = link.get::<()>("/v1/status", AT_ONCE).await.expect_err("there is no broker");
+        assert_eq!(failed.to_string(), "no socket; start it");
 
-        link.state.send_replace(down(Code::Unreachable));
-        let call = link.get::<()>("/v1/status");
+        down(Code::Unreachable);
         let return_of_another = async {
             link.nudged.notified().await; // the call hurries the link
-            link.state.send_replace(down(Code::VersionMismatch));
+            down(Code::VersionMismatch);
         };
-        let (failed, ()) = tokio::join!(call, return_of_another);
+        let (failed, ()) = tokio::join!(link.get::<()>("/v1/status", AT_ONCE), return_of_another);
         assert_eq!(failed.expect_err("there is no broker").code, Code::VersionMismatch);
     }
 }

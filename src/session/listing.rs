@@ -1,17 +1,17 @@
 //! A list of peers that fits into one result, however many there are.
 //!
-//! A client moves a result of more than 25,000 tokens into a file and shows its model 2 kB of that. So a list that is too long
-//! has short summaries first, then a part of the peers, and says so.
+//! A client moves a result of more than 25,000 tokens into a file and shows its model 2 kB of it. So a list that is too long gets
+//! short summaries first; if it is still too long, it shows a part of the peers. Its note says so.
 
 use super::words;
 use crate::wire::{Peer, Peers};
 
-/// Most bytes of a list, JSON and readable form together, since a client may count both. Prose has a token for four bytes, ids
-/// and paths one for three, and hardly any text more than one for two.
+/// Most bytes of a list, JSON and readable form together, since a client may count both. A token is four bytes of prose, three of
+/// ids and paths, and hardly ever less than two.
 const MOST_BYTES: usize = 48_000;
-/// Most bytes of a list that leaves room for mail beside it: what may be cut carries none.
+/// Most bytes of a list that takes mail beside it: mail must not be cut.
 const LEAVES_ROOM: usize = 12_000;
-/// What is left of a summary where the whole ones do not fit, in characters.
+/// Length of a shortened summary, in characters.
 const SHORT_SUMMARY: usize = 120;
 
 /// As much of a list as fits.
@@ -85,6 +85,7 @@ fn shorten(peer: &mut Peer) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Scope;
     use serde_json::json;
 
     fn peers(count: usize, summary: &str) -> Peers {
@@ -101,28 +102,22 @@ mod tests {
     }
 
     fn bytes(listing: &Listing) -> usize {
-        json!(listing.list).to_string().len() + words::peers(listing, "machine").len()
-    }
-
-    #[test]
-    fn a_short_list_is_whole_and_leaves_room() {
-        let listing = Listing::new(peers(10, "Building"), 0);
-        assert_eq!((listing.list.peers.len(), &listing.note, listing.leaves_room), (10, &None, true));
-        assert_eq!(listing.list, peers(10, "Building"));
-        assert!(!Listing::new(peers(40, "Building"), 0).leaves_room);
+        json!(listing.list).to_string().len() + words::peers(listing, Scope::Machine).len()
     }
 
     #[test]
     fn summaries_are_cut_before_peers_are_left_out() {
+        let listing = Listing::new(peers(10, "Building"), 0);
+        assert_eq!((listing.list, listing.note, listing.leaves_room), (peers(10, "Building"), None, true));
+        assert!(!Listing::new(peers(40, "Building"), 0).leaves_room);
         let listing = Listing::new(peers(40, &"é".repeat(1_000)), 0);
-        assert_eq!(listing.list.peers.len(), 40);
+        assert_eq!((listing.list.peers.len(), listing.leaves_room), (40, false));
         assert_eq!(listing.list.peers[0].summary, "é".repeat(120) + "…");
         assert_eq!(listing.note.as_deref(), Some("Summaries are cut to 120 characters."));
-        assert!(!listing.leaves_room);
     }
 
     #[test]
-    fn whatever_their_number_all_are_found_page_by_page() {
+    fn every_peer_is_on_one_page() {
         for (count, summary) in [(1_000, "Building"), (300, &*"😀".repeat(1_000)), (3, &*"\u{1}".repeat(1_000)), (0, "")] {
             let (mut seen, mut pages) = (Vec::new(), 0);
             loop {
@@ -138,6 +133,6 @@ mod tests {
             assert_eq!(seen, all);
         }
         let past = Listing::new(peers(3, "x"), usize::MAX);
-        assert!(past.list.peers.is_empty() && words::peers(&past, "machine").contains("only 3"), "the list ends before");
+        assert!(past.list.peers.is_empty() && words::peers(&past, Scope::Machine).contains("only 3"), "the list ends before");
     }
 }

@@ -1,12 +1,11 @@
-//! What a person may need to know, as short lines on stderr, which Claude Code keeps in its MCP log. Never a secret, never
-//! a message's text.
+//! Short log lines on stderr, which Claude Code keeps in its MCP log. Never a secret, never a message's text.
 
 use crate::wire::text::printable_line;
 use std::{fmt::Arguments, io::Write};
 
 /// Writes one line.
 pub fn line(line: Arguments<'_>) {
-    // One write a line keeps lines whole. If nobody reads stderr there is nobody left to tell.
+    // One write keeps the line whole. If nobody reads stderr, there is nobody left to tell.
     let line = line.to_string();
     let _ = std::io::stderr().write_all(format!("claude-peers-mcp: {}\n", printable_line(&line)).as_bytes());
 }

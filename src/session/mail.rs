@@ -1,18 +1,17 @@
-//! Mail for the session: taking it from the broker into an answer, and knowing what became of that answer.
+//! Mail for the session: taken from the broker into an answer, and acknowledged or released with that answer.
 //!
-//! A message taken for an answer is held in a [`Handover`] under the request's id until the transport claims it to write
-//! the answer. If the client cancels the request first, the answer is never written and the hand-over is dropped, which
-//! releases the messages.
+//! A message taken for an answer is kept in a [`Handover`] under the request's id until the transport claims it to write the
+//! answer. If the client cancels the request first, the hand-over is dropped, which releases the messages.
 
 use super::{
     acknowledge::{Acknowledger, Handover},
-    link::{Link, mends_itself},
+    link::{AT_ONCE, Link, mends_itself},
     locked,
 };
 use crate::{
     agents::shown::{PART_LENGTH, Shown},
     platform::random,
-    wire::{HistoryEntry, Inbound, MessageId, Result, Route, Take, Taken},
+    wire::{HistoryEntry, Inbound, MessageId, Outcome, Result, Route, Sender, Take, Taken},
 };
 use rmcp::model::RequestId;
 use std::{
@@ -25,11 +24,11 @@ use std::{
 };
 use tokio::time::{Instant, timeout_at};
 
-/// Most text that goes beside another tool's result.
+/// Most text beside another tool's result, in bytes.
 const BESIDE_BYTES: u32 = 24 * 1024;
-/// Most text that one call of `check_messages` gives.
+/// Most text in a result that was waited for, in bytes.
 const CHECK_BYTES: u32 = PART_LENGTH as u32;
-/// Length of the random name of a hand-over.
+/// Length of a lease.
 const LEASE_LENGTH: usize = 24;
 
 /// Messages for an answer.
@@ -38,7 +37,7 @@ pub struct Mail {
     pub messages: Vec<Shown>,
     /// How many more wait.
     pub more: u32,
-    /// What becomes of them when the answer is written, and when it is not.
+    /// Acknowledges the messages when the answer is written, else releases them.
     pub handover: Handover,
 }
 
@@ -46,9 +45,9 @@ pub struct Mail {
 pub struct Mailbox {
     link: Arc<Link>,
     acknowledger: Arc<Acknowledger>,
-    /// Something may be waiting. Set when in doubt; asking then costs one short request.
+    /// Mail may be waiting. Set when in doubt: asking costs one short request.
     waiting: AtomicBool,
-    /// The requests being worked on, with what their answers will carry.
+    /// The requests under way, with what their answers will carry.
     answering: Mutex<HashMap<RequestId, Vec<Handover>>>,
 }
 
@@ -58,7 +57,7 @@ impl Mailbox {
         Self { link, acknowledger, waiting: AtomicBool::new(true), answering: Mutex::default() }
     }
 
-    /// Notes that something waits, or may wait.
+    /// Notes that mail waits, or may wait.
     pub fn mail_waits(&self) {
         self.waiting.store(true, Ordering::Relaxed);
     }
@@ -68,14 +67,14 @@ impl Mailbox {
         locked(&self.answering).insert(request.clone(), Vec::new());
     }
 
-    /// Puts mail into the answer to `request`; released at once if the request was cancelled meanwhile.
+    /// Puts mail into the answer to `request`, or releases it if the request was cancelled meanwhile.
     pub fn attach(&self, request: &RequestId, handover: Handover) {
         if let Some(carried) = locked(&self.answering).get_mut(request) {
             carried.push(handover);
         }
     }
 
-    /// Gives up what the answer to `request` carries, because it is about to be written, or because it never will be.
+    /// Ends the answer to `request` and gives what it carries: it is about to be written, or it never will be.
     pub fn claim(&self, request: &RequestId) -> Vec<Handover> {
         locked(&self.answering).remove(request).unwrap_or_default()
     }
@@ -86,13 +85,13 @@ impl Mailbox {
         drop(unanswered);
     }
 
-    /// What waits, to go beside a tool's result; none if nothing does or the broker is not there right now.
+    /// Mail to go beside a tool's result; none if none waits or the broker is away.
     pub async fn beside(self: &Arc<Self>) -> Option<Mail> {
         if !self.waiting.swap(false, Ordering::Relaxed) || self.link.current().is_none() {
             return None;
         }
         let lease = random::token(LEASE_LENGTH);
-        match self.take(Route::ToolResult, BESIDE_BYTES, Duration::ZERO, &lease).await {
+        match self.take(Route::ToolResult, BESIDE_BYTES, AT_ONCE, &lease).await {
             Ok(taken) => {
                 let mail = self.mail(Route::ToolResult, taken, Shown::brief);
                 (!mail.messages.is_empty()).then_some(mail)
@@ -105,22 +104,8 @@ impl Mailbox {
         }
     }
 
-    /// What waits, for `check_messages`; waits up to `wait` for it, or until `stop` is done.
-    pub async fn check(self: &Arc<Self>, wait: Duration, stop: impl Future<Output = ()>) -> Result<Mail> {
-        self.receive(Route::CheckMessages, wait, stop, |message| Shown::part(message, 0)).await
-    }
-
-    /// Waits for the answer to `question`: until any message comes, since what comes may be a question that the answer depends
-    /// on; until the time is up, or `stop` is done. The answer is shown as far as one result holds it.
-    pub async fn answer(self: &Arc<Self>, question: &MessageId, wait: Duration, stop: impl Future<Output = ()>) -> Result<Mail> {
-        let show = |message: Inbound| match message.reply_to.as_ref() == Some(question) {
-            true => Shown::part(message, 0),
-            false => Shown::brief(message),
-        };
-        self.receive(Route::ToolResult, wait, stop, show).await
-    }
-
-    async fn receive(
+    /// Takes mail for an answer, shown by `show`; waits up to `wait` for it, or until `stop` is done.
+    pub async fn receive(
         self: &Arc<Self>,
         route: Route,
         wait: Duration,
@@ -143,14 +128,14 @@ impl Mailbox {
         Ok(self.mail(route, taken?, show))
     }
 
-    /// The broker may have given messages in an answer that never arrived here: the same lease gives them again, and they
-    /// are released, as soon as the broker is there.
+    /// Releases what the broker may have given in an answer that never arrived here. The same lease gives it again, as soon as
+    /// the broker is there.
     fn give_back(self: &Arc<Self>, route: Route, lease: String) {
         self.mail_waits();
         let mail = self.clone();
         tokio::spawn(async move {
             while mail.link.up().await.is_ok() {
-                match mail.take(route, 1, Duration::ZERO, &lease).await {
+                match mail.take(route, 1, AT_ONCE, &lease).await {
                     Err(error) if mends_itself(&error) => {}
                     Err(error) => return super::log!("giving mail back: {error}"),
                     Ok(taken) => return drop(mail.mail(route, taken, Shown::brief)),
@@ -159,16 +144,15 @@ impl Mailbox {
         });
     }
 
-    /// One message by its id, from the character `offset` on.
+    /// One message by its id, from the character `offset` on. Shown to its recipient, it counts as handed over.
     pub async fn read(&self, id: &MessageId, offset: usize) -> Result<(Shown, Option<Handover>)> {
-        let entry: HistoryEntry = self.link.get(&format!("/v1/messages/{id}")).await?;
-        let receipt = entry.receipt;
+        let HistoryEntry { receipt, from_name, text } = self.link.get(&format!("/v1/messages/{id}"), AT_ONCE).await?;
         let is_ours = self.link.current().is_some_and(|up| up.me.id == receipt.to);
-        let from = crate::wire::Sender { id: receipt.from, name: entry.from_name, cwd: String::new(), summary: String::new() };
+        let from = Sender { id: receipt.from, name: from_name, cwd: String::new(), summary: String::new() };
         let (id, sent_at, reply_to) = (receipt.message_id, receipt.sent_at, receipt.reply_to);
-        let message = Inbound { id, from, text: entry.text, sent_at, reply_to, repeat: false };
-        let shown = Shown::part(message, offset);
-        let handover = is_ours.then(|| Handover::read(self.acknowledger.clone(), Route::CheckMessages, shown.acknowledgement()));
+        let shown = Shown::part(Inbound { id, from, text, sent_at, reply_to, repeat: false }, offset);
+        let delivered = || Handover::read(self.acknowledger.clone(), Route::CheckMessages, shown.became(Outcome::Delivered));
+        let handover = is_ours.then(delivered);
         Ok((shown, handover))
     }
 
@@ -177,11 +161,11 @@ impl Mailbox {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             let wait_seconds = Some(left.as_secs_f64().ceil() as u32).filter(|seconds| *seconds > 0);
-            let take =
-                Take { lease: lease.to_owned(), route, max_bytes: Some(max_bytes), wait_seconds, idle: false, inbound: None };
-            match self.link.post_waiting("/v1/take", &take, left).await {
+            let lease = lease.to_owned();
+            let take = Take { lease, route, max_bytes: Some(max_bytes), wait_seconds, idle: false, inbound: None };
+            match self.link.post("/v1/take", &take, left).await {
                 Err(error) if mends_itself(&error) && Instant::now() < until => {
-                    // The broker went away while we wait: so do we, for its return.
+                    // The broker went away: wait for its return.
                     if timeout_at(until, self.link.up()).await.is_err() {
                         return Err(error);
                     }
@@ -197,7 +181,8 @@ impl Mailbox {
         }
         self.acknowledger.forget(&taken.messages);
         let messages: Vec<_> = taken.messages.into_iter().map(show).collect();
-        let handover = Handover::taken(self.acknowledger.clone(), route, messages.iter().map(Shown::acknowledgement).collect());
+        let delivered = messages.iter().map(|shown: &Shown| shown.became(Outcome::Delivered)).collect();
+        let handover = Handover::taken(self.acknowledger.clone(), route, delivered);
         Mail { messages, more: taken.more, handover }
     }
 }

@@ -1,17 +1,19 @@
-//! What MCP asks of a server: who it is, its tools, and calls of them. Every result that went well carries the mail that
-//! waits for the session.
+//! The MCP server as rmcp sees it: who it is, its tools, and calls of them. Every result that went well carries the mail that waits
+//! for the session.
 
 use super::{
-    channel::Channel,
-    door::Door,
-    facts,
-    link::Link,
+    Initialized, facts,
     mail::{Mail, Mailbox},
-    tools,
-    tools::{Answer, Tools},
+    tools::{self, Answer, Tools},
     words,
 };
-use crate::{agents::shown, wire::VERSION};
+use crate::{
+    agents::shown,
+    wire::{
+        VERSION,
+        text::{each_text, printable, visible},
+    },
+};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -20,39 +22,30 @@ use rmcp::{
     },
     service::{NotificationContext, RequestContext},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use std::{borrow::Cow, sync::Arc};
 use tokio_util::sync::CancellationToken;
 
-/// The newest revision of MCP offered: a server of a newer one is not registered as a channel.
+/// The newest revision of MCP offered: Claude Code does not register a server of a newer one as a channel.
 const NEWEST: ProtocolVersion = ProtocolVersion::V_2025_11_25;
-
-/// What pushes messages into the session once its client is initialized.
-pub struct Pushes {
-    pub channel: Arc<Channel>,
-    /// The client's inbox.
-    pub door: Arc<Door>,
-}
-
-impl Pushes {
-    fn open(&self) {
-        self.channel.open();
-        self.door.open();
-    }
-}
 
 /// The server of one session.
 pub struct Server {
     tools: Tools,
     mail: Arc<Mailbox>,
-    pushes: Pushes,
+    initialized: Initialized,
     closing: CancellationToken,
 }
 
 impl Server {
     /// A server that stops waiting on behalf of its client when `closing` is cancelled.
-    pub fn new(link: Arc<Link>, mail: Arc<Mailbox>, pushes: Pushes, closing: CancellationToken) -> Self {
-        Self { tools: Tools::new(link, mail.clone()), mail, pushes, closing }
+    pub fn new(tools: Tools, mail: Arc<Mailbox>, initialized: Initialized, closing: CancellationToken) -> Self {
+        Self { tools, mail, initialized, closing }
+    }
+
+    /// Opens the channel and the inbox; a second time changes nothing.
+    fn open(&self) {
+        let _ = self.initialized.set(());
     }
 
     async fn complete(&self, request: &RequestId, answer: Answer) -> CallToolResult {
@@ -63,15 +56,15 @@ impl Server {
         }
         if takes_mail && let Some(Mail { messages, more, handover }) = self.mail.beside().await {
             content.push(ContentBlock::text(shown::messages(&messages, more)));
-            json.insert("incomingMessages".to_owned(), json!(messages));
+            json["incomingMessages"] = json!(messages);
             if more > 0 {
-                json.insert("more".to_owned(), more.into());
+                json["more"] = more.into();
             }
-            json.insert("notice".to_owned(), shown::NOTICE.into());
+            json["notice"] = shown::NOTICE.into();
             self.mail.attach(request, handover);
         }
         let mut result = CallToolResult::success(content);
-        result.structured_content = Some(Value::Object(json));
+        result.structured_content = Some(each_text(json, visible));
         result
     }
 }
@@ -103,7 +96,7 @@ impl ServerHandler for Server {
         call: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        self.pushes.open(); // a client that calls tools is initialized, whether or not it has said so
+        self.open(); // a client that calls tools is initialized, whether or not it has said so
         self.mail.begin(&context.id);
         let stop = async {
             tokio::select! {
@@ -114,17 +107,17 @@ impl ServerHandler for Server {
         match self.tools.call(&call.name, call.arguments.unwrap_or_default(), stop).await {
             None => Err(ErrorData::invalid_params(format!("there is no tool {:?}", call.name), None)),
             Some(Ok(answer)) => Ok(self.complete(&context.id, answer).await.into()),
-            Some(Err(error)) => Ok(CallToolResult::error(vec![ContentBlock::text(error.to_string())]).into()),
+            Some(Err(error)) => Ok(CallToolResult::error(vec![ContentBlock::text(printable(&error.to_string()))]).into()),
         }
     }
 
     async fn on_initialized(&self, _context: NotificationContext<RoleServer>) {
-        self.pushes.open();
+        self.open();
     }
 
     async fn on_cancelled(&self, cancelled: CancelledNotificationParam, _context: NotificationContext<RoleServer>) {
         if let Some(request) = &cancelled.request_id {
-            drop(self.mail.claim(request)); // no answer will be written: what it would have carried is released
+            drop(self.mail.claim(request)); // no answer will be written: its mail is released
         }
     }
 }

@@ -1,12 +1,14 @@
-//! The automatic summary: made once, beside everything else, after the session has registered. First a local one from
-//! git's facts; with `OPENAI_API_KEY` set, then a generated one, which the `claude-peers` program fetches, so that this
-//! process stays small. The session's own summary is never overruled; the broker sees to that. A failure is logged and
-//! shown to nobody else.
+//! The automatic summary, made once after the session has registered: first a local one from git's facts, then, if
+//! `OPENAI_API_KEY` is set, a generated one. `claude-peers summarize` fetches that, so that this process stays small. The broker never
+//! lets either replace the session's own summary. A failure is only logged.
 
-use super::{link::Link, log};
+use super::{
+    link::{AT_ONCE, Link},
+    log,
+};
 use crate::{
     platform::{git, settings},
-    wire::{SetSummary, Summary, SummaryFacts, SummarySource},
+    wire::{MAX_SUMMARY, SetSummary, Summary, SummaryFacts, SummarySource},
 };
 use std::{
     fs, io,
@@ -24,10 +26,8 @@ use tokio::{
 const GIT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the generated summary may take.
 const GENERATE_PATIENCE: Duration = Duration::from_secs(30);
-/// Most of a child's output that is read.
+/// Most bytes read of a child's output.
 const MAX_OUTPUT: u64 = 64 * 1024;
-/// Longest summary, in characters: the broker's limit.
-const MAX_SUMMARY: usize = 1_000;
 /// Most names in a list of facts.
 const MAX_NAMES: usize = 30;
 /// Most commits looked at.
@@ -37,7 +37,7 @@ const MAX_ENTRIES: usize = 2_000;
 /// How many files a local summary names.
 const NAMED_FILES: usize = 3;
 
-/// Files that tell what kind of project a directory holds.
+/// Files that show what kind of project a directory holds.
 const PROJECTS: [(&str, &str); 13] = [
     ("Cargo.toml", "rust"),
     ("tsconfig.json", "typescript"),
@@ -54,16 +54,16 @@ const PROJECTS: [(&str, &str); 13] = [
     ("CMakeLists.txt", "c++"),
 ];
 
-/// Makes the session's summary, unless a better one is kept from before.
+/// Makes the session's summary, unless the broker has a better one from before.
 pub async fn run(link: &Link) {
     let Ok(up) = link.up().await else { return };
     if up.me.summary_source > SummarySource::Local {
         return;
     }
-    let Ok(cwd) = std::env::current_dir() else { return }; // the registration has said so already
+    let Ok(cwd) = std::env::current_dir() else { return }; // already reported by the registration
     let facts = facts(&cwd).await;
     apply(link, local(&facts), SummarySource::Local).await;
-    if settings::raw("OPENAI_API_KEY").is_some() {
+    if settings::raw(settings::OPENAI_KEY.name).is_some() {
         match generate(&facts).await {
             Ok(summary) => apply(link, summary, SummarySource::Generated).await,
             Err(error) => log!("generating a summary: {error}"),
@@ -73,7 +73,7 @@ pub async fn run(link: &Link) {
 
 async fn apply(link: &Link, summary: String, source: SummarySource) {
     let summary = summary.chars().take(MAX_SUMMARY).collect();
-    if let Err(error) = link.post::<Summary>("/v1/set-summary", &SetSummary { summary, source }).await {
+    if let Err(error) = link.post::<Summary>("/v1/set-summary", &SetSummary { summary, source }, AT_ONCE).await {
         log!("setting the summary: {error}");
     }
 }
@@ -104,7 +104,7 @@ async fn facts(cwd: &Path) -> SummaryFacts {
     facts
 }
 
-/// What lies in a directory, with the time of its last change; directories end in `/`, hidden names are left out.
+/// The visible entries of a directory, each with the time of its last change. Directories end in `/`.
 fn entries(directory: &Path) -> Vec<(String, Option<SystemTime>)> {
     let entry = |entry: fs::DirEntry| {
         let mut name = entry.file_name().to_string_lossy().into_owned();
@@ -125,7 +125,7 @@ fn entries(directory: &Path) -> Vec<(String, Option<SystemTime>)> {
     entries
 }
 
-/// The output of a `git` command that only reads. It takes no lock, asks nobody and starts no file-system monitor; filters that the
+/// The output of a `git` command that only reads. It takes no lock, prompts nobody and starts no file-system monitor; filters that the
 /// repository configures may run.
 async fn run_git(cwd: &Path, arguments: &[&str]) -> io::Result<String> {
     let mut git = Command::new("git");
@@ -137,7 +137,7 @@ async fn run_git(cwd: &Path, arguments: &[&str]) -> io::Result<String> {
 async fn generate(facts: &SummaryFacts) -> io::Result<String> {
     let program = std::env::current_exe()?.with_file_name("claude-peers");
     let mut command = Command::new(&program);
-    command.arg("summarize"); // its stderr is ours: what went wrong is logged
+    command.arg("summarize"); // inherits stderr, which is the log
     let summary = output(command, &serde_json::to_vec(facts)?, GENERATE_PATIENCE).await;
     let summary = summary.map_err(|error| io::Error::new(error.kind(), format!("{} summarize: {error}", program.display())))?;
     match summary.trim() {
@@ -224,33 +224,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn renames_count_once() {
+    fn a_rename_counts_once() {
         assert_eq!(changed_files(" M a b.rs\0R  new.rs\0old.rs\0?? x/\0"), ["a b.rs", "new.rs", "x/"]);
         assert!(changed_files("").is_empty());
     }
 
-    #[test]
-    fn a_local_summary_says_branch_last_commit_and_changes() {
-        let mut facts = SummaryFacts { cwd: "/home/ada/poker-engine".into(), project: Some("rust".into()), ..Default::default() };
-        assert_eq!(local(&facts), "In poker-engine (rust).");
-        facts.branch = Some("main".into());
-        facts.files = ["a.rs", "b.rs", "c.rs", "d.rs"].map(str::to_owned).into();
-        facts.uncommitted = 4;
-        read_log("\u{1}Deal cards.\0\na.rs\0e.rs\0\u{1}Shuffle\0\ne.rs\0", &mut facts);
-        assert_eq!(facts.commits, ["Deal cards.", "Shuffle"]);
-        assert_eq!(facts.files.last().map(String::as_str), Some("e.rs"));
-        let expected = "In poker-engine (rust) on branch main. Last commit: Deal cards. 4 files changed: a.rs, b.rs, c.rs, ….";
-        assert_eq!(local(&facts), expected);
-    }
-
     #[tokio::test]
-    async fn a_child_is_read_up_to_a_limit_and_does_not_outlive_its_time() {
+    async fn a_child_is_bounded_in_output_and_time() {
         let sh = |script: &str| {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
             command
         };
-        assert_eq!(output(sh("cat"), b"hello", GIT_PATIENCE).await.expect("read"), "hello");
         assert_eq!(output(sh("yes"), &[], GIT_PATIENCE).await.expect("cut").len() as u64, MAX_OUTPUT);
         assert!(output(sh("exit 3"), &[], GIT_PATIENCE).await.is_err());
         let late = output(sh("sleep 60"), &[], Duration::from_millis(50)).await.expect_err("too late");

@@ -1,9 +1,9 @@
-//! The four tools: what is published of them, and what each does. A call that cannot be served is an error in plain words
-//! in its result, never an error of the protocol.
+//! The four tools: their published definitions, and what each does. A call that cannot be served gives a result with an error in
+//! plain words, never an error of the protocol.
 
 use super::{
     acknowledge::Handover,
-    link::Link,
+    link::{AT_ONCE, Link},
     listing::Listing,
     mail::{Mail, Mailbox},
     words,
@@ -12,8 +12,8 @@ use crate::{
     agents::shown::{self, Shown},
     platform::random,
     wire::{
-        Asked, Code, EVERYONE, Error, MessageId, MessageState, NotSent, Peers, Receipt, Result, Scope, SendRequest, Sent,
-        SetSummary, Status, Summary, SummarySource,
+        Asked, Code, Error, Inbound, MessageId, MessageState, NotSent, Peers, Receipt, Recipient, Result, Route, Scope,
+        SendRequest, Sent, SetSummary, Status, Summary, SummarySource,
     },
 };
 use rmcp::model::{JsonObject, Tool};
@@ -23,14 +23,13 @@ use std::{sync::Arc, time::Duration};
 
 /// Longest wait of `check_messages`.
 const MAX_WAIT: u64 = 3_600;
-
 /// Longest wait of `send_message`.
 const MAX_WAIT_FOR_REPLY: u64 = 600;
 
 /// The result of a call that went well.
 pub struct Answer {
-    /// The structured result: an object. Clients that know it show their model nothing else.
-    pub json: JsonObject,
+    /// The structured result, an object. Clients that know it show their model only this.
+    pub json: Value,
     /// The same in a readable form.
     pub text: String,
     /// Messages that this result hands over.
@@ -39,15 +38,26 @@ pub struct Answer {
     pub takes_mail: bool,
 }
 
+impl Answer {
+    fn new(json: Value, text: String) -> Self {
+        Self { json, text, handover: None, takes_mail: true }
+    }
+
+    /// An answer that hands messages over itself and takes no others.
+    fn handing_over(json: Value, text: String, handover: Handover) -> Self {
+        Self { json, text, handover: Some(handover), takes_mail: false }
+    }
+}
+
 /// What the tools work with.
 pub struct Tools {
     link: Arc<Link>,
     mail: Arc<Mailbox>,
 }
 
-/// The published definitions. Only the canonical parameter names appear in them.
+/// The published definitions. They name each parameter by its canonical name only.
 pub fn definitions() -> Vec<Tool> {
-    let tool = |name: &'static str, description: &'static str, properties: Value, required: &[&str]| {
+    let tool = |name: &'static str, required: &[&str], description: &'static str, properties: Value| {
         let mut schema = JsonObject::new();
         schema.insert("type".to_owned(), "object".into());
         schema.insert("properties".to_owned(), properties);
@@ -59,6 +69,7 @@ pub fn definitions() -> Vec<Tool> {
     vec![
         tool(
             "list_peers",
+            &["scope"],
             "List the user's other coding-agent sessions on this machine: id, name, directory, git branch, what each works on, \
              whether it can be reached. Use it to find whom to ask or tell, and before editing files that another session may be \
              changing. Subagents and teammates of this session are not peers.",
@@ -66,11 +77,11 @@ pub fn definitions() -> Vec<Tool> {
                 "type": "string", "enum": ["machine", "directory", "repo"],
                 "description": "machine: all; directory: this working directory; repo: this git repository and its worktrees",
             }}),
-            &["scope"],
         ),
         tool(
             "send_message",
-            "SendRequest a message to a peer from list_peers, or answer one that came from claude-peers. For peers use this, not a \
+            &["targetPeerId", "message"],
+            "Send a message to a peer from list_peers, or answer one that came through claude-peers. For peers use this, not a \
              built-in messaging tool. The result says how the message will reach the peer.",
             json!({
                 "targetPeerId": {"type": "string", "description": "Peer id or name, or from_id of the message you answer; @repo, @directory or @machine: all peers there"},
@@ -78,25 +89,24 @@ pub fn definitions() -> Vec<Tool> {
                 "replyTo": {"type": "string", "description": "message_id of the message you answer"},
                 "waitForReplySeconds": {"type": "integer", "description": "Wait up to this long (at most 600) for the answer"},
             }),
-            &["targetPeerId", "message"],
         ),
         tool(
             "set_summary",
+            &["summary"],
             "Tell all peers in one or two sentences what this session works on. Use it when your task changes, or to warn \
              (\"Deploying v2.1 – don't push to main\").",
             json!({"summary": {"type": "string"}}),
-            &["summary"],
         ),
         tool(
             "check_messages",
+            &[],
             "Read waiting messages from peers. Rarely needed, as messages arrive by themselves; use it to wait for an answer, or \
-             to read a message of which only a part was shown.",
+             to read the rest of a message that was shown in part.",
             json!({
                 "waitSeconds": {"type": "integer", "description": "Wait up to this long (at most 3600) for a message"},
                 "messageId": {"type": "string", "description": "Read this message"},
                 "offset": {"type": "integer", "description": "from this character on"},
             }),
-            &[],
         ),
     ]
 }
@@ -105,7 +115,7 @@ pub fn definitions() -> Vec<Tool> {
 #[serde(deny_unknown_fields)]
 struct ListPeers {
     scope: Option<String>,
-    /// Not published: a list that needs it says so.
+    /// Not published: a list that is cut names it.
     #[serde(default, deserialize_with = "whole_number")]
     offset: Option<u64>,
 }
@@ -158,29 +168,29 @@ impl Tools {
     async fn list_peers(&self, arguments: JsonObject) -> Result<Answer> {
         let ListPeers { scope, offset } = parse("list_peers", arguments)?;
         let scope: Scope = required("list_peers", "scope", "\"machine\", \"directory\" or \"repo\"", scope)?.parse()?;
-        let peers: Peers = self.link.get(&format!("/v1/peers?scope={}", scope.as_str())).await?;
-        let listing = Listing::new(peers, usize::try_from(offset.unwrap_or(0)).unwrap_or(usize::MAX));
+        let peers: Peers = self.link.get(&format!("/v1/peers?scope={}", scope.as_str()), AT_ONCE).await?;
+        let listing = Listing::new(peers, offset.map_or(0, as_index));
         let mut json = json!(listing.list);
         if let Some(note) = &listing.note {
             json["note"] = note.as_str().into();
         }
-        Ok(Answer { takes_mail: listing.leaves_room, ..answer(json, words::peers(&listing, scope.as_str()))? })
+        Ok(Answer { takes_mail: listing.leaves_room, ..Answer::new(json, words::peers(&listing, scope)) })
     }
 
     async fn send_message(&self, arguments: JsonObject, stop: impl Future<Output = ()>) -> Result<Answer> {
         let SendMessage { target_peer_id, message, reply_to, wait_for_reply_seconds } = parse("send_message", arguments)?;
         let to = required("send_message", "targetPeerId", "the id or name of a peer from list_peers", target_peer_id)?;
         let text = required("send_message", "message", "the text to send", message)?;
-        // One key for all attempts within this call: however often it is said, it is one message.
-        let key = Some(random::token(32));
-        let scope = to.trim().strip_prefix(EVERYONE).map(str::to_owned);
+        let to: Recipient = to.parse()?;
         let wait = Duration::from_secs(wait_for_reply_seconds.unwrap_or(0).min(MAX_WAIT_FOR_REPLY));
-        if scope.is_some() && !wait.is_zero() {
+        if matches!(to, Recipient::Everyone(_)) && !wait.is_zero() {
             return Err(wrong("send_message", "waitForReplySeconds is for a question to one peer"));
         }
-        match self.link.post("/v1/send", &SendRequest { to, text, reply_to, key, cwd: None }).await? {
-            Sent::One(sent) if !wait.is_zero() => self.ask(&sent, wait, stop).await,
-            Sent::One(sent) => answer(receipt(&sent), words::sent(&sent)),
+        // One key for all attempts within this call makes them one message.
+        let send = SendRequest { to: to.to_string(), text, reply_to, key: Some(random::token(32)), cwd: None };
+        match self.link.post("/v1/send", &send, AT_ONCE).await? {
+            Sent::One(sent) if !wait.is_zero() => Ok(self.ask(&sent, wait, stop).await),
+            Sent::One(sent) => Ok(Answer::new(receipt(&sent), words::sent(&sent))),
             Sent::Everyone(sent) => {
                 let refused =
                     |refused: &NotSent| json!({"to": {"id": refused.to, "name": refused.to_name}, "error": refused.error});
@@ -189,13 +199,14 @@ impl Tools {
                     "receipts": sent.receipts.iter().map(receipt).collect::<Vec<_>>(),
                     "refused": sent.refused.iter().map(refused).collect::<Vec<_>>(),
                 });
-                answer(json, words::broadcast(&sent, &scope.unwrap_or_default()))
+                Ok(Answer::new(json, words::broadcast(&sent, &to)))
             }
         }
     }
 
-    /// Waits for the answer to `sent`. The message is accepted: whatever becomes of the wait is no error any more.
-    async fn ask(&self, sent: &Receipt, wait: Duration, stop: impl Future<Output = ()>) -> Result<Answer> {
+    /// Waits for the answer to `sent`. Any other message ends the wait, too: it may be a question on which the answer depends. The
+    /// message is accepted, so a failed wait is no error.
+    async fn ask(&self, sent: &Receipt, wait: Duration, stop: impl Future<Output = ()>) -> Answer {
         let id = &sent.message_id;
         let stop = async {
             tokio::select! {
@@ -203,55 +214,52 @@ impl Tools {
                 () = self.no_answer_can_come(id, wait) => {}
             }
         };
-        let Mail { messages, more, handover } = match self.mail.answer(id, wait, stop).await {
+        let mut json = receipt(sent);
+        let is_answer = |message: &Inbound| message.reply_to.as_ref() == Some(id);
+        // The answer is shown as far as one result holds it.
+        let show = |message| if is_answer(&message) { Shown::part(message, 0) } else { Shown::brief(message) };
+        let Mail { messages, more, handover } = match self.mail.receive(Route::ToolResult, wait, stop, show).await {
             Ok(mail) => mail,
             Err(error) => {
                 let text = format!("{} The wait for an answer failed: {error}", words::sent(sent));
-                let mut json = receipt(sent);
                 json["note"] = text.as_str().into();
-                return answer(json, text);
+                return Answer::new(json, text);
             }
         };
-        let shown = shown::messages(&messages, more);
-        let (answers, others): (Vec<Shown>, Vec<Shown>) =
-            messages.into_iter().partition(|message| message.message.reply_to.as_ref() == Some(id));
-        let mut json = receipt(sent);
-        let text = if let Some(first) = answers.first() {
-            json["answer"] = json!(first);
-            // A question that is answered was read.
-            json["state"] = json!(MessageState::Delivered);
-            if let Value::Object(json) = &mut json {
-                json.remove("warning");
-            }
-            shown
-        } else if others.is_empty() {
-            let known: Result<Asked> = self.link.get(&format!("/v1/messages/{id}/reply")).await;
+        if !messages.is_empty() {
+            json["notice"] = shown::NOTICE.into();
+        }
+        let mut text = shown::messages(&messages, more);
+        let (mut answers, mut others): (Vec<Shown>, Vec<Shown>) =
+            messages.into_iter().partition(|shown| is_answer(&shown.message));
+        json["answered"] = (!answers.is_empty()).into();
+        if !answers.is_empty() {
+            json["answer"] = json!(answers.remove(0));
+            json["state"] = json!(MessageState::Delivered); // whoever answers a question has read it
+            json.as_object_mut().and_then(|json| json.remove("warning"));
+        } else if !others.is_empty() {
+            let note = words::interrupted(sent);
+            json["note"] = note.as_str().into();
+            text = format!("{note}\n\n{text}");
+        } else {
+            let known: Result<Asked> = self.link.get(&format!("/v1/messages/{id}/reply"), AT_ONCE).await;
             if let Ok(known) = &known {
                 json["state"] = json!(known.question.state);
             }
-            let text = words::unanswered(sent, known.as_ref());
+            text = words::unanswered(sent, known.as_ref());
             json["note"] = text.as_str().into();
-            text
-        } else {
-            let text = words::interrupted(sent);
-            json["note"] = text.as_str().into();
-            format!("{text}\n\n{shown}")
-        };
-        json["answered"] = (!answers.is_empty()).into();
-        if !answers.is_empty() || !others.is_empty() {
-            json["notice"] = shown::NOTICE.into();
         }
-        let others: Vec<Shown> = answers.into_iter().skip(1).chain(others).collect();
+        others.splice(..0, answers);
         if !others.is_empty() {
             json["incomingMessages"] = json!(others);
         }
-        Ok(Answer { handover: Some(handover), takes_mail: false, ..answer(json, text)? })
+        Answer::handing_over(json, text, handover)
     }
 
     /// Resolves when the recipient of this question is gone, or the question has expired.
     async fn no_answer_can_come(&self, id: &MessageId, wait: Duration) {
         let path = format!("/v1/messages/{id}/reply?waitSeconds={}", wait.as_secs());
-        match self.link.get_waiting::<Asked>(&path, wait).await {
+        match self.link.get::<Asked>(&path, wait).await {
             Ok(known)
                 if known.answer.is_none()
                     && (known.recipient == Status::Gone || known.question.state == MessageState::Expired) => {}
@@ -262,40 +270,42 @@ impl Tools {
     async fn set_summary(&self, arguments: JsonObject) -> Result<Answer> {
         let SummaryText { summary } = parse("set_summary", arguments)?;
         let summary = required("set_summary", "summary", "one or two sentences", summary)?;
-        let stored: Summary = self.link.post("/v1/set-summary", &SetSummary { summary, source: SummarySource::Session }).await?;
-        let text = format!("Peers now see: {}", stored.summary);
-        answer(json!({"summary": stored.summary}), text)
+        let set = SetSummary { summary, source: SummarySource::Session };
+        let Summary { summary, .. } = self.link.post("/v1/set-summary", &set, AT_ONCE).await?;
+        Ok(Answer::new(json!({"summary": summary}), format!("Peers now see: {summary}")))
     }
 
     async fn check_messages(&self, arguments: JsonObject, stop: impl Future<Output = ()>) -> Result<Answer> {
         let CheckMessages { wait_seconds, message_id, offset } = parse("check_messages", arguments)?;
         if let Some(id) = message_id {
-            return self.read_message(&id.parse()?, offset.unwrap_or(0)).await;
+            return self.read_message(&id.parse()?, offset.map_or(0, as_index)).await;
         }
         if offset.is_some() {
             return Err(wrong("check_messages", "offset says where to read on in one message, so it needs messageId, too"));
         }
         let wait = Duration::from_secs(wait_seconds.unwrap_or(0).min(MAX_WAIT));
-        let Mail { messages, more, handover } = self.mail.check(wait, stop).await?;
+        let Mail { messages, more, handover } =
+            self.mail.receive(Route::CheckMessages, wait, stop, |m| Shown::part(m, 0)).await?;
         let mut json = json!({"messages": messages});
         if more > 0 {
             json["more"] = more.into();
         }
+        let mut text = "No messages.".to_owned();
         if !messages.is_empty() {
             json["notice"] = shown::NOTICE.into();
+            text = shown::messages(&messages, more);
         }
-        let text = if messages.is_empty() { "No messages.".to_owned() } else { shown::messages(&messages, more) };
-        Ok(Answer { handover: Some(handover), takes_mail: false, ..answer(json, text)? })
+        Ok(Answer::handing_over(json, text, handover))
     }
 
-    async fn read_message(&self, id: &MessageId, offset: u64) -> Result<Answer> {
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let (shown, handover): (Shown, _) = self.mail.read(id, offset).await?;
+    async fn read_message(&self, id: &MessageId, offset: usize) -> Result<Answer> {
+        let (shown, handover) = self.mail.read(id, offset).await?;
         if offset > 0 && shown.message.text.is_empty() {
             return Err(wrong("check_messages", format!("message {id} ends before offset {offset}")));
         }
         let text = shown.readable();
-        Ok(Answer { handover, ..answer(json!({"messages": [shown], "notice": shown::NOTICE}), text)? })
+        let json = json!({"messages": [shown], "notice": shown::NOTICE});
+        Ok(Answer { handover, ..Answer::new(json, text) })
     }
 }
 
@@ -311,11 +321,8 @@ fn receipt(sent: &Receipt) -> Value {
     json
 }
 
-fn answer(json: Value, text: String) -> Result<Answer> {
-    match json {
-        Value::Object(json) => Ok(Answer { json, text, handover: None, takes_mail: true }),
-        _ => Err(Error::new(Code::Internal, "a result that is no JSON object")),
-    }
+fn as_index(offset: u64) -> usize {
+    usize::try_from(offset).unwrap_or(usize::MAX)
 }
 
 fn parse<T: DeserializeOwned>(tool: &str, arguments: JsonObject) -> Result<T> {
@@ -349,37 +356,14 @@ fn whole_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64
 mod tests {
     use super::*;
 
-    fn parsed<T: DeserializeOwned>(arguments: Value) -> Result<T> {
-        parse("a_tool", arguments.as_object().expect("an object").clone())
-    }
-
     #[test]
-    fn wrong_parameter_names_are_understood_and_not_published() {
-        for (to, text) in [("targetPeerId", "message"), ("to_id", "text"), ("to", "message"), ("peer_id", "text")] {
-            let sent: SendMessage = parsed(json!({to: "eel", text: "hello"})).expect(to);
-            assert_eq!((sent.target_peer_id.as_deref(), sent.message.as_deref()), (Some("eel"), Some("hello")));
-        }
-        let published = serde_json::to_string(&definitions()).expect("JSON");
-        for alias in ["to_id", "peer_id", "\"to\"", "\"text\""] {
-            assert!(!published.contains(alias), "{alias}");
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_with_a_call_is_said_in_words() {
-        let unknown = parsed::<ListPeers>(json!({"scop": "repo"})).err().expect("refused").to_string();
-        assert!(unknown.contains("a_tool") && unknown.contains("scop"), "{unknown}");
-        let missing = required::<String>("send_message", "message", "the text to send", None).expect_err("refused").to_string();
-        assert!(missing.contains("send_message: the parameter message is missing"), "{missing}");
-    }
-
-    #[test]
-    fn whole_numbers_are_read_however_a_model_writes_them() {
+    fn whole_numbers_are_read_in_every_spelling() {
+        let wait = |value: Value| serde_json::from_value(json!({"waitSeconds": value})).map(|c: CheckMessages| c.wait_seconds);
         for value in [json!(30), json!(30.0), json!("30")] {
-            assert_eq!(parsed::<CheckMessages>(json!({"waitSeconds": value})).expect("a number").wait_seconds, Some(30));
+            assert_eq!(wait(value).expect("a number"), Some(30));
         }
         for value in [json!(-1), json!(1.5), json!("soon"), json!([])] {
-            assert!(parsed::<CheckMessages>(json!({"waitSeconds": value})).is_err());
+            assert!(wait(value).is_err());
         }
     }
 }

@@ -7,9 +7,11 @@
 mod database;
 mod define;
 mod error;
+mod exit;
 mod id;
 mod message;
 mod peer;
+mod recipient;
 mod request;
 mod summary;
 pub mod text;
@@ -17,15 +19,17 @@ mod time;
 
 pub use database::{DatabaseReport, DatabaseState};
 pub use error::{Code, Error, Result};
-pub use id::{InvalidId, MessageId, PeerId, PeerRef};
+pub use exit::BrokerExit;
+pub use id::{MessageId, PeerId, PeerRef};
 pub use message::{Held, HeldBy, HistoryEntry, Inbound, MessageState, Outcome, Receipt, Route, Sender};
 pub use peer::{DeliveryChoice, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};
+pub use recipient::Recipient;
 pub use request::{
     Acknowledge, Acknowledged, Acknowledgement, Asked, AwaitReply, Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Done,
     Event, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, NotSent, Peers, Register, Registered,
     SendRequest, Sent, SetSummary, Summary, Take, Taken, WhoAmI,
 };
-pub use summary::SummaryFacts;
+pub use summary::{MAX_SUMMARY, SummaryFacts};
 pub use time::Timestamp;
 
 /// The version of the `/v1` protocol this build speaks.
@@ -47,5 +51,3 @@ pub const SESSION_SCHEME: &str = "Session";
 pub const CLI_SENDER: &str = "cli";
 /// The sender id of notices that the broker itself writes (a message of yours has expired).
 pub const BROKER_SENDER: &str = "broker";
-/// The first character of a recipient that means everyone in a scope: `@repo`.
-pub const EVERYONE: char = '@';

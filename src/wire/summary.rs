@@ -1,5 +1,8 @@
 use super::define::object;
 
+/// Longest summary that the broker takes, in characters.
+pub const MAX_SUMMARY: usize = 1_000;
+
 object! {
     /// What a summary is made from. Names only: the contents of files are never part of it.
     #[derive(Default)]

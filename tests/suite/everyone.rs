@@ -80,7 +80,7 @@ fn broadcast_to_nobody_is_refused() {
     let result = alone.call("send_message", json!({"targetPeerId": "@machine", "message": "anybody?"}));
     assert_eq!(result["structuredContent"], json!({"success": true, "receipts": [], "refused": []}));
     let said = result["content"][0]["text"].as_str().unwrap();
-    assert!(said.contains("no other peers (scope machine)") && said.contains("nothing was sent"), "{said}");
+    assert!(said.contains("no other peers in @machine") && said.contains("nothing was sent"), "{said}");
     assert_eq!(place.broker.stored().0, 0);
 }
 

@@ -221,6 +221,47 @@ fn server_survives_noise_around_the_handshake() {
     }
 }
 
+#[test]
+fn unusable_lines_are_answered_under_their_id() {
+    let place = folder();
+    let (_broker, mut session) = alone(place.path());
+    let early = session.ask("tools/list", json!({}));
+    assert_eq!(session.answer(early)["error"]["code"], -32600, "before initialize");
+    session.handshake();
+    let call = |id: &str, arguments: &str| {
+        format!(r#"{{"method":"tools/call","params":{{"name":"send_message","arguments":{arguments}}},"id":{id}}}"#)
+    };
+    let lines: Vec<(Value, i32, &str, Vec<u8>)> = vec![
+        (json!(5), -32700, "half of a character", call("5", r#"{"message":"Done \ud83d"}"#).into()),
+        (json!("a"), -32700, "half of a character", call("\"a\"", r#"{"\udc00":1}"#).into()),
+        (json!(5), -32700, "number out of range", call("5", r#"{"waitSeconds":1e999}"#).into()),
+        (json!(5), -32700, "recursion limit", call("5", &format!("{{\"x\":{}{}}}", "[".repeat(1_000), "]".repeat(1_000))).into()),
+        (json!(5), -32700, "not text in UTF-8", b"{\"id\":5,\"method\":\"tools/call\",\"params\":\"\xff\"}".to_vec()),
+        (json!(5), -32602, "tools/call", call("5", "7").into()),
+        (json!(5), -32602, "name", br#"{"id":5,"method":"tools/call"}"#.to_vec()),
+        (json!(7), -32600, "as its id", br#"{"id":7}"#.to_vec()),
+        (json!(1.5), -32600, "as its id", br#"{"id":1.5,"method":"ping"}"#.to_vec()),
+        (json!(u64::MAX), -32600, "as its id", br#"{"id":18446744073709551615,"method":"ping"}"#.to_vec()),
+        (json!(5), -32600, "no batches", br#"[{"id":5,"method":"ping"},{"method":"notifications/initialized"}]"#.to_vec()),
+        (json!(null), -32600, "no batches", b"[]".to_vec()),
+        (json!(null), -32600, "not a JSON object", b"null".to_vec()),
+        (json!(null), -32700, "Parse error", br#"{"id":nul,"method":"ping"}"#.to_vec()),
+        (json!(null), -32700, "Parse error", b"not json".to_vec()),
+        (json!(null), -32600, "a line of more than", [b'x'; 17 * 1024 * 1024].to_vec()),
+    ];
+    session.say_raw(b"{\"id\":5,\"result\":\"\\ud83d\"}\n"); // an answer is never answered
+    for (id, code, what, line) in lines {
+        session.say_raw([line.as_slice(), b"\n"].concat());
+        let answer = session.answer_to(&id);
+        assert_eq!(answer["error"]["code"], code, "{what}: {answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(what), "{what}: {answer}");
+    }
+    let long = "y".repeat(5 * 1024 * 1024);
+    session
+        .say_raw(format!(r#"{{"id":6,"method":"tools/call","params":{{"name":"none","arguments":{{"x":"{long}"}}}}}}{}"#, "\n"));
+    assert_eq!(session.answer_to(&json!(6))["error"]["code"], -32602, "a long line is read whole");
+}
+
 // --- the end ---
 
 #[test]

@@ -105,6 +105,8 @@ fn git_gives_the_summary_without_a_key() {
     }
     fs::write(changed.join("Cargo.toml"), "[package]").unwrap();
     fs::write(changed.join("README"), "changed").unwrap();
+    fs::write(changed.join("a.rs"), "").unwrap();
+    fs::write(changed.join("b.rs"), "").unwrap();
     git::git(&changed, &["checkout", "-q", "-b", "fix/login"]);
     git::git(&detached, &["checkout", "-q", "--detach"]);
     fs::create_dir(&empty).unwrap();
@@ -112,7 +114,10 @@ fn git_gives_the_summary_without_a_key() {
     fs::create_dir(&none).unwrap();
     for (directory, expected) in [
         (&clean, "In clean on branch main. Last commit: first commit."),
-        (&changed, "In changed (rust) on branch fix/login. Last commit: first commit. 2 files changed: README, Cargo.toml."),
+        (
+            &changed,
+            "In changed (rust) on branch fix/login. Last commit: first commit. 4 files changed: README, Cargo.toml, a.rs, ….",
+        ),
         (&detached, "In detached. Last commit: first commit."),
         (&empty, "In empty on branch main."),
         (&none, "In none."),
