@@ -99,6 +99,11 @@ impl Broker {
         drop(self.stopping.subscribe().wait_for(|stopping| *stopping).await);
     }
 
+    /// Resolves once the database cannot be worked on any more.
+    pub async fn failed(&self) -> db::Fault {
+        self.store.failed().await
+    }
+
     /// Closes the store after everything accepted is on disk. The last call.
     pub fn close(self: Arc<Self>) {
         match Arc::try_unwrap(self) {

@@ -12,6 +12,10 @@ impl From<db::Error> for Error {
             db::Error::Closed => {
                 Self::new(Code::Stopping, "the broker is stopping").help("try again in a moment; nothing was stored")
             }
+            moved @ db::Error::Moved(_) => Self::new(Code::DatabaseMoved, moved.to_string())
+                .help("look for the message in `claude-peers history`, then send it again"),
+            damaged if damaged.is_damage() => Self::new(Code::Internal, format!("the broker's database is damaged: {damaged}"))
+                .help("try again in a moment; the broker repairs it and starts again"),
             full if full.is_disk_full() => {
                 Self::new(Code::Internal, format!("the disk that holds the broker's database is full: {full}"))
                     .help("free some space and try again; nothing was stored")

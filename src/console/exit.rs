@@ -46,7 +46,7 @@ impl From<Code> for Exit {
         use Code as C;
         match code {
             C::InvalidRequest | C::InvalidId | C::UnknownScope | C::InvalidPath | C::EmptyMessage => Self::Usage,
-            C::Unreachable | C::Stopping => Self::Unreachable,
+            C::Unreachable | C::Stopping | C::DatabaseMoved => Self::Unreachable,
             C::PeerNotFound | C::AmbiguousPeer | C::MessageNotFound => Self::NotFound,
             C::TooLarge | C::RateLimited | C::RepeatLimited | C::MailboxFull | C::NoMailbox | C::Busy => Self::Refused,
             C::Forbidden | C::Unauthorized => Self::Refused,

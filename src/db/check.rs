@@ -1,31 +1,28 @@
 //! Looking at a database without changing it, also while a broker is at work on it.
 
 use super::{
-    damage::is_damage,
-    open::SCHEMA,
-    sqlite_file::{reader, side_files},
+    connect::{is_filled, journal, reader, resolve, size, undisturbed, wal},
+    damage::faults,
+    error::is_damage,
+    schema::{self, SCHEMA},
+    whose::{self, Whose},
 };
 use crate::wire::{DatabaseReport, DatabaseState, Timestamp};
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension};
 use rustix::fs::{Access, access};
 use std::{
-    ffi::OsString,
     fs, io,
-    os::unix::{
-        ffi::{OsStrExt, OsStringExt},
-        fs::PermissionsExt,
-    },
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
-/// How many faults are listed: the first ones tell what there is to tell.
-const MOST_PROBLEMS: u32 = 5;
 /// Among how many of the last messages the newest is looked for: a clock that was set back mixes their order.
 const LAST_MESSAGES: u32 = 1_000;
 
 /// The facts read from a database.
 struct Found {
-    schema: u64,
+    whose: Whose,
+    schema: i64,
     newest: Option<i64>,
     /// SQLite's complaints.
     faults: Vec<String>,
@@ -33,13 +30,14 @@ struct Found {
 
 /// Looks at the database at `path`. The file is left as it is to the byte, and nothing is left beside it.
 pub fn check(path: &Path) -> DatabaseReport {
-    let known = u64::try_from(SCHEMA).unwrap_or(u64::MAX);
+    let path = &resolve(path).unwrap_or_else(|_| path.to_owned());
+    let known = SCHEMA.unsigned_abs();
     let mut report = DatabaseReport {
         path: path.to_string_lossy().into_owned(),
         state: DatabaseState::Sound,
         schema: None,
         known_schema: known,
-        bytes: side_files(path).iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum(),
+        bytes: size(path),
         mode: None,
         newest_message_at: None,
         problems: Vec::new(),
@@ -60,25 +58,33 @@ pub fn check(path: &Path) -> DatabaseReport {
     report.problems.extend(unwritable(path).or_else(|| unwritable(&standing_folder(path))));
     let writable = report.problems.is_empty();
     // SQLite makes side files to read beside a writer. With none at work it need not, and where it may not it cannot.
-    let quiet = !writable || !written_to(path);
+    let quiet = !writable || !is_filled(&wal(path));
     let mut found = read(path, quiet);
-    if quiet && !matches!(&found, Ok(found) if found.faults.is_empty()) && written_to(path) {
+    if quiet && !matches!(&found, Ok(found) if found.faults.is_empty()) && is_filled(&wal(path)) {
         found = read(path, false); // a broker has started meanwhile
     }
     match found {
         Ok(found) => {
-            report.schema = Some(found.schema);
+            report.schema = u64::try_from(found.schema).ok();
             report.newest_message_at = found.newest.map(Timestamp::from_millis);
-            if found.schema > known {
-                report.state = DatabaseState::TooNew;
-                report.problems.push(format!("its schema is {}, this version knows up to {known}", found.schema));
-            } else if !found.faults.is_empty() {
-                report.state = DatabaseState::Damaged;
-                report.problems.extend(found.faults);
-            } else if !writable {
-                report.state = DatabaseState::NotWritable;
-            }
+            let (state, problems) = match found.whose {
+                Whose::Foreign => (DatabaseState::Foreign, vec!["it is no database of claude-peers".to_owned()]),
+                Whose::Newer(schema) => {
+                    (DatabaseState::TooNew, vec![format!("its schema is {schema}, this version knows up to {known}")])
+                }
+                Whose::Ours if !found.faults.is_empty() => (DatabaseState::Damaged, found.faults),
+                Whose::Ours if !writable => (DatabaseState::NotWritable, Vec::new()),
+                Whose::Ours if is_filled(&journal(path)) => {
+                    (DatabaseState::Sound, vec!["a change was left half done; it is undone at the next start".to_owned()])
+                }
+                Whose::Ours => (DatabaseState::Sound, Vec::new()),
+            };
+            report.state = state;
+            report.problems.extend(problems);
             report
+        }
+        Err(error) if is_damage(&error) && whose::has_marks(path).is_ok_and(|ours| !ours) => {
+            failed(report, DatabaseState::Foreign, "it is no database of claude-peers".to_owned())
         }
         Err(error) if is_damage(&error) => failed(report, DatabaseState::Damaged, error.to_string()),
         Err(error) => failed(report, DatabaseState::Unreadable, error.to_string()),
@@ -91,40 +97,23 @@ fn failed(mut report: DatabaseReport, state: DatabaseState, problem: String) -> 
     report
 }
 
-/// Whether the log of a writer lies beside the database.
-fn written_to(path: &Path) -> bool {
-    side_files(path)[1].metadata().is_ok_and(|meta| meta.len() > 0)
-}
-
 fn read(path: &Path, quiet: bool) -> rusqlite::Result<Found> {
-    if path.metadata().is_ok_and(|meta| meta.len() == 0) {
-        return Ok(Found { schema: 0, newest: None, faults: Vec::new() }); // the broker makes one of it
+    let mut found = Found { whose: Whose::Ours, schema: 0, newest: None, faults: Vec::new() };
+    if !is_filled(path) {
+        return Ok(found); // the broker makes one of it
     }
     let connection = if quiet { undisturbed(path)? } else { reader(path)? };
-    let schema: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let schema = u64::try_from(schema).unwrap_or(u64::MAX);
-    let mut faults = Vec::new();
-    connection.pragma(None, "quick_check", MOST_PROBLEMS, |row| {
-        faults.push(row.get::<_, String>(0)?);
-        Ok(())
-    })?;
-    faults.retain(|fault| fault != "ok");
-    let newest = if schema > 0 && faults.is_empty() { newest(&connection)? } else { None };
-    Ok(Found { schema, newest, faults })
-}
-
-/// A connection to a file that nobody writes: no locks, and no side files.
-fn undisturbed(path: &Path) -> rusqlite::Result<Connection> {
-    let mut uri = b"file:".to_vec();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'%' | b'?' | b'#' => uri.extend(format!("%{byte:02X}").bytes()),
-            byte => uri.push(*byte),
+    found.schema = schema::version(&connection)?;
+    // What is half done may look like damage; the next start undoes it.
+    let is_settled = !is_filled(&journal(path));
+    found.whose = whose::look(&connection)?;
+    if found.whose == Whose::Ours && is_settled {
+        found.faults = faults(&connection)?;
+        if found.schema > 0 && found.faults.is_empty() {
+            found.newest = newest(&connection)?;
         }
     }
-    uri.extend(b"?immutable=1");
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    Connection::open_with_flags(PathBuf::from(OsString::from_vec(uri)), flags)
+    Ok(found)
 }
 
 fn newest(connection: &Connection) -> rusqlite::Result<Option<i64>> {

@@ -1,30 +1,153 @@
-use std::sync::Arc;
+use rusqlite::{ErrorCode, ffi};
+use std::{io, path::PathBuf, sync::Arc};
 
 /// Why the database could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A statement failed.
     #[error("database: {0}")]
-    Sqlite(#[from] rusqlite::Error),
+    Sqlite(rusqlite::Error),
     /// The transaction that this job shared could not be committed.
     #[error("committing to the database: {0}")]
     Commit(Arc<rusqlite::Error>),
+    /// The files are not the ones that were opened: whether the change is kept is not known.
+    #[error("the database was moved, replaced or cut while the broker was using it: {0}")]
+    Moved(String),
     /// The writer has ended: the broker is stopping.
     #[error("the database is closed")]
     Closed,
 }
 
 impl Error {
+    fn cause(&self) -> Option<&rusqlite::Error> {
+        match self {
+            Self::Sqlite(error) => Some(error),
+            Self::Commit(error) => Some(error),
+            Self::Moved(_) | Self::Closed => None,
+        }
+    }
+
     /// Whether the disk is full.
     pub fn is_disk_full(&self) -> bool {
-        let error = match self {
-            Self::Sqlite(error) => error,
-            Self::Commit(error) => error,
-            Self::Closed => return false,
-        };
-        error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+        self.cause().and_then(rusqlite::Error::sqlite_error_code) == Some(rusqlite::ErrorCode::DiskFull)
+    }
+
+    /// Whether the database is damaged.
+    pub fn is_damage(&self) -> bool {
+        self.cause().is_some_and(is_damage)
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        match Fault::of(&error) {
+            Some(Fault::Moved(file)) => Self::Moved(file),
+            _ => Self::Sqlite(error),
+        }
     }
 }
 
 /// Results of the database.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why the broker must let go of its database and be started again.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Fault {
+    /// Its files are not the ones that were opened.
+    #[error("the database was moved, replaced or cut while the broker was using it: {0}; nothing more is accepted")]
+    Moved(String),
+    /// A statement met damage.
+    #[error("the database is damaged: {0}; it is repaired before the next start")]
+    Damaged(String),
+}
+
+impl Fault {
+    /// The fault that shows in the error of a statement.
+    pub(super) fn of(error: &rusqlite::Error) -> Option<Self> {
+        match error.sqlite_error() {
+            Some(code) if code.extended_code == ffi::SQLITE_IOERR_SHORT_READ => {
+                Some(Self::Moved("a file ends where committed data was".to_owned()))
+            }
+            _ => is_damage(error).then(|| Self::Damaged(error.to_string())),
+        }
+    }
+}
+
+/// Why the database could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its folder or file cannot be used.
+    #[error("opening database {path}: {source}; check that the folder exists and is writable, or set CLAUDE_PEERS_DB")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Another broker has it.
+    #[error("database {path} is in use by another claude-peersd (process {holder}); stop that one, or set CLAUDE_PEERS_DB")]
+    InUse {
+        /// The database.
+        path: PathBuf,
+        /// The process that holds it, as far as known.
+        holder: String,
+    },
+    /// Another program's file.
+    #[error("{path} is no database of claude-peers and is left untouched; move it away, or set CLAUDE_PEERS_DB to another file")]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A newer version wrote it.
+    #[error(
+        "database {path} was written by a newer claude-peers (schema {found}, this version knows up to {known}) and is left \
+         untouched; upgrade claude-peers, or set CLAUDE_PEERS_DB to another file"
+    )]
+    TooNew {
+        /// The database.
+        path: PathBuf,
+        /// Its schema version.
+        found: i64,
+        /// The newest this build knows.
+        known: i64,
+    },
+    /// SQLite or a migration failed.
+    #[error("opening database {path}: {source}")]
+    Sqlite {
+        /// The database.
+        path: PathBuf,
+        /// SQLite's reason.
+        source: rusqlite::Error,
+    },
+    /// The database is damaged, and what can be read of it could not be written elsewhere.
+    #[error("database {path} is damaged ({damage}) and could not be salvaged: {source}; it is left as it was, start again")]
+    Salvage {
+        /// The database.
+        path: PathBuf,
+        /// Its first fault.
+        damage: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Whether the file itself is at fault: SQLite says so, a row does not hold what its column is for, or the schema lacks something.
+pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
+    use rusqlite::Error as E;
+    match error {
+        E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) | E::Utf8Error(..) => true,
+        other => match other.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => true,
+            Some(Unknown) => {
+                ["no such table", "no such column", "has no column"].iter().any(|lack| other.to_string().contains(lack))
+            }
+            _ => false,
+        },
+    }
+}
+
+/// Damage that SQLite does not see.
+pub(super) fn damage(what: String) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(what))
+}

@@ -12,7 +12,7 @@ const EXPIRY_OF_IMPORTED: Duration = Duration::from_secs(7 * 86_400);
 /// Copies the legacy tables if they are there. Undelivered messages keep waiting for their recipients (their time to
 /// live starts now); those it calls delivered were only *fetched*, and are kept as offered.
 pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-    if !has(tx, "peers", "last_seen")? || !has(tx, "messages", "delivered")? {
+    if !is_there(tx)? {
         return Ok(());
     }
     let now = clock::now();
@@ -79,6 +79,11 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     }
     tracing::info!(peers = imported_peers, messages = imported_messages, "copied the legacy database");
     Ok(())
+}
+
+/// Whether the legacy tables are there.
+pub(super) fn is_there(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(has(connection, "peers", "last_seen")? && has(connection, "messages", "delivered")?)
 }
 
 fn has(connection: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {

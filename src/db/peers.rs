@@ -166,6 +166,11 @@ impl PeerRow {
     }
 }
 
+/// Whether the row is a peer's.
+pub(super) fn is_readable(row: &Row<'_>) -> bool {
+    PeerRow::read(row).is_ok()
+}
+
 /// Stores `peer`, new or changed; the proof of its inbox or channel stays as it is stored.
 pub fn put(tx: &Tx<'_>, peer: &PeerRow) -> Result<()> {
     let columns = peer.columns();

@@ -1,8 +1,10 @@
 use super::{
-    error::{Error, Result},
-    sqlite_file,
-    tx::{Tx, View},
-    writer::{self, Durability},
+    connect,
+    error::{Error, Fault, Result},
+    lock::Lock,
+    place::Place,
+    tx::{Met, Tx, View},
+    writer::{self, Durability, Faults},
 };
 use rusqlite::Connection;
 use std::{
@@ -18,21 +20,41 @@ const IDLE_READERS: usize = 4;
 #[derive(Debug)]
 pub struct Store {
     jobs: mpsc::Sender<Box<dyn writer::Job>>,
-    readers: Arc<Mutex<Vec<Connection>>>,
+    readers: Arc<Readers>,
     path: PathBuf,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
-    _lock: std::fs::File,
+    lock: Lock,
+}
+
+/// Connections that only read, and what they meet.
+#[derive(Debug)]
+struct Readers {
+    /// The file, behind all links.
+    real: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    faults: Faults,
 }
 
 impl Store {
-    /// Starts the writing thread on `connection`; the file stays locked as long as the store lives.
-    pub(super) fn start(connection: Connection, path: &Path, lock: std::fs::File) -> std::io::Result<Self> {
+    /// Starts the writing thread on `connection`, whose file `path` means `real` and stays locked as long as the store lives.
+    pub(super) fn start(connection: Connection, place: Place, path: &Path, real: &Path, lock: Lock) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(writer::QUEUE);
+        let readers = Arc::new(Readers { real: real.to_owned(), idle: Mutex::default(), faults: Faults::new(None) });
+        let faults = readers.faults.clone();
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
             .stack_size(512 * 1024)
-            .spawn(move || writer::run(&connection, queue))?;
-        Ok(Self { jobs, readers: Arc::default(), path: path.to_owned(), thread: Mutex::new(Some(thread)), _lock: lock })
+            .spawn(move || writer::run(&connection, place, &faults, queue))?;
+        Ok(Self { jobs, readers, path: path.to_owned(), thread: Mutex::new(Some(thread)), lock })
+    }
+
+    /// Resolves once the database cannot be worked on any more.
+    pub async fn failed(&self) -> Fault {
+        let mut faults = self.readers.faults.subscribe();
+        match faults.wait_for(Option::is_some).await.ok().and_then(|fault| fault.clone()) {
+            Some(fault) => fault,
+            None => std::future::pending().await, // this store holds the sender
+        }
     }
 
     /// Runs `work` in a transaction and answers once it is committed and fsynced.
@@ -78,10 +100,8 @@ impl Store {
         E: From<Error> + Send + 'static,
         F: FnOnce(&View<'_>) -> Result<T, E> + Send + 'static,
     {
-        let (readers, path) = (self.readers.clone(), self.path.clone());
-        tokio::task::spawn_blocking(move || with_reader(&readers, &path, work))
-            .await
-            .unwrap_or_else(|_| Err(Error::Closed.into()))
+        let readers = self.readers.clone();
+        tokio::task::spawn_blocking(move || readers.with(work)).await.unwrap_or_else(|_| Err(Error::Closed.into()))
     }
 
     /// Like [`Store::read`], on the calling thread: for a few rows found by index that were written a moment ago and so lie
@@ -90,15 +110,15 @@ impl Store {
     /// # Errors
     /// The error of `work`, or that no connection could be opened.
     pub fn glance<T, E: From<Error>>(&self, work: impl FnOnce(&View<'_>) -> Result<T, E>) -> Result<T, E> {
-        with_reader(&self.readers, &self.path, work)
+        self.readers.with(work)
     }
 
     /// Waits until everything that was handed to [`Store::write`] is committed, then closes the database.
     pub fn close(self) {
-        let Self { jobs, readers, thread, .. } = self;
+        let Self { jobs, readers, thread, lock, .. } = self;
         // The writer goes last: whoever closes the database as the last one folds the WAL into it, and a reader could not.
-        if let Ok(mut readers) = readers.lock() {
-            readers.clear();
+        if let Ok(mut idle) = readers.idle.lock() {
+            idle.clear();
         }
         drop(jobs);
         if let Some(thread) = thread.lock().ok().and_then(|mut thread| thread.take())
@@ -106,6 +126,7 @@ impl Store {
         {
             tracing::error!("the database's writer ended with a panic");
         }
+        drop(lock);
     }
 
     /// Where the database lies.
@@ -115,42 +136,55 @@ impl Store {
 
     /// The size of the database with its side files, in bytes.
     pub fn size(&self) -> u64 {
-        sqlite_file::side_files(&self.path).iter().filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum()
+        connect::size(&self.readers.real)
     }
 }
 
-/// Runs `work` on an idle reading connection, or on a new one. All that it reads is of one moment.
-fn with_reader<T, E: From<Error>>(
-    readers: &Mutex<Vec<Connection>>,
-    path: &Path,
-    work: impl FnOnce(&View<'_>) -> Result<T, E>,
-) -> Result<T, E> {
-    let idle = readers.lock().ok().and_then(|mut idle| idle.pop());
-    let connection = match idle {
-        Some(connection) => connection,
-        None => sqlite_file::reader(path).map_err(Error::from)?,
-    };
-    let say = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
-    say("BEGIN").map_err(Error::from)?;
-    let result = work(&View::new(&connection));
-    say("ROLLBACK").map_err(Error::from)?;
-    if let Ok(mut idle) = readers.lock()
-        && idle.len() < IDLE_READERS
-    {
-        idle.push(connection);
+impl Readers {
+    fn not_opened(&self, error: rusqlite::Error) -> Error {
+        match self.real.try_exists() {
+            Ok(false) => {
+                let gone = format!("{} is gone", self.real.display());
+                writer::note(&self.faults, Fault::Moved(gone.clone()));
+                Error::Moved(gone)
+            }
+            _ => error.into(),
+        }
     }
-    result
+
+    /// Runs `work` on an idle connection, or on a new one. All that it reads is of one moment.
+    fn with<T, E: From<Error>>(&self, work: impl FnOnce(&View<'_>) -> Result<T, E>) -> Result<T, E> {
+        let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
+        let connection = match idle {
+            Some(connection) => connection,
+            None => connect::reader(&self.real).map_err(|error| self.not_opened(error))?,
+        };
+        let (say, met) = (|sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop), Met::default());
+        say("BEGIN").map_err(Error::from)?;
+        let result = work(&View::new(&connection, &met));
+        if !connection.is_autocommit() {
+            say("ROLLBACK").map_err(Error::from)?; // a failed read may have ended it already
+        }
+        if let Ok(mut idle) = self.idle.lock()
+            && idle.len() < IDLE_READERS
+        {
+            idle.push(connection);
+        }
+        met.into_inner().into_iter().for_each(|fault| writer::note(&self.faults, fault));
+        result
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::Extent;
 
     #[test]
     fn a_look_sees_one_moment() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
-        let store = crate::db::open(&path).unwrap().store;
+        let store = crate::db::open(&path, Extent::UnderWay).unwrap().store;
         let count = |view: &View<'_>| view.get::<i64>("SELECT count(*) FROM session", []);
         let looks = store.glance(|view| {
             let before = count(view)?;

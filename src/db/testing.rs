@@ -1,16 +1,16 @@
 //! A database for unit tests.
 
-use super::{Tx, open};
+use super::{Tx, schema};
 use rusqlite::Connection;
 
 /// An empty database in memory.
 pub fn memory() -> Connection {
     let mut connection = Connection::open_in_memory().unwrap();
-    open::MIGRATIONS.to_latest(&mut connection).unwrap();
+    schema::migrate(&mut connection).unwrap();
     connection
 }
 
 /// A transaction that nothing commits or undoes.
 pub fn tx(connection: &Connection) -> Tx<'_> {
-    Tx::new(connection)
+    Tx::new(connection, Box::leak(Box::default()))
 }

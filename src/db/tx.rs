@@ -1,16 +1,33 @@
 //! The database as `mailbox` uses it: a view that reads, a transaction that also writes.
 
-use super::error::Result;
-use rusqlite::{Connection, OptionalExtension, Params, Row, types::FromSql};
-use std::ops::{ControlFlow, Deref};
+use super::error::{Fault, Result};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, types::FromSql};
+use std::{
+    cell::RefCell,
+    ops::{ControlFlow, Deref},
+};
+
+/// The first fault that a job met, whatever it made of the error.
+pub(super) type Met = RefCell<Option<Fault>>;
 
 /// Reads the database. Statements are prepared once per connection.
 #[derive(Debug, Clone, Copy)]
-pub struct View<'c>(&'c Connection);
+pub struct View<'c> {
+    connection: &'c Connection,
+    met: &'c Met,
+}
 
 impl<'c> View<'c> {
-    pub(super) fn new(connection: &'c Connection) -> Self {
-        Self(connection)
+    pub(super) fn new(connection: &'c Connection, met: &'c Met) -> Self {
+        Self { connection, met }
+    }
+
+    fn run<T>(&self, sql: &str, work: impl FnOnce(&mut CachedStatement<'c>) -> rusqlite::Result<T>) -> Result<T> {
+        let result = self.connection.prepare_cached(sql).and_then(|mut statement| work(&mut statement));
+        if let Some(fault) = result.as_ref().err().and_then(Fault::of) {
+            self.met.borrow_mut().get_or_insert(fault);
+        }
+        Ok(result?)
     }
 
     /// The first row, if there is one.
@@ -20,17 +37,17 @@ impl<'c> View<'c> {
         values: impl Params,
         read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Option<T>> {
-        Ok(self.0.prepare_cached(sql)?.query_row(values, read).optional()?)
+        self.run(sql, |statement| statement.query_row(values, read).optional())
     }
 
     /// Every row.
     pub fn all<T>(&self, sql: &str, values: impl Params, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>> {
-        Ok(self.0.prepare_cached(sql)?.query_map(values, read)?.collect::<rusqlite::Result<_>>()?)
+        self.run(sql, |statement| statement.query_map(values, read)?.collect())
     }
 
     /// The first column of the only row.
     pub fn get<T: FromSql>(&self, sql: &str, values: impl Params) -> Result<T> {
-        Ok(self.0.prepare_cached(sql)?.query_row(values, |row| row.get(0))?)
+        self.run(sql, |statement| statement.query_row(values, |row| row.get(0)))
     }
 
     /// Row after row, until `visit` breaks.
@@ -40,14 +57,15 @@ impl<'c> View<'c> {
         values: impl Params,
         mut visit: impl FnMut(&Row<'_>) -> rusqlite::Result<ControlFlow<()>>,
     ) -> Result<()> {
-        let mut statement = self.0.prepare_cached(sql)?;
-        let mut rows = statement.query(values)?;
-        while let Some(row) = rows.next()? {
-            if visit(row)?.is_break() {
-                break;
+        self.run(sql, |statement| {
+            let mut rows = statement.query(values)?;
+            while let Some(row) = rows.next()? {
+                if visit(row)?.is_break() {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 }
 
@@ -56,13 +74,13 @@ impl<'c> View<'c> {
 pub struct Tx<'c>(View<'c>);
 
 impl<'c> Tx<'c> {
-    pub(super) fn new(connection: &'c Connection) -> Self {
-        Self(View::new(connection))
+    pub(super) fn new(connection: &'c Connection, met: &'c Met) -> Self {
+        Self(View::new(connection, met))
     }
 
     /// Runs a statement; returns the number of rows changed.
     pub fn run(&self, sql: &str, values: impl Params) -> Result<usize> {
-        Ok(self.0.0.prepare_cached(sql)?.execute(values)?)
+        self.0.run(sql, |statement| statement.execute(values))
     }
 }
 

@@ -1,12 +1,13 @@
 //! The writing thread: runs all jobs that wait in one transaction, commits once, answers all.
 
 use super::{
-    error::{Error, Result},
-    tx::Tx,
+    error::{Error, Fault, Result},
+    place::Place,
+    tx::{Met, Tx},
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, config::DbConfig};
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// How many jobs may wait for the writer before senders wait: a bound on memory; 64 busy senders fill a fraction of it.
 pub(super) const QUEUE: usize = 1_024;
@@ -23,7 +24,36 @@ pub enum Durability {
     Process,
 }
 
-type Commit = std::result::Result<(), Arc<rusqlite::Error>>;
+/// The first fault of a database, once there is one.
+pub(super) type Faults = watch::Sender<Option<Fault>>;
+
+/// Notes `fault` if it is the first.
+pub(super) fn note(faults: &Faults, fault: Fault) {
+    faults.send_if_modified(|first| {
+        let is_first = first.is_none();
+        first.get_or_insert(fault);
+        is_first
+    });
+}
+
+/// Whether what was done is kept; a [`Fault`]'s message or SQLite's reason, for each job an [`Error`] of its own.
+type Commit = std::result::Result<(), Failure>;
+
+/// Why nothing was committed, or nobody knows.
+#[derive(Debug, Clone)]
+pub(super) enum Failure {
+    Commit(Arc<rusqlite::Error>),
+    Moved(String),
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Commit(error) => Self::Commit(error),
+            Failure::Moved(file) => Self::Moved(file),
+        }
+    }
+}
 
 /// A piece of work whose result somebody awaits.
 pub(super) trait Job: Send {
@@ -66,31 +96,55 @@ impl<T: Send, E: From<Error> + Send, F: FnOnce(&Tx<'_>) -> Result<T, E> + Send> 
 
     fn answer(self: Box<Self>, commit: &Commit) {
         let result = match commit {
-            Err(error) if self.result.is_ok() => Err(Error::Commit(error.clone()).into()),
-            _ => self.result,
+            Err(Failure::Commit(_)) if self.result.is_err() => self.result,
+            Err(failure) => Err(Error::from(failure.clone()).into()),
+            Ok(()) => self.result,
         };
         // The request may have been given up; the work stands all the same.
         drop(self.reply.send(result));
     }
 }
 
-/// Runs until every [`super::Store`] handle is gone and the queue is empty.
-pub(super) fn run(connection: &Connection, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
-    let mut group: Vec<Box<dyn Job>> = Vec::with_capacity(GROUP);
+/// Runs until every [`super::Store`] handle is gone and the queue is empty. A yes is said only while the files that were committed to
+/// are the ones at their paths; once they are not, everything is refused.
+pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+    let (mut group, mut moved): (Vec<Box<dyn Job>>, _) = (Vec::with_capacity(GROUP), None);
     while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
-        let commit = commit(connection, &mut group).map_err(Arc::new);
-        if let Err(error) = &commit {
-            tracing::error!(%error, jobs = group.len(), "committing to the database failed");
+        let met = Met::default();
+        let mut commit = || {
+            place.check(connection).map_err(Failure::Moved)?;
+            let committed = commit(connection, &met, &mut group).map_err(|error| Failure::Commit(Arc::new(error)));
+            place.check(connection).map_err(Failure::Moved)?;
+            committed
+        };
+        let commit = moved.clone().map_or_else(|| commit(), Err);
+        match &commit {
+            Ok(()) => {}
+            Err(Failure::Commit(error)) => {
+                tracing::error!(%error, jobs = group.len(), "committing to the database failed");
+                Fault::of(error).into_iter().for_each(|fault| note(faults, fault));
+            }
+            Err(failure @ Failure::Moved(file)) => {
+                note(faults, Fault::Moved(file.clone()));
+                moved = Some(failure.clone());
+            }
         }
+        met.into_inner().into_iter().for_each(|fault| note(faults, fault));
         for job in group.drain(..) {
             job.answer(&commit);
         }
     }
+    // What lies at its path by now may be another database with a log of its own.
+    if faults.borrow().is_some()
+        && let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+    {
+        tracing::error!(%error, "the database's log may be deleted");
+    }
 }
 
-fn commit(connection: &Connection, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+fn commit(connection: &Connection, met: &Met, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
     let say = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
-    let tx = Tx::new(connection);
+    let tx = Tx::new(connection, met);
     let fsyncs = group.iter().any(|job| job.durability() == Durability::Fsync);
     connection.pragma_update(None, "synchronous", if fsyncs { "full" } else { "normal" })?;
     say("BEGIN IMMEDIATE")?;

@@ -90,7 +90,8 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
             "{path} answers with {}, which is not in its table",
             error.code
         );
-        if response.status().is_server_error() {
+        // The daemon says once that the database is not its own any more.
+        if response.status().is_server_error() && error.code != Code::DatabaseMoved {
             tracing::error!(code = %error.code, "{}", error.message);
         }
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     broker::Broker,
-    db::{self, OpenError},
+    db::{self, Extent, Fault, OpenError},
     platform::{
         kernel, paths, random,
         settings::{self, InvalidSetting},
@@ -74,6 +74,8 @@ enum ServeError {
     Database(#[from] OpenError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error("stopped because of the database; start the broker again")]
+    Fault,
     #[error(transparent)]
     Broker(#[from] wire::Error),
     #[error("{doing}: {source}")]
@@ -83,7 +85,7 @@ enum ServeError {
 impl ServeError {
     fn exit(&self) -> BrokerExit {
         match self {
-            Self::Setting(_) => BrokerExit::InvalidSetting,
+            Self::Setting(_) | Self::Database(OpenError::Foreign { .. }) => BrokerExit::InvalidSetting,
             Self::Listen(ListenError::Living { .. }) | Self::Database(OpenError::InUse { .. }) => BrokerExit::InUse,
             Self::Database(OpenError::TooNew { .. }) => BrokerExit::NewerDatabase,
             _ => BrokerExit::Failure,
@@ -111,7 +113,9 @@ fn check_database() -> Result<BrokerExit, ServeError> {
     Ok(match report.state {
         DatabaseState::Sound | DatabaseState::Missing => BrokerExit::Stopped,
         DatabaseState::TooNew => BrokerExit::NewerDatabase,
-        DatabaseState::Damaged | DatabaseState::NotWritable | DatabaseState::Unreadable => BrokerExit::Failure,
+        DatabaseState::Foreign | DatabaseState::Damaged | DatabaseState::NotWritable | DatabaseState::Unreadable => {
+            BrokerExit::Failure
+        }
     })
 }
 
@@ -136,7 +140,7 @@ fn start() -> Result<BrokerExit, ServeError> {
 async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     // The database first: its lock makes sure that of two brokers started together only one touches the sockets.
-    let opened = db::open(&config.database)?;
+    let opened = db::open(&config.database, Extent::UnderWay)?;
     let comes_back = given.comes_back();
     let listeners = listen::complete(given, &config.socket, config.port)?;
     let broker = Broker::open(opened.store, config.limits, config.socket.clone()).await?;
@@ -173,13 +177,21 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     drop(server); // it holds the broker, which is closed once nothing else does
     tasks.spawn(broker.clone().maintain());
     tasks.spawn(notify::watchdog(broker.clone()));
+    let mut fault = None;
     tokio::select! {
+        met = broker.failed() => {
+            tracing::error!("{met}");
+            fault = Some(met);
+        }
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         () = broker.stopped() => {}
         () = open.idle_for(idle_exit) => tracing::info!("nobody is connected: leaving until somebody connects"),
     }
-    notify::say(&[NotifyState::Stopping, NotifyState::Status("finishing what was accepted")]);
+    // A repair may take longer than a manager lets a service stop.
+    if fault.is_none() {
+        notify::say(&[NotifyState::Stopping, NotifyState::Status("finishing what was accepted")]);
+    }
     listen::remove(listeners.made);
     broker.stop();
     let drained = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
@@ -188,6 +200,12 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         tasks.shutdown().await;
     }
     broker.close();
+    if let Some(fault) = fault {
+        if matches!(fault, Fault::Damaged(_)) {
+            db::open(&config.database, Extent::Whole)?.store.close(); // so that the next start finds it sound
+        }
+        return Err(ServeError::Fault);
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -19,7 +19,7 @@ use utoipa::{
 };
 
 /// On every path.
-const EVERYWHERE: &[Code] = &[Forbidden, VersionMismatch, Busy, Stopping, Internal];
+const EVERYWHERE: &[Code] = &[Forbidden, VersionMismatch, Busy, Stopping, DatabaseMoved, Internal];
 /// Wherever somebody may present a secret.
 const CALLER: &[Code] = &[Unauthorized];
 /// Wherever there is a body.
@@ -70,7 +70,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         VersionMismatch => StatusCode::UPGRADE_REQUIRED,
         RateLimited | RepeatLimited | MailboxFull => StatusCode::TOO_MANY_REQUESTS,
-        Busy | Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        Busy | Stopping | DatabaseMoved => StatusCode::SERVICE_UNAVAILABLE,
         Internal | Unreachable | Unknown => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

@@ -82,7 +82,8 @@ impl Default for Link {
 /// Whether the error may go away without anybody doing anything.
 pub fn mends_itself(error: &Error) -> bool {
     // So may an unknown secret: the session registers again.
-    matches!(error.code, Code::Unreachable | Code::Stopping | Code::Busy | Code::RequestTimeout | Code::Unauthorized)
+    use Code::{Busy, DatabaseMoved, RequestTimeout, Stopping, Unauthorized, Unreachable};
+    matches!(error.code, Unreachable | Stopping | DatabaseMoved | Busy | RequestTimeout | Unauthorized)
 }
 
 impl Link {

@@ -27,6 +27,8 @@ words! {
         Sound = "ok",
         Missing = "missing",
         TooNew = "too_new",
+        /// It is another program's file.
+        Foreign = "foreign",
         /// SQLite finds its contents damaged.
         Damaged = "damaged",
         /// The file, or its folder, cannot be written by this user.

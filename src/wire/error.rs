@@ -43,6 +43,9 @@ words! {
         Busy = "busy",
         /// The broker is about to stop; try again.
         Stopping = "stopping",
+        /// The database was moved, replaced or cut while the broker was using it: whether the change is kept is not known. The broker
+        /// ends, and the next one uses what lies at the path.
+        DatabaseMoved = "database_moved",
         /// The broker could not do its work (disk full, database damaged).
         Internal = "internal",
         /// The broker cannot be reached. Said by the client, never by the broker.

@@ -12,6 +12,7 @@ mod bus;
 mod cli;
 mod crash;
 mod crowds;
+mod database;
 mod delivery;
 mod doctor;
 mod documented;

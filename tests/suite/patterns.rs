@@ -220,11 +220,9 @@ fn sessions_outlive_a_damaged_database() {
     let (mut broker, place) = (Broker::start(), folder());
     let mut session = Session::pulling(&broker, place.path(), "session-a");
     session.id();
-    broker.kill();
-    for side in ["-wal", "-shm"] {
-        drop(fs::remove_file(format!("{}{side}", broker.database().display())));
-    }
-    let damaged = b"this was a database".repeat(1_000);
+    assert!(broker.terminate().success());
+    let mut damaged = fs::read(broker.database()).unwrap();
+    damaged[..100].fill(0xa5);
     fs::write(broker.database(), &damaged).unwrap();
     broker.launch();
 

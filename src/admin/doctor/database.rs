@@ -80,6 +80,10 @@ fn judge(report: &DatabaseReport) -> Finding {
             format!("{path} was written by a newer version of claude-peers: {problems}; it stays as it is"),
             "upgrade claude-peers, or set CLAUDE_PEERS_DB to another file".to_owned(),
         ),
+        DatabaseState::Foreign => (
+            format!("{path} is no database of claude-peers; it is left untouched"),
+            "set CLAUDE_PEERS_DB to another file, or move this one away".to_owned(),
+        ),
         DatabaseState::Damaged => (
             format!("{path} is damaged: {problems}"),
             format!(

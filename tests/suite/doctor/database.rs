@@ -52,7 +52,7 @@ fn database_check_changes_nothing() {
     );
     fs::write(broker.database(), "to be or not to be\n".repeat(1_000)).unwrap();
     let (code, report) = check_database(&broker);
-    assert_eq!((code, &report["state"]), (1, &json!("damaged")));
+    assert_eq!((code, &report["state"]), (1, &json!("foreign")));
     fs::remove_file(broker.database()).unwrap();
     fs::create_dir(broker.database()).unwrap();
     let (code, report) = check_database(&broker);
@@ -91,7 +91,8 @@ fn newer_database_is_reported() {
     let broker = Broker::prepared(&[]);
     with_claude(&broker);
     let database = Connection::open(broker.database()).unwrap();
-    database.execute_batch("CREATE TABLE future (x); PRAGMA user_version = 99").unwrap();
+    let schema = include_str!("../fixtures/schema-1.sql");
+    database.execute_batch(&format!("{schema}; CREATE TABLE future (x); PRAGMA user_version = 99")).unwrap();
     drop(database);
     assert_eq!(broker.refused(), 4);
     visit(&broker, &[]).says(
@@ -100,6 +101,14 @@ fn newer_database_is_reported() {
         &["newer version", "schema is 99", broker.database().to_str().unwrap()],
         "upgrade claude-peers",
     );
+}
+
+#[test]
+fn file_of_another_program_is_reported() {
+    let broker = Broker::prepared(&[]);
+    with_claude(&broker);
+    fs::write(broker.database(), "to be or not to be\n").unwrap();
+    visit(&broker, &[]).says("database", "failed", &["no database of claude-peers", "left untouched"], "CLAUDE_PEERS_DB");
 }
 
 #[test]

@@ -140,9 +140,12 @@ impl Broker {
             }
         }
         (self.child, self.manager) = (Some(child), Some(manager));
-        let status: Value = self.http().get("/v1/status").json();
-        let tcp = status["listeners"].as_array().unwrap().iter().find(|l| l["kind"] == "tcp").unwrap();
-        self.port = tcp["address"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+        // A broker with a damaged database may have left again.
+        let Ok(answer) = self.http().try_get("/v1/status") else { return };
+        let status: Value = serde_json::from_str(&answer.body).unwrap();
+        if let Some(tcp) = status["listeners"].as_array().and_then(|all| all.iter().find(|listener| listener["kind"] == "tcp")) {
+            self.port = tcp["address"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+        }
     }
 
     /// The next message to its service manager after `READY=1`.

@@ -105,8 +105,17 @@ impl Http {
 
     /// Like [`Http::post`], for a broker that may be away or stop during the request.
     pub fn try_post(&self, path: &str, body: &Value) -> io::Result<Answer> {
+        self.try_raw(&self.written("POST", path, &[("Content-Type", "application/json")], &body.to_string()))
+    }
+
+    /// Like [`Http::get`], for a broker that may be away or stop during the request.
+    pub fn try_get(&self, path: &str) -> io::Result<Answer> {
+        self.try_raw(&self.written("GET", path, &[], ""))
+    }
+
+    fn try_raw(&self, bytes: &[u8]) -> io::Result<Answer> {
         let mut wire = self.try_connect()?;
-        wire.write_all(&self.written("POST", path, &[("Content-Type", "application/json")], &body.to_string()))?;
+        wire.write_all(bytes)?;
         try_read_answer(&mut BufReader::new(wire))
     }
 

@@ -4,6 +4,12 @@
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
+impl From<u64> for Random {
+    fn from(seed: u64) -> Self {
+        Self(seed)
+    }
+}
+
 impl Random {
     /// A source with the seed from the environment, or a new one.
     pub fn seeded() -> Self {

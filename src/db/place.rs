@@ -1,0 +1,83 @@
+//! Whether the files of a database are still the ones that were opened. SQLite does not look: it goes on writing into a file that
+//! was removed, and says that all is well.
+
+use super::connect::wal;
+use rusqlite::Connection;
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+/// A file as it was last seen: its device and inode, and its length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    file: (u64, u64),
+    length: u64,
+}
+
+impl Seen {
+    fn now(path: &Path) -> io::Result<Self> {
+        let meta = fs::metadata(path)?;
+        Ok(Self { file: (meta.dev(), meta.ino()), length: meta.len() })
+    }
+}
+
+/// The files of an open database.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Its path as it was given: a link there may come to point elsewhere.
+    path: PathBuf,
+    wal: PathBuf,
+    database: Seen,
+    log: Seen,
+    /// The bytes of a page in the log.
+    frame: u64,
+}
+
+impl Place {
+    /// The files of `connection`: the database is at `path`, which means `real`.
+    pub fn of(connection: &Connection, path: &Path, real: &Path) -> io::Result<Self> {
+        let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(io::Error::other)?;
+        let (wal, frame) = (wal(real), page.unsigned_abs() + 24);
+        Ok(Self { path: path.to_owned(), database: Seen::now(path)?, log: Seen::now(&wal)?, wal, frame })
+    }
+
+    /// Compares the files with what was last seen: neither may be another one, or shorter than what was committed. Takes some
+    /// microseconds.
+    pub fn check(&mut self, connection: &Connection) -> Result<(), String> {
+        let database = seen(&self.path)?;
+        if database.file != self.database.file || database.length < self.database.length {
+            return Err(changed(&self.path));
+        }
+        let log = seen(&self.wal).and_then(|log| if log.file == self.log.file { Ok(log) } else { Err(changed(&self.wal)) });
+        let log = log.inspect_err(|_| keep(connection))?;
+        // A checkpoint may have cut it back, whoever made it.
+        if log.length < self.log.length && log.length < self.committed(connection)? {
+            return Err(changed(&self.wal));
+        }
+        (self.database, self.log) = (database, log);
+        Ok(())
+    }
+
+    /// How long the log is at least, as SQLite has it in memory.
+    fn committed(&self, connection: &Connection) -> Result<u64, String> {
+        let frames: i64 = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1)).map_err(|e| e.to_string())?;
+        Ok(u64::try_from(frames).unwrap_or_default() * self.frame)
+    }
+}
+
+/// The log was removed, but it is still open here: what it holds goes into the database.
+fn keep(connection: &Connection) {
+    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+        tracing::error!(%error, "the removed write-ahead log could not be saved");
+    }
+}
+
+fn seen(path: &Path) -> Result<Seen, String> {
+    Seen::now(path).map_err(|error| format!("{} ({error})", changed(path)))
+}
+
+fn changed(path: &Path) -> String {
+    format!("{} is not the one that was opened", path.display())
+}

@@ -1,0 +1,269 @@
+//! What can be read of a damaged database goes into a new one, which takes its place once it is complete and on disk. Until then
+//! the next start finds the damaged one as it was; from then on it only finishes the change of places. The damaged one is kept
+//! under a dated name.
+
+use super::{
+    connect::{beside, lenient_reader, reader, side_files, sync_folder},
+    damage::is_readable,
+    error::{OpenError, damage},
+    lock::Lock,
+    schema::{LEGACY_TABLES, TABLES, migrate},
+};
+use crate::{
+    platform::{clock, random},
+    wire::MessageId,
+};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, params_from_iter,
+    types::{Value, ValueRef},
+};
+use std::{
+    collections::VecDeque,
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How many parts of a table that cannot be read are looked into for rows that can, before the rest counts as lost.
+const MOST_ATTEMPTS: u32 = 10_000;
+/// The last row to look for where the damaged table does not tell.
+const FAR: i64 = 1 << 20;
+
+/// Makes the new database, complete and on disk, beside the damaged one at `path`.
+pub(super) fn salvage(path: &Path, cause: &rusqlite::Error) -> Result<(), OpenError> {
+    tracing::warn!(%cause, database = %path.display(), "the database is damaged: salvaging what can be read");
+    let unfinished = beside(path, ".salvaging");
+    build(path, &unfinished, cause)
+        .and_then(|()| File::open(&unfinished)?.sync_all())
+        .and_then(|()| fs::rename(&unfinished, salvaged(path)))
+        .and_then(|()| sync_folder(path))
+        .map_err(|source| {
+            drop(fs::remove_file(&unfinished)); // makes room again; the next attempt would do it, too
+            OpenError::Salvage { path: path.to_owned(), damage: cause.to_string(), source }
+        })
+}
+
+/// The name of a new database that is complete. That it is there means that it shall take the place of the other one.
+fn salvaged(path: &Path) -> PathBuf {
+    beside(path, ".salvaged")
+}
+
+/// Puts a salvaged database in its place, if there is one; returns its lock. Goes on where an earlier process was killed.
+pub(super) fn finish(path: &Path) -> Result<Option<Lock>, OpenError> {
+    let new = salvaged(path);
+    let Some(lock) = Lock::take(&new, false)? else { return Ok(None) };
+    let change = || {
+        let aside: String = reader(&new)
+            .and_then(|new| new.query_row("SELECT aside FROM salvage", [], |row| row.get(0)))
+            .map_err(|error| io::Error::other(format!("{} is in the way: {error}", new.display())))?;
+        set_aside(path, &path.with_file_name(aside))?;
+        fs::rename(&new, path)?;
+        sync_folder(path)
+    };
+    change().map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+    Ok(Some(lock))
+}
+
+/// A free name for a damaged database, with the date.
+pub(super) fn dated(path: &Path) -> PathBuf {
+    let now = clock::now();
+    let named = |milliseconds| {
+        let date = now.plus(Duration::from_millis(milliseconds)).to_string();
+        beside(path, &format!(".damaged-{}", date.chars().filter(char::is_ascii_alphanumeric).collect::<String>()))
+    };
+    (0..).map(named).find(|name| !name.exists()).unwrap_or_else(|| named(0))
+}
+
+/// Renames the database, after all that lies beside it.
+pub(super) fn set_aside(path: &Path, aside: &Path) -> io::Result<()> {
+    let from = side_files(path).into_iter().chain([path.to_owned()]);
+    for (from, to) in from.zip(side_files(aside).into_iter().chain([aside.to_owned()])).filter(|(from, _)| from.exists()) {
+        if to.exists() {
+            return Err(io::Error::other(format!("{} is in the way", to.display())));
+        }
+        fs::rename(from, to)?;
+    }
+    sync_folder(path)
+}
+
+/// Takes the notice out of a database that was salvaged.
+pub(super) fn notice(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    if connection.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'salvage'")?.exists([])? {
+        let notice = connection.query_row("SELECT notice FROM salvage", [], |row| row.get(0))?;
+        connection.execute_batch("DROP TABLE salvage")?;
+        return Ok(notice);
+    }
+    Ok(None)
+}
+
+fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<()> {
+    for left in side_files(unfinished).into_iter().chain([unfinished.to_owned()]).filter(|left| left.exists()) {
+        fs::remove_file(left)?;
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished)?;
+    let mut new = Connection::open(unfinished).map_err(io::Error::other)?;
+    let (aside, copied) = (dated(path), copy_all(path, &mut new).map_err(io::Error::other)?);
+    let words = |count: fn(&Copied) -> u64, tables: &[Copied]| {
+        let tables =
+            tables.iter().filter(|table| count(table) > 0).map(|table| format!("{} of table {}", count(table), table.name));
+        Some(tables.collect::<Vec<_>>().join(", ")).filter(|words| !words.is_empty())
+    };
+    let saved = words(|table| table.rows, &copied).unwrap_or_else(|| "none".to_owned());
+    let lost = match words(|table| table.lost, &copied) {
+        _ if copied.is_empty() => "nothing of it could be read".to_owned(),
+        Some(lost) => format!("up to {lost} could not be read and are missing"),
+        None => "nothing is missing".to_owned(),
+    };
+    let notice = format!(
+        "the database was damaged ({cause}) and has been set aside as {}; recovered rows: {saved}; {lost}",
+        aside.display()
+    );
+    tracing::warn!("{notice}");
+    let name = aside.file_name().unwrap_or_default().to_string_lossy();
+    let finish = || {
+        new.execute("CREATE TABLE salvage (aside TEXT NOT NULL, notice TEXT NOT NULL) STRICT", [])?;
+        new.execute("INSERT INTO salvage VALUES (?1, ?2)", [&*name, &notice])?;
+        match new.query_row("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))?.as_str() {
+            "ok" => Ok(()),
+            fault => Err(damage(fault.to_owned())),
+        }
+    };
+    finish().map_err(io::Error::other)?;
+    new.close().map_err(|(_, error)| io::Error::other(error))
+}
+
+/// How much of a table was copied.
+struct Copied {
+    name: &'static str,
+    rows: u64,
+    /// At most: numbers of rows that were given and not found.
+    lost: u64,
+}
+
+/// Copies every table that can be read; none if not even the schema can.
+fn copy_all(path: &Path, new: &mut Connection) -> rusqlite::Result<Vec<Copied>> {
+    new.execute_batch("PRAGMA journal_mode = memory; PRAGMA synchronous = off")?; // one fsync at the end does
+    let created = |damaged: &Connection, table: &str| {
+        let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        damaged.query_row(sql, [table], |row| row.get::<_, String>(0)).optional()
+    };
+    let Ok(damaged) = lenient_reader(path).and_then(|damaged| created(&damaged, "peer").map(|_| damaged)) else {
+        migrate(new)?;
+        return Ok(Vec::new());
+    };
+    let is_ours = matches!(created(&damaged, "peer"), Ok(Some(_)));
+    let mut copied = Vec::new();
+    if !is_ours {
+        for table in LEGACY_TABLES {
+            if let Ok(Some(sql)) = created(&damaged, table) {
+                new.execute_batch(&sql)?;
+                copied.push(copy(&damaged, new, table)?);
+            }
+        }
+    }
+    migrate(new)?;
+    if is_ours {
+        for table in TABLES {
+            copied.push(copy(&damaged, new, table)?);
+        }
+    }
+    Ok(copied)
+}
+
+/// Copies the rows of a table. A part that cannot be read is halved again and again, until only what is damaged is left.
+fn copy(damaged: &Connection, new: &Connection, name: &'static str) -> rusqlite::Result<Copied> {
+    let mut copied = Copied { name, rows: 0, lost: 0 };
+    let number =
+        |sql: &str| damaged.query_row(sql, [], |row| row.get::<_, i64>(0)).ok().filter(|number| (0..1 << 53).contains(number));
+    let given = number(&format!("SELECT seq FROM sqlite_sequence WHERE name = '{name}'"));
+    let newest = number(&format!("SELECT max(rowid) FROM {name}")).max(given).unwrap_or(FAR);
+    let together = new.unchecked_transaction()?;
+    let (mut parts, mut attempts) = (VecDeque::from([(0, newest)]), 0);
+    while let Some((mut from, mut to)) = parts.pop_front() {
+        for order in ["ASC", "DESC"] {
+            attempts += 1;
+            let Some(at) = copy_part(damaged, new, &mut copied, (from, to), order)? else {
+                (from, to) = (1, 0); // it is read to its end
+                break;
+            };
+            if order == "ASC" { from = at + 1 } else { to = at - 1 }
+        }
+        if from < to && attempts < MOST_ATTEMPTS {
+            let middle = from + (to - from) / 2;
+            parts.extend([(from, middle), (middle + 1, to)]);
+        } else {
+            copied.lost += u64::try_from(to - from + 1).unwrap_or_default();
+        }
+    }
+    // What is a row to SQLite may still be none to the broker.
+    if TABLES.contains(&name) {
+        let mut select = new.prepare(&format!("SELECT rowid, * FROM {name}"))?;
+        let (mut rows, mut odd) = (select.query([])?, Vec::new());
+        while let Some(row) = rows.next()? {
+            odd.extend((!is_readable(name, row)).then(|| row.get::<_, i64>(0)).transpose()?);
+        }
+        for rowid in odd {
+            new.execute(&format!("DELETE FROM {name} WHERE rowid = ?1"), [rowid])?;
+            (copied.rows, copied.lost) = (copied.rows - 1, copied.lost + 1);
+        }
+    }
+    // A number that was given is never given again.
+    if let Some(given) = given {
+        new.execute("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = ?2", (given, name))?;
+    }
+    together.commit()?;
+    Ok(copied)
+}
+
+/// Copies the rows of a part from one end; returns the last one before the damage, none if there is no damage.
+fn copy_part(
+    damaged: &Connection,
+    new: &Connection,
+    copied: &mut Copied,
+    (from, to): (i64, i64),
+    order: &str,
+) -> rusqlite::Result<Option<i64>> {
+    let mut at = if order == "ASC" { from - 1 } else { to + 1 };
+    let sql = format!("SELECT rowid, * FROM {} WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid {order}", copied.name);
+    let Ok(mut select) = damaged.prepare(&sql) else { return Ok(Some(at)) };
+    let columns: Vec<String> = select.column_names().into_iter().skip(1).map(str::to_owned).collect();
+    let mut insert = new.prepare_cached(&format!(
+        "INSERT INTO {} ({}) VALUES ({})",
+        copied.name,
+        columns.join(", "),
+        vec!["?"; columns.len()].join(", ")
+    ))?;
+    let mut rows = select.query([from, to])?;
+    loop {
+        let row = match rows.next() {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(None),
+            Err(_) => return Ok(Some(at)),
+        };
+        let read = || {
+            let values = columns.iter().enumerate().map(|(index, name)| Ok(mended(name, row.get_ref(index + 1)?)));
+            Ok::<_, rusqlite::Error>((row.get(0)?, values.collect::<rusqlite::Result<Vec<_>>>()?))
+        };
+        let Ok((rowid, values)) = read() else { return Ok(Some(at)) };
+        at = rowid;
+        match insert.execute(params_from_iter(values)) {
+            Ok(_) => copied.rows += 1,
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => copied.lost += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A value as the broker can read it: damage may have hit only a few letters.
+fn mended(column: &str, value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Text(text) => match String::from_utf8_lossy(text).into_owned() {
+            tag if column == "tag" && MessageId::new(1, tag.clone()).is_err() => random::message_tag().into(),
+            text => text.into(),
+        },
+        ValueRef::Integer(number) if column == "handed" => number.clamp(0, u32::MAX.into()).into(),
+        other => other.try_into().unwrap_or(Value::Null),
+    }
+}

@@ -1,0 +1,69 @@
+//! The schema, as the history of its changes.
+
+use super::legacy;
+use rusqlite::Connection;
+use rusqlite_migration::{M, Migrations};
+use std::{collections::BTreeSet, sync::LazyLock};
+
+/// The schema's history. **Only ever append**: a database written by any earlier version must open.
+static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
+    Migrations::new(vec![
+        M::up_with_hook(include_str!("migrations/0001-mailboxes.sql"), |tx| Ok(legacy::import(tx)?)),
+        M::up(include_str!("migrations/0002-inbox.sql")),
+        M::up(include_str!("migrations/0003-holder.sql")),
+        M::up(include_str!("migrations/0004-sessions.sql")),
+    ])
+});
+
+/// How many migrations there are: the schema version of a database this build has opened.
+pub(super) const SCHEMA: i64 = 4;
+
+/// Brings a database to our version, or leaves it as it is.
+pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
+    MIGRATIONS.to_latest(connection).map_err(|error| match error {
+        rusqlite_migration::Error::RusqliteError { err, .. } => err,
+        other => rusqlite::Error::ToSqlConversionFailure(other.into()),
+    })
+}
+
+/// Our tables, and those of the legacy broker.
+pub(super) const TABLES: [&str; 3] = ["peer", "session", "message"];
+pub(super) const LEGACY_TABLES: [&str; 2] = ["peers", "messages"];
+
+/// The schema version that a database says it has.
+pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// Tables and indexes that a database should have and lacks, each with a column.
+pub(super) fn missing(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
+    let mut fresh = Connection::open_in_memory()?;
+    migrate(&mut fresh)?;
+    Ok(&shape(&fresh)? - &shape(connection)?)
+}
+
+/// Whether it has at least half of what we name our tables and indexes.
+pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) >= 4 FROM sqlite_schema WHERE name IN ('peer', 'session', 'message', 'message_key',
+               'message_waiting', 'message_fresh', 'message_offered', 'message_expiry')";
+    connection.query_row(sql, [], |row| row.get(0))
+}
+
+fn shape(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
+    let sql = "SELECT thing.name || '.' || ifnull(column.name, '') FROM sqlite_schema AS thing, pragma_table_info(thing.name) AS column";
+    connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_migrations_are_sound_and_counted() {
+        MIGRATIONS.validate().unwrap();
+        let mut connection = Connection::open_in_memory().unwrap();
+        MIGRATIONS.to_latest(&mut connection).unwrap();
+        assert_eq!(version(&connection), Ok(SCHEMA));
+        assert!(missing(&connection).unwrap().is_empty());
+    }
+}
