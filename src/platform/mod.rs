@@ -3,9 +3,11 @@
 #[cfg(feature = "cli")]
 pub mod call;
 pub mod clock;
+pub mod files;
 pub mod git;
 pub mod kernel;
 pub mod paths;
 pub mod process;
 pub mod random;
+mod reftable;
 pub mod settings;

@@ -29,6 +29,7 @@ mod patterns;
 mod pkg;
 mod protocol;
 mod reference_database;
+mod repositories;
 mod scopes;
 mod secrets;
 mod service;
