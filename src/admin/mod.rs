@@ -1,8 +1,9 @@
-//! What keeps it running: `setup`, `doctor`, `update`, `stop`, and the service managers they speak to.
+//! Keeping it running: `setup`, `doctor`, `update`, `stop`, the service managers, and trials with the real programs.
 
 pub mod demo;
 pub mod doctor;
 mod manager;
+mod probe;
 pub mod setup;
 pub mod stop;
 pub mod update;

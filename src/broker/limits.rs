@@ -18,7 +18,7 @@ const REPEAT_SPAN: Duration = Duration::from_secs(60);
 /// How many pairs of recipient and text are remembered per sender before old ones are looked for and dropped.
 const REMEMBERED: usize = 256;
 
-/// Every limit, with its default. `docs/settings.md` lists the variables that change them.
+/// Every limit. `platform::settings` has the variables that set them, and their defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Longest message text, in bytes.
@@ -39,6 +39,7 @@ pub struct Limits {
     pub history: Duration,
 }
 
+#[cfg(test)]
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -4,6 +4,7 @@ use super::{ask, completions, history, manual, message, peers, release, send};
 use crate::{
     admin::{doctor, setup, update},
     console::exit,
+    platform::settings,
 };
 use clap::{Parser, Subcommand};
 
@@ -79,18 +80,12 @@ Examples:
   claude-peers message m1042-k7xq2m --json
 
 Environment:
-  CLAUDE_PEERS_SOCKET  the broker's Unix socket; by default
-                       $XDG_RUNTIME_DIR/claude-peers/broker.sock,
-                       else ~/.claude-peers/broker.sock
-  NO_COLOR             set to anything: no colours
-  Of the broker: CLAUDE_PEERS_SOCKET, CLAUDE_PEERS_PORT (7899),
-  CLAUDE_PEERS_DB (~/.claude-peers.db), CLAUDE_PEERS_RATE_LIMIT.
-  Of setup: CLAUDE_PEERS_CLAUDE, the program `claude` where it is not found.
-  Of the sessions' servers: CLAUDE_PEERS_SOCKET, CLAUDE_PEERS_DELIVERY,
-  CLAUDE_PEERS_INBOUND, OPENAI_API_KEY, OPENAI_BASE_URL, CLAUDE_PEERS_SUMMARY_MODEL.
+{}
+  claude-peersd(1) lists the broker's settings, claude-peers-mcp(1) those of a session.
 
 Exit codes:
 {}",
+        settings::help("claude-peers"),
         exit_codes.join("\n")
     )
 }

@@ -41,7 +41,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
 /// Waits for the answer, also across a restart of the broker.
 async fn answer(question: &Receipt, patience: Duration, broker: &Client, out: Out) -> Answered<Asked> {
     let deadline = Instant::now() + patience;
-    let attempt = || async {
+    let attempt = async || {
         let left = deadline.saturating_duration_since(Instant::now());
         let seconds = left.as_secs_f64().ceil().to_string();
         let path = with_query(&format!("/v1/messages/{}/reply", question.message_id), &[("waitSeconds", &seconds)]);

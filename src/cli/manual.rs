@@ -1,8 +1,11 @@
-//! `manual`: writes the man pages: one per command, made from its `--help`, and those of the two other programs. Packages call it,
-//! so a page always agrees with `--help`.
+//! `manual`: writes the man pages: one per command, made from its `--help`, and those of the two other programs. Or prints
+//! `docs/settings.md`. Packages call it, so a page always agrees with `--help`.
 
 use super::args::Cli;
-use crate::console::{exit::Failure, out::Out};
+use crate::{
+    console::{exit::Failure, out::Out},
+    platform::settings::{self, Setting},
+};
 use clap::{Command, CommandFactory};
 use clap_mangen::{
     Man,
@@ -15,27 +18,55 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The pages of the programs whose `--help` the command line cannot see.
+/// The pages of the programs whose `--help` the command line cannot see. A comment marks the place of their settings.
 const OTHERS: [(&str, &str); 2] = [
-    ("claude-peersd.1", include_str!("../../packaging/man/claude-peersd.1")),
-    ("claude-peers-mcp.1", include_str!("../../packaging/man/claude-peers-mcp.1")),
+    ("claude-peersd", include_str!("../../packaging/man/claude-peersd.1")),
+    ("claude-peers-mcp", include_str!("../../packaging/man/claude-peers-mcp.1")),
 ];
+const PLACE_OF_SETTINGS: &str = ".\\\" SETTINGS\n";
+const SETTINGS: &str = "\
+# Settings
+
+Settings are environment variables. An empty variable counts as not set. A value that cannot be used is an error that names the
+variable, the value and what is allowed.
+
+The broker usually runs as a service, and a service does not see what a shell sets. To change one of its settings, run
+`systemctl --user edit claude-peers`, write the variable under `[Service]`, and restart the broker:
+
+```ini
+[Service]
+Environment=CLAUDE_PEERS_EXPIRY=14d
+```
+
+This page is made by `claude-peers manual --settings` from the table in `src/platform/settings.rs`.
+
+| variable | default | allowed | read by | meaning |
+|---|---|---|---|---|
+";
 
 /// Which folder.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The folder to write the pages to; created if it is missing
-    pub dir: PathBuf,
+    #[arg(required_unless_present = "settings")]
+    pub dir: Option<PathBuf>,
+    /// Print the page of all settings instead
+    #[arg(long, conflicts_with = "dir")]
+    pub settings: bool,
 }
 
 pub fn run(args: &Args, out: Out) -> Result<(), Failure> {
+    let Some(dir) = &args.dir else {
+        let page = format!("{SETTINGS}{}", settings::ALL.iter().map(row).collect::<String>());
+        return out.answer(&json!({ "page": page }), |_, _| page.clone());
+    };
     let failed = |path: &Path, error: &io::Error| {
         Failure::local(format!("writing {}: {error}", path.display()), "name a folder that you can write to")
     };
-    fs::create_dir_all(&args.dir).map_err(|e| failed(&args.dir, &e))?;
+    fs::create_dir_all(dir).map_err(|e| failed(dir, &e))?;
     let mut pages = Vec::new();
-    for (name, page) in all().map_err(|e| failed(&args.dir, &e))? {
-        let path = args.dir.join(name);
+    for (name, page) in all().map_err(|e| failed(dir, &e))? {
+        let path = dir.join(name);
         fs::write(&path, page).map_err(|e| failed(&path, &e))?;
         pages.push(path.display().to_string());
     }
@@ -49,8 +80,25 @@ fn all() -> io::Result<Vec<(String, Vec<u8>)>> {
     cli.build();
     let commands = cli.get_subcommands().filter(|command| !command.is_hide_set());
     let mut pages = std::iter::once(&cli).chain(commands).map(page).collect::<io::Result<Vec<_>>>()?;
-    pages.extend(OTHERS.map(|(name, page)| (name.to_owned(), page.into())));
+    pages.extend(OTHERS.map(|(program, page)| {
+        let settings: String = settings::of(program).map(entry).collect();
+        (format!("{program}.1"), page.replacen(PLACE_OF_SETTINGS, &settings, 1).into_bytes())
+    }));
     Ok(pages)
+}
+
+/// A setting as a row of the page of all settings.
+fn row(Setting { name, readers, default, kind, help, more }: &Setting) -> String {
+    let default = if default.is_empty() { "–".to_owned() } else { format!("`{default}`") };
+    let text = format!("{help}. {more}");
+    format!("| `{name}` | {default} | {kind} | `{}` | {} |\n", readers.join("`, `"), text.trim_end())
+}
+
+/// A setting as an entry of a man page.
+fn entry(Setting { name, default, kind, help, more, .. }: &Setting) -> String {
+    let default = if default.is_empty() { String::new() } else { format!("Default: {default}.\n") };
+    let text = format!("{help}.\nAllowed: {kind}.\n{default}{more}").replace('`', "").replace('-', "\\-");
+    format!(".TP\n.B {name}\n{}\n", text.trim_end())
 }
 
 fn page(command: &Command) -> io::Result<(String, Vec<u8>)> {

@@ -7,7 +7,7 @@ use crate::{
         exit::Failure,
         out::{Look, Out, Tone},
     },
-    platform::random,
+    platform::{random, retry::Retry},
     wire::{
         Broadcast, CLI_SENDER, Code, MessageId, Receipt, Recipient, Result as Answered, SendRequest, Sent, text::printable_line,
     },
@@ -64,29 +64,21 @@ pub(super) fn message(to: &impl ToString, words: &[String]) -> Result<SendReques
 }
 
 pub(super) async fn send<T: DeserializeOwned>(message: &SendRequest, broker: &Client, out: Out) -> Answered<T> {
-    patiently(Instant::now() + PATIENCE, out, || broker.post("/v1/send", None, message)).await
+    patiently(Instant::now() + PATIENCE, out, async || broker.post("/v1/send", None, message).await).await
 }
 
 /// Repeats `attempt` until the broker answers or `deadline` has passed: a restart of the broker is no error.
-pub(super) async fn patiently<T, F: Future<Output = Answered<T>>>(
-    deadline: Instant,
-    out: Out,
-    attempt: impl Fn() -> F,
-) -> Answered<T> {
-    let (mut pause, longest) = PAUSE;
-    loop {
-        match attempt().await {
-            Err(error) if matches!(error.code, Code::Unreachable | Code::Stopping) && Instant::now() + pause < deadline => {
-                if pause == PAUSE.0 {
-                    let left = deadline.saturating_duration_since(Instant::now()).as_secs_f64();
-                    out.aside(&format!("The broker is away; waiting up to {left:.0} s for it …"));
-                }
-                tokio::time::sleep(pause).await;
-                pause = longest.min(pause * 2);
-            }
-            answer => return answer,
+pub(super) async fn patiently<T>(deadline: Instant, out: Out, attempt: impl AsyncFnMut() -> Answered<T>) -> Answered<T> {
+    let left = || deadline.saturating_duration_since(Instant::now());
+    let mut told = false;
+    let is_away = |answer: &Answered<T>| {
+        let away = answer.as_ref().is_err_and(|error| matches!(error.code, Code::Unreachable | Code::Stopping));
+        if away && !std::mem::replace(&mut told, true) {
+            out.aside(&format!("The broker is away; waiting up to {:.0} s for it …", left().as_secs_f64()));
         }
-    }
+        away
+    };
+    Retry { pause: PAUSE, patience: left() }.run(attempt, is_away).await
 }
 
 fn standard_input() -> Result<String, Failure> {

@@ -1,4 +1,5 @@
-//! What a person at a terminal meets whatever they run: output as text or JSON, failures, exit codes.
+//! Output as text or JSON, failures, exit codes.
 
 pub mod exit;
 pub mod out;
+pub mod report;

@@ -6,7 +6,10 @@
 use super::exit::{Exit, Failure};
 use crate::{
     platform::settings,
-    wire::{Timestamp, text::printable_line},
+    wire::{
+        Timestamp,
+        text::{printable_json, printable_line},
+    },
 };
 use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
@@ -89,7 +92,7 @@ impl Look {
     fn of(stream: &impl IsTerminal) -> Self {
         let terminal = stream.is_terminal();
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { terminal, colour: terminal && !dumb && settings::raw("NO_COLOR").is_none() }
+        Self { terminal, colour: terminal && !dumb && settings::raw(settings::NO_COLOR.name).is_none() }
     }
 
     pub fn paint(self, tone: Tone, text: impl AsRef<str>) -> String {
@@ -99,6 +102,11 @@ impl Look {
         }
         let style = tone.style();
         format!("{style}{text}{style:#}")
+    }
+
+    /// What a line begins with that replaces one of [`Out::transient`].
+    pub fn erase(self) -> &'static str {
+        if self.colour { "\x1b[K" } else { "" }
     }
 
     /// A table, framed and wrapped to the terminal's width, or with one plain line a row.
@@ -153,9 +161,17 @@ impl Out {
         if self.json { Ok(()) } else { write_out(&text(self.look)) }
     }
 
+    /// Shows a line on a terminal until [`Look::erase`]. It is cut at the edge, not wrapped, so that it can be erased.
+    pub fn transient(self, text: &str) -> Result<(), Failure> {
+        if self.json || !self.look.colour {
+            return Ok(());
+        }
+        write_out(&format!("\x1b[?7l{}\x1b[?7h\r", self.look.paint(Tone::Dim, printable_line(text))))
+    }
+
     pub fn json(self, value: &impl Serialize) -> Result<(), Failure> {
         let json = serde_json::to_string(value).map_err(|e| Failure::Output(e.into()))?;
-        write_out(&(json + "\n"))
+        write_out(&(printable_json(&json) + "\n"))
     }
 
     pub fn aside(self, text: &str) {

@@ -1,7 +1,7 @@
-//! Another program, called and waited for: `systemctl`, `launchctl`, `claude`.
+//! Running other programs: `systemctl`, `launchctl`, `claude`.
 //!
-//! Promises: a call can be printed as one would type it, for previews and remedies; it reads nothing from the terminal; it ends
-//! in a bounded time; a call that fails says which one it was and what it said.
+//! A call prints as one would type it, for previews and advice. It reads nothing from the terminal and ends within its time limit;
+//! its error names the call and quotes what the program said.
 
 use crate::wire::text::printable;
 use std::{
@@ -18,7 +18,7 @@ const MAX_SAID: usize = 600;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// What people type.
+    /// The program's name as people type it.
     name: String,
     program: PathBuf,
     words: Vec<OsString>,
@@ -31,12 +31,11 @@ pub struct Call {
 #[error("{what}")]
 pub struct CallFailed {
     what: String,
-    /// Its exit code, if it ended by itself.
+    /// None where a signal ended it or it never ran.
     pub code: Option<i32>,
 }
 
 impl Call {
-    /// A call of `program`, which people know as `name`, with these words.
     pub fn new<W: AsRef<OsStr>>(
         name: impl Into<String>,
         program: impl Into<PathBuf>,
@@ -63,20 +62,19 @@ impl Call {
         self
     }
 
-    /// Makes the call; gives what it wrote to standard output.
+    /// Returns the standard output of a successful run.
     pub async fn run(&self) -> Result<String, CallFailed> {
         let Output { status, stdout, stderr } = self.output().await?;
         if status.success() {
             return Ok(String::from_utf8_lossy(&stdout).into_owned());
         }
-        let said = [stderr, stdout].map(|stream| String::from_utf8_lossy(&stream).trim().to_owned());
-        let said: String =
-            said.iter().find(|said| !said.is_empty()).iter().flat_map(|said| said.chars()).take(MAX_SAID).collect();
-        let said = if said.is_empty() { said } else { format!(": {}", printable(&said)) };
+        let said =
+            [stderr, stdout].map(|stream| String::from_utf8_lossy(&stream).trim().chars().take(MAX_SAID).collect::<String>());
+        let said = said.iter().find(|said| !said.is_empty()).map(|said| format!(": {}", printable(said))).unwrap_or_default();
         Err(CallFailed { what: format!("`{self}` failed ({status}){said}"), code: status.code() })
     }
 
-    /// Makes the call; gives how it ended and what it said, whatever that is.
+    /// Returns status and output, whatever they are.
     pub async fn output(&self) -> Result<Output, CallFailed> {
         let mut command = Command::new(&self.program);
         command.args(&self.words).envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -84,8 +82,7 @@ impl Call {
             command.current_dir(directory);
         }
         command.stdin(Stdio::null()).kill_on_drop(true);
-        let ended = timeout(self.patience, command.output()).await;
-        let what = match ended {
+        let what = match timeout(self.patience, command.output()).await {
             Ok(Ok(output)) => return Ok(output),
             Ok(Err(error)) => format!("`{self}` could not be run: {error}"),
             Err(_) => format!("`{self}` did not end within {} s and was killed", self.patience.as_secs()),
@@ -102,7 +99,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// `word` as a shell reads it back.
+/// Quotes `word` for a shell.
 pub fn quoted(word: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_alphanumeric() || "-_./:=@%+,~".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
@@ -120,29 +117,24 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_printed_as_one_would_type_it() {
-        assert_eq!(
-            Call::new("claude", "/x/claude", ["mcp", "--", "/a b/c"], Duration::ZERO).to_string(),
-            "claude mcp -- '/a b/c'"
-        );
-        assert_eq!(quoted("it's"), r"'it'\''s'");
-        assert_eq!(quoted(""), "''");
+    fn call_is_printed_as_people_type_it() {
+        let call = Call::new("claude", "/x/claude", ["mcp", "--", "/a b/c"], Duration::ZERO);
+        assert_eq!(call.to_string(), "claude mcp -- '/a b/c'");
+        assert_eq!((quoted("it's"), quoted("")), (r"'it'\''s'".into(), "''".into()));
     }
 
     #[tokio::test]
-    async fn a_call_gives_its_output_or_says_what_failed() {
+    async fn call_gives_its_output_or_its_error() {
         assert_eq!(shell("echo $WORD").env("WORD", "yes").run().await.expect("success"), "yes\n");
-        let failed = shell("echo beside >&1; echo wrong >&2; exit 3").run().await.expect_err("exit 3").to_string();
-        assert!(failed.starts_with("`sh -c 'echo beside") && failed.ends_with("failed (exit status: 3): wrong"), "{failed}");
-        let absent = Call::new("nobody", "/nowhere/nobody", [""; 0], Duration::ZERO).run().await.expect_err("absent").to_string();
-        assert!(absent.starts_with("`nobody` could not be run: "), "{absent}");
-    }
-
-    #[tokio::test]
-    async fn a_call_that_hangs_is_ended() {
-        let mut call = shell("exec cat /dev/zero >/dev/null");
-        call.patience = Duration::from_millis(1);
-        let error = call.run().await.expect_err("late").to_string();
-        assert!(error.ends_with("did not end within 0 s and was killed"), "{error}");
+        let mut hangs = shell("exec cat /dev/zero >/dev/null");
+        hangs.patience = Duration::from_millis(1);
+        for (call, start, end) in [
+            (shell("echo out; echo wrong >&2; exit 3"), "`sh -c 'echo out", "failed (exit status: 3): wrong"),
+            (Call::new("nobody", "/nowhere/nobody", [""; 0], Duration::ZERO), "`nobody` could not be run: ", ""),
+            (hangs, "`sh", "did not end within 0 s and was killed"),
+        ] {
+            let failed = call.run().await.expect_err(start).to_string();
+            assert!(failed.starts_with(start) && failed.ends_with(end), "{failed}");
+        }
     }
 }

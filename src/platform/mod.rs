@@ -10,4 +10,6 @@ pub mod paths;
 pub mod process;
 pub mod random;
 mod reftable;
+#[cfg(feature = "cli")]
+pub mod retry;
 pub mod settings;

@@ -11,20 +11,12 @@ use std::{
 
 /// Our TCP port, and that of legacy brokers.
 pub const DEFAULT_PORT: u16 = 7899;
-/// Longest path of a Unix socket: 104 bytes on macOS with its final zero, 108 on Linux; the smaller one holds everywhere.
-const MAX_SOCKET_PATH: usize = 103;
-
 /// The Unix socket: `CLAUDE_PEERS_SOCKET`, else `claude-peers/broker.sock` in the user's runtime directory, else
 /// `.claude-peers/broker.sock` in the home directory.
 /// Fails if the variable is no absolute path of at most 103 bytes.
 pub fn socket() -> Result<PathBuf, InvalidSetting> {
-    const ALLOWED: &str = "an absolute path of at most 103 bytes";
-    if let Some(path) = settings::raw("CLAUDE_PEERS_SOCKET") {
-        let path = PathBuf::from(path);
-        if !path.is_absolute() || path.as_os_str().len() > MAX_SOCKET_PATH || path.file_name().is_none() {
-            return Err(InvalidSetting::new("CLAUDE_PEERS_SOCKET", path.to_string_lossy(), ALLOWED));
-        }
-        return Ok(path);
+    if let Some(path) = settings::SOCKET.set()? {
+        return Ok(path.into());
     }
     match runtime_dir() {
         Some(dir) => Ok(dir.join("claude-peers/broker.sock")),
@@ -35,16 +27,12 @@ pub fn socket() -> Result<PathBuf, InvalidSetting> {
 /// The database: `CLAUDE_PEERS_DB`, else `.claude-peers.db` in the home directory.
 /// Fails if the variable is no absolute path; a leading `~/` is understood.
 pub fn database() -> Result<PathBuf, InvalidSetting> {
-    let Some(path) = settings::raw("CLAUDE_PEERS_DB") else { return Ok(home()?.join(".claude-peers.db")) };
-    let path = PathBuf::from(path);
-    let path = match path.strip_prefix("~") {
-        Ok(rest) => home()?.join(rest),
-        Err(_) => path,
-    };
-    if !path.is_absolute() || path.file_name().is_none() {
-        return Err(InvalidSetting::new("CLAUDE_PEERS_DB", path.to_string_lossy(), "the absolute path of a file"));
+    let path = settings::DB.set()?.unwrap_or_else(|| settings::DB.default.into());
+    let path = Path::new(&path);
+    match path.strip_prefix("~") {
+        Ok(rest) => Ok(home()?.join(rest)),
+        Err(_) => Ok(path.to_owned()),
     }
-    Ok(path)
 }
 
 /// The file that holds the machine token, beside the Unix socket.
@@ -59,9 +47,7 @@ pub fn answers(socket: &Path, to: &PeerId, from: &PeerId) -> PathBuf {
 
 /// The TCP port: `CLAUDE_PEERS_PORT`, else 7899; 0 lets the system choose a free one.
 pub fn port() -> Result<u16, InvalidSetting> {
-    let port =
-        settings::parsed("CLAUDE_PEERS_PORT", "a port number from 1 to 65535, or 0 for any free one", |text| text.parse().ok())?;
-    Ok(port.unwrap_or(DEFAULT_PORT))
+    settings::PORT.parse()
 }
 
 /// The user's home directory.

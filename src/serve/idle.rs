@@ -24,12 +24,12 @@ pub enum IdleExit {
 
 impl IdleExit {
     pub(super) fn from_env() -> Result<Self, InvalidSetting> {
-        let parse = |text: &str| match text {
-            "off" => Some(Self::Off),
-            span => settings::span(span).map(Self::After),
-        };
-        Ok(settings::parsed("CLAUDE_PEERS_IDLE_EXIT", "off, or a span of time such as 90s, 10m or 1h", parse)?
-            .unwrap_or_default())
+        let setting = settings::IDLE_EXIT;
+        match setting.set()? {
+            None => Ok(Self::Default),
+            Some(_) if setting.text()? == "off" => Ok(Self::Off),
+            Some(_) => setting.span().map(Self::After),
+        }
     }
 
     /// After how long to leave, if at all; `comes_back` is whether the next connection starts the broker again.

@@ -10,14 +10,12 @@ use std::sync::OnceLock;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
-const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
-const ALLOWED: &str = "error, warn, info, debug or trace";
 /// The level of the one log that a process has.
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
-/// Starts logging at the level of `CLAUDE_PEERS_LOG` (`info` by default); fails if the variable holds no level.
+/// Starts logging at the level of `CLAUDE_PEERS_LOG`; fails if the variable holds no level.
 pub(super) fn start() -> Result<(), InvalidSetting> {
-    let level = settings::parsed("CLAUDE_PEERS_LOG", ALLOWED, parse)?.unwrap_or(LevelFilter::INFO);
+    let level: LevelFilter = settings::LOG.parse()?;
     let (level, handle) = reload::Layer::new(level);
     LEVEL.get_or_init(|| handle);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal() {
@@ -35,16 +33,13 @@ pub(super) fn level() -> String {
 
 /// Logs from `level` on, until it is set again or the process ends.
 pub(super) fn set_level(level: &str) -> wire::Result<()> {
-    let wanted = parse(level).ok_or_else(|| {
+    let wanted = settings::LOG.allows(level.as_ref()).then(|| level.parse().ok()).flatten();
+    let wanted: LevelFilter = wanted.ok_or_else(|| {
         let given: String = level.chars().take(40).collect();
-        Error::new(Code::InvalidRequest, format!("{given:?} is no log level")).help(format!("use {ALLOWED}"))
+        Error::new(Code::InvalidRequest, format!("{given:?} is no log level")).help(format!("use {}", settings::LOG.kind))
     })?;
     let log = LEVEL.get().ok_or_else(|| Error::new(Code::Internal, "there is no log"))?;
     log.reload(wanted).map_err(|error| Error::new(Code::Internal, format!("setting the log level: {error}")))
-}
-
-fn parse(level: &str) -> Option<LevelFilter> {
-    LEVELS.contains(&level).then(|| level.parse().ok()).flatten()
 }
 
 /// The journal's own protocol, only if standard error is the journal: then `JOURNAL_STREAM` names its device and inode
@@ -60,5 +55,5 @@ fn journal() -> Option<tracing_journald::Layer> {
 }
 
 fn is_terminal() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr()) && settings::raw("NO_COLOR").is_none()
+    std::io::IsTerminal::is_terminal(&std::io::stderr()) && settings::raw(settings::NO_COLOR.name).is_none()
 }

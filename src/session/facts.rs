@@ -68,7 +68,7 @@ impl Session {
     /// # Errors
     /// A setting that cannot be used, or a working directory that cannot be read.
     pub fn new(client: &str, version: &str, parent: Option<u32>) -> Result<Self> {
-        let delivery = settings::parsed("CLAUDE_PEERS_DELIVERY", "auto, inbox, channel, pull", DeliveryChoice::parse);
+        let delivery = settings::DELIVERY.read(DeliveryChoice::parse).map_err(unusable)?;
         let cwd = std::env::current_dir().map_err(|error| {
             Error::new(Code::InvalidPath, format!("the working directory of this session cannot be read: {error}"))
                 .help("start the session again in a directory that exists")
@@ -76,7 +76,6 @@ impl Session {
         inbound()?;
         let is_claude_code = client == CLAUDE_CODE;
         let session_id = settings::text("CLAUDE_CODE_SESSION_ID").map_err(unusable)?.filter(|_| is_claude_code);
-        let delivery = delivery.map_err(unusable)?.unwrap_or_default();
         Ok(Self {
             instance: random::token(INSTANCE_LENGTH),
             delivery,
@@ -179,8 +178,7 @@ fn proves_all(version: &str) -> bool {
 /// # Errors
 /// If that variable cannot be used.
 pub fn inbound() -> Result<InboundRule> {
-    let choice = settings::parsed("CLAUDE_PEERS_INBOUND", "match, accept", InboundRule::chosen);
-    let choice = choice.map_err(unusable)?.unwrap_or_default();
+    let choice = settings::INBOUND.read(InboundRule::chosen).map_err(unusable)?;
     Ok(controls::cross_session_inbound().unwrap_or(choice))
 }
 

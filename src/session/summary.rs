@@ -66,7 +66,7 @@ pub async fn run(link: &Link) {
     let Ok(cwd) = std::env::current_dir() else { return }; // already reported by the registration
     let facts = facts(&cwd).await;
     apply(link, local(&facts), SummarySource::Local).await;
-    if settings::raw("OPENAI_API_KEY").is_some() {
+    if settings::raw(settings::OPENAI_KEY.name).is_some() {
         match generate(&facts).await {
             Ok(summary) => apply(link, summary, SummarySource::Generated).await,
             Err(error) => log!("generating a summary: {error}"),

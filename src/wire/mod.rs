@@ -7,6 +7,7 @@
 mod database;
 mod define;
 mod error;
+mod exit;
 mod id;
 mod message;
 mod peer;
@@ -18,7 +19,8 @@ mod time;
 
 pub use database::{DatabaseReport, DatabaseState};
 pub use error::{Code, Error, Result};
-pub use id::{InvalidId, MessageId, PeerId, PeerRef};
+pub use exit::BrokerExit;
+pub use id::{MessageId, PeerId, PeerRef};
 pub use message::{Held, HeldBy, HistoryEntry, Inbound, MessageState, Outcome, Receipt, Route, Sender};
 pub use peer::{DeliveryChoice, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};
 pub use recipient::Recipient;

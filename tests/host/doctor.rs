@@ -87,7 +87,7 @@ fn units_that_cannot_start_are_reported(prepared: &Prepared) {
     found(&machine, "service", "failed", &["203", "/opt/old/claude-peersd"]);
     follow(&machine, &help);
     found_by(&machine, "claude-peers doctor --fix --json", "service", "ok", &["listens on both sockets"]);
-    found(&machine, "units", "ok", &["nothing hides"]);
+    found(&machine, "units", "ok", &["no other units hide"]);
 }
 
 fn taken_port_is_reported(prepared: &Prepared) {
@@ -129,6 +129,8 @@ fn unusable_database_is_reported(prepared: &Prepared) {
         let database = rusqlite::Connection::open(&path).unwrap();
         database.pragma_update(None, "user_version", version).unwrap();
     };
+    let schema: u32 =
+        rusqlite::Connection::open(&path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
     let stop = || machine.ada("systemctl --user stop claude-peers.service").ok();
     let mends = || {
         found_by(&machine, "claude-peers doctor --fix --json", "service", "ok", &["the broker runs"]);
@@ -142,7 +144,7 @@ fn unusable_database_is_reported(prepared: &Prepared) {
     assert!(help.contains("upgrade claude-peers"), "{help}");
     found(&machine, "service", "failed", &["exit code 4: the database was written by a newer version"]);
     stop();
-    version(2);
+    version(schema);
     mends();
 
     stop();

@@ -152,6 +152,6 @@ fn package_installs_beside_a_copy(prepared: &Prepared) {
         assert_eq!(servers(&machine)["claude-peers"]["command"], "/usr/bin/claude-peers-mcp");
     }
     machine.root("systemctl restart user@$(id -u ada).service").ok();
-    found(&machine, "units", "ok", &["nothing hides"]);
+    found(&machine, "units", "ok", &["no other units hide"]);
     found(&machine, "service", "ok", &["listens"]);
 }

@@ -184,7 +184,7 @@ fn every_tool_reports_an_invalid_setting() {
     let (broker, place) = (Broker::start(), folder());
     let relative = vec![("CLAUDE_PEERS_SOCKET".to_owned(), "broker.sock".to_owned())];
     for (delivery, env, parts) in [
-        ("pigeon", Vec::new(), ["CLAUDE_PEERS_DELIVERY=\"pigeon\"", "auto, inbox, channel, pull"]),
+        ("pigeon", Vec::new(), ["CLAUDE_PEERS_DELIVERY=\"pigeon\"", "auto, inbox, channel or pull"]),
         ("auto", relative, ["CLAUDE_PEERS_SOCKET=\"broker.sock\"", "an absolute path"]),
     ] {
         let mut session = Start { broker: &broker, directory: place.path(), session_id: "session-a", delivery, env }.go();

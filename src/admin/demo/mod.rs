@@ -1,71 +1,50 @@
 //! `demo`: the main job before the user's eyes, with the real programs and none of the user's files.
 //!
-//! Promises: everything lives in a temporary directory that is removed at the end; every process ends with the demo, also
-//! when it is interrupted; every wait has a bound and ends with an event, none sleeps; a step that fails ends the demo with
-//! the reason and the ends of the logs.
+//! Everything lives in a temporary directory that is removed at the end. Every process ends with the demo, also when it is
+//! interrupted. Waits are bounded and end with an event. A step that fails ends the demo with the reason and the ends of the logs.
 
-pub mod broker;
-pub mod session;
-pub mod stage;
 mod teller;
 
+use super::probe::{Broker, Push, Session, Stage, broken, confirm};
 use crate::{
     console::{
         exit::{Failure, Problem},
-        out::Out,
+        out::{Out, Tone},
     },
     platform::random,
-    wire::{HistoryEntry, MessageState},
 };
-use broker::{Broker, broken};
 use rustix::process::{WaitOptions, wait};
-use serde_json::{Value, json};
-use session::{Push, Session};
-use stage::Stage;
-use std::{path::Path, time::Duration};
+use serde_json::json;
+use std::{path::Path, time::Instant};
 use teller::Teller;
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::Instant,
-};
+use tokio::signal::unix::{SignalKind, signal};
 
-fn late(what: &str) -> Failure {
-    broken(format!("{what} within {} s", PATIENCE.as_secs()))
-}
-
-const PATIENCE: Duration = Duration::from_secs(10);
 const NEXT: &str = "\
 To have this in Claude Code:
   claude-peers setup
   claude";
 
 pub async fn run(out: Out) -> Result<(), Failure> {
-    let stage = Stage::set("demo")?;
-    let teller = Teller::new(out);
+    let stage = Stage::new("demo")?;
+    let teller = Teller { out, began: Instant::now() };
     let ended = tokio::select! {
         ended = story(&stage, &teller) => Some(ended),
         () = interruption() => None,
     };
-    await_processes();
-    let Some(ended) = ended else {
-        return Err(Failure::local("the demo was interrupted", "nothing is left behind; start it again"));
-    };
+    // The processes have ended, or were killed with their handles: wait for them.
+    while let Ok(Some(_)) = wait(WaitOptions::empty()) {}
     match ended {
-        Ok(()) => {
-            stage.strike()?;
+        None => Err(Failure::local("the demo was interrupted", "it leaves nothing behind; start it again")),
+        Some(Ok(())) => {
+            stage.remove()?;
             teller.ending("4 messages, none lost, none shown twice; nothing is left behind.", NEXT)
         }
-        Err(output @ Failure::Output(_)) => Err(output),
-        Err(failure) => {
+        Some(Err(output @ Failure::Output(_))) => Err(output),
+        Some(Err(failure)) => {
             let Problem { what, help } = failure.into();
             Err(Failure::local(format!("the demo failed: {what}"), help + &stage.logs()))
         }
     }
-}
-
-/// Waits until every process of the story is gone. They have ended, or were killed when their handles were dropped.
-fn await_processes() {
-    while let Ok(Some(_)) = wait(WaitOptions::empty()) {}
 }
 
 /// Ends when the user or the system wants the demo to end.
@@ -77,41 +56,39 @@ async fn interruption() {
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         },
-        // Without handlers the signals end this process by themselves; nothing to wait for.
+        // Without handlers these signals end the process by themselves.
         _ => std::future::pending().await,
     }
 }
 
 async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
-    teller.opening(
-        "claude-peers demo",
-        "Real programs, a private broker, everything in a temporary directory: your own files stay as they are.",
-    )?;
+    let about = "Real programs, a private broker, everything in a temporary directory: your own files stay as they are.";
+    teller.out.human(|look| format!("{}\n{}\n", look.paint(Tone::Strong, "claude-peers demo"), look.paint(Tone::Dim, about)))?;
 
     teller.scene("A broker starts")?;
-    let (broker, hello, took) = Broker::start(stage).await?;
-    teller.step("broker_ready", took, &format!("claude-peersd {} is ready (process {})", hello.version, hello.pid))?;
+    let broker = start_broker(stage, teller, "is ready").await?;
 
     teller.scene("Two sessions start, each in a git repository of its own")?;
-    let began = Instant::now();
-    let web = stage.repository("shop-web", "The shop's web pages").await?;
-    let api = stage.repository("shop-api", "The shop's API").await?;
-    teller.step("repositories", began.elapsed(), "git made shop-web and shop-api")?;
+    let repositories = async {
+        let web = stage.repository("shop-web").await?;
+        Ok((web, stage.repository("shop-api").await?))
+    };
+    let (web, api) = teller.timed("repositories", repositories, |_| "git made shop-web and shop-api".to_owned()).await?;
     let (web_session, api_session) = (random::token(24), random::token(24));
-    let (mut a, took) = Session::start(stage, &web, &web_session, "channel").await?;
-    teller.step("session_connected", took, "shop-web: claude-peers-mcp started, MCP handshake done")?;
-    let (mut b, took) = Session::start(stage, &api, &api_session, "channel").await?;
-    teller.step("session_connected", took, "shop-api: claude-peers-mcp started, MCP handshake done")?;
+    let connected = |session: &Session| format!("{}: claude-peers-mcp started, MCP handshake done", session.name);
+    let mut a = teller.timed("session_connected", Session::start(stage, &web, &web_session, "channel"), connected).await?;
+    let mut b = teller.timed("session_connected", Session::start(stage, &api, &api_session, "channel"), connected).await?;
 
     teller.scene("They say what they work on, and find each other")?;
-    let began = Instant::now();
-    a.tool("set_summary", json!({ "summary": "Checkout page: shows prices" })).await?;
-    b.tool("set_summary", json!({ "summary": "Prices as integer cents" })).await?;
-    teller.step("summaries", began.elapsed(), "both have set their summary")?;
-    let api_peer = found(&mut a, teller, &api).await?;
-    let web_peer = found(&mut b, teller, &web).await?;
+    let summaries = async {
+        a.tool("set_summary", json!({ "summary": "Checkout page: shows prices" })).await?;
+        b.tool("set_summary", json!({ "summary": "Prices as integer cents" })).await
+    };
+    teller.timed("summaries", summaries, |_| "both have set their summary".to_owned()).await?;
+    let api_peer = find(&mut a, teller, &api).await?;
+    let web_peer = find(&mut b, teller, &web).await?;
 
-    teller.scene("One asks, the other is told at once and answers")?;
+    teller.scene("One asks; the other gets it at once and answers")?;
     let question = say(&mut a, teller, &api_peer, None, "Is `price` in /orders still a string?").await?;
     arrives(&mut b, teller, &question, ("the call", question.at)).await?;
     let answer = say(&mut b, teller, &web_peer, Some(&question.id), "No: integer cents since this morning.").await?;
@@ -119,20 +96,15 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
     delivered(&broker, teller, &question).await?;
 
     teller.scene("A message is accepted for a session that has ended, and the broker is killed")?;
-    let began = Instant::now();
-    b.end().await?;
-    teller.step("session_ended", began.elapsed(), "shop-api's session has ended")?;
+    teller.timed("session_ended", b.end(), |()| "shop-api's session has ended".to_owned()).await?;
     let notice = say(&mut a, teller, &api_peer, None, "Then I ship the new checkout at noon. Objections?").await?;
-    let began = Instant::now();
-    broker.kill().await?;
-    teller.step("broker_killed", began.elapsed(), "the broker is killed (SIGKILL)")?;
+    teller.timed("broker_killed", broker.kill(), |()| "the broker is killed (SIGKILL)".to_owned()).await?;
 
     teller.scene("The broker comes back, the session is resumed, and nothing was lost")?;
-    let (broker, hello, took) = Broker::start(stage).await?;
-    teller.step("broker_ready", took, &format!("claude-peersd is ready again on the same database (process {})", hello.pid))?;
+    let broker = start_broker(stage, teller, "is ready again on the same database").await?;
     let began = Instant::now();
-    let (mut b, took) = Session::start(stage, &api, &api_session, "channel").await?;
-    teller.step("session_resumed", took, "shop-api's session is resumed: a new process, the same session")?;
+    let resumed = |_: &Session| "shop-api's session is resumed: a new process, the same session".to_owned();
+    let mut b = teller.timed("session_resumed", Session::start(stage, &api, &api_session, "channel"), resumed).await?;
     arrives(&mut b, teller, &notice, ("the session's start", began)).await?;
     let reply = say(&mut b, teller, &web_peer, Some(&notice.id), "None. Noon is fine.").await?;
     arrives(&mut a, teller, &reply, ("the call", reply.at)).await?;
@@ -140,22 +112,30 @@ async fn story(stage: &Stage, teller: &Teller) -> Result<(), Failure> {
     delivered(&broker, teller, &notice).await?;
 
     teller.scene("Everything ends")?;
-    let began = Instant::now();
-    a.end().await?;
-    b.end().await?;
-    broker.stop().await?;
-    teller.step("stopped", began.elapsed(), "both sessions and the broker have ended by themselves")
+    let end = async {
+        a.end().await?;
+        b.end().await?;
+        broker.stop().await
+    };
+    teller.timed("stopped", end, |()| "both sessions and the broker have ended by themselves".to_owned()).await
 }
 
-/// A message that was accepted, and when it began to be said.
+async fn start_broker(stage: &Stage, teller: &Teller, ready: &str) -> Result<Broker, Failure> {
+    let started = teller.timed("broker_ready", Broker::start(stage), |(_, hello)| {
+        format!("claude-peersd {} {ready} (process {})", hello.version, hello.pid)
+    });
+    Ok(started.await?.0)
+}
+
+/// A message that was accepted, and when the call began.
 struct Said {
     at: Instant,
     id: String,
     text: String,
 }
 
-/// `session` sees the peer in `directory`; gives that peer's id.
-async fn found(session: &mut Session, teller: &Teller, directory: &Path) -> Result<String, Failure> {
+/// `session` sees the peer in `directory`; returns that peer's id.
+async fn find(session: &mut Session, teller: &Teller, directory: &Path) -> Result<String, Failure> {
     let began = Instant::now();
     let listed = session.tool("list_peers", json!({ "scope": "machine" })).await?;
     let mut peers = listed["peers"].as_array().into_iter().flatten();
@@ -172,58 +152,46 @@ async fn found(session: &mut Session, teller: &Teller, directory: &Path) -> Resu
 async fn say(session: &mut Session, teller: &Teller, to: &str, reply_to: Option<&str>, text: &str) -> Result<Said, Failure> {
     teller.says(&session.name, text)?;
     let at = Instant::now();
-    let mut arguments = json!({ "targetPeerId": to, "message": text });
-    if let Some(id) = reply_to {
-        arguments["replyTo"] = id.into();
-    }
-    let answer = session.tool("send_message", arguments).await?;
-    let (true, Some(id), Some(state)) = (answer["success"] == true, answer["messageId"].as_str(), answer["state"].as_str())
-    else {
-        return Err(broken(format!("send_message of {} was not accepted: {answer}", session.name)));
-    };
-    teller.step("accepted", at.elapsed(), &format!("accepted and on disk as {id} ({state})"))?;
-    if let Some(warning) = answer["warning"].as_str() {
-        teller.warning(warning)?;
-    }
-    Ok(Said { at, id: id.to_owned(), text: text.to_owned() })
+    let accepted = teller.timed("accepted", session.send(to, reply_to, text), |sent| {
+        let warning = sent.warning.as_ref().map(|warning| format!("; {warning}")).unwrap_or_default();
+        format!("accepted and on disk as {} ({}){warning}", sent.id, sent.state)
+    });
+    Ok(Said { at, id: accepted.await?.id, text: text.to_owned() })
 }
 
-/// The message is pushed into `session`; the time is counted from `since`.
+/// The message is pushed into `session`; counts the time from `since`.
 async fn arrives(session: &mut Session, teller: &Teller, said: &Said, since: (&str, Instant)) -> Result<(), Failure> {
     let Push { at, text, id } = session.push().await?;
     let (who, (since, began)) = (&session.name, since);
     if id != said.id || text != said.text {
         return Err(broken(format!("{who} was to be pushed {} and was pushed {id}: {text}", said.id)));
     }
-    teller.step("pushed", at.saturating_duration_since(began), &format!("pushed into {who}'s session, counted from {since}"))
+    let took = at.saturating_duration_since(began);
+    teller.step("pushed", took, &format!("pushed into {who}'s session, counted from {since}"))
 }
 
-/// The sender's receipt says that the message was delivered.
 async fn delivered(broker: &Broker, teller: &Teller, said: &Said) -> Result<(), Failure> {
-    let began = Instant::now();
-    let entry: HistoryEntry = broker.client.get(&format!("/v1/messages/{}", said.id), None).await?;
-    let (id, state) = (&said.id, entry.receipt.state);
-    if state != MessageState::Delivered || entry.receipt.delivered_at.is_none() {
-        return Err(broken(format!("the receipt of {id} says {state}, not delivered")));
-    }
-    teller.step("delivered", began.elapsed(), &format!("the receipt of {id} says: delivered, confirmed by the reply"))
+    let text = format!("the receipt of {} says: delivered, confirmed by the reply", said.id);
+    teller.timed("delivered", confirm(&broker.client, &said.id), |()| text).await
 }
 
-/// The resumed session is who it was, and nothing it was shown comes again.
+/// The resumed session is the same peer and gets no message again.
 async fn shown_once(session: &mut Session, teller: &Teller, id: &str) -> Result<(), Failure> {
-    let began = Instant::now();
-    let checked = session.tool("check_messages", json!({})).await?;
-    if checked["messages"] != Value::Array(Vec::new()) {
-        return Err(broken(format!("shop-api was shown a message again: {checked}")));
+    let checked = async {
+        let checked = session.tool("check_messages", json!({})).await?;
+        let shown_again = || broken(format!("shop-api was shown a message again: {checked}"));
+        (checked["messages"] == json!([])).then_some(()).ok_or_else(shown_again)
+    };
+    let text = |(): &()| "check_messages is empty: the message was shown exactly once".to_owned();
+    teller.timed("shown_once", checked, text).await?;
+    let listed = async {
+        let listed = session.tool("list_peers", json!({ "scope": "machine" })).await?;
+        let another = || broken(format!("the resumed session is not {id} any more: {}", listed["self"]));
+        (listed["self"]["id"] == id).then_some(()).ok_or_else(another)
+    };
+    teller.timed("same_peer", listed, |()| format!("shop-api is still {id}")).await?;
+    match session.pushed() {
+        Some(again) => Err(broken(format!("shop-api was pushed {} that nobody sent it: {}", again.id, again.text))),
+        None => Ok(()),
     }
-    teller.step("shown_once", began.elapsed(), "check_messages is empty: the message was shown exactly once")?;
-    let began = Instant::now();
-    let listed = session.tool("list_peers", json!({ "scope": "machine" })).await?;
-    if listed["self"]["id"] != id {
-        return Err(broken(format!("the resumed session is not {id} any more: {}", listed["self"])));
-    }
-    if let Some(again) = session.pushed.front() {
-        return Err(broken(format!("shop-api was pushed {} that nobody sent it: {}", again.id, again.text)));
-    }
-    teller.step("same_peer", began.elapsed(), &format!("shop-api is still {id}"))
 }

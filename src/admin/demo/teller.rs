@@ -1,9 +1,10 @@
-//! Tells the demo's story as it happens: scenes and steps for people, one line of JSON a step for programs.
+//! Tells the story: scenes and steps for people, a line of JSON per step for programs.
 
 use crate::{
     console::{
         exit::Failure,
         out::{Out, Tone},
+        report::{Columns, Row},
     },
     wire::text::printable_line,
 };
@@ -18,25 +19,30 @@ struct Step<'a> {
 }
 
 pub struct Teller {
-    out: Out,
-    began: Instant,
+    pub out: Out,
+    pub began: Instant,
 }
 
 impl Teller {
-    pub fn new(out: Out) -> Self {
-        Self { out, began: Instant::now() }
-    }
-
-    pub fn opening(&self, title: &str, about: &str) -> Result<(), Failure> {
-        self.out.human(|look| format!("{}\n{}\n", look.paint(Tone::Strong, title), look.paint(Tone::Dim, about)))
-    }
-
     pub fn scene(&self, title: &str) -> Result<(), Failure> {
         self.out.human(|look| format!("\n{}\n", look.paint(Tone::Strong, title)))
     }
 
     pub fn says(&self, who: &str, text: &str) -> Result<(), Failure> {
-        self.out.human(|look| format!("               {} “{}”\n", look.paint(Tone::Dim, format!("{who}:")), printable_line(text)))
+        self.out.human(|look| format!("{:15}{} “{}”\n", "", look.paint(Tone::Dim, format!("{who}:")), printable_line(text)))
+    }
+
+    /// Tells of something once it is done.
+    pub async fn timed<T>(
+        &self,
+        step: &str,
+        doing: impl Future<Output = Result<T, Failure>>,
+        text: impl FnOnce(&T) -> String,
+    ) -> Result<T, Failure> {
+        let began = Instant::now();
+        let done = doing.await?;
+        self.step(step, began.elapsed(), &text(&done))?;
+        Ok(done)
     }
 
     pub fn step(&self, step: &str, took: Duration, text: &str) -> Result<(), Failure> {
@@ -44,14 +50,8 @@ impl Teller {
         if self.out.json {
             return self.out.json(&Step { step, ms, text });
         }
-        self.out.human(|look| {
-            let time = look.paint(Tone::Dim, format!("{ms:>7.1} ms"));
-            format!("  {} {time}  {}\n", look.paint(Tone::Good, "✓"), printable_line(text))
-        })
-    }
-
-    pub fn warning(&self, text: &str) -> Result<(), Failure> {
-        self.out.human(|look| format!("               {} {}\n", look.paint(Tone::Warn, "warned:"), printable_line(text)))
+        let time = format!("{ms:>7.1} ms");
+        self.out.human(|look| Row { mark: (Tone::Good, "  ✓"), name: &time, text, help: None }.render(Columns(3, 10), look))
     }
 
     pub fn ending(&self, text: &str, next: &str) -> Result<(), Failure> {

@@ -1,11 +1,10 @@
-//! Claude Code: whether it is there, whether it is new enough, whether it starts our MCP server under the name that its channel
-//! flag says, and what is ours in its settings: the hook, which is to run this program, and the rule that lets sessions use our
-//! tools.
+//! Claude Code: its program, the registration of our MCP server, and what is ours in its settings: the hook that runs this program,
+//! and the rule that lets sessions use our tools.
 
 use super::{Finding, failed, fix::Fix, ok, programs, scene::Scene, skipped, warning};
 use crate::{
     agents::claude::{
-        Allowed, Claude, Installed, NAME, OLDEST, OLDEST_WITH_INBOX, OLDEST_WITH_INBOX_ALWAYS, PLUGIN, Scope, Server, Unreadable,
+        Claude, Installed, NAME, OLDEST, OLDEST_WITH_INBOX, OLDEST_WITH_INBOX_ALWAYS, PLUGIN, Scope, Server, Unreadable,
         UserSettings, WITHOUT_HOOK, WITHOUT_INBOX, by_hand, hooks_forbidden_by, rule,
     },
     console::exit::UNSET,
@@ -14,45 +13,16 @@ use crate::{
 use std::path::PathBuf;
 
 const SETUP: &str = "`claude-peers setup`";
-const PUTS_IN: &str = "`claude-peers setup` puts it in";
-
-pub async fn registration(scene: &Scene, claude: Option<Claude>) -> Vec<Finding> {
-    let all = match &scene.registrations {
-        Ok(all) => all,
-        Err(error) => {
-            let help = "correct that place in the file, or move the file away; nothing else changes it";
-            return vec![failed(format!("Claude Code's file cannot be understood: {error}"), help)];
-        }
-    };
-    let others: Vec<&Server> = all.others().collect();
-    let finding = match (all.own(), &scene.plugin) {
-        // Sessions start the server twice: as the plugin's and as the user's.
-        (Some(own), Ok(true)) => {
-            let line = own.command_line();
-            let what =
-                format!("the plugin {PLUGIN} brings the MCP server, and {line} is registered beside it: sessions start both");
-            warning(what, one_of_both())
-        }
-        (Some(own), _) => registered(own).await,
-        (None, Ok(true)) => ok(format!("the plugin {PLUGIN} brings the MCP server")),
-        (None, Ok(false)) => unregistered(&others, claude),
-        // What is wrong there the check of the hooks says.
-        (None, Err(_)) => {
-            skipped(format!("the MCP server is not registered; whether the plugin {PLUGIN} brings it cannot be told"))
-        }
-    };
-    let others = others.into_iter().filter(|_| all.own().is_some() || matches!(scene.plugin, Ok(true)));
-    std::iter::once(finding).chain(others.map(twice)).collect()
-}
+const ADDS_IT: &str = "`claude-peers setup` adds it";
+const CORRECT: &str = "correct that place in the file, or move the file away; nothing else changes it";
 
 pub async fn program(claude: &Result<Option<Claude>, InvalidSetting>) -> Finding {
-    let upgrade = "upgrade it: `claude update`, or the way you installed it";
     let claude = match claude {
         Ok(Some(claude)) => claude,
         Ok(None) => {
             return failed(
-                "Claude Code was not found: there is no `claude` on PATH, nor where installers put it",
-                "install Claude Code; if it lies elsewhere, say where with CLAUDE_PEERS_CLAUDE=/path/to/claude",
+                "Claude Code was not found: `claude` is neither on PATH nor where installers put it",
+                "install Claude Code, or set CLAUDE_PEERS_CLAUDE=/path/to/claude",
             );
         }
         Err(error) => return failed(error.to_string(), UNSET),
@@ -60,22 +30,45 @@ pub async fn program(claude: &Result<Option<Claude>, InvalidSetting>) -> Finding
     let path = claude.path.display();
     let version = match claude.version().await {
         Ok(version) => version,
-        Err(error) => return failed(error, format!("see what `{path} --version` says, and install Claude Code again")),
+        Err(error) => return failed(error, format!("look at the output of `{path} --version`, and install Claude Code again")),
     };
     let program = format!("Claude Code {version} ({path})");
+    let upgrade = "upgrade it: `claude update`, or the way you installed it";
     if version < OLDEST {
         failed(format!("{program} is too old: channels need {OLDEST}"), upgrade)
     } else if version < OLDEST_WITH_INBOX {
-        let what = format!("sessions of {program} have no inbox, which needs {OLDEST_WITH_INBOX}: {WITHOUT_INBOX}");
-        warning(what, upgrade)
+        warning(format!("sessions of {program} have no inbox, which needs {OLDEST_WITH_INBOX}: {WITHOUT_INBOX}"), upgrade)
     } else if version < OLDEST_WITH_INBOX_ALWAYS {
         ok(format!(
-            "{program}; with Bedrock, Vertex or Foundry, and with its feature flags off, sessions have no inbox before \
+            "{program}; with Bedrock, Vertex or Foundry, or with its feature flags off, sessions have no inbox before \
              {OLDEST_WITH_INBOX_ALWAYS}: {WITHOUT_INBOX}"
         ))
     } else {
         ok(program)
     }
+}
+
+pub async fn registration(scene: &Scene, claude: Option<Claude>) -> Vec<Finding> {
+    let all = match &scene.registrations {
+        Ok(all) => all,
+        Err(error) => return vec![failed(format!("Claude Code's file cannot be understood: {error}"), CORRECT)],
+    };
+    let others: Vec<&Server> = all.others().collect();
+    let finding = match (all.own(), &scene.plugin) {
+        (Some(own), Ok(true)) => {
+            let line = own.command_line();
+            let what = format!("the plugin {PLUGIN} brings the MCP server, and {line} is registered too: sessions start both");
+            warning(what, one_of_both())
+        }
+        (Some(own), _) => registered(own).await,
+        (None, Ok(true)) => ok(format!("the plugin {PLUGIN} brings the MCP server")),
+        (None, Ok(false)) => return vec![unregistered(&others, claude)],
+        // The check of the hooks shows the error.
+        (None, Err(_)) => {
+            return vec![skipped(format!("the MCP server is not registered; whether the plugin {PLUGIN} brings it is unknown"))];
+        }
+    };
+    std::iter::once(finding).chain(others.into_iter().map(twice)).collect()
 }
 
 fn server() -> Option<PathBuf> {
@@ -84,15 +77,17 @@ fn server() -> Option<PathBuf> {
 
 fn unregistered(others: &[&Server], claude: Option<Claude>) -> Finding {
     if let Some(Server { name, .. }) = others.iter().find(|server| server.scope == Scope::User) {
-        let flag = format!("but the channel flag says server:{NAME}: messages do not arrive by themselves");
-        let help = format!("`claude mcp remove --scope user {name}`, then {SETUP}");
-        return failed(format!("the MCP server is registered under the name {name}, {flag}"), help);
+        let what = format!(
+            "the MCP server is registered under the name {name}, but the channel flag says server:{NAME}: messages do not arrive by \
+             themselves"
+        );
+        return failed(what, format!("`claude mcp remove --scope user {name}`, then {SETUP}"));
     }
     let what = match others.first() {
         Some(Server { scope: Scope::Project(project), .. }) => {
             format!("the MCP server is registered for {} only, not for all projects", project.display())
         }
-        _ => "the MCP server is not registered with Claude Code: its sessions do not know it".to_owned(),
+        _ => "the MCP server is not registered with Claude Code: its sessions do not start it".to_owned(),
     };
     let register = || Some(Fix::Run(claude?.register(server()?.to_str()?)));
     failed(what, SETUP).fixes(register())
@@ -103,7 +98,7 @@ async fn registered(own: &Server) -> Finding {
     let server = server();
     let shown = server.as_ref().map_or_else(|| "claude-peers-mcp".into(), |server| server.to_string_lossy());
     let by_hand = format!("`claude mcp remove --scope user {NAME}`, then `{}`", by_hand(&shown));
-    // Setup does not handle what may be secret.
+    // Setup does not touch values that may be secret.
     let again = if own.variables.is_empty() { format!("{SETUP}, or by hand: {by_hand}") } else { by_hand };
     let command = own.command_line();
     if !own.is_ours() {
@@ -116,9 +111,9 @@ async fn registered(own: &Server) -> Finding {
     let Ok(path) = which::which(&own.command) else {
         return failed(format!("{registered}, but there is no such program, or it may not be executed"), again);
     };
-    if let Some(variable) = own.variables.iter().find(|name| *name == "CLAUDE_PEERS_SOCKET") {
+    if own.variables.iter().any(|name| name == "CLAUDE_PEERS_SOCKET") {
         let what =
-            format!("{NAME} is registered with {variable} of its own: its sessions may look for another broker than this shell");
+            format!("{NAME} is registered with its own CLAUDE_PEERS_SOCKET: its sessions may use another broker than this shell");
         return warning(what, again);
     }
     let Some(server) = server.as_ref().filter(|server| !programs::same(server, &path)) else { return ok(registered) };
@@ -131,11 +126,12 @@ async fn registered(own: &Server) -> Finding {
 }
 
 fn one_of_both() -> String {
-    let undo = "`claude-peers setup --undo --register-only` takes out what setup did";
-    format!("keep one: {undo}, `claude plugin uninstall {PLUGIN}` the plugin")
+    format!(
+        "keep one: `claude-peers setup --undo --register-only` removes setup's, `claude plugin uninstall {PLUGIN}` the plugin's"
+    )
 }
 
-/// Another entry beside the right one: sessions would start two servers.
+/// Another entry beside the right one: sessions start two servers.
 fn twice(other: &Server) -> Finding {
     let Server { name, scope, .. } = other;
     let (place, help) = match scope {
@@ -149,19 +145,18 @@ fn twice(other: &Server) -> Finding {
 }
 
 pub fn settings(scene: &Scene) -> [Finding; 2] {
-    let not_understood = |error: &Unreadable| {
-        let help = match error {
-            Unreadable::Broken { .. } => "correct that place in the file, or move the file away; nothing else changes it",
-            _ => "give yourself the right to read it, or correct the variable",
-        };
-        let what = "Claude Code's settings cannot be understood";
-        [failed(format!("{what}: {error}"), help), skipped(what)]
+    let (file, plugin) = match (UserSettings::read(), &scene.plugin) {
+        (Ok(file), Ok(plugin)) => (file, *plugin),
+        (Err(error), _) => return not_understood(&error),
+        (_, Err(error)) => return not_understood(error),
     };
-    match (UserSettings::read(), &scene.plugin) {
-        (Err(error), _) => not_understood(&error),
-        (_, Err(error)) => not_understood(error),
-        (Ok(file), Ok(plugin)) => [hook(&file, *plugin), allow_rule(&file, *plugin)],
-    }
+    [hook(&file, plugin), allow_rule(&file, plugin)]
+}
+
+fn not_understood(error: &Unreadable) -> [Finding; 2] {
+    let help = if matches!(error, Unreadable::Broken { .. }) { CORRECT } else { "make it readable, or correct the variable" };
+    let what = "Claude Code's settings cannot be understood";
+    [failed(format!("{what}: {error}"), help), skipped(what)]
 }
 
 fn hook(file: &UserSettings, plugin: bool) -> Finding {
@@ -169,51 +164,48 @@ fn hook(file: &UserSettings, plugin: bool) -> Finding {
     let Some(program) = programs::beside("claude-peers") else {
         return skipped("this program does not know its own place");
     };
-    let place = if plugin { format!("the plugin {PLUGIN}") } else { path.to_string() };
-    match file.installed(&program) {
-        installed if plugin && installed != Installed::None => {
-            let what = format!("the plugin {PLUGIN} brings the hook, and {path} has ours as well: every prompt runs both");
-            warning(what, one_of_both())
-        }
-        Installed::None if !plugin => warning(format!("{path} has none of ours: {WITHOUT_HOOK}"), PUTS_IN),
+    let installed = file.installed(&program);
+    if plugin && installed != Installed::None {
+        let what = format!("the plugin {PLUGIN} brings the hook, and {path} has it, too: every prompt runs both");
+        return warning(what, one_of_both());
+    }
+    match installed {
+        Installed::None if !plugin => return warning(format!("{path} has no hook of ours: {WITHOUT_HOOK}"), ADDS_IT),
         Installed::Other(programs) => {
-            let what = format!("those in {path} are of another version or of another copy ({programs}): {WITHOUT_HOOK}");
-            warning(what, "`claude-peers setup` puts the one that is needed in their place")
+            let what = format!("the hooks in {path} are of another version or copy ({programs}): {WITHOUT_HOOK}");
+            return warning(what, "`claude-peers setup` replaces them");
         }
-        _ if file.disabled => {
-            let what = format!("{place} has ours, and {path} switches all hooks off (`disableAllHooks`): {WITHOUT_HOOK}");
-            warning(what, format!("take `disableAllHooks` out of {path}, or leave it so"))
+        Installed::None | Installed::Whole => {}
+    }
+    let has_ours = if plugin { format!("the plugin {PLUGIN} has our hook") } else { format!("{path} has our hook") };
+    if file.disabled {
+        let what = format!("{has_ours}, but {path} switches all hooks off (`disableAllHooks`): {WITHOUT_HOOK}");
+        return warning(what, format!("take `disableAllHooks` out of {path}, or leave it so"));
+    }
+    match hooks_forbidden_by() {
+        Ok(None) => ok(has_ours),
+        Ok(Some(managed)) => {
+            let what = format!("{has_ours}, but {} forbids users' hooks: {WITHOUT_HOOK}", managed.display());
+            warning(what, "ask your administrator to allow them, or leave it so")
         }
-        _ => match hooks_forbidden_by() {
-            Ok(Some(managed)) => {
-                let managed = managed.display();
-                let what = format!("{place} has ours, and {managed} lets none of a user's hooks run: {WITHOUT_HOOK}");
-                warning(what, "ask your administrator to allow them, or leave it so")
-            }
-            Ok(None) => ok(format!("{place} has ours")),
-            Err(error) => {
-                let what = format!("{place} has ours, and whether an administrator lets it run cannot be told: {error}");
-                warning(what, "tell your administrator")
-            }
-        },
+        Err(error) => {
+            warning(format!("{has_ours}; whether an administrator allows it is unknown: {error}"), "tell your administrator")
+        }
     }
 }
 
 fn allow_rule(file: &UserSettings, plugin: bool) -> Finding {
     let (rule, path) = (rule(plugin), file.path.display());
-    match file.allowed(rule) {
-        Allowed::Yes => ok(format!("{path} lets sessions use our tools without asking")),
-        Allowed::Ruled("ask", theirs) => {
-            ok(format!("sessions ask before they use our tools: {path} has {theirs} in `permissions.ask`"))
-        }
-        Allowed::Ruled(_, theirs) => warning(
-            format!("{path} forbids sessions to use our tools: it has {theirs} in `permissions.deny`"),
-            format!("take {theirs} out of `permissions.deny` there, if that is not meant"),
+    match file.permission(rule) {
+        Some(("allow", _)) => ok(format!("{path} lets sessions use our tools without asking")),
+        Some(("ask", theirs)) => ok(format!("sessions ask before they use our tools: {path} has {theirs} in `permissions.ask`")),
+        Some((list, theirs)) => warning(
+            format!("{path} forbids sessions to use our tools: it has {theirs} in `permissions.{list}`"),
+            format!("take {theirs} out of `permissions.{list}` there, unless you want it"),
         ),
-        Allowed::Unsaid => {
+        None => {
             let stops = "a session that asks for permission stops before it answers";
-            let what = format!("{path} does not have {rule} in `permissions.allow`: {stops}");
-            warning(what, PUTS_IN)
+            warning(format!("{path} does not have {rule} in `permissions.allow`: {stops}"), ADDS_IT)
         }
     }
 }

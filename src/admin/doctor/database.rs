@@ -1,10 +1,10 @@
-//! The database, as the broker's program finds it: this one links no SQLite.
+//! The database. The broker's program looks at it, because this one has no SQLite.
 
 use super::{Finding, failed, fix::Fix, ok, scene::Scene, skipped, warning};
 use crate::{
     console::out::size,
     platform::call::Call,
-    wire::{DatabaseReport, DatabaseState},
+    wire::{BrokerExit, DatabaseReport, DatabaseState},
 };
 use std::{
     fs,
@@ -12,62 +12,60 @@ use std::{
     time::Duration,
 };
 
-/// How long the look may take: a database of some gigabytes on a slow disk.
+/// A check may take this long: the database may have some gigabytes, on a slow disk.
 const PATIENCE: Duration = Duration::from_secs(120);
+const KEEP: &str = "keep it as long as you miss a message that was in it; then remove it";
 
-/// What `claude-peersd --check-database` says.
+/// The result of `claude-peersd --check-database`.
 pub enum Looked {
     Report(DatabaseReport),
-    /// Settings keep it from looking: its words.
-    Setting(String),
+    /// A setting of the broker cannot be used.
+    Setting,
     NoProgram,
-    /// It gives no report: why.
     Failed(String),
 }
 
-/// Has the broker's program look at the database that the broker uses, or would use.
+/// Checks the database that the broker uses, or would use.
 pub async fn look(scene: &Scene) -> Looked {
     let Some(daemon) = scene.daemon() else { return Looked::NoProgram };
     let path = match (scene.broker(), &scene.database) {
         (Some(broker), _) => PathBuf::from(&broker.database.path),
         (None, Ok(path)) => path.clone(),
-        (None, Err(error)) => return Looked::Setting(error.to_string()),
+        (None, Err(_)) => return Looked::Setting,
     };
     let place = daemon.display();
     let call = Call::new(place.to_string(), &daemon, ["--check-database"], PATIENCE).env("CLAUDE_PEERS_DB", &path);
-    // What it prints counts whatever its exit code.
     let output = match call.output().await {
         Ok(output) => output,
-        Err(error) => return Looked::Failed(format!("{path:?} cannot be looked through: {error}")),
+        Err(error) => return Looked::Failed(format!("{path:?} cannot be checked: {error}")),
     };
+    // Its exit code tells the same as a report.
     if let Ok(report) = serde_json::from_slice(&output.stdout) {
         return Looked::Report(report);
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().next().unwrap_or_default().trim_start_matches("claude-peersd: ").to_owned();
-    if said.contains("cannot be used; allowed") {
-        return Looked::Setting(said);
+    if output.status.code() == Some(BrokerExit::InvalidSetting as i32) && scene.has_invalid_setting() {
+        return Looked::Setting;
     }
-    Looked::Failed(format!("{place} cannot look at it: {said} (an older version?)"))
+    let said = String::from_utf8_lossy(&output.stderr);
+    let said = said.lines().next().unwrap_or_default().trim_start_matches("claude-peersd: ");
+    Looked::Failed(format!("{place} cannot check it: {said} (an older version?)"))
 }
 
-/// The database, and what became of an earlier one.
+/// The database, and damaged ones that the broker has set aside.
 pub fn check(scene: &Scene) -> Vec<Finding> {
-    const KEEP: &str = "keep the file as long as you miss a message in it; then remove it";
     let mut findings = vec![match &scene.looked {
         Looked::Report(report) => judge(report),
-        Looked::Setting(_) => skipped("a setting cannot be used: see settings"),
+        Looked::Setting => skipped("a setting cannot be used: see settings"),
         Looked::NoProgram => failed(
-            "claude-peersd was not found: not beside this program, not on PATH, and no unit names it",
+            "claude-peersd was not found: it is neither beside this program nor on PATH, and no unit names it",
             "install all three programs together",
         ),
         Looked::Failed(why) => warning(why, "install all three programs in the same version"),
     }];
     let notices = scene.broker().into_iter().flat_map(|broker| &broker.notices).filter(|notice| notice.contains("damaged"));
     findings.extend(notices.map(|notice| warning(notice, KEEP)));
-    match &scene.looked {
-        Looked::Report(report) if findings.len() == 1 => findings.extend(aside(Path::new(&report.path))),
-        _ => {}
+    if let (Looked::Report(report), 1) = (&scene.looked, findings.len()) {
+        findings.extend(aside(Path::new(&report.path)));
     }
     findings
 }
@@ -75,50 +73,48 @@ pub fn check(scene: &Scene) -> Vec<Finding> {
 fn judge(report: &DatabaseReport) -> Finding {
     let DatabaseReport { path, state, bytes, mode, .. } = report;
     let problems = report.problems.join("; ");
-    match state {
-        DatabaseState::Missing => ok(format!("{path} is not there yet; the broker makes it when it starts")),
-        DatabaseState::TooNew => failed(
-            format!("{path} was written by a newer version of claude-peers: {problems}; it is left untouched"),
-            "upgrade claude-peers, or set CLAUDE_PEERS_DB to another file",
+    let (what, help) = match state {
+        DatabaseState::Sound => return sound(path, *bytes, mode.as_deref()),
+        DatabaseState::Missing => return ok(format!("{path} is not there yet; the broker makes it when it starts")),
+        DatabaseState::TooNew => (
+            format!("{path} was written by a newer version of claude-peers: {problems}; it stays as it is"),
+            "upgrade claude-peers, or set CLAUDE_PEERS_DB to another file".to_owned(),
         ),
-        DatabaseState::Damaged => failed(
+        DatabaseState::Damaged => (
             format!("{path} is damaged: {problems}"),
             format!(
-                "stop the broker (`claude-peers stop`) and start it again: it sets aside what it finds damaged, and saves what can be \
-                 read; if this stays, stop it and move the file away yourself (`mv {path} {path}.old`)"
+                "stop the broker (`claude-peers stop`) and start it again: it sets a damaged database aside, and saves what can be \
+                 read; if it does not, stop it and move the file away yourself (`mv {path} {path}.old`)"
             ),
         ),
         DatabaseState::NotWritable => {
             let folder = Path::new(path).parent().unwrap_or(Path::new("/")).display();
-            failed(
-                format!("{path} cannot be written by you, so the broker cannot work: {problems}"),
-                format!("make the file and its folder yours and writable (`ls -ld {path} {folder}`), or set CLAUDE_PEERS_DB"),
-            )
+            let help =
+                format!("make the file and its folder yours and writable (`ls -ld {path} {folder}`), or set CLAUDE_PEERS_DB");
+            (format!("{path} cannot be written by you, so the broker cannot work: {problems}"), help)
         }
-        DatabaseState::Unreadable => failed(
+        DatabaseState::Unreadable => (
             format!("{path} cannot be read: {problems}"),
-            "make it a file of yours that you can read and write, or set CLAUDE_PEERS_DB",
+            "make it a file of yours that you can read and write, or set CLAUDE_PEERS_DB".to_owned(),
         ),
-        DatabaseState::Sound => match open_to_others(mode.as_deref()) {
-            Some(mode) => {
-                let what = format!("{path} may be read by others (mode {mode}): it holds messages");
-                warning(what, format!("chmod 0600 {path}")).fixes([Fix::Mode(PathBuf::from(path), 0o600)])
-            }
-            None => ok(format!("{path}, sound, {}, mode {}", size(*bytes), mode.as_deref().unwrap_or("unknown"))),
-        },
-    }
+    };
+    failed(what, help)
 }
 
-fn open_to_others(mode: Option<&str>) -> Option<&str> {
-    mode.filter(|mode| u32::from_str_radix(mode, 8).is_ok_and(|bits| bits & 0o077 != 0))
+fn sound(path: &str, bytes: u64, mode: Option<&str>) -> Finding {
+    let Some(mode) = mode.filter(|mode| u32::from_str_radix(mode, 8).is_ok_and(|bits| bits & 0o077 != 0)) else {
+        return ok(format!("{path}, sound, {}, mode {}", size(bytes), mode.unwrap_or("unknown")));
+    };
+    let what = format!("{path} may be read by others (mode {mode}), and it holds messages");
+    warning(what, format!("chmod 0600 {path}")).fixes([Fix::Mode(PathBuf::from(path), 0o600)])
 }
 
 fn aside(path: &Path) -> Option<Finding> {
-    let beginning = format!("{}.damaged-", path.file_name()?.to_string_lossy());
-    let names = fs::read_dir(path.parent()?).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<_> =
-        names.filter(|name| name.starts_with(&beginning) && !name.ends_with("-wal") && !name.ends_with("-shm")).collect();
+    let (folder, beginning) = (path.parent()?, format!("{}.damaged-", path.file_name()?.to_string_lossy()));
+    let names = fs::read_dir(folder).ok()?.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let is_aside = |name: &String| name.starts_with(&beginning) && !name.ends_with("-wal") && !name.ends_with("-shm");
+    let mut names: Vec<_> = names.filter(is_aside).collect();
     names.sort();
-    let what = format!("a damaged database was set aside earlier in {}: {}", path.parent()?.display(), names.join(", "));
-    (!names.is_empty()).then(|| warning(what, "keep it as long as you miss a message in it; then remove it"))
+    let what = format!("a damaged database was set aside earlier in {}: {}", folder.display(), names.join(", "));
+    (!names.is_empty()).then(|| warning(what, KEEP))
 }

@@ -1,65 +1,65 @@
-//! What `--fix` does: each step is one that a person would be told to do without a second thought.
+//! The steps of `--fix`: only those that a person would take without a second thought.
 
-use super::{Finding, State};
+use super::{Finding, Verdict};
 use crate::platform::call::Call;
 use std::{
-    fs,
-    os::unix::fs::{FileTypeExt, PermissionsExt},
+    fs::{self, Permissions},
+    os::unix::{
+        fs::{FileTypeExt, PermissionsExt},
+        net::UnixStream,
+    },
     path::PathBuf,
 };
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fix {
     Run(Call),
-    /// Removes the file of a socket that nobody listens on.
+    /// Removes the file of a socket, if still no process listens on it.
     RemoveSocket(PathBuf),
-    /// Removes a unit's file that setup wrote and nobody changed.
+    /// Removes the file of a unit that setup wrote and nobody changed.
     RemoveUnit(PathBuf),
     Mode(PathBuf, u32),
 }
 
 impl Fix {
     async fn apply(&self) -> Result<(), String> {
-        let done = match self {
+        let (doing, path, done) = match self {
             Self::Run(call) => return call.run().await.map(drop).map_err(|error| error.to_string()),
             Self::RemoveSocket(path) => {
                 let is_socket = fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-                if !is_socket || std::os::unix::net::UnixStream::connect(path).is_ok() {
-                    return Ok(()); // it has changed since it was looked at
+                if !is_socket || UnixStream::connect(path).is_ok() {
+                    return Ok(());
                 }
-                fs::remove_file(path).map_err(|error| ("removing", path, error))
+                ("removing", path, fs::remove_file(path))
             }
-            Self::RemoveUnit(path) => fs::remove_file(path).map_err(|error| ("removing", path, error)),
-            Self::Mode(path, mode) => {
-                fs::set_permissions(path, fs::Permissions::from_mode(*mode)).map_err(|error| ("closing", path, error))
-            }
+            Self::RemoveUnit(path) => ("removing", path, fs::remove_file(path)),
+            Self::Mode(path, mode) => ("closing", path, fs::set_permissions(path, Permissions::from_mode(*mode))),
         };
-        done.map_err(|(doing, path, error)| format!("{doing} {}: {error}", path.display()))
+        done.map_err(|error| format!("{doing} {}: {error}", path.display()))
     }
 }
 
-/// Takes the steps of every finding in their order; what two findings ask for in the same words is done once. Gives the checks that
-/// something was done about, and why steps failed.
+/// Applies the fixes of all findings in their order, and equal lists of fixes once. Gives the errors by check.
 pub async fn apply(findings: &[Finding]) -> Vec<(&'static str, Vec<String>)> {
     let mut tried: Vec<(&Finding, Vec<String>)> = Vec::new();
     for finding in findings.iter().filter(|finding| !finding.fixes.is_empty()) {
         let done = tried.iter().find(|(done, _)| done.fixes == finding.fixes);
-        let mut failed = done.map(|(_, failed)| failed.clone()).unwrap_or_default();
+        let mut errors = done.map(|(_, errors)| errors.clone()).unwrap_or_default();
         for fix in finding.fixes.iter().filter(|_| done.is_none()) {
-            failed.extend(fix.apply().await.err());
+            errors.extend(fix.apply().await.err());
         }
-        tried.push((finding, failed));
+        tried.push((finding, errors));
     }
-    tried.into_iter().map(|(finding, failed)| (finding.check, failed)).collect()
+    tried.into_iter().map(|(finding, errors)| (finding.check, errors)).collect()
 }
 
-/// Notes on the findings of the second look what became of the steps after the first.
+/// Notes in the findings after the fixes whether these helped.
 pub fn note(findings: &mut [Finding], tried: Vec<(&'static str, Vec<String>)>) {
-    for (check, failed) in tried {
+    for (check, errors) in tried {
         for finding in findings.iter_mut().filter(|finding| finding.check == check) {
-            finding.fixed = Some(matches!(finding.state, State::Ok | State::Skipped));
-            let said = finding.help.take().into_iter();
-            let help: Vec<_> = said.chain(failed.iter().map(|why| format!("--fix could not: {why}"))).collect();
+            finding.fixed = Some(matches!(finding.state, Verdict::Ok | Verdict::Skipped));
+            let errors = errors.iter().map(|error| format!("--fix failed: {error}"));
+            let help: Vec<_> = finding.help.take().into_iter().chain(errors).collect();
             finding.help = Some(help.join("\n")).filter(|help| !help.is_empty());
         }
     }

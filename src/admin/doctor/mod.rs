@@ -1,8 +1,8 @@
-//! `doctor`: looks at everything the system needs to work, says what is wrong and what mends it.
+//! `doctor`: checks everything the system needs, and says what is wrong and how to fix it.
 //!
-//! Promises: every check ends, in bounded time, with a finding of its own, also where others fail; nothing is changed without
-//! `--fix`, and with it only what can be done without a person's decision; after mending everything is looked at again, and what is
-//! reported is how it is then. Checks run one after the other and lock nothing; connecting to the broker's socket may start it.
+//! Promises: every check ends in bounded time with a finding, even if others fail. Only `--fix` changes anything: it applies the safe
+//! fixes, then checks everything again, so the report shows the result. Checks run one after the other and hold no lock; connecting
+//! to the broker's socket may start the broker.
 
 mod claude;
 mod clock;
@@ -20,53 +20,64 @@ use crate::{
     console::{
         exit::Failure,
         out::{Look, Out, Tone},
+        report::{Columns, Row},
     },
-    wire::text::{printable, printable_line},
 };
 use fix::Fix;
 use scene::Scene;
 use serde::Serialize;
 
-/// How to look.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Mend what can be mended without a decision of yours: failed and stopped sockets, left-over socket files, permissions,
-    /// the registration with Claude Code
+    /// Apply the safe fixes: start failed and stopped sockets, remove left-over socket files, correct permissions, register with
+    /// Claude Code
     #[arg(long)]
     pub fix: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum Verdict {
     Ok,
     Warning,
     Failed,
     Skipped,
 }
 
+impl Verdict {
+    const ALL: [Self; 4] = [Self::Ok, Self::Warning, Self::Failed, Self::Skipped];
+
+    fn sign(self) -> (&'static str, Tone) {
+        match self {
+            Self::Ok => ("ok", Tone::Good),
+            Self::Warning => ("warning", Tone::Warn),
+            Self::Failed => ("FAILED", Tone::Bad),
+            Self::Skipped => ("skipped", Tone::Dim),
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Finding {
+    /// The name of the check, which [`Report::add`] puts in.
     check: &'static str,
-    state: State,
+    state: Verdict,
     what: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     help: Option<String>,
-    /// `--fix` tried to mend it: whether it is well now.
+    /// Whether all is well after `--fix` has tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     fixed: Option<bool>,
-    /// What `--fix` does about it.
+    /// The steps of `--fix`.
     #[serde(skip)]
     fixes: Vec<Fix>,
 }
 
 impl Finding {
-    /// One of a check whose name [`Report::add`] puts in.
-    fn new(state: State, what: impl Into<String>, help: Option<String>) -> Self {
+    fn new(state: Verdict, what: impl Into<String>, help: Option<String>) -> Self {
         Self { check: "", state, what: what.into(), help, fixed: None, fixes: Vec::new() }
     }
 
-    /// The same, with what `--fix` does about it.
     fn fixes(mut self, fixes: impl IntoIterator<Item = Fix>) -> Self {
         self.fixes.extend(fixes);
         self
@@ -74,19 +85,19 @@ impl Finding {
 }
 
 fn ok(what: impl Into<String>) -> Finding {
-    Finding::new(State::Ok, what, None)
+    Finding::new(Verdict::Ok, what, None)
 }
 
 fn skipped(what: impl Into<String>) -> Finding {
-    Finding::new(State::Skipped, what, None)
+    Finding::new(Verdict::Skipped, what, None)
 }
 
 fn warning(what: impl Into<String>, help: impl Into<String>) -> Finding {
-    Finding::new(State::Warning, what, Some(help.into()))
+    Finding::new(Verdict::Warning, what, Some(help.into()))
 }
 
 fn failed(what: impl Into<String>, help: impl Into<String>) -> Finding {
-    Finding::new(State::Failed, what, Some(help.into()))
+    Finding::new(Verdict::Failed, what, Some(help.into()))
 }
 
 #[derive(Debug, Serialize)]
@@ -101,8 +112,8 @@ impl Report {
         self.checks.extend(findings.into_iter().map(|finding| Finding { check, ..finding }));
     }
 
-    /// One round of all checks, in the order in which a trouble causes the next.
-    async fn look() -> Self {
+    /// Runs all checks, causes before their effects.
+    async fn make() -> Self {
         let scene = Scene::look().await;
         let program = Claude::find();
         let mut report = Self { checks: Vec::new(), ok: true };
@@ -120,16 +131,16 @@ impl Report {
         report.add("hooks", [hook]);
         report.add("allow-rule", [rule]);
         report.add("session", sessions::check(&scene));
-        report.ok = report.checks.iter().all(|finding| finding.state != State::Failed);
+        report.ok = report.checks.iter().all(|finding| finding.state != Verdict::Failed);
         report
     }
 }
 
 pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
-    let mut report = Report::look().await;
+    let mut report = Report::make().await;
     if args.fix && report.checks.iter().any(|finding| !finding.fixes.is_empty()) {
         let tried = fix::apply(&report.checks).await;
-        report = Report::look().await;
+        report = Report::make().await;
         fix::note(&mut report.checks, tried);
     }
     out.answer(&report, render)?;
@@ -137,33 +148,19 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
 }
 
 fn render(report: &Report, look: Look) -> String {
-    const SIGNS: [(State, &str, Tone); 4] = [
-        (State::Ok, "ok", Tone::Good),
-        (State::Warning, "warning", Tone::Warn),
-        (State::Failed, "FAILED", Tone::Bad),
-        (State::Skipped, "skipped", Tone::Dim),
-    ];
-    let width = report.checks.iter().map(|finding| finding.check.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for finding in &report.checks {
-        let (_, sign, tone) = SIGNS.iter().find(|(state, ..)| *state == finding.state).unwrap_or(&SIGNS[0]);
-        let sign = look.paint(*tone, format!("{sign:<7}"));
-        let fixed = if finding.fixed == Some(true) { "mended: " } else { "" };
-        text += &format!("{sign}  {:<width$}  {fixed}{}\n", finding.check, printable_line(&finding.what));
-        for line in finding.help.iter().flat_map(|help| help.lines()) {
-            text += &format!("{:11}{}\n", "", look.paint(Tone::Strong, printable(line)));
-        }
+    for Finding { check, state, what, help, fixed, .. } in &report.checks {
+        let (sign, tone) = state.sign();
+        let what = if *fixed == Some(true) { &format!("fixed: {what}") } else { what };
+        let row = Row { mark: (tone, sign), name: check, text: what, help: help.as_deref() };
+        text += &row.render(Columns::WORDS, look);
     }
-    let count = |wanted| report.checks.iter().filter(|finding| finding.state == wanted).count();
-    let counts: Vec<_> = SIGNS
-        .iter()
-        .map(|(state, sign, _)| (count(*state), sign.to_lowercase()))
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, sign)| format!("{count} {sign}"))
-        .collect();
+    let count = |state| report.checks.iter().filter(|finding| finding.state == state).count();
+    let counts = Verdict::ALL.map(|state| (count(state), state.sign().0.to_lowercase()));
+    let counts: Vec<_> = counts.iter().filter(|(count, _)| *count > 0).map(|(count, sign)| format!("{count} {sign}")).collect();
     text += &format!("\n{} checks: {}\n", report.checks.len(), counts.join(", "));
     if report.checks.iter().any(|finding| !finding.fixes.is_empty() && finding.fixed.is_none()) {
-        text += "`claude-peers doctor --fix` mends what needs no decision of yours.\n";
+        text += "`claude-peers doctor --fix` applies the safe fixes.\n";
     }
     text
 }

@@ -1,4 +1,4 @@
-//! What the checks look at, gathered once a round: the settings, the broker behind its socket, the service manager, the database.
+//! The facts that the checks look at, gathered once a round: settings, the broker behind its socket, the service manager, the database.
 
 use super::{
     database::{self, Looked},
@@ -8,7 +8,10 @@ use crate::{
     admin::manager::{Manager, Units},
     agents::claude::{Registrations, Unreadable, has_plugin},
     client::Client,
-    platform::{paths, settings::InvalidSetting},
+    platform::{
+        paths,
+        settings::{self, InvalidSetting},
+    },
     wire::{self, BrokerStatus, Peer, Peers},
 };
 use std::{
@@ -18,61 +21,51 @@ use std::{
 };
 use tokio::net::UnixStream;
 
-/// How long the kernel may take to connect to a socket: longer only where its backlog is full.
-const KNOCK_PATIENCE: Duration = Duration::from_secs(5);
+/// How long connecting may take. The kernel makes callers wait only while a socket's backlog is full.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Scene {
     pub socket: Result<PathBuf, InvalidSetting>,
-    /// By this environment, as the database is.
-    pub port: Result<u16, InvalidSetting>,
     pub database: Result<PathBuf, InvalidSetting>,
     pub door: Door,
     pub manager: Manager,
-    /// Our units, where the manager is systemd and tells.
+    /// Our units, if systemd runs and tells about them.
     pub units: Option<Units>,
     pub registrations: Result<Registrations, Unreadable>,
     /// Whether every session starts our plugin.
     pub plugin: Result<bool, Unreadable>,
-    /// What `claude-peersd` says of the database.
     pub looked: Looked,
 }
 
+/// The broker's Unix socket.
 pub enum Door {
-    /// A broker, with the sessions it knows.
+    /// A broker answers; with the sessions it knows.
     Broker(Box<BrokerStatus>, Vec<Peer>),
     /// It cannot be connected to.
     Closed(io::Error),
-    /// Somebody is there, but the conversation fails.
+    /// A process listens, but does not answer as a broker does.
     Mute(wire::Error),
-    /// There is no telling: its place is not known.
+    /// Its path is not known.
     Unknown,
 }
 
 impl Scene {
-    /// Looks. Connecting to the socket may start the broker, as it does for everybody else.
+    /// Gathers the facts. Connecting to the socket may start the broker, as always.
     pub async fn look() -> Self {
         let socket = paths::socket();
         let door = match &socket {
             Ok(socket) => knock(socket).await,
             Err(_) => Door::Unknown,
         };
-        // After the knock, which may have started a broker that does not live.
+        // After the knock, which may have started a broker that fails.
         let manager = Manager::find().await;
         let units = match &manager {
             Manager::Systemd(systemd) => systemd.our_units().await.ok(),
             _ => None,
         };
-        let mut scene = Self {
-            socket,
-            port: paths::port(),
-            database: paths::database(),
-            door,
-            units,
-            manager,
-            registrations: Registrations::read(),
-            plugin: has_plugin(),
-            looked: Looked::NoProgram,
-        };
+        let (registrations, plugin) = (Registrations::read(), has_plugin());
+        let looked = Looked::NoProgram;
+        let mut scene = Self { socket, database: paths::database(), door, manager, units, registrations, plugin, looked };
         scene.looked = database::look(&scene).await;
         scene
     }
@@ -88,33 +81,37 @@ impl Scene {
         self.units.as_ref().filter(|units| units.installed())
     }
 
-    /// The TCP port that is to be listened on: the unit's, or by this environment.
+    /// The TCP port to listen on: the unit's, or this environment's.
     pub fn tcp_port(&self) -> Option<u16> {
-        let of_unit = self.units.as_ref().and_then(|units| units.tcp.port());
-        of_unit.or_else(|| self.port.as_ref().ok().copied())
+        self.units.as_ref().and_then(|units| units.tcp.port()).or_else(|| paths::port().ok())
     }
 
-    /// The broker's program: the service's, or the one that was installed with this program, or the first on `PATH`.
+    /// The broker's program: the service's, or the one beside this program, or the first on `PATH`.
     pub fn daemon(&self) -> Option<PathBuf> {
         let services = self.units.as_ref().and_then(Units::program).filter(|program| program.is_file());
         services.or_else(|| programs::beside("claude-peersd")).or_else(|| programs::on_path("claude-peersd").into_iter().next())
     }
+
+    pub fn has_invalid_setting(&self) -> bool {
+        self.database.is_err() || settings::ALL.iter().any(|setting| setting.set().is_err())
+    }
 }
 
 async fn knock(socket: &Path) -> Door {
-    match tokio::time::timeout(KNOCK_PATIENCE, UnixStream::connect(socket)).await {
+    match tokio::time::timeout(CONNECT_PATIENCE, UnixStream::connect(socket)).await {
         Ok(Ok(stream)) => drop(stream),
         Ok(Err(error)) => return Door::Closed(error),
         Err(_) => return Door::Closed(io::ErrorKind::TimedOut.into()),
     }
     let client = Client::new(socket.to_owned(), "claude-peers");
-    // A broker that hangs is known after the exchange of versions, which waits less long than a request.
-    if let Err(error) = client.hello().await {
-        return Door::Mute(error);
-    }
-    let status = client.get("/v1/status", None).await;
-    match (status, client.get::<Peers>("/v1/peers?scope=machine", None).await) {
-        (Ok(status), Ok(peers)) => Door::Broker(Box::new(status), peers.peers),
-        (Err(error), _) | (_, Err(error)) => Door::Mute(error),
+    let asked = async {
+        // First, because it notices a broker that hangs sooner than a request does.
+        client.hello().await?;
+        let status = client.get("/v1/status", None).await?;
+        Ok((status, client.get::<Peers>("/v1/peers?scope=machine", None).await?.peers))
+    };
+    match asked.await {
+        Ok((status, peers)) => Door::Broker(Box::new(status), peers),
+        Err(error) => Door::Mute(error),
     }
 }

@@ -1,4 +1,4 @@
-//! The sessions: by which route messages reach each of them, and why.
+//! The sessions: the route by which messages reach each of them, and why.
 
 use super::{
     Finding, ok,
@@ -16,19 +16,18 @@ pub fn check(scene: &Scene) -> Vec<Finding> {
 }
 
 fn session(peer: &Peer) -> Finding {
-    let name = printable_line(&peer.name);
     let waiting = if peer.waiting > 0 { format!(", {} messages waiting", peer.waiting) } else { String::new() };
-    let what = format!("{name} ({}) by {}{waiting}", peer.id, peer.delivery_reason);
-    match (peer.status, peer.delivery) {
-        (Status::Reconnecting, _) => {
-            let again = "it comes back by itself; if it does not, start its server again in that session: `/mcp`";
-            warning(format!("{what}; its connection is away"), format!("{again} (in {})", peer.cwd))
-        }
-        (_, Route::Pull) => warning(
-            format!("{what}; it sees messages only when it calls one of its tools"),
-            "change what the reason names and start it again (`claude update` brings the inbox: 2.1.224 or newer); or ask it to \
-             check_messages",
-        ),
-        _ => ok(what),
+    let what = format!("{} ({}) by {}{waiting}", printable_line(&peer.name), peer.id, peer.delivery_reason);
+    if peer.status == Status::Reconnecting {
+        let help = format!("wait until it reconnects, or restart its MCP server in that session: `/mcp` (in {})", peer.cwd);
+        return warning(format!("{what}; it is not connected"), help);
     }
+    if peer.delivery != Route::Pull {
+        return ok(what);
+    }
+    warning(
+        format!("{what}; it sees messages only when it calls one of its tools"),
+        "change what the reason names and restart the session (`claude update` brings the inbox: 2.1.224 or newer), or ask it to \
+         check_messages",
+    )
 }

@@ -1,15 +1,19 @@
-//! Both sockets: whether they are reachable, whether it is this user's broker that answers, and who holds the port otherwise.
+//! Both sockets: whether they can be reached, whether this user's broker answers, and who holds the port otherwise.
 
 use super::{
     Finding, failed,
     fix::Fix,
-    ok, programs,
+    ok,
     scene::{Door, Scene},
     service, skipped, warning,
 };
 use crate::{
     admin::manager::Manager,
-    platform::{kernel, paths, process},
+    platform::{
+        call::Call,
+        kernel::{self, Socket},
+        paths, process,
+    },
     wire::{self, API_HEADER, BrokerStatus, Code, Hello, TOKEN_HEADER, text::printable_line},
 };
 use std::{
@@ -20,12 +24,12 @@ use std::{
     time::Duration,
 };
 
-/// How long whoever listens on the port may take to answer.
-const GREETING_PATIENCE: Duration = Duration::from_secs(2);
+/// How long the program on the port, and `id`, may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub fn unix(scene: &Scene) -> Finding {
     match (&scene.socket, &scene.door) {
-        (Err(_), _) | (_, Door::Unknown) => skipped("its place is not known: see settings"),
+        (Err(_), _) | (_, Door::Unknown) => skipped("its path is not known: see settings"),
         (Ok(socket), Door::Broker(broker, _)) => open_to_others(socket)
             .unwrap_or_else(|| ok(format!("{}, served by the broker (pid {})", socket.display(), broker.pid))),
         (Ok(_), Door::Mute(error)) => failed(&error.message, mute_help(scene, error)),
@@ -35,18 +39,16 @@ pub fn unix(scene: &Scene) -> Finding {
 
 fn closed(scene: &Scene, socket: &Path, error: &io::Error) -> Finding {
     let place = socket.display();
-    let found = fs::symlink_metadata(socket);
-    // A manager whose file was taken away goes on listening where nobody can connect.
-    let listens = |listen: &str| Path::new(listen) == socket;
-    let deaf = scene.units.as_ref().filter(|units| units.socket.is_active() && units.socket.listen().is_some_and(listens));
+    // A manager goes on listening on a socket whose file was removed, and cannot be reached.
+    let is_here = |listen: &str| Path::new(listen) == socket;
+    let deaf = scene.units.as_ref().filter(|units| units.socket.is_active() && units.socket.listen().is_some_and(is_here));
     let again = deaf.map(|units| units.systemd.on("restart", [units.socket.name.as_str()]));
     let help =
-        again.as_ref().map_or_else(|| start_help(scene), |again| format!("have the service manager make it anew: `{again}`"));
+        again.as_ref().map_or_else(|| start_help(scene), |again| format!("make the service manager create it again: `{again}`"));
     let start = service::start(scene).into_iter().chain(again.map(Fix::Run));
-    match (error.kind(), found) {
+    match (error.kind(), fs::symlink_metadata(socket)) {
         (ErrorKind::NotFound, _) => {
-            let why =
-                if deaf.is_some() { "somebody has removed it" } else { "no broker runs, and no service manager listens for it" };
+            let why = if deaf.is_some() { "it was removed" } else { "no broker runs, and no service manager listens for it" };
             failed(format!("there is no {place}: {why}"), help).fixes(start)
         }
         (_, Ok(meta)) if !meta.file_type().is_socket() => {
@@ -54,24 +56,23 @@ fn closed(scene: &Scene, socket: &Path, error: &io::Error) -> Finding {
             failed(format!("{place} is no socket, but another kind of file"), help)
         }
         (ErrorKind::ConnectionRefused, Ok(_)) => {
-            let what = format!("{place} is stale: the file is there, but nobody listens on it (a broker was killed)");
+            let what = format!("{place} is stale: no process listens on it (a broker was killed)");
             let fixes = std::iter::once(Fix::RemoveSocket(socket.to_owned())).chain(start);
             failed(what, format!("remove it (`rm {place}`), then {help}")).fixes(fixes)
         }
         (ErrorKind::PermissionDenied, _) => failed(
-            format!("{place} may not be connected to by you: it belongs to another user, or its permissions were changed"),
+            format!("you may not connect to {place}: it belongs to another user, or its permissions were changed"),
             "unset CLAUDE_PEERS_SOCKET, or make it yours again: the folder with mode 0700, the socket with 0600",
         ),
         _ => failed(format!("{place} cannot be connected to: {error}"), help),
     }
 }
 
-/// Somebody listens, and does not answer as a broker does.
+/// Help with a process that listens, but does not answer as a broker does.
 fn mute_help(scene: &Scene, error: &wire::Error) -> String {
     match (error.code, &scene.manager) {
         (Code::Unreachable, _) if scene.installed_units().is_some() => {
-            "see what is said of the service; a broker that hangs is ended and started by `systemctl --user restart claude-peers`"
-                .to_owned()
+            "see the service above; `systemctl --user restart claude-peers` restarts a broker that hangs".to_owned()
         }
         (Code::Unreachable, Manager::Launchd(launchd)) => {
             format!("the broker hangs or ends at once: end it with `{}`; the next connection starts it again", launchd.kill())
@@ -82,13 +83,13 @@ fn mute_help(scene: &Scene, error: &wire::Error) -> String {
 }
 
 fn start_help(scene: &Scene) -> String {
-    let help = match &scene.units {
-        Some(units) if units.installed() => {
-            "have the service manager listen: `systemctl --user start claude-peers.socket claude-peers-tcp.socket`"
+    let help = match (&scene.units, &scene.manager) {
+        (Some(units), _) if units.installed() => {
+            "make the service manager listen: `systemctl --user start claude-peers.socket claude-peers-tcp.socket`"
         }
-        Some(_) => "`claude-peers setup` has it started whenever it is needed; or run `claude-peersd` in a terminal of its own",
-        None if matches!(scene.manager, Manager::None(_)) => "run `claude-peersd` in a terminal of its own",
-        None => "`claude-peers setup` has launchd start it whenever it is needed",
+        (Some(_), _) => "`claude-peers setup` makes it start on demand; or run `claude-peersd` in a terminal of its own",
+        (None, Manager::None(_)) => "run `claude-peersd` in a terminal of its own",
+        (None, _) => "`claude-peers setup` makes launchd start it on demand",
     };
     help.to_owned()
 }
@@ -97,11 +98,10 @@ fn start_help(scene: &Scene) -> String {
 fn open_to_others(socket: &Path) -> Option<Finding> {
     let open = |path: &Path| fs::metadata(path).ok().map(|meta| meta.mode() & 0o7777).filter(|mode| mode & 0o077 != 0);
     let folder = socket.parent()?;
+    // Only a folder of our own is ours to close.
+    let is_ours = folder.file_name().is_some_and(|name| name == "claude-peers" || name == ".claude-peers");
     let (path, mode, wanted) = match (open(folder), open(socket)) {
-        // A folder that is not ours alone (a temporary one) is its owner's to close.
-        (Some(mode), _) if folder.file_name().is_some_and(|name| name == "claude-peers" || name == ".claude-peers") => {
-            (folder, mode, 0o700)
-        }
+        (Some(mode), _) if is_ours => (folder, mode, 0o700),
         (Some(_), Some(mode)) => (socket, mode, 0o600),
         _ => return None,
     };
@@ -110,59 +110,35 @@ fn open_to_others(socket: &Path) -> Option<Finding> {
     Some(warning(what, format!("chmod {wanted:04o} {place}")).fixes([Fix::Mode(path.to_owned(), wanted)]))
 }
 
-/// The TCP socket, which sessions of the reference system use.
+/// The TCP socket, which sessions of legacy clients use.
 pub async fn tcp(scene: &Scene) -> Finding {
-    let served =
-        scene.broker().and_then(|broker| Some((broker, broker.listeners.iter().find(|listener| listener.kind == "tcp")?)));
-    let port = match (served, scene.tcp_port()) {
-        (Some((_, listener)), _) => listener.address.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(0),
-        (None, Some(port)) => port,
-        (None, None) => return skipped("the port is not known: see settings"),
+    let listener = scene.broker().and_then(|broker| broker.listeners.iter().find(|listener| listener.kind == "tcp"));
+    let port = match listener {
+        Some(listener) => listener.address.rsplit(':').next().and_then(|port| port.parse().ok()),
+        None => scene.tcp_port(),
     };
-    if port == 0 {
-        return skipped("CLAUDE_PEERS_PORT=0 means any free port, and no broker runs that could say which");
-    }
-    if let Some((broker, listener)) = served
-        && listener.listening
-    {
-        return served_by(scene, broker, port);
-    }
-    let Some(holder) = kernel::listening(port) else {
-        return unheld(scene, port);
+    let port = match port {
+        None => return skipped("the port is not known: see settings"),
+        Some(0) => return skipped("CLAUDE_PEERS_PORT=0 means any free port, and no broker runs that could say which"),
+        Some(port) => port,
     };
-    let ours = rustix::process::getuid().as_raw() == holder.uid;
-    if ours && served.is_none() && scene.units.as_ref().is_some_and(|units| units.tcp.is_active()) {
-        return skipped(format!("the service manager holds port {port} for the broker, which does not answer: see above"));
+    match (scene.broker(), kernel::listening(port)) {
+        (Some(broker), _) if listener.is_some_and(|listener| listener.listening) => served_by(scene, broker, port),
+        (_, None) => unheld(scene, port),
+        (_, Some(holder))
+            if is_ours(&holder) && listener.is_none() && scene.units.as_ref().is_some_and(|u| u.tcp.is_active()) =>
+        {
+            skipped(format!("the service manager holds port {port} for the broker, which does not answer: see above"))
+        }
+        (_, Some(holder)) => held(port, &holder).await,
     }
-    let process = kernel::owner(holder.inode).map(|pid| {
-        let command = process::command_line(pid).join(" ");
-        let colon = if command.is_empty() { "" } else { ": " };
-        format!(" (process {pid}{colon}{})", printable_line(&command))
-    });
-    let is_broker = greet(port, None).is_some_and(|greeting| greeting.is_broker);
-    const END: &str =
-        "end it (`kill` and its number), then `claude-peers stop`: the broker takes the port when it is started again";
-    let user = programs::user(holder.uid).await;
-    let (who, end) = match (ours, is_broker) {
-        (true, true) => ("another claude-peers broker of yours".to_owned(), END),
-        (true, false) => ("another program of yours".to_owned(), END),
-        (false, true) => (
-            format!("the claude-peers broker of user {user}"),
-            "one port cannot serve two users, and each keeps to their own broker",
-        ),
-        (false, false) => (format!("a program of user {user}"), "only they can end it"),
-    };
-    let process = process.unwrap_or_default();
-    let next = port.checked_add(1).unwrap_or(paths::DEFAULT_PORT);
-    failed(
-        format!(
-            "port {port} is held by {who}{process}; sessions of the reference system cannot reach your broker, all others can"
-        ),
-        format!("{end}; or take another port for yours: `claude-peers setup --port {next}`"),
-    )
 }
 
-/// The broker says that it listens: whether it is the one that answers there.
+fn is_ours(socket: &Socket) -> bool {
+    socket.uid == rustix::process::getuid().as_raw()
+}
+
+/// The broker reports that it listens: whether it is the one that answers there.
 fn served_by(scene: &Scene, broker: &BrokerStatus, port: u16) -> Finding {
     let (address, pid) = (format!("127.0.0.1:{port}"), broker.pid);
     let token = scene.socket.as_ref().ok().and_then(|socket| fs::read_to_string(paths::token(socket)).ok());
@@ -170,11 +146,11 @@ fn served_by(scene: &Scene, broker: &BrokerStatus, port: u16) -> Finding {
         Some(hello) if hello.pid == pid => ok(format!("{address}, served by the same broker")),
         Some(Hello { pid: other, .. }) => failed(
             format!("{address} is served by another broker (pid {other}) than the Unix socket (pid {pid})"),
-            format!("end the one that is not wanted: `kill {other}`"),
+            format!("end the one that you do not want: `kill {other}`"),
         ),
         None => failed(
             format!("the broker (pid {pid}) listens on {address}, but another program answers there, or none"),
-            "look who listens on the port: `ss -ltnp`, on a Mac `lsof -nP -iTCP -sTCP:LISTEN`",
+            "find who listens on the port: `ss -ltnp`, on a Mac `lsof -nP -iTCP -sTCP:LISTEN`",
         ),
     }
 }
@@ -182,28 +158,62 @@ fn served_by(scene: &Scene, broker: &BrokerStatus, port: u16) -> Finding {
 fn unheld(scene: &Scene, port: u16) -> Finding {
     let problem = scene.broker().and_then(|broker| broker.listeners.iter().find_map(|listener| listener.problem.clone()));
     match problem {
-        // The broker was told that by the system when it started.
+        // The broker found that when it started.
         Some(problem) if kernel::can_tell() => failed(
-            format!("nothing listens on port {port} now, but when the broker started: {problem}"),
-            "the port is free again: `claude-peers stop`; the broker takes the port when it is started again",
+            format!("no program listens on port {port} now, but when the broker started: {problem}"),
+            "the port is free again: `claude-peers stop`; the broker takes the port at its next start",
         ),
-        Some(problem) => failed(problem, format!("look who listens: `lsof -nP -iTCP:{port} -sTCP:LISTEN`, and end that program")),
-        None => failed(format!("nothing listens on 127.0.0.1:{port}"), start_help(scene)).fixes(service::start(scene)),
+        Some(problem) => failed(problem, format!("find who listens: `lsof -nP -iTCP:{port} -sTCP:LISTEN`, and end that program")),
+        None => failed(format!("no program listens on 127.0.0.1:{port}"), start_help(scene)).fixes(service::start(scene)),
     }
 }
 
-/// What somebody on the port says to `GET /v1/hello`.
+/// The port is in other hands.
+async fn held(port: u16, holder: &Socket) -> Finding {
+    let process = kernel::owner(holder.inode).map(|pid| {
+        let command = process::command_line(pid).join(" ");
+        let colon = if command.is_empty() { "" } else { ": " };
+        format!(" (process {pid}{colon}{})", printable_line(&command))
+    });
+    let is_broker = greet(port, None).is_some_and(|greeting| greeting.is_broker);
+    let user = user(holder.uid).await;
+    let (who, end) = match (is_ours(holder), is_broker) {
+        (true, is_broker) => (
+            format!("another {} of yours", if is_broker { "claude-peers broker" } else { "program" }),
+            "end it (`kill` and its number), then `claude-peers stop`: the broker takes the port at its next start",
+        ),
+        (false, true) => {
+            (format!("the claude-peers broker of user {user}"), "one port cannot serve two users, and each needs a broker")
+        }
+        (false, false) => (format!("a program of user {user}"), "only they can end it"),
+    };
+    let next = port.checked_add(1).unwrap_or(paths::DEFAULT_PORT);
+    failed(
+        format!(
+            "port {port} is held by {who}{}; legacy clients cannot reach your broker, all others can",
+            process.unwrap_or_default()
+        ),
+        format!("{end}; or take another port for yours: `claude-peers setup --port {next}`"),
+    )
+}
+
+async fn user(uid: u32) -> String {
+    let named = Call::new("id", "id", ["-nu", &uid.to_string()], PATIENCE).run().await;
+    named.map(|name| name.trim().to_owned()).unwrap_or_else(|_| format!("number {uid}"))
+}
+
+/// The answer to `GET /v1/hello` on the port.
 struct Greeting {
-    /// It answers as our brokers do, be it with a refusal.
+    /// A broker of ours answers, even if it refuses us.
     is_broker: bool,
-    /// It let us in and said who it is.
+    /// It lets us in.
     hello: Option<Hello>,
 }
 
-/// Says hello to whoever listens on the port; nothing that is worth hiding is said. None if there is no answer in HTTP.
+/// Asks the program on the port who it is. None if it does not answer in HTTP.
 fn greet(port: u16, token: Option<&str>) -> Option<Greeting> {
-    // Never through a proxy: it is this machine that is asked.
-    let config = ureq::config::Config::builder().timeout_global(Some(GREETING_PATIENCE)).http_status_as_error(false);
+    // Without a proxy, which would ask another machine.
+    let config = ureq::config::Config::builder().timeout_global(Some(PATIENCE)).http_status_as_error(false);
     let agent = ureq::Agent::from(config.max_redirects(0).proxy(None).build());
     let mut request = agent.get(format!("http://127.0.0.1:{port}/v1/hello"));
     if let Some(token) = token {

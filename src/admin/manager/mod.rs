@@ -1,19 +1,21 @@
-//! The service manager of this user: which one there is, and what can be asked of it.
-//!
-//! Promises: nothing here changes anything until a [`Call`] is run; a call names itself as one would type it.
+//! This user's service manager: systemd or launchd. A [`Call`] changes nothing until it is run.
 
 mod launchd;
 mod systemd;
 
-pub use launchd::{LABEL, Launchd, domain, log, plist};
+pub use launchd::{LABEL, Launchd, log, plist, socket};
 pub use systemd::{SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET, Unit, Units};
 
-use std::time::Duration;
+use crate::platform::call::{Call, CallFailed};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 pub const READ_LOG: &str =
     if cfg!(target_os = "macos") { "less ~/Library/Logs/claude-peers/broker.log" } else { "journalctl --user -u claude-peers" };
 
-/// How long a service manager may take: starting a broker, or stopping one that drains first.
+/// A service manager may have to start a broker, or to wait for one that drains.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
@@ -26,28 +28,55 @@ pub enum Manager {
 #[derive(Debug, Clone)]
 pub struct Absent {
     pub reason: String,
-    /// What brings it back where this machine has one; nothing where it has none, as in most containers.
+    /// How to reach the manager where this machine has one; none in most containers.
     pub help: Option<&'static str>,
 }
 
-/// What keeps a broker stopped that the service manager would start again.
+/// The command that keeps a broker stopped although the service manager listens for it.
 pub fn keep_stopped() -> String {
     if cfg!(target_os = "macos") {
-        return format!("launchctl bootout {}/{LABEL}", domain());
+        return format!("launchctl bootout {}/{LABEL}", launchd::domain());
     }
     format!("systemctl --user stop {SOCKET} {TCP_SOCKET} {SERVICE}")
 }
 
 impl Manager {
-    /// Looks for it, and has it answer.
+    /// Finds the manager and has it answer.
     pub async fn find() -> Self {
         let found = if cfg!(target_os = "macos") {
             Launchd::find().await.map(Self::Launchd)
         } else if cfg!(target_os = "linux") {
             Systemd::find().await.map(Self::Systemd)
         } else {
-            Err(Absent { reason: "claude-peers knows no service manager of this system".to_owned(), help: None })
+            Err(Absent { reason: "claude-peers supports no service manager on this system".to_owned(), help: None })
         };
         found.unwrap_or_else(Self::None)
+    }
+
+    /// The Unix socket of the installed service.
+    pub fn socket(&self, home: &Path) -> Option<PathBuf> {
+        match self {
+            Self::Systemd(systemd) => Some(systemd.socket()),
+            Self::Launchd(_) => Some(socket(home)),
+            Self::None(_) => None,
+        }
+    }
+
+    /// Whether the manager runs a broker; none without a manager.
+    pub async fn runs_broker(&self) -> Option<Result<bool, CallFailed>> {
+        Some(match self {
+            Self::Systemd(systemd) => systemd.our_units().await.map(|units| units.service.is_active()),
+            Self::Launchd(launchd) => launchd.pid().await.map(|pid| pid.is_some()),
+            Self::None(_) => return None,
+        })
+    }
+
+    /// Replaces a running broker by the installed program. The manager holds the sockets meanwhile.
+    pub fn restart(&self) -> Option<Call> {
+        match self {
+            Self::Systemd(systemd) => Some(systemd.restart()),
+            Self::Launchd(launchd) => Some(launchd.restart()),
+            Self::None(_) => None,
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The user's systemd, through `systemctl --user`.
+//! This user's systemd, through `systemctl --user`.
 
 use super::{Absent, PATIENCE};
 use crate::platform::{
@@ -16,16 +16,16 @@ pub const TCP_SOCKET: &str = "claude-peers-tcp.socket";
 /// The unit that registers the MCP server of a package with Claude Code.
 pub const SETUP_SERVICE: &str = "claude-peers-setup.service";
 pub const SOCKETS: [&str; 2] = [SOCKET, TCP_SOCKET];
-/// The properties that [`Unit::get`] knows.
+/// What [`Unit::get`] can be asked for.
 const PROPERTIES: &str = "--property=Id,LoadState,LoadError,ActiveState,SubState,UnitFileState,FragmentPath,Listen,NeedDaemonReload,\
                           Result,NRestarts,MainPID,ExecStart,ExecMainStatus,Environment";
 
 #[derive(Debug, Clone)]
 pub struct Systemd {
     pub version: String,
-    /// The folders that it reads units from, first come first served.
+    /// The folders of units, the first one wins.
     pub unit_path: Vec<PathBuf>,
-    /// The runtime directory that it serves (`%t` in its units).
+    /// `%t` in units.
     pub runtime: PathBuf,
 }
 
@@ -36,15 +36,15 @@ pub struct Unit {
 }
 
 impl Unit {
-    /// Reads what `systemctl show` prints of one unit.
+    /// Reads a block of `systemctl show`.
     fn read(block: &str) -> Self {
-        // Of a property with several lines the first counts.
+        // The first of several lines of a property counts.
         let lines = block.lines().rev().filter_map(|line| line.split_once('='));
         let properties: HashMap<_, _> = lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         Self { name: properties.get("Id").cloned().unwrap_or_default(), properties }
     }
 
-    /// A property's value; empty where it is not set.
+    /// The value of a property, empty if unset.
     pub fn get(&self, property: &str) -> &str {
         self.properties.get(property).map_or("", String::as_str)
     }
@@ -65,22 +65,19 @@ impl Unit {
         self.get("ActiveState") == "failed"
     }
 
-    /// Whether it starts by itself, by this user's word or the package's.
     pub fn is_enabled(&self) -> bool {
         self.get("UnitFileState") == "enabled"
     }
 
-    /// Its process, while it runs.
     pub fn pid(&self) -> Option<u32> {
         self.get("MainPID").parse().ok().filter(|pid| *pid != 0)
     }
 
-    /// The file it was read from.
     pub fn file(&self) -> Option<&Path> {
         Some(self.get("FragmentPath")).filter(|file| !file.is_empty()).map(Path::new)
     }
 
-    /// Where it listens, if it is a socket: `127.0.0.1:7899 (Stream)`.
+    /// A socket's address, out of `127.0.0.1:7899 (Stream)`.
     pub fn listen(&self) -> Option<&str> {
         Some(self.get("Listen").rsplit_once(' ')?.0)
     }
@@ -91,14 +88,11 @@ impl Unit {
 }
 
 impl Systemd {
-    /// Looks for the socket of this user's manager and asks it for its version.
     pub(super) async fn find() -> Result<Self, Absent> {
-        let Some(runtime) = paths::runtime_dir().filter(|runtime| runtime.join("systemd/private").exists()) else {
-            return Err(absent());
-        };
+        let runtime = paths::runtime_dir().filter(|runtime| runtime.join("systemd/private").exists()).ok_or_else(absent)?;
         let mut systemd = Self { version: String::new(), unit_path: Vec::new(), runtime };
         let shown = systemd.call(["show", "--property=Version,UnitPath"]).run().await.map_err(|error| Absent {
-            reason: format!("the systemd manager of this user does not answer: {error}"),
+            reason: format!("this user's systemd does not answer: {error}"),
             help: Some("log out and in again"),
         })?;
         let shown = Unit::read(&shown);
@@ -107,48 +101,52 @@ impl Systemd {
         Ok(systemd)
     }
 
-    /// `systemctl --user` with these words.
     pub fn call<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Call {
         let words = std::iter::once("--user").chain(words);
-        // Under sudo, cron and the like the login's environment is missing; its place is known all the same.
+        // sudo and cron drop the login's environment.
         Call::new("systemctl", "systemctl", words, PATIENCE).env("XDG_RUNTIME_DIR", &self.runtime)
+    }
+
+    /// The broker's Unix socket, as its unit names it.
+    pub fn socket(&self) -> PathBuf {
+        self.runtime.join("claude-peers/broker.sock")
+    }
+
+    pub fn restart(&self) -> Call {
+        self.on("try-restart", [SERVICE])
     }
 
     pub fn reload(&self) -> Call {
         self.call(["daemon-reload"])
     }
 
-    /// `start`, `mask` and the like, with these units.
+    /// A call with a verb such as `start` or `mask`.
     pub fn on<'a>(&self, verb: &'a str, units: impl IntoIterator<Item = &'a str>) -> Call {
         self.call(std::iter::once(verb).chain(units))
     }
 
-    /// The same, if there are any.
+    /// The same; none without units.
     pub fn on_any<'a>(&self, verb: &'a str, units: Vec<&'a str>) -> Option<Call> {
         (!units.is_empty()).then(|| self.on(verb, units))
     }
 
-    /// What it knows of these units, in their order.
-    pub async fn units<const N: usize>(&self, names: [&str; N]) -> Result<[Unit; N], CallFailed> {
+    pub async fn our_units(&self) -> Result<Units, CallFailed> {
+        let names = [SERVICE, SOCKET, TCP_SOCKET, SETUP_SERVICE];
         let shown = self.call(["show", PROPERTIES].into_iter().chain(names)).run().await?;
         let mut units: HashMap<String, Unit> =
             shown.split("\n\n").map(Unit::read).map(|unit| (unit.name.clone(), unit)).collect();
-        Ok(names.map(|name| units.remove(name).unwrap_or_else(|| Unit { name: name.to_owned(), properties: HashMap::new() })))
-    }
-
-    pub async fn our_units(&self) -> Result<Units, CallFailed> {
-        let [service, socket, tcp, login] = self.units([SERVICE, SOCKET, TCP_SOCKET, SETUP_SERVICE]).await?;
+        let [service, socket, tcp, login] =
+            names.map(|name| units.remove(name).unwrap_or_else(|| Unit { name: name.to_owned(), properties: HashMap::new() }));
         Ok(Units { systemd: self.clone(), service, socket, tcp, login })
     }
 }
 
-/// Our units.
 pub struct Units {
     pub systemd: Systemd,
     pub service: Unit,
     pub socket: Unit,
     pub tcp: Unit,
-    /// What registers the MCP server of a package at the login.
+    /// Registers a package's MCP server at login.
     pub login: Unit,
 }
 
@@ -165,19 +163,19 @@ impl Units {
         self.all().iter().any(|unit| !["not-found", ""].contains(&unit.get("LoadState")))
     }
 
-    /// The broker's program: `{ path=/usr/bin/claude-peersd ; argv[]=… }`.
+    /// The broker's program, out of `{ path=/usr/bin/claude-peersd ; argv[]=… }`.
     pub fn program(&self) -> Option<PathBuf> {
         let (_, path) = self.service.get("ExecStart").split_once("path=")?;
         Some(PathBuf::from(path.split(" ;").next()?))
     }
 }
 
-/// Why there is no manager to ask: systemd does not run this machine, or it runs none for this user.
+/// Why there is no manager: systemd does not run this machine, or serves this user no manager.
 fn absent() -> Absent {
     if !Path::new("/run/systemd/system").is_dir() {
         return Absent { reason: "systemd does not run this machine (a container, or WSL without it)".to_owned(), help: None };
     }
     let help = "log in as this user, not through `su` or `sudo`; or keep a manager running: `loginctl enable-linger`";
-    let reason = "systemd runs this machine, but no manager of this user can be reached".to_owned();
+    let reason = "systemd runs this machine, but this user's manager cannot be reached".to_owned();
     Absent { reason, help: Some(help) }
 }

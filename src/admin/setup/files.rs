@@ -1,7 +1,8 @@
-//! The files that setup writes: whole or not at all, marked as ours, and never over something that is not.
+//! The files that setup writes. Each is written whole or not at all, carries our mark, and never replaces a file that is not ours.
 //!
-//! The mark is a comment in the file's first lines with a fingerprint of the rest: a file that somebody has changed is theirs.
+//! The mark is a comment in the first lines with a fingerprint of the rest, which shows whether somebody has changed the file.
 
+use super::{place::Place, step::Step};
 use crate::console::exit::Problem;
 use sha2::{Digest, Sha256};
 use std::{
@@ -12,9 +13,9 @@ use std::{
 };
 
 const MARK: &str = "Written by `claude-peers setup`, removed by `claude-peers setup --undo`; fingerprint ";
-/// The same in XML, where two hyphens in a row would end the comment.
+/// The same for XML, where two hyphens in a row would end the comment.
 const XML_MARK: &str = "Written by `claude-peers setup`, which also takes it back; fingerprint ";
-/// Marks stand in the first lines: an XML file begins with its declarations.
+/// XML files begin with declarations; the mark follows.
 const MARK_WITHIN: usize = 4;
 
 #[derive(Debug, Clone)]
@@ -25,26 +26,15 @@ pub struct Draft {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing, or a link to nothing by which systemd masks a unit.
+    /// No file, or the link to `/dev/null` that masks a unit.
     Nothing,
-    /// Just what is to lie there.
+    /// The very content of the draft.
     Same,
-    /// An earlier file of ours, as we wrote it.
+    /// An earlier version of ours.
     Ours,
     /// A file of ours that somebody has changed.
     Changed,
     Foreign,
-}
-
-impl Found {
-    /// Why it is left alone, if it is not as we wrote it.
-    pub fn not_ours(self) -> Option<&'static str> {
-        match self {
-            Self::Changed => Some("is ours, but somebody has changed it"),
-            Self::Foreign => Some("is not ours"),
-            Self::Nothing | Self::Same | Self::Ours => None,
-        }
-    }
 }
 
 impl Draft {
@@ -54,28 +44,63 @@ impl Draft {
         Self { path, content: (mark + content).into_bytes() }
     }
 
-    /// An XML file with its declarations in lines of their own.
+    /// An XML file whose declarations have lines of their own.
     pub fn xml(path: PathBuf, content: &[u8]) -> Self {
         let mark = format!("<!-- {XML_MARK}{} -->\n", fingerprint(content));
-        let head =
-            content.split_inclusive(|byte| *byte == b'\n').take_while(|line| line.starts_with(b"<?") || line.starts_with(b"<!"));
+        let lines = content.split_inclusive(|byte| *byte == b'\n');
+        let head = lines.take_while(|line| line.starts_with(b"<?") || line.starts_with(b"<!"));
         let at = head.map(<[u8]>::len).sum::<usize>();
         Self { path, content: [&content[..at], mark.as_bytes(), &content[at..]].concat() }
     }
 
-    pub fn found(&self) -> Result<Found, Problem> {
+    fn found(&self) -> Result<Found, Problem> {
         match self::found(&self.path)? {
             Found::Ours if fs::read(&self.path).is_ok_and(|content| content == self.content) => Ok(Found::Same),
             other => Ok(other),
         }
     }
+}
 
-    pub fn write(&self) -> Result<(), Problem> {
-        write(&self.path, &self.content, 0o755, Permissions::from_mode(0o644))
+/// A change to files of ours.
+#[derive(Default)]
+pub struct Change {
+    pub write: Vec<Draft>,
+    pub remove: Vec<PathBuf>,
+    /// A failed step for each file that is not ours to change.
+    pub in_the_way: Vec<Step>,
+}
+
+impl Change {
+    /// Adds a file that should be as drafted, or should not be.
+    pub fn add(&mut self, draft: Draft, wanted: bool) -> Result<(), Problem> {
+        match (wanted, draft.found()?) {
+            (true, Found::Nothing | Found::Ours) => self.write.push(draft),
+            (false, Found::Same | Found::Ours) => self.remove.push(draft.path),
+            (true, Found::Same) | (false, Found::Nothing) => {}
+            (_, found) => self.in_the_way.push(Step::failed(kept(&draft.path, found))),
+        }
+        Ok(())
+    }
+
+    pub fn count(&self) -> usize {
+        self.write.len() + self.remove.len()
+    }
+
+    pub fn make(&self, place: &Place) -> Result<(), Problem> {
+        for Draft { path, content } in &self.write {
+            write(path, content, 0o755, Permissions::from_mode(0o644))?;
+        }
+        self.remove.iter().try_for_each(|path| remove(path, place.base(path)))
     }
 }
 
-/// Writes a file, whole or not at all; folders that are made for it have this mode.
+fn kept(path: &Path, found: Found) -> Problem {
+    let whose = if found == Found::Changed { "was changed after setup wrote it" } else { "is not a file of setup's" };
+    let help = "keep what you need of it elsewhere (a unit has drop-ins), move it away and run this again";
+    Problem::new(format!("{} {whose}, and is left as it is", path.display()), help)
+}
+
+/// Writes a file whole or not at all; `folder_mode` is for folders that it makes.
 pub fn write(path: &Path, content: &[u8], folder_mode: u32, rights: Permissions) -> Result<(), Problem> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let write = || -> io::Result<()> {
@@ -89,7 +114,7 @@ pub fn write(path: &Path, content: &[u8], folder_mode: u32, rights: Permissions)
     write().map_err(|e| Problem::io("writing", path, &e, "make room or give yourself the right to write there"))
 }
 
-/// What lies at `path`, which may be a file of ours.
+/// Looks at the file at `path`.
 pub fn found(path: &Path) -> Result<Found, Problem> {
     let unreadable = |e| Problem::io("reading", path, &e, "give yourself the right to read it, or move it away");
     match fs::symlink_metadata(path) {
@@ -110,7 +135,7 @@ pub fn found(path: &Path) -> Result<Found, Problem> {
     })
 }
 
-/// The fingerprint that the mark in `content` names, and the content without the mark.
+/// The fingerprint in the mark, and the content without the mark.
 fn without_mark(content: &[u8]) -> Option<(String, Vec<u8>)> {
     let mut at = 0;
     for line in content.split_inclusive(|byte| *byte == b'\n').take(MARK_WITHIN) {
@@ -129,7 +154,7 @@ fn fingerprint(content: &[u8]) -> String {
     Sha256::digest(content).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Removes a file, and the folders above it that are empty then, up to `base`.
+/// Removes a file, and the folders above it that this leaves empty, up to `base`.
 pub fn remove(path: &Path, base: &Path) -> Result<(), Problem> {
     if let Err(e) = fs::remove_file(path)
         && e.kind() != io::ErrorKind::NotFound
@@ -137,7 +162,7 @@ pub fn remove(path: &Path, base: &Path) -> Result<(), Problem> {
         return Err(Problem::io("removing", path, &e, "remove it by hand"));
     }
     let mut folders = path.ancestors().skip(1).take_while(|folder| *folder != base && folder.starts_with(base));
-    // The first folder that holds something else ends this.
+    // A folder that is not empty cannot be removed.
     while folders.next().is_some_and(|folder| fs::remove_dir(folder).is_ok()) {}
     Ok(())
 }
@@ -147,38 +172,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_ours_is_known_until_somebody_changes_it() {
-        let place = tempfile::tempdir().expect("a folder");
-        let xml = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<!DOCTYPE plist>\n<plist/>\n";
+    fn file_is_ours_until_somebody_changes_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = Place { bin: PathBuf::new(), package: None, home: folder.path().to_owned() };
+        let path = folder.path().join("a/b/file");
+        let xml = |content: &str| Draft::xml(path.clone(), content.as_bytes());
         for (old, new) in [
-            (Draft::text(place.path().join("a/b/unit"), "[Unit]\n"), Draft::text(place.path().join("a/b/unit"), "[Socket]\n")),
-            (
-                Draft::xml(place.path().join("a/b/plist"), xml.as_bytes()),
-                Draft::xml(place.path().join("a/b/plist"), b"<?xml?>\n<x/>\n"),
-            ),
+            (Draft::text(path.clone(), "[Unit]\n"), Draft::text(path.clone(), "[Socket]\n")),
+            (xml("<?xml version=\"1.0\"?>\n<!DOCTYPE plist>\n<plist/>\n"), xml("<?xml?>\n<x/>\n")),
         ] {
+            let write = |draft: &Draft| {
+                let mut change = Change::default();
+                change.add(draft.clone(), true).and_then(|()| change.make(&place)).expect("written");
+            };
             assert_eq!(new.found(), Ok(Found::Nothing));
-            old.write().expect("written");
-            assert_eq!((old.found(), new.found(), found(&new.path)), (Ok(Found::Same), Ok(Found::Ours), Ok(Found::Ours)));
-            new.write().expect("written");
-            let content = fs::read_to_string(&new.path).expect("read");
+            write(&old);
+            assert_eq!((old.found(), new.found(), found(&path)), (Ok(Found::Same), Ok(Found::Ours), Ok(Found::Ours)));
+            write(&new);
+            let content = fs::read_to_string(&path).expect("read");
             assert_eq!((new.found(), content.matches("; fingerprint ").count()), (Ok(Found::Same), 1));
-            assert_eq!(fs::metadata(&new.path).expect("there").permissions().mode() & 0o777, 0o644);
-            fs::write(&new.path, content.replace('[', "[X-") + "\n").expect("changed");
-            assert_eq!(new.found(), Ok(Found::Changed));
-            fs::write(&new.path, "[Unit]\n").expect("changed");
-            assert_eq!(new.found(), Ok(Found::Foreign));
-            remove(&new.path, place.path()).expect("removed");
-            assert!(!place.path().join("a").exists());
+            assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o644);
+            for (changed, is) in [(content.replace('[', "[X-") + "\n", Found::Changed), ("[Unit]\n".into(), Found::Foreign)] {
+                fs::write(&path, changed).expect("changed");
+                assert_eq!(new.found(), Ok(is));
+            }
+            remove(&path, folder.path()).expect("removed");
+            assert!(!folder.path().join("a").exists());
         }
-    }
-
-    #[test]
-    fn a_masked_unit_may_be_replaced_and_another_link_not() {
-        let place = tempfile::tempdir().expect("a folder");
-        let (masked, linked) = (place.path().join("masked"), place.path().join("linked"));
-        std::os::unix::fs::symlink("/dev/null", &masked).expect("linked");
-        std::os::unix::fs::symlink("/etc/passwd", &linked).expect("linked");
-        assert_eq!((found(&masked), found(&linked)), (Ok(Found::Nothing), Ok(Found::Foreign)));
+        for (target, is) in [("/dev/null", Found::Nothing), ("/etc/passwd", Found::Foreign)] {
+            let link = folder.path().join(target.replace('/', "-"));
+            std::os::unix::fs::symlink(target, &link).expect("linked");
+            assert_eq!(found(&link), Ok(is));
+        }
     }
 }

@@ -1,15 +1,10 @@
-//! `setup`: everything that makes the installed programs a service of this user's, registered with Claude Code, and a check that
-//! it works.
+//! `setup`: makes the installed programs a service of this user's, registers them with Claude Code, and checks that it works.
 //!
-//! Promises: it can be run again at any time, and does only what is not so yet; every step says what it does before it does it;
-//! a file that is not ours, or that cannot be understood, is left as it is; what could not be done is listed at the end. `--undo`
-//! takes back what setup made and leaves databases alone; `--dry-run` changes nothing.
-//!
-//! Steps are planned from what is there, all before the first is done, but for the check at the end.
+//! It can be run at any time and does only what is left to do. A file that is not ours, or that cannot be parsed, stays as it is.
+//! Failed steps are listed at the end. `--undo` takes back what setup did and keeps databases; `--dry-run` changes nothing.
 
-mod agent;
-mod check;
 mod files;
+mod launchd;
 mod place;
 mod registration;
 mod settings;
@@ -20,7 +15,10 @@ pub use files::{Found, found};
 pub use place::{PROGRAMS, Place, this_program};
 
 use crate::{
-    admin::manager::{Absent, Manager},
+    admin::{
+        manager::{Absent, Manager, READ_LOG},
+        probe,
+    },
     agents::claude::{Claude, NAME, OLDEST_WITH_INBOX, PLUGIN, WITHOUT_INBOX, has_plugin},
     console::{
         exit::{Failure, Problem},
@@ -29,13 +27,13 @@ use crate::{
     platform::paths,
     wire::VERSION,
 };
-use settings::Parts;
-use step::{Step, Walk};
+use std::path::PathBuf;
+use step::{Ended, Step, Walk};
 
 /// What to set up.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Take back what setup made; messages and databases are kept
+    /// Take back what setup did; messages and databases are kept
     #[arg(long)]
     pub undo: bool,
     /// Only say what would be done
@@ -44,76 +42,76 @@ pub struct Args {
     /// Leave the hooks in Claude Code's settings alone: messages then count as delivered only once a reply proves it
     #[arg(long)]
     pub no_hooks: bool,
-    /// Leave the rules in Claude Code's settings alone: sessions then ask before they use our tools
+    /// Leave the rules in Claude Code's settings alone: sessions then ask before they use the claude-peers tools
     #[arg(long)]
     pub no_allow: bool,
-    /// Only register with Claude Code, where it is installed and has no entry of ours that works
+    /// Only register with Claude Code, where it is installed and has no working entry of ours
     #[arg(long)]
     pub register_only: bool,
-    /// The TCP port, for sessions of the reference system; 7899 goes back to the default
+    /// The TCP port, for legacy clients; 7899 restores the default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["undo", "register_only"])]
     pub port: Option<u16>,
-}
-
-impl Args {
-    fn parts(&self) -> Parts {
-        Parts { hook: !self.no_hooks, rule: !self.no_allow }
-    }
 }
 
 pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     place::refuse_sudo()?;
     let place = Place::find()?;
     let mut walk = Walk::new(out, args.dry_run, args.undo);
-    if args.register_only {
-        if args.undo {
-            walk.take(settings::take_back(&place, args.parts(), true)).await?;
-            walk.take(registration::deregister(&place, true)).await?;
-        } else {
-            walk.take(registration::register(&place, true, false).await).await?;
-        }
-        return walk.end();
+    if !args.register_only {
+        let verb = if args.undo { "Undoing the setup of" } else { "Setting up" };
+        walk.say(|look| look.paint(Tone::Strong, format!("{verb} claude-peers {VERSION} in {}", place.bin.display())))?;
     }
-    let verb = if args.undo { "Taking back the setup of" } else { "Setting up" };
-    walk.say(|look| look.paint(Tone::Strong, format!("{verb} claude-peers {VERSION} in {}", place.bin.display())))?;
-    if args.undo {
-        undo(&place, &args, &mut walk).await?
-    } else {
-        set_up(&place, &args, &mut walk).await?
+    match (args.undo, args.register_only) {
+        (false, false) => set_up(&place, &args, &mut walk).await?,
+        (false, true) => walk.take(registration::NAME, registration::put(&place, true, false).await).await?,
+        (true, register_only) => undo(&place, &args, register_only, &mut walk).await?,
     }
     walk.end()
 }
 
 async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
-    let (service, mut steps) = match &Manager::find().await {
-        Manager::Systemd(manager) => {
-            let steps = systemd::put(place, manager, args.port).await;
-            (Some(systemd::socket(manager)), steps.unwrap_or_else(|problem| vec![Step::impossible(systemd::FILES, problem)]))
-        }
-        Manager::Launchd(launchd) => (Some(agent::socket(place)), agent::put(place, launchd, args.port).await),
+    let manager = Manager::find().await;
+    match &manager {
+        Manager::Systemd(manager) => walk.take(systemd::NAME, systemd::put(place, manager, args.port).await).await?,
+        Manager::Launchd(manager) => walk.take(launchd::NAME, launchd::put(place, manager, args.port).await).await?,
         Manager::None(absent) => {
             let broker = place.bin.join("claude-peersd");
-            let help = format!("run {} in a terminal, or have what starts this machine's programs start it", broker.display());
-            (None, vec![unmanaged(absent, "have a service manager run the broker", &help)])
+            let help = format!("run {} in a terminal, or from whatever starts programs on this machine", broker.display());
+            walk.take("service", unmanaged(absent, "run the broker as a service", &help)).await?;
         }
-    };
-    steps.extend(registration::register(place, false, !args.no_hooks).await);
-    walk.take(steps).await?;
-    walk.take(settings::put(place, args.parts()).await).await?;
-    walk.take([check::step(service).note(place::unseen_settings())]).await?;
-    if walk.is_well() && !args.dry_run && !walk.left_out(registration::NAME) {
-        let how = how_messages_come().await;
-        walk.say(|_| how)?;
     }
-    Ok(())
+    walk.take(registration::NAME, registration::put(place, false, !args.no_hooks).await).await?;
+    if !args.no_hooks {
+        walk.take(settings::HOOK, settings::put_hook(place).await.map(Some)).await?;
+    }
+    if !args.no_allow {
+        walk.take(settings::RULE, settings::put_rule(!args.no_hooks)).await?;
+    }
+    let test = test_message(manager.socket(&place.home)).note(place::unseen_settings());
+    walk.take("round_trip", Ok::<_, Problem>([test])).await?;
+    match Claude::find() {
+        Ok(Some(claude)) if walk.is_well() && !args.dry_run => {
+            let how = how_messages_arrive(&claude).await;
+            walk.say(|_| how)
+        }
+        _ => Ok(()),
+    }
 }
 
-async fn how_messages_come() -> String {
-    let version = match Claude::find() {
-        Ok(Some(claude)) => claude.version().await.ok(),
-        _ => None,
-    };
-    let Some(version) = version.filter(|version| *version < OLDEST_WITH_INBOX) else {
+/// A message through the service behind `socket`, or through a private broker.
+fn test_message(socket: Option<PathBuf>) -> Step {
+    let through = if socket.is_some() { "through the service" } else { "through a private broker" };
+    Step::to_do(format!("send a test message {through}"), async move {
+        let help = format!("`claude-peers doctor` finds the cause; the broker's log: `{READ_LOG}`");
+        match probe::round_trip(socket).await {
+            Ok(time) => Ok(Ended::Said(format!("test message delivered in {} ms {through}", time.as_millis().max(1)))),
+            Err(failure) => Err(Problem { help, ..failure.into() }),
+        }
+    })
+}
+
+async fn how_messages_arrive(claude: &Claude) -> String {
+    let Some(version) = claude.version().await.ok().filter(|version| *version < OLDEST_WITH_INBOX) else {
         return "\nSessions that start from now on get their messages at once.".to_owned();
     };
     let channel = if matches!(has_plugin(), Ok(true)) { format!("plugin:{PLUGIN}") } else { format!("server:{NAME}") };
@@ -123,29 +121,34 @@ async fn how_messages_come() -> String {
     )
 }
 
-/// What there is to say where no service manager answers: a fault only where there should be one.
-fn unmanaged(absent: &Absent, what: &str, instead: &str) -> Step {
+/// The step without a service manager: a failure only where there should be one.
+fn unmanaged(absent: &Absent, what: &str, instead: &str) -> Result<[Step; 1], Problem> {
     match &absent.help {
-        Some(help) => Step::impossible("service", Problem::new(&absent.reason, format!("{help}; then run this again"))),
-        None => Step::left_out("service", format!("{what}: {}", absent.reason), instead),
+        Some(help) => Err(Problem::new(&absent.reason, format!("{help}; then run this again"))),
+        None => Ok([Step::skipped(format!("{what}: {}", absent.reason), instead)]),
     }
 }
 
-async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
-    let mut steps = settings::take_back(place, args.parts(), false);
-    steps.extend(registration::deregister(place, false));
-    steps.extend(match &Manager::find().await {
-        Manager::Systemd(manager) => {
-            let steps = systemd::take_back(place, manager).await;
-            steps.unwrap_or_else(|problem| vec![Step::impossible(systemd::FILES, problem)])
-        }
-        Manager::Launchd(launchd) => vec![agent::take_back(place, launchd).await],
+/// `register_only`: says nothing where there is nothing to undo, and keeps the service.
+async fn undo(place: &Place, args: &Args, register_only: bool, walk: &mut Walk) -> Result<(), Failure> {
+    if !args.no_hooks {
+        walk.take(settings::HOOK, settings::take_hook(place, register_only)).await?;
+    }
+    if !args.no_allow {
+        walk.take(settings::RULE, settings::take_rule(place, register_only, !args.no_hooks)).await?;
+    }
+    walk.take(registration::NAME, registration::take_back(place, register_only)).await?;
+    if register_only {
+        return Ok(());
+    }
+    match &Manager::find().await {
+        Manager::Systemd(manager) => walk.take(systemd::NAME, systemd::take_back(place, manager).await).await?,
+        Manager::Launchd(manager) => walk.take(launchd::NAME, launchd::take_back(place, manager).await).await?,
         Manager::None(absent) => {
             let instead = "`claude-peers stop` ends a broker that was started by hand";
-            vec![unmanaged(absent, "end the service", instead)]
+            walk.take("service", unmanaged(absent, "end the service", instead)).await?;
         }
-    });
-    walk.take(steps).await?;
+    }
     let database = paths::database()?;
     walk.say(|_| format!("\nMessages are kept, in {}.", database.display()))
 }

@@ -1,4 +1,4 @@
-//! Where this copy of claude-peers is installed, and for whom.
+//! Where this copy of claude-peers is installed.
 
 use crate::{
     console::exit::Problem,
@@ -7,13 +7,13 @@ use crate::{
 use std::path::{Path, PathBuf};
 
 pub const PROGRAMS: [&str; 3] = ["claude-peers", "claude-peersd", "claude-peers-mcp"];
-/// Prefixes below which a package's units are read by every user's systemd.
+/// Where a package puts programs and units.
 const PACKAGE_PREFIXES: [&str; 2] = ["/usr", "/usr/local"];
 
 #[derive(Debug, Clone)]
 pub struct Place {
     pub bin: PathBuf,
-    /// The package's folder of units, if a package brought this copy.
+    /// The folder of units of the package that brought this copy.
     pub package: Option<PathBuf>,
     pub home: PathBuf,
 }
@@ -25,14 +25,13 @@ impl Place {
         let bin = me.parent().unwrap_or(Path::new("/"));
         let bin = lasting(bin).unwrap_or_else(|| bin.to_owned());
         if let Some(missing) = PROGRAMS.iter().find(|program| !bin.join(program).is_file()) {
-            let what = format!("{missing} is not in {}, beside the others", bin.display());
+            let what = format!("{missing} is missing in {}", bin.display());
             return Err(Problem::new(what, "install all three programs together (`cargo install --path .`)"));
         }
         // The folder goes into units and into the registration.
         let plain = |c: char| !c.is_control() && !"\"'\\$".contains(c);
         if !bin.to_str().is_some_and(|bin| bin.chars().all(plain)) {
-            let what =
-                format!("{} cannot be written into units: it has quotes, a backslash, a dollar or no valid text", bin.display());
+            let what = format!("units cannot name {}: it contains quotes, a backslash, a dollar, or is not UTF-8", bin.display());
             return Err(Problem::new(what, "install the programs in a folder with a plain name"));
         }
         let package = PACKAGE_PREFIXES.iter().map(Path::new).find(|prefix| bin == prefix.join("bin"));
@@ -41,40 +40,38 @@ impl Place {
         Ok(Self { bin, package, home: paths::home()? })
     }
 
-    /// The MCP server, as it is registered.
     pub fn server(&self) -> PathBuf {
         self.bin.join("claude-peers-mcp")
     }
 
-    /// The command line, as hooks run it.
     pub fn command_line(&self) -> PathBuf {
         self.bin.join("claude-peers")
     }
 
+    /// A warning about a folder that may soon be gone.
     pub fn passing(&self) -> Option<String> {
         let built = self.bin.ends_with("target/debug") || self.bin.ends_with("target/release");
         let passing = built || self.bin.starts_with(std::env::temp_dir());
-        let help = "does not look like a place that stays: `cargo install --path .` puts the programs where they do";
+        let help = "looks temporary: `cargo install --path .` installs the programs for good";
         passing.then(|| format!("{} {help}", self.bin.display()))
     }
 
-    /// The folder of the user's settings, data and the like: what `variable` says, else `usual` in the home directory.
+    /// The folder in `variable`, else `usual` in the home directory.
     pub fn folder(&self, variable: &str, usual: &str) -> PathBuf {
         settings::raw(variable).map(PathBuf::from).filter(|folder| folder.is_absolute()).unwrap_or_else(|| self.home.join(usual))
     }
 
-    /// Up to where empty folders are removed with the file at `path`.
+    /// Empty folders are removed with the file at `path`, up to this one.
     pub fn base<'a>(&'a self, path: &'a Path) -> &'a Path {
         if path.starts_with(&self.home) { &self.home } else { path.parent().unwrap_or(path) }
     }
 }
 
-/// This program's file.
 pub fn this_program() -> Result<PathBuf, Problem> {
     std::env::current_exe().map_err(|e| Problem::new(format!("finding this program's file: {e}"), "call it by its full path"))
 }
 
-/// Homebrew's programs lie in a folder of their version, which is gone after an upgrade; the links to them stay.
+/// Homebrew's links to the programs, which survive an upgrade; their own folder is named after the version.
 fn lasting(bin: &Path) -> Option<PathBuf> {
     let cellar = bin.ancestors().find(|folder| folder.ends_with("Cellar"))?;
     let links = cellar.parent()?.join("bin");
@@ -82,7 +79,7 @@ fn lasting(bin: &Path) -> Option<PathBuf> {
     PROGRAMS.iter().all(|program| links.join(program).exists() && same(program)).then_some(links)
 }
 
-/// Refuses to set up root's account for somebody who meant their own.
+/// Keeps `sudo` from setting up root's account.
 pub fn refuse_sudo() -> Result<(), Problem> {
     let user = settings::raw("SUDO_USER").map(|user| user.to_string_lossy().into_owned()).filter(|user| user != "root");
     match user {
@@ -94,10 +91,9 @@ pub fn refuse_sudo() -> Result<(), Problem> {
     }
 }
 
-/// A setting of the environment that the installed service will not see.
 pub fn unseen_settings() -> Option<String> {
     let mut set = vec!["CLAUDE_PEERS_SOCKET", "CLAUDE_PEERS_DB", "CLAUDE_PEERS_PORT"];
     set.retain(|name| settings::raw(name).is_some());
     let are = if set.len() > 1 { "are" } else { "is" };
-    (!set.is_empty()).then(|| format!("{} {are} set here: the installed service does not see that", set.join(" and ")))
+    (!set.is_empty()).then(|| format!("{} {are} set here, which the installed service does not see", set.join(" and ")))
 }

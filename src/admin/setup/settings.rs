@@ -1,15 +1,15 @@
-//! What setup does in the user's settings of Claude Code: the hook, and the rule by which sessions use our tools without asking.
+//! The user's settings of Claude Code: the hook, and the rule that lets sessions use our tools without asking.
 //!
-//! Before the first change a copy of the file is laid beside it, an empty one if there was no file. If nothing but ours has changed
-//! when the last of it is taken out again, the file becomes what the copy is, to the byte.
+//! Setup first copies the file beside itself, as an empty file where there is none. If only our parts differ when the last of them is
+//! removed, the file becomes what the copy is, to the byte.
 
 use super::{files, place::Place, step::Step};
 use crate::{
     agents::claude::{
-        Allowed, Claude, Installed, OLDEST_WITH_HOOKS, PLUGIN, RULES, Unreadable, UserSettings, WITHOUT_HOOK, has_plugin,
+        Claude, Installed, OLDEST_WITH_HOOKS, PLUGIN, RULES, Unreadable, UserSettings, Version, WITHOUT_HOOK, has_plugin,
         hooks_forbidden_by, rule,
     },
-    console::exit::Problem,
+    console::exit::{Problem, UNSET},
 };
 use std::{
     fs::{self, Permissions},
@@ -17,155 +17,121 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const HOOK: &str = "hooks";
-const RULE: &str = "allow_rule";
+pub const HOOK: &str = "hooks";
+pub const RULE: &str = "allow_rule";
 const COPY: &str = ".before-claude-peers";
 
-/// Which parts of it a step is for. What keeps the settings from being read is said once, by the first.
-#[derive(Clone, Copy)]
-pub struct Parts {
-    pub hook: bool,
-    pub rule: bool,
-}
-
-pub async fn put(place: &Place, parts: Parts) -> Vec<Step> {
-    let mut steps = Vec::new();
-    if parts.hook {
-        steps.push(put_hook(place).await.unwrap_or_else(|problem| Step::impossible(HOOK, problem)));
-    }
-    if parts.rule {
-        match put_rule() {
-            Ok(step) => steps.extend(step),
-            Err(_) if parts.hook => {}
-            Err(error) => steps.push(Step::impossible(RULE, error)),
-        }
-    }
-    steps
-}
-
-async fn put_hook(place: &Place) -> Result<Step, Problem> {
+pub async fn put_hook(place: &Place) -> Result<Step, Problem> {
     let (file, program) = (UserSettings::read()?, place.command_line());
     let path = file.path.display();
-    let what = format!("put a hook into {path}, which proves that messages arrived");
+    let what = format!("add a hook to {path}, which confirms that messages arrive");
     let Some(claude) = Claude::find()? else {
-        let what = format!("{what}, but Claude Code is not installed");
-        return Ok(Step::left_out(HOOK, what, "after installing it run this again"));
+        return Ok(Step::skipped(format!("{what}: Claude Code is not installed"), "install Claude Code, then run this again"));
     };
     let disabled = match hooks_forbidden_by() {
-        _ if file.disabled => Some(format!("{path} says `disableAllHooks`: it will not run; {WITHOUT_HOOK}")),
-        Ok(managed) => managed.map(|managed| format!("{} lets none of a user's hooks run; {WITHOUT_HOOK}", managed.display())),
-        Err(error) => Some(format!("whether an administrator lets it run cannot be told: {error}")),
+        _ if file.disabled => Some(format!("{path} sets `disableAllHooks`, so it does not run: {WITHOUT_HOOK}")),
+        Ok(managed) => managed.map(|managed| format!("{} forbids users' hooks: {WITHOUT_HOOK}", managed.display())),
+        Err(error) => Some(format!("whether an administrator allows it cannot be told: {error}")),
     };
     if has_plugin()? {
-        let step = Step::already(HOOK, format!("leave the hook to the plugin {PLUGIN}, which brings its own"));
-        let twice = || format!("{path} has ours beside it: `claude-peers setup --undo --register-only` takes that out");
+        let step = Step::already(format!("leave the hook to the plugin {PLUGIN}, which brings its own"));
+        let twice = || format!("{path} has ours beside it: `claude-peers setup --undo --register-only` removes that");
         return Ok(step.note(file.has_hooks().then(twice).or(disabled)));
     }
     let instead = match file.installed(&program) {
-        Installed::Whole => return Ok(Step::already(HOOK, what).note(disabled)),
+        Installed::Whole => return Ok(Step::already(what).note(disabled)),
         Installed::Other(programs) => format!(", in place of those of {programs}"),
         Installed::None => String::new(),
     };
-    let version = claude.version().await.map_err(|error| see_that_it_runs(error, &claude))?;
+    let version = version_of(&claude).await?;
     if version < OLDEST_WITH_HOOKS {
-        let what = format!("{what}, but Claude Code {version} is older than {OLDEST_WITH_HOOKS}");
-        return Ok(Step::left_out(HOOK, what, "update it (`claude update`) and run this again"));
+        let what = format!("{what}: Claude Code {version} is older than {OLDEST_WITH_HOOKS}");
+        return Ok(Step::skipped(what, "update it (`claude update`) and run this again"));
     }
     let doing = async move { change(|file| file.with_hook(&program)) };
-    Ok(Step::to_do(HOOK, what + &instead, doing).note(disabled))
+    Ok(Step::to_do(what + &instead, doing).note(disabled))
 }
 
-pub fn see_that_it_runs(error: String, claude: &Claude) -> Problem {
-    Problem::new(error, format!("see that {} runs", claude.path.display()))
+pub async fn version_of(claude: &Claude) -> Result<Version, Problem> {
+    claude.version().await.map_err(|error| Problem::new(error, format!("see that {} runs", claude.path.display())))
 }
 
-/// None where Claude Code is not installed.
-fn put_rule() -> Result<Option<Step>, Unreadable> {
-    // Without the plugin's file no step registers, and that one says so.
-    let Ok(plugin) = has_plugin() else { return Ok(None) };
-    let file = UserSettings::read()?;
+/// `reported`: the step of the hook reports a file that cannot be read. None where Claude Code is not installed, and where the step of
+/// the registration reports that the plugin's file cannot be read.
+pub fn put_rule(reported: bool) -> Result<Option<Step>, Unreadable> {
+    let (Ok(plugin), Some(file)) = (has_plugin(), read_once(reported)?) else { return Ok(None) };
     if !matches!(Claude::find(), Ok(Some(_))) {
         return Ok(None);
     }
     let (rule, path) = (rule(plugin), file.path.display());
-    let what = format!("let sessions use our tools without asking: {rule} in {path}");
-    Ok(Some(match file.allowed(rule) {
-        Allowed::Yes => Step::already(RULE, what),
-        Allowed::Ruled(list, theirs) => {
-            let whose = format!("{path}, which has {theirs} in `permissions.{list}`");
-            Step::already(RULE, format!("leave it to {whose}, whether sessions may use our tools"))
+    let what = format!("let sessions use the claude-peers tools without asking: {rule} in {path}");
+    Ok(Some(match file.permission(rule) {
+        Some(("allow", _)) => Step::already(what),
+        Some((list, theirs)) => {
+            Step::already(format!("leave the tools' permission to {path}, which has {theirs} in `permissions.{list}`"))
         }
-        Allowed::Unsaid => Step::to_do(RULE, what, async move { change(|file| file.with_rule(rule)) })
-            .note(Some("`claude-peers setup --undo` takes it out again; with `--no-allow` it is not put in".to_owned())),
+        None => Step::to_do(what, async move { change(|file| file.with_rule(rule)) })
+            .note(Some("`claude-peers setup --undo` removes it; `--no-allow` leaves it out".to_owned())),
     }))
 }
 
-/// The steps that take them out. `modest`: nothing is said where there is nothing, and the plugin keeps its rule.
-pub fn take_back(place: &Place, parts: Parts, modest: bool) -> Vec<Step> {
-    let file = match UserSettings::read() {
-        Ok(file) => file,
-        Err(error) => {
-            let name = [(parts.hook, HOOK), (parts.rule, RULE)].into_iter().find_map(|(is_for, name)| is_for.then_some(name));
-            return name.map(|name| Step::impossible(name, error)).into_iter().collect();
-        }
-    };
-    let hook = if parts.hook { take_hook(place, &file, modest) } else { None };
-    let rule = if parts.rule { take_rule(place, &file, modest) } else { None };
-    hook.into_iter().chain(rule).collect()
-}
-
-/// Takes out what is ours, where it is of this copy or of one that is gone.
-fn take_hook(place: &Place, file: &UserSettings, modest: bool) -> Option<Step> {
-    let what = "take our hooks out";
+/// Removes our hooks, if they are of this copy or of one that is gone. `modest`: says nothing where there are none.
+pub fn take_hook(place: &Place, modest: bool) -> Result<Option<Step>, Unreadable> {
+    let file = UserSettings::read()?;
     if !file.has_hooks() {
-        return (!modest).then(|| Step::already(HOOK, what));
+        return Ok((!modest).then(|| Step::already("remove our hook")));
     }
     if !file.is_of(&place.command_line()) {
-        return Some(Step::already(HOOK, "leave the hooks, which are not this copy's"));
+        return Ok(Some(Step::already("keep the hooks, which are another copy's")));
     }
     let base = place.base(&file.path).to_owned();
     let doing = async move { take_out(&base, UserSettings::without_hooks) };
-    Some(Step::to_do(HOOK, format!("{what} of {}", file.path.display()), doing))
+    Ok(Some(Step::to_do(format!("remove our hook from {}", file.path.display()), doing)))
 }
 
-/// Takes the rule out where setup has put it in: where the copy from before setup does not have it. Beside the hooks of another copy
-/// it stays.
-fn take_rule(place: &Place, file: &UserSettings, modest: bool) -> Option<Step> {
-    let what = "take the rule out that lets sessions use our tools without asking";
-    let mut ours = match rules_put_in(file) {
-        Ok(ours) => ours,
-        Err(error) => return Some(Step::impossible(RULE, error)),
-    };
+fn read_once(reported: bool) -> Result<Option<UserSettings>, Unreadable> {
+    let read = UserSettings::read().map(Some);
+    if reported { Ok(read.unwrap_or_default()) } else { read }
+}
+
+/// Removes the rule if setup has added it, which the copy shows, and if the hooks are not another copy's. `modest`: keeps the plugin's
+/// rule, and says nothing where there is none.
+pub fn take_rule(place: &Place, modest: bool, reported: bool) -> Result<Option<Step>, Unreadable> {
+    let Some(file) = read_once(reported)? else { return Ok(None) };
+    let mut ours = added_rules(&file)?;
     if modest && matches!(has_plugin(), Ok(true)) {
         ours.retain(|theirs| *theirs != rule(true));
     }
     let path = file.path.display();
     if ours.is_empty() || !file.is_of(&place.command_line()) {
         let theirs = RULES.into_iter().find(|rule| file.has_rule(rule));
-        let leave = |rule| format!("leave {rule} in {path}, which this setup has not put in");
-        return (!modest).then(|| Step::already(RULE, theirs.map_or_else(|| what.to_owned(), leave)));
+        let what = theirs.map_or_else(
+            || "remove the rule that spares sessions a question".to_owned(),
+            |rule| format!("keep {rule} in {path}, which this setup has not added"),
+        );
+        return Ok((!modest).then(|| Step::already(what)));
     }
+    let what = format!("remove the rule that spares sessions a question: {} in {path}", ours.join(" and "));
     let base = place.base(&file.path).to_owned();
-    Some(Step::to_do(RULE, format!("{what}: {} of {path}", ours.join(" and ")), async move {
-        ours.into_iter().try_for_each(|rule| take_out(&base, |file| file.without_rule(rule)))
-    }))
+    let doing = async move { ours.into_iter().try_for_each(|rule| take_out(&base, |file| file.without_rule(rule))) };
+    Ok(Some(Step::to_do(what, doing)))
 }
 
-/// Puts in what `change` makes of the file as it is now.
+/// Writes the file as `change` makes it.
 fn change(change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Problem> {
     let file = UserSettings::read()?;
     let text = change(&file).ok_or_else(|| unchangeable(&file))?;
     let copy = copy(&file)?;
-    let nothing_of_ours = !file.has_hooks() && rules_put_in(&file)?.is_empty();
+    let nothing_of_ours = !file.has_hooks() && added_rules(&file)?.is_empty();
     if copy.text.is_none() || nothing_of_ours {
-        // Earlier versions laid none where there was no file.
+        // Earlier versions made no copy where there was no file.
         let before = file.without_hooks().ok_or_else(|| unchangeable(&file))?;
         write(&copy.path, if file.has_hooks() && before.trim() == "{}" { "" } else { &before })?;
     }
     write(&file.path, &text)
 }
 
-/// Takes out what is missing in what `change` makes of the file as it is now. Folders that are empty then go, up to `base`.
+/// Writes the file as `change` makes it, which has less of ours. Folders that this leaves empty go, up to `base`.
 fn take_out(base: &Path, change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Problem> {
     let file = UserSettings::read()?;
     let copy = copy(&file)?;
@@ -183,11 +149,11 @@ fn take_out(base: &Path, change: impl FnOnce(&UserSettings) -> Option<String>) -
     if restores || is_last && there_was_none { files::remove(&copy.path, base) } else { Ok(()) }
 }
 
-/// Our rules in the file that were not there before setup.
-fn rules_put_in(file: &UserSettings) -> Result<Vec<&'static str>, Unreadable> {
+/// The rules that the file has and its copy from before setup has not.
+fn added_rules(file: &UserSettings) -> Result<Vec<&'static str>, Unreadable> {
     let copy = copy(file)?;
-    let put_in = |rule: &&str| file.has_rule(rule) && copy.text.is_some() && !copy.has_rule(rule);
-    Ok(RULES.into_iter().filter(put_in).collect())
+    let added = |rule: &&str| file.has_rule(rule) && copy.text.is_some() && !copy.has_rule(rule);
+    Ok(RULES.into_iter().filter(added).collect())
 }
 
 fn copy(file: &UserSettings) -> Result<UserSettings, Unreadable> {
@@ -197,10 +163,10 @@ fn copy(file: &UserSettings) -> Result<UserSettings, Unreadable> {
 }
 
 fn unchangeable(file: &UserSettings) -> Problem {
-    Problem::new(format!("{} cannot be changed without touching more than is ours", file.path.display()), "change it by hand")
+    Problem::new(format!("{} cannot be changed without touching more than our part", file.path.display()), "change it by hand")
 }
 
-/// Writes a file of the user's with the rights it has, and where a link points to.
+/// Writes a file of the user's through a link, and keeps its mode.
 fn write(path: &Path, text: &str) -> Result<(), Problem> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let rights = fs::metadata(&target).map_or_else(|_| Permissions::from_mode(0o600), |meta| meta.permissions());
@@ -210,9 +176,9 @@ fn write(path: &Path, text: &str) -> Result<(), Problem> {
 impl From<Unreadable> for Problem {
     fn from(error: Unreadable) -> Self {
         let help = match &error {
-            Unreadable::Setting(_) => crate::console::exit::UNSET,
+            Unreadable::Setting(_) => UNSET,
             Unreadable::System { .. } => "give yourself the right to read it, then run this again",
-            Unreadable::Broken { .. } => "it is left as it is: correct it, or move it away, and run this again",
+            Unreadable::Broken { .. } => "correct it, or move it away, and run this again",
         };
         Self::new(error.to_string(), help)
     }

@@ -1,12 +1,12 @@
-//! A step of the setup: what it is, whether there is something to do, and what became of it.
+//! Steps: what there is to do, doing it, and the report.
 
 use crate::{
     console::{
         exit::{Failure, Problem},
         out::{Look, Out, Tone},
+        report::{Columns, Row},
     },
     platform::call::{Call, CallFailed},
-    wire::text::printable_line,
 };
 use serde::Serialize;
 use std::pin::Pin;
@@ -17,20 +17,20 @@ enum State {
     Done,
     Already,
     Undone,
-    /// It could not be done here, and that is no fault.
+    /// It cannot be done here, and need not be.
     Skipped,
     Failed,
     Planned,
 }
 
 impl State {
-    fn shown(self) -> (Tone, &'static str) {
+    fn mark(self) -> (Tone, &'static str) {
         match self {
             Self::Done => (Tone::Good, "done"),
-            Self::Already => (Tone::Dim, "nothing to do"),
+            Self::Already => (Tone::Dim, "already"),
             Self::Undone => (Tone::Good, "undone"),
-            Self::Skipped => (Tone::Warn, "left out"),
-            Self::Failed => (Tone::Bad, "NOT DONE"),
+            Self::Skipped => (Tone::Warn, "skipped"),
+            Self::Failed => (Tone::Bad, "FAILED"),
             Self::Planned => (Tone::Plain, "to do"),
         }
     }
@@ -38,76 +38,92 @@ impl State {
 
 impl From<CallFailed> for Problem {
     fn from(error: CallFailed) -> Self {
-        Self::new(error.to_string(), "mend what it says, then run this again; `claude-peers doctor` looks closer")
+        Self::new(error.to_string(), "correct that, then run this again; `claude-peers doctor` tells more")
     }
 }
 
 pub enum Ended {
-    /// Well; with what there is to say about it.
-    Well(String),
-    /// It could not be done here, and that is no fault.
-    LeftOut(Problem),
+    Done,
+    /// Done, in other words than the step's own.
+    Said(String),
+    Skipped(Problem),
 }
 
 impl From<()> for Ended {
     fn from((): ()) -> Self {
-        Self::Well(String::new())
+        Self::Done
     }
 }
 
-pub struct Step {
-    name: &'static str,
-    /// What it does, as an order: `write …`.
-    what: String,
-    help: Option<String>,
-    todo: Todo,
-}
+type Doing = Pin<Box<dyn Future<Output = Result<Ended, Problem>>>>;
 
-enum Todo {
-    Nothing(State),
-    Do(Pin<Box<dyn Future<Output = Result<Ended, Problem>>>>),
+#[derive(Serialize)]
+pub struct Step {
+    /// [`Walk::take`] names the steps that have no name.
+    #[serde(rename = "step")]
+    name: &'static str,
+    state: State,
+    /// The step as an order: `write …`.
+    what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    help: Option<String>,
+    #[serde(skip)]
+    doing: Option<Doing>,
 }
 
 impl Step {
-    fn new(name: &'static str, what: impl Into<String>, help: Option<String>, todo: Todo) -> Self {
-        Self { name, what: what.into(), help, todo }
+    fn new(state: State, what: impl Into<String>, help: Option<String>) -> Self {
+        Self { name: "", state, what: what.into(), help, doing: None }
     }
 
-    pub fn to_do<E: Into<Ended>>(
-        name: &'static str,
-        what: impl Into<String>,
-        doing: impl Future<Output = Result<E, Problem>> + 'static,
-    ) -> Self {
-        Self::new(name, what, None, Todo::Do(Box::pin(async { doing.await.map(Into::into) })))
+    pub fn to_do<E: Into<Ended>>(what: impl Into<String>, doing: impl Future<Output = Result<E, Problem>> + 'static) -> Self {
+        let doing: Doing = Box::pin(async { doing.await.map(Into::into) });
+        Self { doing: Some(doing), ..Self::new(State::Planned, what, None) }
     }
 
-    /// Calls to make, one after the other, up to the first that fails; without any it is so already.
-    pub fn calls(name: &'static str, what: impl Into<String>, calls: Vec<Call>) -> Self {
-        if calls.is_empty() { Self::already(name, what) } else { Self::to_do(name, what, run(calls)) }
+    /// Makes the calls up to the first that fails; done already where there are none.
+    pub fn calls(what: impl Into<String>, calls: Vec<Call>) -> Self {
+        if calls.is_empty() { Self::already(what) } else { Self::to_do(what, run(calls)) }
     }
 
-    pub fn already(name: &'static str, what: impl Into<String>) -> Self {
-        Self::new(name, what, None, Todo::Nothing(State::Already))
+    pub fn already(what: impl Into<String>) -> Self {
+        Self::new(State::Already, what, None)
     }
 
-    /// It cannot be done here, and that is no fault.
-    pub fn left_out(name: &'static str, what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self::new(name, what, Some(help.into()), Todo::Nothing(State::Skipped))
+    pub fn skipped(what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(State::Skipped, what, Some(help.into()))
     }
 
-    pub fn impossible(name: &'static str, problem: impl Into<Problem>) -> Self {
+    pub fn failed(problem: impl Into<Problem>) -> Self {
         let Problem { what, help } = problem.into();
-        Self::new(name, what, Some(help), Todo::Nothing(State::Failed))
+        Self::new(State::Failed, what, Some(help))
     }
 
-    /// With something a person should know besides.
-    pub fn note(mut self, note: Option<String>) -> Self {
-        self.help = note.or(self.help);
-        self
+    pub fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+
+    /// Adds something worth knowing.
+    pub fn note(self, note: Option<String>) -> Self {
+        Self { help: note.or(self.help), ..self }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.state == State::Failed
+    }
+
+    fn fall_short(&mut self, state: State, problem: Problem) {
+        self.state = state;
+        self.what = format!("{}: {}", self.what, problem.what);
+        self.help = Some(problem.help);
+    }
+
+    fn row(&self, look: Look, help: Option<&str>) -> String {
+        let name = self.name.replace('_', " ");
+        Row { mark: self.state.mark(), name: &name, text: &self.what, help }.render(Columns::WORDS, look)
     }
 }
 
-/// Makes the calls up to the first that fails.
 pub async fn run(calls: Vec<Call>) -> Result<(), Problem> {
     for call in calls {
         call.run().await?;
@@ -115,95 +131,68 @@ pub async fn run(calls: Vec<Call>) -> Result<(), Problem> {
     Ok(())
 }
 
-#[derive(Debug, Serialize)]
-struct Report {
-    step: &'static str,
-    state: State,
-    what: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    help: Option<String>,
-}
-
-#[derive(Serialize)]
-struct Reports<'a> {
-    steps: &'a [Report],
-    ok: bool,
-}
-
+/// Takes one step after the other.
 pub struct Walk {
     out: Out,
     dry: bool,
-    /// What a step that was done is called.
     done: State,
-    reports: Vec<Report>,
+    steps: Vec<Step>,
 }
 
 impl Walk {
     pub fn new(out: Out, dry: bool, undo: bool) -> Self {
-        Self { out, dry, done: if undo { State::Undone } else { State::Done }, reports: Vec::new() }
+        Self { out, dry, done: if undo { State::Undone } else { State::Done }, steps: Vec::new() }
     }
 
     pub fn say(&self, line: impl FnOnce(Look) -> String) -> Result<(), Failure> {
         self.out.human(|look| line(look) + "\n")
     }
 
-    /// Says what each step does, does it, and says how that went.
-    pub async fn take(&mut self, steps: impl IntoIterator<Item = Step>) -> Result<(), Failure> {
-        for Step { name, what, help, todo } in steps {
-            self.out.human(|look| {
-                let name = look.paint(Tone::Dim, format!("{:12}", name.replace('_', " ")));
-                format!("  {name}  {} … ", printable_line(&what))
-            })?;
-            let (state, detail, help) = match todo {
-                Todo::Nothing(state) => (state, String::new(), help),
-                Todo::Do(_) if self.dry => (State::Planned, String::new(), help),
-                Todo::Do(doing) => match doing.await {
-                    Ok(Ended::Well(detail)) => (self.done, detail, help),
-                    Ok(Ended::LeftOut(problem)) => (State::Skipped, problem.what, Some(problem.help)),
-                    Err(problem) => (State::Failed, problem.what, Some(problem.help)),
-                },
-            };
-            let colon = if detail.is_empty() { "" } else { ": " };
-            self.out.human(|look| {
-                let (tone, word) = state.shown();
-                let mut text = format!("{}{colon}{}\n", look.paint(tone, word), printable_line(&detail));
-                if let Some(help) = help.as_ref().filter(|_| state != State::Failed) {
-                    text += &format!("  {:12}  {}\n", "", look.paint(Tone::Dim, printable_line(help)));
+    /// Takes the steps of a group; a plan that failed is a failed step.
+    pub async fn take<P: Into<Problem>>(
+        &mut self,
+        group: &'static str,
+        steps: Result<impl IntoIterator<Item = Step>, P>,
+    ) -> Result<(), Failure> {
+        let steps: Vec<_> = steps.map_or_else(|problem| vec![Step::failed(problem)], |steps| steps.into_iter().collect());
+        for mut step in steps {
+            if step.name.is_empty() {
+                step.name = group;
+            }
+            if let Some(doing) = step.doing.take().filter(|_| !self.dry) {
+                self.out.transient(&format!("{} …", step.what))?;
+                match doing.await {
+                    Ok(Ended::Done) => step.state = self.done,
+                    Ok(Ended::Said(what)) => (step.state, step.what) = (self.done, what),
+                    Ok(Ended::Skipped(problem)) => step.fall_short(State::Skipped, problem),
+                    Err(problem) => step.fall_short(State::Failed, problem),
                 }
-                text
-            })?;
-            self.reports.push(Report { step: name, state, what: format!("{what}{colon}{detail}"), help });
+            }
+            // The help of failed steps comes at the end.
+            let help = step.help.as_deref().filter(|_| !step.has_failed());
+            self.out.human(|look| look.erase().to_owned() + &step.row(look, help))?;
+            self.steps.push(step);
         }
         Ok(())
     }
 
     pub fn is_well(&self) -> bool {
-        self.reports.iter().all(|report| report.state != State::Failed)
+        !self.steps.iter().any(Step::has_failed)
     }
 
-    /// Whether this step could not be done here, and that is no fault.
-    pub fn left_out(&self, step: &str) -> bool {
-        self.reports.iter().any(|report| report.step == step && report.state == State::Skipped)
-    }
-
-    /// Tells of what was not done; a failure if there is any.
+    /// Repeats the failed steps with their help; a failure if there are any.
     pub fn end(self) -> Result<(), Failure> {
         let ok = self.is_well();
         if self.out.json {
-            self.out.json(&Reports { steps: &self.reports, ok })?;
+            self.out.json(&serde_json::json!({ "steps": self.steps, "ok": ok }))?;
         }
         if ok {
             return Ok(());
         }
-        self.say(|look| {
-            let mut text = format!("\n{}", look.paint(Tone::Bad, "Not done:"));
-            for Report { step, what, help, .. } in self.reports.iter().filter(|report| report.state == State::Failed) {
-                text += &format!("\n  {}: {}", look.paint(Tone::Strong, step.replace('_', " ")), printable_line(what));
-                if let Some(help) = help {
-                    text += &format!("\n    {} {}", look.paint(Tone::Strong, "help:"), printable_line(help));
-                }
-            }
-            text
+        let failed = self.steps.iter().filter(|step| step.has_failed());
+        self.out.human(|look| {
+            let rows: String = failed.map(|step| step.row(look, step.help.as_deref())).collect();
+            format!("\n{}\n{rows}", look.paint(Tone::Bad, "Not done:"))
         })?;
         Err(Failure::Told)
     }

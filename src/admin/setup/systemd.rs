@@ -1,14 +1,14 @@
-//! The service under systemd: the units' files, which are the package's or copies of our own in the user's folder; their sockets; and
-//! a broker that stands in their way.
+//! The service under systemd: the units, which are the package's or copies in the user's folder; their sockets; and a broker in
+//! their way.
 
 use super::{
-    files::{self, Draft, Found},
+    files::{Change, Draft, Found, found},
     place::Place,
     step::{Ended, Step, run},
 };
 use crate::{
     admin::{
-        manager::{self, SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET, Unit},
+        manager::{SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET, Unit, Units},
         stop,
     },
     client::Client,
@@ -21,334 +21,248 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub const FILES: &str = "units";
-const SOCKET_STEP: &str = "sockets";
-const TCP: &str = "tcp_port";
-const BROKER: &str = "broker";
-const MASK: &str = "mask";
+/// The first step; the others have names of their own.
+pub const NAME: &str = "units";
+const SOCKETS_STEP: &str = "sockets";
+const TCP_STEP: &str = "tcp_port";
+const BROKER_STEP: &str = "broker";
 const UNITS: [(&str, &str); 3] = [
     (SOCKET, include_str!("../../../systemd/claude-peers.socket")),
     (TCP_SOCKET, include_str!("../../../systemd/claude-peers-tcp.socket")),
     (SERVICE, include_str!("../../../systemd/claude-peers.service")),
 ];
-/// What has the session bus start the service.
+/// Makes the session bus start the service.
 const ACTIVATION: (&str, &str) =
     ("dev.claudepeers.Broker1.service", include_str!("../../../packaging/dbus/dev.claudepeers.Broker1.service"));
-const PACKAGED: &str = "/usr/bin/";
+/// The broker in these files.
+const PACKAGED: &str = "/usr/bin/claude-peersd";
 
 pub async fn put(place: &Place, systemd: &Systemd, port: Option<u16>) -> Result<Vec<Step>, Problem> {
-    let units = Units::look(place, systemd, port)?;
+    let folder = folder(place, systemd);
+    let mut change = Change::default();
+    for draft in copies(place, &folder) {
+        // Copies of ours would hide a package's units.
+        change.add(draft, place.package.is_none())?;
+    }
+    let before = change.count();
+    for draft in port.map(|port| drop_ins(&folder, port)).into_iter().flatten() {
+        change.add(draft, port != Some(DEFAULT_PORT))?;
+    }
+    let new_port = port.filter(|_| before != change.count());
+    let changed = change.count() > 0;
     let sockets = Sockets::look(systemd).await?;
-    let (changed, port) = (units.change(), units.port);
-    let mut steps = units.put(systemd);
-    steps.extend(sockets.open(place.package.is_some(), changed, port));
+    let mut steps = put_files(change, place, systemd, &folder, new_port);
+    steps.extend(sockets.stop_other());
+    steps.push(sockets.enable(place.package.is_some()));
+    steps.push(sockets.open_tcp(new_port));
+    steps.extend(sockets.renew(changed && new_port.is_none()));
     Ok(steps)
 }
 
 pub async fn take_back(place: &Place, systemd: &Systemd) -> Result<Vec<Step>, Problem> {
+    let folder = folder(place, systemd);
     let sockets = Sockets::look(systemd).await?;
-    let mut steps = vec![sockets.close()];
-    steps.extend(Units::look_back(place, systemd)?.take_back(systemd));
-    if place.package.is_some() {
-        steps.push(sockets.forbid());
+    let mut change = Change::default();
+    for draft in copies(place, &folder).into_iter().chain(drop_ins(&folder, DEFAULT_PORT)) {
+        if found(&draft.path)? != Found::Foreign {
+            change.add(draft, false)?;
+        }
     }
+    let mut steps = vec![sockets.close()];
+    steps.append(&mut change.in_the_way);
+    let what = format!("remove the units from {}", folder.display());
+    steps.push(match change.count() {
+        0 => Step::already(what),
+        _ => Step::to_do(what, make(change, place.clone(), systemd.clone())),
+    });
+    steps.extend(place.package.as_ref().map(|_| sockets.mask()));
     Ok(steps)
 }
 
-/// The files of this user, as they are to be and as they are.
-struct Units {
-    write: Vec<Draft>,
-    remove: Vec<PathBuf>,
-    /// Files in the way that are not ours.
-    foreign: Vec<Problem>,
-    place: Place,
-    folder: PathBuf,
-    /// The port changes with the files.
-    port: Option<u16>,
+/// The user's folder of units.
+fn folder(place: &Place, systemd: &Systemd) -> PathBuf {
+    let set = place.folder("XDG_CONFIG_HOME", ".config").join("systemd/user");
+    // systemd may have started without the variable that this shell has.
+    if systemd.unit_path.is_empty() || systemd.unit_path.contains(&set) { set } else { place.home.join(".config/systemd/user") }
 }
 
-impl Units {
-    /// Looks at what is there, and what `setup` has to change about it. `port`: another than before.
-    fn look(place: &Place, systemd: &Systemd, port: Option<u16>) -> Result<Self, Problem> {
-        let mut units = Self::none(place, systemd);
-        // Old copies of ours would hide a package's units.
-        units.sort(units.copies(), place.package.is_none())?;
-        if let Some(port) = port {
-            let sorted = units.sort(units.drop_ins(port), port != DEFAULT_PORT)?;
-            units.port = sorted.then_some(port);
-        }
-        Ok(units)
-    }
-
-    /// Puts each file where it belongs: to be written or, if they are not wanted, removed. Says whether there is any.
-    fn sort(&mut self, drafts: impl IntoIterator<Item = Draft>, wanted: bool) -> Result<bool, Problem> {
-        let before = self.write.len() + self.remove.len();
-        for draft in drafts {
-            match (wanted, draft.found()?) {
-                (true, Found::Nothing | Found::Ours) => self.write.push(draft),
-                (false, Found::Same | Found::Ours) => self.remove.push(draft.path),
-                (true, Found::Same) | (false, Found::Nothing) => {}
-                (_, found) => self.foreign.push(in_the_way(&draft, found, &self.place)),
-            }
-        }
-        Ok(before != self.write.len() + self.remove.len())
-    }
-
-    fn look_back(place: &Place, systemd: &Systemd) -> Result<Self, Problem> {
-        let mut units = Self::none(place, systemd);
-        for draft in units.copies().into_iter().chain(units.drop_ins(DEFAULT_PORT)) {
-            if draft.found()? != Found::Foreign {
-                units.sort([draft], false)?;
-            }
-        }
-        Ok(units)
-    }
-
-    fn none(place: &Place, systemd: &Systemd) -> Self {
-        let usual = place.home.join(".config/systemd/user");
-        let set = place.folder("XDG_CONFIG_HOME", ".config").join("systemd/user");
-        // The user's systemd may have been started without what this shell has set: only it knows where it reads.
-        let folder = if systemd.unit_path.is_empty() || systemd.unit_path.contains(&set) { set } else { usual };
-        Self { write: Vec::new(), remove: Vec::new(), foreign: Vec::new(), place: place.clone(), folder, port: None }
-    }
-
-    /// Copies of the package's files, for the programs of this place.
-    fn copies(&self) -> Vec<Draft> {
-        let bin = format!("{}/", self.place.bin.to_string_lossy().trim_end_matches('/'));
-        let units = UNITS.map(|(name, text)| Draft::text(self.folder.join(name), &placed(text, &bin)));
-        let (name, text) = ACTIVATION;
-        let data = self.place.folder("XDG_DATA_HOME", ".local/share").join("dbus-1/services");
-        let activation = Draft::text(data.join(name), &placed(text, &bin));
-        units.into_iter().chain([activation]).collect()
-    }
-
-    fn drop_ins(&self, port: u16) -> [Draft; 2] {
-        let file = |unit: &str, text: &str| Draft::text(self.folder.join(format!("{unit}.d/port.conf")), text);
-        let listen = "[Socket]\n# Instead of the one that the unit names.\nListenStream=\nListenStream=127.0.0.1";
-        let environment = "[Service]\nEnvironment=CLAUDE_PEERS_PORT";
-        [file(TCP_SOCKET, &format!("{listen}:{port}\n")), file(SERVICE, &format!("{environment}={port}\n"))]
-    }
-
-    fn change(&self) -> bool {
-        !self.write.is_empty() || !self.remove.is_empty()
-    }
-
-    fn put(self, systemd: &Systemd) -> Vec<Step> {
-        let mut steps = self.in_the_way();
-        let folder = self.folder.display().to_string();
-        if !self.change() {
-            if steps.is_empty() {
-                steps.push(match &self.place.package {
-                    Some(package) => Step::already(FILES, format!("use the units of the package in {}", package.display())),
-                    None => Step::already(FILES, format!("write the units into {folder}")),
-                });
-            }
-            return steps;
-        }
-        let mut what = Vec::new();
-        if !self.write.is_empty() {
-            what.push(format!("write {} into {folder}", counted(self.write.len())));
-        }
-        if !self.remove.is_empty() {
-            what.push(format!("remove {} of an earlier setup", counted(self.remove.len())));
-        }
-        let what = what.join(", ") + &self.port.map(|port| format!(", for TCP port {port}")).unwrap_or_default();
-        let shadow = self.place.package.is_none() && Path::new("/usr/lib/systemd/user").join(SERVICE).exists();
-        let note = shadow.then(|| "they take the place of the package's units in /usr/lib/systemd/user".to_owned());
-        steps.push(Step::to_do(FILES, what, self.change_files(systemd.clone())).note(note));
-        steps
-    }
-
-    fn take_back(self, systemd: &Systemd) -> Vec<Step> {
-        let mut steps = self.in_the_way();
-        let folder = self.folder.display().to_string();
-        steps.push(match self.remove.len() {
-            0 => Step::already(FILES, format!("remove units from {folder}")),
-            count => Step::to_do(FILES, format!("remove {} from {folder}", counted(count)), self.change_files(systemd.clone())),
-        });
-        steps
-    }
-
-    fn in_the_way(&self) -> Vec<Step> {
-        self.foreign.iter().map(|problem| Step::impossible(FILES, problem.clone())).collect()
-    }
-
-    async fn change_files(self, systemd: Systemd) -> Result<(), Problem> {
-        if self.place.package.is_some() && self.remove.iter().any(|path| path.ends_with(SOCKET)) {
-            // The links that enabled our copies; the package has enabled its own for all users.
-            systemd.on("disable", SOCKETS).run().await?;
-        }
-        for draft in &self.write {
-            draft.write()?;
-        }
-        for path in &self.remove {
-            files::remove(path, self.place.base(path))?;
-        }
-        systemd.reload().run().await?;
-        Ok(())
-    }
+/// Copies of the package's files, for the broker of this place.
+fn copies(place: &Place, folder: &Path) -> Vec<Draft> {
+    let services = place.folder("XDG_DATA_HOME", ".local/share").join("dbus-1/services");
+    let copy = |folder: &Path, (name, text): (&str, &str)| Draft::text(folder.join(name), &placed(text, &place.bin));
+    UNITS.into_iter().map(|unit| copy(folder, unit)).chain([copy(&services, ACTIVATION)]).collect()
 }
 
-/// The file `text` with its programs in `bin`.
-fn placed(text: &str, bin: &str) -> String {
-    let escaped = bin.replace('%', "%%");
-    if !bin.contains(char::is_whitespace) {
-        return text.replace(PACKAGED, &escaped);
+fn drop_ins(folder: &Path, port: u16) -> [Draft; 2] {
+    let file = |unit: &str, text: &str| Draft::text(folder.join(format!("{unit}.d/port.conf")), text);
+    let listen = "[Socket]\n# Instead of the one that the unit names.\nListenStream=\nListenStream=127.0.0.1";
+    let environment = "[Service]\nEnvironment=CLAUDE_PEERS_PORT";
+    [file(TCP_SOCKET, &format!("{listen}:{port}\n")), file(SERVICE, &format!("{environment}={port}\n"))]
+}
+
+/// The file `text` for the broker in `bin`.
+fn placed(text: &str, bin: &Path) -> String {
+    let program = bin.join("claude-peersd").to_string_lossy().replace('%', "%%");
+    let quoted = if program.contains(char::is_whitespace) { format!("\"{program}\"") } else { program };
+    text.replace(PACKAGED, &quoted)
+}
+
+fn put_files(mut change: Change, place: &Place, systemd: &Systemd, folder: &Path, port: Option<u16>) -> Vec<Step> {
+    let mut steps = std::mem::take(&mut change.in_the_way);
+    let folder = folder.display();
+    if change.count() == 0 && steps.is_empty() {
+        let already = match &place.package {
+            Some(package) => format!("use the package's units in {}", package.display()),
+            None => format!("write the units into {folder}"),
+        };
+        return vec![Step::already(already)];
     }
-    // A folder with a blank stands in quotes, here and in the session bus's file.
-    let line = |line: &str| match line.split_once(PACKAGED) {
-        Some((key @ ("ExecStart=" | "Exec="), program)) => format!("{key}\"{escaped}{program}\"\n"),
-        _ => format!("{line}\n"),
-    };
-    text.lines().map(line).collect()
+    let mut what = Vec::new();
+    if !change.write.is_empty() {
+        what.push(format!("write {} into {folder}", files(change.write.len())));
+    }
+    if !change.remove.is_empty() {
+        what.push(format!("remove {} of an earlier setup", files(change.remove.len())));
+    }
+    if !what.is_empty() {
+        let what = what.join(", ") + &port.map(|port| format!(", for TCP port {port}")).unwrap_or_default();
+        let hides = place.package.is_none() && Path::new("/usr/lib/systemd/user").join(SERVICE).exists();
+        let note = hides.then(|| "they replace the package's units in /usr/lib/systemd/user".to_owned());
+        steps.push(Step::to_do(what, make(change, place.clone(), systemd.clone())).note(note));
+    }
+    steps
 }
 
-fn counted(files: usize) -> String {
-    if files == 1 { "1 file".to_owned() } else { format!("{files} files") }
+async fn make(change: Change, place: Place, systemd: Systemd) -> Result<(), Problem> {
+    if place.package.is_some() && change.remove.iter().any(|path| path.ends_with(SOCKET)) {
+        // Removes the links to our copies; the package has enabled its own units for all users.
+        systemd.on("disable", SOCKETS).run().await?;
+    }
+    change.make(&place)?;
+    systemd.reload().run().await?;
+    Ok(())
 }
 
-fn in_the_way(draft: &Draft, found: Found, place: &Place) -> Problem {
-    let what = format!("{} {}: it is left as it is", draft.path.display(), found.not_ours().unwrap_or_default());
-    let instead = if place.package.is_some() { "; it hides the package's own" } else { "" };
-    Problem::new(what, format!("keep what you need of it in a drop-in, move it away and run this again{instead}"))
+fn files(count: usize) -> String {
+    if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
 }
 
-/// What systemd knows of our units, before anything is changed.
+/// What systemd knows of our units before anything changes.
 struct Sockets {
-    units: manager::Units,
-    /// The broker that answers already, however it was started.
+    units: Units,
+    /// A broker that answers already, however it was started.
     broker: Option<BrokerStatus>,
 }
 
-pub fn socket(systemd: &Systemd) -> PathBuf {
-    systemd.runtime.join("claude-peers/broker.sock")
+fn client(systemd: &Systemd) -> Client {
+    Client::new(systemd.socket(), "claude-peers")
 }
 
 impl Sockets {
-    /// Asks systemd, and the broker if it runs; starts nothing.
+    /// Starts nothing.
     async fn look(systemd: &Systemd) -> Result<Self, Problem> {
         let units = systemd.our_units().await?;
-        // A connection to systemd's socket would start the broker; where systemd has none, it starts nothing.
-        let broker = if units.service.is_active() || !units.socket.is_active() {
-            Client::new(socket(systemd), "claude-peers").get("/v1/status", None).await.ok()
-        } else {
-            None
-        };
+        // A connection to systemd's socket would start the broker.
+        let asks = units.service.is_active() || !units.socket.is_active();
+        let broker = if asks { client(systemd).get("/v1/status", None).await.ok() } else { None };
         Ok(Self { units, broker })
     }
 
-    /// The steps that have both sockets listen. `package`: the units are a package's; `changed`: they are about to change;
-    /// `port`: the port of the TCP socket is about to become this one.
-    fn open(self, package: bool, changed: bool, port: Option<u16>) -> Vec<Step> {
-        let mut steps: Vec<_> = self.broker_by_hand().into_iter().collect();
-        steps.push(self.enable(package));
-        steps.push(self.open_tcp(port));
-        steps.extend(self.renew(changed && port.is_none()));
-        steps
-    }
-
-    /// A broker that nobody supervises would keep its database from the service's.
-    fn broker_by_hand(&self) -> Option<Step> {
+    /// Stops a broker that was started by hand, which would keep its database from the service.
+    fn stop_other(&self) -> Option<Step> {
         let broker = self.broker.as_ref().filter(|_| !self.units.service.is_active() && !self.units.socket.is_active())?;
-        let client = Client::new(socket(&self.units.systemd), "claude-peers");
-        let what = format!("stop the one that was started by hand (process {})", broker.pid);
-        Some(Step::to_do(BROKER, what, async move {
+        let (client, what) =
+            (client(&self.units.systemd), format!("the broker that was started by hand (process {})", broker.pid));
+        let step = Step::to_do(format!("stop {what}"), async move {
             stop::stop(&client).await?;
-            Ok(Ended::Well("the service takes its place".to_owned()))
-        }))
+            Ok(Ended::Said(format!("stopped {what}; the service takes over")))
+        });
+        Some(step.named(BROKER_STEP))
     }
 
+    /// All units, the one that registers a package's MCP server included.
     fn four(&self) -> [&Unit; 4] {
-        let manager::Units { socket, tcp, service, login, .. } = &self.units;
+        let Units { socket, tcp, service, login, .. } = &self.units;
         [socket, tcp, service, login]
     }
 
     fn enable(&self, package: bool) -> Step {
-        let systemd = &self.units.systemd;
-        let masked = names(self.four(), Unit::is_masked);
-        // The TCP socket has its own step: where the port is in other hands, it has failed and may stay so.
-        let failed = names([&self.units.socket, &self.units.service], Unit::is_failed);
+        let Units { systemd, socket, tcp, service, .. } = &self.units;
         let mut calls = Vec::new();
-        calls.extend(systemd.on_any("unmask", masked));
-        calls.extend(systemd.on_any("reset-failed", failed));
-        // A package has enabled its units for all users, which shows again once they are not masked any more.
-        let enabled = |unit: &Unit| unit.is_enabled() || (package && unit.is_masked());
-        if !enabled(&self.units.socket) || !enabled(&self.units.tcp) {
+        calls.extend(systemd.on_any("unmask", names(self.four(), Unit::is_masked)));
+        // Not the TCP socket: where another program holds the port, it may stay failed.
+        calls.extend(systemd.on_any("reset-failed", names([socket, service], Unit::is_failed)));
+        // A package has enabled its units for all users, which shows once they are unmasked.
+        if ![socket, tcp].into_iter().all(|unit| unit.is_enabled() || (package && unit.is_masked())) {
             calls.push(systemd.on("enable", SOCKETS));
         }
-        if !self.units.socket.is_active() {
+        if !socket.is_active() {
             calls.push(systemd.on("start", [SOCKET]));
         }
-        Step::calls(SOCKET_STEP, format!("have {SOCKET} and {TCP_SOCKET} start by themselves"), calls)
+        Step::calls(format!("start {SOCKET} and {TCP_SOCKET} now and at login"), calls).named(SOCKETS_STEP)
     }
 
+    /// `port`: the port changes to this one.
     fn open_tcp(&self, port: Option<u16>) -> Step {
-        let systemd = &self.units.systemd;
-        let wanted = port.or_else(|| self.units.tcp.port()).unwrap_or(DEFAULT_PORT);
+        let Units { systemd, tcp, service, .. } = &self.units;
+        let wanted = port.or_else(|| tcp.port()).unwrap_or(DEFAULT_PORT);
         let what = format!("listen on 127.0.0.1:{wanted}");
-        let in_use = self.units.tcp.is_active();
-        if in_use && port.is_none() {
-            return Step::already(TCP, what);
-        }
-        let listeners = self.broker.iter().flat_map(|broker| &broker.listeners).filter(|listener| listener.kind == "tcp");
-        let served = |l: &ListenerStatus| l.listening && l.address.ends_with(&format!(":{wanted}"));
-        if port.is_none() && self.units.service.is_active() && listeners.clone().any(served) {
-            return Step::already(TCP, format!("{what} (the broker does it itself)"));
-        }
-        // A broker started by hand is about to give it back.
-        let by_hand = self.broker.is_some() && !self.units.service.is_active();
-        if !by_hand && TcpListener::bind(("127.0.0.1", wanted)).is_err() {
-            let said = listeners.filter_map(|listener| listener.problem.as_ref()).next();
-            let held = said.map(|said| format!(": {said}")).unwrap_or_default();
-            let help = "is in other hands, and only sessions of the reference system need it; `--port N` takes another";
-            return Step::left_out(TCP, format!("{what}{held}"), format!("port {wanted} {help}"));
-        }
-        let mut calls = Vec::new();
-        if self.units.service.is_active() {
-            // systemd opens no socket for a service that runs. The next connection starts it again, nothing is lost.
-            calls.push(systemd.on("stop", [SERVICE]));
-        }
-        if self.units.tcp.is_failed() {
-            calls.push(systemd.on("reset-failed", [TCP_SOCKET]));
-        }
-        calls.push(systemd.on(if in_use { "restart" } else { "start" }, [TCP_SOCKET]));
-        Step::to_do(TCP, what, async move {
-            let help = "sessions use the Unix socket; only those of the reference system need the port: `--port N` takes another";
-            let left = |problem: Problem| Ended::LeftOut(Problem::new(problem.what, help));
-            Ok(run(calls).await.map_or_else(left, Ended::from))
-        })
+        let listeners = || self.broker.iter().flat_map(|broker| &broker.listeners).filter(|listener| listener.kind == "tcp");
+        let serves = |l: &ListenerStatus| l.listening && l.address.ends_with(&format!(":{wanted}"));
+        // A broker started by hand is about to release the port.
+        let by_hand = self.broker.is_some() && !service.is_active();
+        let step = if port.is_none() && tcp.is_active() {
+            Step::already(what)
+        } else if port.is_none() && service.is_active() && listeners().any(serves) {
+            Step::already(format!("{what} (the broker does so itself)"))
+        } else if !by_hand && TcpListener::bind(("127.0.0.1", wanted)).is_err() {
+            let said = listeners().find_map(|listener| listener.problem.as_ref());
+            let what = said.map_or_else(|| what.clone(), |said| format!("{what}: {said}"));
+            Step::skipped(what, format!("port {wanted} is in use; only legacy clients need it: `--port N` takes another"))
+        } else {
+            // systemd opens no socket for a service that runs. The next connection starts it again.
+            let stop = service.is_active().then(|| systemd.on("stop", [SERVICE]));
+            let reset = tcp.is_failed().then(|| systemd.on("reset-failed", [TCP_SOCKET]));
+            let start = systemd.on(if tcp.is_active() { "restart" } else { "start" }, [TCP_SOCKET]);
+            let calls = stop.into_iter().chain(reset).chain([start]).collect();
+            Step::to_do(what, async move {
+                let help = "sessions use the Unix socket; only legacy clients need the port: `--port N` takes another";
+                let skipped = |problem: Problem| Ended::Skipped(Problem::new(problem.what, help));
+                Ok(run(calls).await.map_or_else(skipped, Ended::from))
+            })
+        };
+        step.named(TCP_STEP)
     }
 
-    /// A broker of another version, or of units that change, is replaced by the installed one.
+    /// Restarts a broker of another version, or whose units change.
     fn renew(&self, changed: bool) -> Option<Step> {
         let broker = self.broker.as_ref().filter(|_| self.units.service.is_active())?;
         let what = match broker.version.as_str() {
             VERSION if !changed => return None,
-            VERSION => "restart it with the new units".to_owned(),
-            other => format!("restart it as version {VERSION} (it is {other})"),
+            VERSION => "restart the broker with the new units".to_owned(),
+            other => format!("restart the broker as version {VERSION} (it is {other})"),
         };
-        Some(Step::calls(BROKER, what, vec![self.units.systemd.on("try-restart", [SERVICE])]))
+        Some(Step::calls(what, vec![self.units.systemd.restart()]).named(BROKER_STEP))
     }
 
     fn close(&self) -> Step {
         let (systemd, units) = (&self.units.systemd, self.units.all());
         let mut calls = Vec::new();
-        if self.units.socket.is_enabled() || self.units.tcp.is_enabled() {
+        if self.units.sockets().iter().any(|unit| unit.is_enabled()) {
             calls.push(systemd.on("disable", SOCKETS));
         }
         if units.iter().any(|unit| !matches!(unit.get("ActiveState"), "inactive" | "failed" | "")) {
             calls.push(systemd.on("stop", [SOCKET, TCP_SOCKET, SERVICE]));
         }
-        let failed = names(units, Unit::is_failed);
-        calls.extend(systemd.on_any("reset-failed", failed));
-        Step::calls(SOCKET_STEP, "stop the sockets and the broker, and have them not start by themselves any more", calls)
+        calls.extend(systemd.on_any("reset-failed", names(units, Unit::is_failed)));
+        Step::calls("stop the broker and its sockets, now and at login", calls).named(SOCKETS_STEP)
     }
 
-    /// The step that keeps the units of a package, which stay and which the package has enabled, from starting again.
-    fn forbid(&self) -> Step {
+    /// Keeps a package's units, which the package has enabled, from starting again.
+    fn mask(&self) -> Step {
         let names = names(self.four(), |unit| !unit.is_masked());
         let calls = self.units.systemd.on_any("mask", names).into_iter().collect();
-        Step::calls(MASK, "mask the units of the package for this user; `claude-peers setup` unmasks them", calls)
+        Step::calls("mask the package's units for this user; `claude-peers setup` unmasks them", calls).named("mask")
     }
 }
 
@@ -362,12 +276,9 @@ mod tests {
 
     #[test]
     fn a_unit_starts_the_program_of_its_place() {
-        let text = "[Service]\nExecStart=/usr/bin/claude-peersd\nUMask=0077\n";
-        assert_eq!(placed(text, "/home/u/.cargo/bin/"), "[Service]\nExecStart=/home/u/.cargo/bin/claude-peersd\nUMask=0077\n");
-        assert_eq!(placed(text, "/a b/100%/"), "[Service]\nExecStart=\"/a b/100%%/claude-peersd\"\nUMask=0077\n");
-        for (name, text) in UNITS {
-            let text = placed(text, "/opt/x/");
-            assert!(!text.contains(PACKAGED), "{name}: {text}");
+        for (bin, program) in [("/home/u/bin", "/home/u/bin/claude-peersd"), ("/a b/100%", "\"/a b/100%%/claude-peersd\"")] {
+            let text = placed("ExecStart=/usr/bin/claude-peersd\nUMask=0077\n", Path::new(bin));
+            assert_eq!(text, format!("ExecStart={program}\nUMask=0077\n"));
         }
     }
 }

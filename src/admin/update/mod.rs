@@ -1,9 +1,9 @@
-//! `update`: puts the programs of a newer release in the place of the installed ones.
+//! `update`: replaces the installed programs by those of a newer release.
 //!
-//! Promises: nothing is run or installed but what a trusted key has signed for exactly this version and this kind of machine;
-//! the three programs change together or not at all, and each of them at no moment is missing; never to an older version;
-//! never behind the back of a package manager. What is trusted and who is asked is said on the command line or built in,
-//! never read from the environment. While it works it holds an advisory lock on the programs' folder.
+//! It runs and installs only what a trusted key has signed for exactly this version and kind of machine. The three programs change
+//! together or not at all, and none of them is ever missing. It never installs an older version and never acts for a package manager.
+//! Server and key come from the command line or are built in, never from the environment. A lock on the programs' folder keeps out a
+//! second update.
 
 mod keys;
 mod owner;
@@ -11,7 +11,7 @@ mod programs;
 mod release;
 
 use crate::{
-    admin::manager::{Manager, SERVICE},
+    admin::manager::Manager,
     console::{
         exit::Failure,
         out::{Look, Out, Tone},
@@ -37,13 +37,13 @@ pub struct Args {
     /// Ask this release server (an organisation's mirror; it answers as GitHub's API does)
     #[arg(long, value_name = "URL", value_parser = release::base)]
     from: Option<String>,
-    /// Trust the public key in FILE instead of those that are built in
+    /// Trust the public key in FILE instead of the built-in keys
     #[arg(long, value_name = "FILE", requires = "from")]
     key: Option<PathBuf>,
 }
 
 impl Args {
-    /// The same command without the check, as one would type it.
+    /// The command without `--check`, as one would type it.
     fn again(&self) -> String {
         let key = self.key.as_ref().map(|key| key.to_string_lossy());
         let options = [("--version", self.version.as_deref()), ("--from", self.from.as_deref()), ("--key", key.as_deref())];
@@ -52,11 +52,16 @@ impl Args {
     }
 }
 
-/// Reads the number of a version, also with the `v` of its tag.
+/// Parses a version, also with the `v` of its tag.
 fn version(text: &str) -> Result<String, String> {
     let number = text.strip_prefix('v').unwrap_or(text);
     let valid = cmp_versions(number, number).is_ok();
     valid.then(|| number.to_owned()).ok_or_else(|| "a version looks like 1.2.3".to_owned())
+}
+
+/// Compares a valid version with the installed one.
+fn order(version: &str) -> Ordering {
+    cmp_versions(version, VERSION).unwrap_or(Ordering::Equal)
 }
 
 #[derive(Serialize)]
@@ -92,21 +97,20 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     }
 
     let release = server.release(args.version.as_deref())?;
+    let newer = order(release.version()) == Ordering::Greater;
+    let command = owner.map_or(again, |owner| owner.command);
     let mut answer = Answer {
         current: VERSION,
-        newer: order(release.version()) == Ordering::Greater,
+        newer,
         version: release.version().to_owned(),
         updated: false,
         from: server.name(),
         archive: None,
         installed: Vec::new(),
         broker: None,
-        update_with: None,
+        update_with: (newer && args.check).then_some(command),
     };
-    if answer.newer && args.check {
-        answer.update_with = Some(owner.map_or(again, |owner| owner.command));
-    }
-    if args.check || !answer.newer {
+    if args.check || !newer {
         return out.answer(&answer, |answer, _| found(answer));
     }
 
@@ -120,42 +124,34 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     answer.updated = true;
     answer.broker = Some(restart_broker().await);
     out.answer(&answer, done)?;
-    // The programs are new and stay; that the broker is not has been said with them.
+    // The answer has told of the broker that runs the old program.
     if matches!(answer.broker, Some(Broker::Failed { .. })) { Err(Failure::Told) } else { Ok(()) }
 }
 
-/// What became of the running broker, which goes on with its old program until it is restarted.
+/// The running broker, which keeps its old program until it restarts.
 #[derive(Debug, Serialize)]
 #[serde(tag = "state", rename_all = "camelCase")]
 enum Broker {
     Restarted,
-    /// The service manager ran none; the next one is new.
+    /// The service manager starts the next one with the new program.
     NotRunning,
-    /// There is no service manager: whoever started it must end it.
+    /// There is no service manager.
     Unmanaged,
-    /// It runs the old program still.
     Failed {
         problem: String,
         help: String,
     },
 }
 
-/// Restarts the broker where the service manager runs it, which holds its sockets meanwhile; one that is not running stays so.
 async fn restart_broker() -> Broker {
-    let (ran, restart) = match Manager::find().await {
-        Manager::None(_) => return Broker::Unmanaged,
-        Manager::Systemd(systemd) => {
-            let ran = systemd.units([SERVICE]).await.map(|[unit]| unit.is_active());
-            (ran, systemd.on("try-restart", [SERVICE]))
-        }
-        Manager::Launchd(launchd) => (launchd.pid().await.map(|pid| pid.is_some()), launchd.restart()),
-    };
-    let done = match ran {
+    let manager = Manager::find().await;
+    let (Some(runs), Some(restart)) = (manager.runs_broker().await, manager.restart()) else { return Broker::Unmanaged };
+    let restarted = match runs {
         Ok(false) => return Broker::NotRunning,
         Ok(true) => restart.run().await.map(|_| Broker::Restarted),
         Err(error) => Err(error),
     };
-    done.unwrap_or_else(|error| Broker::Failed { problem: error.to_string(), help: restart.to_string() })
+    restarted.unwrap_or_else(|error| Broker::Failed { problem: error.to_string(), help: restart.to_string() })
 }
 
 impl Broker {
@@ -164,51 +160,32 @@ impl Broker {
             Self::Restarted => "The broker was restarted with the new program.\n".to_owned(),
             Self::NotRunning => "The broker was not running; it starts with the new program.\n".to_owned(),
             Self::Unmanaged => {
-                "There is no service manager here: a broker that runs goes on with the old program until `claude-peers stop`.\n"
-                    .to_owned()
+                "There is no service manager here: a running broker keeps the old program until `claude-peers stop`.\n".to_owned()
             }
             Self::Failed { problem, help } => {
-                format!("The broker could not be restarted and goes on with the old program: {problem}\nTo restart it: {help}\n")
+                format!("The broker could not be restarted and keeps the old program: {problem}\nTo restart it: {help}\n")
             }
         }
     }
 }
 
-/// How `version`, known to be one, stands to the installed one.
-fn order(version: &str) -> Ordering {
-    cmp_versions(version, VERSION).unwrap_or(Ordering::Equal)
-}
-
 fn found(answer: &Answer) -> String {
     let Answer { current, version, from, .. } = answer;
-    if let Some(command) = &answer.update_with {
-        format!("claude-peers {version} is available from {from}; installed is {current}.\nTo update: {command}\n")
-    } else {
-        format!("claude-peers {current} is already up to date; {from} has {version}.\n")
+    match &answer.update_with {
+        Some(command) => {
+            format!("claude-peers {version} is available from {from}; {current} is installed.\nTo update: {command}\n")
+        }
+        None => format!("claude-peers {current} is up to date; {from} has {version}.\n"),
     }
 }
 
 fn done(answer: &Answer, look: Look) -> String {
     let programs: Vec<_> = answer.installed.iter().map(|path| path.display().to_string()).collect();
     let headline = format!("claude-peers {} is installed; it was {}.", answer.version, answer.current);
-    let archive = format!("{}; checksum and signature are right", answer.archive.as_deref().unwrap_or_default());
+    let archive = format!("{}; checksum and signature are valid", answer.archive.as_deref().unwrap_or_default());
     look.paint(Tone::Good, headline)
         + "\n"
         + &look.facts(&[("from", answer.from.clone()), ("archive", archive), ("replaced", programs.join(", "))])
         + &answer.broker.as_ref().map(Broker::line).unwrap_or_default()
-        + "Sessions that run go on with their old MCP server until they are started again.\n"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_read_with_and_without_the_v_of_a_tag() {
-        assert_eq!(version("1.2.3"), Ok("1.2.3".to_owned()));
-        assert_eq!(version("v1.2.3-rc.1"), Ok("1.2.3-rc.1".to_owned()));
-        for wrong in ["", "v", "latest", "1.2", "1.2.3/../..", "vv1.2.3"] {
-            version(wrong).expect_err(wrong);
-        }
-    }
+        + "Running sessions keep their old MCP server until they restart.\n"
 }

@@ -1,8 +1,7 @@
-//! The three programs in their folder: the new ones unpacked beside them, tried, and put in their place together.
+//! The three programs in their folder. The new ones are unpacked beside them, tried out, and put in place together.
 //!
-//! Promises: until all new programs are there and the first of them has run, nothing of the old ones changes; a failure on
-//! the way puts the old ones back; a program is replaced by one `rename`, so that it never is missing or half written.
-//! Locks: `flock` on the folder, so that two updates do not mix their programs.
+//! Nothing old changes until all new programs have run. A failure puts the old ones back. One `rename` replaces a program, so that it
+//! is never missing or half written. `flock` on the folder keeps two updates apart.
 
 use super::release;
 use crate::{
@@ -19,23 +18,22 @@ use std::{
 };
 use tempfile::TempDir;
 
-pub const REINSTALL: &str = "install claude-peers anew, as its README says";
-/// The programs of a release; this one last, so that an update that was cut off is made good by the next.
+pub const REINSTALL: &str = "install claude-peers again, as its README says";
+/// This program comes last, so that the next update completes one that was cut off.
 const PROGRAMS: [&str; 3] = ["claude-peersd", "claude-peers-mcp", "claude-peers"];
 const WORKSHOP: &str = ".claude-peers-update-";
 const PATIENCE: Duration = Duration::from_secs(10);
-const TELL_THE_MAKER: &str = "nothing was changed; whoever made the release should hear of it";
+const TELL_THE_MAKER: &str = "nothing was changed; please tell the people who made the release";
 
-/// The folder that the programs lie in, with room beside them to work.
 pub struct Folder {
     path: PathBuf,
-    /// Beside the programs, as `rename` does not leave a file system.
+    /// Beside the programs, as `rename` stays in one file system.
     workshop: TempDir,
     _lock: fs::File,
 }
 
 impl Folder {
-    /// The folder of `program`, of which only this update will make a change.
+    /// Locks the folder of `program`.
     pub fn of(program: &Path) -> Result<Self, Problem> {
         let path = program.parent().unwrap_or(Path::new("/")).to_owned();
         let not_plain = |file: &PathBuf| fs::symlink_metadata(file).is_ok_and(|found| !found.is_file());
@@ -45,17 +43,17 @@ impl Folder {
         }
         let workshop = tempfile::Builder::new().prefix(WORKSHOP).tempdir_in(&path).map_err(|e| {
             let command = quoted(&program.to_string_lossy()).into_owned();
-            let help = format!("update as somebody who may write there, such as with `sudo {command} update`");
+            let help = format!("update with the right to write there, such as `sudo {command} update`");
             Problem::new(format!("the programs in {} cannot be replaced: {}", path.display(), e.kind()), help)
         })?;
         let lock = fs::File::open(&path).map_err(|e| failed("opening", &path, &e))?;
-        let help = "another update may be at work: let it finish, then try again";
+        let help = "another update may be running: let it finish, then try again";
         let locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
         locked.map_err(|e| Problem::io("locking", &path, &e.into(), help))?;
         Ok(Self { path, workshop, _lock: lock })
     }
 
-    /// Where to put what is downloaded; it vanishes with the update.
+    /// For downloads; removed after the update.
     pub fn workshop(&self) -> &Path {
         self.workshop.path()
     }
@@ -90,7 +88,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Has each new program tell its version: it runs on this machine and is what it is said to be.
+    /// Has each new program print its version, which shows that it runs here and is the right one.
     pub async fn try_out(&self, version: &str) -> Result<(), Problem> {
         for name in PROGRAMS {
             let wrong = |why| Problem::new(format!("the new {name} is not usable here: {why}"), TELL_THE_MAKER);
@@ -103,7 +101,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Puts the new programs in the place of the old ones, or of none; says where they are.
+    /// Replaces the programs, or adds missing ones; returns their paths.
     pub fn replace(&mut self) -> Result<Vec<PathBuf>, Problem> {
         let (new, old) = (self.staged(), self.kept());
         fs::create_dir(&old).map_err(|e| failed("making", &old, &e))?;
@@ -123,20 +121,19 @@ impl Folder {
             }
         }
         self.clear_up();
-        // Only a loss of power now could bring the old names back.
+        // A power loss before this could bring the old names back.
         let synced = fs::File::open(&self.path).and_then(|folder| folder.sync_all());
         synced
             .map_err(|e| Problem::new(format!("the programs are replaced, but syncing their folder failed: {e}"), REINSTALL))?;
         Ok(PROGRAMS.map(|name| self.path.join(name)).to_vec())
     }
 
-    /// Removes what updates that were cut off have left beside the programs; it has served its purpose.
+    /// Removes what interrupted updates have left.
     fn clear_up(&self) {
-        let others = fs::read_dir(&self.path).into_iter().flatten().flatten().map(|entry| entry.path());
-        let left = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(WORKSHOP));
-        for path in others.filter(left).filter(|path| path != self.workshop.path()) {
-            // What cannot be removed is clutter and no reason to fail.
-            drop(fs::remove_dir_all(path));
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(WORKSHOP) && entry.path() != self.workshop.path() {
+                drop(fs::remove_dir_all(entry.path())); // clutter is no reason to fail
+            }
         }
     }
 
@@ -156,14 +153,14 @@ impl Folder {
 }
 
 fn failed(doing: &str, path: &Path, e: &io::Error) -> Problem {
-    Problem::io(doing, path, e, "nothing was changed; mend that, then try again")
+    Problem::io(doing, path, e, "nothing was changed; correct that, then try again")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// A folder with these programs in it, and an update to others under way.
+    /// A folder of old programs, and an update to new ones under way.
     fn folder(installed: &[&str], new: &[&str]) -> (TempDir, Folder) {
         let place = tempfile::tempdir().expect("a folder");
         let write = |folder: &Path, names: &[&str], text: &str| {
@@ -183,34 +180,28 @@ mod tests {
     }
 
     #[test]
-    fn all_three_are_replaced_and_one_that_was_missing_is_added() {
-        let (place, mut folder) = folder(&PROGRAMS[1..], &PROGRAMS);
-        // An update that was killed has left this.
+    fn all_programs_are_replaced_or_none() {
+        let (place, mut update) = folder(&PROGRAMS[1..], &PROGRAMS);
+        // Left by an update that was killed.
         fs::create_dir_all(place.path().join(".claude-peers-update-Xy12/new")).expect("made");
-        assert_eq!(folder.replace().expect("replaced").len(), 3);
-        drop(folder);
+        assert_eq!(update.replace().expect("replaced").len(), 3);
+        drop(update);
         assert!(holds(&place, &PROGRAMS, "new"));
-    }
 
-    #[test]
-    fn a_failure_half_way_puts_the_old_ones_back() {
-        let (place, mut folder) = folder(&PROGRAMS[1..], &PROGRAMS[..2]);
-        let error = folder.replace().expect_err("the last one is missing").to_string();
+        let (place, mut update) = folder(&PROGRAMS[1..], &PROGRAMS[..2]);
+        let error = update.replace().expect_err("the last one is missing").to_string();
         assert!(error.contains("replacing") && error.contains("nothing was changed"), "{error}");
-        drop(folder);
+        drop(update);
         assert!(holds(&place, &PROGRAMS[1..], "old"));
     }
 
     #[test]
-    fn one_update_at_a_time_and_none_of_what_is_no_plain_file() {
-        let (place, folder) = folder(&PROGRAMS[1..], &PROGRAMS);
-        let of = || Folder::of(&place.path().join("claude-peers")).map(drop);
-        let error = of().expect_err("locked").to_string();
-        assert!(error.contains("another update"), "{error}");
-        drop(folder);
-        of().expect("free again");
+    fn a_second_update_or_a_link_is_refused() {
+        let (place, update) = folder(&PROGRAMS[1..], &PROGRAMS);
+        let error = || Folder::of(&place.path().join("claude-peers")).map(drop).expect_err("refused").to_string();
+        assert!(error().contains("another update"), "{}", error());
+        drop(update);
         std::os::unix::fs::symlink("/elsewhere/claude-peersd", place.path().join("claude-peersd")).expect("linked");
-        let error = of().expect_err("refused").to_string();
-        assert!(error.contains("claude-peersd is not a plain file"), "{error}");
+        assert!(error().contains("claude-peersd is not a plain file"), "{}", error());
     }
 }

@@ -1,4 +1,4 @@
-//! Claude Code's files, which are only read here: what they say of our plugin and of a user's hooks.
+//! Reading Claude Code's files: whether it starts our plugin, and whether an administrator forbids hooks.
 
 use crate::platform::{
     files, paths,
@@ -12,13 +12,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Our plugin, as Claude Code names it: with the marketplace it comes from. A name that begins with `claude-` is not to be had.
+/// Our plugin, as Claude Code names it: with the marketplace that it comes from. Claude Code reserves names that begin with `claude-`.
 pub const PLUGIN: &str = "peers@claude-peers";
-/// Where the settings lie that an administrator makes for everybody, by the systems' custom.
+/// Where each system keeps the settings that an administrator makes for everybody.
 const MANAGED: [&str; 2] = ["/etc/claude-code", "/Library/Application Support/ClaudeCode"];
 /// Longest file that is read; Claude Code's own, with all its projects, reaches tens of megabytes.
 const MAX_FILE: u64 = 256 * 1024 * 1024;
-/// The mark at the beginning that some editors write, and Claude Code reads past.
+/// Some editors write this mark at the beginning, and Claude Code skips it.
 pub(super) const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 #[derive(Debug, thiserror::Error)]
@@ -31,18 +31,23 @@ pub enum Unreadable {
     Broken { file: PathBuf, source: serde_json::Error },
 }
 
-/// The error without its place, which is said already.
+/// The error without its place.
 fn reason(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     text.strip_suffix(&place).unwrap_or(&text).to_owned()
 }
 
-pub(super) fn config_folder() -> Result<PathBuf, InvalidSetting> {
-    settings::raw("CLAUDE_CONFIG_DIR").map_or_else(|| Ok(paths::home()?.join(".claude")), |folder| Ok(PathBuf::from(folder)))
+/// Where Claude Code's files are, if not in the usual places.
+pub(super) fn moved() -> Option<PathBuf> {
+    settings::raw("CLAUDE_CONFIG_DIR").map(PathBuf::from)
 }
 
-/// A file's text; none if it is not there.
+pub(super) fn config_folder() -> Result<PathBuf, InvalidSetting> {
+    moved().map_or_else(|| Ok(paths::home()?.join(".claude")), Ok)
+}
+
+/// A file's text; none if there is no such file.
 pub(super) fn read(file: &Path) -> Result<Option<String>, Unreadable> {
     let text = files::read(file, MAX_FILE).and_then(|text| String::from_utf8(text).map_err(io::Error::other));
     match text {
@@ -57,25 +62,24 @@ pub(super) fn parse<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, U
     serde_json::from_str(text).map_err(|source| Unreadable::Broken { file: file.to_owned(), source })
 }
 
-/// What a file with this text says; an empty one says nothing.
+/// Parses a file's text. An empty one is the default.
 pub(super) fn parse_or_default<T: DeserializeOwned + Default>(file: &Path, text: &str) -> Result<T, Unreadable> {
     let is_empty = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim().is_empty();
     if is_empty { Ok(T::default()) } else { parse(file, text) }
 }
 
-/// What a file says; one that is not there says nothing.
 fn read_json<T: DeserializeOwned + Default>(file: &Path) -> Result<T, Unreadable> {
     parse_or_default(file, &read(file)?.unwrap_or_default())
 }
 
-/// Whether every session of this user starts our plugin: Claude Code has it installed *and* switched on for all projects.
+/// Whether every session of this user starts our plugin: it is installed *and* switched on for all projects.
 pub fn has_plugin() -> Result<bool, Unreadable> {
     #[derive(Default, Deserialize)]
     #[serde(default, rename_all = "camelCase")]
     struct Settings {
         enabled_plugins: Option<BTreeMap<String, Value>>,
     }
-    /// Of each plugin one copy per scope.
+    /// One copy of each plugin per scope.
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Plugins {
@@ -94,7 +98,7 @@ pub fn has_plugin() -> Result<bool, Unreadable> {
     Ok(installed.plugins.get(PLUGIN).is_some_and(|copies| copies.iter().any(|copy| copy.scope == "user")))
 }
 
-/// The file by which an administrator keeps a user's hooks from running, those of the user's plugins included.
+/// The file in which an administrator forbids users' hooks, those of their plugins included.
 pub fn hooks_forbidden_by() -> Result<Option<PathBuf>, Unreadable> {
     for file in MANAGED.iter().flat_map(|folder| managed(Path::new(folder))) {
         if forbids_hooks(&file)? {
@@ -104,7 +108,7 @@ pub fn hooks_forbidden_by() -> Result<Option<PathBuf>, Unreadable> {
     Ok(None)
 }
 
-/// The file of a folder, and those that may lie beside it in a folder of their own.
+/// The files of settings in a managed folder.
 fn managed(folder: &Path) -> Vec<PathBuf> {
     let more = fs::read_dir(folder.join("managed-settings.d")).into_iter().flatten().flatten().map(|entry| entry.path());
     let more = more.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
@@ -127,29 +131,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_keeps_hooks_from_running_is_found_in_every_file() {
+    fn forbidden_hooks_are_found_in_every_managed_file() {
         let place = tempfile::tempdir().expect("a folder");
-        let main = place.path().join("managed-settings.json");
         let more = place.path().join("managed-settings.d");
         fs::create_dir(&more).expect("made");
-        fs::write(more.join("50-hooks.json"), "{\"allowManagedHooksOnly\": true}").expect("written");
         fs::write(more.join("notes.txt"), "{").expect("written");
-        assert_eq!(managed(place.path()), [main.clone(), more.join("50-hooks.json")]);
-        assert!(forbids_hooks(&more.join("50-hooks.json")).expect("read"));
-        for (text, forbids) in [
-            ("", false),
-            ("{}", false),
-            ("{\"allowManagedHooksOnly\": false, \"model\": 1}", false),
-            ("{\"allowManagedHooksOnly\": true}", true),
-            ("{\"disableAllHooks\": true}", true),
-        ] {
-            fs::write(&main, text).expect("written");
-            assert_eq!(forbids_hooks(&main).expect("read"), forbids, "{text}");
+        let files = ["managed-settings.json", "managed-settings.d/50-hooks.json"].map(|file| place.path().join(file));
+        for file in &files {
+            for (text, forbids) in [
+                ("", false),
+                ("{\"allowManagedHooksOnly\": false, \"model\": 1}", false),
+                ("{\"allowManagedHooksOnly\": true}", true),
+                ("{\"disableAllHooks\": true}", true),
+            ] {
+                fs::write(file, text).expect("written");
+                assert_eq!(forbids_hooks(file).expect("read"), forbids, "{text}");
+            }
         }
-        fs::write(&main, "{\n1}").expect("written");
-        let error = forbids_hooks(&main).expect_err("broken").to_string();
-        assert!(error.starts_with(&format!("{}, line 2, column 1: ", main.display())), "{error}");
+        assert_eq!(managed(place.path()), files);
+        fs::write(&files[0], "{\n1}").expect("written");
+        let error = forbids_hooks(&files[0]).expect_err("broken").to_string();
+        assert!(error.starts_with(&format!("{}, line 2, column 1: ", files[0].display())), "{error}");
         assert!(!error.ends_with(|c: char| c.is_ascii_digit()), "the place is said once: {error}");
-        assert!(!forbids_hooks(&place.path().join("none")).expect("nothing to read"));
     }
 }

@@ -1,8 +1,8 @@
-//! Claude Code: where it is, which version, its settings, its registration of our MCP server, its hook, its sessions' inbox.
+//! Claude Code: its program and version, its settings, the registration of our MCP server, our hook, its sessions' inbox.
 //!
-//! Promises: Claude Code's files are only read here. What changes its registrations is Claude Code itself, through a call of its
-//! program; its settings, which nothing else writes, setup does. A file that cannot be understood is an error that names it with line
-//! and column.
+//! Promises: this module only reads Claude Code's files. Claude Code itself changes its registrations, through a call of its program;
+//! setup writes the user's settings, for which there is no such call. A file that cannot be parsed is an error that names the file,
+//! line and column.
 
 #[cfg(feature = "cli")]
 mod files;
@@ -27,5 +27,5 @@ pub use self::{
     hook::{Installed, WITHOUT_HOOK},
     program::*,
     registrations::{Registrations, Scope, Server},
-    user_settings::{Allowed, RULES, UserSettings, rule},
+    user_settings::{RULES, UserSettings, rule},
 };

@@ -1,4 +1,4 @@
-//! Where `claude` may be: `PATH` first, then the folders that installers of programs use.
+//! Where `claude` may be: on `PATH`, then in the folders that installers use.
 
 use crate::platform::{
     paths,
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Folders below the home directory: Claude Code's own installers, then managers of node and of programs.
+/// Folders in the home directory: those of Claude Code's own installers, then those of node and package managers.
 const BELOW_HOME: [&str; 14] = [
     ".local/bin",
     ".claude/local",
@@ -28,7 +28,7 @@ const BELOW_HOME: [&str; 14] = [
 ];
 const OF_MACHINE: [&str; 5] = ["/usr/local/bin", "/opt/homebrew/bin", "/home/linuxbrew/.linuxbrew/bin", "/usr/bin", "/bin"];
 
-/// All of them, in the order in which they are looked at.
+/// All of them; the first that has it counts.
 pub fn all() -> Result<Vec<PathBuf>, InvalidSetting> {
     let home = paths::home()?;
     let path = settings::raw("PATH").unwrap_or_default();
@@ -37,7 +37,7 @@ pub fn all() -> Result<Vec<PathBuf>, InvalidSetting> {
     places.extend(npm_prefix(&home).map(|prefix| prefix.join("bin")));
     places.extend(nvm(&home));
     places.extend(OF_MACHINE.map(PathBuf::from));
-    // A relative folder would mean another one for every program; one with a colon cannot stand in a search path.
+    // A relative folder is another one for every program, and one with a colon cannot stand in a search path.
     places.retain(|place| place.is_absolute() && !place.as_os_str().as_encoded_bytes().contains(&b':'));
     let mut seen = std::collections::HashSet::new();
     places.retain(|place| seen.insert(place.clone()));
@@ -54,7 +54,7 @@ fn npm_prefix(home: &Path) -> Option<PathBuf> {
     Some(below_home.map_or_else(|| PathBuf::from(&value), |rest| home.join(rest)))
 }
 
-/// The programs of every node that nvm installed, the newest node first.
+/// The folders of every node that nvm installed, the newest node first.
 fn nvm(home: &Path) -> Vec<PathBuf> {
     let nvm = settings::raw("NVM_DIR").map_or_else(|| home.join(".nvm"), PathBuf::from);
     let nodes = fs::read_dir(nvm.join("versions/node")).into_iter().flatten().flatten();
@@ -63,33 +63,4 @@ fn nvm(home: &Path) -> Vec<PathBuf> {
     let mut nodes: Vec<_> = nodes.map(|node| (version(&node), node.path().join("bin"))).collect();
     nodes.sort_by(|a, b| b.cmp(a));
     nodes.into_iter().map(|(_, bin)| bin).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_prefix_of_npm_is_found() {
-        let home = tempfile::tempdir().expect("a folder");
-        let prefix = |settings: &str| {
-            fs::write(home.path().join(".npmrc"), settings).expect("written");
-            npm_prefix(home.path())
-        };
-        assert_eq!(prefix("a=b\nprefix = ${HOME}/.npm\n"), Some(home.path().join(".npm")));
-        assert_eq!(prefix("prefix=~/x"), Some(home.path().join("x")));
-        assert_eq!(prefix("prefix=\"/opt/npm\""), Some(PathBuf::from("/opt/npm")));
-        assert_eq!(prefix("//registry/:_authToken=x"), None);
-    }
-
-    #[test]
-    fn the_newest_node_comes_first() {
-        let home = tempfile::tempdir().expect("a folder");
-        for version in ["v9.9.9", "v22.1.0", "v22.12.0"] {
-            fs::create_dir_all(home.path().join(".nvm/versions/node").join(version)).expect("made");
-        }
-        let versions: Vec<_> =
-            nvm(home.path()).iter().map(|bin| bin.parent().and_then(Path::file_name).expect("a version").to_owned()).collect();
-        assert_eq!(versions, ["v22.12.0", "v22.1.0", "v9.9.9"]);
-    }
 }

@@ -1,4 +1,4 @@
-//! The program `claude`: where it is, which version, and its own commands, by which its registrations change.
+//! The program `claude`: its place, its version, and its commands that change registrations.
 
 use super::places;
 use crate::platform::{
@@ -6,55 +6,52 @@ use crate::platform::{
     paths,
     settings::{self, InvalidSetting},
 };
-use std::{ffi::OsString, fmt, os::unix::fs::PermissionsExt, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    fmt,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-/// The name under which our MCP server is registered; Claude Code's channel flag says the same.
+/// The name under which our MCP server is registered. Claude Code's channel flag must say the same.
 pub const NAME: &str = "claude-peers";
-/// The oldest Claude Code that knows channels.
+/// The oldest Claude Code with channels.
 pub const OLDEST: Version = Version([2, 1, 80]);
-/// The oldest Claude Code into which our hook is put: the first that tells a hook its process (`CLAUDE_PID`), without which ours
-/// knows no session. Found by running a hook under the published programs: 2.1.212 does not set it, 2.1.213 does.
+/// The oldest Claude Code that gets our hook: the first that sets `CLAUDE_PID`, by which the hook knows its session. (Tried with the
+/// published programs: 2.1.212 does not set it, 2.1.213 does.)
 pub const OLDEST_WITH_HOOKS: Version = Version([2, 1, 213]);
-/// The oldest Claude Code whose sessions have an inbox, through which messages come in by themselves.
+/// The oldest Claude Code whose sessions have an inbox.
 pub const OLDEST_WITH_INBOX: Version = Version([2, 1, 224]);
-/// The oldest whose sessions have one also with Bedrock, Vertex or Foundry, and where its feature flags are off.
+/// The oldest whose sessions have one also with Bedrock, Vertex or Foundry, or with feature flags off.
 pub const OLDEST_WITH_INBOX_ALWAYS: Version = Version([2, 1, 248]);
-/// What it means that a session has no inbox.
 pub const WITHOUT_INBOX: &str = "without a channel, messages come with a session's next call of one of our tools";
-/// How long one call of `claude` may take: it is a large program that may be read from a slow disk for the first time.
+/// A call of `claude` may take this long: it is a large program on a disk that may be slow.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone)]
 pub struct Claude {
     pub path: PathBuf,
-    /// The search path under which it and what it needs (node) are found.
+    /// The search path for it and for the node that runs it.
     search: OsString,
 }
 
 impl Claude {
-    /// Looks for it: where `CLAUDE_PEERS_CLAUDE` says, else in `PATH`, else in the places where installers put it. A service
-    /// manager does not know the `PATH` of a login.
+    /// Looks for it where `CLAUDE_PEERS_CLAUDE` says, else on `PATH` and in the places where installers put it: a service manager
+    /// does not know the `PATH` of a login.
     pub fn find() -> Result<Option<Self>, InvalidSetting> {
-        const VARIABLE: &str = "CLAUDE_PEERS_CLAUDE";
-        let path = match settings::raw(VARIABLE).map(PathBuf::from) {
-            Some(path) => {
-                let runs = path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
-                if !path.is_absolute() || !runs {
-                    let allowed = "the absolute path of the program `claude`";
-                    return Err(InvalidSetting::new(VARIABLE, path.to_string_lossy(), allowed));
-                }
-                path
-            }
-            None => {
-                let search = std::env::join_paths(places::all()?).unwrap_or_default();
-                // Found or not: the only errors are those of looking.
-                let Ok(path) = which::which_in("claude", Some(search), "/") else { return Ok(None) };
-                path
-            }
+        let places = places::all()?;
+        let path = match settings::CLAUDE.set()?.map(PathBuf::from) {
+            Some(path) if path.is_absolute() && is_program(&path) => path,
+            Some(path) => return Err(settings::CLAUDE.invalid(path)),
+            None => match places.iter().map(|place| place.join("claude")).find(|path| is_program(path)) {
+                Some(path) => path,
+                None => return Ok(None),
+            },
         };
-        // A script of npm's is run by the node beside it.
+        // The node beside it runs it, if it is a script of npm's.
         let beside = path.parent().map(PathBuf::from);
-        let search = std::env::join_paths(beside.into_iter().chain(places::all()?)).unwrap_or_default();
+        let search = std::env::join_paths(beside.into_iter().chain(places)).unwrap_or_default();
         Ok(Some(Self { path, search }))
     }
 
@@ -75,25 +72,29 @@ impl Claude {
     }
 
     fn call<const N: usize>(&self, words: [&str; N]) -> Call {
-        // What surrounds this call may be a session of Claude Code's; the folder must not decide about anything.
+        // This may run in a session of Claude Code, whose folder has settings of its own.
         Call::new("claude", &self.path, words, PATIENCE)
             .env("PATH", &self.search)
             .directory(paths::home().unwrap_or_else(|_| "/".into()))
     }
 }
 
+fn is_program(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The command that registers the MCP server `server`, for people.
 pub fn by_hand(server: &str) -> String {
     format!("claude mcp add --scope user --transport stdio {NAME} -- {}", quoted(server))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Version(pub [u32; 3]);
+pub struct Version([u32; 3]);
 
 impl Version {
-    /// Reads what `claude --version` says: `2.1.330 (Claude Code)`.
+    /// Parses the output of `claude --version`: `2.1.330 (Claude Code)`.
     fn read(said: &str) -> Option<Self> {
-        let digits = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
-        let mut parts = said.split_whitespace().next()?.split('.').map(digits);
+        let mut parts = said.split_whitespace().next()?.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().ok());
         Some(Self([parts.next()??, parts.next()??, parts.next()??]))
     }
 }
@@ -102,20 +103,5 @@ impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self([major, minor, patch]) = self;
         write!(f, "{major}.{minor}.{patch}")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_read_and_ordered() {
-        assert_eq!(Version::read("2.1.330 (Claude Code)\n"), Some(Version([2, 1, 330])));
-        assert_eq!(Version::read("2.1.80-beta.1"), Some(OLDEST));
-        assert!(Version([2, 1, 9]) < OLDEST && Version([3, 0, 0]) > OLDEST);
-        for wrong in ["", "claude", "2.1", "v2.1.80", "2..80"] {
-            assert_eq!(Version::read(wrong), None, "{wrong}");
-        }
     }
 }

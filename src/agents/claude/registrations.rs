@@ -1,14 +1,10 @@
-//! What Claude Code's own file says about MCP servers. It is read, never written.
+//! The MCP servers that are registered in Claude Code's own file.
 
 use super::{
-    Unreadable,
-    files::{parse, read},
+    NAME, Unreadable,
+    files::{moved, parse, read},
 };
-use crate::platform::{
-    call::quoted,
-    paths,
-    settings::{self, InvalidSetting},
-};
+use crate::platform::{call::quoted, paths, settings::InvalidSetting};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
@@ -17,11 +13,10 @@ use std::{
 
 const PROGRAM: &str = "claude-peers-mcp";
 
-/// The MCP servers that Claude Code starts by itself, from the user's own file.
 #[derive(Debug, Clone)]
 pub struct Registrations {
     pub file: PathBuf,
-    /// The servers that are programs of this machine.
+    /// Those that are programs on this machine.
     pub servers: Vec<Server>,
 }
 
@@ -31,7 +26,7 @@ pub struct Server {
     pub scope: Scope,
     pub command: String,
     pub arguments: Vec<String>,
-    /// The names of the variables it is given; their values may be secrets.
+    /// The names of its environment variables. Their values may be secrets.
     pub variables: Vec<String>,
 }
 
@@ -41,7 +36,7 @@ pub enum Scope {
     Project(PathBuf),
 }
 
-/// The file, and each of its projects.
+/// The file, and each project in it.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Known {
@@ -51,14 +46,13 @@ struct Known {
 
 #[derive(Deserialize)]
 struct Entry {
-    /// None for a server that is reached by an address.
+    /// None for a server that has an address.
     command: Option<String>,
     args: Option<Vec<String>>,
     env: Option<BTreeMap<String, serde::de::IgnoredAny>>,
 }
 
 impl Registrations {
-    /// Reads them; a file that is not there holds none.
     pub fn read() -> Result<Self, Unreadable> {
         let file = file()?;
         let text = read(&file)?;
@@ -67,22 +61,26 @@ impl Registrations {
 
     /// The entry under our name that counts in all projects.
     pub fn own(&self) -> Option<&Server> {
-        self.servers.iter().find(|server| server.name == super::NAME && server.scope == Scope::User)
+        self.servers.iter().find(|server| server.is_own())
     }
 
     /// Other entries that start our program: under another name, or for one project only.
     pub fn others(&self) -> impl Iterator<Item = &Server> {
-        self.servers.iter().filter(|server| server.is_ours() && !(server.name == super::NAME && server.scope == Scope::User))
+        self.servers.iter().filter(|server| server.is_ours() && !server.is_own())
     }
 }
 
 impl Server {
+    fn is_own(&self) -> bool {
+        self.name == NAME && self.scope == Scope::User
+    }
+
     /// Whether it is our program, whichever copy of it.
     pub fn is_ours(&self) -> bool {
         Path::new(&self.command).file_name().is_some_and(|name| name == PROGRAM)
     }
 
-    /// Whether it starts just this program.
+    /// Whether it starts this very program.
     pub fn starts(&self, program: &Path) -> bool {
         Path::new(&self.command) == program && self.arguments.is_empty()
     }
@@ -93,11 +91,10 @@ impl Server {
     }
 }
 
-/// Claude Code's file: beside its other files where `CLAUDE_CONFIG_DIR` moves them, else in the home directory. Very old
-/// installations have it elsewhere, and it stays there.
+/// Claude Code's file: beside its other files where `CLAUDE_CONFIG_DIR` moves them, else in the home directory. Claude Code leaves it
+/// where very old versions put it.
 fn file() -> Result<PathBuf, InvalidSetting> {
-    let home = paths::home()?;
-    let moved = settings::raw("CLAUDE_CONFIG_DIR").map(PathBuf::from);
+    let (home, moved) = (paths::home()?, moved());
     let old = moved.clone().unwrap_or_else(|| home.join(".claude")).join(".config.json");
     if old.exists() {
         return Ok(old);
@@ -116,31 +113,4 @@ fn servers(file: &Path, text: &str) -> Result<Vec<Server>, Unreadable> {
         Some(Server { name, scope, command: entry.command?, arguments, variables })
     };
     Ok(user.chain(local).filter_map(server).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Some editors write a byte order mark.
-    fn read(text: &str) -> Registrations {
-        let servers = servers(Path::new("x"), &format!("\u{feff}{text}")).expect("understood");
-        Registrations { file: PathBuf::new(), servers }
-    }
-
-    #[test]
-    fn every_registration_of_ours_is_found() {
-        let found = read(
-            r#"{"numStartups": 3, "other": [null], "mcpServers": {
-                "claude-peers": {"type": "stdio", "command": "/usr/bin/claude-peers-mcp", "args": [], "env": {"A": "b"}},
-                "peers": {"command": "/opt/claude-peers-mcp"},
-                "docs": {"type": "http", "args": null, "url": "https://example.org/mcp"}},
-              "projects": {"/src/x": {"allowedTools": [], "mcpServers": {"claude-peers": {"command": "claude-peers-mcp"}}}}}"#,
-        );
-        let own = found.own().expect("registered");
-        assert!(own.starts(Path::new("/usr/bin/claude-peers-mcp")) && !own.starts(Path::new("/opt/claude-peers-mcp")));
-        assert_eq!(own.variables, ["A"]);
-        let others: Vec<_> = found.others().map(|server| (server.name.as_str(), server.scope.clone())).collect();
-        assert_eq!(others, [("peers", Scope::User), ("claude-peers", Scope::Project("/src/x".into()))]);
-    }
 }

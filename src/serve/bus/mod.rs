@@ -4,14 +4,14 @@
 //! that another program holds costs a bounded wait and a notice, never the broker. A slow bus misses signals and delays nobody.
 //! Calls under way when the broker stops get their answer, `Stop` included.
 
-mod dict;
-mod errors;
 mod interface;
+mod values;
 
 use super::app::App;
 use crate::{
     broker::{News, Watch},
     platform::settings::{self, InvalidSetting},
+    wire::text::printable,
 };
 use interface::Interface;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -104,7 +104,7 @@ impl Bus {
 /// The address of the session bus. The library would guess one where neither variable is set, and a program that was started
 /// with a clean environment would talk to a bus that it was not told of.
 fn address() -> Result<Option<String>, InvalidSetting> {
-    if let Some(address) = settings::text("DBUS_SESSION_BUS_ADDRESS")? {
+    if let Some(address) = settings::text(settings::DBUS.name)? {
         return Ok(Some(address));
     }
     let usual = settings::text("XDG_RUNTIME_DIR")?.map(|dir| PathBuf::from(dir).join("bus"));
@@ -150,7 +150,7 @@ async fn tell(mut watch: Watch, connection: &Connection) -> zbus::Result<()> {
 async fn signal(interface: &InterfaceRef<Interface>, news: &News) -> zbus::Result<()> {
     let to = interface.signal_emitter();
     for peer in &news.joined {
-        Interface::peer_joined(to, peer.id.as_str(), &peer.name, &dict::plain(peer.cwd.clone())).await?;
+        Interface::peer_joined(to, peer.id.as_str(), &peer.name, &printable(&peer.cwd)).await?;
     }
     for change in &news.messages {
         let (id, route) = (change.id.to_string(), change.route.map_or("", |route| route.as_str()));

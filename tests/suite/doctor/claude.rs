@@ -45,7 +45,7 @@ fn missing_registration_is_reported_and_fixed() {
     let finding = visited.says("registration", "ok", &[env!("CARGO_BIN_EXE_claude-peers-mcp")], "");
     assert_eq!((visited.code, &finding["fixed"]), (0, &json!(true)));
     let text = String::from_utf8(doctor(&broker, &["--fix"]).output().unwrap().stdout).unwrap();
-    assert!(!text.contains("mended"), "there is nothing left to mend: {text}");
+    assert!(!text.contains("fixed: "), "nothing is left to fix: {text}");
 
     // A fault that cannot be fixed says why.
     fs::remove_file(broker.folder().join(".claude.json")).unwrap();
@@ -55,7 +55,7 @@ fn missing_registration_is_reported_and_fixed() {
     )
     .unwrap();
     let visited = visit(&broker, &["--fix"]);
-    assert_eq!(visited.says("registration", "failed", &["not registered"], "--fix could not")["fixed"], false);
+    assert_eq!(visited.says("registration", "failed", &["not registered"], "--fix failed")["fixed"], false);
     visited.says("registration", "failed", &[], "no room");
 }
 
@@ -110,6 +110,14 @@ fn foreign_registration_is_reported_and_kept() {
         let before = fs::read(home.join(".claude.json")).unwrap();
         visit(&broker, &["--fix"]).says("registration", state, &[words], help);
         assert_eq!(fs::read(home.join(".claude.json")).unwrap(), before, "{words}: it is not ours to change");
+    }
+    // Of one project, in a file with a byte order mark.
+    let local = json!({"/src/x": {"mcpServers": {"claude-peers": {"command": server}}}});
+    let user = json!({"claude-peers": {"command": server}, "docs": {"type": "http", "args": null, "url": "https://example.org"}});
+    for (servers, state, words) in [(json!({}), "failed", "for /src/x only"), (user, "warning", "a second time for /src/x")] {
+        let text = json!({"mcpServers": servers, "projects": local}).to_string();
+        fs::write(home.join(".claude.json"), format!("\u{feff}{text}")).unwrap();
+        visit(&broker, &[]).says("registration", state, &[words], "");
     }
     fs::write(home.join(".claude.json"), "{\n  \"mcpServers\": {,}\n}").unwrap();
     visit(&broker, &["--fix"]).says("registration", "failed", &[".claude.json, line 2, column 18"], "correct");

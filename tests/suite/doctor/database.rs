@@ -81,7 +81,7 @@ fn damaged_database_is_reported_before_and_after_recovery() {
     broker.launch();
     let visited = visit(&broker, &[]);
     visited.says("database", "ok", &["sound"], "");
-    visited.says("database", "warning", &["was damaged", "set aside as", "recovered rows"], "keep the file");
+    visited.says("database", "warning", &["was damaged", "set aside as", "recovered rows"], "keep it as long");
     broker.restart();
     visit(&broker, &[]).says("database", "warning", &["set aside earlier", "peers.db.damaged-"], "keep it");
 }

@@ -26,10 +26,10 @@ fn change(broker: &Broker, key: &str, value: Value) {
 fn missing_old_or_disabled_hook_is_reported() {
     let broker = Broker::start();
     with_claude(&broker);
-    let means = "messages still arrive, and count as delivered only once a reply proves it";
-    visit(&broker, &[]).says("hooks", "warning", &["has none of ours", means], "`claude-peers setup` puts it in");
+    let means = "messages still arrive, but count as delivered only after a reply";
+    visit(&broker, &[]).says("hooks", "warning", &["has no hook of ours", means], "`claude-peers setup` adds it");
     with_hooks(&broker);
-    visit(&broker, &[]).says("hooks", "ok", &["settings.json has ours"], "");
+    visit(&broker, &[]).says("hooks", "ok", &["settings.json has our hook"], "");
     change(&broker, "disableAllHooks", json!(true));
     let visited = visit(&broker, &[]);
     visited.says("hooks", "warning", &["disableAllHooks", means], "take `disableAllHooks` out of ");
@@ -38,9 +38,36 @@ fn missing_old_or_disabled_hook_is_reported() {
     let old = format!("exec {} hook Stop", env!("CARGO_BIN_EXE_claude-peers"));
     change(&broker, "hooks", json!({"Stop": [{"hooks": [{"type": "command", "command": old, "asyncRewake": true}]}]}));
     let words = ["of another version", env!("CARGO_BIN_EXE_claude-peers"), means];
-    visit(&broker, &[]).says("hooks", "warning", &words, "`claude-peers setup` puts the one that is needed in their place");
+    visit(&broker, &[]).says("hooks", "warning", &words, "`claude-peers setup` replaces them");
     with_hooks(&broker);
-    visit(&broker, &[]).says("hooks", "ok", &["settings.json has ours"], "");
+    visit(&broker, &[]).says("hooks", "ok", &["settings.json has our hook"], "");
+}
+
+#[test]
+fn changed_hook_is_reported() {
+    let broker = Broker::start();
+    with_claude(&broker);
+    with_hooks(&broker);
+    let file = broker.folder().join(".claude/settings.json");
+    let (whole, cli) = (fs::read_to_string(&file).unwrap(), env!("CARGO_BIN_EXE_claude-peers"));
+    for (from, to, program) in [
+        (format!("exec {cli} hook"), "exec '/a ] || b/claude-peers' hook", "/a ] || b/claude-peers"),
+        (format!("[ ! -x {cli} ] || exec "), "", cli),
+        ("\"async\": true".to_owned(), "\"async\": false", cli),
+        ("\"async\": true".to_owned(), "\"async\": true, \"asyncRewake\": true", cli),
+        ("hook UserPromptSubmit".to_owned(), "hook Sneeze", cli),
+        ("\"timeout\": 5".to_owned(), "\"timeout\": 600", cli),
+        ("\"UserPromptSubmit\": [".to_owned(), "\"Stop\": [", cli),
+        ("\"hooks\": [".to_owned(), "\"matcher\": \"\", \"hooks\": [", cli),
+    ] {
+        assert!(whole.contains(&from), "{from}: {whole}");
+        fs::write(&file, whole.replacen(&from, to, 1)).unwrap();
+        visit(&broker, &[]).says("hooks", "warning", &["of another version or copy", &format!("({program})")], "");
+    }
+    for other in ["claude-peers peers", "echo hook Stop", "/x/claude-peers-mcp hook Stop", ""] {
+        change(&broker, "hooks", json!({"Stop": [{"hooks": [{"type": "command", "command": other}]}]}));
+        visit(&broker, &[]).says("hooks", "warning", &["has no hook of ours"], "");
+    }
 }
 
 #[test]
@@ -49,7 +76,7 @@ fn allow_rule_is_checked() {
     with_claude(&broker);
     let missing = "does not have mcp__claude-peers in `permissions.allow`";
     let visited = visit(&broker, &[]);
-    visited.says("allow-rule", "warning", &[missing, "stops before it answers"], "`claude-peers setup` puts it in");
+    visited.says("allow-rule", "warning", &[missing, "stops before it answers"], "`claude-peers setup` adds it");
     assert_eq!(visited.code, 0, "a warning is no failure");
     with_hooks(&broker);
     visit(&broker, &[]).says("allow-rule", "ok", &["lets sessions use our tools without asking"], "");
@@ -61,7 +88,13 @@ fn allow_rule_is_checked() {
             "has mcp__claude-peers in `permissions.ask`",
         ),
         (json!({"deny": ["mcp__*"]}), "warning", "forbids sessions to use our tools: it has mcp__* in `permissions.deny`"),
+        (json!({"deny": ["*"]}), "warning", "it has * in `permissions.deny`"),
+        (json!({"deny": ["mcp__claude-peers__send*"]}), "warning", "it has mcp__claude-peers__send* in `permissions.deny`"),
+        (json!({"allow": ["mcp__claude-peers"], "ask": ["mcp__claude-peers__ask"]}), "ok", "has mcp__claude-peers__ask in"),
         (json!({"allow": ["mcp__claude-peers__send_message"]}), "warning", missing),
+        (json!({"allow": ["mcp__*", 1], "ask": null}), "warning", missing),
+        (json!({"deny": ["mcp__claude-peers-2", "mcp__claude-peers-2__*", "mcp__other__*", "Bash(*)"]}), "warning", missing),
+        (json!(null), "warning", missing),
     ] {
         change(&broker, "permissions", permissions);
         visit(&broker, &[]).says("allow-rule", state, &[words], "");
@@ -81,17 +114,17 @@ fn plugin_beside_setup_is_reported() {
     plugin::install(home);
     let visited = visit(&broker, &[]);
     visited.says("registration", "ok", &["the plugin peers@claude-peers brings the MCP server"], "");
-    visited.says("hooks", "ok", &["the plugin peers@claude-peers has ours"], "");
+    visited.says("hooks", "ok", &["the plugin peers@claude-peers has our hook"], "");
     assert_eq!(visited.code, 0, "{:#?}", visited.checks);
     change(&broker, "disableAllHooks", json!(true));
-    visit(&broker, &[]).says("hooks", "warning", &["the plugin peers@claude-peers has ours", "disableAllHooks"], "");
+    visit(&broker, &[]).says("hooks", "warning", &["the plugin peers@claude-peers has our hook", "disableAllHooks"], "");
     change(&broker, "disableAllHooks", json!(false));
 
     // A disabled plugin counts as missing.
     plugin::switch(home, false);
     let visited = visit(&broker, &[]);
     visited.says("registration", "failed", &["not registered"], "`claude-peers setup`");
-    visited.says("hooks", "warning", &["none of ours"], "`claude-peers setup`");
+    visited.says("hooks", "warning", &["no hook of ours"], "`claude-peers setup`");
 
     fs::write(home.join(".claude.json"), registered).unwrap();
     with_hooks(&broker);
@@ -144,6 +177,6 @@ fn unreadable_plugin_file_is_reported_once() {
     fs::remove_file(home.join(".claude.json")).unwrap();
     fs::write(home.join(".claude/plugins/installed_plugins.json"), "{").unwrap();
     let visited = visit(&broker, &["--fix"]);
-    visited.says("registration", "skipped", &["not registered", "cannot be told"], "");
+    visited.says("registration", "skipped", &["not registered", "is unknown"], "");
     assert!(!home.join(".claude.json").exists(), "what might stand twice is not made");
 }

@@ -210,7 +210,7 @@ fn version_mismatch_is_reported_with_every_path() {
     Visit::of(command).says(
         "versions",
         "warning",
-        &["other copies lie on PATH", old, daemon.to_str().unwrap()],
+        &["other copies are on PATH", old, daemon.to_str().unwrap()],
         "remove the copies",
     );
 
@@ -220,7 +220,7 @@ fn version_mismatch_is_reported_with_every_path() {
     command.env_clear().envs(prepared.get_envs().filter_map(|(name, value)| Some((name, value?))));
     broker.launch_as(command);
     let visited = visit(&broker, &[]);
-    let words = ["is not of one version", &format!("running broker {old} ({})", daemon.display()), VERSION];
+    let words = ["not of one version", &format!("running broker {old} ({})", daemon.display()), VERSION];
     visited.says("versions", "failed", &words, "before an upgrade");
 
     register(broker.folder(), json!({"claude-peers": {"command": server}}));

@@ -67,7 +67,7 @@ fn program_that_holds_the_port_is_named() {
     visited.says("tcp-socket", "failed", &words, &format!("claude-peers setup --port {}", port.wrapping_add(1).max(1)));
     visited.says("unix-socket", "ok", &[], "");
     drop(holder);
-    visit(&broker, &[]).says("tcp-socket", "failed", &[&format!("nothing listens on port {port} now")], "claude-peers stop");
+    visit(&broker, &[]).says("tcp-socket", "failed", &[&format!("no program listens on port {port} now")], "claude-peers stop");
 }
 
 #[test]

@@ -132,6 +132,6 @@ fn invalid_inbound_setting_is_reported() {
     let mut eve = Agent::launch(&scene.broker, &directory, "s-3", &[], &env, &[crate::support::mcp::SERVER]);
     eve.session.handshake();
     let error = eve.session.tool_error("list_peers", json!({"scope": "machine"}));
-    assert!(error.contains("CLAUDE_PEERS_INBOUND=\"sometimes\" cannot be used; allowed: match, accept"), "{error}");
+    assert!(error.contains("CLAUDE_PEERS_INBOUND=\"sometimes\" cannot be used; allowed: match or accept"), "{error}");
     drop(Session::pulling(&scene.broker, &directory, "s-5"));
 }

@@ -1,6 +1,7 @@
 //! Messages that arrive through the inbox of a session's client.
 
 mod answers;
+mod frames;
 mod held;
 mod lost;
 mod who;

@@ -45,7 +45,7 @@ fn setup_beside_a_later_plugin_is_reported() {
     let home = Home::new();
     assert_eq!(home.setup(&[]).0, 0);
     plugin::install(&home.path("home"));
-    sets_up_the_rest(&home, |said| said.contains("`claude-peers setup --undo --register-only` takes th"));
+    sets_up_the_rest(&home, |said| said.contains("`claude-peers setup --undo --register-only` removes th"));
 
     let (code, steps) = home.setup(&["--undo", "--register-only"]);
     let undone = ["allow_rule", "hooks", "registration"].map(|step| (step, "undone"));
@@ -110,6 +110,6 @@ fn disabled_hooks_are_installed_and_reported() {
     for state in ["done", "already"] {
         let (code, steps) = home.setup(&[]);
         assert_eq!((code, steps["hooks"].0.as_str()), (0, state), "{steps:?}");
-        assert!(steps["hooks"].1.contains("says `disableAllHooks`: it will not run; messages still arrive"), "{steps:?}");
+        assert!(steps["hooks"].1.contains("sets `disableAllHooks`, so it does not run: messages still arrive"), "{steps:?}");
     }
 }

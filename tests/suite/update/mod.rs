@@ -146,10 +146,10 @@ fn update_replaces_all_three_programs() {
     for words in [
         format!("claude-peers {NEWER} is installed; it was {CURRENT}."),
         server.url.clone(),
-        format!("{}; checksum and signature are right", archive_name(NEWER)),
+        format!("{}; checksum and signature are valid", archive_name(NEWER)),
         installed.program().display().to_string(),
-        "There is no service manager here: a broker that runs goes on with the old program".to_owned(),
-        "Sessions that run go on with their old MCP server".to_owned(),
+        "There is no service manager here: a running broker keeps the old program".to_owned(),
+        "Running sessions keep their old MCP server".to_owned(),
     ] {
         assert!(out.contains(&words), "{words}: {out}");
     }
@@ -230,7 +230,7 @@ fn check_only_changes_nothing() {
     assert_eq!((checked.code, checked.err.as_str()), (0, ""));
     let (url, key) = (&server.url, installed.key.display());
     let expected = format!(
-        "claude-peers {NEWER} is available from {url}; installed is {CURRENT}.\n\
+        "claude-peers {NEWER} is available from {url}; {CURRENT} is installed.\n\
          To update: claude-peers update --from {url} --key {key}\n"
     );
     assert_eq!(checked.out, expected);
@@ -277,15 +277,15 @@ fn altered_release_is_refused() {
     let sums = sum(&good, &name);
 
     release(&[(&name, &good), ("SHA256SUMS", sum(b"another", &name).as_bytes())]);
-    installed.refuses(&server, "has not the checksum that the release states");
+    installed.refuses(&server, "as the release says");
     release(&[(&name, &good), ("SHA256SUMS", sum(&good, "another").as_bytes())]);
-    installed.refuses(&server, "states no SHA-256");
+    installed.refuses(&server, "lists no SHA-256");
     release(&[(&name, &good)]);
     installed.refuses(&server, "has no file SHA256SUMS");
     release(&[("claude-peers-99.9.9-sparc64-unknown-netbsd.tar.gz", &good), ("SHA256SUMS", sums.as_bytes())]);
     installed.refuses(&server, self_update::get_target());
     release(&[(&name, &good[..good.len() / 2]), ("SHA256SUMS", sums.as_bytes())]);
-    installed.refuses(&server, "has not the checksum");
+    installed.refuses(&server, "the checksum of");
     release(&[(&name, &good), ("SHA256SUMS", sums.as_bytes())]);
     server.cut(&format!("/{name}"));
     installed.refuses(&server, &format!("downloading {name}"));
@@ -352,7 +352,7 @@ fn update_never_downgrades() {
         let server = Server::with_release(version, &key(1));
         let same = installed.update(&server, &[]);
         assert_eq!((same.code, same.err.as_str()), (0, ""));
-        assert!(same.out.contains(&format!("claude-peers {CURRENT} is already up to date")), "{same:?}");
+        assert!(same.out.contains(&format!("claude-peers {CURRENT} is up to date")), "{same:?}");
         let answer = json(&installed.update(&server, &["--json", "--check"]));
         assert_eq!((&answer["newer"], &answer["version"]), (&json!(false), &json!(version)));
     }
@@ -366,6 +366,6 @@ fn update_never_downgrades() {
     let other = json!({"tag_name": "v99.9.8", "created_at": "", "assets": []}).to_string();
     server.serve(&format!("/repos/claude-peers/claude-peers/releases/tags/v{NEWER}"), other.into_bytes());
     let asked = installed.update(&server, &["--version", NEWER]);
-    assert!(asked.code == 1 && asked.err.contains("offers 99.9.8"), "{asked:?}");
+    assert!(asked.code == 1 && asked.err.contains("offers release 99.9.8"), "{asked:?}");
     assert!(installed.content() == before);
 }

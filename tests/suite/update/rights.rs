@@ -101,6 +101,8 @@ fn only_the_command_line_chooses_the_key() {
         (vec!["--from", &server.url, "--key", short], "it has 31 bytes, not 32"),
         (vec!["--from", &server.url, "--key", "/nonexistent/key"], "/nonexistent/key"),
         (vec!["--version", "latest"], "a version looks like 1.2.3"),
+        (vec!["--version", "1.2.3/../.."], "a version looks like 1.2.3"),
+        (vec!["--from", "https://a/?b"], "without user, password and query"),
     ] {
         let refused = installed.run(&arguments);
         assert_eq!((refused.code, refused.out.as_str()), (2, ""), "{refused:?}");

@@ -1,6 +1,5 @@
-//! The broker as the hook reaches it: one connection, one request, no runtime.
-//!
-//! The general client ([`crate::client`]) would cost more time and memory than a hook has. Nothing waits past a given moment.
+//! The hook's request to the broker: one connection without a runtime, and a deadline. The general client ([`crate::client`]) would
+//! take more time and memory than a hook has.
 
 use crate::{
     platform::paths,
@@ -20,22 +19,22 @@ use std::{
 /// How long connecting, and each write, may take.
 const SENDING: Duration = Duration::from_millis(10);
 
-/// How a hook shows whose it is.
+/// How a hook shows which session it is of.
 #[derive(Debug)]
 pub enum Session {
-    /// By the token that its client gives to what it starts. The broker knows it also once the hook has ended.
+    /// By the token that the client gives to the programs it starts. The broker can check it even after the hook has ended.
     Token(String),
-    /// By the process that started it, as clients without an inbox have it.
+    /// By the client's process.
     Process(u32),
 }
 
-/// Tells the broker what the hook of a session knows, and waits until it answers, or until `until`: what is written is heard, also
-/// if nobody waits for the answer. What that is makes no difference here.
+/// Writes the request and waits until the broker answers, or until `until`. The broker handles it either way, and the answer does
+/// not matter.
 pub fn tell(of: Option<&Session>, hook: &Hook, until: Instant) -> io::Result<()> {
     let path = paths::socket().map_err(|error| io::Error::new(ErrorKind::NotFound, error))?;
     let request = request(of, hook)?;
     let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
-    // On Linux it bounds connecting, too: a broker whose queue is full makes others wait. It is tried however late it is.
+    // On Linux this bounds connecting, too, which takes long while the broker's queue is full.
     set_socket_timeout(&socket, Timeout::Send, Some(SENDING))?;
     rustix::net::connect(&socket, &SocketAddrUnix::new(&path)?)?;
     if !is_ours(&socket, &path)? {
@@ -62,7 +61,7 @@ fn request(of: Option<&Session>, hook: &Hook) -> io::Result<String> {
     ))
 }
 
-/// Whether this user's process listens: nobody else is to be told anything.
+/// Whether a process of this user listens. No other user's may hear anything.
 fn is_ours(socket: &impl AsFd, path: &Path) -> io::Result<bool> {
     let ours = rustix::process::getuid();
     #[cfg(target_os = "linux")]
@@ -77,30 +76,4 @@ fn is_ours(socket: &impl AsFd, path: &Path) -> io::Result<bool> {
         rustix::process::Uid::from_raw(std::fs::metadata(path)?.uid())
     };
     Ok(owner == ours)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_request_names_the_process_and_holds_what_is_known() {
-        let hook = Hook {
-            event: "UserPromptSubmit".to_owned(),
-            problem: None,
-            session_id: Some("s-1".to_owned()),
-            cwd: None,
-            permission_mode: Some("plan".to_owned()),
-            messages: vec!["m12-abcdef".parse().expect("an id")],
-        };
-        let text = request(Some(&Session::Process(7)), &hook).expect("written");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head and a body");
-        assert!(head.starts_with("POST /v1/hook HTTP/1.1\r\n") && head.contains("\r\nauthorization: Process 7\r\n"), "{head}");
-        assert!(head.ends_with(&format!("\r\ncontent-length: {}", body.len())), "{head}");
-        let expected = r#"{"event":"UserPromptSubmit","sessionId":"s-1","permissionMode":"plan","messages":["m12-abcdef"]}"#;
-        assert_eq!(body, expected);
-        let text = request(Some(&Session::Token("abc".to_owned())), &hook).expect("written");
-        assert!(text.contains("\r\nauthorization: Session abc\r\n"), "{text}");
-        assert!(!request(None, &hook).expect("written").contains("authorization"));
-    }
 }

@@ -1,18 +1,20 @@
-//! `claude-peers hook UserPromptSubmit`, which Claude Code runs beside each prompt: proof of what was let into a session.
+//! `claude-peers hook UserPromptSubmit`, which Claude Code runs at each prompt: it proves which messages a session has let in.
 //!
-//! Promises: it always ends with exit code 0 and without a word. Once its input is read it is gone within 50 ms, whatever the broker
-//! does, and the session does not wait for it. It tells the broker which messages the prompt holds, and what only a hook knows of
-//! the session: its id, its folder, its permission mode. In a subagent it does nothing.
+//! Promises: it ends with exit code 0 and prints nothing. It ends within 50 ms of reading its input, whatever the broker does, and the
+//! session does not wait for it. It tells the broker which messages the prompt holds, and facts of the session that only a hook has:
+//! id, folder, permission mode. In a subagent it does nothing.
 //!
-//! Earlier versions put hooks for other events into Claude Code's settings. Sessions that still have them run
-//! `claude-peers hook` with those events: that reads its input and does nothing.
+//! Earlier versions installed hooks for other events, which sessions may still have: those read their input and do nothing.
 
 mod broker;
 mod input;
 
-use crate::{platform::settings, wire::Hook};
+use crate::{
+    platform::settings::{self, InvalidSetting},
+    wire::Hook,
+};
 use broker::Session;
-use input::{Input, Unread};
+use input::Input;
 use std::{
     ffi::OsString,
     io,
@@ -20,45 +22,46 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The one event that our hook is for.
+/// The event of our hook.
 pub const EVENT: &str = "UserPromptSubmit";
-/// How long the broker may take: with its own start and end the hook is gone within 50 ms.
+/// How long the broker may take. The hook's own start and end take the rest of the 50 ms.
 const PATIENCE: Duration = Duration::from_millis(30);
 
-/// Does what the hook of the event in `words` is to do.
+/// Runs the hook for the event in `words`. Whatever fails, the session goes on.
 pub fn run(words: &[OsString]) -> ExitCode {
-    // Whatever happens, the session goes on.
     match words {
         [word] if word == EVENT => prove(),
-        // Whoever writes the input must find a reader.
+        // Claude Code must find a reader.
         _ => drop(io::copy(&mut io::stdin().lock(), &mut io::sink())),
     }
     ExitCode::SUCCESS
 }
 
 fn prove() {
-    let (input, unread) = Input::read(io::stdin().lock());
+    let (input, problem) = Input::read(io::stdin().lock());
     if input.agent_id.is_some() {
         return;
     }
     let is_token = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
     let token = settings::text("CLAUDE_CODE_MESSAGING_TOKEN").ok().flatten().filter(is_token);
-    let pid = || settings::parsed("CLAUDE_PID", "a process id", |text| text.parse().ok());
-    let (of, trouble) =
-        match token.map_or_else(|| pid().map(|pid| pid.map(Session::Process)), |token| Ok(Some(Session::Token(token)))) {
-            Ok(Some(session)) => (Some(session), None),
-            Ok(None) => (None, Some("CLAUDE_PID, the process of the session, is not set".to_owned())),
-            Err(error) => (None, Some(error.to_string())),
-        };
+    let session = token.map_or_else(process, |token| Ok(Session::Token(token)));
     let known = input.session_id.filter(|id| !id.is_empty());
     let hook = Hook {
         event: EVENT.to_owned(),
-        problem: trouble.or_else(|| unread.and_then(Unread::problem)),
+        problem: session.as_ref().err().cloned().or(problem),
         session_id: known.or_else(|| settings::text("CLAUDE_CODE_SESSION_ID").ok()?),
         cwd: input.cwd,
         permission_mode: input.permission_mode,
         messages: input.prompt.map(|ids| ids.0).unwrap_or_default(),
     };
-    // A broker that is away or says no learns of the session with its next prompt.
-    drop(broker::tell(of.as_ref(), &hook, Instant::now() + PATIENCE));
+    // A broker that is away or refuses hears of the session at its next prompt.
+    drop(broker::tell(session.ok().as_ref(), &hook, Instant::now() + PATIENCE));
+}
+
+/// The session by its process, which clients without an inbox name.
+fn process() -> Result<Session, String> {
+    const PID: &str = "CLAUDE_PID";
+    let pid = settings::text(PID).map_err(|error| error.to_string())?;
+    let pid = pid.ok_or_else(|| format!("{PID}, the process of the session, is not set"))?;
+    pid.trim().parse().map(Session::Process).map_err(|_| InvalidSetting::new(PID, pid, "a process id").to_string())
 }

@@ -1,5 +1,4 @@
-//! The stage of the demo: a temporary directory that holds everything, the programs, and an environment for them that
-//! knows nothing of the user's own broker, sessions, keys and git configuration.
+//! A temporary directory for a trial, and an environment that hides the user's own broker, sessions, keys and git configuration.
 
 use crate::{admin::setup::this_program, console::exit::Failure};
 use std::{
@@ -12,7 +11,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// Variables that would tie a program to what surrounds the demo, by the beginning of their names.
+/// Beginnings of the names of variables that would tie a program to its surroundings.
 const SURROUNDINGS: [&str; 11] = [
     "CLAUDE",
     "OPENAI_",
@@ -28,7 +27,7 @@ const SURROUNDINGS: [&str; 11] = [
 ];
 const LOG_TAIL: usize = 15;
 
-/// The stage; everything on it is removed when it is dropped.
+/// Its directory is removed when it is dropped.
 pub struct Stage {
     dir: TempDir,
     root: PathBuf,
@@ -37,8 +36,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Finds the programs and makes the directory for `play`.
-    pub fn set(play: &str) -> Result<Self, Failure> {
+    /// `trial` goes into the directory's name.
+    pub fn new(trial: &str) -> Result<Self, Failure> {
         let me = this_program()?;
         let programs = me.parent().unwrap_or(Path::new("/")).to_owned();
         if let Some(program) = ["claude-peersd", "claude-peers-mcp"].iter().find(|program| !programs.join(program).is_file()) {
@@ -46,7 +45,7 @@ impl Stage {
             let help = "install all three programs together (`cargo install --path .`), or build them with `cargo build`";
             return Err(Failure::local(what, help));
         }
-        let (prefix, mode) = (format!("claude-peers-{play}-"), Permissions::from_mode(0o700));
+        let (prefix, mode) = (format!("claude-peers-{trial}-"), Permissions::from_mode(0o700));
         let made = tempfile::Builder::new().prefix(&prefix).permissions(mode).tempdir();
         let made = made.and_then(|dir| Ok((fs::canonicalize(dir.path())?, dir)));
         let (root, dir) = made.map_err(|e| no_room("making a temporary directory", &e))?;
@@ -54,8 +53,8 @@ impl Stage {
         Ok(Self { dir, root, programs, socket })
     }
 
-    /// The same stage before a broker that is not of it.
-    pub fn before(self, socket: PathBuf) -> Self {
+    /// The same stage for a broker from elsewhere.
+    pub fn with_broker_at(self, socket: PathBuf) -> Self {
         Self { socket, ..self }
     }
 
@@ -73,7 +72,7 @@ impl Stage {
         self.socket.clone()
     }
 
-    /// One of our own programs, with its standard error in a log on the stage; it is killed when its handle is dropped.
+    /// One of our programs, which logs onto the stage and is killed when its handle is dropped.
     pub fn program(&self, program: &str, log: &str) -> Result<Command, Failure> {
         let path = self.path(&format!("{log}.log"));
         let log = File::options().create(true).append(true).open(path).map_err(|e| no_room("opening a log", &e))?;
@@ -93,49 +92,33 @@ impl Stage {
         command
     }
 
-    pub async fn repository(&self, name: &str, about: &str) -> Result<PathBuf, Failure> {
-        let dir = self.folder(name)?;
-        fs::write(dir.join("README.md"), about).map_err(|e| no_room("making a repository", &e))?;
-        self.git(&dir, &["init", "--quiet", "--initial-branch=main"]).await?;
-        self.git(&dir, &["add", "README.md"]).await?;
-        self.git(&dir, &["commit", "--quiet", "--message", about]).await?;
-        Ok(dir)
-    }
-
-    async fn git(&self, dir: &Path, words: &[&str]) -> Result<(), Failure> {
+    /// A git repository on the branch `main`.
+    pub async fn repository(&self, name: &str) -> Result<PathBuf, Failure> {
         const HELP: &str = "the demo needs git 2.32 or later: install it and try again";
         let mut git = self.command("git");
-        git.current_dir(dir).args(["-c", "user.name=demo", "-c", "user.email=demo@example.invalid"]);
-        // No housekeeping in the background that would outlive the demo.
-        git.args(["-c", "maintenance.auto=false", "-c", "gc.auto=0"]).args(words);
+        git.args(["init", "--quiet", "--initial-branch=main", name]);
         git.env("GIT_CONFIG_GLOBAL", "/dev/null").env("GIT_CONFIG_SYSTEM", "/dev/null");
         let ran = git.output().await.map_err(|e| Failure::local(format!("running git: {e}"), HELP))?;
-        if ran.status.success() {
-            return Ok(());
-        }
         let said = String::from_utf8_lossy(&ran.stderr);
-        Err(Failure::local(format!("`git {}` failed: {}", words.join(" "), said.trim()), HELP))
+        let failed = || Failure::local(format!("`git init` failed: {}", said.trim()), HELP);
+        ran.status.success().then(|| self.path(name)).ok_or_else(failed)
     }
 
-    /// The ends of all logs that say something, for the one who has to find out what went wrong.
+    /// The ends of all logs, for a failure's report.
     pub fn logs(&self) -> String {
         let mut logs: Vec<_> = fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
         logs.sort();
-        let mut out = String::new();
-        for path in logs {
-            let text = fs::read(&path).unwrap_or_default();
-            let text = String::from_utf8_lossy(&text);
+        let tail = |path: &PathBuf| {
+            let text = String::from_utf8_lossy(&fs::read(path).ok()?).into_owned();
             let lines: Vec<_> = text.lines().collect();
-            if !lines.is_empty() {
-                out += &format!("\n--- the end of {}\n", path.file_name().unwrap_or_default().to_string_lossy());
-                out += &lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n");
-            }
-        }
-        out
+            let (name, end) = (path.file_name()?.display(), lines[lines.len().saturating_sub(LOG_TAIL)..].join("\n"));
+            (!end.is_empty()).then(|| format!("\n--- the end of {name}\n{end}"))
+        };
+        logs.iter().filter_map(tail).collect()
     }
 
-    pub fn strike(self) -> Result<(), Failure> {
+    pub fn remove(self) -> Result<(), Failure> {
         self.dir.close().map_err(|e| Failure::local(format!("removing {}: {e}", self.root.display()), "remove it by hand"))
     }
 }
