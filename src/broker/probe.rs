@@ -126,7 +126,7 @@ impl Default for Probes {
             processes: Probe::new(|process| process::is_alive(*process)),
             branches: Probe::new(|head| Path::new(head).exists().then(|| git::branch(Path::new(head)))),
             repositories: Probe::new(|directory| git::discover(Path::new(directory))),
-            tops: Probe::new(|cwd| Path::new(cwd).ancestors().find(|top| top.join(".git").exists()).map(Path::to_path_buf)),
+            tops: Probe::new(|cwd| git::top(Path::new(cwd))),
         }
     }
 }

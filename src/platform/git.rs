@@ -1,55 +1,91 @@
 //! What git says about a directory, read from its files without a `git` process: it costs microseconds and can be asked on
 //! every list. Follows gitrepository-layout(5): `.git` is a directory, or a file that names one (`gitdir: …`), and a
 //! worktree's directory names the common one in `commondir`.
+//!
+//! Like git (`safe.directory`), this ignores a repository that another user owns. Names from a repository are made printable,
+//! since models read them. A look can hang on a dead network drive, so it needs a thread of its own.
 
-use crate::wire::Git;
-use std::{fs, io::Read, path::Path};
+use super::{files, reftable};
+use crate::wire::{Git, text::printable_line};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 /// Largest file that is read here (`HEAD`, `commondir`, `.git`): git writes one line into each.
 const MAX_FILE: u64 = 8 * 1024;
+/// The target in `HEAD` where the real one is in a reftable.
+const REFTABLE_STUB: &str = "refs/heads/.invalid";
 
-/// The repository that `directory` lies in, if it lies in one.
+/// A repository, as it is found from a directory inside.
+struct Found<'a> {
+    git_dir: PathBuf,
+    /// The directory that all its worktrees share.
+    common: PathBuf,
+    /// The top of its files; a bare one is its own.
+    top: &'a Path,
+}
+
+/// The repository that `directory` lies in, if it lies in one of this user.
 pub fn discover(directory: &Path) -> Option<Git> {
-    directory.ancestors().find_map(|top| {
-        let dot_git = top.join(".git");
-        let meta = fs::metadata(&dot_git).ok();
-        if meta.as_ref().is_some_and(fs::Metadata::is_dir) {
-            facts(&dot_git, top)
-        } else if meta.is_some() {
-            let line = first_line(&dot_git)?;
-            facts(&top.join(line.strip_prefix("gitdir:")?.trim()), top)
-        } else if is_git_dir(top) {
-            facts(top, top) // a bare repository, or the inside of a `.git`
-        } else {
-            None
-        }
-    })
-}
-
-/// The branch that the `HEAD` file names; none when the head is detached or cannot be read.
-pub fn branch(head: &Path) -> Option<String> {
-    let line = first_line(head)?;
-    let name = line.strip_prefix("ref:")?.trim().strip_prefix("refs/heads/")?;
-    // `.invalid` stands in HEAD where the reftable format keeps the real one elsewhere.
-    (!name.is_empty() && name != ".invalid").then(|| name.to_owned())
-}
-
-fn facts(git_dir: &Path, top: &Path) -> Option<Git> {
-    let git_dir = fs::canonicalize(git_dir).ok()?;
-    let common = match first_line(&git_dir.join("commondir")) {
-        Some(common) => fs::canonicalize(git_dir.join(common)).ok()?,
-        None => git_dir.clone(),
-    };
-    let head = git_dir.join("HEAD");
-    if !head.is_file() {
-        return None;
-    }
+    let found = find(directory)?;
+    let (head, common) = (fs::canonicalize(found.git_dir).ok()?.join("HEAD"), fs::canonicalize(found.common).ok()?);
     Some(Git {
-        repo: short_name(&common, top),
+        repo: printable_line(&short_name(&common, found.top)).into_owned(),
         branch: branch(&head),
         head: head.to_str()?.to_owned(),
         common_dir: common.to_str()?.to_owned(),
     })
+}
+
+/// The top of the worktree that `directory` lies in.
+pub fn top(directory: &Path) -> Option<PathBuf> {
+    find(directory).filter(|found| found.git_dir != found.top).map(|found| found.top.to_owned())
+}
+
+/// The branch that the `HEAD` file of this user names; none when the head is detached or cannot be read.
+pub fn branch(head: &Path) -> Option<String> {
+    let file = files::read_own(head, MAX_FILE).ok()?;
+    let target = match line(&file)?.strip_prefix("ref:")?.trim() {
+        REFTABLE_STUB => reftable::head(&head.with_file_name("reftable"))?,
+        target => target.to_owned(),
+    };
+    let name = target.strip_prefix("refs/heads/")?;
+    (!name.is_empty()).then(|| printable_line(name).into_owned())
+}
+
+/// The nearest repository around `directory`. If another user owns that one, there is none: git does not look further either.
+fn find(directory: &Path) -> Option<Found<'_>> {
+    for top in directory.ancestors() {
+        let dot_git = top.join(".git");
+        let git_dir = if dot_git.is_file() {
+            top.join(line(&files::read_own(&dot_git, MAX_FILE).ok()?)?.strip_prefix("gitdir:")?.trim())
+        } else if dot_git.join("HEAD").is_file() {
+            dot_git
+        } else if is_bare(top) {
+            top.to_owned()
+        } else {
+            continue;
+        };
+        let is_usable = files::owns(top) && files::owns(&git_dir) && git_dir.join("HEAD").is_file();
+        let common = common(&git_dir).filter(|_| is_usable)?;
+        return Some(Found { git_dir, common, top });
+    }
+    None
+}
+
+fn common(git_dir: &Path) -> Option<PathBuf> {
+    match files::read_own(&git_dir.join("commondir"), MAX_FILE) {
+        Ok(common) => Some(git_dir.join(line(&common)?)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Some(git_dir.to_owned()),
+        Err(_) => None,
+    }
+}
+
+/// Whether this is a bare repository, or the inside of a `.git`.
+fn is_bare(path: &Path) -> bool {
+    path.join("HEAD").is_file() && path.join("objects").is_dir() && path.join("refs").is_dir()
 }
 
 /// `…/poker-engine/.git` and `…/poker-engine.git` are both `poker-engine`; a submodule, whose git directory lies elsewhere,
@@ -66,12 +102,6 @@ fn short_name(common: &Path, top: &Path) -> String {
     }
 }
 
-fn is_git_dir(path: &Path) -> bool {
-    path.join("HEAD").is_file() && path.join("objects").is_dir() && path.join("refs").is_dir()
-}
-
-fn first_line(path: &Path) -> Option<String> {
-    let mut text = String::new();
-    fs::File::open(path).ok()?.take(MAX_FILE).read_to_string(&mut text).ok()?;
-    text.lines().next().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())
+fn line(file: &[u8]) -> Option<&str> {
+    std::str::from_utf8(file).ok()?.lines().next().map(str::trim).filter(|line| !line.is_empty())
 }

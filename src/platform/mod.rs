@@ -3,11 +3,13 @@
 #[cfg(feature = "cli")]
 pub mod call;
 pub mod clock;
+pub mod files;
 pub mod git;
 pub mod kernel;
 pub mod paths;
 pub mod process;
 pub mod random;
+mod reftable;
 #[cfg(feature = "cli")]
 pub mod retry;
 pub mod settings;

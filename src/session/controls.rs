@@ -4,12 +4,12 @@
 //! the client itself applies its settings to what is written into its inbox.
 
 use crate::{
-    platform::{paths, settings},
+    platform::{files, paths, settings},
     wire::InboundRule,
 };
 use serde::Deserialize;
 use serde_json::Value;
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 /// An administrator's settings.
 const MANAGED: &str = if cfg!(target_os = "macos") {
@@ -17,6 +17,8 @@ const MANAGED: &str = if cfg!(target_os = "macos") {
 } else {
     "/etc/claude-code/managed-settings.json"
 };
+/// Longest settings file, in bytes.
+const MAX_SETTINGS: u64 = 1024 * 1024;
 /// The permission mode that bypasses prompts.
 const BYPASS: &str = "bypassPermissions";
 const BYPASS_FLAG: &str = "--dangerously-skip-permissions";
@@ -68,7 +70,7 @@ fn project() -> Vec<Value> {
 
 /// The JSON in a file; null if there is none.
 pub fn read(file: PathBuf) -> Value {
-    fs::read(file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    files::read(&file, MAX_SETTINGS).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

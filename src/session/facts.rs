@@ -9,7 +9,11 @@ use crate::{
     },
     wire::{ClientInfo, Code, DeliveryChoice, Error, InboundRule, Register, Result, VERSION},
 };
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 /// This program's name for the broker.
 pub const PROGRAM: &str = "claude-peers-mcp";
@@ -27,6 +31,10 @@ const OLDEST_THAT_PROVES_ALL: [u32; 3] = [2, 1, 263];
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "env"];
 /// Length of the random name of this process.
 const INSTANCE_LENGTH: usize = 24;
+/// How long a look at the working directory may take.
+const LOOK_PATIENCE: Duration = Duration::from_secs(2);
+/// How many such looks may hang, each with a thread.
+const MOST_LOOKS: usize = 4;
 /// The plugin that contains this server.
 const PLUGIN: &str = "peers@claude-peers";
 /// The flags whose values name channels.
@@ -77,13 +85,15 @@ impl Session {
     pub async fn facts(&self) -> Result<(Register, Option<Inbox>)> {
         let (agent, inbox) = if self.is_claude_code { self.agent().await } else { (None, None) };
         let command_line = agent.or(self.parent).filter(|_| self.is_claude_code).map(process::command_line).unwrap_or_default();
+        let cwd = self.cwd.clone();
+        let git = in_time(move || git::discover(&cwd)).await.flatten();
         let facts = Register {
             client: ClientInfo { name: PROGRAM.to_owned(), version: VERSION.to_owned() },
             instance: self.instance.clone(),
             session_id: self.session_id.clone(),
             pid: std::process::id(),
             host: agent.and_then(process::identify),
-            git: git::discover(&self.cwd),
+            git,
             cwd: self.cwd.to_string_lossy().into_owned(),
             tty: agent.or(self.parent).and_then(process::terminal),
             channel: names_our_channel(&command_line),
@@ -130,6 +140,17 @@ impl Session {
         }
         (None, None)
     }
+}
+
+/// The result of a look at files that may lie on a dead network drive; none if it takes too long.
+pub async fn in_time<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    static ROOM: Semaphore = Semaphore::const_new(MOST_LOOKS);
+    let room = ROOM.try_acquire().ok()?;
+    let look = spawn_blocking(move || {
+        let _room = room; // until the look ends, however late
+        look()
+    });
+    timeout(LOOK_PATIENCE, look).await.ok()?.ok()
 }
 
 /// Whether this version of Claude Code also runs its prompt hook for a message beside a tool's result.

@@ -3,12 +3,13 @@
 //! lets either replace the session's own summary. A failure is only logged.
 
 use super::{
+    facts::in_time,
     link::{AT_ONCE, Link},
     log,
 };
 use crate::{
     platform::{git, settings},
-    wire::{MAX_SUMMARY, SetSummary, Summary, SummaryFacts, SummarySource},
+    wire::{MAX_SUMMARY, SetSummary, Summary, SummaryFacts, SummarySource, text::printable_line},
 };
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::{
@@ -28,6 +29,8 @@ use tokio::{
 const GIT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the generated summary may take.
 const GENERATE_PATIENCE: Duration = Duration::from_secs(30);
+/// Settings that keep git from starting programs that a repository names.
+const QUIET: [&str; 3] = ["core.fsmonitor=false", "core.hooksPath=/dev/null", "log.showSignature=false"];
 /// Most bytes read of a child's output.
 const MAX_OUTPUT: u64 = 64 * 1024;
 /// Most names in a list of facts.
@@ -83,22 +86,30 @@ fn logged<T, E: std::fmt::Display>(doing: &str, done: Result<T, E>) -> Option<T>
 }
 
 async fn facts(cwd: &Path) -> SummaryFacts {
-    let mut facts = SummaryFacts { cwd: cwd.to_string_lossy().into_owned(), ..SummaryFacts::default() };
-    let entries = entries(cwd);
+    let mut facts = SummaryFacts { cwd: printable_line(&cwd.to_string_lossy()).into_owned(), ..SummaryFacts::default() };
+    let directory = cwd.to_owned();
+    let looked = in_time(move || (entries(&directory), git::discover(&directory))).await;
+    let (entries, git) = looked.unwrap_or_else(|| {
+        log!("reading the working directory takes too long");
+        (Vec::new(), None)
+    });
     facts.structure = entries.iter().map(|(name, _)| name.clone()).take(MAX_NAMES).collect();
     let has = |file: &str| entries.iter().any(|(name, _)| name == file);
     facts.project = PROJECTS.iter().find(|(file, _)| has(file)).map(|(_, project)| (*project).to_owned());
-    if let Some(git) = git::discover(cwd) {
+    if let Some(git) = git {
         facts.branch = git.branch;
-        facts.files = changed_files(&run_git(cwd, &["status", "--porcelain", "-z"]).await);
-        facts.uncommitted = facts.files.len();
-        read_log(&run_git(cwd, &["log", "-n", COMMITS, "-z", "--name-only", "--format=%x01%s"]).await, &mut facts);
+        if let Err(error) = ask_git(cwd, &mut facts).await {
+            log!("{error}"); // as in a repository without commits
+        }
     } else {
         let mut files: Vec<_> = entries.into_iter().filter(|(name, _)| !name.ends_with('/')).collect();
         files.sort_by_key(|(_, modified)| std::cmp::Reverse(*modified));
         facts.files = files.into_iter().map(|(name, _)| name).collect();
     }
     facts.files.truncate(MAX_NAMES);
+    for text in facts.commits.iter_mut().chain(&mut facts.files).chain(&mut facts.structure) {
+        *text = printable_line(text).into_owned();
+    }
     facts
 }
 
@@ -118,13 +129,39 @@ fn entries(directory: &Path) -> Vec<(String, Option<SystemTime>)> {
     entries
 }
 
-/// The output of a `git` command that only reads, empty if it fails: `log` does where there are no commits. It takes no lock, prompts
-/// nobody and starts no file-system monitor; filters that the repository configures may run.
-async fn run_git(cwd: &Path, arguments: &[&str]) -> String {
+/// Adds the changed files and the last commits.
+async fn ask_git(cwd: &Path, facts: &mut SummaryFacts) -> io::Result<()> {
+    let one = ["filter.none.clean=".to_owned()]; // git fails if it finds none
+    let filters = run_git(cwd, &one, &["config", "--name-only", "-z", "--get-regexp", r"^filter\."]).await?;
+    let no_filters = no_filters(&filters)?;
+    let status = run_git(cwd, &no_filters, &["status", "--porcelain", "-z", "--ignore-submodules=dirty"]).await?;
+    facts.files = changed_files(&status);
+    facts.uncommitted = facts.files.len();
+    let log = ["log", "-n", COMMITS, "-z", "--no-renames", "--name-only", "--format=%x01%s"];
+    read_log(&run_git(cwd, &no_filters, &log).await?, facts);
+    Ok(())
+}
+
+/// Settings for `git -c` that turn off the filters that these settings of a repository configure; an error if one would stay on.
+fn no_filters(keys: &str) -> io::Result<Vec<String>> {
+    // `-c` ends a name at its first `=`.
+    if keys.len() as u64 >= MAX_OUTPUT || keys.contains(['=', char::REPLACEMENT_CHARACTER]) {
+        return Err(io::Error::other("git is not asked, because the repository's filters cannot be turned off"));
+    }
+    let off = |key: &str| format!("{key}={}", if key.ends_with(".required") { "false" } else { "" });
+    Ok(keys.split_terminator('\0').map(off).collect())
+}
+
+/// The output of a `git` command that only reads: it takes no lock, prompts nobody, fetches nothing, and starts no pager, hook,
+/// file-system monitor or check of signatures, whatever the repository configures.
+async fn run_git(cwd: &Path, no_filters: &[String], arguments: &[&str]) -> io::Result<String> {
     let mut git = Command::new("git");
-    git.args(["-c", "core.fsmonitor=false", "--no-pager"]).args(arguments).current_dir(cwd);
+    let settings = QUIET.iter().copied().chain(no_filters.iter().map(String::as_str));
+    git.arg("--no-pager").args(settings.flat_map(|setting| ["-c", setting])).args(arguments).current_dir(cwd);
     git.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0").stderr(Stdio::null());
-    logged(&format!("git {}", arguments[0]), output(git, &[], GIT_PATIENCE).await).unwrap_or_default()
+    git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", ""); // versions before 2.45 know only the latter
+    let failed = |error: io::Error| io::Error::new(error.kind(), format!("git {}: {error}", arguments[0]));
+    output(git, &[], GIT_PATIENCE).await.map_err(failed)
 }
 
 async fn generate(facts: &SummaryFacts) -> io::Result<String> {
@@ -217,7 +254,7 @@ fn local(facts: &SummaryFacts) -> String {
         let files = if facts.uncommitted == 1 { "file" } else { "files" };
         summary += &format!(" {} {files} changed: {}{more}.", facts.uncommitted, facts.files[..named].join(", "));
     }
-    summary
+    printable_line(&summary).into_owned()
 }
 
 #[cfg(test)]

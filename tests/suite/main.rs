@@ -32,6 +32,7 @@ mod pkg;
 mod protocol;
 mod reference_database;
 mod refusals;
+mod repositories;
 mod scopes;
 mod secrets;
 mod service;

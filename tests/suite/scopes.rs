@@ -1,9 +1,7 @@
 //! Scopes: directories, and repositories with all their worktrees and subdirectories; and the names that follow from them.
 
 use crate::support::{
-    Broker, Session,
-    events::Peer,
-    eventually, folder,
+    Broker, Session, folder,
     git::{self, git},
     mcp::Start,
 };
@@ -13,8 +11,6 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    process::Command,
-    time::{Duration, Instant},
 };
 
 /// A broker and sessions that only listen.
@@ -112,42 +108,6 @@ fn next_list_shows_the_new_branch() {
         assert_eq!(myself(&mut here)["gitBranch"], branch, "{change}");
         assert_eq!(list(&mut there, "repo")[0]["gitBranch"], branch, "{change}");
         assert_eq!(myself(&mut there)["gitBranch"], "elsewhere", "{change}");
-    }
-}
-
-#[test]
-fn a_repository_that_hangs_holds_up_no_list() {
-    let broker = Broker::start();
-    let http = broker.http();
-    let folder = folder();
-    let heads = ["hangs", "answers"].map(|name| folder.path().join(name));
-    assert!(Command::new("mkfifo").arg(&heads[0]).status().unwrap().success());
-    fs::write(&heads[1], "ref: refs/heads/new\n").unwrap();
-    let _streams = heads.clone().map(|head| {
-        let git = json!({"commonDir": folder.path(), "head": head, "repo": "engine", "branch": "old"});
-        Peer::register(&http, head.file_name().unwrap().to_str().unwrap(), json!({"git": git, "cwd": head})).follow(&http)
-    });
-    for _ in 0..5 {
-        let started = Instant::now();
-        let peers = http.get("/v1/peers?scope=machine").json()["peers"].clone();
-        assert!(started.elapsed() < Duration::from_secs(3), "the list took {:?}", started.elapsed());
-        let branches: BTreeMap<_, _> = peers
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|p| (&p["cwd"], &p["gitBranch"]))
-            .map(|(cwd, branch)| (cwd.as_str().unwrap().rsplit('/').next().unwrap().to_owned(), branch.clone()))
-            .collect();
-        assert_eq!((&branches["hangs"], &branches["answers"]), (&json!("old"), &json!("new")));
-    }
-    let probes = || {
-        let threads = fs::read_dir(format!("/proc/{}/task", broker.pid())).unwrap();
-        threads
-            .filter(|thread| fs::read_to_string(thread.as_ref().unwrap().path().join("comm")).is_ok_and(|name| name == "probe\n"))
-            .count()
-    };
-    if cfg!(target_os = "linux") {
-        eventually("one thread hangs, and no more", || (probes() == 1).then_some(()));
     }
 }
 

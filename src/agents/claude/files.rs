@@ -1,7 +1,7 @@
 //! Reading Claude Code's files: whether it starts our plugin, and whether an administrator forbids hooks.
 
 use crate::platform::{
-    paths,
+    files, paths,
     settings::{self, InvalidSetting},
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -16,6 +16,8 @@ use std::{
 pub const PLUGIN: &str = "peers@claude-peers";
 /// Where each system keeps the settings that an administrator makes for everybody.
 const MANAGED: [&str; 2] = ["/etc/claude-code", "/Library/Application Support/ClaudeCode"];
+/// Longest file that is read; Claude Code's own, with all its projects, reaches tens of megabytes.
+const MAX_FILE: u64 = 256 * 1024 * 1024;
 /// Some editors write this mark at the beginning, and Claude Code skips it.
 pub(super) const BYTE_ORDER_MARK: &str = "\u{feff}";
 
@@ -47,7 +49,8 @@ pub(super) fn config_folder() -> Result<PathBuf, InvalidSetting> {
 
 /// A file's text; none if there is no such file.
 pub(super) fn read(file: &Path) -> Result<Option<String>, Unreadable> {
-    match fs::read_to_string(file) {
+    let text = files::read(file, MAX_FILE).and_then(|text| String::from_utf8(text).map_err(io::Error::other));
+    match text {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(Unreadable::System { file: file.to_owned(), source }),

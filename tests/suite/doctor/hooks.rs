@@ -3,7 +3,7 @@
 use super::{visit, with_claude};
 use crate::support::{Broker, plugin};
 use serde_json::{Value, json};
-use std::fs;
+use std::{fs, process::Command};
 
 /// Runs setup in the broker's home.
 fn with_hooks(broker: &Broker) {
@@ -140,6 +140,17 @@ fn plugin_beside_setup_is_reported() {
         assert_eq!(visited.findings(check).len(), 1, "{check}: {:#?}", visited.checks);
     }
     assert_eq!(visited.code, 0, "a warning is no failure");
+}
+
+#[test]
+fn settings_that_are_no_file_are_reported() {
+    let broker = Broker::start();
+    with_claude(&broker);
+    let settings = broker.folder().join(".claude/settings.json");
+    drop(fs::remove_file(&settings));
+    assert!(Command::new("mkfifo").arg(&settings).status().unwrap().success());
+    let words = format!("{}: it is not a regular file", settings.display());
+    visit(&broker, &[]).says("hooks", "failed", &[&words], "");
 }
 
 #[test]

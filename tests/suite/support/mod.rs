@@ -9,6 +9,7 @@ pub mod events;
 pub mod git;
 pub mod http;
 pub mod mcp;
+pub mod mount;
 pub mod other;
 pub mod plugin;
 pub mod random;

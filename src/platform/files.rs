@@ -1,0 +1,62 @@
+//! Files that others may have put there: opening one blocks nobody, and only so much of it is read.
+
+use rustix::{
+    fs::{Mode, OFlags},
+    process::geteuid,
+};
+use std::{
+    fs::{self, File, Metadata},
+    io::{self, ErrorKind, Read},
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
+
+/// The content of a regular file of at most `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_whole(&open(path)?, limit)
+}
+
+/// The same, if this user owns the file.
+pub fn read_own(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_whole(&open_own(path)?, limit)
+}
+
+/// Opens a regular file that this user owns.
+pub fn open_own(path: &Path) -> io::Result<File> {
+    let file = open(path)?;
+    match is_own(&file.metadata()?) {
+        true => Ok(file),
+        false => Err(io::Error::new(ErrorKind::PermissionDenied, "it belongs to another user")),
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // Nonblocking, because opening a pipe would wait for its other end.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("it is not a regular file")),
+    }
+}
+
+fn read_whole(file: &File, limit: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    file.take(limit + 1).read_to_end(&mut content)?;
+    match content.len() as u64 > limit {
+        true => Err(io::Error::new(ErrorKind::FileTooLarge, format!("it is longer than {limit} bytes"))),
+        false => Ok(content),
+    }
+}
+
+/// Whether this user owns what is at `path`; of a link, the link itself.
+pub fn owns(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|meta| is_own(&meta))
+}
+
+/// Git's rule: under `sudo`, what belongs to its caller counts too.
+fn is_own(meta: &Metadata) -> bool {
+    let caller = || std::env::var("SUDO_UID").ok()?.parse().ok();
+    let me = geteuid();
+    meta.uid() == me.as_raw() || me.is_root() && caller() == Some(meta.uid())
+}

@@ -1,0 +1,42 @@
+//! A mount that never answers, as that of a network drive whose server is gone.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+/// Until it is dropped, every look into the folder hangs.
+pub struct DeadMount {
+    folder: PathBuf,
+    /// The file system's server, which reads no request.
+    server: Child,
+}
+
+impl DeadMount {
+    /// Creates `folder` and mounts there. Prints a message and returns `None` without the right to do so.
+    pub fn at(folder: &Path) -> Option<Self> {
+        fs::create_dir_all(folder).unwrap();
+        let script =
+            "exec 3<>/dev/fuse && mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 none \"$0\" && exec sleep 600";
+        let mut command = Command::new("sh");
+        let server = command.args(["-c", script]).arg(folder).stderr(Stdio::null()).spawn().unwrap();
+        let mut mount = Self { folder: folder.to_owned(), server };
+        let mounted = || fs::read_to_string("/proc/mounts").unwrap_or_default().contains(folder.to_str().unwrap());
+        let is_there = super::eventually("the mount is there, or is refused", || {
+            if mounted() { Some(true) } else { mount.server.try_wait().unwrap().map(|_| false) }
+        });
+        if !is_there {
+            eprintln!("SKIPPED: only root can mount a file system");
+        }
+        is_there.then_some(mount)
+    }
+}
+
+impl Drop for DeadMount {
+    fn drop(&mut self) {
+        drop(self.server.kill());
+        drop(self.server.wait()); // with it, all that hangs fails
+        drop(Command::new("umount").arg("-l").arg(&self.folder).stderr(Stdio::null()).status());
+    }
+}
