@@ -54,19 +54,17 @@ pub(super) fn read(file: &Path) -> Result<Option<String>, Unreadable> {
     }
 }
 
-pub(super) fn parse<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, Unreadable> {
+/// Parses a file's text. An empty one is the default.
+pub(super) fn parse<T: DeserializeOwned + Default>(file: &Path, text: &str) -> Result<T, Unreadable> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    if text.trim().is_empty() {
+        return Ok(T::default());
+    }
     serde_json::from_str(text).map_err(|source| Unreadable::Broken { file: file.to_owned(), source })
 }
 
-/// Parses a file's text. An empty one is the default.
-pub(super) fn parse_or_default<T: DeserializeOwned + Default>(file: &Path, text: &str) -> Result<T, Unreadable> {
-    let is_empty = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim().is_empty();
-    if is_empty { Ok(T::default()) } else { parse(file, text) }
-}
-
-fn read_json<T: DeserializeOwned + Default>(file: &Path) -> Result<T, Unreadable> {
-    parse_or_default(file, &read(file)?.unwrap_or_default())
+pub(super) fn read_json<T: DeserializeOwned + Default>(file: &Path) -> Result<T, Unreadable> {
+    parse(file, &read(file)?.unwrap_or_default())
 }
 
 /// Whether every session of this user starts our plugin: it is installed *and* switched on for all projects.
@@ -80,11 +78,7 @@ pub fn has_plugin() -> Result<bool, Unreadable> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Plugins {
-        plugins: BTreeMap<String, Vec<Copy>>,
-    }
-    #[derive(Deserialize)]
-    struct Copy {
-        scope: String,
+        plugins: BTreeMap<String, Vec<Value>>,
     }
     let folder = config_folder()?;
     let settings: Settings = read_json(&folder.join("settings.json"))?;
@@ -92,7 +86,7 @@ pub fn has_plugin() -> Result<bool, Unreadable> {
         return Ok(false);
     }
     let installed: Plugins = read_json(&folder.join("plugins/installed_plugins.json"))?;
-    Ok(installed.plugins.get(PLUGIN).is_some_and(|copies| copies.iter().any(|copy| copy.scope == "user")))
+    Ok(installed.plugins.get(PLUGIN).is_some_and(|copies| copies.iter().any(|copy| copy["scope"] == "user")))
 }
 
 /// The file in which an administrator forbids users' hooks, those of their plugins included.

@@ -1,15 +1,12 @@
 //! The MCP servers that are registered in Claude Code's own file.
 
 use super::{
-    NAME, Unreadable,
-    files::{moved, parse, read},
+    files::{Unreadable, moved, read_json},
+    program::NAME,
 };
 use crate::platform::{call::quoted, paths, settings::InvalidSetting};
-use serde::Deserialize;
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
 
 const PROGRAM: &str = "claude-peers-mcp";
 
@@ -36,27 +33,14 @@ pub enum Scope {
     Project(PathBuf),
 }
 
-/// The file, and each project in it.
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Known {
-    mcp_servers: Option<BTreeMap<String, Entry>>,
-    projects: Option<BTreeMap<PathBuf, Known>>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    /// None for a server that has an address.
-    command: Option<String>,
-    args: Option<Vec<String>>,
-    env: Option<BTreeMap<String, serde::de::IgnoredAny>>,
-}
-
 impl Registrations {
     pub fn read() -> Result<Self, Unreadable> {
         let file = file()?;
-        let text = read(&file)?;
-        Ok(Self { servers: text.map_or_else(|| Ok(Vec::new()), |text| servers(&file, &text))?, file })
+        let known: Value = read_json(&file)?;
+        let projects = known["projects"].as_object().into_iter().flatten();
+        let projects = projects.flat_map(|(path, project)| servers(project, &Scope::Project(path.into())));
+        let servers = servers(&known, &Scope::User).into_iter().chain(projects).collect();
+        Ok(Self { file, servers })
     }
 
     /// The entry under our name that counts in all projects.
@@ -102,15 +86,19 @@ fn file() -> Result<PathBuf, InvalidSetting> {
     Ok(moved.unwrap_or(home).join(".claude.json"))
 }
 
-fn servers(file: &Path, text: &str) -> Result<Vec<Server>, Unreadable> {
-    let Known { mcp_servers, projects } = parse(file, text)?;
-    let user = mcp_servers.into_iter().flatten().map(|entry| (Scope::User, entry));
-    let local = projects.into_iter().flatten().flat_map(|(path, project)| {
-        project.mcp_servers.into_iter().flatten().map(move |entry| (Scope::Project(path.clone()), entry))
-    });
-    let server = |(scope, (name, entry)): (Scope, (String, Entry))| {
-        let (arguments, variables) = (entry.args.unwrap_or_default(), entry.env.unwrap_or_default().into_keys().collect());
-        Some(Server { name, scope, command: entry.command?, arguments, variables })
+/// The servers of the file or of a project in it. Claude Code accepts odd entries, so they are read as far as they can be.
+fn servers(of: &Value, scope: &Scope) -> Vec<Server> {
+    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let server = |(name, entry): (&String, &Value)| {
+        let arguments = match &entry["args"] {
+            Value::Null => Vec::new(),
+            Value::Array(words) => words.iter().map(word).collect(),
+            odd => vec![word(odd)],
+        };
+        let variables = entry["env"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
+        // A server that has an address has no command.
+        let command = entry["command"].as_str()?.to_owned();
+        Some(Server { name: name.clone(), scope: scope.clone(), command, arguments, variables })
     };
-    Ok(user.chain(local).filter_map(server).collect())
+    of["mcpServers"].as_object().into_iter().flatten().filter_map(server).collect()
 }
