@@ -54,17 +54,19 @@ pub(super) fn read(file: &Path) -> Result<Option<String>, Unreadable> {
     }
 }
 
-/// Parses a file's text. An empty one is the default.
-pub(super) fn parse<T: DeserializeOwned + Default>(file: &Path, text: &str) -> Result<T, Unreadable> {
+pub(super) fn parse<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, Unreadable> {
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-    if text.trim().is_empty() {
-        return Ok(T::default());
-    }
     serde_json::from_str(text).map_err(|source| Unreadable::Broken { file: file.to_owned(), source })
 }
 
-pub(super) fn read_json<T: DeserializeOwned + Default>(file: &Path) -> Result<T, Unreadable> {
-    parse(file, &read(file)?.unwrap_or_default())
+/// Parses a file's text. An empty one is the default.
+pub(super) fn parse_or_default<T: DeserializeOwned + Default>(file: &Path, text: &str) -> Result<T, Unreadable> {
+    let is_empty = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim().is_empty();
+    if is_empty { Ok(T::default()) } else { parse(file, text) }
+}
+
+fn read_json<T: DeserializeOwned + Default>(file: &Path) -> Result<T, Unreadable> {
+    parse_or_default(file, &read(file)?.unwrap_or_default())
 }
 
 /// Whether every session of this user starts our plugin: it is installed *and* switched on for all projects.

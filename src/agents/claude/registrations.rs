@@ -1,12 +1,16 @@
 //! The MCP servers that are registered in Claude Code's own file.
 
 use super::{
-    files::{Unreadable, moved, read_json},
+    files::{Unreadable, moved, parse, read},
     program::NAME,
 };
 use crate::platform::{call::quoted, paths, settings::InvalidSetting};
+use serde::Deserialize;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 const PROGRAM: &str = "claude-peers-mcp";
 
@@ -33,13 +37,24 @@ pub enum Scope {
     Project(PathBuf),
 }
 
+/// The file, and each project in it.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Known {
+    mcp_servers: Option<BTreeMap<String, Value>>,
+    projects: Option<BTreeMap<PathBuf, Option<Known>>>,
+}
+
 impl Registrations {
     pub fn read() -> Result<Self, Unreadable> {
         let file = file()?;
-        let known: Value = read_json(&file)?;
-        let projects = known["projects"].as_object().into_iter().flatten();
-        let projects = projects.flat_map(|(path, project)| servers(project, &Scope::Project(path.into())));
-        let servers = servers(&known, &Scope::User).into_iter().chain(projects).collect();
+        let Known { mcp_servers, projects } = read(&file)?.map_or_else(|| Ok(Known::default()), |text| parse(&file, &text))?;
+        let user = mcp_servers.into_iter().flatten().map(|entry| (Scope::User, entry));
+        let local = projects.into_iter().flatten().flat_map(|(path, project)| {
+            let servers = project.and_then(|project| project.mcp_servers).into_iter().flatten();
+            servers.map(move |entry| (Scope::Project(path.clone()), entry))
+        });
+        let servers = user.chain(local).filter_map(|(scope, (name, entry))| Server::of(scope, name, &entry)).collect();
         Ok(Self { file, servers })
     }
 
@@ -55,6 +70,18 @@ impl Registrations {
 }
 
 impl Server {
+    /// The server of an entry; none if it is no program. Other people's entries may be odd, so each is read as far as it can be.
+    fn of(scope: Scope, name: String, entry: &Value) -> Option<Self> {
+        let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let arguments = match &entry["args"] {
+            Value::Null => Vec::new(),
+            Value::Array(words) => words.iter().map(word).collect(),
+            odd => vec![word(odd)],
+        };
+        let variables = entry["env"].as_object().map(|env| env.keys().cloned().collect()).unwrap_or_default();
+        Some(Self { name, scope, command: entry["command"].as_str()?.to_owned(), arguments, variables })
+    }
+
     fn is_own(&self) -> bool {
         self.name == NAME && self.scope == Scope::User
     }
@@ -84,21 +111,4 @@ fn file() -> Result<PathBuf, InvalidSetting> {
         return Ok(old);
     }
     Ok(moved.unwrap_or(home).join(".claude.json"))
-}
-
-/// The servers of the file or of a project in it. Claude Code accepts odd entries, so they are read as far as they can be.
-fn servers(of: &Value, scope: &Scope) -> Vec<Server> {
-    let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let server = |(name, entry): (&String, &Value)| {
-        let arguments = match &entry["args"] {
-            Value::Null => Vec::new(),
-            Value::Array(words) => words.iter().map(word).collect(),
-            odd => vec![word(odd)],
-        };
-        let variables = entry["env"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect();
-        // A server that has an address has no command.
-        let command = entry["command"].as_str()?.to_owned();
-        Some(Server { name: name.clone(), scope: scope.clone(), command, arguments, variables })
-    };
-    of["mcpServers"].as_object().into_iter().flatten().filter_map(server).collect()
 }

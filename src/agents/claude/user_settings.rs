@@ -5,7 +5,7 @@
 //! ours goes into it. A file of another shape is an error with line and column, and is never written.
 
 use super::{
-    files::{BYTE_ORDER_MARK, Unreadable, config_folder, parse, read},
+    files::{BYTE_ORDER_MARK, Unreadable, config_folder, parse_or_default, read},
     hook::{self, Groups, Hook, Installed, prune},
 };
 use jsonc_parser::{
@@ -62,7 +62,7 @@ impl UserSettings {
     }
 
     pub fn of(path: PathBuf, text: Option<String>) -> Result<Self, Unreadable> {
-        let File { hooks, disable_all_hooks, permissions } = parse(&path, text.as_deref().unwrap_or_default())?;
+        let File { hooks, disable_all_hooks, permissions } = parse_or_default(&path, text.as_deref().unwrap_or_default())?;
         let (disabled, hooks) = (disable_all_hooks == Some(true), Hook::ours(&hooks.unwrap_or_default()));
         Ok(Self { path, text, disabled, hooks, permissions: permissions.unwrap_or_default() })
     }
@@ -135,7 +135,7 @@ impl UserSettings {
             for rule in RULES {
                 file.text = Some(file.with_rule(rule)?);
             }
-            parse(&file.path, &file.with_hook(Path::new("x"))?).ok()
+            parse_or_default(&file.path, &file.with_hook(Path::new("x"))?).ok()
         };
         full(self).is_some_and(|this| full(other) == Some(this))
     }
@@ -151,7 +151,7 @@ impl UserSettings {
             changed.push('\n');
         }
         // A text that could not be read again is not written.
-        parse::<File>(&self.path, &changed).ok().map(|_| changed)
+        parse_or_default::<File>(&self.path, &changed).ok().map(|_| changed)
     }
 }
 
