@@ -1,4 +1,4 @@
-//! What a check finds: a verdict with help, and the steps of `--fix` that a person would take without a second thought.
+//! A finding of a check: a verdict with help, and the steps of `--fix`, only those that a person would take without a second thought.
 
 use crate::{console::out::Tone, platform::call::Call};
 use serde::Serialize;

@@ -30,7 +30,7 @@ pub struct Scene {
     pub registrations: Result<Registrations, Unreadable>,
     /// Whether every session starts our plugin.
     pub plugin: Result<bool, Unreadable>,
-    /// What the broker's program reports of the database that the broker uses, or would use.
+    /// The report of the broker's program on the database that the broker uses, or would use.
     pub report: Result<DatabaseReport, Finding>,
 }
 

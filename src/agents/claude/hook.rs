@@ -60,7 +60,7 @@ impl Hook {
 }
 
 impl Installed {
-    /// What is installed with `hooks`, if the wanted one runs `program`.
+    /// Judges `hooks`, if the wanted one runs `program`.
     pub(super) fn of(hooks: &[Hook], program: &Path) -> Self {
         match hooks {
             [] => Self::None,

@@ -12,7 +12,7 @@ use std::{
 
 /// The longest input that is parsed, in bytes: the hook has no time for more.
 const LONGEST: u64 = 256 * 1024;
-/// What the line with a message's id begins with ([`crate::wire::text::id_line`]).
+/// The line with a message's id begins so ([`crate::wire::text::id_line`]).
 const MARK: &[u8] = b"id ";
 /// Most ids that the broker is told.
 const MOST: usize = 1_000;
