@@ -6,7 +6,7 @@
 
 mod failure;
 
-pub use failure::START_HELP;
+pub use failure::{OUTSIDE, START_HELP, is_sandboxed};
 
 use crate::wire::{self, API, API_HEADER, API_MIN, Error, Hello, VERSION};
 use bytes::Bytes;
@@ -134,7 +134,10 @@ impl Client {
 
     async fn connect(&self) -> Result<(Connection, Hello), Failure> {
         self.within(CONNECT_TIMEOUT, async {
-            let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
+            let stream = UnixStream::connect(&self.socket).await.map_err(|e| match is_sandboxed(&e) {
+                true => Failure::Sandboxed { socket: self.address() },
+                false => self.unreachable(&e),
+            })?;
             let owner = stream.peer_cred().map_err(|e| self.unreachable(&e))?.uid();
             let ours = rustix::process::getuid().as_raw();
             if owner != ours {

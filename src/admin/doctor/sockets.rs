@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     admin::manager::Manager,
+    client::{OUTSIDE, is_sandboxed},
     platform::{
         call::Call,
         kernel::{self, Socket},
@@ -58,6 +59,9 @@ fn closed(scene: &Scene, socket: &Path, error: &io::Error) -> Finding {
             let what = format!("{place} is stale: no process listens on it (a broker was killed)");
             let fixes = std::iter::once(Fix::RemoveSocket(socket.to_owned())).chain(start);
             failed(what, format!("remove it (`rm {place}`), then {help}")).fixes(fixes)
+        }
+        (ErrorKind::PermissionDenied, _) if is_sandboxed(error) => {
+            failed(format!("a sandbox keeps this program from connecting to {place}: {error}"), OUTSIDE)
         }
         (ErrorKind::PermissionDenied, _) => failed(
             format!("you may not connect to {place}: it belongs to another user, or its permissions were changed"),

@@ -1,5 +1,6 @@
 //! Reading Claude Code's files: whether it starts our plugin, and whether an administrator forbids hooks.
 
+use super::halves;
 use crate::platform::{
     paths,
     settings::{self, InvalidSetting},
@@ -54,9 +55,13 @@ pub(super) fn read(file: &Path) -> Result<Option<String>, Unreadable> {
     }
 }
 
+/// Parses a file's text as Claude Code does, which takes the last of repeated keys.
 pub(super) fn parse<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, Unreadable> {
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-    serde_json::from_str(text).map_err(|source| Unreadable::Broken { file: file.to_owned(), source })
+    let text = &halves::hidden(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text));
+    serde_json::from_str(text).or_else(|source| {
+        let last = serde_json::from_str::<Value>(text).and_then(T::deserialize);
+        last.map_err(|_| Unreadable::Broken { file: file.to_owned(), source })
+    })
 }
 
 /// Parses a file's text. An empty one is the default.

@@ -6,7 +6,7 @@
 use super::prompt_hook::EVENT;
 use crate::platform::call::quoted;
 use jsonc_parser::{
-    cst::{CstNode, CstObjectProp, CstRootNode},
+    cst::{CstNode, CstObject, CstObjectProp, CstRootNode},
     json,
 };
 use serde_json::Value;
@@ -78,9 +78,12 @@ impl Installed {
 /// Puts the hook that runs `program` in place of our hooks there.
 pub(super) fn put_in(root: &CstRootNode, program: &Path) -> Option<()> {
     take_out(root);
-    let hooks = root.object_value_or_set().object_value_or_set("hooks");
+    let object = root.object_value_or_set();
+    let hooks =
+        property(&object, "hooks").map_or_else(|| object.object_value_or_set("hooks"), |hooks| hooks.object_value_or_set());
+    let event = property(&hooks, EVENT).map_or_else(|| hooks.array_value_or_set(EVENT), |event| event.array_value_or_set());
     let hook = json!({ "type": "command", "command": (command(program)), "async": true, "timeout": TIMEOUT });
-    hooks.array_value_or_set(EVENT).append(json!({ "hooks": [hook] }));
+    event.append(json!({ "hooks": [hook] }));
     Some(())
 }
 
@@ -105,12 +108,12 @@ fn program_of(command: &str) -> &str {
 /// Takes our hooks out, and the groups, lists and objects that then are empty.
 pub(super) fn take_out(root: &CstRootNode) -> Option<()> {
     let object = root.object_value()?;
-    let hooks = object.object_value("hooks")?;
+    let hooks = property(&object, "hooks")?;
     let is_ours = |entry: &CstNode| {
         let command = || entry.as_object()?.get("command")?.value()?.as_string_lit()?.decoded_value().ok();
         command().is_some_and(|command| is_ours(&command))
     };
-    for event in hooks.properties() {
+    for event in hooks.object_value()?.properties() {
         for group in event.array_value().map(|groups| groups.elements()).unwrap_or_default() {
             let Some(entries) = group.as_object().and_then(|group| group.array_value("hooks")) else { continue };
             let (ours, others): (Vec<_>, Vec<_>) = entries.elements().into_iter().partition(is_ours);
@@ -122,8 +125,13 @@ pub(super) fn take_out(root: &CstRootNode) -> Option<()> {
             prune(event.clone());
         }
     }
-    prune(object.get("hooks")?);
+    prune(hooks);
     Some(())
+}
+
+/// The property `name`: the last where it is repeated, as for Claude Code.
+pub(super) fn property(object: &CstObject, name: &str) -> Option<CstObjectProp> {
+    object.properties().into_iter().rev().find(|property| property.decoded_name().as_deref() == Some(name))
 }
 
 /// Removes an object or list that is empty.

@@ -78,7 +78,11 @@ impl Server {
             Value::Array(words) => words.iter().map(word).collect(),
             odd => vec![word(odd)],
         };
-        let variables = entry["env"].as_object().map(|env| env.keys().cloned().collect()).unwrap_or_default();
+        let variables = match &entry["env"] {
+            Value::Null => Vec::new(),
+            Value::Object(env) => env.keys().cloned().collect(),
+            _ => vec!["unreadable ones".to_owned()],
+        };
         Some(Self { name, scope, command: entry["command"].as_str()?.to_owned(), arguments, variables })
     }
 

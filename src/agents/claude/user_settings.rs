@@ -6,7 +6,8 @@
 
 use super::{
     files::{BYTE_ORDER_MARK, Unreadable, config_folder, parse_or_default, read},
-    hook::{self, Groups, Hook, Installed, prune},
+    halves,
+    hook::{self, Groups, Hook, Installed, property, prune},
 };
 use jsonc_parser::{
     ParseOptions,
@@ -107,8 +108,12 @@ impl UserSettings {
     pub fn with_rule(&self, rule: &str) -> Option<String> {
         self.edit(|root| {
             if !self.has_rule(rule) {
-                let permissions = root.object_value_or_set().object_value_or_set("permissions");
-                permissions.array_value_or_set("allow").append(json!(rule));
+                let object = root.object_value_or_set();
+                let permissions = property(&object, "permissions")
+                    .map_or_else(|| object.object_value_or_set("permissions"), |list| list.object_value_or_set());
+                let allow = property(&permissions, "allow")
+                    .map_or_else(|| permissions.array_value_or_set("allow"), |list| list.array_value_or_set());
+                allow.append(json!(rule));
             }
             Some(())
         })
@@ -119,10 +124,11 @@ impl UserSettings {
         let is_it = |node: &CstNode| node.as_string_lit().and_then(|text| text.decoded_value().ok()).as_deref() == Some(rule);
         self.edit(|root| {
             let object = root.object_value().filter(|_| self.has_rule(rule))?;
-            let permissions = object.object_value("permissions")?;
-            permissions.array_value("allow")?.elements().into_iter().filter(is_it).for_each(CstNode::remove);
-            prune(permissions.get("allow")?);
-            prune(object.get("permissions")?);
+            let permissions = property(&object, "permissions")?;
+            let allow = property(&permissions.object_value()?, "allow")?;
+            allow.array_value()?.elements().into_iter().filter(is_it).for_each(CstNode::remove);
+            prune(allow);
+            prune(permissions);
             Some(())
         })
     }
@@ -144,9 +150,12 @@ impl UserSettings {
     fn edit(&self, change: impl FnOnce(&CstRootNode) -> Option<()>) -> Option<String> {
         let text = self.text.as_deref().unwrap_or_default();
         let (mark, text) = text.strip_prefix(BYTE_ORDER_MARK).map_or(("", text), |rest| (BYTE_ORDER_MARK, rest));
-        let root = CstRootNode::parse(text, &ParseOptions::default()).ok()?;
+        let root = CstRootNode::parse(&halves::hidden(text), &ParseOptions::default()).ok()?;
         change(&root);
         let mut changed = format!("{mark}{root}");
+        if halves::hidden(text) != text {
+            changed = halves::shown(&changed, text)?;
+        }
         if text.trim().is_empty() {
             changed.push('\n');
         }
