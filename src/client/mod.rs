@@ -4,13 +4,8 @@
 //! connection, which is reopened when it has gone stale; an event stream has a connection of its own. No lock is held while a
 //! request is under way.
 
-mod failure;
-
-pub use failure::{OUTSIDE, START_HELP, is_sandboxed};
-
-use crate::wire::{self, API, API_HEADER, API_MIN, Error, Hello, VERSION};
+use crate::wire::{self, API, API_HEADER, API_MIN, Code, Error, Hello, VERSION};
 use bytes::Bytes;
-use failure::Failure;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -21,11 +16,17 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
+    fmt, io,
     path::{Path, PathBuf},
     sync::Mutex,
     time::Duration,
 };
 use tokio::{net::UnixStream, time::timeout};
+
+/// What a person does when the broker cannot be reached.
+pub const START_HELP: &str = "`claude-peers doctor` finds out why; to run it by hand: `claude-peersd`";
+pub const OUTSIDE: &str = "run it outside the sandbox; for Claude Code's Bash, add `claude-peers *` to `sandbox.excludedCommands` \
+     in its settings.json";
 
 /// How long connecting and the exchange of versions may take: a running broker answers in milliseconds, one that its socket
 /// starts in a fraction of a second.
@@ -52,7 +53,6 @@ impl Client {
         Self { socket, program, idle: Mutex::new(None) }
     }
 
-    /// The socket this client connects to.
     pub fn socket(&self) -> &Path {
         &self.socket
     }
@@ -71,7 +71,7 @@ impl Client {
 
     /// Like [`Client::get`], for a request that the broker answers up to `wait` later on purpose.
     pub async fn get_waiting<T: DeserializeOwned>(&self, path: &str, bearer: Option<&str>, wait: Duration) -> wire::Result<T> {
-        Ok(self.call(Method::GET, path, bearer, Bytes::new(), ANSWER_TIMEOUT + wait).await?)
+        self.call(Method::GET, path, bearer, Bytes::new(), ANSWER_TIMEOUT + wait).await
     }
 
     /// `POST path` with `body` as JSON.
@@ -87,8 +87,8 @@ impl Client {
         body: &impl Serialize,
         wait: Duration,
     ) -> wire::Result<T> {
-        let body = serde_json::to_vec(body).map_err(|e| Failure::Unwritable(e.to_string()))?;
-        Ok(self.call(Method::POST, path, bearer, body.into(), ANSWER_TIMEOUT + wait).await?)
+        let body = serde_json::to_vec(body).map_err(|error| unwritable(&error))?;
+        self.call(Method::POST, path, bearer, body.into(), ANSWER_TIMEOUT + wait).await
     }
 
     /// Opens an event stream on a connection of its own, which ends when the returned body is dropped.
@@ -98,7 +98,7 @@ impl Client {
         let answer = connection.send_request(request).await.map_err(|e| self.unreachable(&e))?;
         match answer.status() {
             StatusCode::OK => Ok(answer.into_body()),
-            _ => Err(self.read::<()>(answer).await.err().unwrap_or_else(|| self.unreachable(&"an unexpected answer")).into()),
+            _ => Err(self.read::<()>(answer).await.err().unwrap_or_else(|| self.unreachable(&"an unexpected answer"))),
         }
     }
 
@@ -109,22 +109,20 @@ impl Client {
         bearer: Option<&str>,
         body: Bytes,
         patience: Duration,
-    ) -> Result<T, Failure> {
+    ) -> wire::Result<T> {
         let request = || self.request(&method, path, bearer, body.clone());
-        let exchange = async {
+        self.within(patience, async {
             // The broker may have closed a kept connection meanwhile. Every request may be repeated (idempotency keys, leases), so
             // one that failed on a kept connection is sent again on a new one.
-            if let Some(mut connection) = self.take_idle()
-                && let Ok(answer) = connection.send_request(request()?).await
+            let (connection, answer) = if let Some(mut kept) = self.take_idle()
+                && let Ok(answer) = kept.send_request(request()?).await
             {
-                return Ok((connection, answer));
-            }
-            let (mut connection, _) = self.connect().await?;
-            let answer = connection.send_request(request()?).await.map_err(|e| self.unreachable(&e))?;
-            Ok((connection, answer))
-        };
-        self.within(patience, async {
-            let (connection, answer) = exchange.await?;
+                (kept, answer)
+            } else {
+                let (mut connection, _) = self.connect().await?;
+                let answer = connection.send_request(request()?).await.map_err(|e| self.unreachable(&e))?;
+                (connection, answer)
+            };
             let answer = self.read(answer).await;
             self.put_back(connection);
             answer
@@ -132,36 +130,32 @@ impl Client {
         .await
     }
 
-    async fn connect(&self) -> Result<(Connection, Hello), Failure> {
+    async fn connect(&self) -> wire::Result<(Connection, Hello)> {
         self.within(CONNECT_TIMEOUT, async {
-            let stream = UnixStream::connect(&self.socket).await.map_err(|e| match is_sandboxed(&e) {
-                true => Failure::Sandboxed { socket: self.address() },
-                false => self.unreachable(&e),
-            })?;
+            let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unconnected(&e))?;
             let owner = stream.peer_cred().map_err(|e| self.unreachable(&e))?.uid();
             let ours = rustix::process::getuid().as_raw();
             if owner != ours {
-                return Err(Failure::OtherUser { socket: self.address(), owner, ours });
+                let what = format!("{} is served by user {owner}, not by you (user {ours})", self.socket.display());
+                return Err(Error::new(Code::Forbidden, what).help("set CLAUDE_PEERS_SOCKET to a socket of your own"));
             }
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.unreachable(&e))?;
             tokio::spawn(connection); // ends with the connection; its error reaches those who wait for an answer on it
             let request = self.request(&Method::GET, "/v1/hello", None, Bytes::new())?;
             let answer = sender.send_request(request).await.map_err(|e| self.unreachable(&e))?;
             let hello: Hello = self.read(answer).await?;
-            if hello.api < API_MIN || hello.api_min > API {
-                return Err(Failure::OtherVersion(hello));
-            }
+            check_version(&hello)?;
             Ok((sender, hello))
         })
         .await
     }
 
-    async fn within<T>(&self, patience: Duration, work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    async fn within<T>(&self, patience: Duration, work: impl Future<Output = wire::Result<T>>) -> wire::Result<T> {
         let late = || self.unreachable(&format!("no answer within {} s", patience.as_secs()));
         timeout(patience, work).await.unwrap_or_else(|_| Err(late()))
     }
 
-    fn request(&self, method: &Method, path: &str, bearer: Option<&str>, body: Bytes) -> Result<Request<Body>, Failure> {
+    fn request(&self, method: &Method, path: &str, bearer: Option<&str>, body: Bytes) -> wire::Result<Request<Body>> {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -174,10 +168,10 @@ impl Client {
         if *method == Method::POST {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        request.body(Full::new(body)).map_err(|e| Failure::Unwritable(e.to_string()))
+        request.body(Full::new(body)).map_err(|error| unwritable(&error))
     }
 
-    async fn read<T: DeserializeOwned>(&self, answer: Response<Incoming>) -> Result<T, Failure> {
+    async fn read<T: DeserializeOwned>(&self, answer: Response<Incoming>) -> wire::Result<T> {
         #[derive(serde::Deserialize)]
         struct Refused {
             error: Error,
@@ -185,13 +179,16 @@ impl Client {
         let (status, is_broker) = (answer.status(), answer.headers().contains_key(API_HEADER));
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| self.unreachable(&e))?.to_bytes();
         if !is_broker {
-            return Err(Failure::OtherProgram { socket: self.address() });
+            let what = format!("the program that answers at {} is not claude-peersd", self.socket.display());
+            return Err(Error::new(Code::VersionMismatch, what).help("stop it, or set CLAUDE_PEERS_SOCKET"));
         }
-        let unreadable = |source| Failure::Unreadable { status, source };
+        let unreadable = |error: serde_json::Error| {
+            Error::new(Code::VersionMismatch, format!("the broker's answer (HTTP {status}) cannot be read: {error}"))
+        };
         if status.is_success() {
             serde_json::from_slice(&body).map_err(unreadable)
         } else {
-            Err(Failure::Refused(serde_json::from_slice::<Refused>(&body).map_err(unreadable)?.error))
+            Err(serde_json::from_slice::<Refused>(&body).map_err(unreadable)?.error)
         }
     }
 
@@ -205,20 +202,46 @@ impl Client {
         }
     }
 
-    fn address(&self) -> String {
-        self.socket.display().to_string()
+    fn unconnected(&self, error: &io::Error) -> Error {
+        if !is_sandboxed(error) {
+            return self.unreachable(error);
+        }
+        let what = format!("a sandbox keeps this program from connecting to {}", self.socket.display());
+        Error::new(Code::Unreachable, what).help(OUTSIDE)
     }
 
-    fn unreachable(&self, cause: &dyn std::fmt::Display) -> Failure {
-        Failure::Unreachable { socket: self.address(), cause: cause.to_string() }
+    fn unreachable(&self, cause: &dyn fmt::Display) -> Error {
+        let what = format!("the claude-peers broker cannot be reached at {}: {cause}", self.socket.display());
+        Error::new(Code::Unreachable, what).help(START_HELP)
     }
+}
+
+/// Whether the error of a connection shows a sandbox: file permissions give another one.
+pub fn is_sandboxed(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error())
+}
+
+fn unwritable(cause: &dyn fmt::Display) -> Error {
+    Error::new(Code::InvalidRequest, format!("writing the request: {cause}"))
+}
+
+fn check_version(hello: &Hello) -> wire::Result<()> {
+    let Hello { version, api, api_min, .. } = hello;
+    let help = if *api < API_MIN {
+        "restart the broker after the upgrade: `systemctl --user restart claude-peers`"
+    } else if *api_min > API {
+        "upgrade this program"
+    } else {
+        return Ok(());
+    };
+    let what = format!(
+        "this program ({VERSION}, protocol {API_MIN} to {API}) and the broker ({version}, protocol {api_min} to {api}) have no \
+         protocol version in common"
+    );
+    Err(Error::new(Code::VersionMismatch, what).help(help))
 }
 
 /// `path` with `pairs` as its query.
 pub fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
-    if pairs.is_empty() {
-        return path.to_owned();
-    }
-    let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-    format!("{path}?{query}")
+    form_urlencoded::Serializer::for_suffix(format!("{path}?"), path.len() + 1).extend_pairs(pairs).finish()
 }

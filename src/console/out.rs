@@ -6,7 +6,10 @@
 use super::exit::{Exit, Failure};
 use crate::{
     platform::settings,
-    wire::{Timestamp, text::printable_line},
+    wire::{
+        Timestamp,
+        text::{printable_json, printable_line},
+    },
 };
 use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
@@ -168,7 +171,7 @@ impl Out {
 
     pub fn json(self, value: &impl Serialize) -> Result<(), Failure> {
         let json = serde_json::to_string(value).map_err(|e| Failure::Output(e.into()))?;
-        write_out(&(json + "\n"))
+        write_out(&(printable_json(&json) + "\n"))
     }
 
     pub fn aside(self, text: &str) {

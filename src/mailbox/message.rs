@@ -1,6 +1,6 @@
 use crate::{
     db::{Row, sqlite},
-    wire::{Held, HeldBy, InvalidId, MessageId, MessageState, PeerId, Receipt, Route, Timestamp},
+    wire::{self, Held, HeldBy, MessageId, MessageState, PeerId, Receipt, Route, Timestamp},
 };
 
 /// A message as it is stored.
@@ -41,7 +41,7 @@ pub(super) fn read(row: &Row<'_>) -> sqlite::Result<Message> {
 
 /// The id in the columns `seq, tag`.
 pub(super) fn read_id(row: &Row<'_>) -> sqlite::Result<MessageId> {
-    let invalid = |error: InvalidId| sqlite::Error::FromSqlConversionFailure(0, sqlite::types::Type::Text, error.into());
+    let invalid = |error: wire::Error| sqlite::Error::FromSqlConversionFailure(0, sqlite::types::Type::Text, error.into());
     MessageId::new(row.get(0)?, row.get::<_, String>(1)?).map_err(invalid)
 }
 

@@ -7,18 +7,18 @@
 //! | a session's shell | the session's name on what it sends | the kernel shows that the connecting process descends from its agent |
 //! | a liar | 401, 403 | a peer is who its secret says; a hook belongs to the session whose process the kernel shows it to descend from; a legacy client is bound to its process |
 
-use super::{codes, errors};
+use super::errors;
 use crate::{
     platform::{kernel, process},
-    wire::{self, API, API_HEADER, API_MIN, Code, Error, Process, TOKEN_HEADER, VERSION},
+    wire::{self, API, API_HEADER, API_MIN, Code, Error, Process, TOKEN_HEADER, VERSION, text::printable_line},
 };
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderMap, HeaderValue, header, uri::Authority},
+    http::{Extensions, HeaderMap, HeaderValue, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 /// What is known of the connection a request came by.
 #[derive(Debug, Clone)]
@@ -37,6 +37,11 @@ pub(super) enum Connection {
 }
 
 impl Connection {
+    /// The connection that a request came by.
+    pub fn of(request: &Extensions) -> wire::Result<&Self> {
+        request.get().ok_or_else(|| forbidden("a connection of unknown origin", "connect to one of the broker's sockets"))
+    }
+
     /// The process at the other end of the Unix socket. Costs nothing, unlike [`Connection::owner`].
     pub fn unix_pid(&self) -> Option<u32> {
         match self {
@@ -68,26 +73,20 @@ impl Connection {
     }
 }
 
-/// The connecting socket of a TCP connection as the kernel knows it at accept; none if it is another user's.
-pub(super) fn connecting_socket(peer: SocketAddr, local: SocketAddr) -> Option<u64> {
-    let ours = rustix::process::geteuid().as_raw();
-    kernel::connecting(peer, local).filter(|socket| socket.uid == ours).map(|socket| socket.inode)
-}
-
 /// Lets a request through, or refuses it; stamps every answer, and gives errors the form that the client reads.
 pub(super) async fn check(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let routed = request.extensions().get::<MatchedPath>().cloned();
-    let mut response = match admit(request.extensions().get(), request.headers(), request.uri().authority()) {
+    let mut response = match admit(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => {
-            tracing::warn!(path, code = %error.code, "refused: {}", error.message);
+            tracing::warn!(path = %printable_line(&path), code = %error.code, "refused: {}", error.message);
             error.into_response()
         }
     };
     if let Some(error) = response.extensions().get::<Error>() {
         debug_assert!(
-            routed.is_none_or(|routed| codes::allows(routed.as_str(), error.code)),
+            routed.is_none_or(|routed| errors::allows(routed.as_str(), error.code)),
             "{path} answers with {}, which is not in its table",
             error.code
         );
@@ -105,13 +104,11 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
     response
 }
 
-fn admit(connection: Option<&Connection>, headers: &HeaderMap, authority: Option<&Authority>) -> wire::Result<()> {
-    let Some(connection) = connection else {
-        return Err(forbidden("a connection of unknown origin", "connect to one of the broker's sockets"));
-    };
+fn admit(request: &Request) -> wire::Result<()> {
+    let (connection, headers) = (Connection::of(request.extensions())?, request.headers());
     refuse_web_pages(headers)?;
     if let Connection::Tcp { port, token, .. } = connection {
-        check_host(*port, headers, authority)?;
+        check_host(*port, headers, request.uri().authority())?;
         check_token(token.as_deref(), headers)?;
     }
     check_version(headers)
@@ -173,16 +170,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_tcp_request_shows_the_machine_token() {
-        let connection = Connection::Tcp { inode: None, port: 7899, token: Some("right".into()) };
-        let admits = |token: Option<&str>| {
-            let pairs = [(header::HOST.as_str(), Some("127.0.0.1:7899")), (TOKEN_HEADER, token)];
-            let headers = pairs.into_iter().filter_map(|(name, value)| {
-                Some((header::HeaderName::from_bytes(name.as_bytes()).unwrap(), value?.parse().unwrap()))
-            });
-            admit(Some(&connection), &headers.collect(), None).is_ok()
-        };
-        assert!(admits(Some("right")));
-        assert!(!admits(Some("wrong")) && !admits(None));
+    fn tcp_requests_show_the_machine_token() {
+        for (shown, is_admitted) in [(Some("right"), true), (Some("wrong"), false), (None, false)] {
+            let shown = shown.map(|token| (header::HeaderName::from_static(TOKEN_HEADER), HeaderValue::from_static(token)));
+            assert_eq!(check_token(Some("right"), &shown.into_iter().collect()).is_ok(), is_admitted);
+        }
     }
 }

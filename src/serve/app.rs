@@ -3,11 +3,30 @@
 use crate::{broker::Broker, wire::ListenerStatus};
 use axum::extract::State;
 use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// What a JSON string may grow to by escapes (`\u0001` for one byte), and room for the other fields.
+const ESCAPES: usize = 6;
+const OTHER_FIELDS: usize = 64 * 1024;
+/// Memory for all request bodies together, in bytes; more only if one body may be larger.
+const BODIES: usize = 8 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct App {
     pub broker: Arc<Broker>,
     pub listeners: Vec<ListenerStatus>,
+    /// The memory for bodies that is free, in bytes.
+    pub bodies: Arc<Semaphore>,
+    /// The size of the largest body that is read: the longest text fits, however it is written.
+    pub largest_body: usize,
 }
 
 pub(super) type AppState = State<Arc<App>>;
+
+impl App {
+    pub fn new(broker: Arc<Broker>, listeners: Vec<ListenerStatus>) -> Self {
+        let largest_body = broker.limits().text_bytes.saturating_mul(ESCAPES).saturating_add(OTHER_FIELDS);
+        let bodies = Arc::new(Semaphore::new(BODIES.max(largest_body).min(Semaphore::MAX_PERMITS)));
+        Self { broker, listeners, bodies, largest_body }
+    }
+}

@@ -3,19 +3,31 @@
 use super::app::App;
 use crate::wire::{self, Code, Error};
 use axum::{
+    body::Body,
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, header, request::Parts},
     response::{IntoResponse, Response},
 };
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Body as _, Incoming};
 use serde::{Serialize, de::DeserializeOwned};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, time::timeout};
 
 /// How long a whole body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// What a JSON string may grow to by escapes (`\u0001` for one byte), and room for the other fields.
-const ESCAPES: usize = 6;
-const OTHER_FIELDS: usize = 64 * 1024;
+/// Up to this size a body needs no share of the memory for bodies: nearly all requests are smaller.
+const SMALL: usize = 4 * 1024;
+/// How long a larger body waits for its share; then the broker is busy.
+const SHARE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How much of a body that nobody reads is thrown away, and for how long, before the connection closes.
+const REST: usize = 8 * 1024 * 1024;
+const REST_TIMEOUT: Duration = Duration::from_secs(2);
 const HELP: &str = "see /v1/openapi.json for what this path takes";
 
 /// A JSON body, of a request or of an answer.
@@ -39,8 +51,18 @@ impl<T: Serialize> IntoResponse for Json<T> {
 impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
     type Rejection = Error;
     async fn from_request(request: Request, app: &Arc<App>) -> wire::Result<Self> {
-        let limit = app.broker.limits().text_bytes.saturating_mul(ESCAPES).saturating_add(OTHER_FIELDS);
-        read(request, limit).await.map(Self)
+        if !is_json(request.headers()) {
+            let error = Error::new(Code::UnsupportedMediaType, "the body is not application/json");
+            return Err(error.help("send JSON with `Content-Type: application/json`"));
+        }
+        let share = request.extensions().get::<Share>().cloned().unwrap_or_default();
+        let body = timeout(BODY_TIMEOUT, read(request, app, &share)).await.unwrap_or_else(|_| {
+            let what = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+            Err(Error::new(Code::RequestTimeout, what).help("send it faster"))
+        })?;
+        let parsed =
+            serde_json::from_slice(&body).map_err(|error| invalid(format!("the body cannot be read: {error}")).help(HELP));
+        parsed.map(Self)
     }
 }
 
@@ -64,26 +86,76 @@ impl FromRequestParts<Arc<App>> for InPath {
     }
 }
 
-async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> wire::Result<T> {
-    if !is_json(request.headers()) {
-        let error = Error::new(Code::UnsupportedMediaType, "the body is not application/json");
-        return Err(error.help("send JSON with `Content-Type: application/json`"));
-    }
+async fn read(request: Request, app: &App, share: &Share) -> wire::Result<Vec<u8>> {
+    let limit = app.largest_body;
     let too_large = || Error::new(Code::TooLarge, format!("the body has more than {limit} bytes")).help("send less at once");
-    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
+    let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let size = announced.unwrap_or(limit);
+    if size > limit {
         return Err(too_large());
     }
-    let body = match tokio::time::timeout(BODY_TIMEOUT, Limited::new(request.into_body(), limit).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => return Err(too_large()),
-        Ok(Err(error)) => return Err(invalid(format!("the body broke off: {error}"))),
-        Err(_) => {
-            let what = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
-            return Err(Error::new(Code::RequestTimeout, what).help("send it faster"));
+    let (mut stream, mut body) = (request.into_body(), Vec::new());
+    while let Some(frame) = stream.frame().await {
+        let frame = frame.map_err(|error| invalid(format!("the body broke off: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = body.len() + data.len();
+        if length > limit {
+            return Err(too_large());
         }
-    };
-    serde_json::from_slice(&body).map_err(|error| invalid(format!("the body cannot be read: {error}")).help(HELP))
+        if length > SMALL && share.0.get().is_none() {
+            share.take(app, size).await?;
+        }
+        body.extend_from_slice(&data);
+    }
+    Ok(body)
+}
+
+/// A request's share of the memory for bodies. It is given back when the last clone is dropped.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Share(Arc<OnceLock<OwnedSemaphorePermit>>);
+
+impl Share {
+    async fn take(&self, app: &App, bytes: usize) -> wire::Result<()> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let waiting = timeout(SHARE_TIMEOUT, app.bodies.clone().acquire_many_owned(bytes));
+        let Ok(Ok(permit)) = waiting.await else {
+            let error = Error::new(Code::Busy, "too many large requests are under way");
+            return Err(error.help("try again").retry_after(SHARE_TIMEOUT));
+        };
+        self.0.get_or_init(|| permit);
+        Ok(())
+    }
+}
+
+/// A request's body. If nobody reads it to its end, as when the request is refused, the rest is read and thrown away, so that a
+/// client that still writes gets its answer rather than a broken connection.
+pub(super) fn arriving(body: Incoming) -> Body {
+    let frames = stream::unfold(Arriving(Some(body)), |mut arriving| async {
+        let frame = arriving.0.as_mut()?.frame().await?;
+        Some((frame, arriving))
+    });
+    Body::new(StreamBody::new(frames))
+}
+
+struct Arriving(Option<Incoming>);
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        if let Some(body) = self.0.take().filter(|body| !body.is_end_stream())
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(timeout(REST_TIMEOUT, throw_away(body)));
+        }
+    }
+}
+
+async fn throw_away(mut body: Incoming) {
+    let mut left = REST;
+    while let Some(Ok(frame)) = body.frame().await
+        && let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len))
+    {
+        left = rest;
+    }
 }
 
 fn invalid(what: String) -> Error {

@@ -60,7 +60,7 @@ impl FromRequestParts<Arc<App>> for Caller {
 
 /// The agent process that a hook names, if the kernel shows that the hook descends from it.
 fn agent(pid: &str, parts: &Parts) -> wire::Result<Process> {
-    let connecting = parts.extensions.get().and_then(Connection::unix_pid);
+    let connecting = Connection::of(&parts.extensions)?.unix_pid();
     let named = pid.parse().ok().filter(|agent| connecting.is_some_and(|pid| process::descends_from(pid, *agent)));
     named.and_then(process::identify).ok_or_else(|| {
         let what = "the process named in `Authorization: Process PID` did not start the one that asks";
@@ -75,9 +75,10 @@ pub(super) struct Inside(pub Option<PeerId>);
 impl FromRequestParts<Arc<App>> for Inside {
     type Rejection = Error;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> wire::Result<Self> {
-        let connection = parts.extensions.get::<Connection>().cloned();
-        let Some(connection) = connection.filter(|_| matches!(shown(parts), Shown::Nothing)) else { return Ok(Self(None)) };
-        let broker = app.broker.clone();
+        if !matches!(shown(parts), Shown::Nothing) {
+            return Ok(Self(None));
+        }
+        let (connection, broker) = (Connection::of(&parts.extensions)?.clone(), app.broker.clone());
         // Off the threads that serve requests: it looks at the process table.
         let look = tokio::task::spawn_blocking(move || broker.session_of(|| connection.owner())).await;
         look.map(Self).map_err(|error| Error::new(Code::Internal, format!("looking for the session that asks: {error}")))

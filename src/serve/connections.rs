@@ -1,18 +1,19 @@
 //! Accepting connections and serving HTTP on them, until the broker stops.
 
 use super::{
-    access::{self, Connection},
+    access::Connection,
+    body::{self, Share},
     errors,
     idle::Open,
     v1,
 };
 use crate::{
     broker::Broker,
+    platform::kernel,
     wire::{API, API_HEADER, Code, Error},
 };
 use axum::{
     Router,
-    body::Body,
     extract::Request,
     http::Method,
     response::{IntoResponse, Response},
@@ -20,26 +21,32 @@ use axum::{
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{Notify, Semaphore},
     task::JoinSet,
+    time::timeout,
 };
 use tokio_util::either::Either;
 use tower_service::Service;
 
 /// How long the head of a request may take; on a kept connection, also the wait for it.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// Largest head of a request, and what a connection buffers: the longest path in a query fits.
+const MAX_HEAD: usize = 16 * 1024;
 /// How long a connection without a request yet may still send one after the call to stop.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 /// How many TCP connections are looked up at the same time: each costs the kernel a walk through all of the machine's.
 const LOOKUPS: usize = 2;
 /// Pause after a failed accept (too many open files), instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a refusal without a request may take to write.
+/// How long a connection that is refused stays open, and how many bytes of its request it may send.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+const REFUSED_REQUEST: u64 = 1024 * 1024;
+/// How many refused connections on each socket stay open at once.
+const REFUSALS: usize = 32;
 /// Most open connections on each socket: far more than a user has sessions, and each costs some 20 KiB.
 const MOST: u64 = 1_024;
 /// Open files that are no connection: the database, its readers, connections that are just being refused.
@@ -48,30 +55,16 @@ const OTHER_FILES: u64 = 128;
 type Stream = Either<UnixStream, TcpStream>;
 
 /// A socket to accept from.
-#[derive(Debug)]
-pub(super) enum Listener {
-    Unix(UnixListener),
-    /// With the token that every request must carry, where the kernel cannot tell who connects.
-    Tcp(TcpListener, Option<Arc<str>>),
-}
+pub(super) type Listener = Either<UnixListener, TcpListener>;
 
-impl Listener {
-    async fn accept(&self) -> io::Result<Stream> {
-        match self {
-            Self::Unix(listener) => listener.accept().await.map(|(stream, _)| Either::Left(stream)),
-            Self::Tcp(listener, _) => {
-                let (stream, _) = listener.accept().await?;
-                // Small answers go out at once; a failure to say so costs only time.
-                drop(stream.set_nodelay(true));
-                Ok(Either::Right(stream))
-            }
-        }
-    }
-
-    fn token(&self) -> Option<Arc<str>> {
-        match self {
-            Self::Unix(_) => None,
-            Self::Tcp(_, token) => token.clone(),
+async fn accept_from(listener: &Listener) -> io::Result<Stream> {
+    match listener {
+        Either::Left(unix) => unix.accept().await.map(|(stream, _)| Either::Left(stream)),
+        Either::Right(tcp) => {
+            let (stream, _) = tcp.accept().await?;
+            // Small answers go out at once; a failure to say so costs only time.
+            drop(stream.set_nodelay(true));
+            Ok(Either::Right(stream))
         }
     }
 }
@@ -79,18 +72,20 @@ impl Listener {
 /// How connections are served.
 #[derive(Debug)]
 pub(super) struct Server {
-    pub router: Router,
-    pub broker: Arc<Broker>,
+    router: Router,
+    broker: Arc<Broker>,
     /// Counts the open connections.
-    pub open: Open,
+    open: Open,
+    /// What every TCP request must carry, where the kernel cannot tell who connects.
+    token: Option<Arc<str>>,
     /// How many connections each socket serves at once.
-    pub places: usize,
+    places: usize,
     lookups: Semaphore,
 }
 
 impl Server {
-    pub fn new(router: Router, broker: Arc<Broker>, open: Open) -> Self {
-        Self { router, broker, open, places: places(), lookups: Semaphore::new(LOOKUPS) }
+    pub fn new(router: Router, broker: Arc<Broker>, open: Open, token: Option<Arc<str>>) -> Self {
+        Self { router, broker, open, token, places: places(), lookups: Semaphore::new(LOOKUPS) }
     }
 
     /// Accepts connections until the broker stops, then waits for those that are open.
@@ -101,7 +96,7 @@ impl Server {
             let accepted = tokio::select! {
                 biased; // after the call to stop, new connections wait in the socket's queue for the next broker
                 () = self.broker.stopped() => break,
-                accepted = listener.accept() => accepted,
+                accepted = accept_from(&listener) => accepted,
                 Some(_) = connections.join_next() => continue,
             };
             match (accepted, slots.clone().try_acquire_owned()) {
@@ -109,13 +104,16 @@ impl Server {
                     tracing::warn!(%error, "accepting a connection failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
-                (Ok(stream), Err(_)) => _ = connections.spawn(refuse(stream, Error::new(Code::Busy, "too many connections"))),
+                (Ok(stream), Err(_)) => {
+                    let patience = if connections.len() < self.places + REFUSALS { REFUSAL_TIMEOUT } else { Duration::ZERO };
+                    connections.spawn(refuse(stream, Code::Busy, "too many connections", patience));
+                }
                 (Ok(stream), Ok(slot)) => {
-                    let (server, token, counted) = (self.clone(), listener.token(), self.open.count());
+                    let (server, counted) = (self.clone(), self.open.count());
                     connections.spawn(async move {
-                        match server.identify(&stream, token).await {
+                        match server.identify(&stream).await {
                             Some(connection) => server.serve(stream, connection).await,
-                            None => refuse(stream, Error::new(Code::Forbidden, "this broker belongs to another user")).await,
+                            None => refuse(stream, Code::Forbidden, "this broker belongs to another user", REFUSAL_TIMEOUT).await,
                         }
                         drop((slot, counted));
                     });
@@ -127,11 +125,12 @@ impl Server {
     }
 
     /// What the kernel says of a connection; none if it is another user's. With a token, the token decides.
-    async fn identify(&self, stream: &Stream, token: Option<Arc<str>>) -> Option<Connection> {
+    async fn identify(&self, stream: &Stream) -> Option<Connection> {
+        let ours = rustix::process::geteuid().as_raw();
         match stream {
             Either::Left(unix) => {
                 let peer = unix.peer_cred().ok()?;
-                if peer.uid() != rustix::process::geteuid().as_raw() {
+                if peer.uid() != ours {
                     tracing::warn!(uid = peer.uid(), "another user connected to the Unix socket: refused");
                     return None;
                 }
@@ -139,42 +138,39 @@ impl Server {
             }
             Either::Right(tcp) => {
                 let (peer, local) = (tcp.peer_addr().ok()?, tcp.local_addr().ok()?);
-                let inode = match token {
-                    Some(_) => None,
-                    None => Some(self.connecting_socket(peer, local).await?),
+                let (port, token) = (local.port(), self.token.clone());
+                if token.is_some() {
+                    return Some(Connection::Tcp { inode: None, port, token });
+                }
+                let _turn = self.lookups.acquire().await.ok()?;
+                let connecting = tokio::task::spawn_blocking(move || kernel::connecting(peer, local)).await.ok().flatten();
+                let Some(socket) = connecting.filter(|socket| socket.uid == ours) else {
+                    tracing::warn!(%peer, "a TCP connection that is not this user's: refused");
+                    return None;
                 };
-                Some(Connection::Tcp { inode, port: local.port(), token })
+                Some(Connection::Tcp { inode: Some(socket.inode), port, token })
             }
         }
-    }
-
-    async fn connecting_socket(&self, peer: SocketAddr, local: SocketAddr) -> Option<u64> {
-        let _turn = self.lookups.acquire().await.ok()?;
-        let inode = tokio::task::spawn_blocking(move || access::connecting_socket(peer, local)).await.ok().flatten();
-        if inode.is_none() {
-            tracing::warn!(%peer, "a TCP connection that is not this user's: refused");
-        }
-        inode
     }
 
     async fn serve(&self, stream: Stream, connection: Connection) {
         let heard = Notify::new();
         let service = service_fn(|request: hyper::Request<Incoming>| {
             heard.notify_one();
-            let mut request = request.map(Body::new);
+            let mut request = request.map(body::arriving);
             request.extensions_mut().insert(connection.clone());
             answer(self.router.clone(), request)
         });
         let served = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
-            .max_buf_size(64 * 1024)
+            .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service);
         let mut served = std::pin::pin!(served);
         let stop = async {
             self.broker.stopped().await;
             // A request may be on its way on a connection that was just opened.
-            drop(tokio::time::timeout(FIRST_REQUEST, heard.notified()).await);
+            drop(timeout(FIRST_REQUEST, heard.notified()).await);
         };
         let result = tokio::select! {
             result = served.as_mut() => result,
@@ -191,24 +187,31 @@ impl Server {
 
 /// Answers a request. One that changes something runs to completion even if its client goes away: the database and the broker's
 /// memory must not part, and a hook does not wait for its answer. So its task starts at once, before hyper looks for the end of the
-/// connection. A request that waits ends with its connection.
-fn answer(mut router: Router, request: Request) -> impl Future<Output = Result<Response, Infallible>> {
+/// connection, and keeps its share of the memory for bodies to its end. A request that waits ends with its connection.
+fn answer(mut router: Router, mut request: Request) -> impl Future<Output = Result<Response, Infallible>> {
     let waits = request.method() != Method::POST || request.uri().path() == v1::TAKE;
-    let work = router.call(request);
-    let work = if waits { Either::Left(work) } else { Either::Right(tokio::spawn(work)) };
-    async move {
-        match work {
-            Either::Left(work) => work.await,
-            Either::Right(task) => task.await.unwrap_or_else(|error| {
-                Ok(Error::new(Code::Internal, format!("the request was not finished: {error}")).into_response())
-            }),
-        }
+    if waits {
+        return Either::Left(router.call(request));
     }
+    let share = Share::default();
+    request.extensions_mut().insert(share.clone());
+    let work = router.call(request);
+    let task = tokio::spawn(async move {
+        let answer = work.await;
+        drop(share);
+        answer
+    });
+    Either::Right(async move {
+        task.await.unwrap_or_else(|error| {
+            Ok(Error::new(Code::Internal, format!("the request was not finished: {error}")).into_response())
+        })
+    })
 }
 
-/// Answers without reading, so that the other end has no say in how long this takes.
-async fn refuse(mut stream: Stream, error: Error) {
-    let (status, body) = (errors::status(error.code), serde_json::json!({ "error": error }).to_string());
+/// Answers without looking at the request, so that the other end has no say in how long this takes. What it still writes is thrown
+/// away for as long as `patience` lasts, or it might not see the answer.
+async fn refuse(mut stream: Stream, code: Code, what: &str, patience: Duration) {
+    let (status, body) = (errors::status(code), serde_json::json!({ "error": Error::new(code, what) }).to_string());
     let length = body.len();
     let answer = format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\
@@ -219,7 +222,8 @@ async fn refuse(mut stream: Stream, error: Error) {
         stream.shutdown().await
     };
     // The other end may be gone already; that is no error.
-    drop(tokio::time::timeout(REFUSAL_TIMEOUT, write).await);
+    drop(timeout(REFUSAL_TIMEOUT, write).await);
+    drop(timeout(patience, tokio::io::copy(&mut stream.take(REFUSED_REQUEST), &mut tokio::io::sink())).await);
 }
 
 /// Raises this process's limit on open files as far as it needs and may; how many connections each of the two sockets can
@@ -227,14 +231,12 @@ async fn refuse(mut stream: Stream, error: Error) {
 fn places() -> usize {
     let wanted = 2 * MOST + OTHER_FILES;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let mut files = current.unwrap_or(wanted);
-    let possible = maximum.unwrap_or(wanted).min(wanted);
-    if files < possible {
-        match setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum }) {
-            Ok(()) => files = possible,
-            Err(error) => tracing::warn!(%error, files, "the limit on open files stays as it is"),
-        }
-    }
+    let (now, possible) = (current.unwrap_or(wanted), maximum.unwrap_or(wanted).min(wanted));
+    let raised = now < possible
+        && setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum })
+            .inspect_err(|error| tracing::warn!(%error, files = now, "the limit on open files stays as it is"))
+            .is_ok();
+    let files = if raised { possible } else { now };
     let each = (files.saturating_sub(OTHER_FILES) / 2).clamp(1, MOST);
     usize::try_from(each).unwrap_or(usize::MAX)
 }

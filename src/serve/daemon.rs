@@ -15,7 +15,7 @@ use crate::{
         kernel, paths, random,
         settings::{self, InvalidSetting},
     },
-    wire::{self, BrokerExit, DatabaseState},
+    wire::{self, BrokerExit, DatabaseState, ListenerStatus},
 };
 use clap::Parser;
 use sd_notify::NotifyState;
@@ -97,38 +97,22 @@ fn system(doing: &'static str) -> impl Fn(io::Error) -> ServeError {
 
 /// Runs the broker until it is told to stop, or checks the database if asked to.
 pub fn main() -> ExitCode {
-    let args = Args::parse();
-    if args.check_database {
-        return check_database();
-    }
-    match start() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            error.exit().into()
-        }
-    }
+    let ended = match Args::parse().check_database {
+        true => check_database().inspect_err(|error| print_error(error)),
+        false => start().inspect_err(|error| tracing::error!("{error}")),
+    };
+    ended.unwrap_or_else(|error| error.exit()).into()
 }
 
-fn check_database() -> ExitCode {
-    let path = match Config::from_env() {
-        Ok(config) => config.database,
-        Err(error) => {
-            print_error(&error);
-            return BrokerExit::InvalidSetting.into();
-        }
-    };
-    let report = db::check(&path);
-    let written = serde_json::to_string(&report).map_err(io::Error::from).and_then(|json| writeln!(io::stdout(), "{json}"));
-    if let Err(error) = written {
-        print_error(&error);
-        return ExitCode::FAILURE;
-    }
-    match report.state {
-        DatabaseState::Sound | DatabaseState::Missing => ExitCode::SUCCESS,
-        DatabaseState::TooNew => BrokerExit::NewerDatabase.into(),
-        DatabaseState::Damaged | DatabaseState::NotWritable | DatabaseState::Unreadable => ExitCode::FAILURE,
-    }
+fn check_database() -> Result<BrokerExit, ServeError> {
+    let report = db::check(&Config::from_env()?.database);
+    let json = serde_json::to_string(&report).map_err(io::Error::from);
+    json.and_then(|json| writeln!(io::stdout(), "{json}")).map_err(system("writing the report"))?;
+    Ok(match report.state {
+        DatabaseState::Sound | DatabaseState::Missing => BrokerExit::Stopped,
+        DatabaseState::TooNew => BrokerExit::NewerDatabase,
+        DatabaseState::Damaged | DatabaseState::NotWritable | DatabaseState::Unreadable => BrokerExit::Failure,
+    })
 }
 
 /// For errors where there is no log.
@@ -137,7 +121,7 @@ fn print_error(error: &dyn std::error::Error) {
     eprintln!("claude-peersd: {error}");
 }
 
-fn start() -> Result<(), ServeError> {
+fn start() -> Result<BrokerExit, ServeError> {
     // Before any thread starts: the umask (every file of ours is 0600 from its first moment) and the inherited sockets.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::start().inspect_err(|error| print_error(error))?;
@@ -145,24 +129,25 @@ fn start() -> Result<(), ServeError> {
     let config = Config::from_env()?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().map_err(system("starting the runtime"))?;
-    runtime.block_on(run(config, given))
+    runtime.block_on(run(config, given))?;
+    Ok(BrokerExit::Stopped)
 }
 
 async fn run(config: Config, given: Given) -> Result<(), ServeError> {
-    let (terminate, interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     // The database first: its lock makes sure that of two brokers started together only one touches the sockets.
     let opened = db::open(&config.database)?;
     let comes_back = given.comes_back();
     let listeners = listen::complete(given, &config.socket, config.port)?;
     let broker = Broker::open(opened.store, config.limits, config.socket.clone()).await?;
     opened.notices.into_iter().for_each(|notice| broker.notice(notice));
-    for listener in &listeners.status {
-        match &listener.problem {
-            Some(problem) => broker.notice(format!("{} socket {}: {problem}", listener.kind, listener.address)),
-            None => tracing::info!(origin = listener.origin, "listening on {} {}", listener.kind, listener.address),
+    for ListenerStatus { kind, address, origin, problem, .. } in &listeners.status {
+        match problem {
+            Some(problem) => broker.notice(format!("{kind} socket {address}: {problem}")),
+            None => tracing::info!(origin, "listening on {kind} {address}"),
         }
     }
-    let app = Arc::new(App { broker: broker.clone(), listeners: listeners.status });
+    let app = Arc::new(App::new(broker.clone(), listeners.status));
     let mut tasks = JoinSet::new();
     // Before the first answer: all that `READY=1` promises is there.
     #[cfg(all(feature = "dbus", target_os = "linux"))]
@@ -170,8 +155,12 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         tasks.spawn(bus.serve());
     }
     let open = Open::default();
-    let sockets = sockets(listeners.unix, listeners.tcp, &config.socket)?;
-    let server = Arc::new(Server::new(router::router(app), broker.clone(), open.clone()));
+    let token = match listeners.tcp {
+        Some(_) if !kernel::can_tell() => Some(machine_token(&config.socket).map_err(system("writing the machine token"))?),
+        _ => None,
+    };
+    let sockets = sockets(listeners.unix, listeners.tcp).map_err(system("listening on the sockets"))?;
+    let server = Arc::new(Server::new(router::router(app), broker.clone(), open.clone(), token));
     let idle_exit = config.idle_exit.span(comes_back);
     if let Some(span) = idle_exit {
         tracing::info!("leaves after {} s without a connection", span.as_secs());
@@ -185,8 +174,8 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     tasks.spawn(broker.clone().maintain());
     tasks.spawn(notify::watchdog(broker.clone()));
     tokio::select! {
-        () = received(terminate) => tracing::info!("SIGTERM: stopping"),
-        () = received(interrupt) => tracing::info!("SIGINT: stopping"),
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         () = broker.stopped() => {}
         () = open.idle_for(idle_exit) => tracing::info!("nobody is connected: leaving until somebody connects"),
     }
@@ -207,30 +196,18 @@ fn on(kind: SignalKind) -> Result<Signal, ServeError> {
     signal(kind).map_err(system("waiting for signals"))
 }
 
-async fn received(mut signal: Signal) {
-    signal.recv().await;
-}
-
 fn sockets(
     unix: std::os::unix::net::UnixListener,
     tcp: Option<std::net::TcpListener>,
-    path: &Path,
-) -> Result<Vec<Listener>, ServeError> {
-    unix.set_nonblocking(true).map_err(system("preparing the Unix socket"))?;
-    let mut sockets = vec![Listener::Unix(UnixListener::from_std(unix).map_err(system("listening on the Unix socket"))?)];
-    if let Some(tcp) = tcp {
-        tcp.set_nonblocking(true).map_err(system("preparing the TCP socket"))?;
-        let tcp = TcpListener::from_std(tcp).map_err(system("listening on the TCP socket"))?;
-        sockets.push(Listener::Tcp(tcp, machine_token(path).map_err(system("writing the machine token"))?));
-    }
-    Ok(sockets)
+) -> io::Result<impl Iterator<Item = Listener>> {
+    unix.set_nonblocking(true)?;
+    let unix = Listener::Left(UnixListener::from_std(unix)?);
+    let tcp = tcp.map(|tcp| tcp.set_nonblocking(true).and_then(|()| TcpListener::from_std(tcp))).transpose()?;
+    Ok([unix].into_iter().chain(tcp.map(Listener::Right)))
 }
 
 /// Where the kernel cannot tell who connects over TCP: a fresh token in a file that only this user can read.
-fn machine_token(socket: &Path) -> io::Result<Option<Arc<str>>> {
-    if kernel::can_tell() {
-        return Ok(None);
-    }
+fn machine_token(socket: &Path) -> io::Result<Arc<str>> {
     let path = paths::token(socket);
     match fs::remove_file(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -238,5 +215,5 @@ fn machine_token(socket: &Path) -> io::Result<Option<Arc<str>>> {
     }
     let token = random::token(32);
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(token.as_bytes())?;
-    Ok(Some(token.into()))
+    Ok(token.into())
 }

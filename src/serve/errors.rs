@@ -1,24 +1,84 @@
-//! The one place where an error becomes an HTTP status and a body.
+//! How errors are answered: the one place where an error becomes an HTTP status and a body, and the table of the codes that each
+//! path may answer with. The OpenAPI document is made from this table; `docs/protocol.md` shows the same, and the tests compare the
+//! two. A debug build does not let a path answer with a code that it lacks.
 
-use crate::wire::{Code, Error};
+use crate::wire::{
+    Code::{self, *},
+    Error,
+};
 use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use serde_json::json;
+use std::collections::BTreeMap;
+use utoipa::{
+    ToSchema,
+    openapi::{Content, OpenApi, Ref, ResponseBuilder, path::Operation},
+};
 
-/// The body of an error under `/v1`.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-pub(super) struct ErrorBody {
-    pub error: Error,
+/// On every path.
+const EVERYWHERE: &[Code] = &[Forbidden, VersionMismatch, Busy, Stopping, Internal];
+/// Wherever somebody may present a secret.
+const CALLER: &[Code] = &[Unauthorized];
+/// Wherever there is a body.
+const BODY: &[Code] = &[InvalidRequest, UnsupportedMediaType, TooLarge, RequestTimeout];
+/// Wherever there is a query.
+const QUERY: &[Code] = &[InvalidRequest];
+
+/// Each path of `/v1` with its groups of codes.
+const TABLE: &[(&str, &[&[Code]])] = &[
+    ("/v1/hello", &[]),
+    ("/v1/register", &[CALLER, BODY, &[InvalidPath]]),
+    ("/v1/unregister", &[CALLER, &[PeerNotFound]]),
+    ("/v1/peers", &[CALLER, QUERY, &[UnknownScope, InvalidPath]]),
+    ("/v1/whoami", &[CALLER, QUERY, &[PeerNotFound]]),
+    ("/v1/events", &[CALLER, QUERY, &[PeerNotFound]]),
+    (
+        "/v1/send",
+        &[
+            CALLER,
+            BODY,
+            &[InvalidId, UnknownScope, InvalidPath, EmptyMessage, PeerNotFound, AmbiguousPeer, MessageNotFound],
+            &[NoMailbox, IdempotencyConflict, RateLimited, RepeatLimited, MailboxFull],
+        ],
+    ),
+    ("/v1/set-summary", &[CALLER, BODY, &[PeerNotFound]]),
+    ("/v1/take", &[CALLER, BODY, &[PeerNotFound]]),
+    ("/v1/acknowledge", &[CALLER, BODY, &[PeerNotFound]]),
+    ("/v1/hook", &[BODY, &[InvalidPath]]),
+    ("/v1/messages/{id}", &[CALLER, &[InvalidId, MessageNotFound]]),
+    ("/v1/messages/{id}/reply", &[CALLER, QUERY, &[InvalidId, MessageNotFound]]),
+    ("/v1/messages/{id}/read", &[CALLER, BODY, &[InvalidId]]),
+    ("/v1/messages/{id}/release", &[CALLER, BODY, &[InvalidId, MessageNotFound]]),
+    ("/v1/history", &[CALLER, QUERY, &[InvalidId]]),
+    ("/v1/status", &[]),
+    ("/v1/stop", &[CALLER, BODY]),
+];
+
+pub(super) fn status(code: Code) -> StatusCode {
+    match code {
+        InvalidRequest | InvalidId | UnknownScope | InvalidPath | EmptyMessage => StatusCode::BAD_REQUEST,
+        Unauthorized => StatusCode::UNAUTHORIZED,
+        Forbidden => StatusCode::FORBIDDEN,
+        NotFound | PeerNotFound | MessageNotFound => StatusCode::NOT_FOUND,
+        MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+        AmbiguousPeer | IdempotencyConflict | NoMailbox => StatusCode::CONFLICT,
+        TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        VersionMismatch => StatusCode::UPGRADE_REQUIRED,
+        RateLimited | RepeatLimited | MailboxFull => StatusCode::TOO_MANY_REQUESTS,
+        Busy | Stopping => StatusCode::SERVICE_UNAVAILABLE,
+        Internal | Unreachable | Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+    }
 }
 
-/// The body of an error for a legacy client, which reads a text.
-#[derive(Debug, Serialize)]
-struct LegacyErrorBody<'a> {
-    error: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'a str>,
+/// The body of an error under `/v1`.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ErrorBody {
+    pub error: Error,
 }
 
 /// As a client of `/v1` reads it. The response carries the error on: see [`for_legacy`].
@@ -37,30 +97,42 @@ impl IntoResponse for Error {
 pub(super) fn for_legacy(response: Response) -> Response {
     let Some(error) = response.extensions().get::<Error>() else { return response };
     let body = match error.code {
-        Code::NotFound => LegacyErrorBody { error: "not found".to_owned(), code: None },
-        code => LegacyErrorBody { error: error.to_string(), code: Some(code.as_str()) },
+        NotFound => json!({"error": "not found"}),
+        code => json!({"error": error.to_string(), "code": code}),
     };
     let mut rewritten = (response.status(), axum::Json(body)).into_response();
     rewritten.headers_mut().extend(response.headers().get(header::RETRY_AFTER).map(|wait| (header::RETRY_AFTER, wait.clone())));
     rewritten
 }
 
-pub(super) fn status(code: Code) -> StatusCode {
-    match code {
-        Code::InvalidRequest | Code::InvalidId | Code::UnknownScope | Code::InvalidPath | Code::EmptyMessage => {
-            StatusCode::BAD_REQUEST
-        }
-        Code::Unauthorized => StatusCode::UNAUTHORIZED,
-        Code::Forbidden => StatusCode::FORBIDDEN,
-        Code::NotFound | Code::PeerNotFound | Code::MessageNotFound => StatusCode::NOT_FOUND,
-        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-        Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-        Code::AmbiguousPeer | Code::IdempotencyConflict | Code::NoMailbox => StatusCode::CONFLICT,
-        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::VersionMismatch => StatusCode::UPGRADE_REQUIRED,
-        Code::RateLimited | Code::RepeatLimited | Code::MailboxFull => StatusCode::TOO_MANY_REQUESTS,
-        Code::Busy | Code::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-        Code::Internal | Code::Unreachable | Code::Unknown => StatusCode::INTERNAL_SERVER_ERROR,
+fn codes(path: &str) -> Option<impl Iterator<Item = Code>> {
+    let (_, groups) = TABLE.iter().find(|(known, _)| *known == path)?;
+    Some(groups.iter().chain([&EVERYWHERE]).flat_map(|codes| codes.iter().copied()))
+}
+
+/// Whether the table lets `path`, as it is routed, answer with `code`. Another method than the path's is not in the table.
+pub(super) fn allows(path: &str, code: Code) -> bool {
+    code == MethodNotAllowed || codes(path).is_none_or(|mut codes| codes.any(|known| known == code))
+}
+
+/// Adds the answers that the table names to the document.
+pub(super) fn describe(document: &mut OpenApi) {
+    for (path, item) in &mut document.paths.paths {
+        let operations = [&mut item.get, &mut item.post].into_iter().flatten();
+        operations.for_each(|operation| describe_operation(path, operation));
+    }
+}
+
+fn describe_operation(path: &str, operation: &mut Operation) {
+    let mut by_status: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for code in codes(path).into_iter().flatten() {
+        by_status.entry(status(code).as_str().to_owned()).or_default().push(code.as_str());
+    }
+    for (status, mut codes) in by_status {
+        codes.sort_unstable();
+        codes.dedup();
+        let content = Content::new(Some(Ref::from_schema_name(ErrorBody::name())));
+        let response = ResponseBuilder::new().description(codes.join(", ")).content("application/json", content);
+        operation.responses.responses.insert(status, response.build().into());
     }
 }

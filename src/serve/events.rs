@@ -36,22 +36,14 @@ pub(super) async fn events(
     Ok(Sse::new(stream::unfold(stream, next)))
 }
 
+/// Ends at an error: the client reconnects and goes on from its cursor.
 async fn next(mut stream: Stream) -> Option<(Result<sse::Event, Infallible>, Stream)> {
-    let event = match stream.next().await {
-        Ok(item) => written(item?),
-        Err(error) => Err(error.to_string()),
-    };
-    match event {
-        Ok(event) => Some((Ok(event), stream)),
-        Err(error) => {
-            // The client reconnects and goes on from its cursor.
-            tracing::error!(%error, "an event stream broke off");
-            None
-        }
-    }
+    let item = stream.next().await.inspect_err(|error| tracing::error!(%error, "an event stream broke off")).ok()??;
+    let event = written(item).inspect_err(|error| tracing::error!(%error, "an event cannot be written")).ok()?;
+    Some((Ok(event), stream))
 }
 
-fn written(item: StreamItem) -> Result<sse::Event, String> {
+fn written(item: StreamItem) -> Result<sse::Event, axum::Error> {
     let (name, message) = match item {
         StreamItem::Ready => ("ready", None),
         StreamItem::Event(Event::Waiting) => ("waiting", None),
@@ -59,5 +51,5 @@ fn written(item: StreamItem) -> Result<sse::Event, String> {
         StreamItem::Event(Event::Ended) => ("ended", None),
         StreamItem::Event(Event::Message(message)) => ("message", Some(message)),
     };
-    sse::Event::default().event(name).json_data(message).map_err(|error| error.to_string())
+    sse::Event::default().event(name).json_data(message)
 }

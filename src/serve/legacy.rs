@@ -9,14 +9,14 @@ use super::{
 };
 use crate::{
     broker::{Caller, LegacyRegister},
-    wire::{self, CLI_SENDER, Code, ListPeers, PeerId},
+    wire::{self, CLI_SENDER, Code, Error, ListPeers, PeerId, SendRequest, SetSummary, SummarySource},
 };
 use axum::{
     Extension, Router,
-    extract::State,
+    extract::{FromRequest, Request, State},
     routing::{get, post},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::sync::Arc;
 
@@ -44,13 +44,7 @@ struct Register {
 }
 
 #[derive(Deserialize)]
-struct Id {
-    id: String,
-}
-
-#[derive(Deserialize)]
-struct SetSummary {
-    id: String,
+struct Summary {
     summary: String,
 }
 
@@ -69,6 +63,24 @@ struct SendMessage {
     text: String,
 }
 
+/// A request whose `id` names a legacy client's session, by the process that the session is bound to.
+struct AsSession<T>(PeerId, T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for AsSession<T> {
+    type Rejection = Error;
+    async fn from_request(request: Request, app: &Arc<App>) -> wire::Result<Self> {
+        #[derive(Deserialize)]
+        struct Body<T> {
+            id: String,
+            #[serde(flatten)]
+            rest: T,
+        }
+        let connection = Connection::of(request.extensions())?.clone();
+        let Json(Body { id, rest }) = Json::from_request(request, app).await?;
+        Ok(Self(known(app, &connection, &id)?, rest))
+    }
+}
+
 async fn health(State(app): AppState) -> Json<Value> {
     Json(json!({"status": "ok", "peers": app.broker.peer_count().await, "version": wire::VERSION}))
 }
@@ -77,25 +89,17 @@ async fn register(State(app): AppState, Extension(connection): Extension<Connect
     // Off the threads that serve requests: it looks at the process table.
     let owner = tokio::task::spawn_blocking(move || connection.owner()).await.ok().flatten();
     let Register { pid, cwd, git_root, tty, summary } = request;
-    let summary = summary.unwrap_or_default();
-    let registering = LegacyRegister { pid, cwd, git_root, tty, summary };
-    let id = app.broker.legacy_register(registering, owner).await?;
-    Ok(Json(json!({"id": id})))
+    let registering = LegacyRegister { pid, cwd, git_root, tty, summary: summary.unwrap_or_default() };
+    Ok(Json(json!({"id": app.broker.legacy_register(registering, owner).await?})))
 }
 
-async fn heartbeat(State(app): AppState, Extension(connection): Extension<Connection>, Json(request): Json<Id>) -> Reply {
-    known(&app, &connection, &request.id)?;
+/// To be heard of is all that it is for.
+async fn heartbeat(_: AsSession<Value>) -> Reply {
     Ok(Json(json!({"ok": true})))
 }
 
-async fn set_summary(
-    State(app): AppState,
-    Extension(connection): Extension<Connection>,
-    Json(request): Json<SetSummary>,
-) -> Reply {
-    let id = known(&app, &connection, &request.id)?;
-    let summary = wire::SetSummary { summary: request.summary, source: wire::SummarySource::Session };
-    app.broker.set_summary(&id, summary).await?;
+async fn set_summary(State(app): AppState, AsSession(id, Summary { summary }): AsSession<Summary>) -> Reply {
+    app.broker.set_summary(&id, SetSummary { summary, source: SummarySource::Session }).await?;
     Ok(Json(json!({"ok": true})))
 }
 
@@ -112,7 +116,7 @@ async fn list_peers(State(app): AppState, Json(request): Json<List>) -> Reply {
             "summary": peer.summary, "registered_at": peer.registered_at, "last_seen": peer.last_seen,
         })
     });
-    Ok(Json(Value::Array(shown.collect())))
+    Ok(Json(shown.collect()))
 }
 
 async fn send_message(
@@ -125,7 +129,7 @@ async fn send_message(
         CLI_SENDER => inside.or(Caller::User),
         id => Caller::Peer(known(&app, &connection, id)?),
     };
-    let send = wire::SendRequest { to: request.to_id, text: request.text, reply_to: None, key: None, cwd: None };
+    let send = SendRequest { to: request.to_id, text: request.text, reply_to: None, key: None, cwd: None };
     match app.broker.send(&caller, send).await {
         Ok(receipt) => Ok(Json(json!({"ok": true, "message_id": receipt.message_id}))),
         // A legacy client reads `ok` of a 200 here.
@@ -134,20 +138,17 @@ async fn send_message(
     }
 }
 
-async fn poll_messages(State(app): AppState, Extension(connection): Extension<Connection>, Json(request): Json<Id>) -> Reply {
-    let id = known(&app, &connection, &request.id)?;
-    let messages = app.broker.poll(&id).await?;
-    let shown = messages.into_iter().map(|message| {
+async fn poll_messages(State(app): AppState, AsSession(id, _): AsSession<Value>) -> Reply {
+    let shown = app.broker.poll(&id).await?.into_iter().map(|message| {
         json!({
             "id": message.receipt.message_id.seq(), "from_id": message.receipt.from, "to_id": message.receipt.to,
             "text": message.text, "sent_at": message.receipt.sent_at, "delivered": 0,
         })
     });
-    Ok(Json(json!({"messages": shown.collect::<Vec<_>>()})))
+    Ok(Json(json!({"messages": shown.collect::<Value>()})))
 }
 
-async fn unregister(State(app): AppState, Extension(connection): Extension<Connection>, Json(request): Json<Id>) -> Reply {
-    let id = known(&app, &connection, &request.id)?;
+async fn unregister(State(app): AppState, AsSession(id, _): AsSession<Value>) -> Reply {
     app.broker.unregister(&id).await?;
     Ok(Json(json!({"ok": true})))
 }

@@ -3,10 +3,6 @@
 //! Promises: without a Unix socket the broker does not start; a taken TCP port is reported with its holder and does not stop
 //! the Unix socket; a stale socket file is replaced, that of a running broker never.
 
-#[cfg(target_os = "macos")]
-use super::launchd as manager;
-#[cfg(not(target_os = "macos"))]
-use super::systemd as manager;
 use crate::{
     platform::{kernel, process},
     wire::{ListenerStatus, text::printable_line},
@@ -26,11 +22,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The names under which the service manager gives the sockets: `FileDescriptorName=` of our units, or the units' own
-/// names, which systemd uses where that is not set.
-const UNIX_NAMES: [&str; 2] = ["unix", "claude-peers.socket"];
-const TCP_NAMES: [&str; 2] = ["tcp", "claude-peers-tcp.socket"];
-
 /// Why a socket cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ListenError {
@@ -47,11 +38,11 @@ pub(super) enum ListenError {
 #[derive(Debug)]
 pub(super) struct Listeners {
     pub unix: UnixListener,
-    /// The TCP socket, if it could be had.
+    /// None if the port is taken.
     pub tcp: Option<TcpListener>,
     /// Both, as `status` shows them.
     pub status: Vec<ListenerStatus>,
-    /// The socket file to remove at the end, with its inode: only if this process made it.
+    /// The socket file that this process made, with its inode: to be removed at the end.
     pub made: Option<(PathBuf, u64)>,
 }
 
@@ -70,38 +61,68 @@ impl Given {
 }
 
 /// Takes the sockets that the service manager passed to this process. To be called before any thread is started. Fails if a
-/// descriptor has an unknown name or is not what its name says.
+/// descriptor has an unknown name or is not what its name says. A systemd unit without `FileDescriptorName=` gives its own name.
 pub(super) fn given() -> Result<Given, ListenError> {
     let mut given = Given::default();
-    for (fd, name) in manager::inherited().map_err(ListenError::Manager)? {
+    for (fd, name) in inherited().map_err(ListenError::Manager)? {
         // SAFETY: the service manager opened this descriptor for this very process, each is given once, and nothing else
         // in this process has taken it: this runs once, at the start, before any thread.
         #[expect(unsafe_code, reason = "a descriptor that was inherited can only be taken over by its number")]
         let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        let (listens, family) = (manager::listens(&socket), getsockname(&socket).map(|address| address.address_family()));
+        #[cfg(not(target_os = "macos"))]
+        let listens = rustix::net::sockopt::socket_acceptconn(&socket).unwrap_or(false);
+        #[cfg(target_os = "macos")] // Apple's kernel does not tell, and launchd gives no others.
+        let listens = true;
         let wrong = |problem, expected| ListenError::Activation { fd, name: name.clone(), problem, expected };
-        if UNIX_NAMES.contains(&name.as_str()) {
-            if family != Ok(AddressFamily::UNIX) || !listens {
-                return Err(wrong("it is no listening Unix socket", "Unix socket"));
+        match name.as_str() {
+            "unix" | "claude-peers.socket" => {
+                let is_unix = getsockname(&socket).is_ok_and(|address| address.address_family() == AddressFamily::UNIX);
+                if !is_unix || !listens {
+                    return Err(wrong("it is no listening Unix socket", "Unix socket"));
+                }
+                given.unix = Some(socket.into());
             }
-            given.unix = Some(UnixListener::from(socket));
-        } else if TCP_NAMES.contains(&name.as_str()) {
-            let tcp = TcpListener::from(socket);
-            if !listens || !tcp.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
-                return Err(wrong("it does not listen on a loopback address", "TCP socket on 127.0.0.1"));
+            "tcp" | "claude-peers-tcp.socket" => {
+                let tcp = TcpListener::from(socket);
+                if !listens || !tcp.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
+                    return Err(wrong("it does not listen on a loopback address", "TCP socket on 127.0.0.1"));
+                }
+                given.tcp = Some(tcp);
             }
-            given.tcp = Some(tcp);
-        } else {
-            return Err(wrong("the name is unknown", "socket named \"unix\" or \"tcp\" (FileDescriptorName=)"));
+            _ => return Err(wrong("the name is unknown", "socket named \"unix\" or \"tcp\" (FileDescriptorName=)")),
         }
     }
     Ok(given)
 }
 
+/// The sockets that systemd holds for the broker, with their names.
+#[cfg(not(target_os = "macos"))]
+fn inherited() -> io::Result<Vec<(RawFd, String)>> {
+    if sd_notify::listen_fds()?.len() == 0 {
+        return Ok(Vec::new()); // leftover names belong to another process, from which they were inherited
+    }
+    Ok(sd_notify::listen_fds_with_names()?.collect())
+}
+
+/// The sockets that launchd holds for the broker, by their names in the LaunchAgent's `Sockets` (`admin/manager/launchd.rs`).
+#[cfg(target_os = "macos")]
+fn inherited() -> io::Result<Vec<(RawFd, String)>> {
+    let mut sockets = Vec::new();
+    for name in ["unix", "tcp"] {
+        match raunch::activate_socket(name) {
+            Ok(descriptors) => sockets.extend(descriptors.into_iter().map(|fd| (fd, name.to_owned()))),
+            // Started by hand, or by an agent without this socket: the broker binds it, or reports its holder.
+            Err(raunch::Error::NotManaged | raunch::Error::NotInPlist) => {}
+            Err(error) => return Err(io::Error::other(format!("asking launchd for the socket {name:?}: {error}"))),
+        }
+    }
+    Ok(sockets)
+}
+
 /// Completes what was given by binding the rest. Fails if there can be no Unix socket.
 pub(super) fn complete(given: Given, socket: &Path, port: u16) -> Result<Listeners, ListenError> {
-    let origin = |given: bool| if given { "service manager" } else { "own" }.to_owned();
-    let origins = (origin(given.unix.is_some()), origin(given.tcp.is_some()));
+    let origin = |is_given: bool| if is_given { "service manager" } else { "own" }.to_owned();
+    let origins = [given.unix.is_some(), given.tcp.is_some()].map(origin);
     let (unix, made) = match given.unix {
         Some(unix) => (unix, None),
         None => {
@@ -111,24 +132,23 @@ pub(super) fn complete(given: Given, socket: &Path, port: u16) -> Result<Listene
     };
     let path = unix.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
     let path = path.unwrap_or_else(|| socket.to_owned());
-    let unix_status = ListenerStatus {
-        kind: "unix".to_owned(),
-        address: path.to_string_lossy().into_owned(),
-        listening: true,
-        origin: origins.0,
-        problem: shared_folder(&path),
+    let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let tcp = given.tcp.map_or_else(|| TcpListener::bind(wanted), Ok);
+    let address = tcp.as_ref().ok().and_then(|tcp| tcp.local_addr().ok()).unwrap_or(wanted);
+    let status = |kind: &str, address, origin, listening, problem| ListenerStatus {
+        kind: kind.to_owned(),
+        address,
+        listening,
+        origin,
+        problem,
     };
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let tcp = given.tcp.map_or_else(|| TcpListener::bind(address), Ok);
-    let bound = tcp.as_ref().ok().and_then(|tcp| tcp.local_addr().ok()).unwrap_or(address);
-    let tcp_status = ListenerStatus {
-        kind: "tcp".to_owned(),
-        address: bound.to_string(),
-        listening: tcp.is_ok(),
-        origin: origins.1,
-        problem: tcp.as_ref().err().map(|error| taken(port, error)),
-    };
-    Ok(Listeners { unix, tcp: tcp.ok(), status: vec![unix_status, tcp_status], made })
+    let [unix_origin, tcp_origin] = origins;
+    let tcp_problem = tcp.as_ref().err().map(|error| taken(port, error));
+    let status = vec![
+        status("unix", path.to_string_lossy().into_owned(), unix_origin, true, shared_folder(&path)),
+        status("tcp", address.to_string(), tcp_origin, tcp.is_ok(), tcp_problem),
+    ];
+    Ok(Listeners { unix, tcp: tcp.ok(), status, made })
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ListenError {
@@ -146,13 +166,12 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
     Ok(unix)
 }
 
+/// Makes the socket's folder; closes one of our own to others, who have no business there.
 fn prepare_folder(folder: &Path) -> Result<(), ListenError> {
-    let is_ours = || folder.file_name().is_some_and(|name| name == "claude-peers" || name == ".claude-peers");
     if !folder.exists() {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(failed("making the socket's folder", folder))
-    } else if is_ours() {
-        // Nobody else has business in our own folder.
+    } else if folder.ends_with("claude-peers") || folder.ends_with(".claude-peers") {
         let closed = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
         closed.map_err(failed("closing the socket's folder", folder))
     } else {

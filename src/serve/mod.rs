@@ -9,22 +9,17 @@ mod body;
 #[cfg(all(feature = "dbus", target_os = "linux"))]
 mod bus;
 mod caller;
-mod codes;
 mod config;
 mod connections;
 mod daemon;
 mod errors;
 mod events;
 mod idle;
-#[cfg(any(target_os = "macos", test))]
-mod launchd;
 mod legacy;
 mod listen;
 mod log;
 mod notify;
 mod router;
-#[cfg(not(target_os = "macos"))]
-mod systemd;
 mod v1;
 
 pub use daemon::main;

@@ -1,6 +1,11 @@
 //! All routes. Access is checked around all of them, unknown paths included.
 
-use super::{access, app::App, codes, errors::ErrorBody, legacy, v1};
+use super::{
+    access,
+    app::App,
+    errors::{self, ErrorBody},
+    legacy, v1,
+};
 use crate::wire::{Code, Error, VERSION};
 use axum::{Router, http::Uri, middleware, routing::get};
 use std::sync::Arc;
@@ -45,6 +50,6 @@ fn documented() -> (Router<Arc<App>>, OpenApi) {
         .license(Some(LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build()));
     let base = OpenApiBuilder::new().info(info.build()).components(Some(components)).build();
     let (router, mut document) = OpenApiRouter::with_openapi(base).merge(v1::routes()).split_for_parts();
-    codes::describe(&mut document);
+    errors::describe(&mut document);
     (router, document)
 }

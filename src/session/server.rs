@@ -7,7 +7,13 @@ use super::{
     tools::{self, Answer, Tools},
     words,
 };
-use crate::{agents::shown, wire::VERSION};
+use crate::{
+    agents::shown,
+    wire::{
+        VERSION,
+        text::{each_text, printable, visible},
+    },
+};
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
@@ -58,7 +64,7 @@ impl Server {
             self.mail.attach(request, handover);
         }
         let mut result = CallToolResult::success(content);
-        result.structured_content = Some(json);
+        result.structured_content = Some(each_text(json, visible));
         result
     }
 }
@@ -101,7 +107,7 @@ impl ServerHandler for Server {
         match self.tools.call(&call.name, call.arguments.unwrap_or_default(), stop).await {
             None => Err(ErrorData::invalid_params(format!("there is no tool {:?}", call.name), None)),
             Some(Ok(answer)) => Ok(self.complete(&context.id, answer).await.into()),
-            Some(Err(error)) => Ok(CallToolResult::error(vec![ContentBlock::text(error.to_string())]).into()),
+            Some(Err(error)) => Ok(CallToolResult::error(vec![ContentBlock::text(printable(&error.to_string()))]).into()),
         }
     }
 

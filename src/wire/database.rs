@@ -16,21 +16,16 @@ object! {
         pub bytes: u64,
         /// Its permissions in octal, such as `0600`.
         pub mode: Option<String>,
-        /// When the newest of its messages was sent.
         pub newest_message_at: Option<Timestamp>,
-        /// Its faults, in words.
         pub problems: Vec<String>,
     }
 }
 
 words! {
-    /// How a database is.
     pub enum DatabaseState {
         /// The broker can use it.
         Sound = "ok",
-        /// There is none yet; the broker makes it when it starts.
         Missing = "missing",
-        /// A newer version wrote it.
         TooNew = "too_new",
         /// SQLite finds its contents damaged.
         Damaged = "damaged",

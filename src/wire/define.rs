@@ -21,12 +21,10 @@ macro_rules! words {
         pub enum $name { $($(#[$variant_meta])* #[serde(rename = $word)] $variant),* }
 
         impl $name {
-            /// The word on the wire.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),* }
             }
 
-            /// The variant with this word.
             #[allow(dead_code, reason = "not each of them is read outside of serde")]
             pub fn parse(word: &str) -> Option<Self> {
                 match word { $($word => Some(Self::$variant),)* _ => None }
@@ -41,20 +39,4 @@ macro_rules! words {
     )*};
 }
 
-/// Types that travel as the text they are displayed as, and are parsed when they arrive.
-macro_rules! as_text {
-    ($($type:ty),*) => {$(
-        impl serde::Serialize for $type {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-        impl<'de> serde::Deserialize<'de> for $type {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                std::borrow::Cow::<str>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-            }
-        }
-    )*};
-}
-
-pub(super) use {as_text, object, words};
+pub(super) use {object, words};

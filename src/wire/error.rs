@@ -12,27 +12,18 @@ words! {
         InvalidRequest = "invalid_request",
         /// An id or peer name has the wrong shape.
         InvalidId = "invalid_id",
-        /// The scope is none of `machine`, `directory`, `repo`.
         UnknownScope = "unknown_scope",
         /// A path is not absolute or has control characters.
         InvalidPath = "invalid_path",
-        /// The body is not `application/json`.
         UnsupportedMediaType = "unsupported_media_type",
-        /// The body or the message text is over its limit.
         TooLarge = "too_large",
-        /// The message text is empty.
         EmptyMessage = "empty_message",
-        /// The request did not arrive in time.
         RequestTimeout = "request_timeout",
-        /// No such path.
         NotFound = "not_found",
-        /// The path exists, but not for this HTTP method.
         MethodNotAllowed = "method_not_allowed",
-        /// No peer has this id or name.
         PeerNotFound = "peer_not_found",
         /// The name fits more than one peer.
         AmbiguousPeer = "ambiguous_peer",
-        /// No message has this id.
         MessageNotFound = "message_not_found",
         /// The caller may not do this: the web, another user, or another peer's mailbox.
         Forbidden = "forbidden",
@@ -40,17 +31,15 @@ words! {
         Unauthorized = "unauthorized",
         /// The idempotency key was used before for another message.
         IdempotencyConflict = "idempotency_conflict",
-        /// The sender sends too many messages.
         RateLimited = "rate_limited",
         /// The same text went to the same peer too often.
         RepeatLimited = "repeat_limited",
-        /// The recipient has too many waiting messages.
         MailboxFull = "mailbox_full",
         /// The recipient cannot receive (the command line has no mailbox; a peer cannot write to itself).
         NoMailbox = "no_mailbox",
         /// Client and broker have no protocol version in common.
         VersionMismatch = "version_mismatch",
-        /// Too many connections.
+        /// Too many connections, or too many large requests at once.
         Busy = "busy",
         /// The broker is about to stop; try again.
         Stopping = "stopping",
@@ -70,11 +59,9 @@ object! {
     #[derive(thiserror::Error)]
     #[error("{message}{}", .help.as_deref().map(|help| format!("; {help}")).unwrap_or_default())]
     pub struct Error {
-        /// The stable reason.
         pub code: Code,
         /// What happened, for a person or a model.
         pub message: String,
-        /// What to do next.
         pub help: Option<String>,
         /// For limits: in how many milliseconds the same request would pass.
         pub retry_after_ms: Option<u64>,
@@ -82,28 +69,19 @@ object! {
 }
 
 impl Error {
-    /// An error that says what happened.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), help: None, retry_after_ms: None }
     }
 
-    /// The same error, saying what to do next.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// The same error, saying when the request would pass.
     #[must_use]
     pub fn retry_after(mut self, wait: std::time::Duration) -> Self {
         self.retry_after_ms = Some(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1));
         self
-    }
-}
-
-impl From<super::InvalidId> for Error {
-    fn from(error: super::InvalidId) -> Self {
-        Self::new(Code::InvalidId, error.to_string())
     }
 }

@@ -26,13 +26,10 @@ words! {
         Hook = "hook",
         /// A `notifications/claude/channel` push; reaches an idle session, but nothing confirms it.
         Channel = "channel",
-        /// It stands beside the result of any of our tools.
         ToolResult = "tool_result",
-        /// The result of `check_messages`.
         CheckMessages = "check_messages",
         /// The recipient's reply named it: it had been read.
         Reply = "reply",
-        /// Fetched by a legacy client through `/poll-messages`.
         Poll = "poll",
         /// Not pushed: the session gets its mail when it next calls a tool.
         Pull = "pull",
@@ -50,13 +47,11 @@ words! {
         Released = "released",
     }
 
-    /// Why a message is held.
+    /// Why a message is held: the two sessions' modes, or the recipient's setting `crossSessionInbound`.
     pub enum HeldBy {
         /// One of the two sessions bypasses permission prompts, and the other does not.
         Mode = "mode",
-        /// The recipient's setting `crossSessionInbound` is `hold`.
         Hold = "hold",
-        /// The recipient's setting `crossSessionInbound` is `refuse`.
         Refuse = "refuse",
     }
 }
@@ -70,7 +65,6 @@ object! {
         /// The sender's working directory; empty where it has none.
         #[serde(default)]
         pub cwd: String,
-        /// What the sender says it is working on.
         #[serde(default)]
         pub summary: String,
     }
@@ -79,18 +73,14 @@ object! {
     pub struct Inbound {
         pub id: MessageId,
         pub from: Sender,
-        /// The text, as sent.
         pub text: String,
-        /// When it was accepted.
         pub sent_at: Timestamp,
-        /// The message this one answers.
         pub reply_to: Option<MessageId>,
         /// The session may have been shown this message before.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         pub repeat: bool,
     }
 
-    /// Since when a message is held, and why.
     pub struct Held {
         pub at: Timestamp,
         pub by: HeldBy,
@@ -105,18 +95,15 @@ object! {
         pub state: MessageState,
         /// The route by which it was offered or delivered.
         pub route: Option<Route>,
-        /// When it was accepted and committed.
         pub sent_at: Timestamp,
         /// When it was pushed by a route that proves nothing.
         pub offered_at: Option<Timestamp>,
-        /// When it was handed over for certain.
         pub delivered_at: Option<Timestamp>,
         /// Since when it is held, and why.
         pub held: Option<Held>,
         pub expired_at: Option<Timestamp>,
         /// Until when an undelivered message is kept for its recipient.
         pub expires_at: Timestamp,
-        /// The message this one answers.
         pub reply_to: Option<MessageId>,
         /// Why the recipient will not see it at once, in plain words.
         pub warning: Option<String>,
@@ -126,7 +113,6 @@ object! {
     pub struct HistoryEntry {
         /// The sender's name, where it is still known, else its id.
         pub from_name: String,
-        /// The text, as sent.
         pub text: String,
         #[serde(flatten)]
         pub receipt: Receipt,

@@ -6,9 +6,7 @@ use super::{
 words! {
     /// Which peers a list shows, seen from a working directory.
     pub enum Scope {
-        /// Every peer of this user.
         Machine = "machine",
-        /// Peers with the same working directory.
         Directory = "directory",
         /// Peers in the same git repository, its other worktrees and subdirectories included; without a repository, the
         /// same directory.
@@ -27,13 +25,11 @@ words! {
 
     /// Who wrote a summary; a later kind overrules an earlier one.
     pub enum SummarySource {
-        /// Nobody yet.
         None = "none",
         /// Made from git's facts on this machine.
         Local = "local",
         /// Made by a language model from the same facts.
         Generated = "generated",
-        /// Set by the session itself.
         Session = "session",
     }
 
@@ -57,11 +53,8 @@ words! {
         /// A message is held if one of the two sessions bypasses permission prompts and the other does not.
         #[default]
         Match = "match",
-        /// Everything is let in.
         Accept = "accept",
-        /// Everything is held for the user.
         Hold = "hold",
-        /// No message is let in.
         Refuse = "refuse",
     }
 }
@@ -85,7 +78,6 @@ impl InboundRule {
 }
 
 object! {
-    /// What git says about a working directory.
     pub struct Git {
         /// The absolute path of the common git directory: the same for every worktree and subdirectory of a repository.
         pub common_dir: String,
@@ -110,25 +102,18 @@ object! {
         /// Its readable name, unique among live peers and accepted wherever an id is.
         pub name: String,
         pub cwd: String,
-        /// The short name of its git repository.
         #[serialize_always]
         pub git_repo: Option<String>,
         /// The branch it has checked out now; none without a repository or with a detached head.
         #[serialize_always]
         pub git_branch: Option<String>,
-        /// What it says it is working on.
         pub summary: String,
-        /// Its last sign of life.
         pub last_seen: Timestamp,
-        /// Whether it can be reached right now.
         pub status: Status,
         /// The route by which a message will reach it.
         pub delivery: Route,
-        /// Why that route.
         pub delivery_reason: String,
-        /// How many messages wait for it.
         pub waiting: u32,
-        /// The session's process, where it is known.
         pub pid: Option<u32>,
         pub tty: Option<String>,
         /// When it first registered.

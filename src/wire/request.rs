@@ -1,5 +1,3 @@
-//! The requests of all verbs, and their answers.
-
 use super::{
     DeliveryChoice, Error, Git, HistoryEntry, Inbound, InboundRule, MessageId, Outcome, Peer, PeerId, Process, Receipt, Route,
     Status, SummarySource, Timestamp, define::object,
@@ -12,14 +10,11 @@ object! {
         /// Always `claude-peersd`.
         pub server: String,
         pub version: String,
-        /// The newest protocol version it serves.
         pub api: u32,
-        /// The oldest protocol version it serves.
         pub api_min: u32,
         pub pid: u32,
     }
 
-    /// Which program is speaking.
     pub struct ClientInfo {
         pub name: String,
         pub version: String,
@@ -32,7 +27,6 @@ object! {
         pub instance: String,
         /// The session's id as its client gives it (`CLAUDE_CODE_SESSION_ID`).
         pub session_id: Option<String>,
-        /// The process that registers.
         pub pid: u32,
         /// The agent's process that runs this session; none where it is not known.
         pub host: Option<Process>,
@@ -43,7 +37,6 @@ object! {
         /// The start flags of the session name this server as a channel.
         #[serde(default)]
         pub channel: bool,
-        /// `CLAUDE_PEERS_DELIVERY`.
         #[serde(default)]
         pub delivery: DeliveryChoice,
         /// The absolute path of the inbox socket of the session's client.
@@ -56,12 +49,10 @@ object! {
         /// The start flags of the session bypass permission prompts.
         #[serde(default)]
         pub bypasses: bool,
-        /// What is let in from other sessions.
         #[serde(default)]
         pub inbound: InboundRule,
     }
 
-    /// The answer to a registration.
     pub struct Registered {
         pub id: PeerId,
         pub name: String,
@@ -72,7 +63,6 @@ object! {
         pub summary_source: SummarySource,
         /// The session was known before.
         pub resumed: bool,
-        /// How many messages wait for it.
         pub waiting: u32,
         pub broker_version: String,
     }
@@ -86,9 +76,7 @@ object! {
         pub cwd: Option<String>,
     }
 
-    /// The peers in a scope.
     pub struct Peers {
-        /// The peers, by name; the caller left out.
         pub peers: Vec<Peer>,
         /// The caller itself, if it is a peer.
         #[serde(rename = "self")]
@@ -101,7 +89,6 @@ object! {
         pub to: String,
         /// The text, at most 256 KiB.
         pub text: String,
-        /// The message this one answers.
         pub reply_to: Option<String>,
         /// The idempotency key, at most 128 visible ASCII characters: the same key from the same sender is the same message.
         pub key: Option<String>,
@@ -132,7 +119,6 @@ object! {
         pub source: SummarySource,
     }
 
-    /// The summary as it is stored now.
     pub struct Summary {
         pub summary: String,
         pub source: SummarySource,
@@ -173,11 +159,8 @@ object! {
         pub answer: Option<HistoryEntry>,
     }
 
-    /// The messages taken.
     pub struct Taken {
-        /// The messages, oldest first.
         pub messages: Vec<Inbound>,
-        /// How many more wait.
         pub more: u32,
         /// For the inbox: something was written into it and is not known to be let in.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -196,7 +179,6 @@ object! {
         /// The session's id as its client gives it: this peer's from now on, if no peer had it. If it is another peer's, and that
         /// one is gone, the process is that peer from now on.
         pub session_id: Option<String>,
-        /// The session's working directory.
         pub cwd: Option<String>,
         /// The session's permission mode, as its client names it: `default`, `bypassPermissions` …
         pub permission_mode: Option<String>,
@@ -205,10 +187,8 @@ object! {
         pub messages: Vec<MessageId>,
     }
 
-    /// The answer to a hook: it was heard.
     pub struct Hooked {}
 
-    /// What became of one message.
     pub struct Acknowledgement {
         pub id: MessageId,
         pub outcome: Outcome,
@@ -216,13 +196,10 @@ object! {
 
     /// `POST /v1/acknowledge`: says what became of messages taken or pushed. Repeating it changes nothing.
     pub struct Acknowledge {
-        /// The route they went.
         pub route: Route,
-        /// Each message and its outcome.
         pub messages: Vec<Acknowledgement>,
     }
 
-    /// The answer to an acknowledgement.
     pub struct Acknowledged {
         /// How many messages changed their state.
         pub changed: u32,
@@ -239,9 +216,7 @@ object! {
         pub before: Option<String>,
     }
 
-    /// The history's answer.
     pub struct HistoryPage {
-        /// The messages, newest first.
         pub messages: Vec<HistoryEntry>,
         /// Give this as `before` to read on; none at the end.
         pub next: Option<MessageId>,
@@ -256,7 +231,6 @@ object! {
         pub pids: Option<String>,
     }
 
-    /// The answer of verbs that only succeed.
     pub struct Done {
         /// Always true.
         pub ok: bool,
@@ -274,21 +248,17 @@ object! {
         pub problem: Option<String>,
     }
 
-    /// The database behind the broker.
     pub struct DatabaseStatus {
         pub path: String,
         /// Its size in bytes, side files included.
         pub bytes: u64,
-        /// Messages that wait for their recipients.
         pub waiting: u64,
-        /// Messages stored in all.
         pub messages: u64,
     }
 
     /// `GET /v1/status`: the broker's state.
     pub struct BrokerStatus {
         pub version: String,
-        /// The newest protocol version it serves.
         pub api: u32,
         pub pid: u32,
         pub started_at: Timestamp,
@@ -302,7 +272,6 @@ object! {
 }
 
 impl Taken {
-    /// These messages, and how many more wait.
     pub fn of(messages: Vec<Inbound>, more: u32) -> Self {
         Self { messages, more, pending: false, held: Vec::new() }
     }
@@ -313,9 +282,7 @@ impl Taken {
 #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum Sent {
-    /// To one peer.
     One(Receipt),
-    /// To everyone in a scope.
     Everyone(Broadcast),
 }
 

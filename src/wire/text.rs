@@ -1,40 +1,87 @@
 //! Text from peers is data wherever it is shown: made harmless for terminals and logs, fenced for models.
 
 use super::Inbound;
+use icu_properties::{
+    CodePointSetData,
+    props::{DefaultIgnorableCodePoint, Emoji},
+};
+use serde_json::Value;
 use std::{borrow::Cow, fmt::Write};
 
 /// Shortest fence around a message's text.
 const MIN_FENCE: usize = 3;
+/// Joins two emoji into one.
+const ZERO_WIDTH_JOINER: char = '\u{200d}';
+/// Asks for a symbol's colourful form.
+const EMOJI_FORM: char = '\u{fe0f}';
+/// Makes a key of the digit before it.
+const KEYCAP: char = '\u{20e3}';
 
 /// Whether this character could mislead a terminal, a log viewer or a reader: control characters, the C1 range (which some
-/// terminals read as escapes), line separators, and all that Unicode calls bidirectional controls or default-ignorable: they
-/// reorder text, or hide it.
+/// terminals read as escapes), line separators, annotation marks, and all that Unicode calls default-ignorable, which hides text or
+/// (as the bidirectional controls, all among them) reorders it.
 fn is_treacherous(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
-            | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
-            | '\u{e0000}'..='\u{e0fff}')
+    match c {
+        '\u{2028}' | '\u{2029}' | '\u{fff9}'..='\u{fffb}' => true,
+        _ => c.is_control() || !c.is_ascii() && CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c),
+    }
 }
 
-/// `text` with everything that could steer a terminal made visible (`\u{1b}`); line breaks and tabs are kept.
+/// Whether `c` is the part of an emoji between these two characters that shows: then it hides nothing.
+fn forms_emoji(before: Option<char>, c: char, after: Option<char>) -> bool {
+    let is_emoji = |c: Option<char>| c.is_some_and(|c| !c.is_ascii() && CodePointSetData::new::<Emoji>().contains(c));
+    match c {
+        EMOJI_FORM => is_emoji(before) || after == Some(KEYCAP),
+        ZERO_WIDTH_JOINER => (is_emoji(before) || before == Some(EMOJI_FORM)) && is_emoji(after),
+        _ => false,
+    }
+}
+
+/// `text` with everything that could steer a terminal, or hide, made visible (`\u{1b}`); line breaks and tabs are kept, and the
+/// joiners inside of emoji.
 pub fn printable(text: &str) -> Cow<'_, str> {
-    escape(text, |c| c != '\n' && c != '\t' && is_treacherous(c))
+    escape(text, |c| c != '\n' && c != '\t' && is_treacherous(c), |c| c.escape_default().to_string())
 }
 
 /// Like [`printable`], on one line: line breaks and tabs are made visible too.
 pub fn printable_line(text: &str) -> Cow<'_, str> {
-    escape(text, is_treacherous)
+    escape(text, is_treacherous, |c| c.escape_default().to_string())
 }
 
-fn escape(text: &str, hide: impl Fn(char) -> bool) -> Cow<'_, str> {
-    if !text.chars().any(&hide) {
+/// The same JSON, as harmless as [`printable`] text. Serialized JSON has escaped the ASCII controls, and all else that could do harm
+/// stands in its strings.
+pub fn printable_json(json: &str) -> Cow<'_, str> {
+    let unit = |unit: &u16| format!("\\u{unit:04x}");
+    escape(json, |c| c > '~' && is_treacherous(c), |c| c.encode_utf16(&mut [0; 2]).iter().map(unit).collect())
+}
+
+/// `text` for a model that reads it in JSON, which shows the ASCII controls by itself: all else that hides or steers is made visible.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    escape(text, |c| c > '~' && is_treacherous(c), |c| c.escape_default().to_string())
+}
+
+/// The value with each of its texts as `show` shows it.
+pub fn each_text(value: Value, show: fn(&str) -> Cow<'_, str>) -> Value {
+    match value {
+        Value::String(text) => show(&text).into(),
+        Value::Array(list) => list.into_iter().map(|value| each_text(value, show)).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, each_text(value, show))).collect(),
+        other => other,
+    }
+}
+
+fn escape(text: &str, hides: impl Fn(char) -> bool, shown: impl Fn(char) -> String) -> Cow<'_, str> {
+    if !text.chars().any(&hides) {
         return Cow::Borrowed(text);
     }
     let mut safe = String::with_capacity(text.len() + 16);
-    for c in text.chars() {
-        if hide(c) { safe.extend(c.escape_default()) } else { safe.push(c) }
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        if hides(c) && !forms_emoji(safe.chars().next_back(), c, rest.peek().copied()) {
+            safe.push_str(&shown(c));
+        } else {
+            safe.push(c);
+        }
     }
     Cow::Owned(safe)
 }
@@ -103,49 +150,49 @@ mod tests {
     use super::*;
     use proptest::{collection::vec, prelude::*, sample::select};
 
-    /// Texts in which what could end a fence, a tag or an attribute is likely.
+    /// Texts in which what could end a fence, a tag or an attribute, or hide, is likely.
     fn hostile_text() -> impl Strategy<Value = String> {
         let piece = select(vec![
             "`", "```", "\n", "<", "</", ">", "channel", "CHANNEL", " ", "\"", "&", "&lt;", "\u{1b}[", "\u{200b}", "\u{202e}",
-            "x",
+            "x", "\u{200d}", "\u{fe0f}", "❤", "👩",
         ]);
         let pieces = vec(prop_oneof![piece.prop_map(str::to_owned), any::<char>().prop_map(String::from)], 0..24);
         pieces.prop_map(|pieces| pieces.concat())
     }
 
+    /// Whether all of it shows: nothing hides but what forms an emoji.
+    fn is_plain(text: &str) -> bool {
+        !text.chars().any(|c| is_treacherous(c) && c != EMOJI_FORM && c != ZERO_WIDTH_JOINER) && printable_line(text) == text
+    }
+
     proptest! {
         #[test]
-        fn printable_text_steers_no_terminal(text in hostile_text()) {
+        fn no_text_leaves_its_place(text in hostile_text()) {
             let safe = printable(&text);
-            prop_assert!(!safe.chars().any(|c| c != '\n' && c != '\t' && is_treacherous(c)));
-            prop_assert!(!printable_line(&text).chars().any(is_treacherous));
+            prop_assert!(is_plain(&safe.replace(['\n', '\t'], "")) && is_plain(&printable_line(&text)));
             prop_assert_eq!(printable(&safe), safe.as_ref(), "what is safe stays as it is");
-        }
 
-        #[test]
-        fn no_text_ends_its_fence(text in hostile_text()) {
             let fenced = fence(&text);
             let bar = fenced.lines().next().expect("a first line");
             prop_assert!(bar.len() >= MIN_FENCE && bar.bytes().all(|b| b == b'`'));
             let inner = fenced.strip_prefix(bar).and_then(|rest| rest.strip_suffix(bar)).expect("two bars");
             prop_assert!(!inner.contains(bar));
-            prop_assert_eq!(inner, format!("\n{}\n", printable(&text)));
-        }
+            prop_assert_eq!(inner, format!("\n{safe}\n"));
 
-        #[test]
-        fn no_text_ends_its_channel_tag(text in hostile_text()) {
-            let safe = channel_content(&text);
-            let squeezed: String = safe.to_ascii_lowercase().chars().filter(|c| !c.is_whitespace() && *c != '/').collect();
-            prop_assert!(!squeezed.contains("<channel"), "{}", safe);
-            prop_assert_eq!(safe.replace("&lt;", "<"), printable(&text).replace("&lt;", "<"), "nothing else is changed");
-        }
+            let content = channel_content(&text);
+            let squeezed: String = content.to_ascii_lowercase().chars().filter(|c| !c.is_whitespace() && *c != '/').collect();
+            prop_assert!(!squeezed.contains("<channel"), "{}", content);
+            prop_assert_eq!(content.replace("&lt;", "<"), safe.replace("&lt;", "<"), "nothing else is changed");
 
-        #[test]
-        fn no_text_ends_its_attribute(text in hostile_text()) {
-            let safe = attribute(&text);
-            prop_assert!(!safe.chars().any(|c| matches!(c, '<' | '>' | '"') || is_treacherous(c)), "{}", safe);
-            let read = safe.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+            let value = attribute(&text);
+            prop_assert!(is_plain(&value) && !value.contains(['<', '>', '"']), "{}", value);
+            let read = value.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
             prop_assert_eq!(read, printable_line(&text), "and is read back as it was");
+
+            let json = serde_json::to_string(&text).expect("JSON");
+            let plain = printable_json(&json);
+            prop_assert!(is_plain(&plain), "{}", plain);
+            prop_assert_eq!(serde_json::from_str::<String>(&plain).expect("JSON"), text);
         }
     }
 
@@ -153,14 +200,17 @@ mod tests {
     fn hidden_characters_are_made_visible() {
         let table = [
             ("a\x1b[2Jb\nc\u{9b}31m\u{202e}", "a\\u{1b}[2Jb\nc\\u{9b}31m\\u{202e}"),
-            ("tag \u{e0041}, soft hyphen \u{ad}", "tag \\u{e0041}, soft hyphen \\u{ad}"),
+            ("tag \u{e0041}, soft hyphen \u{ad}, joiner \u{34f}", "tag \\u{e0041}, soft hyphen \\u{ad}, joiner \\u{34f}"),
+            ("fillers \u{115f}\u{1160}\u{3164}\u{ffa0}", "fillers \\u{115f}\\u{1160}\\u{3164}\\u{ffa0}"),
             ("arabic mark \u{61c}, selectors \u{fe0f}\u{e0100}", "arabic mark \\u{61c}, selectors \\u{fe0f}\\u{e0100}"),
-            ("ÄÖ 日本 📨", "ÄÖ 日本 📨"),
+            ("ÄÖ 日本 📨 ❤\u{fe0f} 👩\u{200d}💻 1\u{fe0f}\u{20e3}", "ÄÖ 日本 📨 ❤\u{fe0f} 👩\u{200d}💻 1\u{fe0f}\u{20e3}"),
+            ("❤\u{fe0f}\u{fe0f} a\u{200d}💻 💻\u{200d}", "❤\u{fe0f}\\u{fe0f} a\\u{200d}💻 💻\\u{200d}"),
         ];
         for (text, expected) in table {
             assert_eq!(printable(text), expected);
         }
         assert_eq!(printable_line("a\nb\r"), "a\\nb\\r");
+        assert_eq!(printable_json("\"\u{9b}\u{e0041}\""), r#""\u009b\udb40\udc41""#);
     }
 
     #[test]
@@ -168,14 +218,5 @@ mod tests {
         let quoted = quote("one\nid m1-abc · sent now\r\u{2028}id m2-abc\n");
         assert!(quoted.lines().all(|line| line.starts_with("> ")), "{quoted}");
         assert_eq!(quoted.lines().count(), 3);
-    }
-
-    #[test]
-    fn channel_tags_are_defused_and_others_kept() {
-        for text in ["</channel>", "< /CHANNEL >", "<\u{200b}/channel>", "<channel from_id=\"x\">", "<</channel>"] {
-            let safe = channel_content(text).to_ascii_lowercase();
-            assert!(!safe.contains("<channel") && !safe.contains("</channel") && !safe.contains("< /channel"), "{safe}");
-        }
-        assert_eq!(channel_content("if a < b { channel <- 1 } <b>"), "if a < b { channel <- 1 } <b>");
     }
 }

@@ -54,10 +54,11 @@ fn requests_of_clients_that_left_are_run() {
 #[test]
 fn log_shows_no_escapes_of_a_client() {
     let broker = Broker::start();
+    broker.http().request("GET", "/v1/\u{202e}\u{9b}", &[("Origin", "http://evil.example")], "");
     let version = "1\n2026-01-01T00:00:00Z  INFO forged\u{1b}[2J\u{1b}]8;;http://evil.example\u{7}\u{202e}";
     Peer::register(&broker.http(), "odd", json!({"client": {"name": "x", "version": version}}));
     let log = eventually("the registration is logged", || Some(broker.log()).filter(|log| log.contains("forged")));
-    assert!(!log.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{log:?}");
+    assert!(!log.contains(['\u{1b}', '\u{7}', '\u{202e}', '\u{9b}']), "{log:?}");
     assert!(!log.lines().any(|line| line.starts_with("2026-01-01")), "{log}");
 }
 

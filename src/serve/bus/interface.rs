@@ -1,7 +1,7 @@
 //! The interface `dev.claudepeers.Broker1`: each method parses its arguments and calls the method of the broker that HTTP
 //! calls too. The comments on its members are its documentation on the bus: introspection shows them.
 
-use super::dict::{Dict, dict};
+use super::values::{Dict, dict};
 use crate::{
     broker::Caller,
     serve::{app::App, log},

@@ -4,14 +4,14 @@
 //! that another program holds costs a bounded wait and a notice, never the broker. A slow bus misses signals and delays nobody.
 //! Calls under way when the broker stops get their answer, `Stop` included.
 
-mod dict;
-mod errors;
 mod interface;
+mod values;
 
 use super::app::App;
 use crate::{
     broker::{News, Watch},
     platform::settings::{self, InvalidSetting},
+    wire::text::printable,
 };
 use interface::Interface;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -150,7 +150,7 @@ async fn tell(mut watch: Watch, connection: &Connection) -> zbus::Result<()> {
 async fn signal(interface: &InterfaceRef<Interface>, news: &News) -> zbus::Result<()> {
     let to = interface.signal_emitter();
     for peer in &news.joined {
-        Interface::peer_joined(to, peer.id.as_str(), &peer.name, &dict::plain(peer.cwd.clone())).await?;
+        Interface::peer_joined(to, peer.id.as_str(), &peer.name, &printable(&peer.cwd)).await?;
     }
     for change in &news.messages {
         let (id, route) = (change.id.to_string(), change.route.map_or("", |route| route.as_str()));

@@ -114,7 +114,12 @@ fn text_arrives_unchanged_and_cannot_break_out() {
         asker.send("reader", text);
         let result = reader.call("check_messages", json!({}));
         let message = &result["structuredContent"]["messages"][0];
-        assert_eq!(message["text"], text, "structured content is exact");
+        let visible = text
+            .replace('\u{9b}', "\\u{9b}")
+            .replace('\u{202e}', "\\u{202e}")
+            .replace('\u{200b}', "\\u{200b}")
+            .replace('\u{2028}', "\\u{2028}");
+        assert_eq!(message["text"], visible, "structured content is exact, but for what hides or steers in JSON");
         let readable = result["content"][0]["text"].as_str().unwrap();
         let bar = readable.lines().last().unwrap();
         assert!(bar.len() >= 3 && bar.bytes().all(|b| b == b'`'), "{readable:?} ends with its fence");

@@ -1,0 +1,88 @@
+//! A refusal is heard, whatever its client still writes, and bodies together take little memory.
+
+use crate::support::{
+    Broker,
+    events::Peer,
+    http::{Answer, Http},
+};
+use serde_json::json;
+use std::{thread, time::Duration};
+
+const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// Writes the head of a request, and its body only when the broker has seen the head.
+fn in_two_writes(http: &Http, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    let length = body.len().to_string();
+    let headers = [headers, &[("Content-Length", length.as_str())]].concat();
+    let mut conversation = http.converse();
+    conversation.say(&http.written(method, path, &headers, "")).unwrap();
+    thread::sleep(Duration::from_millis(30));
+    conversation.say(body.as_bytes()).unwrap_or_else(|error| panic!("{method} {path} {headers:?}: {error}"));
+    conversation.answer().unwrap_or_else(|error| panic!("{method} {path} {headers:?}: {error}"))
+}
+
+#[test]
+fn refusals_are_heard_by_clients_that_still_write() {
+    let broker = Broker::start();
+    let short = json!({"to": "nobody", "text": "x"}).to_string();
+    let long = json!({"to": "nobody", "text": "x".repeat(2_000_000)}).to_string();
+    for http in [broker.http(), broker.tcp()] {
+        for body in [&short, &long] {
+            for (status, method, path, header) in [
+                (401, "POST", "/v1/send", ("Authorization", "Bearer wrong")),
+                (403, "POST", "/v1/send", ("Origin", "http://evil.example")),
+                (404, "POST", "/v1/nowhere", JSON),
+                (405, "POST", "/v1/hello", JSON),
+                (405, "PUT", "/v1/send", JSON),
+                (415, "POST", "/v1/send", ("Content-Type", "text/plain")),
+                (426, "POST", "/v1/send", ("claude-peers-api", "99")),
+                (404, "POST", "/nowhere", JSON),
+            ] {
+                let headers = if header.0 == JSON.0 { vec![header] } else { vec![JSON, header] };
+                assert_eq!(in_two_writes(&http, method, path, &headers, body).status, status, "{method} {path} {header:?}");
+            }
+        }
+        assert_eq!(in_two_writes(&http, "POST", "/v1/send", &[JSON], &long).status, 413);
+    }
+}
+
+#[test]
+fn refused_request_keeps_its_connection() {
+    let broker = Broker::start();
+    let mut conversation = broker.http().converse();
+    let keep = [("Connection", "keep-alive"), ("Content-Length", "2")];
+    for _ in 0..3 {
+        conversation.say(&broker.http().written("POST", "/v1/send", &keep, "")).unwrap();
+        thread::sleep(Duration::from_millis(30));
+        conversation.say(b"{}").unwrap();
+        assert_eq!(conversation.answer().unwrap().status, 415);
+    }
+}
+
+#[test]
+fn unfinished_bodies_take_little_memory() {
+    const CLIENTS: usize = 300;
+    let broker = Broker::start();
+    Peer::register(&broker.http(), "victim", json!({"cwd": "/victim"}));
+    let http = broker.http();
+    let body = "x".repeat(1_500_000);
+    let head = http.written("POST", "/v1/send", &[JSON, ("Content-Length", "1600000")], "");
+    for _ in 0..2 {
+        let well = || http.post("/v1/send", &json!({"to": "victim", "text": "x"})).status;
+        let conversations: Vec<_> = thread::scope(|scope| {
+            let unfinished = || {
+                let mut conversation = http.converse();
+                conversation.say(&head).and_then(|()| conversation.say(body.as_bytes())).unwrap();
+                conversation
+            };
+            let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(unfinished)).collect();
+            assert_eq!(well(), 200, "a small body is read all the same");
+            clients.into_iter().map(|client| client.join().unwrap()).collect()
+        });
+        assert!(broker.memory() < 64 * 1024, "{} KiB", broker.memory());
+        let refused = http.request("POST", "/v1/send", &[JSON], &json!({"to": "victim", "text": body}).to_string());
+        assert_eq!((refused.status, refused.code().as_str()), (503, "busy"));
+        drop(conversations);
+        assert!(broker.memory() < 64 * 1024, "{} KiB", broker.memory());
+    }
+}
