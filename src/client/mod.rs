@@ -16,7 +16,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Mutex,
     time::Duration,
@@ -25,6 +25,8 @@ use tokio::{net::UnixStream, time::timeout};
 
 /// What a person does when the broker cannot be reached.
 pub const START_HELP: &str = "`claude-peers doctor` finds out why; to run it by hand: `claude-peersd`";
+pub const OUTSIDE: &str = "run it outside the sandbox; for Claude Code's Bash, add `claude-peers *` to `sandbox.excludedCommands` \
+     in its settings.json";
 
 /// How long connecting and the exchange of versions may take: a running broker answers in milliseconds, one that its socket
 /// starts in a fraction of a second.
@@ -130,7 +132,7 @@ impl Client {
 
     async fn connect(&self) -> wire::Result<(Connection, Hello)> {
         self.within(CONNECT_TIMEOUT, async {
-            let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
+            let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unconnected(&e))?;
             let owner = stream.peer_cred().map_err(|e| self.unreachable(&e))?.uid();
             let ours = rustix::process::getuid().as_raw();
             if owner != ours {
@@ -200,10 +202,23 @@ impl Client {
         }
     }
 
+    fn unconnected(&self, error: &io::Error) -> Error {
+        if !is_sandboxed(error) {
+            return self.unreachable(error);
+        }
+        let what = format!("a sandbox keeps this program from connecting to {}", self.socket.display());
+        Error::new(Code::Unreachable, what).help(OUTSIDE)
+    }
+
     fn unreachable(&self, cause: &dyn fmt::Display) -> Error {
         let what = format!("the claude-peers broker cannot be reached at {}: {cause}", self.socket.display());
         Error::new(Code::Unreachable, what).help(START_HELP)
     }
+}
+
+/// Whether the error of a connection shows a sandbox: file permissions give another one.
+pub fn is_sandboxed(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::PERM.raw_os_error())
 }
 
 fn unwritable(cause: &dyn fmt::Display) -> Error {

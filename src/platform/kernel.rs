@@ -1,4 +1,4 @@
-//! What the kernel knows of a TCP connection: who is at its other end, and which process holds it.
+//! The kernel's knowledge of a TCP connection: who is at its other end, and which process holds it.
 //!
 //! `sock_diag` would answer for one connection alone, but a hardened unit has no netlink sockets
 //! (`RestrictAddressFamilies=`); the tables in `/proc/net` need nothing. The broker reads them once a connection, at accept.
@@ -37,13 +37,9 @@ pub fn can_tell() -> bool {
 /// already has no inode and belongs to nobody: such an end is not found.
 pub fn connecting(peer: SocketAddr, local: SocketAddr) -> Option<Socket> {
     let row = |peer, local| format!(" {} {} ", notation(peer), notation(local));
-    let find = |table: &str, row: String| find(table, |line| line.contains(&row));
-    let found = match peer {
-        // A socket of the newer family may have connected to an address of the older one.
-        SocketAddr::V4(_) => find(IPV4, row(peer, local)).or_else(|| find(IPV6, row(mapped(peer), mapped(local)))),
-        SocketAddr::V6(_) => find(IPV6, row(peer, local)),
-    };
-    found.filter(|socket| socket.inode != 0)
+    let older = if peer.is_ipv4() { find(IPV4, &[row(peer, local)], "") } else { None };
+    // A socket of the newer family may have connected to an address of the older one.
+    older.or_else(|| find(IPV6, &[row(mapped(peer), mapped(local))], "")).filter(|socket| socket.inode != 0)
 }
 
 /// Who listens on a TCP port of this machine's loopback.
@@ -51,12 +47,9 @@ pub fn listening(port: u16) -> Option<Socket> {
     let on = |ip: IpAddr| SocketAddr::from((ip, port));
     let four = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED].map(|ip| on(ip.into()));
     let six = [Ipv6Addr::LOCALHOST, Ipv6Addr::UNSPECIFIED].map(|ip| on(ip.into()));
-    let find = |table: &str, addresses: &[SocketAddr]| {
-        let rows: Vec<String> = addresses.iter().map(|address| format!(" {} ", notation(*address))).collect();
-        let listens = |line: &str| line.split_ascii_whitespace().nth(STATE) == Some(LISTENING);
-        find(table, |line| rows.iter().any(|row| line.contains(row)) && listens(line))
-    };
-    find(IPV4, &four).or_else(|| find(IPV6, &[&six[..], &four.map(mapped)].concat()))
+    let row = |address| format!(" {} ", notation(address));
+    let newer = || [six.map(row), four.map(mapped).map(row)].concat();
+    find(IPV4, &four.map(row), LISTENING).or_else(|| find(IPV6, &newer(), LISTENING))
 }
 
 /// The process that holds a socket; none if it is another user's.
@@ -72,14 +65,14 @@ pub fn holds(pid: u32, inode: u64) -> Option<bool> {
     Some(files.filter_map(|file| fs::read_link(file.ok()?.path()).ok()).any(|target| target.as_os_str() == wanted.as_str()))
 }
 
-/// The first socket whose line is `wanted`. Reads no further: the kernel makes the table as it is read, which on a busy
-/// machine costs milliseconds.
-fn find(table: &str, wanted: impl Fn(&str) -> bool) -> Option<Socket> {
+/// The first socket whose line has one of `rows`, and the state unless that is empty. Reads no further: the kernel makes the
+/// table as it is read, which on a busy machine costs milliseconds.
+fn find(table: &str, rows: &[String], state: &str) -> Option<Socket> {
     let mut table = BufReader::new(File::open(table).ok()?);
     let mut line = String::new();
     while table.read_line(&mut line).ok()? > 0 {
-        if wanted(&line) {
-            let field = |number| line.split_ascii_whitespace().nth(number);
+        let field = |number| line.split_ascii_whitespace().nth(number);
+        if rows.iter().any(|row| line.contains(row)) && (state.is_empty() || field(STATE) == Some(state)) {
             return Some(Socket { uid: field(USER)?.parse().ok()?, inode: field(INODE)?.parse().ok()? });
         }
         line.clear();

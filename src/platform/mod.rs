@@ -1,4 +1,4 @@
-//! What the operating system tells: paths, settings, processes, socket owners, git, time, randomness. Runs other programs, too.
+//! The operating system: paths, settings, processes, socket owners, git, time, randomness, other programs.
 
 #[cfg(feature = "cli")]
 pub mod call;

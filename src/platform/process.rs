@@ -1,4 +1,4 @@
-//! What the kernel tells about processes: whether one still lives, its parent, its command line, its terminal.
+//! Processes as the kernel knows them: whether one still lives, its parent, its command line, its terminal.
 //!
 //! A process id alone is reused; together with its start time it names one process for ever ([`Process`]). Nothing here
 //! fails loudly: a process that is gone or cannot be read is simply not there.
@@ -154,12 +154,7 @@ mod tests {
     #[test]
     fn a_reused_number_is_another_process() {
         let me = identify(std::process::id()).expect("this process");
-        assert!(is_alive(me));
-        assert!(!is_alive(Process { started: me.started + 1, ..me }));
-        assert!(ancestors(me.pid).contains(&parent().expect("a parent")));
-        assert!(descends_from(me.pid, me.pid) && descends_from(me.pid, parent().expect("a parent")));
-        assert!(!descends_from(parent().expect("a parent"), me.pid));
-        assert!(!command_line(me.pid).is_empty());
+        assert!(is_alive(me) && !is_alive(Process { started: me.started + 1, ..me }));
     }
 
     /// Other systems ask `ps`; it must agree with `/proc`.

@@ -35,15 +35,3 @@ pub fn peer_id() -> PeerId {
 pub fn message_tag() -> String {
     token(TAG_LENGTH)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn random_tokens_differ_and_use_the_alphabet() {
-        let (a, b) = (token(32), token(32));
-        assert_ne!(a, b);
-        assert!(a.bytes().all(|b| ALPHABET.contains(&b)) && a.len() == 32);
-    }
-}

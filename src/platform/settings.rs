@@ -29,7 +29,7 @@ pub struct Setting {
     pub default: &'static str,
     pub kind: Kind,
     pub help: &'static str,
-    /// What the manual adds to `help`.
+    /// More for the manual.
     pub more: &'static str,
 }
 

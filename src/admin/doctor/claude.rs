@@ -1,7 +1,11 @@
 //! Claude Code: its program, the registration of our MCP server, and what is ours in its settings: the hook that runs this program,
 //! and the rule that lets sessions use our tools.
 
-use super::{Finding, failed, fix::Fix, ok, programs, scene::Scene, skipped, warning};
+use super::{
+    finding::{Finding, Fix, failed, ok, skipped, warning},
+    programs,
+    scene::{Scene, beside},
+};
 use crate::{
     agents::claude::{
         Claude, Installed, NAME, OLDEST, OLDEST_WITH_INBOX, OLDEST_WITH_INBOX_ALWAYS, PLUGIN, Scope, Server, Unreadable,
@@ -72,7 +76,7 @@ pub async fn registration(scene: &Scene, claude: Option<Claude>) -> Vec<Finding>
 }
 
 fn server() -> Option<PathBuf> {
-    programs::beside("claude-peers-mcp")
+    beside("claude-peers-mcp")
 }
 
 fn unregistered(others: &[&Server], claude: Option<Claude>) -> Finding {
@@ -161,7 +165,7 @@ fn not_understood(error: &Unreadable) -> [Finding; 2] {
 
 fn hook(file: &UserSettings, plugin: bool) -> Finding {
     let path = file.path.display();
-    let Some(program) = programs::beside("claude-peers") else {
+    let Some(program) = beside("claude-peers") else {
         return skipped("this program does not know its own place");
     };
     let installed = file.installed(&program);

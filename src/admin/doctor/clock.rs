@@ -1,6 +1,9 @@
 //! The clock: messages expire by it, and people see them in its order.
 
-use super::{Finding, database::Looked, ok, scene::Scene, warning};
+use super::{
+    finding::{Finding, ok, warning},
+    scene::Scene,
+};
 use crate::{console::out::span, platform::clock, wire::Timestamp};
 use std::time::UNIX_EPOCH;
 
@@ -9,12 +12,11 @@ const SLACK_MS: i64 = 60_000;
 
 pub fn check(scene: &Scene) -> Finding {
     let now = clock::now();
-    let newest = if let Looked::Report(report) = &scene.looked { report.newest_message_at } else { None };
     let built = std::env::current_exe().and_then(|me| me.metadata()?.modified()).ok();
     let built =
         built.and_then(|at| i64::try_from(at.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()).map(Timestamp::from_millis);
     let events = [
-        (newest, "the newest message was sent"),
+        (scene.report.as_ref().ok().and_then(|report| report.newest_message_at), "the newest message was sent"),
         (scene.broker().map(|broker| broker.started_at), "the broker was started"),
         (built, "this program was made"),
     ];

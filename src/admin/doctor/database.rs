@@ -1,10 +1,13 @@
 //! The database. The broker's program looks at it, because this one has no SQLite.
 
-use super::{Finding, failed, fix::Fix, ok, scene::Scene, skipped, warning};
+use super::finding::{Finding, Fix, failed, ok, skipped, warning};
 use crate::{
     console::out::size,
-    platform::call::Call,
-    wire::{BrokerExit, DatabaseReport, DatabaseState},
+    platform::{
+        call::Call,
+        settings::{self, InvalidSetting},
+    },
+    wire::{BrokerExit, BrokerStatus, DatabaseReport, DatabaseState},
 };
 use std::{
     fs,
@@ -16,55 +19,38 @@ use std::{
 const PATIENCE: Duration = Duration::from_secs(120);
 const KEEP: &str = "keep it as long as you miss a message that was in it; then remove it";
 
-/// The result of `claude-peersd --check-database`.
-pub enum Looked {
-    Report(DatabaseReport),
-    /// A setting of the broker cannot be used.
-    Setting,
-    NoProgram,
-    Failed(String),
-}
-
-/// Checks the database that the broker uses, or would use.
-pub async fn look(scene: &Scene) -> Looked {
-    let Some(daemon) = scene.daemon() else { return Looked::NoProgram };
-    let path = match (scene.broker(), &scene.database) {
-        (Some(broker), _) => PathBuf::from(&broker.database.path),
-        (None, Ok(path)) => path.clone(),
-        (None, Err(_)) => return Looked::Setting,
+/// Has the broker's program `daemon` check the database.
+pub async fn look(daemon: Option<PathBuf>, path: &Result<PathBuf, InvalidSetting>) -> Result<DatabaseReport, Finding> {
+    let setting = || skipped("a setting cannot be used: see settings");
+    let Some(daemon) = daemon else {
+        return Err(failed(
+            "claude-peersd was not found: it is neither beside this program nor on PATH, and no unit names it",
+            "install all three programs together",
+        ));
     };
+    let path = path.as_ref().map_err(|_| setting())?;
     let place = daemon.display();
-    let call = Call::new(place.to_string(), &daemon, ["--check-database"], PATIENCE).env("CLAUDE_PEERS_DB", &path);
-    let output = match call.output().await {
-        Ok(output) => output,
-        Err(error) => return Looked::Failed(format!("{path:?} cannot be checked: {error}")),
-    };
+    let unchecked = |why: String| warning(why, "install all three programs in the same version");
+    let call = Call::new(place.to_string(), &daemon, ["--check-database"], PATIENCE).env("CLAUDE_PEERS_DB", path);
+    let output = call.output().await.map_err(|error| unchecked(format!("{path:?} cannot be checked: {error}")))?;
     // Its exit code tells the same as a report.
     if let Ok(report) = serde_json::from_slice(&output.stdout) {
-        return Looked::Report(report);
+        return Ok(report);
     }
-    if output.status.code() == Some(BrokerExit::InvalidSetting as i32) && scene.has_invalid_setting() {
-        return Looked::Setting;
+    if output.status.code() == Some(BrokerExit::InvalidSetting as i32) && settings::ALL.iter().any(|one| one.set().is_err()) {
+        return Err(setting());
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.lines().next().unwrap_or_default().trim_start_matches("claude-peersd: ");
-    Looked::Failed(format!("{place} cannot check it: {said} (an older version?)"))
+    Err(unchecked(format!("{place} cannot check it: {said} (an older version?)")))
 }
 
 /// The database, and damaged ones that the broker has set aside.
-pub fn check(scene: &Scene) -> Vec<Finding> {
-    let mut findings = vec![match &scene.looked {
-        Looked::Report(report) => judge(report),
-        Looked::Setting => skipped("a setting cannot be used: see settings"),
-        Looked::NoProgram => failed(
-            "claude-peersd was not found: it is neither beside this program nor on PATH, and no unit names it",
-            "install all three programs together",
-        ),
-        Looked::Failed(why) => warning(why, "install all three programs in the same version"),
-    }];
-    let notices = scene.broker().into_iter().flat_map(|broker| &broker.notices).filter(|notice| notice.contains("damaged"));
+pub fn check(report: &Result<DatabaseReport, Finding>, broker: Option<&BrokerStatus>) -> Vec<Finding> {
+    let mut findings = vec![report.as_ref().map_or_else(Clone::clone, judge)];
+    let notices = broker.into_iter().flat_map(|broker| &broker.notices).filter(|notice| notice.contains("damaged"));
     findings.extend(notices.map(|notice| warning(notice, KEEP)));
-    if let (Looked::Report(report), 1) = (&scene.looked, findings.len()) {
+    if let (Ok(report), 1) = (report, findings.len()) {
         findings.extend(aside(Path::new(&report.path)));
     }
     findings

@@ -7,7 +7,7 @@
 mod claude;
 mod clock;
 mod database;
-mod fix;
+mod finding;
 mod programs;
 mod scene;
 mod service;
@@ -19,11 +19,11 @@ use crate::{
     agents::claude::Claude,
     console::{
         exit::Failure,
-        out::{Look, Out, Tone},
+        out::{Look, Out},
         report::{Columns, Row},
     },
 };
-use fix::Fix;
+use finding::{Finding, Verdict};
 use scene::Scene;
 use serde::Serialize;
 
@@ -33,71 +33,6 @@ pub struct Args {
     /// Claude Code
     #[arg(long)]
     pub fix: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Verdict {
-    Ok,
-    Warning,
-    Failed,
-    Skipped,
-}
-
-impl Verdict {
-    const ALL: [Self; 4] = [Self::Ok, Self::Warning, Self::Failed, Self::Skipped];
-
-    fn sign(self) -> (&'static str, Tone) {
-        match self {
-            Self::Ok => ("ok", Tone::Good),
-            Self::Warning => ("warning", Tone::Warn),
-            Self::Failed => ("FAILED", Tone::Bad),
-            Self::Skipped => ("skipped", Tone::Dim),
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Finding {
-    /// The name of the check, which [`Report::add`] puts in.
-    check: &'static str,
-    state: Verdict,
-    what: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    help: Option<String>,
-    /// Whether all is well after `--fix` has tried.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fixed: Option<bool>,
-    /// The steps of `--fix`.
-    #[serde(skip)]
-    fixes: Vec<Fix>,
-}
-
-impl Finding {
-    fn new(state: Verdict, what: impl Into<String>, help: Option<String>) -> Self {
-        Self { check: "", state, what: what.into(), help, fixed: None, fixes: Vec::new() }
-    }
-
-    fn fixes(mut self, fixes: impl IntoIterator<Item = Fix>) -> Self {
-        self.fixes.extend(fixes);
-        self
-    }
-}
-
-fn ok(what: impl Into<String>) -> Finding {
-    Finding::new(Verdict::Ok, what, None)
-}
-
-fn skipped(what: impl Into<String>) -> Finding {
-    Finding::new(Verdict::Skipped, what, None)
-}
-
-fn warning(what: impl Into<String>, help: impl Into<String>) -> Finding {
-    Finding::new(Verdict::Warning, what, Some(help.into()))
-}
-
-fn failed(what: impl Into<String>, help: impl Into<String>) -> Finding {
-    Finding::new(Verdict::Failed, what, Some(help.into()))
 }
 
 #[derive(Debug, Serialize)]
@@ -123,7 +58,7 @@ impl Report {
         report.add("unix-socket", [sockets::unix(&scene)]);
         report.add("tcp-socket", [sockets::tcp(&scene).await]);
         report.add("versions", programs::check(&scene).await);
-        report.add("database", database::check(&scene));
+        report.add("database", database::check(&scene.report, scene.broker()));
         report.add("clock", [clock::check(&scene)]);
         report.add("claude", [claude::program(&program).await]);
         report.add("registration", claude::registration(&scene, program.ok().flatten()).await);
@@ -134,14 +69,45 @@ impl Report {
         report.ok = report.checks.iter().all(|finding| finding.state != Verdict::Failed);
         report
     }
+
+    /// Applies the fixes of all findings in their order, and equal lists of fixes once. Gives the errors by check.
+    async fn fix(&self) -> Vec<(&'static str, Vec<String>)> {
+        let (mut tried, mut errors): (Vec<&Finding>, Vec<(_, Vec<String>)>) = (Vec::new(), Vec::new());
+        for finding in self.checks.iter().filter(|finding| !finding.fixes.is_empty()) {
+            let mut failed = Vec::new();
+            match tried.iter().position(|done| done.fixes == finding.fixes) {
+                Some(done) => failed.clone_from(&errors[done].1),
+                None => {
+                    for fix in &finding.fixes {
+                        failed.extend(fix.apply().await.err());
+                    }
+                }
+            }
+            tried.push(finding);
+            errors.push((finding.check, failed));
+        }
+        errors
+    }
+
+    /// Notes after the fixes whether they helped.
+    fn note(&mut self, tried: &[(&'static str, Vec<String>)]) {
+        for (check, errors) in tried {
+            for finding in self.checks.iter_mut().filter(|finding| finding.check == *check) {
+                finding.fixed = Some(matches!(finding.state, Verdict::Ok | Verdict::Skipped));
+                let errors = errors.iter().map(|error| format!("--fix failed: {error}"));
+                let help: Vec<_> = finding.help.take().into_iter().chain(errors).collect();
+                finding.help = Some(help.join("\n")).filter(|help| !help.is_empty());
+            }
+        }
+    }
 }
 
 pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     let mut report = Report::make().await;
     if args.fix && report.checks.iter().any(|finding| !finding.fixes.is_empty()) {
-        let tried = fix::apply(&report.checks).await;
+        let tried = report.fix().await;
         report = Report::make().await;
-        fix::note(&mut report.checks, tried);
+        report.note(&tried);
     }
     out.answer(&report, render)?;
     if report.ok { Ok(()) } else { Err(Failure::TOLD) }

@@ -1,11 +1,11 @@
 //! Our own programs: whether those that work together have one version, and which other copies there are.
 
-use super::{Finding, failed, ok, scene::Scene, warning};
+use super::{
+    finding::{Finding, failed, ok, warning},
+    scene::{Scene, beside, on_path},
+};
 use crate::{
-    admin::{
-        manager::Units,
-        setup::{PROGRAMS, Place},
-    },
+    admin::{manager::Units, setup::PROGRAMS},
     platform::call::Call,
     wire::VERSION,
 };
@@ -24,21 +24,6 @@ pub async fn version(program: &Path) -> Result<String, String> {
     let said = call.run().await.map_err(|error| error.to_string())?;
     let version = said.split_whitespace().last().filter(|word| word.starts_with(|first: char| first.is_ascii_digit()));
     version.map(str::to_owned).ok_or_else(|| format!("{} does not say its version", program.display()))
-}
-
-/// The program `name` that was installed together with this one.
-pub fn beside(name: &str) -> Option<PathBuf> {
-    // Setup's folder, if there is one, because it outlives an upgrade.
-    let folder = match Place::find() {
-        Ok(place) => place.bin,
-        Err(_) => std::env::current_exe().ok()?.parent()?.to_owned(),
-    };
-    Some(folder.join(name)).filter(|path| path.is_file())
-}
-
-/// Every copy of `name` on `PATH`. A shell runs the first.
-pub fn on_path(name: &str) -> Vec<PathBuf> {
-    which::which_all(name).map(Iterator::collect).unwrap_or_default()
 }
 
 pub fn same(a: &Path, b: &Path) -> bool {

@@ -1,18 +1,15 @@
 //! The facts that the checks look at, gathered once a round: settings, the broker behind its socket, the service manager, the database.
 
-use super::{
-    database::{self, Looked},
-    programs,
-};
+use super::{database, finding::Finding};
 use crate::{
-    admin::manager::{Manager, Units},
+    admin::{
+        manager::{Manager, Units},
+        setup::Place,
+    },
     agents::claude::{Registrations, Unreadable, has_plugin},
     client::Client,
-    platform::{
-        paths,
-        settings::{self, InvalidSetting},
-    },
-    wire::{self, BrokerStatus, Peer, Peers},
+    platform::{paths, settings::InvalidSetting},
+    wire::{self, BrokerStatus, DatabaseReport, Peer, Peers},
 };
 use std::{
     io,
@@ -26,7 +23,6 @@ const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 pub struct Scene {
     pub socket: Result<PathBuf, InvalidSetting>,
-    pub database: Result<PathBuf, InvalidSetting>,
     pub door: Door,
     pub manager: Manager,
     /// Our units, if systemd runs and tells about them.
@@ -34,7 +30,8 @@ pub struct Scene {
     pub registrations: Result<Registrations, Unreadable>,
     /// Whether every session starts our plugin.
     pub plugin: Result<bool, Unreadable>,
-    pub looked: Looked,
+    /// The report of the broker's program on the database that the broker uses, or would use.
+    pub report: Result<DatabaseReport, Finding>,
 }
 
 /// The broker's Unix socket.
@@ -63,11 +60,14 @@ impl Scene {
             Manager::Systemd(systemd) => systemd.our_units().await.ok(),
             _ => None,
         };
-        let (registrations, plugin) = (Registrations::read(), has_plugin());
-        let looked = Looked::NoProgram;
-        let mut scene = Self { socket, database: paths::database(), door, manager, units, registrations, plugin, looked };
-        scene.looked = database::look(&scene).await;
-        scene
+        let database = match &door {
+            Door::Broker(broker, _) => Ok(PathBuf::from(&broker.database.path)),
+            _ => paths::database(),
+        };
+        let services = units.as_ref().and_then(Units::program).filter(|program| program.is_file());
+        let daemon = services.or_else(|| beside("claude-peersd")).or_else(|| on_path("claude-peersd").into_iter().next());
+        let report = database::look(daemon, &database).await;
+        Self { socket, door, manager, units, registrations: Registrations::read(), plugin: has_plugin(), report }
     }
 
     pub fn broker(&self) -> Option<&BrokerStatus> {
@@ -84,16 +84,6 @@ impl Scene {
     /// The TCP port to listen on: the unit's, or this environment's.
     pub fn tcp_port(&self) -> Option<u16> {
         self.units.as_ref().and_then(|units| units.tcp.port()).or_else(|| paths::port().ok())
-    }
-
-    /// The broker's program: the service's, or the one beside this program, or the first on `PATH`.
-    pub fn daemon(&self) -> Option<PathBuf> {
-        let services = self.units.as_ref().and_then(Units::program).filter(|program| program.is_file());
-        services.or_else(|| programs::beside("claude-peersd")).or_else(|| programs::on_path("claude-peersd").into_iter().next())
-    }
-
-    pub fn has_invalid_setting(&self) -> bool {
-        self.database.is_err() || settings::ALL.iter().any(|setting| setting.set().is_err())
     }
 }
 
@@ -114,4 +104,19 @@ async fn knock(socket: &Path) -> Door {
         Ok((status, peers)) => Door::Broker(Box::new(status), peers),
         Err(error) => Door::Mute(error),
     }
+}
+
+/// The program `name` that was installed together with this one.
+pub fn beside(name: &str) -> Option<PathBuf> {
+    // Setup's folder, if there is one, because it outlives an upgrade.
+    let folder = match Place::find() {
+        Ok(place) => place.bin,
+        Err(_) => std::env::current_exe().ok()?.parent()?.to_owned(),
+    };
+    Some(folder.join(name)).filter(|path| path.is_file())
+}
+
+/// Every copy of `name` on `PATH`. A shell runs the first.
+pub fn on_path(name: &str) -> Vec<PathBuf> {
+    which::which_all(name).map(Iterator::collect).unwrap_or_default()
 }

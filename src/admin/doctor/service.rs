@@ -1,6 +1,9 @@
 //! The service manager and our units in it.
 
-use super::{Finding, failed, fix::Fix, ok, scene::Scene, skipped, warning};
+use super::{
+    finding::{Finding, Fix, failed, ok, skipped, warning},
+    scene::Scene,
+};
 use crate::{
     admin::{
         manager::{Launchd, Manager, SERVICE, SOCKETS, Unit, Units},

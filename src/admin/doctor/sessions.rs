@@ -1,9 +1,8 @@
 //! The sessions: the route by which messages reach each of them, and why.
 
 use super::{
-    Finding, ok,
+    finding::{Finding, ok, skipped, warning},
     scene::{Door, Scene},
-    skipped, warning,
 };
 use crate::wire::{Peer, Route, Status, text::printable_line};
 

@@ -1,9 +1,15 @@
 //! The environment: settings that cannot be used, and those that this shell has and the service has not.
 
-use super::{Finding, failed, ok, scene::Scene, warning};
+use super::{
+    finding::{Finding, failed, ok, warning},
+    scene::Scene,
+};
 use crate::{
     admin::manager::Units,
-    platform::settings::{self, ALL, Setting},
+    platform::{
+        paths,
+        settings::{self, ALL, Setting},
+    },
 };
 use std::{collections::BTreeMap, path::Path};
 
@@ -12,7 +18,7 @@ pub async fn check(scene: &Scene) -> Vec<Finding> {
     let help = "correct or unset the variable, also where your shell sets it";
     let mut findings: Vec<_> =
         ALL.iter().filter_map(|setting| setting.set().err()).map(|error| failed(error.to_string(), help)).collect();
-    if let (true, Err(error)) = (findings.is_empty(), &scene.database) {
+    if let (true, Err(error)) = (findings.is_empty(), paths::database()) {
         findings.push(failed(error.to_string(), help)); // no home directory
     }
     if let Some(units) = scene.installed_units() {

@@ -1,14 +1,13 @@
 //! Both sockets: whether they can be reached, whether this user's broker answers, and who holds the port otherwise.
 
 use super::{
-    Finding, failed,
-    fix::Fix,
-    ok,
+    finding::{Finding, Fix, failed, ok, skipped, warning},
     scene::{Door, Scene},
-    service, skipped, warning,
+    service,
 };
 use crate::{
     admin::manager::Manager,
+    client::{OUTSIDE, is_sandboxed},
     platform::{
         call::Call,
         kernel::{self, Socket},
@@ -23,6 +22,7 @@ use std::{
     path::Path,
     time::Duration,
 };
+use ureq::{Body, http::Response};
 
 /// How long the program on the port, and `id`, may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -59,6 +59,9 @@ fn closed(scene: &Scene, socket: &Path, error: &io::Error) -> Finding {
             let what = format!("{place} is stale: no process listens on it (a broker was killed)");
             let fixes = std::iter::once(Fix::RemoveSocket(socket.to_owned())).chain(start);
             failed(what, format!("remove it (`rm {place}`), then {help}")).fixes(fixes)
+        }
+        (ErrorKind::PermissionDenied, _) if is_sandboxed(error) => {
+            failed(format!("a sandbox keeps this program from connecting to {place}: {error}"), OUTSIDE)
         }
         (ErrorKind::PermissionDenied, _) => failed(
             format!("you may not connect to {place}: it belongs to another user, or its permissions were changed"),
@@ -142,7 +145,7 @@ fn is_ours(socket: &Socket) -> bool {
 fn served_by(scene: &Scene, broker: &BrokerStatus, port: u16) -> Finding {
     let (address, pid) = (format!("127.0.0.1:{port}"), broker.pid);
     let token = scene.socket.as_ref().ok().and_then(|socket| fs::read_to_string(paths::token(socket)).ok());
-    match greet(port, token.as_deref()).and_then(|greeting| greeting.hello) {
+    match ask(port, token.as_deref()).and_then(|mut answer| answer.body_mut().read_json::<Hello>().ok()) {
         Some(hello) if hello.pid == pid => ok(format!("{address}, served by the same broker")),
         Some(Hello { pid: other, .. }) => failed(
             format!("{address} is served by another broker (pid {other}) than the Unix socket (pid {pid})"),
@@ -175,7 +178,7 @@ async fn held(port: u16, holder: &Socket) -> Finding {
         let colon = if command.is_empty() { "" } else { ": " };
         format!(" (process {pid}{colon}{})", printable_line(&command))
     });
-    let is_broker = greet(port, None).is_some_and(|greeting| greeting.is_broker);
+    let is_broker = ask(port, None).is_some_and(|answer| answer.headers().contains_key(API_HEADER));
     let user = user(holder.uid).await;
     let (who, end) = match (is_ours(holder), is_broker) {
         (true, is_broker) => (
@@ -202,16 +205,8 @@ async fn user(uid: u32) -> String {
     named.map(|name| name.trim().to_owned()).unwrap_or_else(|_| format!("number {uid}"))
 }
 
-/// The answer to `GET /v1/hello` on the port.
-struct Greeting {
-    /// A broker of ours answers, even if it refuses us.
-    is_broker: bool,
-    /// It lets us in.
-    hello: Option<Hello>,
-}
-
 /// Asks the program on the port who it is. None if it does not answer in HTTP.
-fn greet(port: u16, token: Option<&str>) -> Option<Greeting> {
+fn ask(port: u16, token: Option<&str>) -> Option<Response<Body>> {
     // Without a proxy, which would ask another machine.
     let config = ureq::config::Config::builder().timeout_global(Some(PATIENCE)).http_status_as_error(false);
     let agent = ureq::Agent::from(config.max_redirects(0).proxy(None).build());
@@ -219,8 +214,5 @@ fn greet(port: u16, token: Option<&str>) -> Option<Greeting> {
     if let Some(token) = token {
         request = request.header(TOKEN_HEADER, token);
     }
-    let mut answer = request.call().ok()?;
-    let is_broker = answer.headers().contains_key(API_HEADER);
-    let hello = if is_broker && answer.status().is_success() { answer.body_mut().read_json().ok() } else { None };
-    Some(Greeting { is_broker, hello })
+    request.call().ok()
 }

@@ -1,5 +1,6 @@
 //! Reading Claude Code's files: whether it starts our plugin, and whether an administrator forbids hooks.
 
+use super::halves;
 use crate::platform::{
     files, paths,
     settings::{self, InvalidSetting},
@@ -57,9 +58,13 @@ pub(super) fn read(file: &Path) -> Result<Option<String>, Unreadable> {
     }
 }
 
+/// Parses a file's text as Claude Code does, which takes the last of repeated keys.
 pub(super) fn parse<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, Unreadable> {
-    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
-    serde_json::from_str(text).map_err(|source| Unreadable::Broken { file: file.to_owned(), source })
+    let text = &halves::hidden(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text));
+    serde_json::from_str(text).or_else(|source| {
+        let last = serde_json::from_str::<Value>(text).and_then(T::deserialize);
+        last.map_err(|_| Unreadable::Broken { file: file.to_owned(), source })
+    })
 }
 
 /// Parses a file's text. An empty one is the default.
@@ -83,11 +88,7 @@ pub fn has_plugin() -> Result<bool, Unreadable> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Plugins {
-        plugins: BTreeMap<String, Vec<Copy>>,
-    }
-    #[derive(Deserialize)]
-    struct Copy {
-        scope: String,
+        plugins: BTreeMap<String, Vec<Value>>,
     }
     let folder = config_folder()?;
     let settings: Settings = read_json(&folder.join("settings.json"))?;
@@ -95,7 +96,7 @@ pub fn has_plugin() -> Result<bool, Unreadable> {
         return Ok(false);
     }
     let installed: Plugins = read_json(&folder.join("plugins/installed_plugins.json"))?;
-    Ok(installed.plugins.get(PLUGIN).is_some_and(|copies| copies.iter().any(|copy| copy.scope == "user")))
+    Ok(installed.plugins.get(PLUGIN).is_some_and(|copies| copies.iter().any(|copy| copy["scope"] == "user")))
 }
 
 /// The file in which an administrator forbids users' hooks, those of their plugins included.
@@ -133,25 +134,18 @@ mod tests {
     #[test]
     fn forbidden_hooks_are_found_in_every_managed_file() {
         let place = tempfile::tempdir().expect("a folder");
-        let more = place.path().join("managed-settings.d");
-        fs::create_dir(&more).expect("made");
-        fs::write(more.join("notes.txt"), "{").expect("written");
         let files = ["managed-settings.json", "managed-settings.d/50-hooks.json"].map(|file| place.path().join(file));
-        for file in &files {
-            for (text, forbids) in [
-                ("", false),
-                ("{\"allowManagedHooksOnly\": false, \"model\": 1}", false),
-                ("{\"allowManagedHooksOnly\": true}", true),
-                ("{\"disableAllHooks\": true}", true),
-            ] {
-                fs::write(file, text).expect("written");
-                assert_eq!(forbids_hooks(file).expect("read"), forbids, "{text}");
-            }
+        fs::create_dir(place.path().join("managed-settings.d")).expect("made");
+        for (text, forbids) in [
+            ("", false),
+            ("{\"allowManagedHooksOnly\": false, \"model\": 1}", false),
+            ("{\"allowManagedHooksOnly\": true}", true),
+            ("{\"disableAllHooks\": true}", true),
+        ] {
+            fs::write(&files[1], text).expect("written");
+            assert_eq!(forbids_hooks(&files[1]).expect("read"), forbids, "{text}");
         }
+        fs::write(place.path().join("managed-settings.d/notes.txt"), "{").expect("written");
         assert_eq!(managed(place.path()), files);
-        fs::write(&files[0], "{\n1}").expect("written");
-        let error = forbids_hooks(&files[0]).expect_err("broken").to_string();
-        assert!(error.starts_with(&format!("{}, line 2, column 1: ", files[0].display())), "{error}");
-        assert!(!error.ends_with(|c: char| c.is_ascii_digit()), "the place is said once: {error}");
     }
 }

@@ -3,44 +3,25 @@
 //! One hook is wanted: an asynchronous one at each prompt. Any command that runs `claude-peers hook` counts as ours, whichever copy
 //! it runs and at whichever event: earlier versions put in six. Other people's hooks stay.
 
-use super::user_settings::{UserSettings, prune};
-use crate::{agents::claude::prompt_hook::EVENT, platform::call::quoted};
+use super::prompt_hook::EVENT;
+use crate::platform::call::quoted;
 use jsonc_parser::{
-    cst::{CstNode, CstRootNode},
+    cst::{CstNode, CstObject, CstObjectProp, CstRootNode},
     json,
 };
-use serde::Deserialize;
-use serde_json::{Number, Value};
-use std::path::Path;
+use serde_json::Value;
+use std::{collections::BTreeMap, path::Path};
 
 pub const WITHOUT_HOOK: &str = "messages still arrive, but count as delivered only after a reply";
 /// How long Claude Code lets the hook run, in seconds. It ends within milliseconds.
 const TIMEOUT: u32 = 5;
 
-/// Hooks that Claude Code runs at one event.
-#[derive(Deserialize)]
-pub(super) struct Group {
-    matcher: Option<Value>,
-    #[serde(default)]
-    hooks: Vec<Entry>,
-}
-
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Entry {
-    command: Option<String>,
-    r#async: Option<bool>,
-    async_rewake: Option<bool>,
-    timeout: Option<Number>,
-}
-
 /// A hook of ours.
 #[derive(Debug, Clone)]
 pub(super) struct Hook {
-    /// It is at the right event, without a matcher.
-    in_place: bool,
+    /// It is at the right event and has the right fields, whatever program it runs.
+    is_right: bool,
     command: String,
-    entry: Entry,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,65 +33,58 @@ pub enum Installed {
     Other(String),
 }
 
-impl UserSettings {
-    /// Which hooks of ours it has, if the wanted one runs `program`.
-    pub fn installed(&self, program: &Path) -> Installed {
-        match self.hooks.as_slice() {
-            [] => Installed::None,
-            [hook] if hook.in_place && hook.entry == Entry::wanted(program) => Installed::Whole,
+/// The groups of hooks by their event.
+pub(super) type Groups = BTreeMap<String, Option<Vec<Value>>>;
+
+impl Hook {
+    /// The hooks of ours in `groups`.
+    pub(super) fn ours(groups: &Groups) -> Vec<Self> {
+        let all = groups.iter().flat_map(|(event, groups)| groups.iter().flatten().map(move |group| (event, group)));
+        let entries = all.flat_map(|(event, group)| {
+            let in_place = event == EVENT && group["matcher"].is_null();
+            group["hooks"].as_array().into_iter().flatten().map(move |entry| (in_place, entry))
+        });
+        let hook = |(in_place, entry): (bool, &Value)| {
+            let command = entry["command"].as_str().filter(|command| is_ours(command))?.to_owned();
+            let is_right = in_place && entry["async"] == true && entry["asyncRewake"].is_null() && entry["timeout"] == TIMEOUT;
+            Some(Self { is_right, command })
+        };
+        entries.filter_map(hook).collect()
+    }
+
+    /// Whether it runs `program`, or a program that is gone.
+    pub(super) fn is_of(&self, program: &Path) -> bool {
+        let named = Path::new(program_of(&self.command));
+        named == program || named.is_absolute() && !named.exists()
+    }
+}
+
+impl Installed {
+    /// Judges `hooks`, if the wanted one runs `program`.
+    pub(super) fn of(hooks: &[Hook], program: &Path) -> Self {
+        match hooks {
+            [] => Self::None,
+            [hook] if hook.is_right && hook.command == command(program) => Self::Whole,
             hooks => {
                 let mut programs: Vec<_> = hooks.iter().map(|hook| program_of(&hook.command)).collect();
                 programs.sort_unstable();
                 programs.dedup();
-                Installed::Other(programs.join(", "))
+                Self::Other(programs.join(", "))
             }
         }
     }
-
-    pub fn has_hooks(&self) -> bool {
-        !self.hooks.is_empty()
-    }
-
-    /// Whether our hooks there run `program`, or programs that are gone.
-    pub fn is_of(&self, program: &Path) -> bool {
-        self.hooks.iter().all(|hook| {
-            let named = Path::new(program_of(&hook.command));
-            named == program || named.is_absolute() && !named.exists()
-        })
-    }
-
-    /// Its text with the hook that runs `program` in place of our hooks there.
-    pub fn with_hook(&self, program: &Path) -> Option<String> {
-        self.edit(|root| {
-            take_out(root);
-            let hooks = root.object_value_or_set().object_value_or_set("hooks");
-            let hook = json!({ "type": "command", "command": (command(program)), "async": true, "timeout": TIMEOUT });
-            hooks.array_value_or_set(EVENT).append(json!({ "hooks": [hook] }));
-            Some(())
-        })
-    }
-
-    /// Its text without our hooks, and without the lists and objects that then are empty.
-    pub fn without_hooks(&self) -> Option<String> {
-        if self.has_hooks() { self.edit(take_out) } else { Some(self.text.clone().unwrap_or_default()) }
-    }
 }
 
-impl Entry {
-    fn wanted(program: &Path) -> Self {
-        Self { command: Some(command(program)), r#async: Some(true), async_rewake: None, timeout: Some(TIMEOUT.into()) }
-    }
-}
-
-/// Those of the hooks at `event` that are ours.
-pub(super) fn ours(event: String, groups: Vec<Group>) -> impl Iterator<Item = Hook> {
-    groups.into_iter().flat_map(move |Group { matcher, hooks }| {
-        let in_place = event == EVENT && matcher.is_none();
-        hooks.into_iter().filter_map(move |entry| {
-            let command = entry.command.clone().filter(|command| is_ours(command))?;
-            Some(Hook { in_place, command, entry })
-        })
-    })
+/// Puts the hook that runs `program` in place of our hooks there.
+pub(super) fn put_in(root: &CstRootNode, program: &Path) -> Option<()> {
+    take_out(root);
+    let object = root.object_value_or_set();
+    let hooks =
+        property(&object, "hooks").map_or_else(|| object.object_value_or_set("hooks"), |hooks| hooks.object_value_or_set());
+    let event = property(&hooks, EVENT).map_or_else(|| hooks.array_value_or_set(EVENT), |event| event.array_value_or_set());
+    let hook = json!({ "type": "command", "command": (command(program)), "async": true, "timeout": TIMEOUT });
+    event.append(json!({ "hooks": [hook] }));
+    Some(())
 }
 
 /// The hook's command: it does nothing where the program is gone, and `exec` leaves no shell beside the program.
@@ -132,14 +106,14 @@ fn program_of(command: &str) -> &str {
 }
 
 /// Takes our hooks out, and the groups, lists and objects that then are empty.
-fn take_out(root: &CstRootNode) -> Option<()> {
+pub(super) fn take_out(root: &CstRootNode) -> Option<()> {
     let object = root.object_value()?;
-    let hooks = object.object_value("hooks")?;
+    let hooks = property(&object, "hooks")?;
     let is_ours = |entry: &CstNode| {
         let command = || entry.as_object()?.get("command")?.value()?.as_string_lit()?.decoded_value().ok();
         command().is_some_and(|command| is_ours(&command))
     };
-    for event in hooks.properties() {
+    for event in hooks.object_value()?.properties() {
         for group in event.array_value().map(|groups| groups.elements()).unwrap_or_default() {
             let Some(entries) = group.as_object().and_then(|group| group.array_value("hooks")) else { continue };
             let (ours, others): (Vec<_>, Vec<_>) = entries.elements().into_iter().partition(is_ours);
@@ -151,6 +125,20 @@ fn take_out(root: &CstRootNode) -> Option<()> {
             prune(event.clone());
         }
     }
-    prune(object.get("hooks")?);
+    prune(hooks);
     Some(())
+}
+
+/// The property `name`: the last where it is repeated, as for Claude Code.
+pub(super) fn property(object: &CstObject, name: &str) -> Option<CstObjectProp> {
+    object.properties().into_iter().rev().find(|property| property.decoded_name().as_deref() == Some(name))
+}
+
+/// Removes an object or list that is empty.
+pub(super) fn prune(property: CstObjectProp) {
+    if property.object_value().is_some_and(|object| object.properties().is_empty())
+        || property.array_value().is_some_and(|array| array.elements().is_empty())
+    {
+        property.remove();
+    }
 }

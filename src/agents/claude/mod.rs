@@ -7,6 +7,8 @@
 #[cfg(feature = "cli")]
 mod files;
 #[cfg(feature = "cli")]
+mod halves;
+#[cfg(feature = "cli")]
 mod hook;
 #[cfg(any(feature = "broker", feature = "mcp"))]
 pub mod inbox;

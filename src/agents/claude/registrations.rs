@@ -1,11 +1,12 @@
 //! The MCP servers that are registered in Claude Code's own file.
 
 use super::{
-    NAME, Unreadable,
-    files::{moved, parse, read},
+    files::{Unreadable, moved, parse, read},
+    program::NAME,
 };
 use crate::platform::{call::quoted, paths, settings::InvalidSetting};
 use serde::Deserialize;
+use serde_json::Value;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -40,23 +41,21 @@ pub enum Scope {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Known {
-    mcp_servers: Option<BTreeMap<String, Entry>>,
-    projects: Option<BTreeMap<PathBuf, Known>>,
-}
-
-#[derive(Deserialize)]
-struct Entry {
-    /// None for a server that has an address.
-    command: Option<String>,
-    args: Option<Vec<String>>,
-    env: Option<BTreeMap<String, serde::de::IgnoredAny>>,
+    mcp_servers: Option<BTreeMap<String, Value>>,
+    projects: Option<BTreeMap<PathBuf, Option<Known>>>,
 }
 
 impl Registrations {
     pub fn read() -> Result<Self, Unreadable> {
         let file = file()?;
-        let text = read(&file)?;
-        Ok(Self { servers: text.map_or_else(|| Ok(Vec::new()), |text| servers(&file, &text))?, file })
+        let Known { mcp_servers, projects } = read(&file)?.map_or_else(|| Ok(Known::default()), |text| parse(&file, &text))?;
+        let user = mcp_servers.into_iter().flatten().map(|entry| (Scope::User, entry));
+        let local = projects.into_iter().flatten().flat_map(|(path, project)| {
+            let servers = project.and_then(|project| project.mcp_servers).into_iter().flatten();
+            servers.map(move |entry| (Scope::Project(path.clone()), entry))
+        });
+        let servers = user.chain(local).filter_map(|(scope, (name, entry))| Server::of(scope, name, &entry)).collect();
+        Ok(Self { file, servers })
     }
 
     /// The entry under our name that counts in all projects.
@@ -71,6 +70,22 @@ impl Registrations {
 }
 
 impl Server {
+    /// The server of an entry; none if it is no program. Other people's entries may be odd, so each is read as far as it can be.
+    fn of(scope: Scope, name: String, entry: &Value) -> Option<Self> {
+        let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let arguments = match &entry["args"] {
+            Value::Null => Vec::new(),
+            Value::Array(words) => words.iter().map(word).collect(),
+            odd => vec![word(odd)],
+        };
+        let variables = match &entry["env"] {
+            Value::Null => Vec::new(),
+            Value::Object(env) => env.keys().cloned().collect(),
+            _ => vec!["unreadable ones".to_owned()],
+        };
+        Some(Self { name, scope, command: entry["command"].as_str()?.to_owned(), arguments, variables })
+    }
+
     fn is_own(&self) -> bool {
         self.name == NAME && self.scope == Scope::User
     }
@@ -100,17 +115,4 @@ fn file() -> Result<PathBuf, InvalidSetting> {
         return Ok(old);
     }
     Ok(moved.unwrap_or(home).join(".claude.json"))
-}
-
-fn servers(file: &Path, text: &str) -> Result<Vec<Server>, Unreadable> {
-    let Known { mcp_servers, projects } = parse(file, text)?;
-    let user = mcp_servers.into_iter().flatten().map(|entry| (Scope::User, entry));
-    let local = projects.into_iter().flatten().flat_map(|(path, project)| {
-        project.mcp_servers.into_iter().flatten().map(move |entry| (Scope::Project(path.clone()), entry))
-    });
-    let server = |(scope, (name, entry)): (Scope, (String, Entry))| {
-        let (arguments, variables) = (entry.args.unwrap_or_default(), entry.env.unwrap_or_default().into_keys().collect());
-        Some(Server { name, scope, command: entry.command?, arguments, variables })
-    };
-    Ok(user.chain(local).filter_map(server).collect())
 }

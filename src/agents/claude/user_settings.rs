@@ -5,21 +5,18 @@
 //! ours goes into it. A file of another shape is an error with line and column, and is never written.
 
 use super::{
-    Unreadable,
-    files::{BYTE_ORDER_MARK, config_folder, parse_or_default, read},
-    hook::{Group, Hook},
+    files::{BYTE_ORDER_MARK, Unreadable, config_folder, parse_or_default, read},
+    halves,
+    hook::{self, Groups, Hook, Installed, property, prune},
 };
 use jsonc_parser::{
     ParseOptions,
-    cst::{CstNode, CstObjectProp, CstRootNode},
+    cst::{CstNode, CstRootNode},
     json,
 };
 use serde::Deserialize;
 use serde_json::Value;
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// The rules that allow all tools of a server: the one that setup registers, and the plugin's. Without its rule, a session that asks
 /// for permission and is woken by a message stops at a question before it can answer.
@@ -36,7 +33,7 @@ pub struct UserSettings {
     pub text: Option<String>,
     /// It switches all hooks off.
     pub disabled: bool,
-    pub(super) hooks: Vec<Hook>,
+    hooks: Vec<Hook>,
     permissions: Permissions,
 }
 
@@ -50,7 +47,7 @@ struct Permissions {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct File {
-    hooks: Option<BTreeMap<String, Vec<Group>>>,
+    hooks: Option<Groups>,
     disable_all_hooks: Option<bool>,
     permissions: Option<Permissions>,
 }
@@ -67,8 +64,32 @@ impl UserSettings {
 
     pub fn of(path: PathBuf, text: Option<String>) -> Result<Self, Unreadable> {
         let File { hooks, disable_all_hooks, permissions } = parse_or_default(&path, text.as_deref().unwrap_or_default())?;
-        let hooks = hooks.into_iter().flatten().flat_map(|(event, groups)| super::hook::ours(event, groups)).collect();
-        Ok(Self { path, text, disabled: disable_all_hooks == Some(true), hooks, permissions: permissions.unwrap_or_default() })
+        let (disabled, hooks) = (disable_all_hooks == Some(true), Hook::ours(&hooks.unwrap_or_default()));
+        Ok(Self { path, text, disabled, hooks, permissions: permissions.unwrap_or_default() })
+    }
+
+    /// Which hooks of ours it has, if the wanted one runs `program`.
+    pub fn installed(&self, program: &Path) -> Installed {
+        Installed::of(&self.hooks, program)
+    }
+
+    pub fn has_hooks(&self) -> bool {
+        !self.hooks.is_empty()
+    }
+
+    /// Whether our hooks there run `program`, or programs that are gone.
+    pub fn is_of(&self, program: &Path) -> bool {
+        self.hooks.iter().all(|hook| hook.is_of(program))
+    }
+
+    /// Its text with the hook that runs `program` in place of our hooks there.
+    pub fn with_hook(&self, program: &Path) -> Option<String> {
+        self.edit(|root| hook::put_in(root, program))
+    }
+
+    /// Its text without our hooks, and without the lists and objects that then are empty.
+    pub fn without_hooks(&self) -> Option<String> {
+        if self.has_hooks() { self.edit(hook::take_out) } else { Some(self.text.clone().unwrap_or_default()) }
     }
 
     /// The list in `permissions` that decides about the tools that `rule` allows, and the user's rule there; none if sessions ask
@@ -87,8 +108,12 @@ impl UserSettings {
     pub fn with_rule(&self, rule: &str) -> Option<String> {
         self.edit(|root| {
             if !self.has_rule(rule) {
-                let permissions = root.object_value_or_set().object_value_or_set("permissions");
-                permissions.array_value_or_set("allow").append(json!(rule));
+                let object = root.object_value_or_set();
+                let permissions = property(&object, "permissions")
+                    .map_or_else(|| object.object_value_or_set("permissions"), |list| list.object_value_or_set());
+                let allow = property(&permissions, "allow")
+                    .map_or_else(|| permissions.array_value_or_set("allow"), |list| list.array_value_or_set());
+                allow.append(json!(rule));
             }
             Some(())
         })
@@ -99,10 +124,11 @@ impl UserSettings {
         let is_it = |node: &CstNode| node.as_string_lit().and_then(|text| text.decoded_value().ok()).as_deref() == Some(rule);
         self.edit(|root| {
             let object = root.object_value().filter(|_| self.has_rule(rule))?;
-            let permissions = object.object_value("permissions")?;
-            permissions.array_value("allow")?.elements().into_iter().filter(is_it).for_each(CstNode::remove);
-            prune(permissions.get("allow")?);
-            prune(object.get("permissions")?);
+            let permissions = property(&object, "permissions")?;
+            let allow = property(&permissions.object_value()?, "allow")?;
+            allow.array_value()?.elements().into_iter().filter(is_it).for_each(CstNode::remove);
+            prune(allow);
+            prune(permissions);
             Some(())
         })
     }
@@ -115,31 +141,26 @@ impl UserSettings {
             for rule in RULES {
                 file.text = Some(file.with_rule(rule)?);
             }
-            serde_json::from_str(file.with_hook(Path::new("x"))?.trim_start_matches(BYTE_ORDER_MARK)).ok()
+            parse_or_default(&file.path, &file.with_hook(Path::new("x"))?).ok()
         };
         full(self).is_some_and(|this| full(other) == Some(this))
     }
 
     /// Its text after `change`, which gives none where it has nothing to change; none if the text cannot be edited.
-    pub(super) fn edit(&self, change: impl FnOnce(&CstRootNode) -> Option<()>) -> Option<String> {
+    fn edit(&self, change: impl FnOnce(&CstRootNode) -> Option<()>) -> Option<String> {
         let text = self.text.as_deref().unwrap_or_default();
         let (mark, text) = text.strip_prefix(BYTE_ORDER_MARK).map_or(("", text), |rest| (BYTE_ORDER_MARK, rest));
-        let root = CstRootNode::parse(text, &ParseOptions::default()).ok()?;
+        let root = CstRootNode::parse(&halves::hidden(text), &ParseOptions::default()).ok()?;
         change(&root);
         let mut changed = format!("{mark}{root}");
+        if halves::hidden(text) != text {
+            changed = halves::shown(&changed, text)?;
+        }
         if text.trim().is_empty() {
             changed.push('\n');
         }
         // A text that could not be read again is not written.
         parse_or_default::<File>(&self.path, &changed).ok().map(|_| changed)
-    }
-}
-
-pub(super) fn prune(property: CstObjectProp) {
-    if property.object_value().is_some_and(|object| object.properties().is_empty())
-        || property.array_value().is_some_and(|array| array.elements().is_empty())
-    {
-        property.remove();
     }
 }
 

@@ -123,3 +123,25 @@ fn foreign_registration_is_reported_and_kept() {
     visit(&broker, &["--fix"]).says("registration", "failed", &[".claude.json, line 2, column 18"], "correct");
     assert_eq!(fs::read_to_string(home.join(".claude.json")).unwrap(), "{\n  \"mcpServers\": {,}\n}");
 }
+
+/// Claude Code accepts all of these.
+#[test]
+fn odd_entries_of_others_do_not_matter() {
+    let broker = Broker::prepared(&[]);
+    with_claude(&broker);
+    let ours = json!({"command": env!("CARGO_BIN_EXE_claude-peers-mcp")});
+    for odd in [
+        r#""x": {"command": "x", "args": "--all"}"#,
+        r#""x": null, "y": 1"#,
+        r#""x": {"command": "x", "args": [1], "env": ["A=b"]}"#,
+        r#""x": {"command": "x\ud83d"}"#,
+        r#""x": {}}, "projects": {"/a": null, "/b": {"mcpServers": null}}, "projects": {"#,
+    ] {
+        let text = format!(r#"{{"mcpServers": {{"claude-peers": {ours}, {odd}}}}}"#);
+        fs::write(broker.folder().join(".claude.json"), text).unwrap();
+        visit(&broker, &[]).says("registration", "ok", &["registered as"], "");
+    }
+    let own = json!({"command": ours["command"], "env": ["SECRET=x"]});
+    register(broker.folder(), json!({"claude-peers": own}));
+    assert!(!format!("{:?}", visit(&broker, &[]).checks).contains("SECRET=x"));
+}

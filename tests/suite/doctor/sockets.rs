@@ -45,6 +45,35 @@ fn only_a_stale_socket_is_removed() {
     answering.join().unwrap();
 }
 
+/// Claude Code's sandbox for Bash forbids Unix sockets with a filter like this one.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#[test]
+fn sandbox_is_named_as_the_cause() {
+    const FILTERED: &str = r#"
+        use strict;
+        my $filter = join "", map { pack "SCCL", @$_ }
+            [0x20, 0, 0, 0], [0x15, 0, 3, 41],   # socket(
+            [0x20, 0, 0, 16], [0x15, 0, 1, 1],   # AF_UNIX
+            [0x06, 0, 0, 0x50001],               # EPERM
+            [0x06, 0, 0, 0x7fff0000];
+        my $program = pack "Sx6P", length($filter) / 8, $filter;
+        syscall(157, 38, 1, 0, 0, 0) == 0 && syscall(157, 22, 2, $program) == 0 or die "no filter: $!";
+        exec @ARGV;
+    "#;
+    let broker = Broker::start();
+    with_claude(&broker);
+    for arguments in [&["doctor"][..], &["peers"]] {
+        let whole = if arguments == ["doctor"] { super::doctor(&broker, &[]) } else { broker.cli(arguments) };
+        let mut command = std::process::Command::new("perl");
+        command.args(["-e", FILTERED]).arg(whole.get_program()).args(whole.get_args());
+        command.envs(whole.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = command.output().unwrap();
+        let said = [output.stdout, output.stderr].map(|stream| String::from_utf8_lossy(&stream).into_owned()).concat();
+        assert!(said.contains("a sandbox") && said.contains("sandbox.excludedCommands"), "{arguments:?}: {said}");
+        assert!(!said.contains("another user"), "{arguments:?}: {said}");
+    }
+}
+
 #[test]
 fn hung_broker_differs_from_no_broker() {
     let broker = Broker::start();

@@ -55,6 +55,30 @@ fn setup_keeps_foreign_settings_byte_for_byte() {
     }
 }
 
+/// Claude Code takes the last of repeated keys, and half an emoji in a string.
+#[test]
+fn odd_settings_are_read_and_kept() {
+    let home = Home::new();
+    for text in [
+        r#"{"hooks": {"Stop": 1}, "model": "opus", "hooks": {"PreToolUse": []}}"#,
+        r#"{"permissions": {"allow": ["X"]}, "hooks": {"Stop": null}, "permissions": {"allow": ["Y"]}}"#,
+        r#"{"hooks": {"Stop": [{"hooks": [{"type": "command", "command": 1, "async": "yes"}, null]}, 7]}}"#,
+        r#"{"a": "\ud83d", "b": "\uD83D \\ud83d \ude00 \ud83d\ude00 \uD83Dx", "c": "é\ud83d"}"#,
+    ] {
+        home.write_user_settings(text);
+        for state in ["done", "already"] {
+            let (code, steps) = home.setup(&[]);
+            assert_eq!((code, &*steps["hooks"].0, &*steps["allow_rule"].0), (0, state, state), "{text}: {steps:?}");
+        }
+        let now = fs::read_to_string(home.user_settings()).unwrap();
+        assert!(now.matches("claude-peers hook").count() == 1 && now.contains(RULE), "{now}");
+        fs::write(home.path("home/.claude/settings.json.before-claude-peers"), "{\"other\": true}").unwrap();
+        assert_eq!(home.setup(&["--undo"]).0, 0, "{text}");
+        assert_eq!(dense(&fs::read_to_string(home.user_settings()).unwrap()), dense(text));
+        fs::remove_file(home.path("home/.claude/settings.json.before-claude-peers")).unwrap();
+    }
+}
+
 #[test]
 fn foreign_hook_in_the_same_group_stays() {
     let home = Home::new();

@@ -3,7 +3,7 @@
 
 use crate::{
     platform::paths,
-    wire::{API, API_HEADER, Hook, PROCESS_SCHEME, SESSION_SCHEME},
+    wire::{API, API_HEADER, Hook},
 };
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketType,
@@ -19,20 +19,17 @@ use std::{
 /// How long connecting, and each write, may take.
 const SENDING: Duration = Duration::from_millis(10);
 
-/// How a hook shows which session it is of.
-#[derive(Debug)]
-pub enum Session {
-    /// By the token that the client gives to the programs it starts. The broker can check it even after the hook has ended.
-    Token(String),
-    /// By the client's process.
-    Process(u32),
-}
-
 /// Writes the request and waits until the broker answers, or until `until`. The broker handles it either way, and the answer does
-/// not matter.
-pub fn tell(of: Option<&Session>, hook: &Hook, until: Instant) -> io::Result<()> {
+/// not matter. `authorization` shows which session the hook is of.
+pub fn tell(authorization: Option<&str>, hook: &Hook, until: Instant) -> io::Result<()> {
     let path = paths::socket().map_err(|error| io::Error::new(ErrorKind::NotFound, error))?;
-    let request = request(of, hook)?;
+    let body = serde_json::to_string(hook)?;
+    let session = authorization.map(|session| format!("authorization: {session}\r\n")).unwrap_or_default();
+    let request = format!(
+        "POST /v1/hook HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{API_HEADER}: {API}\r\n\
+         {session}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     let socket = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
     // On Linux this bounds connecting, too, which takes long while the broker's queue is full.
     set_socket_timeout(&socket, Timeout::Send, Some(SENDING))?;
@@ -45,20 +42,6 @@ pub fn tell(of: Option<&Session>, hook: &Hook, until: Instant) -> io::Result<()>
     let left = until.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
     stream.set_read_timeout(Some(left))?;
     stream.read(&mut [0; 1024]).map(drop)
-}
-
-fn request(of: Option<&Session>, hook: &Hook) -> io::Result<String> {
-    let body = serde_json::to_string(hook)?;
-    let session = match of {
-        Some(Session::Token(token)) => format!("authorization: {SESSION_SCHEME} {token}\r\n"),
-        Some(Session::Process(pid)) => format!("authorization: {PROCESS_SCHEME} {pid}\r\n"),
-        None => String::new(),
-    };
-    Ok(format!(
-        "POST /v1/hook HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{API_HEADER}: {API}\r\n\
-         {session}content-length: {}\r\n\r\n{body}",
-        body.len()
-    ))
 }
 
 /// Whether a process of this user listens. No other user's may hear anything.

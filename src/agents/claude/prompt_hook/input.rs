@@ -12,7 +12,7 @@ use std::{
 
 /// The longest input that is parsed, in bytes: the hook has no time for more.
 const LONGEST: u64 = 256 * 1024;
-/// What the line with a message's id begins with ([`crate::wire::text::id_line`]).
+/// The line with a message's id begins so ([`crate::wire::text::id_line`]).
 const MARK: &[u8] = b"id ";
 /// Most ids that the broker is told.
 const MOST: usize = 1_000;
@@ -94,29 +94,21 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_found_in_any_order() {
-        let input = json!({
-            "session_id": "s", "transcript_path": "/t", "cwd": "/src/é", "permission_mode": "plan", "more": [{"agent_id": 1}],
-            "prompt": "📨 Message from peer k7xq2m (shop-api):\nid m12-abcdef · sent 2026-11-22T05:57:03Z\n```\nhello\n```",
-        });
-        let [session_id, cwd, permission_mode] = ["s", "/src/é", "plan"].map(|text| Some(text.to_owned()));
-        let prompt = Some(Ids(vec!["m12-abcdef".parse().expect("an id")]));
-        assert_eq!(read(&input.to_string()), (Input { session_id, cwd, permission_mode, agent_id: None, prompt }, None));
-        let (input, _) = read(r#"{"agent_id": "a", "prompt": null, "cwd": null}"#);
-        assert!(input.agent_id.is_some() && input.cwd.is_none() && input.prompt.is_none());
-        assert!(read(r#"{"agent_id": null}"#).0.agent_id.is_none());
-    }
-
-    #[test]
-    fn every_message_of_a_prompt_is_found() {
-        let ids = |prompt: &str| -> Vec<String> { Ids::within(prompt.as_bytes()).0.iter().map(ToString::to_string).collect() };
-        assert_eq!(ids("id m1-abc\nid m2-def · sent 1\r\ntext\nid m3-ghi\r\n"), ["m1-abc", "m2-def", "m3-ghi"]);
-        for other in ["", "id", "id ", "id x", " id m1-abc", "the id m1-abc", "id m01-abc", "ID m1-abc", "idm1-abc"] {
-            assert!(ids(other).is_empty(), "{other}");
+    fn ids_are_found_at_starts_of_lines() {
+        let many = "id m1-abc\n".repeat(MOST + 1);
+        for (prompt, count) in [
+            ("id m1-abc\nid m2-def · sent 1\r\ntext\nid m3-ghi\r\n", 3),
+            ("id", 0),
+            ("id \nid x\n id m1-abc\nthe id m1-abc\nid m01-abc\nID m1-abc\nidm1-abc", 0),
+            (&many, MOST),
+        ] {
+            let (input, problem) = read(&json!({"agent_id": null, "cwd": "/é", "prompt": prompt}).to_string());
+            assert!(problem.is_none() && input.agent_id.is_none() && input.cwd.as_deref() == Some("/é"), "{prompt}");
+            assert_eq!(input.prompt.expect("a prompt").0.len(), count, "{prompt}");
         }
-        assert_eq!(ids(&"id m1-abc\n".repeat(MOST + 1)).len(), MOST);
-        let (input, problem) = read(r#"{"session_id": "s", "prompt": "\ud83d\nid m1-abc · sent"}"#);
-        assert_eq!((input.prompt.expect("half an emoji hides none").0.len(), problem), (1, None));
+        let (input, problem) = read(r#"{"agent_id": "a", "prompt": "\ud83d\nid m1-abc · sent"}"#);
+        assert!(input.agent_id.is_some() && problem.is_none());
+        assert_eq!(input.prompt.expect("half an emoji hides none").0.len(), 1);
     }
 
     #[test]
@@ -126,16 +118,10 @@ mod tests {
             let (input, problem) = read(broken);
             assert!(problem.is_some_and(|problem| problem.contains("(line 1, ")) && input == Input::default(), "{broken}");
         }
-        let of_length = |length: usize| {
-            let rest = json!({"prompt": "id m1-abc\n"}).to_string().len();
-            json!({"prompt": format!("id m1-abc\n{}", "x".repeat(length - rest))}).to_string()
-        };
         let longest = LONGEST as usize;
-        assert_eq!(read(&of_length(longest)).0.prompt.expect("a prompt").0.len(), 1);
-        let too_long = Some("its input is longer than 256 KiB".to_owned());
-        assert_eq!(
-            [longest + 1, 3 * longest].map(|length| read(&of_length(length))),
-            [(Input::default(), too_long.clone()), (Input::default(), too_long)]
-        );
+        for (length, problem) in [(longest, None), (longest + 1, Some("its input is longer than 256 KiB".to_owned()))] {
+            let input = json!({"prompt": "x".repeat(length - json!({"prompt": ""}).to_string().len())}).to_string();
+            assert_eq!(read(&input).1, problem);
+        }
     }
 }

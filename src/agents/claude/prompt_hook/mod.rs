@@ -11,9 +11,8 @@ mod input;
 
 use crate::{
     platform::settings::{self, InvalidSetting},
-    wire::Hook,
+    wire::{Hook, PROCESS_SCHEME, SESSION_SCHEME},
 };
-use broker::Session;
 use input::Input;
 use std::{
     ffi::OsString,
@@ -44,7 +43,8 @@ fn prove() {
     }
     let is_token = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
     let token = settings::text("CLAUDE_CODE_MESSAGING_TOKEN").ok().flatten().filter(is_token);
-    let session = token.map_or_else(process, |token| Ok(Session::Token(token)));
+    // The broker can check the token even after the hook has ended.
+    let session = token.map_or_else(process, |token| Ok(format!("{SESSION_SCHEME} {token}")));
     let known = input.session_id.filter(|id| !id.is_empty());
     let hook = Hook {
         event: EVENT.to_owned(),
@@ -55,13 +55,16 @@ fn prove() {
         messages: input.prompt.map(|ids| ids.0).unwrap_or_default(),
     };
     // A broker that is away or refuses hears of the session at its next prompt.
-    drop(broker::tell(session.ok().as_ref(), &hook, Instant::now() + PATIENCE));
+    drop(broker::tell(session.ok().as_deref(), &hook, Instant::now() + PATIENCE));
 }
 
 /// The session by its process, which clients without an inbox name.
-fn process() -> Result<Session, String> {
+fn process() -> Result<String, String> {
     const PID: &str = "CLAUDE_PID";
     let pid = settings::text(PID).map_err(|error| error.to_string())?;
     let pid = pid.ok_or_else(|| format!("{PID}, the process of the session, is not set"))?;
-    pid.trim().parse().map(Session::Process).map_err(|_| InvalidSetting::new(PID, pid, "a process id").to_string())
+    match pid.trim().parse::<u32>() {
+        Ok(pid) => Ok(format!("{PROCESS_SCHEME} {pid}")),
+        Err(_) => Err(InvalidSetting::new(PID, pid, "a process id").to_string()),
+    }
 }
