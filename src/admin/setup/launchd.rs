@@ -46,10 +46,10 @@ pub async fn steps(place: &Place, launchd: &Launchd, undo: bool, port: Option<u1
     }
     let (launchd, place) = (launchd.clone(), place.clone());
     Ok(vec![Step::to_do(what, async move {
-        if loaded {
-            launchd.unload().await?;
-        }
         if undo {
+            if loaded {
+                launchd.unload().await?;
+            }
             return change.make(&place);
         }
         // launchd creates socket and log, but not their folders.
@@ -58,6 +58,9 @@ pub async fn steps(place: &Place, launchd: &Launchd, undo: bool, port: Option<u1
             made.map_err(|e| Problem::io("making", folder, &e, "give yourself the right to write there"))?;
         }
         change.make(&place)?;
+        if loaded {
+            launchd.unload().await?;
+        }
         launchd.enable().run().await?;
         launchd.bootstrap(&path).run().await?;
         Ok(())

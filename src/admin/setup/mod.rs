@@ -15,7 +15,7 @@ pub use place::{PROGRAMS, Place, this_program};
 
 use crate::{
     admin::{
-        manager::{Manager, READ_LOG},
+        manager::{Absent, Manager, READ_LOG},
         probe,
     },
     agents::claude::{Claude, NAME, OLDEST_WITH_INBOX, PLUGIN, WITHOUT_INBOX, has_plugin},
@@ -108,31 +108,27 @@ async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure
 
 /// Has the service manager run the broker, or no longer.
 async fn serve(place: &Place, args: &Args, manager: &Manager, walk: &mut Walk) -> Result<(), Failure> {
-    let absent = match (manager, args.undo) {
-        (Manager::Systemd(systemd), false) => return walk.take("units", systemd::put(place, systemd, args.port).await).await,
-        (Manager::Systemd(systemd), true) => return walk.take("units", systemd::take_back(place, systemd).await).await,
-        (Manager::Launchd(launchd), _) => {
-            return walk.take("agent", launchd::steps(place, launchd, args.undo, args.port).await).await;
-        }
-        (Manager::None(absent), _) => absent,
+    let (name, steps) = match (manager, args.undo) {
+        (Manager::Systemd(systemd), false) => ("units", systemd::put(place, systemd, args.port).await),
+        (Manager::Systemd(systemd), true) => ("units", systemd::take_back(place, systemd).await),
+        (Manager::Launchd(launchd), undo) => ("agent", launchd::steps(place, launchd, undo, args.port).await),
+        (Manager::None(absent), undo) => ("service", unmanaged(place, absent, undo).map(|step| vec![step])),
     };
-    // A failure only where there should be a manager.
-    walk.take(
-        "service",
-        match absent.help {
-            Some(help) => Err(Problem::new(&absent.reason, format!("{help}; then run this again"))),
-            None if args.undo => {
-                let instead = "`claude-peers stop` ends a broker that was started by hand";
-                Ok([Step::skipped(format!("end the service: {}", absent.reason), instead)])
-            }
-            None => {
-                let broker = place.bin.join("claude-peersd");
-                let instead = format!("run {} in a terminal, or from whatever starts programs on this machine", broker.display());
-                Ok([Step::skipped(format!("run the broker as a service: {}", absent.reason), instead)])
-            }
-        },
-    )
-    .await
+    walk.take(name, steps).await
+}
+
+/// The step without a service manager: a failure only where there should be one.
+fn unmanaged(place: &Place, absent: &Absent, undo: bool) -> Result<Step, Problem> {
+    if let Some(help) = absent.help {
+        return Err(Problem::new(&absent.reason, format!("{help}; then run this again")));
+    }
+    if undo {
+        let instead = "`claude-peers stop` ends a broker that was started by hand";
+        return Ok(Step::skipped(format!("end the service: {}", absent.reason), instead));
+    }
+    let broker = place.bin.join("claude-peersd");
+    let instead = format!("run {} in a terminal, or from whatever starts programs on this machine", broker.display());
+    Ok(Step::skipped(format!("run the broker as a service: {}", absent.reason), instead))
 }
 
 /// A message through the service behind `socket`, or through a private broker.
