@@ -147,7 +147,7 @@ fn settings_that_are_no_file_are_reported() {
     let broker = Broker::start();
     with_claude(&broker);
     let settings = broker.folder().join(".claude/settings.json");
-    drop(fs::remove_file(&settings));
+    fs::create_dir_all(settings.parent().unwrap()).unwrap();
     assert!(Command::new("mkfifo").arg(&settings).status().unwrap().success());
     let words = format!("{}: it is not a regular file", settings.display());
     visit(&broker, &[]).says("hooks", "failed", &[&words], "");
