@@ -111,13 +111,13 @@ pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mu
     let (mut group, mut moved): (Vec<Box<dyn Job>>, _) = (Vec::with_capacity(GROUP), None);
     while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
         let met = Met::default();
-        let mut commit = || {
+        let commit = || {
             place.check(connection).map_err(Failure::Moved)?;
             let committed = commit(connection, &met, &mut group).map_err(|error| Failure::Commit(Arc::new(error)));
             place.check(connection).map_err(Failure::Moved)?;
             committed
         };
-        let commit = moved.clone().map_or_else(|| commit(), Err);
+        let commit = moved.clone().map_or_else(commit, Err);
         match &commit {
             Ok(()) => {}
             Err(Failure::Commit(error)) => {
