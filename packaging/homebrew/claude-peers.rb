@@ -19,8 +19,8 @@ class ClaudePeers < Formula
     pkgshare.install "packaging/plugin"
   end
 
-  # This broker binds its own sockets, because a formula can give launchd only the TCP one. `claude-peers setup`
-  # gives it both.
+  # Under `brew services` the broker binds its own sockets, because a formula can give launchd only the TCP socket.
+  # `claude-peers setup` gives launchd both.
   service do
     run opt_bin/"claude-peersd"
     keep_alive successful_exit: false
@@ -44,9 +44,9 @@ class ClaudePeers < Formula
     ENV["CLAUDE_PEERS_DB"] = testpath/"peers.db"
     ENV["CLAUDE_PEERS_PORT"] = free_port.to_s
     assert_match version.to_s, shell_output("#{bin}/claude-peers --version")
-    # Without a broker it says so, with the exit code that is meant for it.
+    # Without a broker, `status` says so and exits with code 3.
     assert_match "broker", shell_output("#{bin}/claude-peers status 2>&1", 3)
-    # Two sessions and a broker of their own: they find each other, talk, and lose nothing when it is killed.
+    # Two sessions with a private broker find each other, talk, and lose no message when the broker is killed.
     system bin/"claude-peers", "demo"
   end
 end
