@@ -38,6 +38,7 @@ const TAMPERS: [(&str, Tamper); 8] = [
 
 #[test]
 fn nothing_is_accepted_into_a_file_that_is_gone() {
+    let mut told = 0;
     for (what, tamper) in TAMPERS {
         let mut broker = Broker::prepared(&UNLIMITED);
         let database = broker.folder().join("home/peers.db");
@@ -58,8 +59,10 @@ fn nothing_is_accepted_into_a_file_that_is_gone() {
                 Err(_) => break, // it has left
             }
         }
-        assert_eq!(codes[0], (503, "database_moved".to_owned()), "{what}");
-        assert!(codes.iter().all(|(status, _)| *status == 503), "{what}: {codes:?}");
+        // Its own maintenance may see it first: then it stops, or has left.
+        let expected = |code: &str| ["database_moved", "stopping"].contains(&code);
+        assert!(codes.iter().all(|(status, code)| *status == 503 && expected(code)), "{what}: {codes:?}");
+        told += codes.iter().filter(|(_, code)| code == "database_moved").count();
         assert_eq!(broker.wait().code(), Some(1), "{what}: a service manager starts it again");
         assert_eq!(broker.log().matches("nothing more is accepted").count(), 1, "{what}: {}", broker.log());
 
@@ -72,6 +75,7 @@ fn nothing_is_accepted_into_a_file_that_is_gone() {
             assert_eq!(kept, 20, "the broker still had it open");
         }
     }
+    assert!(told > 0, "no sender heard why");
 }
 
 #[test]
