@@ -16,6 +16,7 @@ pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
     for sql in [
         "SELECT count(text) FROM message WHERE waiting = 1",
         "SELECT count(text) FROM (SELECT text FROM message ORDER BY seq DESC LIMIT 100)",
+        "SELECT count(session_id || peer) FROM session", // from its index, as the broker reads it first
     ] {
         connection.query_row(sql, [], |row| row.get::<_, i64>(0))?;
     }
