@@ -97,7 +97,7 @@ fn works_again(broker: &mut Broker, what: &str) {
     for _ in 0..4 {
         broker.launch();
         match use_all(&broker.http()) {
-            Ok(None) => return drop(broker.terminate()),
+            Ok(None) => return assert!(broker.terminate().success(), "{what}"),
             Ok(Some(failure)) => failures.push(failure),
             Err(error) => failures.push(error.to_string()),
         }
