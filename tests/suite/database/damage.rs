@@ -65,12 +65,13 @@ fn random_damage_leaves_no_failing_verb() {
     }
 }
 
+type Make = Box<dyn Fn(&Broker)>;
+
 #[test]
 fn file_that_is_no_database_of_ours_is_refused() {
     let sql =
         |batch: &'static str| move |broker: &Broker| Connection::open(broker.database()).unwrap().execute_batch(batch).unwrap();
     let text = |text: &'static str| move |broker: &Broker| fs::write(broker.database(), text).unwrap();
-    type Make = Box<dyn Fn(&Broker)>;
     let kinds: [(&str, Make); 6] = [
         ("a text", Box::new(text("to be or not to be\n"))),
         ("a long text", Box::new(|broker| fs::write(broker.database(), "to be or not to be\n".repeat(1_000)).unwrap())),

@@ -97,10 +97,7 @@ fn works_again(broker: &mut Broker, what: &str) {
     for _ in 0..4 {
         broker.launch();
         match use_all(&broker.http()) {
-            Ok(None) => {
-                broker.terminate();
-                return;
-            }
+            Ok(None) => return assert!(broker.terminate().success(), "{what}"),
             Ok(Some(failure)) => failures.push(failure),
             Err(error) => failures.push(error.to_string()),
         }
