@@ -1,11 +1,11 @@
-//! Looking at a database without changing it, also while a broker is at work on it.
+//! Inspects a database without changing it, even while a broker uses it.
 
 use super::{
     connect::{is_filled, journal, reader, resolve, size, undisturbed, wal},
     damage::faults,
     error::is_damage,
+    kind::{self, FileKind},
     schema::{self, SCHEMA},
-    whose::{self, Whose},
 };
 use crate::wire::{DatabaseReport, DatabaseState, Timestamp};
 use rusqlite::{Connection, OptionalExtension};
@@ -16,19 +16,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Among how many of the last messages the newest is looked for: a clock that was set back mixes their order.
+/// The newest message is sought among this many of the last ones: a clock that was set back mixes their order.
 const LAST_MESSAGES: u32 = 1_000;
 
 /// The facts read from a database.
 struct Found {
-    whose: Whose,
+    kind: FileKind,
     schema: i64,
     newest: Option<i64>,
-    /// SQLite's complaints.
+    /// The faults that [`faults`] found.
     faults: Vec<String>,
 }
 
-/// Looks at the database at `path`. The file is left as it is to the byte, and nothing is left beside it.
+/// Inspects the database at `path`. Changes no byte of the file and leaves no file beside it.
 pub fn check(path: &Path) -> DatabaseReport {
     let path = &resolve(path).unwrap_or_else(|_| path.to_owned());
     let known = SCHEMA.unsigned_abs();
@@ -57,33 +57,33 @@ pub fn check(path: &Path) -> DatabaseReport {
     }
     report.problems.extend(unwritable(path).or_else(|| unwritable(&standing_folder(path))));
     let writable = report.problems.is_empty();
-    // SQLite makes side files to read beside a writer. With none at work it need not, and where it may not it cannot.
+    // To read beside a writer, SQLite creates side files. Without a writer it needs none; in a read-only folder it cannot.
     let quiet = !writable || !is_filled(&wal(path));
     let mut found = read(path, quiet);
     if quiet && !matches!(&found, Ok(found) if found.faults.is_empty()) && is_filled(&wal(path)) {
-        found = read(path, false); // a broker has started meanwhile
+        found = read(path, false); // a broker has started in the meantime
     }
     match found {
         Ok(found) => {
             report.schema = u64::try_from(found.schema).ok();
             report.newest_message_at = found.newest.map(Timestamp::from_millis);
-            let (state, problems) = match found.whose {
-                Whose::Foreign => (DatabaseState::Foreign, vec!["it is no database of claude-peers".to_owned()]),
-                Whose::Newer(schema) => {
+            let (state, problems) = match found.kind {
+                FileKind::Foreign => (DatabaseState::Foreign, vec!["it is no database of claude-peers".to_owned()]),
+                FileKind::Newer(schema) => {
                     (DatabaseState::TooNew, vec![format!("its schema is {schema}, this version knows up to {known}")])
                 }
-                Whose::Ours if !found.faults.is_empty() => (DatabaseState::Damaged, found.faults),
-                Whose::Ours if !writable => (DatabaseState::NotWritable, Vec::new()),
-                Whose::Ours if is_filled(&journal(path)) => {
+                FileKind::Ours if !found.faults.is_empty() => (DatabaseState::Damaged, found.faults),
+                FileKind::Ours if !writable => (DatabaseState::NotWritable, Vec::new()),
+                FileKind::Ours if is_filled(&journal(path)) => {
                     (DatabaseState::Sound, vec!["a change was left half done; it is undone at the next start".to_owned()])
                 }
-                Whose::Ours => (DatabaseState::Sound, Vec::new()),
+                FileKind::Ours => (DatabaseState::Sound, Vec::new()),
             };
             report.state = state;
             report.problems.extend(problems);
             report
         }
-        Err(error) if is_damage(&error) && whose::has_marks(path).is_ok_and(|ours| !ours) => {
+        Err(error) if is_damage(&error) && kind::has_marks(path).is_ok_and(|ours| !ours) => {
             failed(report, DatabaseState::Foreign, "it is no database of claude-peers".to_owned())
         }
         Err(error) if is_damage(&error) => failed(report, DatabaseState::Damaged, error.to_string()),
@@ -98,16 +98,16 @@ fn failed(mut report: DatabaseReport, state: DatabaseState, problem: String) -> 
 }
 
 fn read(path: &Path, quiet: bool) -> rusqlite::Result<Found> {
-    let mut found = Found { whose: Whose::Ours, schema: 0, newest: None, faults: Vec::new() };
+    let mut found = Found { kind: FileKind::Ours, schema: 0, newest: None, faults: Vec::new() };
     if !is_filled(path) {
-        return Ok(found); // the broker makes one of it
+        return Ok(found); // the broker turns it into a database
     }
     let connection = if quiet { undisturbed(path)? } else { reader(path)? };
     found.schema = schema::version(&connection)?;
-    // What is half done may look like damage; the next start undoes it.
+    // An unfinished change may look like damage; the next start undoes it.
     let is_settled = !is_filled(&journal(path));
-    found.whose = whose::look(&connection)?;
-    if found.whose == Whose::Ours && is_settled {
+    found.kind = kind::look(&connection)?;
+    if found.kind == FileKind::Ours && is_settled {
         found.faults = faults(&connection)?;
         if found.schema > 0 && found.faults.is_empty() {
             found.newest = newest(&connection)?;
@@ -125,12 +125,12 @@ fn newest(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     connection.query_row(sql, [LAST_MESSAGES], |row| row.get(0))
 }
 
-/// Why `path` cannot be written by this user, if so.
+/// The reason why this user cannot write `path`, if there is one.
 fn unwritable(path: &Path) -> Option<String> {
     access(path, Access::WRITE_OK).err().map(|error| format!("{} cannot be written: {}", path.display(), io::Error::from(error)))
 }
 
-/// The folder of `path`, or the nearest one above it that is there: the broker makes the rest.
+/// The nearest folder above `path` that exists; the broker creates the missing ones.
 fn standing_folder(path: &Path) -> PathBuf {
     path.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(Path::new("/")).to_owned()
 }

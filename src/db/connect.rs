@@ -10,11 +10,11 @@ use std::{
     time::Duration,
 };
 
-/// How long a connection waits for another one's lock: a checkpoint on a slow disk and then some.
+/// How long a connection waits for another one's lock: longer than a checkpoint takes on a slow disk.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Each connection's page cache in KiB: the hot pages of a mailbox are few, and the kernel caches the rest.
+/// Each connection's page cache in KiB. A mailbox has few hot pages, and the kernel caches the rest.
 const CACHE_KIB: i64 = 1_024;
-/// A WAL that grew past this during a burst is cut back at the next checkpoint, in bytes.
+/// A WAL that grew beyond this many bytes during a burst is cut back to them at the next checkpoint.
 const WAL_LIMIT: i64 = 16 * 1024 * 1024;
 
 /// `path` with `suffix` added to its name.
@@ -24,17 +24,16 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The write-ahead log of the database at `path`.
 pub(super) fn wal(path: &Path) -> PathBuf {
     beside(path, "-wal")
 }
 
-/// What SQLite puts beside the database.
+/// The files that SQLite puts beside the database.
 pub(super) fn side_files(path: &Path) -> [PathBuf; 3] {
     [wal(path), beside(path, "-shm"), journal(path)]
 }
 
-/// The rollback journal of the database at `path`. Not empty, it is what a process left that died in the middle of a change.
+/// The rollback journal of the database at `path`. If it is not empty, a process died in the middle of a change.
 pub(super) fn journal(path: &Path) -> PathBuf {
     beside(path, "-journal")
 }
@@ -54,7 +53,7 @@ pub(super) fn is_filled(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.len() > 0)
 }
 
-/// The file that `path` means, behind all links, whether it is there or not: SQLite keeps its side files beside that one.
+/// Follows all links of `path` to the file itself, which need not exist. SQLite keeps its side files beside that file.
 pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
     match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -67,7 +66,7 @@ pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Writes to disk which files the folder of `path` has.
+/// Fsyncs the folder of `path`, so that its list of files is on disk.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
@@ -77,16 +76,16 @@ pub(super) fn reader(path: &Path) -> rusqlite::Result<Connection> {
     open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
 }
 
-/// A connection that reads what it can of a damaged database: with this setting SQLite opens even a file that ends before its time.
-/// Nothing else may be asked first.
+/// A connection that reads as much of a damaged database as it can: this setting makes SQLite open even a truncated file.
+/// It must be the first statement of the connection.
 pub(super) fn lenient_reader(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     connection.pragma_update(None, "writable_schema", true)?;
     Ok(connection)
 }
 
-/// A connection that may write. Until [`DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE`] is taken back it leaves the log where it is,
-/// also as the last one: a damaged database stays as it was found.
+/// A connection that may write. While [`DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE`] is set, closing it leaves the log in place,
+/// even if it is the last connection. So a damaged database stays as it was found.
 pub(super) fn writer(path: &Path) -> rusqlite::Result<Connection> {
     let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
@@ -104,7 +103,7 @@ fn open(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// A connection to a file that nobody writes: no locks, no side files, and none of them read.
+/// A connection to a file that nobody writes. It takes no locks, and neither creates nor reads side files.
 pub(super) fn undisturbed(path: &Path) -> rusqlite::Result<Connection> {
     let mut uri = b"file:".to_vec();
     for byte in path.as_os_str().as_bytes() {

@@ -1,4 +1,4 @@
-//! Where damage is looked for.
+//! Finds damage in a database.
 
 use super::{
     error::damage,
@@ -8,15 +8,16 @@ use super::{
 use crate::wire::MessageId;
 use rusqlite::{Connection, Row, types::ValueRef};
 
-/// How many faults are listed: the first ones tell what there is to tell.
+/// How many faults are listed; more would add little.
 const MOST_FAULTS: u32 = 5;
 
-/// Reads what the broker needs first, so that damage shows while nobody waits. Costs what is under way, not what is stored.
+/// Reads the rows that the broker needs first, so that damage shows before anybody waits. The cost does not grow with the
+/// history.
 pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
     for sql in [
         "SELECT count(text) FROM message WHERE waiting = 1",
         "SELECT count(text) FROM (SELECT text FROM message ORDER BY seq DESC LIMIT 100)",
-        "SELECT count(session_id || peer) FROM session", // from its index, as the broker reads it first
+        "SELECT count(session_id || peer) FROM session", // reads the index, as the broker's first query does
     ] {
         connection.query_row(sql, [], |row| row.get::<_, i64>(0))?;
     }
@@ -26,7 +27,7 @@ pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// The first faults of the database. Reads all of it.
+/// The first faults of the database. Reads the whole file.
 pub(super) fn faults(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     let mut faults: Vec<String> = Vec::new();
     connection.pragma(None, "integrity_check", MOST_FAULTS, |row| {
@@ -55,7 +56,7 @@ fn unreadable(connection: &Connection, from: &str) -> rusqlite::Result<u32> {
     Ok(count)
 }
 
-/// Whether a row of text that is text is one that the broker can use.
+/// Whether the broker can use a row whose texts are valid UTF-8.
 pub(super) fn is_readable(table: &str, row: &Row<'_>) -> bool {
     let message = || Some((row.get("seq").ok()?, row.get::<_, String>("tag").ok()?, row.get::<_, u32>("handed").ok()?));
     match table {

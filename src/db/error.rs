@@ -1,7 +1,7 @@
 use rusqlite::{ErrorCode, ffi};
 use std::{io, path::PathBuf, sync::Arc};
 
-/// Why the database could not do its work.
+/// Why a read or write failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A statement failed.
@@ -10,7 +10,7 @@ pub enum Error {
     /// The transaction that this job shared could not be committed.
     #[error("committing to the database: {0}")]
     Commit(Arc<rusqlite::Error>),
-    /// The files are not the ones that were opened: whether the change is kept is not known.
+    /// The files are not the ones that were opened, so it is unknown whether the change is kept.
     #[error("the database was moved, replaced or cut while the broker was using it: {0}")]
     Moved(String),
     /// The writer has ended: the broker is stopping.
@@ -50,19 +50,19 @@ impl From<rusqlite::Error> for Error {
 /// Results of the database.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why the broker must let go of its database and be started again.
+/// Why the broker must close its database and restart.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Fault {
     /// Its files are not the ones that were opened.
     #[error("the database was moved, replaced or cut while the broker was using it: {0}; nothing more is accepted")]
     Moved(String),
-    /// A statement met damage.
+    /// A statement found damage.
     #[error("the database is damaged: {0}; it is repaired before the next start")]
     Damaged(String),
 }
 
 impl Fault {
-    /// The fault that shows in the error of a statement.
+    /// The fault behind a statement's error, if there is one.
     pub(super) fn of(error: &rusqlite::Error) -> Option<Self> {
         match error.sqlite_error() {
             Some(code) if code.extended_code == ffi::SQLITE_IOERR_SHORT_READ => {
@@ -84,7 +84,7 @@ pub enum OpenError {
         /// The system's reason.
         source: io::Error,
     },
-    /// Another broker has it.
+    /// Another broker is using it.
     #[error("database {path} is in use by another claude-peersd (process {holder}); stop that one, or set CLAUDE_PEERS_DB")]
     InUse {
         /// The database.
@@ -92,13 +92,13 @@ pub enum OpenError {
         /// The process that holds it, as far as known.
         holder: String,
     },
-    /// Another program's file.
+    /// The file belongs to another program.
     #[error("{path} is no database of claude-peers and is left untouched; move it away, or set CLAUDE_PEERS_DB to another file")]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// A newer version wrote it.
+    /// A newer version of claude-peers wrote it.
     #[error(
         "database {path} was written by a newer claude-peers (schema {found}, this version knows up to {known}) and is left \
          untouched; upgrade claude-peers, or set CLAUDE_PEERS_DB to another file"
@@ -119,19 +119,19 @@ pub enum OpenError {
         /// SQLite's reason.
         source: rusqlite::Error,
     },
-    /// The database is damaged, and what can be read of it could not be written elsewhere.
+    /// The database is damaged, and its readable rows could not be written to a new one.
     #[error("database {path} is damaged ({damage}) and could not be salvaged: {source}; it is left as it was, start again")]
     Salvage {
         /// The database.
         path: PathBuf,
         /// Its first fault.
         damage: String,
-        /// Why not.
+        /// The system's reason.
         source: io::Error,
     },
 }
 
-/// Whether the file itself is at fault: SQLite says so, a row does not hold what its column is for, or the schema lacks something.
+/// Whether the file itself is at fault: SQLite reports damage, a value does not fit its column, or the schema is incomplete.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     use ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
     use rusqlite::Error as E;
@@ -147,7 +147,7 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     }
 }
 
-/// Damage that SQLite does not see.
+/// An error for damage that SQLite does not detect.
 pub(super) fn damage(what: String) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(what))
 }

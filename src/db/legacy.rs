@@ -1,22 +1,22 @@
-//! The database of the legacy broker (user_version 0, tables `peers` and `messages`): its peers and messages are copied
-//! into ours, its own tables stay as they are, so that going back loses nothing either.
+//! Imports the database of the legacy broker (user_version 0, tables `peers` and `messages`). Peers and messages are copied
+//! into our tables. The legacy tables stay as they are, so going back to that broker loses nothing.
 
 use crate::platform::{clock, random};
 use crate::wire::{PeerId, Timestamp};
 use rusqlite::{Connection, Transaction, params};
 use std::time::Duration;
 
-/// How long mail taken over from the legacy database waits.
+/// How long imported messages wait for their recipients.
 const EXPIRY_OF_IMPORTED: Duration = Duration::from_secs(7 * 86_400);
 
-/// Copies the legacy tables if they are there. Undelivered messages keep waiting for their recipients (their time to
-/// live starts now); those it calls delivered were only *fetched*, and are kept as offered.
+/// Copies the legacy tables if they exist. Undelivered messages keep waiting for their recipients, and their time to live
+/// starts now. Messages marked as delivered were only *fetched*; they are stored as offered.
 pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     if !is_there(tx)? {
         return Ok(());
     }
     let now = clock::now();
-    // Its columns hold whatever was put in (SQLite's types are loose): each is read as what it should be.
+    // SQLite's loose types let these columns hold values of any type, so each is cast to the type it should have.
     let columns = "CAST(id AS TEXT), CAST(pid AS INTEGER), CAST(cwd AS TEXT), CAST(tty AS TEXT), CAST(summary AS TEXT),
                    CAST(registered_at AS TEXT), CAST(last_seen AS TEXT)";
     let mut peers = tx.prepare(&format!("SELECT {columns} FROM peers WHERE id IS NOT NULL"))?;
@@ -25,7 +25,7 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     while let Some(row) = rows.next()? {
         let id: String = row.get(0)?;
         if id.parse::<PeerId>().is_err() {
-            continue; // no such id can be addressed; the row stays in the legacy table
+            continue; // nobody can address an invalid id; the row stays in the legacy table
         }
         let time = |column| {
             Ok::<_, rusqlite::Error>(
@@ -81,7 +81,7 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Whether the legacy tables are there.
+/// Whether the legacy tables exist.
 pub(super) fn is_there(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(has(connection, "peers", "last_seen")? && has(connection, "messages", "delivered")?)
 }

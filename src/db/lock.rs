@@ -1,4 +1,4 @@
-//! The lock that keeps a second broker off a database, by whatever name it opens it.
+//! The lock that keeps a second broker off a database, even if it opens the file under another path.
 
 use super::error::OpenError;
 use rustix::process::{Flock, FlockType, fcntl_getlk};
@@ -12,21 +12,21 @@ use std::{
     path::Path,
 };
 
-/// The byte that a broker locks: one behind those that SQLite locks itself. No database has data there.
+/// The byte that a broker locks. It follows the bytes that SQLite itself locks; no database stores data there.
 const OURS: i64 = 0x4000_0200;
-/// The bytes of which every SQLite connection in WAL mode holds a lock.
+/// The first byte and the length of the range in which every SQLite connection in WAL mode holds a lock.
 const SHARED: (u64, u64) = (0x4000_0002, 510);
 
-/// Holds a database for this process. Lies on the file itself and belongs to this descriptor, so that SQLite's own locks, which
-/// belong to the process, and its descriptors do not matter. To be dropped after every connection: closing any descriptor of a
-/// file gives up the process's own locks on it.
+/// Reserves a database for this process. The lock is on the file itself and belongs to this descriptor. SQLite's locks belong to
+/// the process, so the two do not interfere. Drop it after every connection: closing any descriptor of a file releases the
+/// process's own locks on it.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
 }
 
 impl Lock {
-    /// Locks the file at `path`; none if there is none and `make` is false.
+    /// Locks the file at `path`. Returns `None` if it does not exist and `make` is false.
     pub fn take(path: &Path, make: bool) -> Result<Option<Self>, OpenError> {
         let failed = |source| OpenError::File { path: path.to_owned(), source };
         loop {
@@ -42,7 +42,7 @@ impl Lock {
             if !try_lock(&file).map_err(failed)? {
                 return Err(OpenError::InUse { path: path.to_owned(), holder: holder(&file) });
             }
-            // Another broker may have put a salvaged database in its place meanwhile.
+            // In the meantime another broker may have replaced the file with a salvaged database.
             if path.metadata().is_ok_and(|now| (now.dev(), now.ino()) == (meta.dev(), meta.ino())) {
                 return Ok(Some(Self { _file: file }));
             }
@@ -50,7 +50,7 @@ impl Lock {
     }
 }
 
-/// Locks the byte for this open file; false if another has it.
+/// Locks the byte for this open file; false if another open file holds it.
 #[expect(unsafe_code, reason = "no safe crate that is used here locks for an open file instead of a process")]
 fn try_lock(file: &File) -> io::Result<bool> {
     let (l_type, l_whence) = (libc::F_WRLCK as libc::c_short, libc::SEEK_SET as libc::c_short);
@@ -66,7 +66,7 @@ fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
-/// The process whose SQLite holds the file, as far as the kernel tells.
+/// The process whose SQLite locks the file, if the kernel can tell.
 fn holder(file: &File) -> String {
     let wish = Flock { start: SHARED.0, length: SHARED.1, ..Flock::from(FlockType::WriteLock) };
     let pid = fcntl_getlk(file, &wish).ok().flatten().and_then(|lock| lock.pid);

@@ -1,20 +1,22 @@
 //! SQLite: open, migrate, group-commit, recover; the table of peers.
 //!
-//! Promises: what [`Store::write`] has answered is on disk (WAL, `synchronous=FULL`: the commit is fsynced); writers that
-//! come while a commit is under way share the next one, so durability costs one fsync and not one per message; a job that
-//! fails takes nothing of its neighbours with it (a savepoint each). Migrations only append; a database from a newer version
-//! is refused untouched.
+//! Promises:
+//! - When [`Store::write`] answers, the change is on disk (WAL, `synchronous=FULL`: the commit is fsynced).
+//! - Jobs that arrive during a commit share the next one, so durability costs one fsync per commit, not one per message.
+//! - A job that fails undoes only its own changes: each job has a savepoint.
+//! - Migrations only append. A database from a newer version is refused and left untouched.
 //!
-//! Locks: one thread owns the only writing connection; readers use connections of their own and, as WAL has it, neither
-//! wait for the writer nor make it wait. The file is locked for the process's life, so two brokers never share one.
+//! Locks: one thread owns the only writing connection. Readers have connections of their own; in WAL mode they and the writer
+//! never wait for each other. The file is locked for the process's life, so two brokers never share one.
 //!
-//! A fault ends it: once the files are not the ones that were opened, or a statement meets damage, [`Store::failed`] says so. The
-//! broker ends and is started again, on what lies at the path by then, or after the damage is repaired.
+//! Faults: [`Store::failed`] resolves once the files are not the ones that were opened, or a statement finds damage. The broker
+//! then exits and restarts, with the files that are at the path by then. Damage is repaired before that start.
 
 mod check;
 mod connect;
 mod damage;
 mod error;
+mod kind;
 mod legacy;
 mod lock;
 mod open;
@@ -26,7 +28,6 @@ mod store;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tx;
-mod whose;
 mod writer;
 
 pub use check::check;

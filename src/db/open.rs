@@ -1,14 +1,14 @@
-//! Opening the database: its lock, whose it is, damage, version, migrations, permissions.
+//! Opens the database: lock, kind of file, version, migrations, damage, permissions.
 
 use super::{
     connect::{is_filled, resolve, side_files, wal, writer},
     damage::{faults, probe},
     error::{OpenError, damage, is_damage},
+    kind,
     lock::Lock,
     place::Place,
     salvage, schema,
     store::Store,
-    whose,
 };
 use rusqlite::{Connection, config::DbConfig};
 use std::{
@@ -18,28 +18,28 @@ use std::{
     path::Path,
 };
 
-/// How far damage is looked for.
+/// How much of the database is searched for damage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
-    /// In what the broker needs first.
+    /// The rows that the broker needs first.
     UnderWay,
-    /// Everywhere.
+    /// All of it.
     Whole,
 }
 
-/// An open database, and what had to be done to open it that a person should know.
+/// An open database, and notices for people about how it was opened.
 #[derive(Debug)]
 pub struct Opened {
     /// The database.
     pub store: Store,
-    /// For instance: it was damaged, and what was recovered.
+    /// For instance, that it was damaged, and which rows were recovered.
     pub notices: Vec<String>,
 }
 
-/// Opens the database at `path`, making, migrating or salvaging it as needed.
+/// Opens the database at `path`; creates, migrates or salvages it as needed.
 ///
 /// # Errors
-/// See [`OpenError`]; on every one of them what the file holds is kept.
+/// See [`OpenError`]. The contents of the file are kept in every case.
 pub fn open(path: &Path, extent: Extent) -> Result<Opened, OpenError> {
     let failed = |source| OpenError::File { path: path.to_owned(), source };
     let mut notices = Vec::new();
@@ -47,7 +47,7 @@ pub fn open(path: &Path, extent: Extent) -> Result<Opened, OpenError> {
         fs::create_dir_all(folder).map_err(failed)?;
     }
     let real = resolve(path).map_err(failed)?;
-    // What is there is locked first: nobody changes places under a broker at work.
+    // An existing file is locked first, so that no file is renamed while another broker uses it.
     let mut found = Lock::take(&real, false)?;
     let salvaged = salvage::finish(&real)?;
     if salvaged.is_none() && !is_filled(&real) && is_filled(&wal(&real)) {
@@ -83,7 +83,7 @@ pub fn open(path: &Path, extent: Extent) -> Result<Opened, OpenError> {
 
 fn prepare(real: &Path, extent: Extent) -> Result<Connection, OpenError> {
     let sqlite = |source| OpenError::Sqlite { path: real.to_owned(), source };
-    whose::refuse_foreign(real)?;
+    kind::refuse_foreign(real)?;
     let mut connection = writer(real).map_err(sqlite)?;
     schema::migrate(&mut connection).map_err(sqlite)?;
     let check = || {

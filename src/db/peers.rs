@@ -1,4 +1,4 @@
-//! The table of peers, and the session ids they are known by.
+//! The table of peers, and the table of their session ids.
 
 use super::{Result, Row, Tx, View, params, sqlite};
 use crate::wire::{DeliveryChoice, Git, InboundRule, PeerId, Process, SummarySource, Timestamp};
@@ -9,46 +9,46 @@ use rusqlite::types::Value;
 pub struct PeerRow {
     pub id: PeerId,
     pub name: String,
-    /// It is a legacy client.
+    /// Whether it is a legacy client.
     pub legacy: bool,
     /// SHA-256 of the secret that proves a request comes from this peer.
     pub secret: Option<[u8; 32]>,
-    /// The process that serves it, by its own random name; empty while none does.
+    /// The random name of the process that serves it; empty while none does.
     pub instance: String,
-    /// The process that serves it; `started` is 0 where unknown.
+    /// The process that serves it; `started` is 0 if unknown.
     pub process: Option<Process>,
     /// The agent process that runs the session.
     pub agent: Option<Process>,
     pub cwd: String,
     pub git: Option<Git>,
     pub tty: Option<String>,
-    /// The session's start flags name our channel.
+    /// Whether the session's start flags name our channel.
     pub channel: bool,
     pub delivery: DeliveryChoice,
-    /// Whose inbox or channel has proved itself ([`PeerRow::agent_key`]), and when.
+    /// The agent process ([`PeerRow::agent_key`]) whose inbox or channel has proved itself, and when.
     pub proved: Option<(String, Timestamp)>,
     pub summary: String,
     pub summary_source: SummarySource,
     pub registered_at: Timestamp,
     pub last_seen: Timestamp,
-    /// It said goodbye.
+    /// Whether it has unregistered.
     pub ended: bool,
     /// The path of its client's inbox socket.
     pub inbox: Option<String>,
-    /// It bypasses permission prompts.
+    /// Whether it bypasses permission prompts.
     pub bypasses: bool,
-    /// Its rule for messages of other sessions.
+    /// Its rule for messages from other sessions.
     pub inbound: InboundRule,
-    /// Whose prompt hook has run ([`PeerRow::agent_key`]).
+    /// The agent process ([`PeerRow::agent_key`]) whose prompt hook has run.
     pub hooked: Option<String>,
-    /// SHA-256 of the token that its hook shows.
+    /// SHA-256 of the token that its hook presents.
     pub hook_token: Option<[u8; 32]>,
-    /// That hook runs for every message that is let in.
+    /// Whether that hook runs for every message that is let in.
     pub hook_proves_all: bool,
 }
 
 impl PeerRow {
-    /// A peer that is known by nothing but this.
+    /// A peer of which only this is known.
     pub fn new(id: PeerId, name: String, cwd: String, now: Timestamp) -> Self {
         Self {
             id,
@@ -78,8 +78,8 @@ impl PeerRow {
         }
     }
 
-    /// The key of the agent process, to which the proof of its inbox or channel is tied; where that process is unknown, of the
-    /// one that registered.
+    /// The key of the agent process; the proof of its inbox or channel is tied to it. If the agent process is unknown, the
+    /// process that registered stands in for it.
     pub fn agent_key(&self) -> String {
         match self.agent {
             Some(agent) => format!("{}:{}", agent.pid, agent.started),
@@ -87,17 +87,17 @@ impl PeerRow {
         }
     }
 
-    /// Whether the inbox or channel of its present agent process has proved itself.
+    /// Whether the inbox or channel of its current agent process has proved itself.
     pub fn has_proved(&self) -> bool {
         self.proved.as_ref().is_some_and(|(by, _)| *by == self.agent_key())
     }
 
-    /// Whether the prompt hook of its present agent process has run, and proves every message that is let in.
+    /// Whether the prompt hook of its current agent process has run and proves every message that is let in.
     pub fn has_hook(&self) -> bool {
         self.hook_proves_all && self.hooked.as_ref().is_some_and(|by| *by == self.agent_key())
     }
 
-    /// Every column but those of the proof, which only [`put_proof`] writes.
+    /// Every column except those of the proof, which only [`put_proof`] writes.
     fn columns(&self) -> [(&'static str, Value); 25] {
         let started = |process: Option<Process>| process.map(|process| process.started.cast_signed()).into();
         let pid = |process: Option<Process>| process.map(|process| i64::from(process.pid)).into();
@@ -166,12 +166,12 @@ impl PeerRow {
     }
 }
 
-/// Whether the row is a peer's.
+/// Whether the row can be read as a peer.
 pub(super) fn is_readable(row: &Row<'_>) -> bool {
     PeerRow::read(row).is_ok()
 }
 
-/// Stores `peer`, new or changed; the proof of its inbox or channel stays as it is stored.
+/// Inserts or updates `peer`, except for the stored proof of its inbox or channel.
 pub fn put(tx: &Tx<'_>, peer: &PeerRow) -> Result<()> {
     let columns = peer.columns();
     let names = columns.each_ref().map(|(name, _)| *name);
@@ -185,17 +185,16 @@ pub fn put(tx: &Tx<'_>, peer: &PeerRow) -> Result<()> {
     tx.run(&sql, sqlite::params_from_iter(columns.map(|(_, value)| value))).map(drop)
 }
 
-/// The inbox or channel of the agent process `agent` of `id` has proved itself.
+/// Records that the inbox or channel of `agent`, the agent process of `id`, has proved itself.
 pub fn put_proof(tx: &Tx<'_>, id: &PeerId, agent: &str, at: Timestamp) -> Result<()> {
     tx.run("UPDATE peer SET proved_by = ?2, proved_at = ?3 WHERE id = ?1", params![id.as_str(), agent, at.as_millis()]).map(drop)
 }
 
-/// The peer with this id.
 pub fn get(view: &View<'_>, id: &PeerId) -> Result<Option<PeerRow>> {
     view.one("SELECT * FROM peer WHERE id = ?1", [id.as_str()], PeerRow::read)
 }
 
-/// Changes the peer with this id, if there is one; returns it as it is now.
+/// Changes the peer with this id, if there is one, and returns it as changed.
 pub fn change(tx: &Tx<'_>, id: &PeerId, change: impl FnOnce(&mut PeerRow)) -> Result<Option<PeerRow>> {
     let Some(mut peer) = get(tx, id)? else { return Ok(None) };
     change(&mut peer);
@@ -203,12 +202,11 @@ pub fn change(tx: &Tx<'_>, id: &PeerId, change: impl FnOnce(&mut PeerRow)) -> Re
     Ok(Some(peer))
 }
 
-/// Every peer.
 pub fn all(view: &View<'_>) -> Result<Vec<PeerRow>> {
     view.all("SELECT * FROM peer", [], PeerRow::read)
 }
 
-/// Notes that `session` is, perhaps among others, `peer`.
+/// Records that `session` belongs to `peer`. A peer may have several sessions.
 pub fn put_session(tx: &Tx<'_>, session: &str, peer: &PeerId, now: Timestamp) -> Result<()> {
     let sql = "INSERT OR REPLACE INTO session (session_id, peer, seen_at) VALUES (?1, ?2, ?3)";
     tx.run(sql, params![session, peer.as_str(), now.as_millis()]).map(drop)
@@ -219,13 +217,13 @@ pub fn sessions(view: &View<'_>) -> Result<Vec<(String, String)>> {
     view.all("SELECT session_id, peer FROM session", [], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
-/// Notes when `id` was last seen.
+/// Records when `id` was last seen.
 pub fn seen(tx: &Tx<'_>, id: &PeerId, at: Timestamp) -> Result<()> {
     tx.run("UPDATE peer SET last_seen = max(last_seen, ?2) WHERE id = ?1", params![id.as_str(), at.as_millis()]).map(drop)
 }
 
-/// Removes peers unseen since `before` for whom no message waits, at most `most`; returns their ids. Their messages stay in the
-/// history.
+/// Removes up to `most` peers that were last seen before `before` and have no waiting messages; returns their ids. Their
+/// messages stay in the history.
 pub fn forget_unseen(tx: &Tx<'_>, before: Timestamp, most: u32) -> Result<Vec<String>> {
     let sql = "DELETE FROM peer WHERE id IN (
                    SELECT id FROM peer WHERE last_seen < ?1
@@ -238,7 +236,7 @@ pub fn forget_unseen(tx: &Tx<'_>, before: Timestamp, most: u32) -> Result<Vec<St
     Ok(ids)
 }
 
-/// The word that stands for `value` on the wire, which is also the one in the database.
+/// The word for `value`, on the wire and in the database.
 fn word(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

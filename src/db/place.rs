@@ -1,5 +1,5 @@
-//! Whether the files of a database are still the ones that were opened. SQLite does not look: it goes on writing into a file that
-//! was removed, and says that all is well.
+//! Checks that the files of a database are still the ones that were opened. SQLite does not: it keeps writing to a file that was
+//! removed, and reports success.
 
 use super::connect::wal;
 use rusqlite::Connection;
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A file as it was last seen: its device and inode, and its length.
+/// A file as last seen: device and inode, and length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Seen {
     file: (u64, u64),
@@ -26,25 +26,25 @@ impl Seen {
 /// The files of an open database.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// Its path as it was given: a link there may come to point elsewhere.
+    /// The path before links are followed: a link may later point elsewhere.
     path: PathBuf,
     wal: PathBuf,
     database: Seen,
     log: Seen,
-    /// The bytes of a page in the log.
+    /// The size of a page in the log, in bytes.
     frame: u64,
 }
 
 impl Place {
-    /// The files of `connection`: the database is at `path`, which means `real`.
+    /// The files of `connection`, whose database is at `path`; `real` is that path with all links followed.
     pub fn of(connection: &Connection, path: &Path, real: &Path) -> io::Result<Self> {
         let page: i64 = connection.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(io::Error::other)?;
         let (wal, frame) = (wal(real), page.unsigned_abs() + 24);
         Ok(Self { path: path.to_owned(), database: Seen::now(path)?, log: Seen::now(&wal)?, wal, frame })
     }
 
-    /// Compares the files with what was last seen: neither may be another one, or shorter than what was committed. Takes some
-    /// microseconds.
+    /// Compares the files with those last seen: neither may have been replaced, or be shorter than the committed data. This takes
+    /// a few microseconds.
     pub fn check(&mut self, connection: &Connection) -> Result<(), String> {
         let database = seen(&self.path)?;
         if database.file != self.database.file || database.length < self.database.length {
@@ -52,7 +52,7 @@ impl Place {
         }
         let log = seen(&self.wal).and_then(|log| if log.file == self.log.file { Ok(log) } else { Err(changed(&self.wal)) });
         let log = log.inspect_err(|_| keep(connection))?;
-        // A checkpoint may have cut it back, whoever made it.
+        // A checkpoint of any process may have cut it back.
         if log.length < self.log.length && log.length < self.committed(connection)? {
             return Err(changed(&self.wal));
         }
@@ -60,14 +60,14 @@ impl Place {
         Ok(())
     }
 
-    /// How long the log is at least, as SQLite has it in memory.
+    /// The least length of the log, from SQLite's count of frames in memory.
     fn committed(&self, connection: &Connection) -> Result<u64, String> {
         let frames: i64 = connection.query_row("PRAGMA wal_checkpoint(NOOP)", [], |row| row.get(1)).map_err(|e| e.to_string())?;
         Ok(u64::try_from(frames).unwrap_or_default() * self.frame)
     }
 }
 
-/// The log was removed, but it is still open here: what it holds goes into the database.
+/// Saves a removed log, which is still open here, by writing its contents into the database.
 fn keep(connection: &Connection) {
     if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
         tracing::error!(%error, "the removed write-ahead log could not be saved");

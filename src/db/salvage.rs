@@ -1,6 +1,6 @@
-//! What can be read of a damaged database goes into a new one, which takes its place once it is complete and on disk. Until then
-//! the next start finds the damaged one as it was; from then on it only finishes the change of places. The damaged one is kept
-//! under a dated name.
+//! Salvages a damaged database. Its readable rows are copied into a new database, which replaces it once it is complete and on
+//! disk. A start that finds an incomplete one begins again with the unchanged damaged database. A start that finds a complete one
+//! only finishes the replacement. The damaged database is kept under a dated name.
 
 use super::{
     connect::{beside, lenient_reader, reader, side_files, sync_folder},
@@ -26,12 +26,12 @@ use std::{
     time::Duration,
 };
 
-/// How many parts of a table that cannot be read are looked into for rows that can, before the rest counts as lost.
+/// How many parts of a damaged table are searched for readable rows before the rest counts as lost.
 const MOST_ATTEMPTS: u32 = 10_000;
-/// The last row to look for where the damaged table does not tell.
+/// The highest row number to search for if the damaged table does not tell it.
 const FAR: i64 = 1 << 20;
 
-/// Makes the new database, complete and on disk, beside the damaged one at `path`.
+/// Builds the new database beside the damaged one at `path`. On return it is complete and on disk.
 pub(super) fn salvage(path: &Path, cause: &rusqlite::Error) -> Result<(), OpenError> {
     tracing::warn!(%cause, database = %path.display(), "the database is damaged: salvaging what can be read");
     let unfinished = beside(path, ".salvaging");
@@ -40,17 +40,17 @@ pub(super) fn salvage(path: &Path, cause: &rusqlite::Error) -> Result<(), OpenEr
         .and_then(|()| fs::rename(&unfinished, salvaged(path)))
         .and_then(|()| sync_folder(path))
         .map_err(|source| {
-            drop(fs::remove_file(&unfinished)); // makes room again; the next attempt would do it, too
+            drop(fs::remove_file(&unfinished)); // frees the space now; the next attempt would remove it, too
             OpenError::Salvage { path: path.to_owned(), damage: cause.to_string(), source }
         })
 }
 
-/// The name of a new database that is complete. That it is there means that it shall take the place of the other one.
+/// The name of a complete new database. A file of this name is to replace the damaged one.
 fn salvaged(path: &Path) -> PathBuf {
     beside(path, ".salvaged")
 }
 
-/// Puts a salvaged database in its place, if there is one; returns its lock. Goes on where an earlier process was killed.
+/// Puts a salvaged database in place, if there is one, and returns its lock. Continues where an earlier process was killed.
 pub(super) fn finish(path: &Path) -> Result<Option<Lock>, OpenError> {
     let new = salvaged(path);
     let Some(lock) = Lock::take(&new, false)? else { return Ok(None) };
@@ -66,7 +66,7 @@ pub(super) fn finish(path: &Path) -> Result<Option<Lock>, OpenError> {
     Ok(Some(lock))
 }
 
-/// A free name for a damaged database, with the date.
+/// An unused name for a damaged database, with the date.
 pub(super) fn dated(path: &Path) -> PathBuf {
     let now = clock::now();
     let named = |milliseconds| {
@@ -76,7 +76,7 @@ pub(super) fn dated(path: &Path) -> PathBuf {
     (0..).map(named).find(|name| !name.exists()).unwrap_or_else(|| named(0))
 }
 
-/// Renames the database, after all that lies beside it.
+/// Renames the side files, then the database.
 pub(super) fn set_aside(path: &Path, aside: &Path) -> io::Result<()> {
     let from = side_files(path).into_iter().chain([path.to_owned()]);
     for (from, to) in from.zip(side_files(aside).into_iter().chain([aside.to_owned()])).filter(|(from, _)| from.exists()) {
@@ -88,7 +88,7 @@ pub(super) fn set_aside(path: &Path, aside: &Path) -> io::Result<()> {
     sync_folder(path)
 }
 
-/// Takes the notice out of a database that was salvaged.
+/// Removes the notice from a salvaged database and returns it.
 pub(super) fn notice(connection: &Connection) -> rusqlite::Result<Option<String>> {
     if connection.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'salvage'")?.exists([])? {
         let notice = connection.query_row("SELECT notice FROM salvage", [], |row| row.get(0))?;
@@ -134,17 +134,17 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
     new.close().map_err(|(_, error)| io::Error::other(error))
 }
 
-/// How much of a table was copied.
+/// The result of copying a table.
 struct Copied {
     name: &'static str,
     rows: u64,
-    /// At most: numbers of rows that were given and not found.
+    /// An upper bound: row numbers that were assigned but not found.
     lost: u64,
 }
 
-/// Copies every table that can be read; none if not even the schema can.
+/// Copies every readable table; none if the schema cannot be read.
 fn copy_all(path: &Path, new: &mut Connection) -> rusqlite::Result<Vec<Copied>> {
-    new.execute_batch("PRAGMA journal_mode = memory; PRAGMA synchronous = off")?; // one fsync at the end does
+    new.execute_batch("PRAGMA journal_mode = memory; PRAGMA synchronous = off")?; // one fsync at the end is enough
     let created = |damaged: &Connection, table: &str| {
         let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
         damaged.query_row(sql, [table], |row| row.get::<_, String>(0)).optional()
@@ -172,7 +172,7 @@ fn copy_all(path: &Path, new: &mut Connection) -> rusqlite::Result<Vec<Copied>> 
     Ok(copied)
 }
 
-/// Copies the rows of a table. A part that cannot be read is halved again and again, until only what is damaged is left.
+/// Copies the rows of a table. Halves an unreadable part again and again, until only damaged rows are left.
 fn copy(damaged: &Connection, new: &Connection, name: &'static str) -> rusqlite::Result<Copied> {
     let mut copied = Copied { name, rows: 0, lost: 0 };
     let number =
@@ -185,7 +185,7 @@ fn copy(damaged: &Connection, new: &Connection, name: &'static str) -> rusqlite:
         for order in ["ASC", "DESC"] {
             attempts += 1;
             let Some(at) = copy_part(damaged, new, &mut copied, (from, to), order)? else {
-                (from, to) = (1, 0); // it is read to its end
+                (from, to) = (1, 0); // the part was read to its end
                 break;
             };
             if order == "ASC" { from = at + 1 } else { to = at - 1 }
@@ -197,7 +197,7 @@ fn copy(damaged: &Connection, new: &Connection, name: &'static str) -> rusqlite:
             copied.lost += u64::try_from(to - from + 1).unwrap_or_default();
         }
     }
-    // What is a row to SQLite may still be none to the broker.
+    // The broker may be unable to use a row that SQLite can read.
     if TABLES.contains(&name) {
         let mut select = new.prepare(&format!("SELECT rowid, * FROM {name}"))?;
         let (mut rows, mut odd) = (select.query([])?, Vec::new());
@@ -209,7 +209,7 @@ fn copy(damaged: &Connection, new: &Connection, name: &'static str) -> rusqlite:
             (copied.rows, copied.lost) = (copied.rows - 1, copied.lost + 1);
         }
     }
-    // A number that was given is never given again.
+    // A row number is never assigned twice.
     if let Some(given) = given {
         new.execute("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = ?2", (given, name))?;
     }
@@ -217,7 +217,7 @@ fn copy(damaged: &Connection, new: &Connection, name: &'static str) -> rusqlite:
     Ok(copied)
 }
 
-/// Copies the rows of a part from one end; returns the last one before the damage, none if there is no damage.
+/// Copies the rows of a part from one end. Returns the last row before the damage, or `None` if there is no damage.
 fn copy_part(
     damaged: &Connection,
     new: &Connection,
@@ -256,7 +256,7 @@ fn copy_part(
     }
 }
 
-/// A value as the broker can read it: damage may have hit only a few letters.
+/// Turns a value into one that the broker can read: damage may affect only a few letters.
 fn mended(column: &str, value: ValueRef<'_>) -> Value {
     match value {
         ValueRef::Text(text) => match String::from_utf8_lossy(text).into_owned() {

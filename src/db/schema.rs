@@ -1,11 +1,11 @@
-//! The schema, as the history of its changes.
+//! The schema, defined by its migrations.
 
 use super::legacy;
 use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
 use std::{collections::BTreeSet, sync::LazyLock};
 
-/// The schema's history. **Only ever append**: a database written by any earlier version must open.
+/// **Only append**: a database written by any earlier version must open.
 static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
     Migrations::new(vec![
         M::up_with_hook(include_str!("migrations/0001-mailboxes.sql"), |tx| Ok(legacy::import(tx)?)),
@@ -15,10 +15,10 @@ static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
     ])
 });
 
-/// How many migrations there are: the schema version of a database this build has opened.
+/// The number of migrations, and so the schema version of a database that this build has opened.
 pub(super) const SCHEMA: i64 = 4;
 
-/// Brings a database to our version, or leaves it as it is.
+/// Migrates a database to our schema version; on failure it stays unchanged.
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     MIGRATIONS.to_latest(connection).map_err(|error| match error {
         rusqlite_migration::Error::RusqliteError { err, .. } => err,
@@ -26,23 +26,23 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     })
 }
 
-/// Our tables, and those of the legacy broker.
+/// The tables of our schema, then those of the legacy broker.
 pub(super) const TABLES: [&str; 3] = ["peer", "session", "message"];
 pub(super) const LEGACY_TABLES: [&str; 2] = ["peers", "messages"];
 
-/// The schema version that a database says it has.
+/// The schema version that a database claims.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// Tables and indexes that a database should have and lacks, each with a column.
+/// The columns of tables and indexes that the database lacks, each as `table.column`.
 pub(super) fn missing(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
     let mut fresh = Connection::open_in_memory()?;
     migrate(&mut fresh)?;
     Ok(&shape(&fresh)? - &shape(connection)?)
 }
 
-/// Whether it has at least half of what we name our tables and indexes.
+/// Whether it has at least half of the names of our tables and indexes.
 pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
     let sql = "SELECT count(*) >= 4 FROM sqlite_schema WHERE name IN ('peer', 'session', 'message', 'message_key',
                'message_waiting', 'message_fresh', 'message_offered', 'message_expiry')";

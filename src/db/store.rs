@@ -13,10 +13,10 @@ use std::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-/// How many reading connections are kept for reuse; more are opened when asked for and closed again.
+/// How many reading connections are kept for reuse. More are opened on demand and closed after use.
 const IDLE_READERS: usize = 4;
 
-/// The database.
+/// An open database: one writing thread, and connections for reading.
 #[derive(Debug)]
 pub struct Store {
     jobs: mpsc::Sender<Box<dyn writer::Job>>,
@@ -26,17 +26,18 @@ pub struct Store {
     lock: Lock,
 }
 
-/// Connections that only read, and what they meet.
+/// Connections that only read, and the faults found so far.
 #[derive(Debug)]
 struct Readers {
-    /// The file, behind all links.
+    /// The path with all links followed.
     real: PathBuf,
     idle: Mutex<Vec<Connection>>,
     faults: Faults,
 }
 
 impl Store {
-    /// Starts the writing thread on `connection`, whose file `path` means `real` and stays locked as long as the store lives.
+    /// Starts the writing thread on `connection`. `real` is `path` with all links followed; the file stays locked as long as the
+    /// store lives.
     pub(super) fn start(connection: Connection, place: Place, path: &Path, real: &Path, lock: Lock) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(writer::QUEUE);
         let readers = Arc::new(Readers { real: real.to_owned(), idle: Mutex::default(), faults: Faults::new(None) });
@@ -48,7 +49,7 @@ impl Store {
         Ok(Self { jobs, readers, path: path.to_owned(), thread: Mutex::new(Some(thread)), lock })
     }
 
-    /// Resolves once the database cannot be worked on any more.
+    /// Resolves once the database can no longer be used.
     pub async fn failed(&self) -> Fault {
         let mut faults = self.readers.faults.subscribe();
         match faults.wait_for(Option::is_some).await.ok().and_then(|fault| fault.clone()) {
@@ -57,10 +58,10 @@ impl Store {
         }
     }
 
-    /// Runs `work` in a transaction and answers once it is committed and fsynced.
+    /// Runs `work` in a transaction and returns once it is committed and fsynced.
     ///
     /// # Errors
-    /// The error of `work` (its changes are undone, and only its), or that the commit failed (nothing was stored).
+    /// The error of `work` (only its own changes are undone), or a failed commit (nothing was stored).
     pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -70,11 +71,11 @@ impl Store {
         self.submit(Durability::Fsync, work).await?.await
     }
 
-    /// Like [`Store::write`], in two steps: once this returns, the work has its place in the queue and is done whatever becomes
-    /// of the caller. The future that it gives is the answer. `durability` says what the change survives then.
+    /// Like [`Store::write`], in two steps. Once this returns, the work is queued and runs even if the caller goes away. The
+    /// returned future resolves to the result. From then on the change survives the faults that `durability` names.
     ///
     /// # Errors
-    /// [`Error::Closed`]; the future as [`Store::write`].
+    /// [`Error::Closed`]; the future fails as [`Store::write`] does.
     pub async fn submit<T, E, F>(
         &self,
         durability: Durability,
@@ -104,8 +105,8 @@ impl Store {
         tokio::task::spawn_blocking(move || readers.with(work)).await.unwrap_or_else(|_| Err(Error::Closed.into()))
     }
 
-    /// Like [`Store::read`], on the calling thread: for a few rows found by index that were written a moment ago and so lie
-    /// in memory. Two changes of threads would cost ten times what the look does, on every message's way.
+    /// Like [`Store::read`], but on the calling thread. Only for a few rows that an index finds and that are in memory because
+    /// they were just written. Every message needs this read, and two thread switches would cost ten times as much as the read.
     ///
     /// # Errors
     /// The error of `work`, or that no connection could be opened.
@@ -113,10 +114,10 @@ impl Store {
         self.readers.with(work)
     }
 
-    /// Waits until everything that was handed to [`Store::write`] is committed, then closes the database.
+    /// Waits until everything passed to [`Store::write`] is committed, then closes the database.
     pub fn close(self) {
         let Self { jobs, readers, thread, lock, .. } = self;
-        // The writer goes last: whoever closes the database as the last one folds the WAL into it, and a reader could not.
+        // The writer closes last: the last connection copies the WAL into the database, which a reader could not do.
         if let Ok(mut idle) = readers.idle.lock() {
             idle.clear();
         }
@@ -129,7 +130,7 @@ impl Store {
         drop(lock);
     }
 
-    /// Where the database lies.
+    /// The path of the database.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -152,7 +153,7 @@ impl Readers {
         }
     }
 
-    /// Runs `work` on an idle connection, or on a new one. All that it reads is of one moment.
+    /// Runs `work` on an idle connection, or on a new one. All its reads see the same snapshot.
     fn with<T, E: From<Error>>(&self, work: impl FnOnce(&View<'_>) -> Result<T, E>) -> Result<T, E> {
         let idle = self.idle.lock().ok().and_then(|mut idle| idle.pop());
         let connection = match idle {

@@ -10,7 +10,7 @@ pub fn memory() -> Connection {
     connection
 }
 
-/// A transaction that nothing commits or undoes.
+/// A transaction that is neither committed nor undone.
 pub fn tx(connection: &Connection) -> Tx<'_> {
     Tx::new(connection, Box::leak(Box::default()))
 }

@@ -1,4 +1,4 @@
-//! The database as `mailbox` uses it: a view that reads, a transaction that also writes.
+//! The database as `mailbox` sees it: a view for reading, and a transaction that also writes.
 
 use super::error::{Fault, Result};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Row, types::FromSql};
@@ -7,7 +7,7 @@ use std::{
     ops::{ControlFlow, Deref},
 };
 
-/// The first fault that a job met, whatever it made of the error.
+/// The first fault that a job ran into, even if the job handled the error.
 pub(super) type Met = RefCell<Option<Fault>>;
 
 /// Reads the database. Statements are prepared once per connection.
@@ -50,7 +50,7 @@ impl<'c> View<'c> {
         self.run(sql, |statement| statement.query_row(values, |row| row.get(0)))
     }
 
-    /// Row after row, until `visit` breaks.
+    /// Visits row after row until `visit` breaks.
     pub fn walk(
         &self,
         sql: &str,
@@ -69,7 +69,7 @@ impl<'c> View<'c> {
     }
 }
 
-/// A transaction on the writing thread. Its changes are kept if the job succeeds and the commit does.
+/// A transaction on the writing thread. Its changes are kept if both the job and the commit succeed.
 #[derive(Debug)]
 pub struct Tx<'c>(View<'c>);
 

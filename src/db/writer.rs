@@ -1,4 +1,4 @@
-//! The writing thread: runs all jobs that wait in one transaction, commits once, answers all.
+//! The writing thread: runs all waiting jobs in one transaction, commits once, then answers them all.
 
 use super::{
     error::{Error, Fault, Result},
@@ -9,25 +9,25 @@ use rusqlite::{Connection, config::DbConfig};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// How many jobs may wait for the writer before senders wait: a bound on memory; 64 busy senders fill a fraction of it.
+/// How many jobs may be queued before senders must wait. Bounds memory; 64 busy senders fill a fraction of the queue.
 pub(super) const QUEUE: usize = 1_024;
-/// How many jobs share a commit at most, so that the first of them does not wait for an endless row of others.
+/// How many jobs may share a commit, so that the first one does not wait for an endless stream of others.
 const GROUP: usize = 256;
 
 /// The faults that a change survives once its job is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// A power cut, too: the commit is fsynced.
+    /// Even a power cut: the commit is fsynced.
     Fsync,
-    /// The end of any process. After a power cut it is there or not, like all that was committed behind it: the log ends earlier,
-    /// and has no holes.
+    /// The end of any process. A power cut may lose the change, and with it all later commits: the log ends earlier, but has no
+    /// gaps.
     Process,
 }
 
-/// The first fault of a database, once there is one.
+/// The first fault of a database, if there is one.
 pub(super) type Faults = watch::Sender<Option<Fault>>;
 
-/// Notes `fault` if it is the first.
+/// Records `fault` if it is the first.
 pub(super) fn note(faults: &Faults, fault: Fault) {
     faults.send_if_modified(|first| {
         let is_first = first.is_none();
@@ -36,10 +36,10 @@ pub(super) fn note(faults: &Faults, fault: Fault) {
     });
 }
 
-/// Whether what was done is kept; a [`Fault`]'s message or SQLite's reason, for each job an [`Error`] of its own.
+/// Whether a commit's changes are kept. Each job turns a failure into an [`Error`] of its own.
 type Commit = std::result::Result<(), Failure>;
 
-/// Why nothing was committed, or nobody knows.
+/// Why nothing was committed, or why the outcome is unknown.
 #[derive(Debug, Clone)]
 pub(super) enum Failure {
     Commit(Arc<rusqlite::Error>),
@@ -55,13 +55,13 @@ impl From<Failure> for Error {
     }
 }
 
-/// A piece of work whose result somebody awaits.
+/// Work whose result a caller awaits.
 pub(super) trait Job: Send {
-    /// The faults that its change must survive.
+    /// The faults that the job's change must survive.
     fn durability(&self) -> Durability;
-    /// Does the work; false if it failed and its changes must be undone.
+    /// Does the work. Returns false if it failed and its changes must be undone.
     fn run(&mut self, tx: &Tx<'_>) -> bool;
-    /// Tells whoever waits, after the commit.
+    /// Answers the caller after the commit.
     fn answer(self: Box<Self>, commit: &Commit);
 }
 
@@ -100,13 +100,13 @@ impl<T: Send, E: From<Error> + Send, F: FnOnce(&Tx<'_>) -> Result<T, E> + Send> 
             Err(failure) => Err(Error::from(failure.clone()).into()),
             Ok(()) => self.result,
         };
-        // The request may have been given up; the work stands all the same.
+        // The caller may have given up; the change is kept even so.
         drop(self.reply.send(result));
     }
 }
 
-/// Runs until every [`super::Store`] handle is gone and the queue is empty. A yes is said only while the files that were committed to
-/// are the ones at their paths; once they are not, everything is refused.
+/// Runs until every [`super::Store`] handle is gone and the queue is empty. Reports success only while the open files are still
+/// the ones at their paths. Once they are not, every job fails.
 pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
     let (mut group, mut moved): (Vec<Box<dyn Job>>, _) = (Vec::with_capacity(GROUP), None);
     while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
@@ -134,7 +134,7 @@ pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mu
             job.answer(&commit);
         }
     }
-    // What lies at its path by now may be another database with a log of its own.
+    // Another database with its own log may be at that path by now.
     if faults.borrow().is_some()
         && let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
     {

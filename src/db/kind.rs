@@ -1,4 +1,4 @@
-//! Whose a file is. One that is not ours, or that a newer version wrote, is left untouched to the byte.
+//! Decides whether a file is a database of ours. Files of other programs and of newer versions stay untouched.
 
 use super::{
     connect::{is_filled, reader, wal},
@@ -13,39 +13,38 @@ use std::{
     path::Path,
 };
 
-/// Words that every database of ours has somewhere: here the schema is looked for when SQLite cannot read it.
+/// Every database of ours contains one of these texts. They identify it when SQLite cannot read its schema.
 const MARKS: [&[u8]; 3] = [b"CREATE TABLE peer (\n", b"INDEX message_waiting ON message", b"CREATE TABLE peers ("];
-/// No version will ever be that far: a higher number is damage.
+/// A version from this number on means damage.
 const FARTHEST: i64 = 1_000;
 
-/// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whose {
-    /// A database of ours, of the legacy broker's, or one to be.
+pub(super) enum FileKind {
+    /// Our database, the legacy broker's, or an empty file that becomes one.
     Ours,
-    /// A newer version of ours wrote it: its schema version.
+    /// A newer version of claude-peers wrote it; this is its schema version.
     Newer(i64),
-    /// Another program's.
+    /// A file of another program.
     Foreign,
 }
 
-/// Refuses what the broker must not touch. Damage is no reason.
+/// Refuses files that the broker must not touch. Accepts a damaged database.
 pub(super) fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     let refused = |source| OpenError::Sqlite { path: path.to_owned(), source };
     if !is_filled(path) {
         return Ok(());
     }
     let seen = match reader(path).and_then(|connection| look(&connection)) {
-        // Only a writer can undo what was left half done.
+        // Only a writer can undo an unfinished change.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {
             Connection::open(path).and_then(|connection| look(&connection))
         }
         seen => seen,
     };
     match seen {
-        Ok(Whose::Ours) => Ok(()),
-        Ok(Whose::Newer(found)) => Err(OpenError::TooNew { path: path.to_owned(), found, known: SCHEMA }),
-        Ok(Whose::Foreign) => Err(OpenError::Foreign { path: path.to_owned() }),
+        Ok(FileKind::Ours) => Ok(()),
+        Ok(FileKind::Newer(found)) => Err(OpenError::TooNew { path: path.to_owned(), found, known: SCHEMA }),
+        Ok(FileKind::Foreign) => Err(OpenError::Foreign { path: path.to_owned() }),
         Err(error) if is_damage(&error) => match has_marks(path) {
             Ok(true) => Ok(()),
             Ok(false) => Err(OpenError::Foreign { path: path.to_owned() }),
@@ -55,24 +54,24 @@ pub(super) fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Whose an undamaged database is.
+/// The kind of an undamaged database.
 ///
 /// # Errors
-/// Also that it is damaged.
-pub(super) fn look(connection: &Connection) -> rusqlite::Result<Whose> {
+/// SQLite's error, also if the database is damaged.
+pub(super) fn look(connection: &Connection) -> rusqlite::Result<FileKind> {
     let version = schema::version(connection)?;
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let things: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let is_ours = schema::is_ours(connection)? || legacy::is_there(connection)?;
     Ok(match version {
-        _ if !is_ours && (things, version, application) != (0, 0, 0) => Whose::Foreign,
+        _ if !is_ours && (things, version, application) != (0, 0, 0) => FileKind::Foreign,
         ..0 | FARTHEST.. => return Err(damage(format!("its version is {version}"))),
-        newer if newer > SCHEMA => Whose::Newer(newer),
-        _ => Whose::Ours,
+        newer if newer > SCHEMA => FileKind::Newer(newer),
+        _ => FileKind::Ours,
     })
 }
 
-/// Whether the file or its log has the marks of our schema, or the file has lost all it had.
+/// Whether the file or its log contains the marks of our schema, or is blank because all its contents were lost.
 pub(super) fn has_marks(path: &Path) -> io::Result<bool> {
     Ok(scan(path)? || (is_filled(&wal(path)) && scan(&wal(path))?))
 }
@@ -80,7 +79,7 @@ pub(super) fn has_marks(path: &Path) -> io::Result<bool> {
 fn scan(path: &Path) -> io::Result<bool> {
     let (mut file, mut window, mut is_blank) = (File::open(path)?, Vec::new(), true);
     loop {
-        // The end of what came before stays: a mark may lie across.
+        // Keeps the end of the previous part: a mark may span both.
         window.drain(..window.len().saturating_sub(64));
         if file.by_ref().take(1 << 20).read_to_end(&mut window)? == 0 {
             return Ok(is_blank);
