@@ -18,8 +18,8 @@ const OURS: i64 = 0x4000_0200;
 const SHARED: (u64, u64) = (0x4000_0002, 510);
 
 /// Reserves a database for this process. The lock is on the file itself and belongs to this descriptor. SQLite's locks belong to
-/// the process, so the two do not interfere. Drop it after every connection: closing any descriptor of a file releases the
-/// process's own locks on it.
+/// the process, so neither they nor SQLite's descriptors affect it. Drop it after every connection: closing any descriptor of a
+/// file releases the process's own locks on it.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,

@@ -1,4 +1,4 @@
-//! A message comes in: one transaction, one commit, and the sender has its success.
+//! Accepts messages: one transaction, one commit, then the sender's receipt.
 
 use super::{
     Holder, InboxNews, Message, Refusal, Result, Transaction, acknowledge, history,
@@ -12,7 +12,7 @@ use crate::{
 };
 use std::time::Duration;
 
-/// A message to accept.
+/// A message that is not accepted yet.
 #[derive(Debug, Clone)]
 pub struct NewMessage {
     /// The random part of its id.
@@ -25,14 +25,14 @@ pub struct NewMessage {
     pub key: Option<String>,
     pub sent_at: Timestamp,
     pub expires_at: Timestamp,
-    /// The process of the recipient whose open stream would push it now.
+    /// The recipient's process whose open stream would push it now.
     pub stream: Option<String>,
-    /// A command line inside the recipient's session waits for this answer, and gets it in the session's place.
+    /// A command line inside the recipient's session waits for this answer and gets it instead of the session.
     pub for_cli_inside: bool,
 }
 
 impl NewMessage {
-    /// A message that is no answer, sent `now`, which waits for `wait`.
+    /// A message that answers no question. It is sent `now` and expires after `wait`.
     pub fn new(tag: String, from: PeerId, to: PeerId, text: String, now: Timestamp, wait: Duration) -> Self {
         let expires_at = now.plus(wait);
         Self { tag, from, to, text, reply_to: None, key: None, sent_at: now, expires_at, stream: None, for_cli_inside: false }
@@ -42,18 +42,19 @@ impl NewMessage {
 /// The terms for all copies of a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
-    /// The user sends it by hand.
+    /// Whether the user sends it by hand.
     pub by_user: bool,
-    /// The sender itself named the question, so it has read it for certain.
+    /// Whether the sender itself named the question, which proves that it has read it.
     pub names_question: bool,
-    /// Most messages waiting for one recipient.
+    /// How many messages may wait for one recipient.
     pub most_waiting: u32,
 }
 
 /// Each recipient's copy, or why it was refused.
 pub type Copies = Vec<(PeerId, Result<Message, Refusal>)>;
 
-/// Accepts these copies of one message. A copy that its recipient cannot take is refused alone; any other error undoes all.
+/// Accepts these copies of one message. If a recipient cannot take its copy, only that copy is refused; any other error undoes
+/// all of them.
 pub fn accept(tx: &mut Transaction<'_>, copies: Vec<NewMessage>, terms: Terms) -> Result<Copies> {
     let sender = match copies.first() {
         Some(first) if !terms.by_user => Some(peers::get(tx, &first.from)?.ok_or(Refusal::UnknownSender)?),
@@ -72,8 +73,8 @@ pub fn accept(tx: &mut Transaction<'_>, copies: Vec<NewMessage>, terms: Terms) -
     copies.into_iter().map(|new| Ok((new.to.clone(), accept(new)?))).collect()
 }
 
-/// The message that is in the mailbox already under the key of `new`; or why its recipient cannot take it. A recipient that is
-/// not known is left to [`accept`]: its registration may be on its way to the disk.
+/// The message already stored under the key of `new`, or the reason why its recipient cannot take it. An unknown recipient is
+/// left to [`accept`]: its registration may not be on disk yet.
 pub fn preview(view: &View<'_>, new: &NewMessage, most_waiting: u32) -> Result<Result<Option<Message>, Refusal>> {
     if let Some(message) = sent_before(view, new)? {
         return Ok(Ok(Some(message)));
@@ -86,7 +87,7 @@ pub fn preview(view: &View<'_>, new: &NewMessage, most_waiting: u32) -> Result<R
     })
 }
 
-/// The message that was sent under the key of `new`; also if it was an answer that the command line got in its session's place.
+/// The message sent earlier under the key of `new`. It may be an answer that the command line got instead of its session.
 pub fn sent_before(view: &View<'_>, new: &NewMessage) -> Result<Option<Message>> {
     let Some(key) = &new.key else { return Ok(None) };
     let found = Message::one(view, "from_peer = ?1 AND key = ?2", [new.from.as_str(), key])?;
@@ -99,7 +100,7 @@ pub fn sent_before(view: &View<'_>, new: &NewMessage) -> Result<Option<Message>>
     Ok(Some(message))
 }
 
-/// Stores a message that no limit refuses, with all that it shows about earlier ones.
+/// Stores a message that no limit refuses, and records which earlier messages it confirms.
 fn store(
     tx: &mut Transaction<'_>,
     mut new: NewMessage,
@@ -109,7 +110,7 @@ fn store(
 ) -> Result<Message> {
     let question = new.reply_to.as_ref().map(|id| Question::find(tx, id, sender)).transpose()?;
     let is_answer = question.as_ref().is_some_and(|asked| asked.from == new.to && asked.to == new.from);
-    // A message that the user sends by hand is the user's; an answer was asked for.
+    // The permission modes matter neither for messages that the user sends by hand nor for answers, which were asked for.
     let passes = terms.by_user || is_answer;
     let bypassed = sender.is_some_and(|sender| sender.bypasses);
     let held = recipient.and_then(|to| Rule::of(to).holds(passes, bypassed));
@@ -130,18 +131,18 @@ fn store(
     Ok(message)
 }
 
-/// A message under the recipient's controls.
+/// How the recipient's controls treat a message.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Controls {
-    /// It is let in whatever the permission modes.
+    /// Whether it is let in regardless of permission modes.
     pub passes: bool,
-    /// Its sender bypasses permission prompts.
+    /// Whether its sender bypasses permission prompts.
     pub bypassed: bool,
-    /// Why it is held from the start.
+    /// Why it is held on arrival, if it is.
     pub held: Option<HeldBy>,
 }
 
-/// Inserts a message, which `stream` pushes at once if there is one.
+/// Inserts a message. If there is a `stream`, it pushes the message at once.
 pub(super) fn insert(tx: &Transaction<'_>, new: &NewMessage, stream: Option<&Holder>, controls: Controls) -> db::Result<Message> {
     let sql = format!(
         "INSERT INTO message (tag, from_peer, to_peer, text, reply_to, key, sent_at, expires_at, holder, instance, handed,
@@ -168,13 +169,13 @@ pub(super) fn insert(tx: &Transaction<'_>, new: &NewMessage, stream: Option<&Hol
     tx.one(&sql, values, Message::read)?.ok_or(db::sqlite::Error::QueryReturnedNoRows.into())
 }
 
-/// The message that a new one names as its question.
+/// The message that a new message names as its question.
 struct Question {
     id: MessageId,
     from: PeerId,
     to: PeerId,
-    /// The inbox or channel of the sender's agent process was given it, and no certain route has it since. A push to an earlier
-    /// agent process does not count: a resumed session remembers what it was shown.
+    /// Whether it was pushed into the inbox or channel of the sender's agent process, and no certain route has taken it since. A
+    /// push to an earlier agent process does not count: a resumed session remembers the messages it was shown.
     is_pushed: bool,
 }
 
@@ -190,9 +191,9 @@ impl Question {
     }
 }
 
-/// A reply that names a message to its sender shows that it was read; if that was pushed, the inbox or channel works. Once that
-/// has proved itself, writing to somebody shows that what it pushed from them was read. An unproved one may be
-/// dead, and the session write of its own accord.
+/// Records what a new message proves. A message that names a question shows that its sender has read that question. If the
+/// question was pushed, the sender's inbox or channel works. Once that has proved itself, any message to a peer confirms the
+/// pushed messages from that peer. An unproved inbox or channel may be dead, and the session may write of its own accord.
 fn confirm(tx: &mut Transaction<'_>, new: &NewMessage, sender: &PeerRow, question: Option<Question>) -> Result<()> {
     let mut has_proved = sender.has_proved();
     if let Some(asked) = question {
@@ -217,7 +218,7 @@ fn confirm(tx: &mut Transaction<'_>, new: &NewMessage, sender: &PeerRow, questio
     Ok(())
 }
 
-/// The key of one recipient's copy of a message to many: the blank, which no client's key has, keeps it apart.
+/// The key of one recipient's copy of a message to many. It contains a blank, so it differs from every client's key.
 pub fn key_of_copy(key: &str, to: &PeerId) -> String {
     format!("{key} {to}")
 }

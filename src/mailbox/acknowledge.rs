@@ -1,4 +1,4 @@
-//! Acknowledgements: a message was offered, announced, delivered, or not shown at all.
+//! Acknowledgements: a message was offered, announced, delivered or not shown.
 
 use super::{
     InboxNews, Result, Transaction,
@@ -10,8 +10,8 @@ use crate::{
     wire::{Acknowledgement, MessageId, Outcome, PeerId, Route},
 };
 
-/// Takes note of what `peer` did with messages by `route`; returns how many changed. A message that is not the peer's, or was
-/// acknowledged before, does not.
+/// Records what `peer` did with messages by `route`; returns how many messages changed. Messages of other peers, and those
+/// acknowledged before, stay unchanged.
 pub fn acknowledge(tx: &mut Transaction<'_>, peer: &PeerId, route: Route, messages: Vec<Acknowledgement>) -> Result<u32> {
     let Some(row) = peers::get(tx, peer)? else { return Ok(0) };
     let (mut changed, mut written) = (0, Vec::new());
@@ -30,7 +30,7 @@ pub fn acknowledge(tx: &mut Transaction<'_>, peer: &PeerId, route: Route, messag
     if route == Route::Channel {
         tx.wake(peer);
     } else {
-        tx.hint(peer); // what waited behind these may go now
+        tx.hint(peer); // later messages may go now
     }
     if route == Route::Inbox && !written.is_empty() {
         tx.inbox(peer, InboxNews::Written(written));
@@ -38,9 +38,10 @@ pub fn acknowledge(tx: &mut Transaction<'_>, peer: &PeerId, route: Route, messag
     Ok(changed)
 }
 
-/// `id` was pushed into the inbox or channel of the present agent process. If that is trusted, no other route hands it over.
+/// Records that `id` was pushed into the inbox or channel of the current agent process. If that route is trusted, no other
+/// route hands the message over.
 fn offer(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, route: Route) -> Result<bool> {
-    // Where the hook runs, it proves each message by itself.
+    // If the hook runs, it proves each message separately.
     let trusted = peer.has_proved() && !(route == Route::Inbox && peer.has_hook());
     let sql = "UPDATE message SET state = 1, route = ?4, offered_at = ?5, holder = 0, instance = NULL, lease = NULL,
                    pushed_by = ?6, again = ?7, waiting = ?8
@@ -55,7 +56,7 @@ fn offer(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, route: Route)
     Ok(has_changed)
 }
 
-/// Only the beginning of `id` was handed over: its text has not been shown.
+/// Records that only the beginning of `id` was handed over, so its full text still has to be shown.
 fn announce(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, route: Route) -> Result<bool> {
     let sql = "UPDATE message SET state = 1, route = ?4, offered_at = coalesce(offered_at, ?5), holder = 0, instance = NULL,
                    lease = NULL, again = ?6, handed = max(handed - 1, 0), pushed_by = coalesce(?8, pushed_by)
@@ -69,7 +70,7 @@ fn announce(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, route: Rou
     Ok(has_changed)
 }
 
-/// `id` was handed to the model for certain. That is noted even of a message that had expired meanwhile.
+/// Records that `id` certainly reached the model, even if the message has expired in the meantime.
 pub(super) fn deliver(tx: &mut Transaction<'_>, peer: &PeerId, id: &MessageId, route: Route) -> Result<bool> {
     let sql =
         "UPDATE message SET state = 2, route = ?4, delivered_at = ?5, holder = 0, instance = NULL, lease = NULL, waiting = 0,
@@ -80,7 +81,7 @@ pub(super) fn deliver(tx: &mut Transaction<'_>, peer: &PeerId, id: &MessageId, r
     Ok(!tx.update(sql, values)?.is_empty())
 }
 
-/// `id` was taken but not shown: it waits again as if never taken.
+/// Records that `id` was taken but not shown. It waits again as if it had never been taken.
 fn put_back(tx: &mut Transaction<'_>, peer: &PeerId, id: &MessageId, route: Route) -> Result<bool> {
     let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL, handed = max(handed - 1, 0)
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND waiting = 1 AND holder = ?4";
@@ -91,13 +92,13 @@ fn put_back(tx: &mut Transaction<'_>, peer: &PeerId, id: &MessageId, route: Rout
     Ok(has_changed)
 }
 
-/// The user has read `id` at the command line, which stands for one of `readers`; returns how many messages changed.
+/// Records that the user has read `id` at the command line, which acts for one of `readers`. Returns how many messages changed.
 pub fn read_by_user(tx: &mut Transaction<'_>, readers: &[PeerId], id: &MessageId) -> Result<u32> {
     readers.iter().try_fold(0, |changed, reader| Ok(changed + u32::from(deliver(tx, reader, id, Route::CheckMessages)?)))
 }
 
-/// The prompt hook of the client of `peer` ran. The messages that its prompt holds were let in, which proves the inbox. Of a
-/// message that was only announced, the beginning was let in, and the message still waits.
+/// Records a run of the prompt hook of `peer`. The messages in the prompt were let in, which proves the inbox. If a message was
+/// only announced, its beginning was let in and the message still waits.
 pub fn prompt(tx: &mut Transaction<'_>, peer: &PeerRow, messages: Vec<MessageId>) -> Result<()> {
     tx.wake(&peer.id);
     if messages.is_empty() {

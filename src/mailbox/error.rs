@@ -3,7 +3,7 @@ use crate::{
     wire::{MessageId, PeerId},
 };
 
-/// Why the mailbox did not do what was asked.
+/// Why the mailbox could not carry out a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -15,7 +15,7 @@ pub enum Error {
 /// Results of the mailbox.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// A rule refuses a message, which is not stored.
+/// Why a rule refuses a message; it is not stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("idempotency key {key:?} was used before, for message {message}")]
@@ -28,7 +28,7 @@ pub enum Refusal {
     MailboxFull { waiting: u32, most: u32, name: String },
     #[error("replyTo names {0}, which is no message to or from this sender")]
     NoSuchQuestion(MessageId),
-    /// The command line has a mailbox for answers alone.
+    /// The mailbox of the command line takes only answers.
     #[error("cli has no mailbox but for answers to what it sent, and {0} is none of that")]
     NotAskedByCli(MessageId),
 }

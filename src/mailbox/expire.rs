@@ -1,4 +1,4 @@
-//! Mail that is not delivered in time expires, and its sender is told.
+//! Expires messages that were not delivered in time, and notifies their senders.
 
 use super::{
     MessageChange, Result, Transaction,
@@ -11,8 +11,8 @@ use crate::{
 };
 use std::time::Duration;
 
-/// Lets undelivered messages expire whose time has come, at most `most`; returns how many. The senders' notices wait for
-/// `wait`; `tag` makes the random part of their ids.
+/// Expires up to `most` undelivered messages that are past their time; returns how many. The notices to the senders expire
+/// after `wait`; `tag` creates the random part of their ids.
 pub fn expire(tx: &mut Transaction<'_>, wait: Duration, most: u32, tag: fn() -> String) -> Result<usize> {
     let sql = "UPDATE message SET state = 3, expired_at = ?1, waiting = 0, holder = 0, instance = NULL, lease = NULL
                WHERE seq IN (SELECT seq FROM message WHERE state < 2 AND expires_at <= ?1 ORDER BY expires_at LIMIT ?2)";
@@ -31,7 +31,7 @@ pub fn next_expiry(view: &View<'_>) -> db::Result<Option<Timestamp>> {
     Ok(next.map(Timestamp::from_millis))
 }
 
-/// Notices are not answered by notices, and the command line has no mailbox.
+/// Sends a notice to the sender, but not for a notice, nor to the command line, which has no mailbox.
 fn tell_sender(tx: &mut Transaction<'_>, expired: &MessageChange, wait: Duration, tag: String) -> Result<()> {
     let MessageChange { id, from, to, .. } = expired;
     if from.as_str() == BROKER_SENDER || peers::get(tx, from)?.is_none() {

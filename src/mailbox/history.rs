@@ -1,4 +1,4 @@
-//! Stored messages: receipts, counts, the history and its end.
+//! Stored messages: receipts, counts, the history and its cleanup.
 
 use super::{Message, message::read_peer};
 use crate::{
@@ -12,9 +12,9 @@ pub fn get(view: &View<'_>, id: &MessageId) -> Result<Option<Message>> {
     Message::one(view, "seq = ?1 AND tag = ?2", params![id.seq(), id.tag()])
 }
 
-/// Messages before `before`, newest first; with `peers`, only those from or to one of them.
+/// Messages before the place `before`, newest first. With `peers`, only messages from or to one of them.
 pub fn list(view: &View<'_>, peers: Option<&[PeerId]>, before: i64, most: u32) -> Result<Vec<Message>> {
-    // Ids are plain letters and need no escapes.
+    // Ids contain only plain letters and need no escapes.
     let peers = peers.map(|peers| format!("[{}]", peers.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",")));
     let condition = "seq < ?1 AND (?2 IS NULL OR from_peer IN (SELECT value FROM json_each(?2))
                          OR to_peer IN (SELECT value FROM json_each(?2))) ORDER BY seq DESC LIMIT ?3";
@@ -23,12 +23,12 @@ pub fn list(view: &View<'_>, peers: Option<&[PeerId]>, before: i64, most: u32) -
 
 /// The first message from `from` to `to` that names `question`.
 pub fn answer(view: &View<'_>, question: &MessageId, from: &PeerId, to: &PeerId) -> Result<Option<Message>> {
-    // By place: only what came after the question is looked at.
+    // `seq` limits the search to messages after the question.
     let condition = "seq > ?1 AND reply_to = ?2 AND from_peer = ?3 AND to_peer = ?4 ORDER BY seq LIMIT 1";
     Message::one(view, condition, params![question.seq(), question.to_string(), from.as_str(), to.as_str()])
 }
 
-/// How many messages are stored, at most: the distance from the oldest to the newest.
+/// An upper bound on the number of stored messages: the distance from the oldest to the newest.
 pub fn stored(view: &View<'_>) -> Result<u64> {
     let sql = "SELECT coalesce((SELECT max(seq) FROM message) - (SELECT min(seq) FROM message) + 1, 0)";
     view.get::<i64>(sql, []).map(i64::unsigned_abs)
@@ -44,21 +44,21 @@ pub fn is_waiting(view: &View<'_>, peer: &PeerId) -> Result<bool> {
     view.get("SELECT EXISTS (SELECT 1 FROM message WHERE to_peer = ?1 AND waiting = 1)", [peer.as_str()])
 }
 
-/// How many messages wait, for each peer for which some do.
+/// The number of waiting messages for each peer that has any.
 pub fn waiting_by_peer(view: &View<'_>) -> Result<HashMap<PeerId, u32>> {
     let sql = "SELECT to_peer, count(*) FROM message WHERE waiting = 1 GROUP BY to_peer";
     let counts = view.all(sql, [], |row| Ok((read_peer(row, 0)?, row.get(1)?)))?;
     Ok(counts.into_iter().collect())
 }
 
-/// How many messages wait for peers. The command line, which has no mailbox, does not count.
+/// How many messages wait for all peers together. The command line has no mailbox and does not count.
 pub fn waiting_in_all(view: &View<'_>) -> Result<u64> {
     let sql = "SELECT count(*) FROM peer CROSS JOIN message ON to_peer = peer.id AND waiting = 1";
     view.get::<i64>(sql, []).map(i64::unsigned_abs)
 }
 
-/// Removes messages that ended before `before`, looking at no more than `window` rows behind `cursor`; returns the new cursor
-/// until the end is reached.
+/// Removes messages that ended before `before`. Looks at no more than `window` rows after `cursor`. Returns the new cursor, or
+/// `None` at the end.
 pub fn forget_ended(tx: &Tx<'_>, before: Timestamp, cursor: i64, window: u32) -> Result<Option<i64>> {
     let sql = "SELECT max(seq), min(sent_at) FROM (SELECT seq, sent_at FROM message WHERE seq > ?1 ORDER BY seq LIMIT ?2)";
     let bounds: Option<(Option<i64>, Option<i64>)> =

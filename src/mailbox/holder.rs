@@ -3,29 +3,29 @@ use crate::{
     wire::Route,
 };
 
-/// The one who hands a message over right now: the columns `holder`, `instance` and `lease`. It is named after its process, so
-/// that its leases can end with that.
+/// The holder of a leased message: the columns `holder`, `instance` and `lease`. It contains its process, so that its leases can
+/// end with that process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Holder {
     /// The event stream of the process `instance`.
     Stream { instance: String },
-    /// A take of that process, under a name that it chose.
+    /// A take of the process `instance`, under a lease name that the process chose.
     Take { instance: String, lease: String },
 }
 
-/// The kind of holder that has a message: the column `holder`, 0 if it has none.
+/// The kind of a message's holder: the column `holder`, which is 0 without a holder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Stream = 1,
     Take = 2,
 }
 
-/// How far a message has got by routes that prove nothing: the column `again`, 0 for a fresh one.
+/// How far routes without proof have shown a message: the column `again`, which is 0 for a fresh message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shown {
     /// Pushed into an inbox or channel.
     Pushed = 1,
-    /// Its beginning only.
+    /// Only its beginning was shown.
     Announced = 2,
 }
 
@@ -37,7 +37,7 @@ impl Holder {
         }
     }
 
-    /// Its process.
+    /// The process of the holder.
     pub(super) fn instance(&self) -> &str {
         match self {
             Self::Stream { instance } | Self::Take { instance, .. } => instance,
@@ -53,8 +53,8 @@ impl Holder {
 }
 
 impl Kind {
-    /// The kind of holder that acknowledges by `route`. An acknowledgement that is repeated after a crash must not end the lease
-    /// of another route that has the message by now.
+    /// The kind of holder that acknowledges by `route`. After a crash an acknowledgement may be repeated. By then another route
+    /// may have leased the message, and that lease must not end.
     pub fn of(route: Route) -> Self {
         match route {
             Route::Channel => Self::Stream,

@@ -1,4 +1,4 @@
-//! A message is leased to the one who hands it over. `handed` is raised in the same commit, before anything is shown.
+//! Leases messages to the holder that hands them over. The same commit increments `handed`, before anything is shown.
 
 use super::{Holder, Message, Result, Transaction, message::COLUMNS, order};
 use crate::{
@@ -13,16 +13,16 @@ use std::{
     },
 };
 
-/// The kind of a holder, which decides what it is given.
+/// The kind of taker, which decides which messages it gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Taker {
-    /// The stream, which pushes fresh mail into the channel.
+    /// The stream, which pushes fresh messages into the channel.
     Stream,
-    /// A tool's result: all but what was only announced, which waits for `check_messages`.
+    /// A tool's result: everything except announced messages, which wait for `check_messages`.
     Result,
     /// `check_messages`: everything.
     Check,
-    /// The writer into the inbox of this agent process: not what that one was given before.
+    /// The writer into the inbox of this agent process: only messages that this process was not given before.
     Inbox(String),
 }
 
@@ -32,18 +32,18 @@ pub struct Claim {
     pub peer: PeerId,
     pub holder: Holder,
     pub taker: Taker,
-    /// Most messages.
+    /// The maximum number of messages.
     pub messages: u32,
-    /// Most bytes of text; one message is given whatever its size.
+    /// The maximum size of the texts. The first message is given regardless of its size.
     pub bytes: usize,
-    /// Set when the client has asked again under the same lease: then only that request is given something.
+    /// Set when the client repeats its request under the same lease. Then only the new request gets messages.
     pub is_outdated: Arc<AtomicBool>,
 }
 
-/// Leases what waits and may go to the holder, oldest first. A take that asks again gets the same messages.
+/// Leases the waiting messages that may go to the holder, oldest first. A repeated take gets the same messages.
 pub fn lease(tx: &Transaction<'_>, claim: &Claim) -> Result<Vec<Message>> {
-    // Checked here, in order with all other changes: an answer that nobody reads must not lease a message after the newer
-    // request has found none.
+    // Checked on the writing thread, in order with all other changes. A request whose answer nobody reads must not lease a
+    // message after the newer request has found none.
     if claim.is_outdated.load(Ordering::SeqCst) {
         return Ok(Vec::new());
     }
@@ -63,13 +63,13 @@ pub fn lease(tx: &Transaction<'_>, claim: &Claim) -> Result<Vec<Message>> {
     Ok(leased)
 }
 
-/// Whether [`lease`] would give something.
+/// Whether [`lease`] would return any message.
 pub fn is_any(view: &View<'_>, claim: &Claim) -> db::Result<bool> {
     let has_some = claim.taker != Taker::Stream && !leased(view, &claim.peer, &claim.holder, 0, 1)?.is_empty();
     Ok(has_some || !free(view, &Claim { messages: 1, ..claim.clone() })?.is_empty())
 }
 
-/// The messages that `holder` has leased behind the place `after`, in order.
+/// The messages after the place `after` that `holder` has leased, in order.
 pub fn leased(view: &View<'_>, peer: &PeerId, holder: &Holder, after: i64, most: u32) -> db::Result<Vec<Message>> {
     let condition =
         "to_peer = ?1 AND waiting = 1 AND holder = ?2 AND instance = ?3 AND lease IS ?4 AND seq > ?5 ORDER BY seq LIMIT ?6";
@@ -77,7 +77,7 @@ pub fn leased(view: &View<'_>, peer: &PeerId, holder: &Holder, after: i64, most:
     Message::all(view, condition, values)
 }
 
-/// The messages that have no holder and may go to this one.
+/// The messages without a holder that this claim may lease.
 fn free(view: &View<'_>, claim: &Claim) -> db::Result<Vec<Message>> {
     let Claim { peer, holder, taker, messages, bytes: most_bytes, .. } = claim;
     let (fits, agent) = match taker {
@@ -103,8 +103,8 @@ fn free(view: &View<'_>, claim: &Claim) -> db::Result<Vec<Message>> {
     Ok(free)
 }
 
-/// Ends every lease on mail of `peer` but those of the process `instance`: their holders are gone. It is not known what they
-/// showed, so the mail waits again and counts as possibly shown.
+/// Ends all leases on messages to `peer`, except those of the process `instance`: the other holders are gone. They may or may not
+/// have shown the messages, so these wait again and count as possibly shown.
 pub fn end_leases(tx: &mut Transaction<'_>, peer: &PeerId, instance: &str) -> Result<()> {
     let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL
                WHERE to_peer = ?1 AND waiting = 1 AND holder > 0 AND instance IS NOT ?2";

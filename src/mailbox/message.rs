@@ -6,7 +6,7 @@ use crate::{
 /// A message as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// All that its sender may know. Its recipient is named by its id.
+    /// Everything that its sender may know. It names the recipient by id.
     pub receipt: Receipt,
     pub text: String,
     /// How often it may have been shown.
@@ -18,12 +18,12 @@ pub(super) const COLUMNS: &str = "seq, tag, from_peer, to_peer, state, route, he
                                   offered_at, delivered_at, expired_at, text, handed";
 
 impl Message {
-    /// The first message in the table for which `condition` holds.
+    /// The first message that meets `condition`.
     pub(super) fn one(view: &View<'_>, condition: &str, values: impl sqlite::Params) -> db::Result<Option<Self>> {
         view.one(&format!("SELECT {COLUMNS} FROM message WHERE {condition}"), values, Self::read)
     }
 
-    /// Every message for which it holds.
+    /// Every message that meets `condition`.
     pub(super) fn all(view: &View<'_>, condition: &str, values: impl sqlite::Params) -> db::Result<Vec<Self>> {
         view.all(&format!("SELECT {COLUMNS} FROM message WHERE {condition}"), values, Self::read)
     }
@@ -78,7 +78,7 @@ pub(super) fn read_state(row: &Row<'_>, state: usize, held_at: usize) -> sqlite:
     })
 }
 
-/// The number that stands for a reason in the column `held_by`; 0 is none.
+/// The number of a reason in the column `held_by`; 0 means none.
 pub(super) fn held_number(by: Option<HeldBy>) -> i64 {
     match by {
         None => 0,

@@ -8,9 +8,12 @@
 //!
 //! Each step is a function of a [`Transaction`], which collects the [`Effects`] that the broker applies after the commit.
 //!
-//! Invariants: one holder at a time hands a message over ([`Holder`]). `handed` counts how often it may have been shown,
-//! *before* it is, so that after any crash a second showing is known to be one. A message leaves `waiting` only when it was
-//! delivered, has expired, or was pushed by a route that has proved itself. Fresh mail goes out in order ([`order`]).
+//! Invariants:
+//! - A message has at most one holder at a time ([`Holder`]).
+//! - `handed` counts how often a message may have been shown. It is incremented *before* each showing, so even after a crash a
+//!   repeat is recognised as one.
+//! - A message leaves `waiting` only when it was delivered, has expired, or was pushed by a route that has proved itself.
+//! - Fresh messages go out in order ([`order`]).
 
 pub(crate) mod accept;
 pub(crate) mod acknowledge;

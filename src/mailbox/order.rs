@@ -1,5 +1,5 @@
-//! The rule of order: fresh mail of a peer is handed over in the order in which it was accepted. While a holder has some of it,
-//! what came later waits for everybody else. Mail that was shown before is not fresh, and what is held stands aside.
+//! The rule of order: fresh messages to a peer are handed over in the order of their acceptance. While a holder has some of
+//! them, no other holder gets later ones. Messages that were shown before are not fresh. Held messages are exempt.
 
 use super::Holder;
 use crate::{
@@ -7,8 +7,8 @@ use crate::{
     wire::PeerId,
 };
 
-/// The place from which on mail of `peer` waits for `holder`: that of the oldest fresh message that another one holds, or the
-/// end. A holder whose process does not serve the peer any more is given nothing.
+/// The first place that `holder` may not lease: that of the oldest fresh message to `peer` with another holder, or the end. A
+/// holder whose process no longer serves the peer gets no messages.
 pub(super) fn barrier(view: &View<'_>, peer: &PeerId, holder: &Holder) -> Result<i64> {
     if !serves(view, peer, holder.instance())? {
         return Ok(0);
@@ -19,8 +19,8 @@ pub(super) fn barrier(view: &View<'_>, peer: &PeerId, holder: &Holder) -> Result
     view.get(sql, params![peer.as_str(), holder.kind(), holder.instance(), holder.lease()])
 }
 
-/// Whether a message that is accepted now may go to the stream of `instance` at once: that process serves the peer, and has all
-/// fresh mail that came before. Costs a few seeks in an index, however much waits.
+/// Whether a message accepted now may go to the stream of `instance` at once: that process serves the peer, and its stream holds
+/// all earlier fresh messages. Costs a few index seeks, regardless of how many messages wait.
 pub(super) fn is_next_for_stream(view: &View<'_>, peer: &PeerId, instance: &str) -> Result<bool> {
     let sql = "WITH fresh AS (SELECT holder, instance, held_at FROM message WHERE to_peer = ?1 AND waiting = 1 AND again = 0)
                SELECT NOT (EXISTS (SELECT 1 FROM fresh WHERE holder = 0 AND held_at IS NULL)
@@ -30,8 +30,8 @@ pub(super) fn is_next_for_stream(view: &View<'_>, peer: &PeerId, instance: &str)
     Ok(serves(view, peer, instance)? && view.get(sql, [peer.as_str(), instance])?)
 }
 
-/// Whether `instance` is the process that serves `peer`. A lease given to another one would outlive it: only the next
-/// registration ends earlier leases.
+/// Whether `instance` is the process that serves `peer`. Another process must get no lease: it could outlive that process, as
+/// only the next registration ends earlier leases.
 fn serves(view: &View<'_>, peer: &PeerId, instance: &str) -> Result<bool> {
     view.get("SELECT EXISTS (SELECT 1 FROM peer WHERE id = ?1 AND instance = ?2)", [peer.as_str(), instance])
 }
@@ -75,7 +75,7 @@ mod tests {
         ]
     }
 
-    /// A fresh message: its place, and who holds it.
+    /// A fresh message: its place and its holder.
     type Fresh = (i64, (i64, Option<String>, Option<String>));
 
     fn fresh(view: &View<'_>) -> Vec<Fresh> {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     proptest! {
-        /// A holder is given a fresh message only if it holds all fresh ones that are older.
+        /// A holder gets a fresh message only if it holds all older fresh messages.
         #[test]
         fn fresh_mail_is_handed_over_in_order(steps in vec(step(), 1..40)) {
             let connection = testing::memory();

@@ -1,4 +1,4 @@
-//! A legacy client fetches its mail once a second; the next poll shows that the answer to the one before arrived.
+//! Polls of legacy clients. They fetch their messages once a second; each poll proves that the previous answer arrived.
 
 use super::{Message, Result, Transaction};
 use crate::{
@@ -6,9 +6,9 @@ use crate::{
     wire::PeerId,
 };
 
-/// Mail that a poll hands out.
+/// Messages that the next poll hands out.
 const DUE: &str = "to_peer = ?1 AND waiting = 1 AND holder = 0 AND held_at IS NULL";
-/// Mail that the poll before handed out.
+/// Messages that the previous poll handed out.
 const HANDED_OUT: &str = "to_peer = ?1 AND state = 1 AND route = 'poll'";
 
 /// Whether [`poll`] would change something.
@@ -17,7 +17,7 @@ pub fn is_due(view: &View<'_>, peer: &PeerId) -> db::Result<bool> {
     view.get(&sql, [peer.as_str()])
 }
 
-/// Marks the messages of the poll before as delivered; returns the next ones, at most `most`.
+/// Marks the messages of the previous poll as delivered; returns up to `most` waiting ones.
 pub fn poll(tx: &mut Transaction<'_>, peer: &PeerId, most: u32) -> Result<Vec<Message>> {
     let now = tx.now.as_millis();
     tx.update(&format!("UPDATE message SET state = 2, delivered_at = ?2 WHERE {HANDED_OUT}"), params![peer.as_str(), now])?;

@@ -1,5 +1,5 @@
-//! Which inbox or channel has proved itself, and what that says about the messages it was given. A proof belongs to the agent
-//! process (`PeerRow::agent_key`): a new one starts without.
+//! Proofs that an inbox or channel works, and their effect on the messages pushed into it. A proof belongs to the agent process
+//! (`PeerRow::agent_key`); a new process starts without one.
 
 use super::{InboxNews, Result, Transaction, message::read_id};
 use crate::{
@@ -7,10 +7,11 @@ use crate::{
     wire::{MessageId, PeerId},
 };
 
-/// Written into the inbox of an agent process, and not known to be let in.
+/// Messages written into the inbox of an agent process but not confirmed as let in.
 const PENDING: &str = "to_peer = ?1 AND waiting = 1 AND state = 1 AND route = 'inbox' AND again = 1 AND pushed_by = ?2";
 
-/// The inbox or channel of `peer` has proved itself. Unless a hook proves each message, no other route repeats what it was given.
+/// Records that the inbox or channel of `peer` has proved itself. Unless a hook proves each message, no other route then repeats
+/// the messages pushed into it.
 pub(super) fn prove(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
     if !peer.has_hook() {
         let sql = "UPDATE message SET waiting = 0
@@ -27,7 +28,8 @@ pub(super) fn note(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
     Ok(())
 }
 
-/// `peer` writes to `sender`: it has read the messages of that one which its proven inbox or channel pushed.
+/// Marks messages from `sender` as delivered if a proven inbox or channel pushed them: by writing to `sender`, `peer` shows that
+/// it has read them.
 pub(super) fn confirm_pushed(tx: &mut Transaction<'_>, peer: &PeerId, sender: &PeerId) -> Result<()> {
     let sql = "UPDATE message SET state = 2, route = 'reply', delivered_at = ?3
                WHERE to_peer = ?1 AND from_peer = ?2 AND state = 1 AND waiting = 0 AND route IN ('inbox', 'channel')";
@@ -37,8 +39,8 @@ pub(super) fn confirm_pushed(tx: &mut Transaction<'_>, peer: &PeerId, sender: &P
     Ok(())
 }
 
-/// The agent process `agent` is gone: messages in its inbox or channel that nothing confirmed may have died with it unread,
-/// even if that had proved itself. They wait again, to be shown as repeats.
+/// Makes the unconfirmed messages of the agent process `agent`, which is gone, wait again; they are shown as repeats. They may
+/// have been lost unread in its inbox or channel, even if that had proved itself.
 pub fn mark_uncertain(tx: &mut Transaction<'_>, peer: &PeerId, agent: &str) -> Result<()> {
     let sql = "UPDATE message SET waiting = 1, again = 1
                WHERE to_peer = ?1 AND state = 1 AND waiting = 0 AND route IN ('inbox', 'channel') AND pushed_by = ?2";
@@ -47,15 +49,16 @@ pub fn mark_uncertain(tx: &mut Transaction<'_>, peer: &PeerId, agent: &str) -> R
     Ok(())
 }
 
-/// The last frame in the inbox of `agent` was not let in and is lost: its messages wait again, to be shown as repeats.
+/// Records that the last frame in the inbox of `agent` was not let in and is lost. Its messages wait again and are shown as
+/// repeats.
 pub fn miss(tx: &mut Transaction<'_>, peer: &PeerId, agent: &str) -> Result<()> {
     let missed = tx.run(&format!("UPDATE message SET pushed_by = NULL WHERE {PENDING}"), [peer.as_str(), agent])?;
-    tx.hint(peer); // results of tools may carry mail now
+    tx.hint(peer); // tool results may now carry messages
     tx.inbox(peer, InboxNews::Missed(missed));
     Ok(())
 }
 
-/// The messages written into the inbox of `agent` that are not known to be let in.
+/// The messages written into the inbox of `agent` but not confirmed as let in.
 pub fn pending(view: &View<'_>, peer: &PeerId, agent: &str) -> db::Result<Vec<MessageId>> {
     view.all(&format!("SELECT seq, tag FROM message WHERE {PENDING}"), [peer.as_str(), agent], read_id)
 }

@@ -1,4 +1,4 @@
-//! Held messages: the controls of a recipient's user hold them back on every route, until that user releases them.
+//! Held messages: the user's controls hold them back on every route until that user releases them.
 
 use super::{
     Message, Result, Transaction,
@@ -9,21 +9,21 @@ use crate::{
     wire::{HeldBy, InboundRule, MessageId, PeerId},
 };
 
-/// Which messages to a peer are held.
+/// The rule that decides which messages to a peer are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// None.
     Nothing,
-    /// Those of senders in another class of permission modes: one of the two bypasses prompts, the other does not.
+    /// Those where only one of sender and recipient bypasses permission prompts.
     Unequal {
-        /// The recipient bypasses them.
+        /// Whether the recipient bypasses prompts.
         bypasses: bool,
     },
     /// All, for this reason.
     All(HeldBy),
 }
 
-/// Held messages that the broker still has to write into the inbox of agent process ?2, whose client asks its user.
+/// Held messages that the broker still has to write into the inbox of agent process ?2, where the client asks its user.
 const TO_POST: &str = "to_peer = ?1 AND waiting = 1 AND held_at IS NOT NULL AND held_by IN (1, 2) AND pushed_by IS NOT ?2";
 
 impl Rule {
@@ -32,14 +32,14 @@ impl Rule {
         match peer.inbound {
             InboundRule::Hold => Self::All(HeldBy::Hold),
             InboundRule::Refuse => Self::All(HeldBy::Refuse),
-            // Only a client that would itself hold it has somebody to ask.
+            // Only a client that itself holds messages can ask its user.
             InboundRule::Match if !peer.bypasses && peer.inbox.is_none() => Self::Nothing,
             InboundRule::Match => Self::Unequal { bypasses: peer.bypasses },
             InboundRule::Accept => Self::Nothing,
         }
     }
 
-    /// Why this rule holds a message, if it does.
+    /// The reason why this rule holds a message, if it does.
     pub(super) fn holds(self, passes: bool, bypassed: bool) -> Option<HeldBy> {
         match self {
             Self::Nothing => None,
@@ -49,11 +49,11 @@ impl Rule {
     }
 }
 
-/// Applies the rule of `peer`, which has changed, to what waits for it: lets go what it does not hold any more, and holds what
-/// it does. What may have been shown meanwhile stays free.
+/// Applies the changed rule of `peer` to its waiting messages: releases those it no longer holds, and holds those it does now.
+/// Messages that may already have been shown stay free.
 pub fn apply_rule(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
     let rule = Rule::of(peer);
-    // The class of senders that are let in, if it matters.
+    // Whether the senders that are let in bypass prompts, if that matters.
     let (by, equal) = match rule {
         Rule::Nothing => (None, None),
         Rule::Unequal { bypasses } => (Some(HeldBy::Mode), Some(bypasses)),
@@ -73,12 +73,12 @@ pub fn apply_rule(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
     Ok(())
 }
 
-/// Whether [`to_post`] would give something.
+/// Whether [`to_post`] would return any message.
 pub fn has_to_post(view: &View<'_>, peer: &PeerId, agent: &str) -> db::Result<bool> {
     view.get(&format!("SELECT EXISTS (SELECT 1 FROM message WHERE {TO_POST})"), [peer.as_str(), agent])
 }
 
-/// The held messages to `peer` that its agent process `agent` was not given yet, oldest first. They count as given from now on.
+/// The held messages to `peer` that its agent process `agent` was not given yet, oldest first. From now on they count as given.
 pub fn to_post(tx: &Transaction<'_>, peer: &PeerId, agent: &str, most: u32) -> Result<Vec<Message>> {
     let sql = format!(
         "UPDATE message SET pushed_by = ?2, handed = handed + 1
@@ -89,13 +89,13 @@ pub fn to_post(tx: &Transaction<'_>, peer: &PeerId, agent: &str, most: u32) -> R
     Ok(messages)
 }
 
-/// Notes that held messages were written into the inbox of their recipient's client.
+/// Records that held messages were written into the inbox of their recipient's client.
 pub fn posted(tx: &Transaction<'_>, ids: &[MessageId]) -> Result<()> {
     let sql = "UPDATE message SET offered_at = ?2 WHERE seq = ?1 AND held_at IS NOT NULL";
     ids.iter().try_for_each(|id| Ok(tx.run(sql, params![id.seq(), tx.now.as_millis()]).map(drop)?))
 }
 
-/// The user lets a held message in; false if it is not held.
+/// Releases a held message at the user's request; false if it is not held.
 pub fn release(tx: &mut Transaction<'_>, id: &MessageId) -> Result<bool> {
     let sql = "UPDATE message SET held_at = NULL, released = 1, passes = 1, pushed_by = NULL
                WHERE seq = ?1 AND tag = ?2 AND held_at IS NOT NULL AND state < 2";

@@ -8,7 +8,7 @@ use crate::{
 };
 use std::{collections::BTreeSet, ops::Deref};
 
-/// A transaction at one moment, which collects its [`Effects`].
+/// A transaction with a fixed time; it collects its [`Effects`].
 #[derive(Debug)]
 pub struct Transaction<'a> {
     tx: &'a Tx<'a>,
@@ -16,22 +16,22 @@ pub struct Transaction<'a> {
     pub effects: Effects,
 }
 
-/// The effects of a committed change on those who are connected: only what the tables cannot tell later.
+/// The effects of a committed change on connected peers and watchers: only facts that the tables cannot tell later.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// Peers whose streams and takes look again.
+    /// Peers whose streams and takes must look again.
     pub wake: BTreeSet<PeerId>,
-    /// Those of them that are told that mail waits, if some still does.
+    /// Those among them to tell that messages wait, if any still do.
     pub hint: BTreeSet<PeerId>,
     /// Messages that changed, in order.
     pub changes: Vec<MessageChange>,
-    /// Peers whose inbox or channel has proved itself: the agent process's key, and when.
+    /// Peers whose inbox or channel has proved itself, with the key of the agent process and the time.
     pub proofs: Vec<(PeerId, String, Timestamp)>,
     /// News of the peers' inboxes.
     pub inbox: Vec<(PeerId, InboxNews)>,
 }
 
-/// Something that happened to the inbox of a session's client.
+/// An event at the inbox of a session's client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum InboxNews {
     /// These messages were written into it in one frame.
@@ -44,14 +44,14 @@ pub enum InboxNews {
     Prompted,
 }
 
-/// A message got into another state, or there by another route.
+/// A change of a message's state or route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageChange {
     pub id: MessageId,
     pub from: PeerId,
     pub to: PeerId,
     pub state: MessageState,
-    /// The last route that handed it over or tried to.
+    /// The last route that handed it over, or tried to.
     pub route: Option<Route>,
 }
 
@@ -60,24 +60,24 @@ impl<'a> Transaction<'a> {
         Self { tx, now, effects: Effects::default() }
     }
 
-    /// `peer` looks again.
+    /// Makes `peer` look again.
     pub(super) fn wake(&mut self, peer: &PeerId) {
         self.effects.wake.insert(peer.clone());
     }
 
-    /// `peer` looks again, and is told that mail waits.
+    /// Makes `peer` look again, and tells it that messages wait.
     pub(super) fn hint(&mut self, peer: &PeerId) {
         self.wake(peer);
         self.effects.hint.insert(peer.clone());
     }
 
-    /// Notes something about the inbox of `peer`.
+    /// Records an event at the inbox of `peer`.
     pub(super) fn inbox(&mut self, peer: &PeerId, news: InboxNews) {
         self.wake(peer);
         self.effects.inbox.push((peer.clone(), news));
     }
 
-    /// Runs an `UPDATE` that changes the states of messages, and notes each change; returns the messages, in order.
+    /// Runs an `UPDATE` that changes the states of messages, and records each change. Returns the messages in order.
     pub(super) fn update(&mut self, sql: &str, values: impl Params) -> Result<Vec<MessageId>> {
         let sql = format!("{sql} RETURNING seq, tag, from_peer, to_peer, state, held_at, route");
         let mut changes = self.tx.all(&sql, values, |row| {
@@ -90,7 +90,8 @@ impl<'a> Transaction<'a> {
         Ok(ids)
     }
 
-    /// A message was accepted: its recipient looks at it, and is told that mail waits unless its stream pushes it.
+    /// Records that a message was accepted. Its recipient looks again. Unless its stream pushes the message, it is told that
+    /// messages wait.
     pub(super) fn accepted(&mut self, message: &Message, is_pushed: bool) {
         let Receipt { message_id: id, from, to, state, .. } = message.receipt.clone();
         if is_pushed {
