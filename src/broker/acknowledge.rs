@@ -6,11 +6,11 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Most messages acknowledged at once: more than a mailbox holds by default.
+/// How many messages may be acknowledged at once: more than a mailbox holds by default.
 const MOST_ACKNOWLEDGED: usize = 10_000;
 
 impl Broker {
-    /// Takes note of what became of messages.
+    /// Records what became of messages.
     pub async fn acknowledge(self: &Arc<Self>, id: &PeerId, request: Acknowledge) -> wire::Result<Acknowledged> {
         let Acknowledge { route, messages } = request;
         if messages.len() > MOST_ACKNOWLEDGED {
@@ -18,8 +18,8 @@ impl Broker {
             return Err(Error::new(Code::InvalidRequest, what));
         }
         self.with_peer(id, |_| ())?;
-        // A power cut may undo every other outcome: the message is then shown again, as a repeat. *Delivered* is told to the
-        // sender for good.
+        // A power cut may undo every other outcome: the message is then shown again, as a repeat. *Delivered* is final for the
+        // sender.
         let is_delivered = messages.iter().any(|acknowledged| acknowledged.outcome == Outcome::Delivered);
         let durability = if is_delivered { Durability::Fsync } else { Durability::Process };
         let peer = id.clone();
@@ -28,7 +28,7 @@ impl Broker {
         Ok(Acknowledged { changed })
     }
 
-    /// The user has read an answer to the command line, or to the session inside of which the command line runs.
+    /// Records that the user has read an answer to the command line, or to the session in which the command line runs.
     pub async fn read_by_user(self: &Arc<Self>, caller: &Caller, inside: Option<PeerId>, id: &str) -> wire::Result<Acknowledged> {
         caller.must_be_user("not the command line", "acknowledge your own messages")?;
         let id: MessageId = id.parse()?;

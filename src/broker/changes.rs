@@ -2,19 +2,19 @@ use crate::mailbox::MessageChange;
 use std::sync::OnceLock;
 use tokio::sync::{broadcast, watch};
 
-/// How many changed messages wait for a slow watcher, which misses any more.
+/// How many changed messages are queued for a slow watcher; it misses further ones.
 pub(super) const BACKLOG: usize = 512;
 
-/// Where changes are reported.
+/// Reports changes to watchers.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     hint: watch::Sender<()>,
-    /// Takes memory only once somebody watches.
+    /// Uses memory only once somebody watches.
     messages: OnceLock<broadcast::Sender<MessageChange>>,
 }
 
 impl Changes {
-    /// Tells everybody who is subscribed that a peer or the waiting mail may have changed.
+    /// Tells all subscribers that a peer or the waiting messages may have changed.
     pub fn hint(&self) {
         self.hint.send_replace(());
     }
@@ -27,11 +27,11 @@ impl Changes {
         self.messages.get_or_init(|| broadcast::Sender::new(BACKLOG)).subscribe()
     }
 
-    /// Tells of changed messages, and that with them the waiting mail may have changed.
+    /// Reports changed messages, and hints that the waiting messages may have changed.
     pub fn messages(&self, changed: impl IntoIterator<Item = MessageChange>) {
         if let Some(watchers) = self.messages.get() {
             for change in changed {
-                drop(watchers.send(change)); // fails if nobody watches any more
+                drop(watchers.send(change)); // fails if nobody is watching any longer
             }
         }
         self.hint();

@@ -1,4 +1,4 @@
-//! Changes: a job for the writing thread, and after its commit the effects on those who are connected. Both happen here alone.
+//! Changes: a job for the writing thread and, after its commit, the effects on connected peers. Only this file does either.
 
 use super::core::Broker;
 use crate::{
@@ -10,9 +10,9 @@ use crate::{
 use std::sync::Arc;
 
 impl Broker {
-    /// Runs `job` in a transaction; once that is committed, applies its effects and returns its value. Runs to completion, also
-    /// if the caller is dropped: a change that is stored is always told. [`Durability::Process`] is for changes that a power cut
-    /// may undo, because no process survives it.
+    /// Runs `job` in a transaction, then applies its effects and returns its value. Runs to completion even if the caller is
+    /// dropped, so the effects of a stored change are always applied. [`Durability::Process`] is for changes that a power cut may
+    /// undo, because no process survives it.
     pub(super) async fn commit<T, J>(self: &Arc<Self>, durability: Durability, job: J) -> wire::Result<T>
     where
         T: Send + 'static,
@@ -24,7 +24,7 @@ impl Broker {
             let value = job(&mut transaction)?;
             Ok((value, transaction.effects))
         };
-        // Queued right here: jobs run in the order in which their requests came.
+        // Queued before the task is spawned, so that jobs run in the order of their requests.
         let committed = self.store.submit(durability, job).await?;
         let broker = self.clone();
         let change = tokio::spawn(async move {

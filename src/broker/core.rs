@@ -13,9 +13,9 @@ use tokio::sync;
 /// The sender of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    /// The user at the command line, or a script of theirs: no secret was shown.
+    /// The user at the command line, or their script: the request has no secret.
     User,
-    /// The peer whose secret was shown.
+    /// The peer whose secret the request has.
     Peer(PeerId),
 }
 
@@ -48,12 +48,12 @@ pub struct Broker {
     pub(super) notices: Mutex<Vec<String>>,
     pub(super) changes: Changes,
     pub(super) stopping: sync::watch::Sender<bool>,
-    /// The broker's own socket: addresses for answers lie beside it.
+    /// The broker's own socket. Addresses for answers are in the same folder.
     pub(super) socket: PathBuf,
 }
 
 impl Broker {
-    /// A broker over `store`, with everything the store knows, that is reached at `socket`.
+    /// A broker at `socket`, with all peers and sessions of `store`.
     pub async fn open(store: Store, limits: Limits, socket: PathBuf) -> wire::Result<Arc<Self>> {
         let known = |view: &db::View<'_>| Ok::<_, db::Error>((db::peers::all(view)?, db::peers::sessions(view)?));
         let (peers, sessions) = store.read(known).await?;
@@ -75,7 +75,7 @@ impl Broker {
         &self.limits
     }
 
-    /// The peer whose secret this is.
+    /// The peer with this secret.
     pub fn authenticate(&self, secret: &str) -> wire::Result<PeerId> {
         let hash = hash(secret);
         self.roster().by_secret(&hash).ok_or_else(|| {
@@ -95,16 +95,16 @@ impl Broker {
 
     /// Resolves once [`Broker::stop`] was called.
     pub async fn stopped(&self) {
-        // The sender lives as long as the broker: an error cannot come.
+        // This cannot fail: the sender lives as long as the broker.
         drop(self.stopping.subscribe().wait_for(|stopping| *stopping).await);
     }
 
-    /// Resolves once the database cannot be worked on any more.
+    /// Resolves once the database can no longer be used.
     pub async fn failed(&self) -> db::Fault {
         self.store.failed().await
     }
 
-    /// Closes the store after everything accepted is on disk. The last call.
+    /// Closes the store after everything accepted is on disk. Must be the last call.
     pub fn close(self: Arc<Self>) {
         match Arc::try_unwrap(self) {
             Ok(broker) => broker.store.close(),
@@ -112,7 +112,7 @@ impl Broker {
         }
     }
 
-    /// Adds a notice for people to `status`, once, and writes it into the log.
+    /// Adds a notice for people to `status`, once, and logs it.
     pub fn notice(&self, text: String) {
         tracing::warn!("{text}");
         let mut notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
@@ -134,7 +134,7 @@ impl Broker {
     }
 }
 
-/// Runs a function when it is dropped: at the end of a wait, also of one that is given up.
+/// Runs a function when dropped: at the end of a wait, even one that is given up.
 pub(super) struct OnDrop<F: FnMut()>(pub F);
 
 impl<F: FnMut()> Drop for OnDrop<F> {

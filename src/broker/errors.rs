@@ -1,4 +1,4 @@
-//! The errors of the rooms below become the protocol's: the only place.
+//! Maps the errors of the database and the mailbox to those of the protocol. No other file does.
 
 use crate::{
     db,

@@ -1,7 +1,8 @@
-//! A message to everyone in a scope: an ordinary message to each, all in one transaction.
+//! Sends a message to everyone in a scope: an ordinary message to each peer, all in one transaction.
 //!
-//! Each copy counts like a message of its own. A recipient that cannot take it is refused alone; if the rate does not allow all
-//! of them, all are refused before anything is stored. Sent again under the same key, nobody gets it twice.
+//! Each copy counts as a separate message. If a recipient cannot take its copy, only that copy is refused. If the rate does not
+//! allow all copies, all are refused before anything is stored. If a client repeats the request under the same key, no recipient
+//! gets a second copy.
 
 use super::{
     core::{Broker, Caller},
@@ -15,7 +16,7 @@ use crate::{
 use std::{collections::HashSet, sync::Arc};
 
 impl Broker {
-    /// Accepts a message to a peer, or to everyone in a scope. Once this answers, what was accepted is on disk.
+    /// Accepts a message to a peer, or to everyone in a scope. When this returns, every accepted copy is on disk.
     pub async fn send_to(self: &Arc<Self>, caller: &Caller, request: SendRequest) -> wire::Result<Sent> {
         match request.to.parse()? {
             Recipient::Everyone(scope) => Ok(Sent::Everyone(self.send_to_everyone(caller, scope, request).await?)),
@@ -33,7 +34,7 @@ impl Broker {
         let mut recipients = self.present(&draft.from, scope, cwd.as_deref()).await?;
         if let Some(key) = draft.key.clone() {
             let sender = draft.from.clone();
-            // A recipient of the first time may be gone by now; the answer lists it all the same.
+            // A recipient of the first request may be gone by now; the answer still lists it.
             recipients.extend(self.store.read(move |view| copies_of(view, &sender, &key)).await?);
         }
         let copy = |to: PeerId| {
@@ -52,7 +53,7 @@ impl Broker {
         Ok(sent)
     }
 
-    /// The live peers in `scope`, but `from`.
+    /// The live peers in `scope`, except `from`.
     async fn present(&self, from: &PeerId, scope: Scope, cwd: Option<&str>) -> wire::Result<HashSet<PeerId>> {
         let in_scope = self.in_scope(Some(from), scope, cwd).await?;
         self.look(LOOK, |peer| in_scope(&peer.row)).await;

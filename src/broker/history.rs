@@ -6,12 +6,12 @@ use crate::{
     wire::{self, Code, Error, History, HistoryEntry, HistoryPage, MessageId, PeerId, PeerRef, Receipt},
 };
 
-/// Entries given where the request names no number, and at most.
+/// How many entries a request gets by default, and at most.
 const DEFAULT_ENTRIES: u32 = 50;
 const MOST_ENTRIES: u32 = 1_000;
 
 impl Broker {
-    /// A message with its receipt. A peer may ask for what it sent or was sent; the user for everything.
+    /// A message with its receipt. A peer may see messages that it sent or received; the user may see all.
     pub async fn message(&self, caller: &Caller, id: &str) -> wire::Result<HistoryEntry> {
         let id: MessageId = id.parse()?;
         let wanted = id.clone();
@@ -28,7 +28,7 @@ impl Broker {
         }
     }
 
-    /// Messages, newest first. A peer sees its own; the user sees everything.
+    /// Messages, newest first. A peer sees its own; the user sees all.
     pub async fn history(&self, caller: &Caller, request: &History) -> wire::Result<HistoryPage> {
         let limit = request.limit.unwrap_or(DEFAULT_ENTRIES);
         if limit == 0 || limit > MOST_ENTRIES {
@@ -49,7 +49,7 @@ impl Broker {
         Ok(HistoryPage { messages: found.into_iter().map(|message| self.entry(message)).collect(), next })
     }
 
-    /// Every peer with this id or name, those that are gone included; one that is forgotten, or the command line, by its id.
+    /// Every peer with this id or name, including gone ones. A forgotten peer and the command line are found only by id.
     fn mentioned(&self, reference: &PeerRef) -> wire::Result<Vec<PeerId>> {
         let roster = self.roster();
         let id: PeerId = reference.as_str().parse()?;

@@ -1,7 +1,7 @@
-//! The prompt hook of a session's client: it proves which messages were let in, and brings what only hooks know. `/resume` and
-//! `/clear` change the session id under a process that goes on; its hook tells.
+//! The prompt hook of a session's client. It proves which messages were let in, and reports facts that only hooks know. For
+//! instance, `/resume` and `/clear` change the session id of a running process; its hook reports the new one.
 //!
-//! A hook belongs to the session that its agent process runs; `serve` has made sure that it descends from that process.
+//! A hook belongs to the session that its agent process runs; `serve` has verified that the hook descends from that process.
 
 use super::{
     core::Broker,
@@ -20,9 +20,9 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// Longest problem of a hook that goes into the log, in characters.
+/// How many characters of a hook's problem are logged.
 const LONGEST_PROBLEM: usize = 300;
-/// Most messages that one hook proves.
+/// How many messages one hook may prove.
 const MOST_MESSAGES: usize = 1_000;
 /// Claude Code's name for the permission mode without prompts. Every other mode, known or not, counts as prompting.
 const BYPASS: &str = "bypassPermissions";
@@ -33,7 +33,7 @@ impl Broker {
         self.roster().by_agent(agent).map(|peer| peer.row.id.clone())
     }
 
-    /// The agent process whose hooks are given this token by their client.
+    /// The agent process whose client gives its hooks this token.
     pub fn agent_by_token(&self, token: &str) -> Option<Process> {
         let hash = hash(token);
         let roster = self.roster();
@@ -41,7 +41,7 @@ impl Broker {
         of_token.max_by_key(|peer| (peer.stream.is_some(), peer.row.last_seen)).and_then(|peer| peer.row.agent)
     }
 
-    /// A prompt hook of the session that `agent` runs.
+    /// Handles a prompt hook of the session that `agent` runs.
     pub async fn hook(self: &Arc<Self>, agent: Option<Process>, request: Hook) -> wire::Result<Hooked> {
         if let Some(problem) = &request.problem {
             let short = |text: &str| printable_line(text).chars().take(LONGEST_PROBLEM).collect::<String>();
@@ -65,7 +65,7 @@ impl Broker {
         Ok(Hooked {})
     }
 
-    /// The directory that the session is in now, and what git says of it, if the session has moved.
+    /// The session's new directory and its git facts, if the session has moved.
     async fn place(&self, id: &PeerId, cwd: String) -> wire::Result<Option<(String, Option<Git>)>> {
         check_path("cwd", &cwd)?;
         if self.roster().peers.get(id).is_none_or(|peer| peer.row.cwd == cwd) {
@@ -89,9 +89,9 @@ impl Broker {
         Some(row.clone())
     }
 
-    /// Stores all that a hook has said, in one transaction.
+    /// Stores everything a hook has reported, in one transaction.
     async fn note_hook(self: &Arc<Self>, learned: PeerRow, request: Hook) -> wire::Result<()> {
-        // A hook without messages describes a process that no power cut leaves alive.
+        // A hook without messages only describes a process, which does not survive a power cut.
         let durability = if request.messages.is_empty() { Durability::Process } else { Durability::Fsync };
         let job = self.commit(durability, move |tx| {
             let Some(stored) = peers::get(tx, &learned.id)? else { return Ok(()) };
@@ -106,9 +106,11 @@ impl Broker {
         job.await
     }
 
-    /// The process that serves `id` has switched to the conversation `session`, as its hook says; returns the peer that it serves
-    /// from now on. An unknown conversation (`/clear`, a branch) becomes that peer's. One that runs elsewhere stays there. If its
-    /// peer is gone (`/resume`), the process becomes that peer, which has its mailbox back; the peer that it was is gone.
+    /// Handles a hook's report that the process serving `id` has switched to the conversation `session`. Returns the peer that
+    /// the process serves from now on:
+    /// - An unknown conversation (`/clear`, a branch) now belongs to `id`.
+    /// - A conversation that runs elsewhere stays there; the process still serves `id`.
+    /// - If the conversation's peer is gone (`/resume`), the process becomes that peer with its mailbox, and `id` is gone.
     async fn switch_session(self: &Arc<Self>, session: String, id: PeerId) -> wire::Result<PeerId> {
         let ids = |roster: &Roster| roster.of_session(&session).iter().map(|peer| peer.row.id.clone()).collect::<Vec<_>>();
         let others = ids(&self.roster());
@@ -150,8 +152,8 @@ impl Broker {
     }
 }
 
-/// Makes the process that serves `from` serve `to`, unless that one is there; returns the rows of both. The process sees its
-/// stream end and registers again, with the secret that it has.
+/// Makes the process that serves `from` serve `to`, if `to` is gone; returns the rows of both. The process sees its stream end
+/// and registers again with the same secret.
 fn move_process(roster: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp) -> Option<(PeerRow, PeerRow)> {
     let to = roster.peers.get(to).filter(|peer| peer.status(now) == Status::Gone)?.row.clone();
     let from = roster.peers.get_mut(from)?;

@@ -7,9 +7,9 @@ use crate::{
 };
 use sha2::{Digest, Sha256};
 
-/// Longest instance name, session id, key and lease.
+/// The longest instance name, session id, key or lease accepted, in bytes.
 pub(super) const LONGEST_TOKEN: usize = 128;
-/// Longest path accepted, in bytes (Linux's PATH_MAX).
+/// The longest path accepted, in bytes (Linux's PATH_MAX).
 const LONGEST_PATH: usize = 4_096;
 
 /// The stored form of a secret.
@@ -17,13 +17,13 @@ pub(super) fn hash(secret: &str) -> [u8; 32] {
     Sha256::digest(secret.as_bytes()).into()
 }
 
-/// An id that no peer has, nor as its name.
+/// An id that no peer has as its id or name.
 pub(super) fn fresh_id(roster: &Roster) -> PeerId {
     let taken = |id: &PeerId| roster.peers.contains_key(id) || roster.peers.values().any(|peer| peer.row.name == id.as_str());
     std::iter::repeat_with(random::peer_id).find(|id| !taken(id)).unwrap_or_else(random::peer_id)
 }
 
-/// Refuses a path that is not absolute, too long, or could steer a terminal.
+/// Refuses a path that is relative, too long, or contains control characters, which could steer a terminal.
 pub(super) fn check_path(field: &str, path: &str) -> wire::Result<()> {
     if !path.starts_with('/') || path.len() > LONGEST_PATH || path.chars().any(char::is_control) {
         let what = format!("{field} is not an absolute path without control characters of at most {LONGEST_PATH} bytes");

@@ -1,12 +1,12 @@
-//! The inbox of a session's client, as the broker sees it: when the next frame may be written, and whether the last was let in.
+//! The broker's view of the inbox of a session's client: when the next frame may be written, and whether the last was let in.
 //!
-//! A frame is what is written at once. The next one waits until the last was let in, so that no limit of the client (on rate,
-//! repeats, length of its queue) loses one. Where the client's prompt hook runs, it confirms each message. A frame that the hook
-//! does not confirm although the session idles is lost: it is handed over again, marked as a repeat. After [`MOST_MISSES`] such
-//! frames in a row the inbox is given up for that process. Without the hook nothing confirms a frame: frames are then written
-//! at growing distances, and a reply that names a message proves the inbox, as it does a channel.
+//! A frame is a group of messages written at once. The next frame waits until the last was let in, so the client's limits
+//! (on rate, repeats and queue length) lose none. If the client's prompt hook runs, it confirms each message. A frame is lost if
+//! the session idles and the hook has not confirmed it. Its messages are handed over again, marked as repeats. After
+//! [`MOST_MISSES`] such frames in a row, the broker stops using the inbox of that process. Without the hook, frames are not
+//! confirmed. They are then written at growing intervals, and a reply that names a message proves the inbox, as for a channel.
 //!
-//! The state is in memory; a broker that has restarted learns it from the table.
+//! The state is in memory; after a restart the broker restores it from the table.
 
 use crate::{
     mailbox::InboxNews,
@@ -15,60 +15,60 @@ use crate::{
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
-/// How many frames in a row may come to nothing.
+/// After this many lost frames in a row the inbox is given up.
 const MOST_MISSES: u32 = 3;
-/// For how long a session that idles may still let in what was written before: a hook on a busy machine.
+/// How long an idle session may still let in a frame written before: on a busy machine its hook is slow.
 const LATE: Duration = Duration::from_secs(2);
-/// How long the next frame waits for the last at most, where nothing says that the session idles: a very long call of a tool. The
-/// last is lost if the user has said something since. Before that, their prompt proves nothing: the client queues it, too.
+/// How long the next frame waits for the last unless the session is known to idle: as long as a very long tool call. The last
+/// frame is then lost if the user has entered a prompt since. An earlier prompt proves nothing: the client queues prompts, too.
 const LONGEST_PENDING: Duration = Duration::from_secs(600);
-/// The distance between two unconfirmed frames, at first and at most. Claude Code queues 50 messages while it is busy: they last
-/// for three quarters of an hour.
+/// The interval between two unconfirmed frames, at first and at most. Claude Code queues 50 messages while it is busy; at these
+/// intervals the queue lasts for three quarters of an hour.
 const FIRST_DISTANCE: Duration = Duration::from_millis(500);
 const LONGEST_DISTANCE: Duration = Duration::from_secs(60);
-/// After so long without a frame the session has had time to let in what was written.
+/// After this time without a frame, the session has had time to let in the earlier ones.
 const CALM: Duration = Duration::from_secs(120);
-/// How many messages that were let in are remembered: their writer may tell only later that it wrote them.
+/// How many let-in messages are remembered: their writer may acknowledge the write only later.
 const REMEMBERED: usize = 256;
 
-/// The state of an inbox, as far as this broker has seen it.
+/// The state of an inbox as this broker knows it.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
-    /// The agent process whose inbox this is about.
+    /// The agent process that owns the inbox.
     pub agent: String,
-    /// Written, and not known to be let in.
+    /// Messages written but not confirmed as let in.
     pending: Vec<MessageId>,
-    /// Let in lately.
+    /// Messages let in recently.
     let_in: VecDeque<MessageId>,
     /// When the last frame was written.
     written: Option<Instant>,
-    /// Since when the session idles without having let it in.
+    /// Since when the session has been idle without letting in the last frame.
     idle: Option<Instant>,
-    /// The session's user has said something since.
+    /// Whether the user has entered a prompt since then.
     prompted: bool,
-    /// How many frames in a row came to nothing.
+    /// How many frames in a row were lost.
     misses: u32,
-    /// How many frames were written at short distances.
+    /// How many frames were written since a pause of [`CALM`] or since a message was let in.
     frames: u32,
-    /// Whose messages the broker wrote there, to be held, since this was last asked.
+    /// The senders of messages that the broker wrote there to be held, since the last query.
     pub held: Vec<PeerId>,
 }
 
 /// Whether a frame may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// Now.
+    /// Yes, now.
     Open,
-    /// Not before then.
+    /// Not before this time.
     Until(Instant),
-    /// The last one is lost.
+    /// The last frame is lost.
     Missed,
-    /// Not while messages go another way.
+    /// Not while messages take another route.
     Closed,
 }
 
 impl Inbox {
-    /// The inbox of this agent process, into which these messages were written that are not known to be let in.
+    /// The inbox of this agent process; `pending` are the messages written but not confirmed as let in.
     pub fn of(agent: String, pending: Vec<MessageId>) -> Self {
         let mut inbox = Self { agent, ..Self::default() };
         if !pending.is_empty() {
@@ -77,17 +77,17 @@ impl Inbox {
         inbox
     }
 
-    /// Whether nothing more is written into it.
+    /// Whether the broker has stopped using the inbox.
     pub fn is_given_up(&self) -> bool {
         self.misses >= MOST_MISSES
     }
 
-    /// Whether something was written and is not known to be let in.
+    /// Whether a written message is not yet confirmed as let in.
     pub fn is_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 
-    /// Something happened to it.
+    /// Handles an event at the inbox.
     pub fn hear(&mut self, news: InboxNews) {
         match news {
             InboxNews::Written(ids) => self.wrote(ids),
@@ -97,7 +97,7 @@ impl Inbox {
         }
     }
 
-    /// These messages were written in one frame.
+    /// Records that these messages were written in one frame.
     fn wrote(&mut self, ids: Vec<MessageId>) {
         let now = Instant::now();
         let calm = self.written.is_none_or(|last| last.elapsed() > CALM);
@@ -107,7 +107,7 @@ impl Inbox {
         (self.written, self.idle, self.prompted) = (Some(now), None, false);
     }
 
-    /// This message was let in, as the hook or a reply shows.
+    /// Records that this message was let in, as the hook or a reply shows.
     fn has_let_in(&mut self, id: &MessageId) {
         self.pending.retain(|pending| pending != id);
         self.let_in.push_back(id.clone());
@@ -117,14 +117,14 @@ impl Inbox {
         (self.misses, self.frames) = (0, 0);
     }
 
-    /// The session shows itself idle.
+    /// Records that the session is idle.
     pub fn idles(&mut self) {
         if self.is_pending() {
             self.idle.get_or_insert_with(Instant::now);
         }
     }
 
-    /// The last frame is lost, with so many messages; 0 if all of them were delivered by another route, or expired.
+    /// Records that the last frame is lost with this many messages; 0 if all of them expired or were delivered by another route.
     fn missed(&mut self, messages: usize) {
         self.pending.clear();
         self.idle = None;
@@ -139,7 +139,7 @@ impl Inbox {
         let (at, then) = match (has_hook, self.idle) {
             (true, Some(idle)) => (idle + LATE, Gate::Missed),
             (true, None) => (written + LONGEST_PENDING, if self.prompted { Gate::Missed } else { Gate::Open }),
-            (false, _) if self.frames == 0 => return Gate::Open, // a reply has come
+            (false, _) if self.frames == 0 => return Gate::Open, // a message was let in
             (false, _) => {
                 let distance = FIRST_DISTANCE.saturating_mul(1 << self.frames.saturating_sub(1).min(16));
                 (written + distance.min(LONGEST_DISTANCE), Gate::Open)
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_message_let_in_early_is_not_pending() {
         let mut inbox = Inbox::default();
-        inbox.has_let_in(&id(1)); // the hook was faster than the acknowledgement of the write
+        inbox.has_let_in(&id(1)); // the hook's report arrives before the acknowledgement of the write
         inbox.wrote(vec![id(1)]);
         assert_eq!(inbox.gate(true, Instant::now()), Gate::Open);
     }

@@ -1,5 +1,5 @@
-//! Sessions that still run a legacy client, the MCP server of [`louislva/claude-peers-mcp`]: known by a bare id, bound to the
-//! process that registered them, and fetching by polls. They and our own sessions see each other.
+//! Sessions that still run a legacy client, the MCP server of [`louislva/claude-peers-mcp`]. Each has a bare id without a secret,
+//! is bound to the process that registered it, and polls for messages. These sessions and ours see each other.
 //!
 //! [`louislva/claude-peers-mcp`]: https://github.com/louislva/claude-peers-mcp
 
@@ -17,10 +17,10 @@ use crate::{
 };
 use std::sync::Arc;
 
-/// Most messages in one answer to a poll; the next poll comes a second later.
+/// How many messages one answer to a poll may have; the next poll comes a second later.
 const MOST_POLLED: u32 = 100;
 
-/// How a legacy client describes its session.
+/// A legacy client's description of its session.
 #[derive(Debug, Clone)]
 pub struct LegacyRegister {
     /// Its own process id.
@@ -33,7 +33,7 @@ pub struct LegacyRegister {
 }
 
 impl Broker {
-    /// A new session of a legacy client. `owner` is the process the kernel saw connecting, if it could tell.
+    /// Registers a new session of a legacy client. `owner` is the process that connected, if the kernel can tell.
     pub async fn legacy_register(self: &Arc<Self>, request: LegacyRegister, owner: Option<u32>) -> wire::Result<PeerId> {
         check_path("cwd", &request.cwd)?;
         if let Some(root) = &request.git_root {
@@ -45,7 +45,7 @@ impl Broker {
         let pid = request.pid;
         let look = move || (bound_process(pid, owner), process::identify(pid));
         let (process, named) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
-        self.look(LOOK, |_| true).await; // for the name
+        self.look(LOOK, |_| true).await; // gone peers free their names
         let now = clock::now();
         let row = {
             let mut roster = self.roster();
@@ -54,7 +54,7 @@ impl Broker {
             let row = PeerRow {
                 legacy: true,
                 process,
-                // Lists show the number that it claims, as the lists of its own broker do.
+                // Lists show the process id that it claims, as those of the legacy broker do.
                 agent: named.or(Some(Process { pid, started: 0 })),
                 git,
                 tty: request.tty,
@@ -72,8 +72,8 @@ impl Broker {
         Ok(row.id)
     }
 
-    /// Checks that a legacy client's session is known and that it is the caller, and notes its sign of life. `owns` says
-    /// whether the connection belongs to a process, where the kernel can tell.
+    /// Checks that a legacy client's session is known and is the caller, and records its sign of life. `owns` tells whether the
+    /// connection belongs to a process, if the kernel can tell.
     pub fn legacy_peer(&self, id: &str, owns: impl FnOnce(Process) -> Option<bool>) -> wire::Result<PeerId> {
         let id: PeerId = id.parse()?;
         let (legacy, bound) = self.with_peer(&id, |peer| (peer.row.legacy, peer.row.process))?;
@@ -94,7 +94,7 @@ impl Broker {
         Ok(id)
     }
 
-    /// A poll: the messages of the poll before have arrived; returns the waiting ones.
+    /// Handles a poll: marks the messages of the previous poll as delivered, and returns the waiting ones.
     pub async fn poll(self: &Arc<Self>, id: &PeerId) -> wire::Result<Vec<Message>> {
         if !self.store.glance(|view| poll::is_due(view, id))? {
             return Ok(Vec::new());
@@ -104,7 +104,7 @@ impl Broker {
     }
 }
 
-/// The process that a session is bound to: the one it names, if that connected or is above the one that did; else the one that
+/// The process that a session is bound to: the one it claims, if that process or its descendant connected; otherwise the one that
 /// connected.
 fn bound_process(claimed: u32, owner: Option<u32>) -> Option<Process> {
     let bound = match owner {

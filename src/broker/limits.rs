@@ -1,4 +1,4 @@
-//! The limits. A message beyond one is refused with a clear error to its sender.
+//! The limits. A message that exceeds one is refused with a clear error to its sender.
 
 use crate::wire::{Code, Error, PeerId, Result, Timestamp};
 use governor::{
@@ -12,12 +12,12 @@ use std::{
     time::Duration,
 };
 
-/// The span over which the same text to the same peer is counted.
+/// The time over which repeats of a text to a peer are counted.
 const REPEAT_SPAN: Duration = Duration::from_secs(60);
-/// How many pairs of recipient and text are remembered per sender before old ones are looked for and dropped.
+/// How many pairs of recipient and text are remembered per sender before old ones are dropped.
 const REMEMBERED: usize = 256;
 
-/// Every limit. `platform::settings` has the variables that set them, and their defaults.
+/// All limits. `platform::settings` defines the variables that set them, and their defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Longest message text, in bytes.
@@ -26,13 +26,13 @@ pub struct Limits {
     pub summary_chars: usize,
     /// Most messages waiting for one recipient.
     pub waiting: u32,
-    /// Messages a minute per sender; without it neither rate nor repeats are limited.
+    /// Messages per minute and sender. If unset, neither the rate nor repeats are limited.
     pub per_minute: Option<NonZeroU32>,
-    /// How many of them may come at once.
+    /// How many messages a sender may send at once.
     pub burst: NonZeroU32,
     /// How often the same text may go to the same peer within a minute.
     pub repeats: usize,
-    /// How long undelivered mail waits.
+    /// How long undelivered messages wait.
     pub expiry: Duration,
     /// How long delivered and expired messages are kept.
     pub history: Duration,
@@ -82,13 +82,13 @@ impl Limits {
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     rate: Option<DefaultDirectRateLimiter>,
-    /// By the hash of recipient and text: when that was sent within the last minute.
+    /// For the hash of a recipient and a text: the times it was sent within the last minute.
     repeats: HashMap<u64, VecDeque<Timestamp>>,
     hasher: RandomState,
 }
 
 impl Pace {
-    /// Refuses a text that went to this peer too often.
+    /// Refuses a text that was sent to this peer too often.
     pub(super) fn check_repeat(&mut self, limits: &Limits, to: &PeerId, text: &str, now: Timestamp) -> Result<()> {
         if limits.per_minute.is_none() {
             return Ok(());
@@ -107,7 +107,7 @@ impl Pace {
             .retry_after(Duration::from_millis(wait.unsigned_abs())))
     }
 
-    /// Counts these messages with one text, or refuses all of them.
+    /// Counts one message with this text for each recipient, or refuses all of them.
     pub(super) fn count(&mut self, limits: &Limits, to: &[PeerId], text: &str, now: Timestamp) -> Result<()> {
         let many = u32::try_from(to.len()).ok().and_then(NonZeroU32::new);
         let Some((per_minute, many)) = limits.per_minute.zip(many) else { return Ok(()) };
@@ -134,7 +134,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     proptest! {
-        /// No minute sees more of one text to one peer than the limit, and every other message passes.
+        /// Within any minute, one text to one peer passes only up to the limit; every other message passes.
         #[test]
         fn repeats_are_counted_over_any_minute(sent in vec((0_i64..40_000, 0..2, 0..2), 1..60), repeats in 1_usize..4) {
             let most = NonZeroU32::new(u32::MAX).unwrap();

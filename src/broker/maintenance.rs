@@ -1,5 +1,5 @@
-//! Maintenance: undelivered mail expires and its sender is told; old history is removed, in small steps that stall nobody.
-//! Sleeps until something is due.
+//! Maintenance: expires undelivered messages and notifies their senders; removes old history. Works in small steps that stall
+//! nobody, and sleeps until something is due.
 
 use super::{core::Broker, presence::LOOK};
 use crate::{
@@ -10,13 +10,13 @@ use crate::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// Rows looked at in one transaction: a few milliseconds of the writer's time.
+/// How many rows one transaction reads: a few milliseconds of the writer's time.
 const STEP: u32 = 200;
-/// Pause between steps, in which everybody else's messages go first.
+/// The pause between steps, which lets other messages go first.
 const PAUSE: Duration = Duration::from_millis(20);
-/// How often old history is looked for.
+/// The interval between searches for old history.
 const ROUND: Duration = Duration::from_secs(3_600);
-/// Shortest sleep: nothing here is so urgent that an idle broker should wake more often.
+/// The shortest sleep: no maintenance is urgent enough to wake an idle broker more often.
 const SHORTEST: Duration = Duration::from_secs(10);
 
 impl Broker {
@@ -26,12 +26,12 @@ impl Broker {
             let next = match self.maintenance_round().await {
                 Ok(next) => next,
                 Err(error) => {
-                    // Damage in old history shows here first, and nobody would look for it in the log.
+                    // Damage in old history shows here first, and people would not look for it in the log.
                     self.notice(format!("clearing up the database failed: {error}"));
                     None
                 }
             };
-            // A message that comes meanwhile has all of `expiry` before it.
+            // A message that arrives during the sleep cannot expire before `expiry` has passed.
             let due = next.map_or(self.limits.expiry, |at| {
                 Duration::from_millis(at.as_millis().saturating_sub(clock::now().as_millis()).max(0).unsigned_abs())
             });
@@ -42,7 +42,7 @@ impl Broker {
         }
     }
 
-    /// One round; returns when the next message expires.
+    /// Runs one round; returns when the next message expires.
     async fn maintenance_round(self: &Arc<Self>) -> wire::Result<Option<Timestamp>> {
         let wait = self.limits.expiry;
         let expire = move |tx: &mut Transaction<'_>| expire::expire(tx, wait, STEP, random::message_tag);
@@ -59,7 +59,7 @@ impl Broker {
         Ok(self.store.read(expire::next_expiry).await?)
     }
 
-    /// Removes peers that nobody has seen for as long as history is kept. A session that has been open for longer is seen now.
+    /// Removes peers that were not seen for as long as history is kept. Looks first, so a session open for longer counts as seen.
     async fn forget_unseen(self: &Arc<Self>, before: Timestamp) -> wire::Result<()> {
         self.look(LOOK, |_| true).await;
         let now = clock::now();

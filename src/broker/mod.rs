@@ -1,11 +1,12 @@
 //! The peers and their requests: one method per verb. No HTTP, no D-Bus.
 //!
-//! Promises: a method that changes something answers after the commit, and what it changed in the mailbox is applied here in one
-//! place ([`Broker::commit`]); a recipient is always told from the tables, so that a wake-up lost or doubled changes nothing;
-//! counts are read from the tables when they are shown; presence is derived when asked for, never remembered.
+//! Promises:
+//! - A method that changes something answers after the commit. One place applies the effects ([`Broker::commit`]).
+//! - Streams and takes read messages only from the tables, so a lost or duplicate wake-up does no harm.
+//! - Counts are read from the tables when they are shown. Presence is derived on request and never stored.
 //!
-//! Locks: one mutex over the peers in memory ([`roster::Roster`]), held for microseconds: never across an await, a call to the
-//! store, a look at the disk or at the process table. The writing thread does not know it.
+//! Locks: one mutex over the peers in memory ([`roster::Roster`]), held for microseconds. It is never held across an await, a
+//! call to the store, or a read of the disk or the process table. The writing thread never takes it.
 
 mod acknowledge;
 mod changes;

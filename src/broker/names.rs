@@ -4,12 +4,12 @@ use super::roster::Roster;
 use crate::wire::{BROKER_SENDER, CLI_SENDER, Git, PeerId, Status, Timestamp};
 use std::path::Path;
 
-/// Longest name without its number: short enough for a table and a prompt.
+/// The longest name without its number: short enough for a table and a prompt.
 const LONGEST: usize = 32;
-/// Words that mean something else in our commands.
+/// Words with another meaning in our commands.
 const RESERVED: [&str; 7] = [CLI_SENDER, BROKER_SENDER, "self", "all", "machine", "directory", "repo"];
 
-/// The name a session would like: its repository's, else its directory's, in lower-case letters, digits and single hyphens.
+/// A session's preferred name: its repository's, or else its directory's, in lower-case letters, digits and single hyphens.
 pub(super) fn wish(git: Option<&Git>, cwd: &str) -> String {
     let directory = || Path::new(cwd).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let source = git.map(|git| git.repo.clone()).filter(|repo| !repo.is_empty()).unwrap_or_else(directory);
@@ -28,7 +28,7 @@ pub(super) fn wish(git: Option<&Git>, cwd: &str) -> String {
     if name.is_empty() { "session".to_owned() } else { name.to_owned() }
 }
 
-/// `wish`, or `wish-2`, `wish-3` …: the first that no other live peer has, as its name or as its id.
+/// The first of `wish`, `wish-2`, `wish-3` … that no other live peer has as its name or id.
 pub(super) fn free(roster: &Roster, wish: &str, owner: &PeerId, now: Timestamp) -> String {
     let taken = |name: &str| {
         RESERVED.contains(&name)

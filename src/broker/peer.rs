@@ -1,4 +1,4 @@
-//! A peer in memory: its row, and what lives only as long as a connection.
+//! A peer in memory: its row, and the state that lasts only as long as a connection.
 
 use super::{inbox::Inbox, limits::Pace};
 use crate::{
@@ -12,7 +12,7 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How long a peer without a connection, whose process the kernel cannot show us, stays in the list.
+/// How long a peer stays in the list without a connection if the kernel cannot identify its process.
 const GRACE: Duration = Duration::from_secs(60);
 
 /// The result of the last look at a peer's processes.
@@ -27,26 +27,26 @@ pub(super) struct Life {
 pub(super) struct Peer {
     /// As stored.
     pub row: PeerRow,
-    /// The number of its open event stream, which tells it from an earlier or later one.
+    /// The number of its open event stream, which distinguishes it from earlier and later ones.
     pub stream: Option<u64>,
-    /// How many `take` calls wait for a message right now; they come before the channel.
+    /// How many `take` calls wait for a message right now; they take precedence over the channel.
     pub takers: u32,
-    /// The takes under way by their leases; a newer one under the same lease outdates the older.
+    /// The running takes by lease. A newer take under the same lease outdates the older one.
     pub takes: HashMap<String, Arc<AtomicBool>>,
     /// The state of its client's inbox.
     pub inbox: Inbox,
-    /// Mail may wait that no stream pushes: the peer is to be told if it does.
+    /// Messages may wait that no stream pushes. If so, the peer is told.
     pub hint: bool,
-    /// Bumped when something may have changed for this peer's stream or takes.
+    /// Incremented when something may have changed for this peer's stream or takes.
     pub wake: watch::Sender<u64>,
     /// Its recent messages, for the limits.
     pub pace: Pace,
-    /// Whether its processes live.
+    /// Whether its processes are alive.
     pub life: Life,
 }
 
 impl Peer {
-    /// A peer as the table knows it.
+    /// A peer with its stored row.
     pub fn new(row: PeerRow) -> Self {
         Self {
             row,
@@ -66,13 +66,13 @@ impl Peer {
         self.wake.send_modify(|count| *count += 1);
     }
 
-    /// Another process serves the peer, or none does: its stream and its takes are over.
+    /// Ends the peer's stream and takes, because another process serves it now, or none.
     pub fn cut_off(&mut self) {
         (self.stream, self.takers) = (None, 0);
         self.wake();
     }
 
-    /// Whether it can be reached right now, by the last look at its processes (`Broker::look`).
+    /// Whether the peer can be reached now, by the last look at its processes (`Broker::look`).
     pub fn status(&self, now: Timestamp) -> Status {
         let row = &self.row;
         if self.stream.is_some() {
@@ -81,7 +81,7 @@ impl Peer {
         if row.ended || self.life.is_over {
             return Status::Gone;
         }
-        // A process that the kernel shows to be the same one is never evicted, however long it is silent.
+        // A process that the kernel identifies is never evicted, no matter how long it is silent.
         let is_certain = row.process.is_some_and(|process| process.started != 0);
         match row.legacy {
             _ if !is_certain && row.last_seen.plus(GRACE) <= now => Status::Gone,
@@ -90,7 +90,7 @@ impl Peer {
         }
     }
 
-    /// The route by which a message will reach it now, and why: a call that waits goes before all others.
+    /// The route by which a message would reach the peer now, and why. A waiting call takes precedence over all other routes.
     pub fn delivery(&self) -> (Route, String) {
         match self.takers {
             0 => self.route(),
@@ -98,7 +98,7 @@ impl Peer {
         }
     }
 
-    /// The route that is chosen for it, and why. Messages that it holds go that way, even if a call waits for more.
+    /// The peer's chosen route, and why. Messages already leased to this route take it even if a call is waiting for more.
     pub fn route(&self) -> (Route, String) {
         let row = &self.row;
         if row.legacy {
@@ -125,26 +125,26 @@ impl Peer {
         }
     }
 
-    /// The process whose stream would push a message that comes now.
+    /// The process whose stream would push a message that arrives now.
     pub fn pushing(&self) -> Option<String> {
         let pushes = self.stream.is_some() && self.takers == 0 && self.route().0 == Route::Channel;
         pushes.then(|| self.row.instance.clone())
     }
 
-    /// How it appears as the sender of a message.
+    /// The peer as the sender of a message.
     pub fn as_sender(&self) -> Sender {
         let PeerRow { id, name, cwd, summary, .. } = &self.row;
         Sender { id: id.clone(), name: name.clone(), cwd: cwd.clone(), summary: summary.clone() }
     }
 
-    /// The processes by whose end it is gone.
+    /// The processes whose end makes the peer gone.
     pub fn processes(&self) -> impl Iterator<Item = Process> + use<> {
-        // A legacy client names a process of its own beside the one that the kernel saw.
+        // A legacy client names a process in addition to the one that the kernel saw.
         let named = self.row.agent.filter(|named| self.row.legacy && named.started != 0);
         self.row.process.into_iter().chain(named)
     }
 
-    /// Whether only a look can tell if it is there.
+    /// Whether only a look at its processes can tell if the peer is present.
     pub fn needs_look(&self, age: Duration, now: Timestamp) -> bool {
         let is_known = self.life.is_over || self.life.looked.is_some_and(|at| at.plus(age) > now);
         self.stream.is_none() && !self.row.ended && !is_known

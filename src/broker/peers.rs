@@ -14,14 +14,14 @@ use crate::{
 use std::{collections::HashMap, time::Duration};
 
 impl Broker {
-    /// The live peers in a scope, by name; the caller left out.
+    /// The live peers in a scope, by name, without the caller.
     pub async fn list(&self, caller: &Caller, request: &ListPeers) -> wire::Result<Peers> {
         let me = caller.peer();
         let in_scope = self.in_scope(me, request.scope.parse()?, request.cwd.as_deref()).await?;
         self.shown(|row| Some(&row.id) != me && in_scope(row), me).await
     }
 
-    /// A test for peers in `scope`, as seen from `cwd`, by default from the directory of `me`.
+    /// A test for peers in `scope`, relative to `cwd` or, by default, to the directory of `me`.
     pub(super) async fn in_scope(
         &self,
         me: Option<&PeerId>,
@@ -50,8 +50,8 @@ impl Broker {
         })
     }
 
-    /// The live peers that `wanted` picks, and `me`, as lists show them: with the branch that each has checked out now. Where a
-    /// look at that does not answer in time, with the branch known last.
+    /// The live peers that `wanted` picks, and `me`, as lists show them: each with its current branch. If a lookup takes too
+    /// long, the last known branch is shown.
     pub(super) async fn shown(&self, wanted: impl Fn(&PeerRow) -> bool, me: Option<&PeerId>) -> wire::Result<Peers> {
         let picked = |peer: &Peer| Some(&peer.row.id) == me || wanted(&peer.row);
         self.look(Duration::ZERO, picked).await;
@@ -75,7 +75,7 @@ impl Broker {
         Ok(Peers { peers, myself: myself.into_iter().next() })
     }
 
-    /// The tops of these peers' worktrees, as lists of the legacy API show them; of those that answer in time.
+    /// The top folders of these peers' worktrees, for lists of the legacy API. Lookups that take too long are left out.
     pub async fn git_roots(&self, peers: impl Iterator<Item = &wire::Peer>) -> HashMap<String, String> {
         let tops = self.probes.tops.ask_all(peers.map(|peer| peer.cwd.clone())).await;
         tops.into_iter().filter_map(|(cwd, top)| Some((cwd, top?.to_string_lossy().into_owned()))).collect()

@@ -1,5 +1,5 @@
-//! Presence. A peer with a stream is connected; the kernel tells whether the processes of the others live. It is asked outside
-//! the lock, and its answer is good for a moment.
+//! Presence. A peer with a stream is connected; for the others, the kernel tells whether their processes live. The kernel is
+//! asked outside the lock, and its answer is reused for a moment.
 
 use super::{core::Broker, peer::Peer};
 use crate::{
@@ -8,14 +8,13 @@ use crate::{
 };
 use std::{collections::HashMap, time::Duration};
 
-/// For how long a look at a living process is good enough.
+/// How long the result of a look at a living process is reused.
 pub(super) const LOOK: Duration = Duration::from_millis(500);
-/// How soon a peer without a stream is looked at again: only its process tells when it is gone.
+/// How soon a peer without a stream is looked at again: only a look at its process shows that it is gone.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Broker {
-    /// Looks at the processes of the peers that `which` picks, unless that was done within `age`: before [`Peer::status`] is
-    /// asked.
+    /// Looks at the processes of the peers that `which` picks, unless that was done within `age`. Comes before [`Peer::status`].
     pub(super) async fn look(&self, age: Duration, which: impl Fn(&Peer) -> bool) {
         let now = clock::now();
         let processes: Vec<Process> = {
@@ -32,7 +31,7 @@ impl Broker {
         }
     }
 
-    /// The number of peers that are there now.
+    /// The number of peers present now.
     pub async fn peer_count(&self) -> u32 {
         self.look(Duration::ZERO, |_| true).await;
         let now = clock::now();

@@ -1,4 +1,4 @@
-//! Looks at parts of the system that may hang: a file on a dead mount, a process table behind `ps`.
+//! Lookups in parts of the system that may hang: a file on a dead mount, a process table behind `ps`.
 
 use crate::{
     platform::{git, process},
@@ -14,17 +14,17 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How long a look is waited for. A later answer is there for the next time.
+/// How long a caller waits for a lookup. A later answer is kept for the next request.
 const PATIENCE: Duration = Duration::from_millis(250);
-/// How many looks run beside each other for one question.
+/// How many lookups of one kind run in parallel.
 const WORKERS: usize = 8;
-/// How many may hang at once, each with a thread. Beyond that nothing new is looked at.
+/// How many lookups may hang at once, each with a thread. Beyond that, no new lookup starts.
 const MOST_HANGING: usize = 64;
-/// For how long an answer stands in for one that does not come.
+/// How long an earlier answer may replace one that does not come in time.
 const KEPT: Duration = Duration::from_secs(3_600);
 
-/// Asks one kind of question about many things, on threads of its own, in parallel and bounded in time. A look that hangs is not
-/// started again.
+/// Runs lookups of one kind for many keys, on its own threads, in parallel and with a time limit. A hanging lookup is not started
+/// again.
 #[derive(Debug)]
 pub(super) struct Probe<K, V> {
     look: fn(&K) -> V,
@@ -34,9 +34,9 @@ pub(super) struct Probe<K, V> {
 
 #[derive(Debug)]
 struct Shared<K, V> {
-    /// Asked for, not begun.
+    /// Keys whose lookup has not started.
     queue: Vec<K>,
-    /// Begun, not answered.
+    /// Keys whose lookup has started but not finished.
     under_way: HashSet<K>,
     known: HashMap<K, (Instant, V)>,
 }
@@ -47,12 +47,12 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Probe<K, 
         Self { look, shared: Arc::new(Mutex::new(shared)), answered: watch::Sender::default() }
     }
 
-    /// The result of a look at `key`, or of an earlier one if this does not answer in time.
+    /// Looks up `key`; returns an earlier result if the lookup takes too long.
     pub async fn ask(&self, key: K) -> Option<V> {
         self.ask_all([key.clone()]).await.remove(&key)
     }
 
-    /// The same for many keys.
+    /// Like [`Probe::ask`], for many keys.
     pub async fn ask_all(&self, keys: impl IntoIterator<Item = K>) -> HashMap<K, V> {
         let keys: HashSet<K> = keys.into_iter().collect();
         let begun = Instant::now();
@@ -77,7 +77,7 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Probe<K, 
         drop(shared);
         for _ in 0..workers {
             let (look, shared, answered) = (self.look, self.shared.clone(), self.answered.clone());
-            // A thread of its own and not one of the runtime's: the broker's end must not wait for a look that hangs.
+            // Not a thread of the runtime: the broker's exit must not wait for a hanging lookup.
             let worker = thread::Builder::new().name("probe".to_owned()).stack_size(256 * 1024);
             if let Err(error) = worker.spawn(move || work(look, &shared, &answered)) {
                 tracing::warn!(%error, "starting a thread that looks at the system failed");
@@ -109,14 +109,14 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The questions to the system.
+/// All lookups.
 #[derive(Debug)]
 pub(super) struct Probes {
     pub processes: Probe<Process, bool>,
-    /// The branch that a `HEAD` file names; none if there is no such file.
+    /// The branch that a `HEAD` file names; `None` if there is no such file.
     pub branches: Probe<String, Option<Option<String>>>,
     pub repositories: Probe<String, Option<Git>>,
-    /// The top of a worktree.
+    /// The top folder of a worktree.
     pub tops: Probe<String, Option<PathBuf>>,
 }
 

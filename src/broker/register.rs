@@ -1,15 +1,15 @@
-//! Who a session is: the same peer after a reconnect, a restart of the broker, `/clear` and `--resume`.
+//! Registration: a session stays the same peer after a reconnect, a restart of the broker, `/clear` and `--resume`.
 //!
-//! `/clear` keeps the process and changes the session id; `--resume` keeps the id and changes the process. So neither alone
-//! identifies a session, and a registration is matched, in this order, by
-//! 1. the secret of an earlier registration (the same process reconnects), or the process with its own name for itself (the
-//!    answer with the secret was lost: the broker was killed behind the commit);
-//! 2. the session id, if that peer is gone or runs in the same agent process. A peer that is alive stays with its holder: a
-//!    second `--resume` beside the first, or a stranger that names the session, gets a mailbox of its own. A session that was
-//!    several peers is resumed as one of those that are gone, first as one for which mail waits;
+//! `/clear` keeps the process and changes the session id; `--resume` keeps the id and changes the process. Neither alone
+//! identifies a session, so a registration is matched, in this order, by
+//! 1. the secret of an earlier registration (the same process reconnects), or else the process and its instance name (the broker
+//!    was killed after the commit, so the answer with the secret was lost);
+//! 2. the session id, if that peer is gone or runs in the same agent process. A live peer keeps its process: a second `--resume`
+//!    beside the first, or a stranger that names the session, gets a new mailbox. If several peers have the session id, a gone
+//!    one is resumed, preferably one with waiting messages;
 //! 3. the agent process, if the process that served it is gone (the MCP server was restarted after a `/clear`).
 //!
-//! The agent process counts only where the kernel proves it: over the Unix socket.
+//! The agent process counts only if the kernel proves it, which requires the Unix socket.
 
 use super::{
     core::Broker,
@@ -34,7 +34,7 @@ use std::{
 /// Length of a secret: 31³² possibilities.
 const SECRET_LENGTH: usize = 32;
 
-/// The process that registers. The kernel's word counts more than the process's own.
+/// The process that registers. The kernel's facts take precedence over the process's own.
 #[derive(Default)]
 struct Registering {
     process: Option<Process>,
@@ -42,11 +42,11 @@ struct Registering {
     agent: Option<Process>,
 }
 
-/// Facts about the peers that a registration may be.
+/// Facts about the peers that a registration may match.
 struct Known {
-    /// Whether their processes run.
+    /// Whether the peers' processes run.
     alive: HashMap<Process, bool>,
-    /// Those for which mail waits.
+    /// The peers with waiting messages.
     with_mail: HashSet<PeerId>,
 }
 
@@ -54,14 +54,14 @@ struct Known {
 struct Registration {
     row: PeerRow,
     session: Option<String>,
-    /// The peer was known before.
+    /// Whether the peer was known before.
     resumed: bool,
-    /// The agent process that ran the session before, if another one does now.
+    /// The agent process that ran the session before, if another one runs it now.
     gone_agent: Option<String>,
 }
 
 impl Broker {
-    /// A session presents itself. `proven` is the peer whose secret it shows, `kernel_pid` the process the kernel saw connecting.
+    /// Registers a session. `proven` is the peer whose secret it has; `kernel_pid` is the process that the kernel saw connecting.
     pub async fn register(
         self: &Arc<Self>,
         request: Register,
@@ -72,7 +72,7 @@ impl Broker {
         let (claimed, agent) = (request.pid, request.host);
         let look = move || Registering::look(kernel_pid, claimed, agent);
         let by = tokio::task::spawn_blocking(look).await.unwrap_or_default();
-        self.look(LOOK, |_| true).await; // for names and for those that are gone
+        self.look(LOOK, |_| true).await; // shows which peers are gone and which names are free
         let known = self.look_at_known(&request, &by).await?;
         let (secret, version, pid) =
             (random::token(SECRET_LENGTH), request.client.version.clone(), kernel_pid.unwrap_or(claimed));
@@ -93,7 +93,7 @@ impl Broker {
         })
     }
 
-    /// Looks at the peers that a registration may be.
+    /// Looks at the peers that a registration may match.
     async fn look_at_known(&self, request: &Register, by: &Registering) -> wire::Result<Known> {
         let (processes, peers) = {
             let roster = self.roster();
@@ -110,7 +110,7 @@ impl Broker {
         Ok(Known { alive: self.probes.processes.ask_all(processes).await, with_mail })
     }
 
-    /// Takes id and name before the commit, so that no other registration takes them meanwhile.
+    /// Reserves the id and name before the commit, so that no other registration takes them in the meantime.
     fn reserve(
         &self,
         mut request: Register,
@@ -123,7 +123,7 @@ impl Broker {
         let found = proven.or_else(|| find(&roster, &request, by, known, now));
         let resumed = found.is_some();
         let id = found.unwrap_or_else(|| fresh_id(&roster));
-        // A process that has switched to another conversation still names the one it was started with.
+        // A process that has switched to another conversation still names its first one.
         let is_anothers = |session: &String| {
             let peers = roster.of_session(session);
             same_process && !peers.is_empty() && peers.iter().all(|peer| peer.row.id != id)
@@ -159,7 +159,7 @@ impl Registering {
 }
 
 impl Registration {
-    /// Stores it; returns how many messages wait. Messages that earlier processes had leased wait again.
+    /// Stores the registration; returns how many messages wait. Messages leased to earlier processes wait again.
     fn store(self, tx: &mut Transaction<'_>) -> mailbox::Result<u32> {
         let (row, id) = (&self.row, &self.row.id);
         peers::put(tx, row)?;
@@ -175,7 +175,7 @@ impl Registration {
     }
 }
 
-/// Refuses facts out of shape.
+/// Refuses malformed facts.
 fn check(request: &Register) -> wire::Result<()> {
     let git = request.git.as_ref();
     let paths = [
@@ -193,15 +193,15 @@ fn check(request: &Register) -> wire::Result<()> {
     tokens.into_iter().try_for_each(|(field, token)| token.map_or(Ok(()), |token| check_token(field, token)))
 }
 
-/// The row of a registration: its facts, and what is kept from before.
+/// The row of a registration: its new facts, and those kept from before.
 fn row(roster: &Roster, request: Register, id: PeerId, old: Option<&PeerRow>, by: &Registering, now: Timestamp) -> PeerRow {
-    // Its hook has told where the process is now, and in which mode: the process itself knows only how it began.
+    // The hook has reported the current directory and mode; the process itself knows only those it started with.
     let told = old.filter(|old| old.instance == request.instance && old.hooked.is_some());
     let (cwd, git, bypasses) = match told {
         Some(told) => (told.cwd.clone(), told.git.clone(), told.bypasses),
         None => (request.cwd, request.git, request.bypasses),
     };
-    // A name is kept for the session's life, unless somebody alive took it while the session was away.
+    // A session keeps its name for life, unless a live peer took it while the session was away.
     let wish = old.map_or_else(|| names::wish(git.as_ref(), &cwd), |old| old.name.clone());
     let name = names::free(roster, &wish, &id, now);
     let kept = old.cloned().unwrap_or_else(|| PeerRow::new(id, name.clone(), cwd.clone(), now));
@@ -227,7 +227,7 @@ fn row(roster: &Roster, request: Register, id: PeerId, old: Option<&PeerRow>, by
     }
 }
 
-/// The known peer that a registration without a secret is, if there is one.
+/// The known peer that matches a registration without a secret, if there is one.
 fn find(roster: &Roster, request: &Register, by: &Registering, known: &Known, now: Timestamp) -> Option<PeerId> {
     let is_same = |row: &PeerRow| row.process.is_some() && row.process == by.process && row.instance == request.instance;
     if let Some(peer) = roster.peers.values().find(|peer| is_same(&peer.row)) {
@@ -237,7 +237,7 @@ fn find(roster: &Roster, request: &Register, by: &Registering, known: &Known, no
     let is_served = |peer: &Peer| runs(peer.row.process);
     let is_same_agent = |peer: &Peer| by.agent.is_some() && peer.row.agent == by.agent;
     let is_gone = |peer: &Peer| match peer.row.agent {
-        Some(agent) if !runs(Some(agent)) => true, // the process that serves it is about to end
+        Some(agent) if !runs(Some(agent)) => true, // the process that serves it is about to exit
         Some(_) => peer.row.ended && peer.stream.is_none(),
         None => peer.stream.is_none() && (!is_served(peer) || peer.status(now) == Status::Gone),
     };

@@ -1,7 +1,7 @@
-//! Held messages: how their user sees them and lets them in.
+//! Held messages: shows them to the user, who may let them in.
 //!
-//! The client trusts what its own child, the MCP server, writes into its inbox. So the broker, which is not its child, writes the
-//! messages that are to be held: the client then holds them and asks its user. A held message takes no other route.
+//! The client trusts messages that its own child, the MCP server, writes into its inbox. The broker is not its child, so it
+//! writes held messages itself: the client then holds them and asks its user. A held message takes no other route.
 
 use super::core::{Broker, Caller};
 use crate::{
@@ -16,12 +16,12 @@ use crate::{
 };
 use std::{path::Path, sync::Arc};
 
-/// Most messages that are written at once. The client keeps 100 for its user.
+/// How many messages are written at once. The client keeps 100 for its user.
 const MOST_POSTED: u32 = 20;
 
 impl Broker {
-    /// Writes what is held for `id` and was not given to its agent process yet into its inbox, where its client holds it.
-    /// It stays held if that fails.
+    /// Writes the held messages of `id` that its agent process was not given yet into its inbox, where the client holds them.
+    /// If that fails, they stay held.
     pub(super) async fn post_held(self: &Arc<Self>, id: &PeerId) -> wire::Result<()> {
         let to = self.with_peer(id, |peer| {
             let posts = !matches!(Rule::of(&peer.row), Rule::Nothing | Rule::All(HeldBy::Refuse)) && peer.stream.is_some();
@@ -60,7 +60,7 @@ impl Broker {
         inbox::frame(&shown, Some(&paths::answers(&self.socket, to, &from)), mode)
     }
 
-    /// The user lets a held message in.
+    /// Releases a held message at the user's request.
     pub async fn release(self: &Arc<Self>, caller: &Caller, id: &str) -> wire::Result<Acknowledged> {
         let why = "a session, and only its user lets a held message in";
         caller.must_be_user(why, "run `claude-peers release` in a terminal of your own")?;
@@ -75,7 +75,7 @@ impl Broker {
     }
 }
 
-/// Why a held message was not let in, and what is known of it.
+/// Explains why a message is held, and where it is now.
 pub(super) fn explain(name: &str, status: Status, receipt: &Receipt) -> Option<String> {
     let held = receipt.held.as_ref()?;
     let why = match held.by {

@@ -1,9 +1,9 @@
-//! Asking: the wait for the answer to a message, and the mailbox of the command line, which holds nothing but answers.
+//! Questions: waits for the answer to a message. Also the mailbox of the command line, which takes only answers.
 //!
-//! An answer is a message of the recipient that names the question. A wait for a recipient that is gone ends at once.
+//! An answer is a message from the recipient that names the question. If the recipient is gone, the wait ends at once.
 //!
-//! A question from a command line inside a session is that session's. While the command waits, the answer goes to it, and the
-//! session reads it in the command's output; a later answer is a message to the session like any other.
+//! A question from a command line inside a session belongs to that session. While the command waits, it gets the answer, and the
+//! session reads it in the command's output. A later answer is an ordinary message to the session.
 
 use super::{
     core::{Broker, Caller, OnDrop},
@@ -24,12 +24,12 @@ use crate::{
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Longest wait of one request.
+/// The longest wait of one request, in seconds.
 const LONGEST_WAIT: u32 = 3_600;
 
 impl Broker {
-    /// The question `id` with its answer; waits for that while one may come. `inside` is the session in which the
-    /// command line runs that waits.
+    /// The question `id` with its answer. Waits as long as an answer may come. `inside` is the session in which the waiting
+    /// command line runs.
     pub async fn reply_to(&self, caller: &Caller, inside: Option<&PeerId>, id: &str, request: AwaitReply) -> wire::Result<Asked> {
         let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
         let deadline = Instant::now() + wait;
@@ -55,7 +55,7 @@ impl Broker {
         }
     }
 
-    /// As long as the value lives, this answer is awaited.
+    /// Marks this answer as awaited as long as the returned value lives.
     fn note_awaited(&self, awaited: Awaited) -> OnDrop<impl FnMut()> {
         self.roster().asked.push(awaited.clone());
         OnDrop(move || {
@@ -66,8 +66,8 @@ impl Broker {
         })
     }
 
-    /// The question of the command line that `new` answers although it names none: the only one that has been handed to its
-    /// sender and whose answer is awaited. A message sent again under its key answers the same question as before.
+    /// The command line's question that `new` answers without naming it. There must be exactly one awaited question that was
+    /// handed to the sender of `new`. A message repeated under its key answers the same question as before.
     pub(super) fn meant_question(&self, new: &NewMessage) -> wire::Result<Option<MessageId>> {
         let mut asked: Vec<MessageId> = self.roster().asked.iter().map(|asked| asked.question.clone()).collect();
         asked.sort();
@@ -103,7 +103,7 @@ impl Broker {
         let (id, from, to) = (question.message_id.clone(), question.from.clone(), question.to.clone());
         let cli = PeerId::lenient(CLI_SENDER);
         let find = move |view: &db::View<'_>| match history::answer(view, &id, &to, &from)? {
-            None if from != cli => history::answer(view, &id, &to, &cli), // to the command line inside the session that asked
+            None if from != cli => history::answer(view, &id, &to, &cli), // the command line inside the session that asked
             found => Ok(found),
         };
         let answer = self.store.read(find).await?.map(|answer| self.entry(answer));

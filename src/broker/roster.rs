@@ -7,22 +7,22 @@ use crate::{
 };
 use std::collections::HashMap;
 
-/// A question whose answer is awaited.
+/// A question that awaits an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Awaited {
     pub question: MessageId,
-    /// The session that asked it, if a command line inside of it waits: the command gets the answer.
+    /// The session that asked, if a command line inside it waits: that command gets the answer.
     pub inside: Option<PeerId>,
 }
 
-/// All peers.
+/// All peers, and the indexes over them.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    /// By id, those that are gone included.
+    /// All peers by id, including gone ones.
     pub peers: HashMap<PeerId, Peer>,
-    /// The peers by their session ids. A session that was resumed while it ran elsewhere is several.
+    /// The peers by session id. A session that was resumed while it ran elsewhere has several.
     sessions: HashMap<String, Vec<PeerId>>,
-    /// The questions whose answers are awaited right now.
+    /// The questions that await an answer now.
     pub asked: Vec<Awaited>,
     /// The command line's recent messages, for the limits.
     pub cli_pace: Pace,
@@ -38,7 +38,7 @@ impl Roster {
         roster
     }
 
-    /// Notes that `session` is, perhaps among others, `id`.
+    /// Records that `session` belongs to `id`. Other peers may have the same session.
     pub fn put_session(&mut self, session: String, id: PeerId) {
         let peers = self.sessions.entry(session).or_default();
         if !peers.contains(&id) {
@@ -46,7 +46,7 @@ impl Roster {
         }
     }
 
-    /// The peers that a session is, the one that was it first before the others.
+    /// The peers of a session, the first registered one first.
     pub fn of_session(&self, session: &str) -> Vec<&Peer> {
         let mut peers: Vec<&Peer> =
             self.sessions.get(session).into_iter().flatten().filter_map(|id| self.peers.get(id)).collect();
@@ -54,7 +54,7 @@ impl Roster {
         peers
     }
 
-    /// Puts a row in place of the peer's earlier one; what lives with its connection stays.
+    /// Replaces the peer's row; the state of its connection stays.
     pub fn put(&mut self, row: PeerRow) {
         if let Some(old) = self.peers.get(&row.id).and_then(|peer| peer.row.secret) {
             self.secrets.remove(&old);
@@ -85,24 +85,24 @@ impl Roster {
         self.secrets.get(hash).cloned()
     }
 
-    /// The peer that an agent process runs now; it may have run several.
+    /// The peer that an agent process runs now. Earlier it may have run others.
     pub fn by_agent(&self, agent: Process) -> Option<&Peer> {
         let runs = |peer: &&Peer| peer.row.agent == Some(agent) && !peer.row.legacy;
         self.peers.values().filter(runs).max_by_key(|peer| (peer.stream.is_some(), !peer.row.ended, peer.row.last_seen))
     }
 
-    /// A number that no other stream has.
+    /// A number for a new stream that no other stream has.
     pub fn next_stream(&mut self) -> u64 {
         self.streams += 1;
         self.streams
     }
 
-    /// The name of a peer; its id if it is not known.
+    /// The name of a peer, or its id if it is unknown.
     pub fn name(&self, id: &PeerId) -> String {
         self.peers.get(id).map_or_else(|| id.to_string(), |peer| peer.row.name.clone())
     }
 
-    /// Finds the peer that `reference` names: by id, then by name among the living, then the newest among the gone.
+    /// Finds the peer that `reference` names: by id, then by name among live peers, then the newest gone peer of that name.
     pub fn resolve(&self, reference: &PeerRef, now: Timestamp) -> Resolved {
         let text = reference.as_str();
         if let Some((id, _)) = text.parse::<PeerId>().ok().and_then(|id| self.peers.get_key_value(&id)) {
@@ -119,7 +119,7 @@ impl Roster {
         }
     }
 
-    /// Every peer with this name, those that are gone included.
+    /// Every peer with this name, including gone ones.
     pub fn named(&self, name: &str) -> impl Iterator<Item = &Peer> {
         self.peers.values().filter(move |peer| peer.row.name.eq_ignore_ascii_case(name))
     }
@@ -129,7 +129,7 @@ impl Roster {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Resolved {
     One(PeerId),
-    /// The newest of so many, all of them gone.
+    /// The newest of several gone peers, and how many there are.
     Newest(PeerId, usize),
     Many(Vec<String>),
     None,

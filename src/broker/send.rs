@@ -1,4 +1,4 @@
-//! A message comes in: its recipient, the limits, the mailbox, the receipt.
+//! Sends a message: finds the recipient, checks the limits, puts the message into the mailbox, returns the receipt.
 
 use super::{
     core::{Broker, Caller},
@@ -21,7 +21,7 @@ use crate::{
 use std::sync::Arc;
 
 impl Broker {
-    /// Accepts a message. Once this answers, the message is on disk.
+    /// Accepts a message. When this returns, the message is on disk.
     pub async fn send(self: &Arc<Self>, caller: &Caller, request: SendRequest) -> wire::Result<Receipt> {
         let reference: PeerRef = request.to.parse()?;
         let reply_to = request.reply_to.as_deref().filter(|id| !id.is_empty()).map(str::parse).transpose()?;
@@ -38,7 +38,7 @@ impl Broker {
             }
         }
         match &new.reply_to {
-            // The command line has no mailbox but for answers to what it asked.
+            // The mailbox of the command line takes only answers to its questions.
             Some(question) if is_to_cli => {
                 let is_awaited = self.roster().asked.iter().any(|asked| asked.question == *question);
                 let note = "nobody waits for it at the command line right now; the user finds it in `claude-peers history`";
@@ -59,7 +59,7 @@ impl Broker {
         Ok(Receipt { warning: (!notes.is_empty()).then(|| notes.join("; ")), ..receipt })
     }
 
-    /// A message of `caller` whose recipient and question are still open.
+    /// A message from `caller` without its recipient and question, which are set later.
     pub(super) fn draft(&self, caller: &Caller, request: SendRequest) -> wire::Result<NewMessage> {
         self.limits.check_text(&request.text)?;
         if let Some(key) = &request.key {
@@ -71,8 +71,8 @@ impl Broker {
         Ok(NewMessage { key: request.key, ..new })
     }
 
-    /// Puts copies of one message into the mailbox, in one transaction; returns what became of each. If the rate does not allow
-    /// all of them, all are refused. Messages that were accepted before or have no room do not count against it.
+    /// Puts copies of one message into the mailbox, in one transaction; returns the outcome of each. If the rate does not allow
+    /// all of them, all are refused. Copies accepted before, and copies to full mailboxes, do not count towards the rate.
     pub(super) async fn accept(
         self: &Arc<Self>,
         caller: &Caller,
@@ -87,7 +87,7 @@ impl Broker {
         Ok(refused)
     }
 
-    /// The copies that the sender's limits allow, with what the lock shows of their recipients; the others go to `refused`.
+    /// The copies that the sender's limits allow, with facts about their recipients from the roster. The others go to `refused`.
     fn pace(
         &self,
         caller: &Caller,
@@ -124,7 +124,7 @@ impl Broker {
         Ok(passing)
     }
 
-    /// The receipt of a message that is in the mailbox, with what its sender should know.
+    /// The receipt of a stored message, with a warning for its sender if needed.
     pub(super) fn receipt(&self, message: Message, now: Timestamp) -> Receipt {
         let roster = self.roster();
         let receipt = Receipt { to_name: roster.name(&message.receipt.to), ..message.receipt };
@@ -132,7 +132,7 @@ impl Broker {
         Receipt { warning, ..receipt }
     }
 
-    /// The peer that `reference` names, with a note for the sender on that choice.
+    /// The peer that `reference` names, with a note for the sender if the choice needs one.
     async fn recipient(&self, reference: &PeerRef, from: &PeerId) -> wire::Result<(PeerId, Option<String>)> {
         let no_mailbox = |what: &str| Err(Error::new(Code::NoMailbox, what).help("list the peers to see who can be written to"));
         if reference.as_str() == CLI_SENDER || reference.as_str() == wire::BROKER_SENDER {
@@ -166,7 +166,7 @@ impl Roster {
     }
 }
 
-/// Why the recipient has not seen a message yet, or will not see it at once.
+/// The reason why the recipient has not seen a message yet, or will not see it at once.
 pub(super) fn warning(peer: &Peer, receipt: &Receipt, now: Timestamp) -> Option<String> {
     let (name, status) = (&peer.row.name, peer.status(now));
     match (receipt.state, status, peer.delivery().0) {

@@ -7,7 +7,7 @@ use crate::{
 use std::sync::PoisonError;
 
 impl Broker {
-    /// The broker's state; `serve` knows the listeners.
+    /// The broker's state. `serve` provides the `listeners`.
     pub async fn status(&self, listeners: Vec<ListenerStatus>) -> wire::Result<BrokerStatus> {
         let count = |view: &db::View<'_>| Ok::<_, db::Error>((history::stored(view)?, history::waiting_in_all(view)?));
         let (messages, waiting) = self.store.read(count).await?;
@@ -29,7 +29,7 @@ impl Broker {
         })
     }
 
-    /// How many messages wait for a recipient.
+    /// How many messages wait for all peers together.
     pub fn waiting_count(&self) -> wire::Result<u64> {
         Ok(self.store.glance(history::waiting_in_all)?)
     }

@@ -1,8 +1,9 @@
-//! A peer's event stream: the connection that shows it is alive, and through which it is told at once.
+//! A peer's event stream: the connection that shows that the peer is alive, and brings it events at once.
 //!
-//! The stream reads what is leased to it from the table, by cursor: a wake-up only says "look again". When it is dropped,
-//! whatever the reason, the peer is not connected any more. A stream whose process was displaced by another stays open beside
-//! the new one, is told once, and is told again when that one ends: a session whose client runs two servers is never without.
+//! The stream reads its leased messages from the table, by cursor; a wake-up only means "look again". When the stream is dropped
+//! for any reason, the peer is no longer connected. If another process displaces the stream's process, the old stream stays open
+//! beside the new one. It reports the displacement once, and the end of the new stream. So if a client runs two servers, one of
+//! them always serves the session.
 
 use super::core::Broker;
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
 use std::{collections::VecDeque, sync::Arc};
 use tokio::sync::watch;
 
-/// How many messages are read from the table at a time: bounds the memory of a stream to a slow client.
+/// How many messages are read from the table at a time. Bounds the memory of a stream to a slow client.
 const BATCH: u32 = 16;
 
 /// An item of a stream.
@@ -42,23 +43,24 @@ pub struct Stream {
     wake: watch::Receiver<u64>,
 }
 
-/// How far the client has been told.
+/// What the stream has reported to the client so far.
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Opened,
     Ready,
     /// Another process serves the session now.
     Displaced {
-        /// The stream of that process has been open.
+        /// Whether that process has opened its stream.
         successor_seen: bool,
     },
     Ended,
 }
 
-/// The next step, by the peer in memory.
+/// The next step, which follows from the peer in memory.
 enum Step {
     Tell(Event),
-    /// Look for messages to push. `leases`: new ones, too. `hints`: else tell the client that some wait for another route.
+    /// Look for messages to push. `leases`: also lease new ones. `hints`: if none are pushed, tell the client that some wait for
+    /// another route.
     Serve {
         pushes: bool,
         leases: bool,
@@ -70,8 +72,8 @@ enum Step {
 }
 
 impl Broker {
-    /// Opens the event stream of a peer. `after` is the place of the newest message that its process has already written
-    /// into its channel; what is leased to it behind that is sent again.
+    /// Opens the event stream of a peer. `after` is the place of the newest message that its process has already written into
+    /// its channel; leased messages after that place are sent again.
     pub fn open_stream(self: &Arc<Self>, id: &PeerId, after: i64) -> wire::Result<Stream> {
         let number = self.roster().next_stream();
         let (instance, wake) = self.with_peer(id, |peer| {
@@ -87,7 +89,7 @@ impl Broker {
 }
 
 impl Stream {
-    /// The next item for the client, until the stream is over. Cancel-safe: an item that was not returned comes later.
+    /// The next item for the client, until the stream ends. Cancel-safe: an item that was not returned is returned later.
     pub async fn next(&mut self) -> wire::Result<Option<StreamItem>> {
         if matches!(self.phase, Phase::Opened) {
             self.phase = Phase::Ready;
@@ -122,8 +124,8 @@ impl Stream {
         let is_ours = peer.row.instance == self.instance;
         let (phase, step) = match self.phase {
             Phase::Ended => return Step::Close,
-            // A call that waits for a message is a certain route: it goes before the channel. The stream still pushes what it
-            // has leased.
+            // A call that waits for a message is a certain route and takes precedence over the channel. The stream still pushes
+            // the messages that it has leased.
             _ if is_ours && peer.stream == Some(self.number) => {
                 let pushes = peer.route().0 == Route::Channel;
                 return Step::Serve { pushes, leases: peer.takers == 0, hints: peer.hint };
@@ -140,14 +142,14 @@ impl Stream {
         step
     }
 
-    /// The next message leased to this stream; if it `leases`, it takes what waits and has no other holder.
+    /// The next message leased to this stream. With `leases`, it also leases waiting messages without a holder.
     async fn next_message(&mut self, leases: bool) -> wire::Result<Option<Inbound>> {
         if self.buffer.is_empty() {
             let holder = Holder::Stream { instance: self.instance.clone() };
             let leased = self.broker.store.glance(|view| lease::leased(view, &self.peer, &holder, self.after, BATCH))?;
             let mut batch = self.broker.inbound(leased);
             if batch.is_empty() && leases {
-                // Given as leased, not by cursor: what was released by another route may lie before it.
+                // Uses the result of the lease, not the cursor: messages that another route released may lie before the cursor.
                 let claim = Claim {
                     peer: self.peer.clone(),
                     holder,
@@ -166,7 +168,7 @@ impl Stream {
         Ok(self.buffer.pop_front())
     }
 
-    /// Whether the client is to be told that mail waits.
+    /// Whether to tell the client that messages wait.
     fn take_hint(&self) -> wire::Result<bool> {
         let hints = self.broker.with_peer(&self.peer, |peer| std::mem::take(&mut peer.hint)).unwrap_or_default();
         Ok(hints && self.broker.store.glance(|view| history::is_waiting(view, &self.peer))?)
@@ -179,12 +181,12 @@ impl Drop for Stream {
         let Some(peer) = roster.peers.get_mut(&self.peer).filter(|peer| peer.stream == Some(self.number)) else { return };
         let now = clock::now();
         (peer.stream, peer.row.last_seen) = (None, now);
-        peer.wake(); // a displaced stream sees that its successor is gone
+        peer.wake(); // lets a displaced stream see that its successor is gone
         drop(roster);
         self.broker.changes.hint();
         tracing::info!(peer = %self.peer, "disconnected");
         if *self.broker.stopping.borrow() {
-            return; // the store is about to close, and everybody is about to be seen again
+            return; // the store is about to close, and every peer will reconnect
         }
         let (broker, id) = (self.broker.clone(), self.peer.clone());
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {

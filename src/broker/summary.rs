@@ -7,7 +7,7 @@ use crate::{
 use std::sync::Arc;
 
 impl Broker {
-    /// Stores a summary, unless it is a generated one and a better one is there; returns the one that stands.
+    /// Stores a summary, unless it is generated and a better one exists. Returns the summary now in force.
     pub async fn set_summary(self: &Arc<Self>, id: &PeerId, request: SetSummary) -> wire::Result<Summary> {
         self.limits.check_summary(&request.summary)?;
         let stored = self.with_peer(id, |peer| {

@@ -1,4 +1,4 @@
-//! Mail goes out: leased to a call that hands it over.
+//! Takes: leases messages to a call that hands them over.
 
 use super::{
     core::{Broker, OnDrop},
@@ -22,12 +22,12 @@ use std::{
 };
 use tokio::{sync::watch, time::Instant};
 
-/// Longest wait of one take.
+/// The longest wait of one take, in seconds.
 const LONGEST_WAIT: u32 = 3_600;
-/// Text given by one take that names no bound, in bytes: a full-size message fits.
+/// The size of the texts that one take gets by default, in bytes: a full-size message fits.
 const DEFAULT_BYTES: u32 = 256 * 1024;
 
-/// A take under way.
+/// A running take.
 pub(super) struct Taking {
     pub claim: Claim,
     deadline: Instant,
@@ -35,7 +35,7 @@ pub(super) struct Taking {
 }
 
 impl Taking {
-    /// Waits for a change, at most until `at`; false if the time for the whole take is over, or a newer one took its place.
+    /// Waits for a change, at most until `at`. Returns false if the time for the whole take is over, or a newer take replaces it.
     pub async fn waits(&mut self, broker: &Broker, at: Option<Instant>) -> wire::Result<bool> {
         if Instant::now() >= self.deadline || self.claim.is_outdated.load(Ordering::SeqCst) {
             return Ok(false);
@@ -51,7 +51,7 @@ impl Taking {
 }
 
 impl Broker {
-    /// Leases the caller's waiting messages to it.
+    /// Leases the caller's waiting messages to this call.
     pub async fn take(self: &Arc<Self>, id: &PeerId, request: Take) -> wire::Result<Taken> {
         check_token("lease", &request.lease)?;
         let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
@@ -94,17 +94,17 @@ impl Broker {
         }
     }
 
-    /// Whether a call is given nothing, because the inbox brings what waits: a result that does not wait, or any call while the
-    /// client holds what was written and shows it with this very call's result. A call that waited for that would keep it from
-    /// the model.
+    /// Whether a call gets no messages because the inbox brings them. That is so for a tool result that does not wait, and for
+    /// any call while the client holds written messages. The client shows those with the result of this call, so a call that
+    /// waited would keep them from the model.
     fn leaves_to_inbox(&self, id: &PeerId, rides_along: bool) -> bool {
         let leaves =
             |peer: &mut Peer| peer.route().0 == Route::Inbox && (rides_along || peer.row.has_hook() && peer.inbox.is_pending());
         self.with_peer(id, leaves).unwrap_or_default()
     }
 
-    /// Makes this take, as long as the value lives, the only one under its lease: a client that asks again has given the older
-    /// request up and will not see its answer.
+    /// Makes this take the only one under its lease as long as the returned value lives. A client that asks again has given up
+    /// the older request and will not see its answer.
     fn outdate_older(&self, id: &PeerId, lease: &str, is_outdated: Arc<AtomicBool>) -> wire::Result<OnDrop<impl FnMut()>> {
         self.with_peer(id, |peer| {
             if let Some(older) = peer.takes.insert(lease.to_owned(), is_outdated.clone()) {
@@ -117,21 +117,21 @@ impl Broker {
         }))
     }
 
-    /// As long as the value lives, mail of this peer is kept for calls that wait, and not pushed.
+    /// Keeps this peer's messages for waiting calls, instead of pushing them, as long as the returned value lives.
     fn keep_mail_for_calls(&self, id: &PeerId) -> OnDrop<impl FnMut()> {
         let count = |change: fn(u32, u32) -> u32| {
             let counted = self.with_peer(id, |peer| {
                 peer.takers = change(peer.takers, 1);
-                peer.wake(); // what the last call leaves goes to the channel after all
+                peer.wake(); // messages that the last call leaves go to the channel
             });
-            drop(counted); // a peer that is forgotten has no mail
+            drop(counted); // a forgotten peer has no messages
         };
         count(u32::saturating_add);
         OnDrop(move || count(u32::saturating_sub))
     }
 
-    /// Leases what waits and may go to the holder, with the number of messages that wait beside it. Looks
-    /// first: most calls find nothing, and need no writer.
+    /// Leases the waiting messages that may go to the holder; also returns how many other messages wait. Reads first: most calls
+    /// find no messages and do not need the writer.
     pub(super) async fn lease(self: &Arc<Self>, claim: Claim) -> wire::Result<Option<(Vec<Inbound>, u32)>> {
         if !self.store.glance(|view| lease::is_any(view, &claim))? {
             return Ok(None);
@@ -142,7 +142,7 @@ impl Broker {
         Ok((!leased.is_empty()).then(|| (self.inbound(leased), more)))
     }
 
-    /// Stored messages as their recipient is shown them.
+    /// Stored messages in the form that their recipient sees.
     pub(super) fn inbound(&self, messages: Vec<Message>) -> Vec<Inbound> {
         let roster = self.roster();
         let sender = |id: PeerId| {

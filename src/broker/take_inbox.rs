@@ -1,4 +1,4 @@
-//! Hands waiting messages to the writer into a client's inbox, frame by frame.
+//! Hands waiting messages, frame by frame, to the MCP server that writes them into its client's inbox.
 
 use super::{
     core::Broker,
@@ -18,8 +18,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 impl Broker {
-    /// Leases what waits for the caller to its MCP server, which writes it into the inbox as one frame a sender; waits until
-    /// there is something and the inbox is ready for it.
+    /// Leases the caller's waiting messages to its MCP server, which writes them into the inbox, one frame per sender. Waits
+    /// until there are messages and the inbox is ready for them.
     pub(super) async fn take_for_inbox(self: &Arc<Self>, request: &Take, mut taking: Taking) -> wire::Result<Taken> {
         let id = taking.claim.peer.clone();
         if let Some(inbound) = request.inbound {
@@ -61,17 +61,17 @@ impl Broker {
         })
     }
 
-    /// The present agent process of `id`, and whether a frame may be written into its inbox.
+    /// The current agent process of `id`, and whether a frame may be written into its inbox.
     fn gate(&self, id: &PeerId) -> wire::Result<(String, Gate)> {
         self.with_peer(id, |peer| {
-            // A call that waits for a message is a certain route: it goes before the inbox.
+            // A call that waits for a message is a certain route and takes precedence over the inbox.
             let is_closed = peer.route().0 != Route::Inbox || peer.takers > 0;
             let gate = if is_closed { Gate::Closed } else { peer.inbox.gate(peer.row.has_hook(), Instant::now()) };
             (peer.row.agent_key(), gate)
         })
     }
 
-    /// Learns from the table what was written into the inbox and not let in, after this broker has started.
+    /// After a restart of the broker, restores from the table which messages were written into the inbox but not let in.
     async fn recall(&self, id: &PeerId) -> wire::Result<()> {
         let agent = self.with_peer(id, |peer| peer.row.agent_key())?;
         if self.with_peer(id, |peer| peer.inbox.agent == agent)? {
@@ -86,7 +86,7 @@ impl Broker {
         })
     }
 
-    /// Stores a new rule for what `id` lets in, and applies it to waiting messages.
+    /// Stores a new inbound rule for `id` and applies it to waiting messages.
     async fn set_inbound(self: &Arc<Self>, id: &PeerId, inbound: InboundRule) -> wire::Result<()> {
         if self.with_peer(id, |peer| peer.row.inbound == inbound)? {
             return Ok(());

@@ -7,7 +7,7 @@ use crate::{
 use std::sync::Arc;
 
 impl Broker {
-    /// The peer says goodbye: it leaves the list at once; its mailbox stays.
+    /// Removes the peer from the list at once; its mailbox stays.
     pub async fn unregister(self: &Arc<Self>, id: &PeerId) -> wire::Result<()> {
         let now = clock::now();
         self.with_peer(id, |peer| {

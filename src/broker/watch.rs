@@ -1,6 +1,6 @@
-//! Tells watchers of changes: peers that come and go, messages that change their state, the two counts.
+//! Reports changes to watchers: peers that come and go, messages that change state, and the two counts.
 //!
-//! A change elsewhere is only a hint to look again; watchers are told the difference to the look before. Messages are told one
+//! A change elsewhere is only a hint to look again; watchers get the difference from the previous look. Messages are reported one
 //! by one from a queue of fixed length; those that a slow watcher misses are counted. A watcher delays nobody.
 
 use super::{
@@ -27,14 +27,14 @@ pub struct Presence {
     pub cwd: String,
 }
 
-/// The changes since the last time.
+/// The changes since the last report.
 #[derive(Debug, Default)]
 pub struct News {
     pub joined: Vec<Presence>,
     pub left: Vec<Presence>,
     /// Messages that changed, in order.
     pub messages: Vec<MessageChange>,
-    /// How many changes of messages came too fast and are left out.
+    /// How many message changes came too fast and are left out.
     pub missed: u64,
 }
 
@@ -52,12 +52,12 @@ pub struct Watch {
     messages: broadcast::Receiver<MessageChange>,
     present: HashMap<PeerId, Presence>,
     waiting: u64,
-    /// A peer is there without a stream.
+    /// Whether a peer is present without a stream.
     unsure: bool,
 }
 
 impl Broker {
-    /// Watches from now on: peers that are there already are not news.
+    /// Watches from now on. Peers that are already present are not reported.
     pub async fn watch(self: &Arc<Self>) -> Watch {
         let messages = self.changes.subscribe_to_messages();
         let hint = self.changes.subscribe();
@@ -68,12 +68,12 @@ impl Broker {
 }
 
 impl Watch {
-    /// How many peers are there and how many messages wait, by the last look.
+    /// How many peers are present and how many messages wait, as of the last look.
     pub fn counts(&self) -> (u32, u64) {
         (u32::try_from(self.present.len()).unwrap_or(u32::MAX), self.waiting)
     }
 
-    /// Waits for something new until the broker stops. Changes in between are told together.
+    /// Waits for changes until the broker stops. Changes since the last call are reported together.
     pub async fn next(&mut self) -> Option<News> {
         loop {
             let mut news = News::default();
@@ -88,7 +88,7 @@ impl Watch {
                 hint = self.hint.changed() => if hint.is_err() { return None },
                 () = tokio::time::sleep(LOOK_AGAIN), if self.unsure => {}
             }
-            // Bounded: no more than the backlog, however fast new ones come.
+            // Reads no more than the backlog, no matter how fast new changes come.
             for _ in 0..BACKLOG {
                 match self.messages.try_recv() {
                     Ok(message) => news.messages.push(message),
@@ -104,7 +104,7 @@ impl Watch {
         }
     }
 
-    /// Adds what a look at the peers shows; says whether the number of waiting messages has changed.
+    /// Adds the changes that a look at the peers shows. Returns whether the number of waiting messages has changed.
     async fn look(&mut self, news: &mut News) -> bool {
         self.broker.look(LOOK, |_| true).await;
         let waiting = self.broker.waiting_count().unwrap_or_else(|error| {

@@ -1,4 +1,4 @@
-//! Which session a process belongs to.
+//! Finds the session that a process belongs to.
 
 use super::{
     core::{Broker, Caller},
@@ -11,7 +11,7 @@ use crate::{
 use std::collections::HashMap;
 
 impl Broker {
-    /// Which peer a process belongs to: by its secret, its session id, or an ancestor of it.
+    /// The peer that a process belongs to, found by its secret, its session id, or one of its ancestors.
     pub async fn whoami(&self, caller: &Caller, request: &WhoAmI) -> wire::Result<wire::Peer> {
         let found = match caller {
             Caller::Peer(id) => Some(id.clone()),
@@ -30,7 +30,7 @@ impl Broker {
         })
     }
 
-    /// The peer that is there for this session, if it is the only one.
+    /// The present peer of this session, if there is exactly one.
     async fn by_session(&self, session: Option<&String>) -> Option<PeerId> {
         let ids: Vec<PeerId> = self.roster().of_session(session?).iter().map(|peer| peer.row.id.clone()).collect();
         self.look(LOOK, |peer| ids.contains(&peer.row.id)).await;
@@ -56,10 +56,10 @@ impl Broker {
         pids.iter().find_map(runs).map(|(_, id)| id.clone())
     }
 
-    /// The session inside of which a process runs: the nearest agent above it that has registered, by the kernel's word.
+    /// The session in which a process runs: that of the nearest registered agent process above it, as the kernel reports.
     pub fn session_of(&self, pid: impl FnOnce() -> Option<u32>) -> Option<PeerId> {
-        // An agent whose process we do not know is the one that started its MCP server. It counts only inside another session:
-        // anything may have started a server that stands alone.
+        // If the agent process is unknown, the process that started the MCP server counts as the agent. It counts only inside
+        // another session: any program may have started a server on its own.
         let (mut some_run, mut unknown) = (false, Vec::new());
         for peer in self.roster().peers.values().filter(|peer| !peer.row.legacy) {
             some_run |= peer.row.agent.is_some();
