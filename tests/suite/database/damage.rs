@@ -1,4 +1,4 @@
-//! Damage, wherever it is, leaves no verb that fails for good; files that are not ours are left alone.
+//! No damage, wherever it is, makes a verb fail permanently. Files of other programs stay untouched.
 
 use super::{PAGE, UNLIMITED, count, files, noise, overwrite, put_back, send_many, works_again};
 use crate::support::{Broker, events::Peer, random::Random};
@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::{fs, process::Stdio};
 
-/// A stopped broker with a database of some messages, waiting and ended ones.
+/// A stopped broker whose database holds waiting and ended messages.
 fn with_mail(messages: usize) -> Broker {
     let mut broker = Broker::with(&UNLIMITED);
     for name in ["reader", "other"] {
@@ -42,7 +42,7 @@ fn damaged_index_costs_no_message() {
     }
 }
 
-/// `CLAUDE_PEERS_TEST_DAMAGES` sets how often.
+/// `CLAUDE_PEERS_TEST_DAMAGES` sets the number of rounds.
 #[test]
 fn random_damage_leaves_no_failing_verb() {
     let rounds = std::env::var("CLAUDE_PEERS_TEST_DAMAGES").map_or(24, |rounds| rounds.parse().unwrap());
@@ -54,7 +54,7 @@ fn random_damage_leaves_no_failing_verb() {
         put_back(broker.folder(), &sound);
         let mut what = format!("round {round}");
         for _ in 0..=random.below(3) {
-            // Often the first pages, which hold the schema and the roots.
+            // About half of the damage hits the first pages, which hold the schema and the roots.
             let page = if random.below(2) == 0 { random.below(16) } else { random.below(pages) };
             let (from, length) = (random.below(PAGE), 1 << random.below(13));
             let length = u64::min(length, PAGE - from);

@@ -1,4 +1,4 @@
-//! The files under a running broker, and the files beside its database.
+//! Changes to the database files of a running broker, and to the files beside them.
 
 use super::{UNLIMITED, send_many, use_all};
 use crate::support::{Broker, events::Peer, eventually, folder};
@@ -56,10 +56,10 @@ fn nothing_is_accepted_into_a_file_that_is_gone() {
             let message = json!({"to": peer.id, "text": format!("after {number}")});
             match broker.http().try_post("/v1/send", &message) {
                 Ok(answer) => codes.push((answer.status, answer.code())),
-                Err(_) => break, // it has left
+                Err(_) => break, // the broker has exited
             }
         }
-        // Its own maintenance may see it first: then it stops, or has left.
+        // The broker's maintenance may notice the change first: then the broker is stopping or has exited.
         let expected = |code: &str| ["database_moved", "stopping"].contains(&code);
         assert!(codes.iter().all(|(status, code)| *status == 503 && expected(code)), "{what}: {codes:?}");
         told += codes.iter().filter(|(_, code)| code == "database_moved").count();

@@ -1,4 +1,4 @@
-//! The database outlives kills, damage, a full disk and changes to its files, at every step.
+//! The database survives kills, damage, a full disk and changes to its files, at every step.
 
 mod damage;
 mod files;
@@ -31,7 +31,7 @@ fn send_many(broker: &Broker, peer: &Peer, count: usize) {
     }
 }
 
-/// Every file of the database and beside it, by name.
+/// The database and every file beside it, by name.
 fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     let named =
@@ -42,7 +42,7 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// Puts exactly these files there.
+/// Restores the folder to exactly these files.
 fn put_back(folder: &Path, before: &[(String, Vec<u8>)]) {
     files(folder).iter().for_each(|(name, _)| fs::remove_file(folder.join(name)).unwrap());
     before.iter().for_each(|(name, bytes)| fs::write(folder.join(name), bytes).unwrap());
@@ -58,7 +58,7 @@ fn noise(random: &mut Random, length: u64) -> Vec<u8> {
     (0..length).map(|_| random.below(256) as u8).collect()
 }
 
-/// Asks for everything that a broker does, and returns the first answer that is a failure of the broker's.
+/// Makes every kind of request; returns the first answer that reports a failure of the broker.
 fn use_all(http: &Http) -> io::Result<Option<String>> {
     let facts = |instance: &str| {
         json!({"client": {"name": "test", "version": "0"}, "instance": instance, "pid": std::process::id(), "cwd": "/tmp",
@@ -91,7 +91,7 @@ fn use_all(http: &Http) -> io::Result<Option<String>> {
     Ok(failure)
 }
 
-/// Starts the broker again as a service manager does, until all that it does works.
+/// Restarts the broker, as a service manager does, until every request works.
 fn works_again(broker: &mut Broker, what: &str) {
     let mut failures = Vec::new();
     for _ in 0..4 {

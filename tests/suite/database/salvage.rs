@@ -1,4 +1,4 @@
-//! Opening and salvage, killed at every step or without room on the disk.
+//! Opening and salvage survive a kill at every step, and a full disk.
 
 use super::{PAGE, UNLIMITED, count, files, noise, overwrite, put_back, send_many, use_all};
 use crate::support::{Broker, PATIENCE, events::Peer, random::Random};
@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::{fs, hint, os::unix::process::ExitStatusExt, path::Path, process::Stdio, time::Instant};
 
-/// Spins up to about this many microseconds.
+/// Spins for a random time, up to about `most` microseconds.
 fn hesitate(random: &mut Random, most: u64) {
     let (start, time) = (Instant::now(), u128::from(random.below(most + 1)));
     while start.elapsed().as_micros() < time {
@@ -63,7 +63,7 @@ fn hot_rollback_journal_is_rolled_back() {
     assert_eq!(use_all(&broker.http()).unwrap(), None);
 }
 
-/// A broker with a damaged database, and how many messages an undisturbed salvage keeps.
+/// A broker with a damaged database, its files, and the number of messages that an undisturbed salvage keeps.
 fn damaged(messages: usize) -> (Broker, Vec<(String, Vec<u8>)>, i64) {
     let mut broker = Broker::with(&UNLIMITED);
     let peer = Peer::register(&broker.http(), "reader", json!({}));
@@ -104,7 +104,7 @@ fn killed_salvage_loses_nothing() {
     for round in 0..24 {
         put_back(broker.folder(), &before);
         let mut child = broker.command().spawn().unwrap();
-        // Killed while it copies, when it has just copied, or when it changes places.
+        // The broker is killed while it copies, just after the copy, or while it replaces the database.
         let sign = ["peers.db.salvag", "peers.db.salvaged", "peers.db.damaged-"][round % 3];
         let start = Instant::now();
         while !has(broker.folder(), sign) && !has(broker.folder(), "peers.db.damaged-") {
@@ -129,7 +129,7 @@ fn full_disk_stops_a_salvage_and_loses_nothing() {
     let (mut broker, before, kept) = damaged(1_200);
     for blocks in [100, 1_000, 2_000] {
         put_back(broker.folder(), &before);
-        // The kernel refuses to write beyond so many blocks of a file.
+        // The kernel refuses writes beyond this many blocks of a file.
         let mut child = broker.command_after(&format!("trap '' XFSZ; ulimit -f {blocks}")).spawn().unwrap();
         let status = child.wait().unwrap();
         assert_eq!((status.code(), status.signal()), (Some(1), None), "{blocks}: {}", broker.log());
