@@ -2,8 +2,8 @@
 //!
 //! `/clear` keeps the process and changes the session id; `--resume` keeps the id and changes the process. Neither alone
 //! identifies a session, so a registration is matched, in this order, by
-//! 1. the secret of an earlier registration (the same process reconnects), or else the process and its instance name (the broker
-//!    was killed after the commit, so the answer with the secret was lost);
+//! 1. the secret of an earlier registration (the same process reconnects), or else the process and its instance name (a killed
+//!    broker never sent the answer with the secret);
 //! 2. the session id, if that peer is gone or runs in the same agent process. A live peer keeps its process: a second `--resume`
 //!    beside the first, or a stranger that names the session, gets a new mailbox. If several peers have the session id, a gone
 //!    one is resumed, preferably one with waiting messages;

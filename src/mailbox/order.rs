@@ -19,8 +19,8 @@ pub(super) fn barrier(view: &View<'_>, peer: &PeerId, holder: &Holder) -> Result
     view.get(sql, params![peer.as_str(), holder.kind(), holder.instance(), holder.lease()])
 }
 
-/// Whether a message accepted now may go to the stream of `instance` at once: that process serves the peer, and its stream holds
-/// all earlier fresh messages. Costs a few index seeks, regardless of how many messages wait.
+/// Whether a message accepted now may go to the stream of `instance` at once. For that, the process must serve the peer, and its
+/// stream must hold all earlier fresh messages. Costs a few index seeks, regardless of how many messages wait.
 pub(super) fn is_next_for_stream(view: &View<'_>, peer: &PeerId, instance: &str) -> Result<bool> {
     let sql = "WITH fresh AS (SELECT holder, instance, held_at FROM message WHERE to_peer = ?1 AND waiting = 1 AND again = 0)
                SELECT NOT (EXISTS (SELECT 1 FROM fresh WHERE holder = 0 AND held_at IS NULL)
