@@ -28,7 +28,7 @@ const UNITS: [(&str, &str); 3] = [
 /// Makes the session bus start the service.
 const ACTIVATION: (&str, &str) =
     ("dev.claudepeers.Broker1.service", include_str!("../../../packaging/dbus/dev.claudepeers.Broker1.service"));
-/// Fills these files in for the broker.
+/// The path of the broker in these files.
 const PACKAGED: &str = "/usr/bin/claude-peersd";
 
 pub async fn put(place: &Place, systemd: &Systemd, port: Option<u16>) -> Result<Vec<Step>, Problem> {
