@@ -10,7 +10,7 @@ words! {
         Queued = "queued",
         /// Pushed by a route that cannot prove that the model saw it.
         Offered = "offered",
-        /// Held by the recipient's user's controls until they let it in.
+        /// Held by the controls of the recipient's user until they let it in.
         Held = "held",
         /// Handed to the model by a certain route, let in by its client, or confirmed by the recipient's reply.
         Delivered = "delivered",
