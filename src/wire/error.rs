@@ -43,8 +43,8 @@ words! {
         Busy = "busy",
         /// The broker is about to stop; try again.
         Stopping = "stopping",
-        /// The database was moved, replaced or cut while the broker was using it, so it may or may not keep the change. The broker ends, and
-        /// the next one uses the file at the path.
+        /// The database was moved, replaced or cut while the broker was using it, so it may or may not keep the change. The
+        /// broker ends, and the next one uses the file at the path.
         DatabaseMoved = "database_moved",
         /// The broker could not do its work (disk full, database damaged).
         Internal = "internal",
