@@ -1,7 +1,8 @@
-//! `demo`: the main job before the user's eyes, with the real programs and none of the user's files.
+//! `demo`: shows the main job live, with the real programs and none of the user's files.
 //!
-//! Everything lives in a temporary directory that is removed at the end. Every process ends with the demo, also when it is
-//! interrupted. Waits are bounded and end with an event. A step that fails ends the demo with the reason and the ends of the logs.
+//! All files are in a temporary directory that is removed at the end. Every process ends with the demo, even if it is
+//! interrupted. Waits are bounded and end with an event. A failed step ends the demo with the reason and the last lines of the
+//! logs.
 
 use super::probe::{Broker, Push, Session, Stage, broken, confirm};
 use crate::{
@@ -33,7 +34,7 @@ pub async fn run(out: Out) -> Result<(), Failure> {
         ended = story(&stage, &teller) => Some(ended),
         () = interruption() => None,
     };
-    // The processes have ended, or were killed with their handles: wait for them.
+    // The processes have ended, or dropping their handles has killed them: wait for them.
     while let Ok(Some(_)) = wait(WaitOptions::empty()) {}
     match ended {
         None => Err(Failure::local("the demo was interrupted", "it leaves nothing behind; start it again")),
@@ -49,7 +50,7 @@ pub async fn run(out: Out) -> Result<(), Failure> {
     }
 }
 
-/// Ends when the user or the system wants the demo to end.
+/// Resolves when the user or the system asks the demo to end.
 async fn interruption() {
     let on = |kind| signal(kind).ok();
     match (on(SignalKind::interrupt()), on(SignalKind::terminate()), on(SignalKind::hangup())) {
@@ -58,7 +59,7 @@ async fn interruption() {
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         },
-        // Without handlers these signals end the process by themselves.
+        // Without handlers these signals end the process directly.
         _ => std::future::pending().await,
     }
 }
@@ -126,7 +127,7 @@ async fn start_broker(stage: &Stage, teller: &Teller, ready: &str) -> Result<Bro
     Ok(started.await?.0)
 }
 
-/// A message that was accepted, and when the call began.
+/// An accepted message, and the time when the call began.
 struct Said {
     at: Instant,
     id: String,
@@ -163,7 +164,7 @@ async fn say(session: &mut Session, teller: &Teller, to: &str, reply_to: Option<
     Ok(Said { at, id: accepted.await?.id, text: text.to_owned() })
 }
 
-/// The message is pushed into `session`; counts the time from `since`.
+/// Waits until the message is pushed into `session`; counts the time from `since`.
 async fn arrives(session: &mut Session, teller: &Teller, said: &Said, since: (&str, Instant)) -> Result<(), Failure> {
     let Push { at, text, id } = session.push().await?;
     let (who, (since, began)) = (&session.name, since);
@@ -179,7 +180,7 @@ async fn delivered(broker: &Broker, teller: &Teller, said: &Said) -> Result<(), 
     teller.timed("delivered", confirm(&broker.client, &said.id), |()| text).await
 }
 
-/// The resumed session is the same peer and gets no message again.
+/// The resumed session is the same peer and gets no message twice.
 async fn shown_once(session: &mut Session, teller: &Teller, id: &str) -> Result<(), Failure> {
     let checked = async {
         match session.tool("check_messages", json!({})).await? {
@@ -201,7 +202,7 @@ async fn shown_once(session: &mut Session, teller: &Teller, id: &str) -> Result<
     }
 }
 
-/// Tells the story: scenes and steps for people, a line of JSON per step for programs.
+/// Reports progress: scenes and steps for people, a line of JSON per step for programs.
 struct Teller {
     out: Out,
     began: Instant,
@@ -212,7 +213,7 @@ impl Teller {
         self.out.human(|look| format!("\n{}\n", look.paint(Tone::Strong, title)))
     }
 
-    /// Tells of something once it is done.
+    /// Reports a completed step.
     async fn timed<T>(
         &self,
         step: &str,

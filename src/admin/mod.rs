@@ -1,4 +1,4 @@
-//! Keeping it running: `setup`, `doctor`, `update`, `stop`, the service managers, and trials with the real programs.
+//! Installation and maintenance: `setup`, `doctor`, `update`, `stop`, the service managers, and trials with the real programs.
 
 pub mod demo;
 pub mod doctor;

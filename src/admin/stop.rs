@@ -36,13 +36,13 @@ pub async fn run(broker: &Client, out: Out) -> Result<(), Failure> {
     })
 }
 
-/// Stops the broker and waits for its process to end. A connection would not do as a test: the service manager may hold the socket
-/// and would start the next broker.
+/// Stops the broker and waits for its process to end. A connection is no test: the service manager may hold the socket and would
+/// start the next broker.
 pub async fn stop(broker: &Client) -> Result<Stopped, Failure> {
     let status: BrokerStatus = broker.get("/v1/status", None).await?;
     let process = identify(status.pid);
     let answer: Done = broker.post("/v1/stop", None, &serde_json::json!({})).await?;
-    // A process that cannot be seen from here, such as one in a container, has at least answered.
+    // A process that is invisible from here, such as one in a container, has at least answered.
     if let Some(process) = process
         && EXIT.run(async || is_alive(process), |alive| *alive).await
     {

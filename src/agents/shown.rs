@@ -1,5 +1,5 @@
-//! How messages are shown to a model, in results of tools, in the channel and in the inbox: whole, or announced if they are too long
-//! for their place. Also, what is known of a question that is not answered.
+//! How messages are shown to a model in tool results, the channel and the inbox: whole, or announced if too long. Also the known
+//! state of unanswered questions.
 
 use crate::wire::{Acknowledgement, Asked, BROKER_SENDER, Inbound, MessageState, Outcome, Status, Timestamp, text};
 use serde::Serialize;
@@ -61,7 +61,7 @@ impl Shown {
         })
     }
 
-    /// The acknowledgement of the message: with `outcome` if this shows the end of its text, else as announced.
+    /// The acknowledgement of the message: `outcome` if this shows the end of its text, else announced.
     pub fn became(&self, outcome: Outcome) -> Acknowledgement {
         let ends = self.part.as_ref().is_none_or(|part| part.next.is_none());
         let outcome = if ends { outcome } else { Outcome::Announced };
@@ -117,7 +117,7 @@ pub fn messages(messages: &[Shown], more: u32) -> String {
     messages.iter().map(Shown::readable).chain(more).collect::<Vec<_>>().join("\n\n")
 }
 
-/// What is known of a question that is not answered, as a part of a sentence.
+/// The known state of an unanswered question, as a part of a sentence.
 pub fn fate(known: &Asked) -> String {
     let (question, name) = (&known.question, text::printable_line(&known.question.to_name));
     let at = |time: Option<Timestamp>| time.map(|time| format!(" at {time}")).unwrap_or_default();

@@ -50,7 +50,7 @@ fn render(page: &HistoryPage, now: Timestamp, look: Look) -> String {
 
 fn row(entry: &HistoryEntry, now: Timestamp, look: Look) -> Vec<Field> {
     let receipt = &entry.receipt;
-    // How long ago for a person, the time for a script.
+    // People see how long ago it was, scripts see the time.
     let sent = if look.terminal { ago(receipt.sent_at, now) } else { receipt.sent_at.to_string() };
     let words = entry.text.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut text: String = words.chars().take(SHOWN).collect();

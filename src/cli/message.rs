@@ -1,4 +1,4 @@
-//! `message`: a message and what became of it.
+//! `message`: shows a message and its state.
 
 use crate::{
     client::Client,

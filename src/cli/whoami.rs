@@ -1,4 +1,4 @@
-//! `whoami`: which peer the session is that this command runs in.
+//! `whoami`: the peer whose session runs this command.
 
 use super::peers;
 use crate::{

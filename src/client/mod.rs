@@ -23,7 +23,7 @@ use std::{
 };
 use tokio::{net::UnixStream, time::timeout};
 
-/// What a person does when the broker cannot be reached.
+/// Advice for when the broker cannot be reached.
 pub const START_HELP: &str = "`claude-peers doctor` finds out why; to run it by hand: `claude-peersd`";
 pub const OUTSIDE: &str = "run it outside the sandbox; for Claude Code's Bash, add `claude-peers *` to `sandbox.excludedCommands` \
      in its settings.json";
@@ -31,7 +31,7 @@ pub const OUTSIDE: &str = "run it outside the sandbox; for Claude Code's Bash, a
 /// How long connecting and the exchange of versions may take: a running broker answers in milliseconds, one that its socket
 /// starts in a fraction of a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long an answer may take that waits for nothing on purpose: a commit on a very slow disk and then some.
+/// Time limit for an answer that does not wait on purpose: longer than a commit on a very slow disk.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Largest answer accepted: 1,000 messages of history fit, a runaway answer does not.
 const MAX_ANSWER: usize = 512 * 1024 * 1024;
@@ -57,7 +57,7 @@ impl Client {
         &self.socket
     }
 
-    /// Asks the broker who it is.
+    /// Asks the broker for its identity.
     pub async fn hello(&self) -> wire::Result<Hello> {
         let (connection, hello) = self.connect().await?;
         self.put_back(connection);

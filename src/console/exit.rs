@@ -61,7 +61,7 @@ impl From<Code> for Exit {
 #[derive(Debug)]
 pub struct Failure {
     pub exit: Exit,
-    /// None where the command has already reported it, or nobody reads.
+    /// None if the command has already reported it, or nobody reads the output.
     pub report: Option<Report>,
 }
 
@@ -100,7 +100,7 @@ impl Failure {
 
     /// Standard output cannot be written.
     pub fn output(error: &io::Error) -> Self {
-        // If the reader has seen enough, that is no failure: `claude-peers history | head`.
+        // A reader that stops early is no failure: `claude-peers history | head`.
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self { exit: Exit::Success, report: None },
             _ => Self::new(Exit::Failure, "output", format!("writing to standard output: {error}"), None),

@@ -104,7 +104,7 @@ impl Look {
         format!("{style}{text}{style:#}")
     }
 
-    /// What a line begins with that replaces one of [`Out::transient`].
+    /// The start of a line that replaces one of [`Out::transient`].
     pub fn erase(self) -> &'static str {
         if self.colour { "\x1b[K" } else { "" }
     }

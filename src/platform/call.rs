@@ -1,7 +1,7 @@
 //! Running other programs: `systemctl`, `launchctl`, `claude`.
 //!
-//! A call prints as one would type it, for previews and advice. It reads nothing from the terminal and ends within its time limit;
-//! its error names the call and quotes what the program said.
+//! A call prints as a user would type it, for previews and advice. It reads nothing from the terminal and ends within its time
+//! limit. Its error names the call and quotes the program's output.
 
 use crate::wire::text::printable;
 use std::{
@@ -31,7 +31,7 @@ pub struct Call {
 #[error("{what}")]
 pub struct CallFailed {
     what: String,
-    /// None where a signal ended it or it never ran.
+    /// None if a signal ended it or it never ran.
     pub code: Option<i32>,
 }
 
@@ -74,7 +74,7 @@ impl Call {
         Err(CallFailed { what: format!("`{self}` failed ({status}){said}"), code: status.code() })
     }
 
-    /// Returns status and output, whatever they are.
+    /// Returns status and output, even of a failed run.
     pub async fn output(&self) -> Result<Output, CallFailed> {
         let mut command = Command::new(&self.program);
         command.args(&self.words).envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -91,7 +91,7 @@ impl Call {
     }
 }
 
-/// As one would type it.
+/// The call as a user would type it.
 impl fmt::Display for Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&quoted(&self.name))?;

@@ -1,4 +1,4 @@
-//! Files that others may have put there: opening one blocks nobody, and only so much of it is read.
+//! Reads files that others may have put there: opening never blocks, and the size read is limited.
 
 use rustix::{
     fs::{Mode, OFlags},
@@ -16,7 +16,7 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_whole(&open(path)?, limit)
 }
 
-/// The same, if this user owns the file.
+/// The same, but only if this user owns the file.
 pub fn read_own(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_whole(&open_own(path)?, limit)
 }
@@ -31,7 +31,7 @@ pub fn open_own(path: &Path) -> io::Result<File> {
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    // Nonblocking, because opening a pipe would wait for its other end.
+    // Nonblocking, because opening a named pipe would wait for its other end.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     match file.metadata()?.is_file() {
@@ -49,12 +49,12 @@ fn read_whole(file: &File, limit: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Whether this user owns what is at `path`; of a link, the link itself.
+/// Whether this user owns the file at `path`. For a link, the owner of the link itself counts.
 pub fn owns(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok_and(|meta| is_own(&meta))
 }
 
-/// Git's rule: under `sudo`, what belongs to its caller counts too.
+/// Git's rule: under `sudo`, files of the user who called it count too.
 fn is_own(meta: &Metadata) -> bool {
     let caller = || std::env::var("SUDO_UID").ok()?.parse().ok();
     let me = geteuid();

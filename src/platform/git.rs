@@ -1,9 +1,9 @@
-//! What git says about a directory, read from its files without a `git` process: it costs microseconds and can be asked on
-//! every list. Follows gitrepository-layout(5): `.git` is a directory, or a file that names one (`gitdir: …`), and a
-//! worktree's directory names the common one in `commondir`.
+//! Git's facts about a directory, read from its files without a `git` process. This costs microseconds, so every list can ask.
+//! Follows gitrepository-layout(5): `.git` is a directory, or a file that names one (`gitdir: …`). A worktree's directory names
+//! the common one in `commondir`.
 //!
-//! Like git (`safe.directory`), this ignores a repository that another user owns. Names from a repository are made printable,
-//! since models read them. A look can hang on a dead network drive, so it needs a thread of its own.
+//! Like git (`safe.directory`), this ignores repositories of other users. Names from a repository are made printable, since
+//! models read them. Reading can hang on a dead network drive, so it needs its own thread.
 
 use super::{files, reftable};
 use crate::wire::{Git, text::printable_line};
@@ -13,21 +13,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Largest file that is read here (`HEAD`, `commondir`, `.git`): git writes one line into each.
+/// Largest file read here (`HEAD`, `commondir`, `.git`); git writes one line into each.
 const MAX_FILE: u64 = 8 * 1024;
-/// The target in `HEAD` where the real one is in a reftable.
+/// The target in `HEAD` if the real one is in a reftable.
 const REFTABLE_STUB: &str = "refs/heads/.invalid";
 
-/// A repository, as it is found from a directory inside.
+/// A repository, as found from a directory inside it.
 struct Found<'a> {
     git_dir: PathBuf,
     /// The directory that all its worktrees share.
     common: PathBuf,
-    /// The top of its files; a bare one is its own.
+    /// The top of its files; for a bare repository, the repository itself.
     top: &'a Path,
 }
 
-/// The repository that `directory` lies in, if it lies in one of this user.
+/// The repository that contains `directory`, if this user owns it.
 pub fn discover(directory: &Path) -> Option<Git> {
     let found = find(directory)?;
     let (head, common) = (fs::canonicalize(found.git_dir).ok()?.join("HEAD"), fs::canonicalize(found.common).ok()?);
@@ -39,12 +39,12 @@ pub fn discover(directory: &Path) -> Option<Git> {
     })
 }
 
-/// The top of the worktree that `directory` lies in.
+/// The top of the worktree that contains `directory`.
 pub fn top(directory: &Path) -> Option<PathBuf> {
     find(directory).filter(|found| found.git_dir != found.top).map(|found| found.top.to_owned())
 }
 
-/// The branch that the `HEAD` file of this user names; none when the head is detached or cannot be read.
+/// The branch in this user's `HEAD` file; none if the head is detached or unreadable.
 pub fn branch(head: &Path) -> Option<String> {
     let file = files::read_own(head, MAX_FILE).ok()?;
     let target = match line(&file)?.strip_prefix("ref:")?.trim() {
@@ -55,7 +55,7 @@ pub fn branch(head: &Path) -> Option<String> {
     (!name.is_empty()).then(|| printable_line(name).into_owned())
 }
 
-/// The nearest repository around `directory`. If another user owns that one, there is none: git does not look further either.
+/// The nearest repository around `directory`; none if another user owns it. Like git, this looks no further.
 fn find(directory: &Path) -> Option<Found<'_>> {
     for top in directory.ancestors() {
         let dot_git = top.join(".git");

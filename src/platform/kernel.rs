@@ -1,8 +1,8 @@
-//! The kernel's knowledge of a TCP connection: who is at its other end, and which process holds it.
+//! The kernel's facts about a TCP connection: the user at its other end and the process that holds it.
 //!
-//! `sock_diag` would answer for one connection alone, but a hardened unit has no netlink sockets
-//! (`RestrictAddressFamilies=`); the tables in `/proc/net` need nothing. The broker reads them once a connection, at accept.
-//! Without `/proc` (macOS) nothing is found, and TCP requests carry the machine token instead.
+//! `sock_diag` could look up a single connection, but a hardened unit has no netlink sockets (`RestrictAddressFamilies=`). The
+//! tables in `/proc/net` need no special access. The broker reads them once per connection, at accept. Without `/proc` (macOS) no
+//! connection is found, and TCP requests carry the machine token instead.
 
 use std::{
     fs::{self, File},
@@ -22,7 +22,7 @@ pub struct Socket {
 /// The kernel's tables of sockets, by the family of the socket: proc_net(5).
 const IPV4: &str = "/proc/net/tcp";
 const IPV6: &str = "/proc/net/tcp6";
-/// Behind the addresses: the state of a socket that listens, the user, the inode.
+/// The fields after the addresses: the state of a listening socket, the user, the inode.
 const STATE: usize = 3;
 const LISTENING: &str = "0A";
 const USER: usize = 7;
@@ -33,16 +33,16 @@ pub fn can_tell() -> bool {
     File::open(IPV4).is_ok()
 }
 
-/// The socket at the other end of a connection from `peer` to us at `local`. A socket that its process has closed
-/// already has no inode and belongs to nobody: such an end is not found.
+/// The socket at the other end of a connection from `peer` to us at `local`. None if its process has already closed it, because a
+/// closed socket has no inode and no owner.
 pub fn connecting(peer: SocketAddr, local: SocketAddr) -> Option<Socket> {
     let row = |peer, local| format!(" {} {} ", notation(peer), notation(local));
     let older = if peer.is_ipv4() { find(IPV4, &[row(peer, local)], "") } else { None };
-    // A socket of the newer family may have connected to an address of the older one.
+    // An IPv6 socket may have connected to an IPv4 address.
     older.or_else(|| find(IPV6, &[row(mapped(peer), mapped(local))], "")).filter(|socket| socket.inode != 0)
 }
 
-/// Who listens on a TCP port of this machine's loopback.
+/// The holder of a TCP port on this machine's loopback.
 pub fn listening(port: u16) -> Option<Socket> {
     let on = |ip: IpAddr| SocketAddr::from((ip, port));
     let four = [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED].map(|ip| on(ip.into()));
@@ -52,21 +52,21 @@ pub fn listening(port: u16) -> Option<Socket> {
     find(IPV4, &four.map(row), LISTENING).or_else(|| find(IPV6, &newer(), LISTENING))
 }
 
-/// The process that holds a socket; none if it is another user's.
+/// The process that holds a socket; none if the process belongs to another user.
 pub fn owner(inode: u64) -> Option<u32> {
     let pids = fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
     pids.into_iter().find(|pid| holds(*pid, inode) == Some(true))
 }
 
-/// Whether the process `pid` holds a socket; none where its files cannot be read.
+/// Whether the process `pid` holds a socket; none if its files cannot be read.
 pub fn holds(pid: u32, inode: u64) -> Option<bool> {
     let wanted = format!("socket:[{inode}]");
     let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
     Some(files.filter_map(|file| fs::read_link(file.ok()?.path()).ok()).any(|target| target.as_os_str() == wanted.as_str()))
 }
 
-/// The first socket whose line has one of `rows`, and the state unless that is empty. Reads no further: the kernel makes the
-/// table as it is read, which on a busy machine costs milliseconds.
+/// The first socket whose line has one of `rows`, and the state unless that is empty. Stops reading there: the kernel makes the
+/// table as it is read, which takes milliseconds on a busy machine.
 fn find(table: &str, rows: &[String], state: &str) -> Option<Socket> {
     let mut table = BufReader::new(File::open(table).ok()?);
     let mut line = String::new();

@@ -1,4 +1,4 @@
-//! Where things live: the socket, the database, the token. Broker, MCP server and CLI all ask here, so that they agree.
+//! Default places of the socket, the database and the token. Broker, MCP server and CLI all use these functions, so they agree.
 
 use crate::{
     platform::settings::{self, InvalidSetting},
@@ -40,7 +40,8 @@ pub fn token(socket: &Path) -> PathBuf {
     socket.with_extension("token")
 }
 
-/// The socket through which the session `to` answers the peer `from` with its client's own tool, beside the broker's `socket`.
+/// The socket through which the session `to` answers the peer `from` with its client's own tool. It lies beside the broker's
+/// `socket`.
 pub fn answers(socket: &Path, to: &PeerId, from: &PeerId) -> PathBuf {
     socket.with_file_name("answers").join(format!("{to}-{from}.sock"))
 }
@@ -58,8 +59,8 @@ pub fn home() -> Result<PathBuf, InvalidSetting> {
         .ok_or_else(|| InvalidSetting::new("HOME", "", "the absolute path of the home directory"))
 }
 
-/// The runtime directory that the login manager made for this user. A process that was started without the login's
-/// environment (cron, some terminals) still finds it by its usual place, so that both ends look for the same socket.
+/// The runtime directory that the login manager made for this user. Processes without the login's environment (cron, some
+/// terminals) find it at its usual place, so both ends use the same socket.
 pub fn runtime_dir() -> Option<PathBuf> {
     let uid = rustix::process::getuid().as_raw();
     let ours = |dir: &PathBuf| dir.is_absolute() && std::fs::metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid);

@@ -1,7 +1,7 @@
 //! Processes as the kernel knows them: whether one still lives, its parent, its command line, its terminal.
 //!
-//! A process id alone is reused; together with its start time it names one process for ever ([`Process`]). Nothing here
-//! fails loudly: a process that is gone or cannot be read is simply not there.
+//! Process ids are reused, but an id and a start time identify one process for ever ([`Process`]). Nothing here reports an error:
+//! a process that is gone or unreadable counts as absent.
 
 use crate::wire::Process;
 
@@ -13,7 +13,7 @@ use ps as imp;
 
 const MOST_ANCESTORS: usize = 64;
 
-/// This process's parent; none where it is already gone.
+/// This process's parent; none if it is already gone.
 pub fn parent() -> Option<u32> {
     rustix::process::getppid().and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok())
 }
@@ -23,7 +23,7 @@ pub fn identify(pid: u32) -> Option<Process> {
     imp::started(pid).map(|started| Process { pid, started })
 }
 
-/// Whether that very process still lives. A zombie counts as gone: nothing of it runs any more.
+/// Whether this exact process still lives. A zombie counts as gone, because it no longer runs.
 pub fn is_alive(process: Process) -> bool {
     match imp::started(process.pid) {
         Some(started) => process.started == 0 || started == 0 || started == process.started,
@@ -106,12 +106,12 @@ mod proc {
 
 #[cfg(any(not(target_os = "linux"), test))]
 mod ps {
-    //! Systems without `/proc`: `ps` is the interface that POSIX gives. Asked only when a session starts or ends.
+    //! Systems without `/proc`: uses `ps`, the interface that POSIX defines, and only when a session starts or ends.
     use std::process::Command;
 
     fn ps(pid: u32, column: &str) -> Option<String> {
         let mut command = Command::new("ps");
-        // However wide, and in the same words for every process that asks, wherever it runs.
+        // Unlimited width, fixed language and time zone, so that every caller gets the same text.
         command.args(["-ww", "-o", &format!("{column}="), "-p", &pid.to_string()]).env("LC_ALL", "C").env("TZ", "UTC0");
         let output = command.output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();

@@ -12,14 +12,14 @@ const TAG_LENGTH: usize = 6;
 /// A random text of `length` characters.
 ///
 /// # Panics
-/// If the operating system has no randomness to give, which Linux and macOS promise not to happen after boot.
+/// If the operating system has no randomness, which Linux and macOS rule out after boot.
 #[expect(clippy::expect_used, reason = "without randomness no secret can be made; there is nothing to fall back to")]
 pub fn token(length: usize) -> String {
     let mut token = String::with_capacity(length);
     let mut bytes = [0u8; 64];
     while token.len() < length {
         getrandom::fill(&mut bytes).expect("the operating system gives random bytes");
-        // Bytes past the last whole multiple of the alphabet are dropped: every letter is equally likely.
+        // Bytes past the last whole multiple of the alphabet are dropped, so every letter is equally likely.
         let usable = bytes.iter().filter(|&&b| (b as usize) < 256 - 256 % ALPHABET.len());
         token.extend(usable.take(length - token.len()).map(|&b| ALPHABET[b as usize % ALPHABET.len()] as char));
     }

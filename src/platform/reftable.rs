@@ -1,7 +1,7 @@
-//! `HEAD` in a repository that keeps its refs in git's reftable format, which git's documentation describes.
+//! Reads `HEAD` in a repository that keeps its refs in git's reftable format, documented by git.
 //!
-//! Refs lie in a stack of tables. `tables.list` names them, the newest last. A table sorts its refs by name, so `HEAD` is among
-//! the first in its first block.
+//! Refs are kept in a stack of tables. `tables.list` names the tables, the newest last. A table sorts its refs by name, so `HEAD`
+//! is near the start of its first block.
 
 use super::files;
 use std::{
@@ -9,14 +9,14 @@ use std::{
     path::Path,
 };
 
-/// Longest list of tables. Git merges them, so that a few lines remain.
+/// Largest list of tables, in bytes. Git merges tables, so the list stays short.
 const MAX_LIST: u64 = 64 * 1024;
-/// Most bytes of a table that are read: its header and the beginning of its first block.
+/// Most bytes read of a table: its header and the start of its first block.
 const START: u64 = 16 * 1024;
-/// How often the list is read again because git has just merged the tables that it named.
+/// How often the list is read again if git has just merged the tables in it.
 const TRIES: usize = 3;
 
-/// The ref that `HEAD` points to, such as `refs/heads/main`; none when it is detached or cannot be read.
+/// The ref that `HEAD` points to, such as `refs/heads/main`; none if `HEAD` is detached or unreadable.
 pub fn head(folder: &Path) -> Option<String> {
     (0..TRIES).find_map(|_| newest(folder).ok()).flatten()
 }
@@ -33,15 +33,15 @@ fn newest(folder: &Path) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// What a table says of `HEAD`, if it says something.
+/// The table's entry for `HEAD`, if it has one: its target, or none if `HEAD` is detached.
 fn head_in(table: &[u8]) -> Option<Option<String>> {
     let (mut refs, hash) = first_block(table)?;
     let mut name: Vec<u8> = Vec::new();
     loop {
-        name.truncate(refs.varint()?); // the part that it shares with the name before
+        name.truncate(refs.varint()?); // the prefix shared with the previous name
         let (length, kind) = refs.varint().map(|word| (word >> 3, word & 7))?;
         name.extend(refs.take(length)?);
-        refs.varint()?; // when it was written
+        refs.varint()?; // the update index
         let value = match kind {
             0 => &[],
             1 => refs.take(hash)?,
@@ -63,15 +63,15 @@ fn first_block(table: &[u8]) -> Option<(Bytes<'_>, usize)> {
     let version = rest.number(1)?;
     rest.take(3 + 8 + 8)?; // size of a block, range of updates
     let hash = if version == 2 && rest.take(4)? == b"s256" { 32 } else { 20 };
-    let (kind, end) = (rest.take(1)?, rest.number(3)?); // where the block ends, counted from the start of the table
+    let (kind, end) = (rest.take(1)?, rest.number(3)?); // the block's end, counted from the start of the table
     let begin = table.len() - rest.0.len();
-    // At its end stand the places where names are written in full, of three bytes each, and their number.
+    // The block ends with its restart points, three bytes each, and their count.
     let places = table.get(end.checked_sub(2)?..end).and_then(|count| Bytes(count).number(2));
     let end = places.map_or(table.len(), |places| end.saturating_sub(2 + 3 * places));
     (kind == b"r").then_some((Bytes(table.get(begin..end)?), hash))
 }
 
-/// What is left to read.
+/// The unread rest.
 struct Bytes<'a>(&'a [u8]);
 
 impl<'a> Bytes<'a> {
@@ -81,12 +81,12 @@ impl<'a> Bytes<'a> {
         Some(taken)
     }
 
-    /// A number of so many bytes, the highest first.
+    /// A big-endian number of this many bytes.
     fn number(&mut self, bytes: usize) -> Option<usize> {
         Some(self.take(bytes)?.iter().fold(0, |number, byte| number << 8 | usize::from(*byte)))
     }
 
-    /// A number of seven bits a byte, as git writes the offsets in its packs.
+    /// A variable-length number with seven bits per byte, encoded like the offsets in git's packs.
     fn varint(&mut self) -> Option<usize> {
         let mut number = 0_usize;
         loop {

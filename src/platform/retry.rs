@@ -1,4 +1,4 @@
-//! Trying again, with pauses that double.
+//! Retries with pauses that double.
 
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -10,7 +10,7 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Repeats `attempt` while `again` wants it and there is time; returns the last result.
+    /// Repeats `attempt` while `again` asks for it and time remains; returns the last result.
     pub async fn run<T>(&self, mut attempt: impl AsyncFnMut() -> T, mut again: impl FnMut(&T) -> bool) -> T {
         let deadline = Instant::now() + self.patience;
         let (mut pause, longest) = self.pause;

@@ -1,8 +1,8 @@
 //! The settings: every environment variable that people set for our programs, in one table.
 //!
-//! To add one, add a row. `--help`, the man pages, `docs/settings.md` and the doctor's check are made from the table. A value that
-//! cannot be used is an error that names the variable, the value and what is allowed; no default silently replaces it. An empty
-//! variable counts as not set.
+//! To add a setting, add a row. `--help`, the man pages, `docs/settings.md` and the doctor's check are generated from the table.
+//! An unusable value is an error that names the variable, the value and the allowed values; no default silently replaces it. An
+//! empty variable counts as not set.
 
 use Kind::{File, Number, Socket, Span, SpanOrOff, Text, Word};
 use std::{
@@ -16,16 +16,16 @@ use std::{
 const BROKER: &str = "claude-peersd";
 const SERVER: &str = "claude-peers-mcp";
 const CLI: &str = "claude-peers";
-/// Longest path of a Unix socket: 104 bytes on macOS with its final zero, 108 on Linux; the smaller one holds everywhere.
+/// Longest path of a Unix socket: 104 bytes on macOS and 108 on Linux, with the final zero. The smaller limit applies everywhere.
 const MAX_SOCKET_PATH: usize = 103;
 
-/// A row.
+/// A row of the table.
 #[derive(Debug)]
 pub struct Setting {
     pub name: &'static str,
     /// The programs that read it.
     pub readers: &'static [&'static str],
-    /// The value of one that is not set, in words where the surroundings decide.
+    /// The value if the variable is not set, in words if it depends on the environment.
     pub default: &'static str,
     pub kind: Kind,
     pub help: &'static str,
@@ -33,10 +33,10 @@ pub struct Setting {
     pub more: &'static str,
 }
 
-/// The values that a setting may have.
+/// The allowed values of a setting.
 #[derive(Debug)]
 pub enum Kind {
-    /// A whole number from the first to the second, and what is counted.
+    /// A whole number within these bounds, and its unit.
     Number(u32, u32, &'static str),
     Span,
     SpanOrOff,
@@ -46,7 +46,7 @@ pub enum Kind {
     Socket,
     /// The absolute path of a file; `~` stands for the home directory.
     File,
-    /// Text that only its reader can check; this describes it.
+    /// Text that only its reader can check, with a description.
     Text(&'static str),
 }
 
@@ -226,7 +226,7 @@ pub fn span(text: &str) -> Option<Duration> {
         "d" => 86_400,
         _ => return None,
     };
-    // Nobody means more than a century, and the bound keeps sums of times from overflowing.
+    // More than a century makes no sense, and the bound keeps sums of times from overflowing.
     let span = number.parse::<u64>().ok()?.checked_mul(seconds)?;
     (span > 0 && span <= 100 * 365 * 86_400).then(|| Duration::from_secs(span))
 }

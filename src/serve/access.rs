@@ -1,4 +1,4 @@
-//! Who may come in. Checked before anything of a request is acted on, on every listener and every path.
+//! Access control. It runs before any part of a request is acted on, on every listener and every path.
 //!
 //! | who | gets | how |
 //! |---|---|---|
@@ -20,18 +20,18 @@ use axum::{
 };
 use std::sync::Arc;
 
-/// What is known of the connection a request came by.
+/// Facts about the connection that a request came by.
 #[derive(Debug, Clone)]
 pub(super) enum Connection {
-    /// The Unix socket; the process at the other end, if it lives in our view of processes.
+    /// The Unix socket, with the process at the other end if this process can see it.
     Unix { pid: Option<u32> },
     /// The TCP socket.
     Tcp {
-        /// The connecting socket, where the kernel tells.
+        /// The connecting socket, if the kernel can tell.
         inode: Option<u64>,
         /// The port it connected to.
         port: u16,
-        /// The token that every request must carry, where the kernel does not tell.
+        /// The token that every request must carry if the kernel cannot tell who connects.
         token: Option<Arc<str>>,
     },
 }
@@ -58,7 +58,7 @@ impl Connection {
         }
     }
 
-    /// Whether `process`, or a process it started, is at the other end; none where the kernel cannot tell.
+    /// Whether `process`, or a process it started, is at the other end; none if the kernel cannot tell.
     pub fn belongs_to(&self, process: Process) -> Option<bool> {
         let from_tree = |pid: u32| process::descends_from(pid, process.pid);
         match self {
@@ -66,14 +66,14 @@ impl Connection {
             Self::Tcp { inode: None, .. } => None,
             Self::Tcp { inode: Some(inode), .. } => match kernel::holds(process.pid, *inode) {
                 Some(true) => Some(true),
-                // Its files do not show the socket, or it is gone: the holder of the socket must be of its tree.
+                // Its files do not show the socket, or it has ended. So the socket's holder must belong to its process tree.
                 _ => Some(kernel::owner(*inode).is_some_and(from_tree)),
             },
         }
     }
 }
 
-/// Lets a request through, or refuses it; stamps every answer, and gives errors the form that the client reads.
+/// Admits or refuses a request, stamps every answer, and puts errors into the form that the client reads.
 pub(super) async fn check(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let routed = request.extensions().get::<MatchedPath>().cloned();
@@ -90,7 +90,7 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
             "{path} answers with {}, which is not in its table",
             error.code
         );
-        // The daemon says once that the database is not its own any more.
+        // The daemon reports once that the database is no longer its own.
         if response.status().is_server_error() && error.code != Code::DatabaseMoved {
             tracing::error!(code = %error.code, "{}", error.message);
         }
@@ -115,7 +115,7 @@ fn admit(request: &Request) -> wire::Result<()> {
     check_version(headers)
 }
 
-/// Browsers set these headers on every request a page makes and let no page leave them out; our clients never send them.
+/// Browsers set these headers on every request of a page, and pages cannot omit them. Our clients never send them.
 fn refuse_web_pages(headers: &HeaderMap) -> wire::Result<()> {
     if ["origin", "sec-fetch-site", "sec-fetch-mode", "sec-fetch-dest"].iter().any(|name| headers.contains_key(*name)) {
         let help = "use the claude-peers programs, or leave out the browser's headers";
@@ -124,7 +124,7 @@ fn refuse_web_pages(headers: &HeaderMap) -> wire::Result<()> {
     Ok(())
 }
 
-/// A page under a name of its own that resolves to this machine (DNS rebinding) shows that name here.
+/// With DNS rebinding, a page's own host name resolves to this machine; that name appears here.
 fn check_host(port: u16, headers: &HeaderMap, authority: Option<&Authority>) -> wire::Result<()> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok());
@@ -161,7 +161,7 @@ fn forbidden(what: &str, help: &str) -> Error {
     Error::new(Code::Forbidden, what).help(help)
 }
 
-/// Compares in constant time, so that timing does not tell where the first difference is.
+/// Compares in constant time, so that timing does not reveal the first difference.
 fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
 }

@@ -1,23 +1,23 @@
-//! What every handler can reach.
+//! State shared by all handlers.
 
 use crate::{broker::Broker, wire::ListenerStatus};
 use axum::extract::State;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
-/// What a JSON string may grow to by escapes (`\u0001` for one byte), and room for the other fields.
+/// How much a JSON string can grow through escapes (`\u0001` for one byte), and room for the other fields.
 const ESCAPES: usize = 6;
 const OTHER_FIELDS: usize = 64 * 1024;
-/// Memory for all request bodies together, in bytes; more only if one body may be larger.
+/// Memory for all request bodies together, in bytes. It grows only if a single body may be larger.
 const BODIES: usize = 8 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct App {
     pub broker: Arc<Broker>,
     pub listeners: Vec<ListenerStatus>,
-    /// The memory for bodies that is free, in bytes.
+    /// The free memory for bodies, in bytes.
     pub bodies: Arc<Semaphore>,
-    /// The size of the largest body that is read: the longest text fits, however it is written.
+    /// The largest body that is read: the longest text fits in any spelling.
     pub largest_body: usize,
 }
 

@@ -1,4 +1,4 @@
-//! Reading a request's body, query and path: bounded in size and time, typed, with errors that name the fault.
+//! Reads a request's body, query and path: bounded in size and time, typed, with errors that name the fault.
 
 use super::app::App;
 use crate::wire::{self, Code, Error};
@@ -21,11 +21,11 @@ use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, time::timeout};
 
 /// How long a whole body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Up to this size a body needs no share of the memory for bodies: nearly all requests are smaller.
+/// Bodies up to this size, which nearly all requests have, need no share of the memory for bodies.
 const SMALL: usize = 4 * 1024;
-/// How long a larger body waits for its share; then the broker is busy.
+/// How long a larger body waits for its share of memory before the broker reports that it is busy.
 const SHARE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How much of a body that nobody reads is thrown away, and for how long, before the connection closes.
+/// How much of an unread body is discarded, and for how long, before the connection closes.
 const REST: usize = 8 * 1024 * 1024;
 const REST_TIMEOUT: Duration = Duration::from_secs(2);
 const HELP: &str = "see /v1/openapi.json for what this path takes";
@@ -110,7 +110,7 @@ async fn read(request: Request, app: &App, share: &Share) -> wire::Result<Vec<u8
     Ok(body)
 }
 
-/// A request's share of the memory for bodies. It is given back when the last clone is dropped.
+/// A request's share of the memory for bodies, returned when its last clone is dropped.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Share(Arc<OnceLock<OwnedSemaphorePermit>>);
 
@@ -127,8 +127,8 @@ impl Share {
     }
 }
 
-/// A request's body. If nobody reads it to its end, as when the request is refused, the rest is read and thrown away, so that a
-/// client that still writes gets its answer rather than a broken connection.
+/// A request's body. If it is not read to its end, for example because the request is refused, the rest is read and discarded. A
+/// client that is still writing then gets its answer instead of a broken connection.
 pub(super) fn arriving(body: Incoming) -> Body {
     let frames = stream::unfold(Arriving(Some(body)), |mut arriving| async {
         let frame = arriving.0.as_mut()?.frame().await?;

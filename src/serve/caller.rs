@@ -1,4 +1,4 @@
-//! Who asks: the header `Authorization`, and what the kernel says of the connecting process.
+//! Identifies the caller from the header `Authorization` and the kernel's facts about the connecting process.
 
 use super::{access::Connection, app::App};
 use crate::{
@@ -12,7 +12,7 @@ use axum::{
 };
 use std::sync::Arc;
 
-/// What the header `Authorization` shows.
+/// The credentials in the header `Authorization`.
 enum Shown<'a> {
     Nothing,
     Secret(&'a str),
@@ -37,7 +37,7 @@ fn unauthorized(what: impl Into<String>, help: &str) -> Error {
     Error::new(Code::Unauthorized, what).help(help)
 }
 
-/// The user, if no secret is shown.
+/// The caller is the user if the request carries no secret.
 impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Error;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> wire::Result<Self> {
@@ -68,7 +68,7 @@ fn agent(pid: &str, parts: &Parts) -> wire::Result<Process> {
     })
 }
 
-/// The session inside which a program without a secret runs. The kernel tells, whatever the program says or leaves out.
+/// The session in which a program without a secret runs. The kernel decides this, whatever the program claims.
 #[derive(Debug, Clone)]
 pub(super) struct Inside(pub Option<PeerId>);
 
@@ -79,21 +79,21 @@ impl FromRequestParts<Arc<App>> for Inside {
             return Ok(Self(None));
         }
         let (connection, broker) = (Connection::of(&parts.extensions)?.clone(), app.broker.clone());
-        // Off the threads that serve requests: it looks at the process table.
+        // Reads the process table, so it runs off the threads that serve requests.
         let look = tokio::task::spawn_blocking(move || broker.session_of(|| connection.owner())).await;
         look.map(Self).map_err(|error| Error::new(Code::Internal, format!("looking for the session that asks: {error}")))
     }
 }
 
 impl Inside {
-    /// Who sends: what a session does through its shell is the session's.
+    /// The sender. A session's shell sends in the session's name.
     pub fn or(self, caller: Caller) -> Caller {
         self.0.map_or(caller, Caller::Peer)
     }
 }
 
-/// A hook's caller, which shows the session it was started by: with the token that the session's client gives to what it
-/// starts, or by naming the agent process.
+/// The caller of a hook, which proves the session that started it. The hook shows the token that the session's client gives to
+/// its child processes, or names the agent process.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AsProcess(pub Process);
 

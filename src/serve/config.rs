@@ -21,7 +21,7 @@ pub(super) struct Config {
 }
 
 impl Config {
-    /// Reads the environment; fails for the first variable whose value cannot be used.
+    /// Reads the environment. Fails at the first variable with an unusable value.
     pub fn from_env() -> Result<Self, InvalidSetting> {
         let limits = Limits {
             per_minute: NonZeroU32::new(settings::RATE_LIMIT.parse()?),

@@ -32,24 +32,24 @@ use tokio::{
 use tokio_util::either::Either;
 use tower_service::Service;
 
-/// How long the head of a request may take; on a kept connection, also the wait for it.
+/// How long the head of a request may take, including the wait for it on a kept connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
-/// Largest head of a request, and what a connection buffers: the longest path in a query fits.
+/// Largest request head and connection buffer: the longest path in a query fits.
 const MAX_HEAD: usize = 16 * 1024;
-/// How long a connection without a request yet may still send one after the call to stop.
+/// How long a connection without a request may still send one after shutdown begins.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
-/// How many TCP connections are looked up at the same time: each costs the kernel a walk through all of the machine's.
+/// How many TCP connections are looked up at once. Each look-up makes the kernel walk through all of the machine's connections.
 const LOOKUPS: usize = 2;
 /// Pause after a failed accept (too many open files), instead of spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long a connection that is refused stays open, and how many bytes of its request it may send.
+/// How long a refused connection stays open, and how many bytes of its request it may send.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 const REFUSED_REQUEST: u64 = 1024 * 1024;
 /// How many refused connections on each socket stay open at once.
 const REFUSALS: usize = 32;
 /// Most open connections on each socket: far more than a user has sessions, and each costs some 20 KiB.
 const MOST: u64 = 1_024;
-/// Open files that are no connection: the database, its readers, connections that are just being refused.
+/// Open files that are not served connections: the database, its readers, and connections being refused.
 const OTHER_FILES: u64 = 128;
 
 type Stream = Either<UnixStream, TcpStream>;
@@ -62,7 +62,7 @@ async fn accept_from(listener: &Listener) -> io::Result<Stream> {
         Either::Left(unix) => unix.accept().await.map(|(stream, _)| Either::Left(stream)),
         Either::Right(tcp) => {
             let (stream, _) = tcp.accept().await?;
-            // Small answers go out at once; a failure to say so costs only time.
+            // Sends small answers at once. If this option cannot be set, they are only slower.
             drop(stream.set_nodelay(true));
             Ok(Either::Right(stream))
         }
@@ -76,7 +76,7 @@ pub(super) struct Server {
     broker: Arc<Broker>,
     /// Counts the open connections.
     open: Open,
-    /// What every TCP request must carry, where the kernel cannot tell who connects.
+    /// The token that every TCP request must carry if the kernel cannot tell who connects.
     token: Option<Arc<str>>,
     /// How many connections each socket serves at once.
     places: usize,
@@ -94,7 +94,7 @@ impl Server {
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
-                biased; // after the call to stop, new connections wait in the socket's queue for the next broker
+                biased; // after shutdown begins, new connections wait in the socket's queue for the next broker
                 () = self.broker.stopped() => break,
                 accepted = accept_from(&listener) => accepted,
                 Some(_) = connections.join_next() => continue,
@@ -124,7 +124,7 @@ impl Server {
         while connections.join_next().await.is_some() {}
     }
 
-    /// What the kernel says of a connection; none if it is another user's. With a token, the token decides.
+    /// The kernel's facts about a connection; none if it belongs to another user. If there is a token, the token decides.
     async fn identify(&self, stream: &Stream) -> Option<Connection> {
         let ours = rustix::process::geteuid().as_raw();
         match stream {
@@ -169,7 +169,7 @@ impl Server {
         let mut served = std::pin::pin!(served);
         let stop = async {
             self.broker.stopped().await;
-            // A request may be on its way on a connection that was just opened.
+            // A request may already be on its way on a newly opened connection.
             drop(timeout(FIRST_REQUEST, heard.notified()).await);
         };
         let result = tokio::select! {
@@ -185,9 +185,9 @@ impl Server {
     }
 }
 
-/// Answers a request. One that changes something runs to completion even if its client goes away: the database and the broker's
-/// memory must not part, and a hook does not wait for its answer. So its task starts at once, before hyper looks for the end of the
-/// connection, and keeps its share of the memory for bodies to its end. A request that waits ends with its connection.
+/// Answers a request. A request that changes something runs to completion even if its client goes away, so that database and
+/// memory agree. Hooks also do not wait for their answers. So the task starts at once, before hyper checks for the end of the
+/// connection. It keeps its share of the memory for bodies until it ends. A request that waits ends with its connection.
 fn answer(mut router: Router, mut request: Request) -> impl Future<Output = Result<Response, Infallible>> {
     let waits = request.method() != Method::POST || request.uri().path() == v1::TAKE;
     if waits {
@@ -208,8 +208,8 @@ fn answer(mut router: Router, mut request: Request) -> impl Future<Output = Resu
     })
 }
 
-/// Answers without looking at the request, so that the other end has no say in how long this takes. What it still writes is thrown
-/// away for as long as `patience` lasts, or it might not see the answer.
+/// Answers without reading the request, so the client cannot delay the answer. Further input is discarded until `patience` runs
+/// out; otherwise the client might not see the answer.
 async fn refuse(mut stream: Stream, code: Code, what: &str, patience: Duration) {
     let (status, body) = (errors::status(code), serde_json::json!({ "error": Error::new(code, what) }).to_string());
     let length = body.len();
@@ -221,13 +221,13 @@ async fn refuse(mut stream: Stream, code: Code, what: &str, patience: Duration) 
         stream.write_all(answer.as_bytes()).await?;
         stream.shutdown().await
     };
-    // The other end may be gone already; that is no error.
+    // The client may have closed its end already, which is no error.
     drop(timeout(REFUSAL_TIMEOUT, write).await);
     drop(timeout(patience, tokio::io::copy(&mut stream.take(REFUSED_REQUEST), &mut tokio::io::sink())).await);
 }
 
-/// Raises this process's limit on open files as far as it needs and may; how many connections each of the two sockets can
-/// have at once. Where the limit is low, those who come too late are told so instead of waiting for ever.
+/// Raises this process's limit on open files as far as needed and allowed. Returns how many connections each of the two sockets
+/// can have at once. At a low limit, surplus clients get an error instead of waiting for ever.
 fn places() -> usize {
     let wanted = 2 * MOST + OTHER_FILES;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

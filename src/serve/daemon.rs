@@ -34,7 +34,7 @@ use tokio::{
     task::JoinSet,
 };
 
-/// How long requests under way may take to finish after the call to stop; with the store's last commit it stays under 5 s.
+/// How long requests under way may take after shutdown begins; with the store's last commit this stays under 5 s.
 const DRAIN: Duration = Duration::from_secs(3);
 
 /// The claude-peers broker: lets the coding-agent sessions of this user find each other and talk.
@@ -119,14 +119,14 @@ fn check_database() -> Result<BrokerExit, ServeError> {
     })
 }
 
-/// For errors where there is no log.
+/// For errors before logging starts.
 #[expect(clippy::print_stderr, reason = "there is no log")]
 fn print_error(error: &dyn std::error::Error) {
     eprintln!("claude-peersd: {error}");
 }
 
 fn start() -> Result<BrokerExit, ServeError> {
-    // Before any thread starts: the umask (every file of ours is 0600 from its first moment) and the inherited sockets.
+    // Done before any thread starts: the umask (all our files are created as 0600) and the inherited sockets.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::start().inspect_err(|error| print_error(error))?;
     let given = listen::given()?;
@@ -139,7 +139,7 @@ fn start() -> Result<BrokerExit, ServeError> {
 
 async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
-    // The database first: its lock makes sure that of two brokers started together only one touches the sockets.
+    // Opens the database first: of two brokers started together, only the one with its lock touches the sockets.
     let opened = db::open(&config.database, Extent::UnderWay)?;
     let comes_back = given.comes_back();
     let listeners = listen::complete(given, &config.socket, config.port)?;
@@ -153,7 +153,7 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     }
     let app = Arc::new(App::new(broker.clone(), listeners.status));
     let mut tasks = JoinSet::new();
-    // Before the first answer: all that `READY=1` promises is there.
+    // Everything that `READY=1` promises must be in place before the first answer.
     #[cfg(all(feature = "dbus", target_os = "linux"))]
     if let Some(bus) = super::bus::Bus::join(&app).await {
         tasks.spawn(bus.serve());
@@ -174,7 +174,7 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     for socket in sockets {
         tasks.spawn(server.clone().accept(socket));
     }
-    drop(server); // it holds the broker, which is closed once nothing else does
+    drop(server); // the server holds the broker, which closes once nothing else holds it
     tasks.spawn(broker.clone().maintain());
     tasks.spawn(notify::watchdog(broker.clone()));
     let mut fault = None;
@@ -188,7 +188,7 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         () = broker.stopped() => {}
         () = open.idle_for(idle_exit) => tracing::info!("nobody is connected: leaving until somebody connects"),
     }
-    // A repair may take longer than a manager lets a service stop.
+    // A repair may take longer than a manager allows for a stop.
     if fault.is_none() {
         notify::say(&[NotifyState::Stopping, NotifyState::Status("finishing what was accepted")]);
     }
@@ -224,7 +224,7 @@ fn sockets(
     Ok([unix].into_iter().chain(tcp.map(Listener::Right)))
 }
 
-/// Where the kernel cannot tell who connects over TCP: a fresh token in a file that only this user can read.
+/// For machines whose kernel cannot tell who connects over TCP: a fresh token in a file that only this user can read.
 fn machine_token(socket: &Path) -> io::Result<Arc<str>> {
     let path = paths::token(socket);
     match fs::remove_file(&path) {

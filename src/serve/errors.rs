@@ -1,6 +1,6 @@
-//! How errors are answered: the one place where an error becomes an HTTP status and a body, and the table of the codes that each
-//! path may answer with. The OpenAPI document is made from this table; `docs/protocol.md` shows the same, and the tests compare the
-//! two. A debug build does not let a path answer with a code that it lacks.
+//! Error answers: the one place that turns an error into an HTTP status and a body, and the table of each path's error codes. The
+//! OpenAPI document is generated from this table; `docs/protocol.md` shows the same, and the tests compare the two. A debug build
+//! does not let a path answer with a code outside its row.
 
 use crate::wire::{
     Code::{self, *},
@@ -20,11 +20,11 @@ use utoipa::{
 
 /// On every path.
 const EVERYWHERE: &[Code] = &[Forbidden, VersionMismatch, Busy, Stopping, DatabaseMoved, Internal];
-/// Wherever somebody may present a secret.
+/// On paths that accept a secret.
 const CALLER: &[Code] = &[Unauthorized];
-/// Wherever there is a body.
+/// On paths with a body.
 const BODY: &[Code] = &[InvalidRequest, UnsupportedMediaType, TooLarge, RequestTimeout];
-/// Wherever there is a query.
+/// On paths with a query.
 const QUERY: &[Code] = &[InvalidRequest];
 
 /// Each path of `/v1` with its groups of codes.
@@ -81,7 +81,7 @@ pub(super) struct ErrorBody {
     pub error: Error,
 }
 
-/// As a client of `/v1` reads it. The response carries the error on: see [`for_legacy`].
+/// The form for clients of `/v1`. The response also carries the error itself: see [`for_legacy`].
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = (status(self.code), axum::Json(ErrorBody { error: self.clone() })).into_response();
@@ -93,7 +93,7 @@ impl IntoResponse for Error {
     }
 }
 
-/// An answer as a legacy client reads it. An unknown path is answered to the letter as its own broker does.
+/// The form for legacy clients. Unknown paths get exactly the answer of the legacy broker.
 pub(super) fn for_legacy(response: Response) -> Response {
     let Some(error) = response.extensions().get::<Error>() else { return response };
     let body = match error.code {
@@ -110,12 +110,12 @@ fn codes(path: &str) -> Option<impl Iterator<Item = Code>> {
     Some(groups.iter().chain([&EVERYWHERE]).flat_map(|codes| codes.iter().copied()))
 }
 
-/// Whether the table lets `path`, as it is routed, answer with `code`. Another method than the path's is not in the table.
+/// Whether the table lets `path`, as routed, answer with `code`. Methods that the path does not have are not in the table.
 pub(super) fn allows(path: &str, code: Code) -> bool {
     code == MethodNotAllowed || codes(path).is_none_or(|mut codes| codes.any(|known| known == code))
 }
 
-/// Adds the answers that the table names to the document.
+/// Adds the table's error answers to the document.
 pub(super) fn describe(document: &mut OpenApi) {
     for (path, item) in &mut document.paths.paths {
         let operations = [&mut item.get, &mut item.post].into_iter().flatten();

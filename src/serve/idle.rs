@@ -1,19 +1,19 @@
-//! Leaving when nobody needs the broker: the service manager keeps its sockets, and the next connection brings it back.
+//! Exits when the broker is idle: the service manager keeps its sockets, and the next connection starts it again.
 //!
-//! Promises: a broker with an open connection never leaves; one that leaves loses nothing, because a connection made
-//! meanwhile waits in the socket's queue for the next broker.
+//! Promises: a broker with an open connection never exits. An exit loses nothing, because a new connection waits in the socket's
+//! queue for the next broker.
 
 use crate::platform::settings::{self, InvalidSetting};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// How long a broker whose sockets systemd keeps stays without a connection.
+/// How long a broker with systemd's sockets stays up without a connection.
 const DEFAULT: Duration = Duration::from_secs(600);
 
 /// The setting `CLAUDE_PEERS_IDLE_EXIT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IdleExit {
-    /// After ten minutes where systemd keeps the sockets, else never.
+    /// After ten minutes if systemd keeps the sockets, else never.
     #[default]
     Default,
     /// Never.
@@ -32,7 +32,7 @@ impl IdleExit {
         }
     }
 
-    /// After how long to leave, if at all; `comes_back` is whether the next connection starts the broker again.
+    /// The idle time before the broker exits, if it ever does. `comes_back`: the next connection starts the broker again.
     pub(super) fn span(self, comes_back: bool) -> Option<Duration> {
         match self {
             Self::Default => comes_back.then_some(DEFAULT),
@@ -56,7 +56,7 @@ impl Open {
         Counted(self.0.clone())
     }
 
-    /// Resolves once there has been no connection for all of `span`; never without one.
+    /// Resolves after `span` without any connection; never without a span.
     pub(super) async fn idle_for(&self, span: Option<Duration>) {
         let Some(span) = span else { return std::future::pending().await };
         let mut open = self.0.subscribe();

@@ -86,14 +86,14 @@ async fn health(State(app): AppState) -> Json<Value> {
 }
 
 async fn register(State(app): AppState, Extension(connection): Extension<Connection>, Json(request): Json<Register>) -> Reply {
-    // Off the threads that serve requests: it looks at the process table.
+    // Reads the process table, so it runs off the threads that serve requests.
     let owner = tokio::task::spawn_blocking(move || connection.owner()).await.ok().flatten();
     let Register { pid, cwd, git_root, tty, summary } = request;
     let registering = LegacyRegister { pid, cwd, git_root, tty, summary: summary.unwrap_or_default() };
     Ok(Json(json!({"id": app.broker.legacy_register(registering, owner).await?})))
 }
 
-/// To be heard of is all that it is for.
+/// A heartbeat: it only shows that the client is alive.
 async fn heartbeat(_: AsSession<Value>) -> Reply {
     Ok(Json(json!({"ok": true})))
 }

@@ -1,7 +1,7 @@
-//! The two sockets: given by the service manager, told apart by name, or bound here.
+//! The two sockets: passed by the service manager and identified by name, or bound here.
 //!
-//! Promises: without a Unix socket the broker does not start; a taken TCP port is reported with its holder and does not stop
-//! the Unix socket; a stale socket file is replaced, that of a running broker never.
+//! Promises: without a Unix socket the broker does not start. A taken TCP port is reported with its holder and does not stop the
+//! Unix socket. A stale socket file is replaced; a running broker's file never is.
 
 use crate::{
     platform::{kernel, process},
@@ -42,7 +42,7 @@ pub(super) struct Listeners {
     pub tcp: Option<TcpListener>,
     /// Both, as `status` shows them.
     pub status: Vec<ListenerStatus>,
-    /// The socket file that this process made, with its inode: to be removed at the end.
+    /// The socket file that this process made, with its inode, for removal at the end.
     pub made: Option<(PathBuf, u64)>,
 }
 
@@ -54,14 +54,14 @@ pub(super) struct Given {
 }
 
 impl Given {
-    /// Whether a connection starts the next broker when this one has left.
+    /// Whether the next connection starts a broker after this one has exited.
     pub fn comes_back(&self) -> bool {
         cfg!(target_os = "linux") && self.unix.is_some()
     }
 }
 
-/// Takes the sockets that the service manager passed to this process. To be called before any thread is started. Fails if a
-/// descriptor has an unknown name or is not what its name says. A systemd unit without `FileDescriptorName=` gives its own name.
+/// Takes the sockets that the service manager passed to this process. Call it before any thread starts. Fails if a descriptor has
+/// an unknown name or does not match its name. A systemd unit without `FileDescriptorName=` passes the unit's own name.
 pub(super) fn given() -> Result<Given, ListenError> {
     let mut given = Given::default();
     for (fd, name) in inherited().map_err(ListenError::Manager)? {
@@ -99,7 +99,7 @@ pub(super) fn given() -> Result<Given, ListenError> {
 #[cfg(not(target_os = "macos"))]
 fn inherited() -> io::Result<Vec<(RawFd, String)>> {
     if sd_notify::listen_fds()?.len() == 0 {
-        return Ok(Vec::new()); // leftover names belong to another process, from which they were inherited
+        return Ok(Vec::new()); // leftover names belong to another process and were inherited from it
     }
     Ok(sd_notify::listen_fds_with_names()?.collect())
 }
@@ -119,7 +119,7 @@ fn inherited() -> io::Result<Vec<(RawFd, String)>> {
     Ok(sockets)
 }
 
-/// Completes what was given by binding the rest. Fails if there can be no Unix socket.
+/// Binds the sockets that were not passed in. Fails if there can be no Unix socket.
 pub(super) fn complete(given: Given, socket: &Path, port: u16) -> Result<Listeners, ListenError> {
     let origin = |is_given: bool| if is_given { "service manager" } else { "own" }.to_owned();
     let origins = [given.unix.is_some(), given.tcp.is_some()].map(origin);
@@ -160,13 +160,13 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
         prepare_folder(folder)?;
     }
     remove_stale(path)?;
-    // The process's umask (0077) keeps others out from the file's first moment; nobody executes a socket.
+    // The process's umask (0077) keeps others out from the start; a socket needs no execute permission.
     let unix = UnixListener::bind(path).map_err(failed("binding", path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(failed("closing", path))?;
     Ok(unix)
 }
 
-/// Makes the socket's folder; closes one of our own to others, who have no business there.
+/// Makes the socket's folder. A folder of our own is closed to other users.
 fn prepare_folder(folder: &Path) -> Result<(), ListenError> {
     if !folder.exists() {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
@@ -197,7 +197,7 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
     }
 }
 
-/// A warning about a folder that others may enter: the socket itself is 0600 and callers are checked all the same.
+/// A warning about a folder that others may enter. The socket itself is still 0600, and callers are still checked.
 fn shared_folder(socket: &Path) -> Option<String> {
     let folder = socket.parent()?;
     let mode = fs::metadata(folder).ok()?.mode();
@@ -227,7 +227,7 @@ fn taken(port: u16, error: &io::Error) -> String {
     )
 }
 
-/// Removes the socket file at the end, if it is still the one this process made.
+/// Removes this process's socket file at the end, unless another has replaced it.
 pub(super) fn remove(made: Option<(PathBuf, u64)>) {
     if let Some((path, inode)) = made
         && fs::symlink_metadata(&path).is_ok_and(|meta| meta.ino() == inode)

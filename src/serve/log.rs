@@ -10,10 +10,10 @@ use std::sync::OnceLock;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
-/// The level of the one log that a process has.
+/// The level of the process's only log.
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
 
-/// Starts logging at the level of `CLAUDE_PEERS_LOG`; fails if the variable holds no level.
+/// Starts logging at the level of `CLAUDE_PEERS_LOG`. Fails if the variable names no level.
 pub(super) fn start() -> Result<(), InvalidSetting> {
     let level: LevelFilter = settings::LOG.parse()?;
     let (level, handle) = reload::Layer::new(level);
@@ -31,7 +31,7 @@ pub(super) fn level() -> String {
     LevelFilter::current().to_string()
 }
 
-/// Logs from `level` on, until it is set again or the process ends.
+/// Logs from `level` on, until the level is set again or the process ends.
 pub(super) fn set_level(level: &str) -> wire::Result<()> {
     let wanted = settings::LOG.allows(level.as_ref()).then(|| level.parse().ok()).flatten();
     let wanted: LevelFilter = wanted.ok_or_else(|| {

@@ -6,11 +6,11 @@ use crate::platform::settings;
 use sd_notify::NotifyState;
 use std::{io, sync::Arc, time::Duration};
 
-/// Shortest time between two looks at the peers: every message is a reason for one, and only people read the status line.
+/// Shortest time between two updates of the status line. Every message triggers one, and only people read the line.
 const PACE: Duration = Duration::from_millis(100);
 
-/// Tells the service manager, if there is one, without waiting: a manager whose queue is full must not hold up the broker.
-/// Returns whether it was told.
+/// Tells the service manager, if there is one, without waiting: a manager with a full queue must not delay the broker. Returns
+/// whether the message was sent.
 pub(super) fn say(states: &[NotifyState<'_>]) -> bool {
     heard(tell(states))
 }
@@ -50,11 +50,11 @@ fn tell(states: &[NotifyState<'_>]) -> io::Result<()> {
     sd_notify::notify(states)
 }
 
-/// Reports the broker ready, then each change of the number of peers, which `systemctl --user status` shows.
+/// Reports that the broker is ready, then each change in the number of peers, which `systemctl --user status` shows.
 pub(super) async fn ready(broker: &Arc<Broker>) -> impl Future<Output = ()> + use<> {
     let mut watch = broker.watch().await;
     let mut said = watch.counts().0;
-    // The manager waits for this one, so this one waits for room in its queue.
+    // The manager waits for this message, so the broker waits for room in the manager's queue.
     heard(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status(said))]));
     async move {
         while watch.next().await.is_some() {
@@ -71,8 +71,8 @@ fn status(peers: u32) -> String {
     format!("{peers} peer{}", if peers == 1 { "" } else { "s" })
 }
 
-/// Pings the watchdog while the broker works: each ping follows a job through the database's writer. Ends at once where no
-/// watchdog was asked for.
+/// Pings the watchdog while the broker works: each ping follows a job through the database's writer. Returns at once if no
+/// watchdog was requested.
 pub(super) async fn watchdog(broker: Arc<Broker>) {
     let Some(patience) = sd_notify::watchdog_enabled() else { return };
     // Half the time allowed, as sd_watchdog_enabled(3) recommends.

@@ -1,4 +1,4 @@
-//! All routes. Access is checked around all of them, unknown paths included.
+//! All routes. Access is checked around all of them, including unknown paths.
 
 use super::{
     access,
@@ -33,7 +33,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// The routes of `/v1` with their OpenAPI document, which is made from the handlers.
+/// The routes of `/v1` and their OpenAPI document, which is generated from the handlers.
 fn documented() -> (Router<Arc<App>>, OpenApi) {
     let secret =
         SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("a peer's secret")).build());

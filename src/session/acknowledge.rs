@@ -1,5 +1,5 @@
-//! Tells the broker what became of messages: an ordered queue in memory, repeated until the broker has taken note, across its
-//! restarts. If this process is killed, the broker hands over again, marked as a repeat, what was still in the queue.
+//! Sends acknowledgements to the broker from an ordered queue in memory. They are repeated, across broker restarts, until the
+//! broker confirms them. If this process is killed, the broker hands the unacknowledged messages over again, marked as repeats.
 
 use super::{
     link::{AT_ONCE, Link, Registration, mends_itself},
@@ -21,8 +21,8 @@ pub struct Acknowledger {
     queue: watch::Sender<Queue>,
 }
 
-/// Acknowledgements, numbered: a message that was released and taken again may have to be released again while the first release
-/// is still on its way.
+/// Numbered acknowledgements. A message that was released and taken again may need another release while the first is still on
+/// its way.
 #[derive(Default)]
 struct Queue {
     next: u64,
@@ -46,14 +46,14 @@ impl Acknowledger {
         });
     }
 
-    /// Drops queued acknowledgements of messages that the broker has given again: it has heard them already, and hearing them
-    /// again would undo what happens to the messages now.
+    /// Drops queued acknowledgements of messages that the broker has handed over again. It has processed them already; sending
+    /// them again would undo the current hand-over.
     pub fn forget(&self, given: &[Inbound]) {
         self.queue
             .send_modify(|queue| queue.entries.retain(|queued| given.iter().all(|message| message.id != queued.of_message.id)));
     }
 
-    /// Sends whatever is queued, for as long as this process is served.
+    /// Sends queued acknowledgements for as long as this process serves the session.
     pub async fn run(&self, link: &Link) {
         let mut queue = self.queue.subscribe();
         while let Ok(up) = link.up().await {
@@ -68,7 +68,7 @@ impl Acknowledger {
         }
     }
 
-    /// Sends what is queued once, if the broker is there.
+    /// Sends the queue once, if the broker is reachable.
     pub async fn flush(&self, link: &Link) {
         while let Some(up) = link.current() {
             match self.acknowledge_next(&up).await {
@@ -97,13 +97,13 @@ impl Acknowledger {
     }
 }
 
-/// Messages on their way to the model: acknowledged once they are written, released if this is dropped before.
+/// Messages on their way to the model. They are acknowledged once written, and released if this is dropped first.
 pub struct Handover {
     pub acknowledger: Arc<Acknowledger>,
     pub route: Route,
-    /// The messages, with the outcome once they are written.
+    /// The messages, with their outcome once written.
     pub messages: Vec<Acknowledgement>,
-    /// They are leased for this hand-over, so there is something to release.
+    /// The messages are leased for this hand-over, so they can be released.
     pub leased: bool,
 }
 

@@ -1,8 +1,8 @@
-//! Answers that the model gives with its client's own `SendMessage` tool.
+//! Answers that the model sends with its client's own `SendMessage` tool.
 //!
-//! Each frame in the inbox names a socket for answers, one per sender. What the client's tool writes there goes to that peer as a
-//! message of this session. Only this session's client may write; a connection carries one frame, bounded in size and time. The
-//! tool learns only that the connection ended, so the log says what became of an answer.
+//! Each frame in the inbox names a socket for answers, one per sender. Text that the client's tool writes there goes to that peer
+//! as a message of this session. Only this session's client may write. A connection carries one frame, bounded in size and time.
+//! The tool learns only that the connection ended, so the log records each answer's outcome.
 
 use super::{
     facts::Inbox,
@@ -36,7 +36,7 @@ use tokio::{
 const LONGEST: u64 = 2 * 1024 * 1024;
 /// How long a frame may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the client's tool waits for the end of the connection at most. It would give up after 5 s.
+/// Longest time that the client's tool waits for the connection to end. The tool itself gives up after 5 s.
 const TOOL_PATIENCE: Duration = Duration::from_secs(3);
 /// Most lines up to the frame: the client's tool may write a token first.
 const MOST_LINES: usize = 4;
@@ -49,7 +49,7 @@ pub struct Answers {
 }
 
 struct Open {
-    /// The newest message shown with this address: an answer replies to it.
+    /// The newest message shown with this address; an answer replies to it.
     newest: watch::Sender<Option<MessageId>>,
     listening: JoinHandle<()>,
 }
@@ -59,7 +59,7 @@ impl Answers {
         Self { link, open: HashMap::new() }
     }
 
-    /// Listens for answers to `sender` and gives the socket, unless that fails. `newest` is the message that is shown with it.
+    /// Listens for answers to `sender` and returns the socket, or none on failure. `newest` is the message shown with the socket.
     pub fn listen(&mut self, up: &Registration, inbox: &Inbox, sender: &PeerId, newest: Option<MessageId>) -> Option<PathBuf> {
         let path = paths::answers(up.client.socket(), &up.me.id, sender);
         if let Some(open) = self.open.get(&path).filter(|open| !open.listening.is_finished() && path.exists()) {
@@ -82,7 +82,7 @@ impl Drop for Answers {
     fn drop(&mut self) {
         for (path, open) in &self.open {
             open.listening.abort();
-            let _ = fs::remove_file(path); // already gone is as good
+            let _ = fs::remove_file(path); // it may be gone already
         }
     }
 }
@@ -99,7 +99,7 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    let _ = fs::remove_file(path); // if it cannot be removed, it cannot be bound either
+    let _ = fs::remove_file(path); // if this fails, binding fails too
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(listener)
@@ -120,7 +120,7 @@ async fn accept(listener: UnixListener, forwarder: Arc<Forwarder>) {
     }
 }
 
-/// Reads one frame from this session's client; gives its text and the connection, which ends when it is dropped.
+/// Reads one frame from this session's client. Returns its text and the connection, which ends when dropped.
 async fn read(stream: UnixStream, agent: u32) -> io::Result<(String, UnixStream)> {
     let peer = stream.peer_cred()?;
     let is_agent = peer.pid().is_some_and(|pid| process::descends_from(pid.cast_unsigned(), agent));
@@ -149,7 +149,7 @@ impl Forwarder {
         };
         let mut sending = pin!(self.send(text));
         let early = timeout(TOOL_PATIENCE, &mut sending).await.ok();
-        drop(stream); // ends the tool's wait
+        drop(stream); // the tool stops waiting
         match if let Some(sent) = early { sent } else { sending.await } {
             Ok(Receipt { message_id, state, .. }) => {
                 log!("an answer through the client's own tool went to {to}: {message_id} {state}")
@@ -163,7 +163,7 @@ impl Forwarder {
         let send = SendRequest { to: self.to.to_string(), text, reply_to, key: Some(random::token(32)), cwd: None };
         loop {
             match self.link.post("/v1/send", &send, AT_ONCE).await {
-                Err(error) if mends_itself(&error) => _ = self.link.up().await?, // the key makes it one message
+                Err(error) if mends_itself(&error) => _ = self.link.up().await?, // the key prevents a duplicate
                 sent => return sent,
             }
         }

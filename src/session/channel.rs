@@ -1,8 +1,8 @@
 //! Pushes messages into the session as `notifications/claude/channel`.
 //!
-//! Messages are pushed one after the other, in the broker's order. After a reconnect the broker gives again what was not acknowledged
-//! yet; the channel pushes nothing twice unless the broker marks it as a repeat. The client never confirms a push, so a push makes a
-//! message *offered* and no more.
+//! Messages are pushed one by one, in the broker's order. After a reconnect the broker sends unacknowledged messages again. The
+//! channel pushes a message twice only if the broker marks it as a repeat. The client never confirms a push, so a pushed message
+//! is only *offered*.
 
 use super::{
     acknowledge::{Acknowledger, Handover},
@@ -37,7 +37,7 @@ impl Channel {
         }
         let shown = Shown::brief(message);
         if let Err(error) = self.out.write_line(format!("{}\n", notification(&shown)).as_bytes()).await {
-            return log!("pushing a message: {error}"); // stdin will end, too; the message waits for the session's return
+            return log!("pushing a message: {error}"); // stdin ends soon, too; the message waits until the session returns
         }
         self.pushed.insert(shown.message.id.seq());
         if self.pushed.len() > REMEMBERED {

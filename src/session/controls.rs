@@ -1,7 +1,7 @@
 //! Claude Code's settings about messages from other sessions and about permission prompts.
 //!
-//! They are read each time, so a change counts from the next message on. A file that is missing or cannot be read counts as empty:
-//! the client itself applies its settings to what is written into its inbox.
+//! They are read each time, so a change applies from the next message on. A file that is missing or unreadable counts as empty,
+//! because the client applies its own settings to its inbox anyway.
 
 use crate::{
     platform::{files, paths, settings},
@@ -29,7 +29,7 @@ pub fn config_folder() -> Option<PathBuf> {
     settings::raw("CLAUDE_CONFIG_DIR").map(PathBuf::from).or_else(|| Some(paths::home().ok()?.join(".claude")))
 }
 
-/// The setting `crossSessionInbound`, if it is set: the administrator's, else the strictest of the others. A project cannot set
+/// The setting `crossSessionInbound`, if set: the administrator's value, else the strictest of the others. A project cannot set
 /// `accept`.
 pub fn cross_session_inbound() -> Option<InboundRule> {
     let said = |settings: Value| {

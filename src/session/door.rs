@@ -1,7 +1,8 @@
 //! Writes waiting messages into the inbox of this session's client.
 //!
-//! The broker decides when (`broker::door`). Messages are written oldest first, one frame a sender. A frame counts as written when the
-//! client has taken all of it; that makes its messages *offered* and no more. Messages that could not be written are released.
+//! The broker decides when to write (`broker::door`). Messages are written oldest first, in one frame per sender. A frame counts
+//! as written when the client has taken all of it; its messages are then only *offered*. Messages that could not be written are
+//! released.
 
 use super::{
     acknowledge::{Acknowledger, Handover},
@@ -19,17 +20,17 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 
-/// Most text in one hand-over, in bytes: the prompt hook can still read it when much of it has to be escaped.
+/// Most bytes of text in one hand-over. The prompt hook can still read this much when most of it has to be escaped.
 const FRAME_BYTES: u32 = 24 * 1024;
 /// How long one request waits for messages, in seconds.
 const LONGEST_WAIT: u32 = 3_600;
-/// How soon after a frame the door checks whether the session idles without having let it in, in seconds. Doubles each time.
+/// Seconds after a frame until the door checks for an idle session that has not let the frame in. Doubles each time.
 const FIRST_LOOK: u32 = 3;
-/// The pause after a failure, and after one that will happen again.
+/// The pauses after a passing failure and after a lasting one.
 const PAUSE: Duration = Duration::from_millis(200);
 const LONG_PAUSE: Duration = Duration::from_secs(30);
 
-/// Writes messages as they come, for as long as this process is served.
+/// Writes messages as they arrive, for as long as this process serves the session.
 pub async fn run(link: Arc<Link>, acknowledger: Arc<Acknowledger>) {
     link.initialized.wait().await;
     let mut door = Door { answers: Answers::new(link.clone()), acknowledger };
@@ -46,7 +47,7 @@ pub async fn run(link: Arc<Link>, acknowledger: Arc<Acknowledger>) {
         };
         let taken = tokio::select! {
             taken = up.post::<Taken>("/v1/take", &request, Duration::from_secs(wait.into())) => taken,
-            () = link.leaves(&up) => continue, // the same lease gives the same messages
+            () = link.leaves(&up) => continue, // the same lease returns the same messages
         };
         let taken = match taken {
             Ok(taken) => taken,
@@ -82,7 +83,7 @@ struct Door {
 }
 
 impl Door {
-    /// Writes one frame a sender. If one fails, its messages and those of the frames after it are released.
+    /// Writes one frame per sender. If one fails, its messages and those of later frames are released.
     async fn write(&mut self, up: &Registration, inbox: &Inbox, messages: Vec<Inbound>) -> std::io::Result<()> {
         self.acknowledger.forget(&messages);
         let frames = by_sender(messages).into_iter().map(|(sender, messages)| {

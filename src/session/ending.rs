@@ -1,4 +1,4 @@
-//! Reasons to end besides the end of stdin: the parent process has died, or a signal came.
+//! Reasons to end besides the end of stdin: the parent process has died, or a signal has arrived.
 
 use super::log;
 use crate::platform::process;
@@ -8,7 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 /// How often to check for the parent where the kernel cannot report its death.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
-/// Waits until this process should end, and says why.
+/// Waits until this process should end, and returns the reason.
 pub async fn wait(parent: Option<u32>) -> &'static str {
     tokio::select! {
         () = gone(parent) => "the process that started this one is gone",

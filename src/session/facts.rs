@@ -1,4 +1,4 @@
-//! The facts that a session registers with: its directory, its agent process, that process's inbox and its start flags.
+//! The facts that a session registers: its directory, its agent process, that process's inbox, and its start flags.
 
 use super::{controls, log};
 use crate::{
@@ -17,15 +17,15 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 /// This program's name for the broker.
 pub const PROGRAM: &str = "claude-peers-mcp";
-/// The name that this server must be registered under for its channel to work.
+/// The name under which this server must be registered for its channel to work.
 pub const SERVER: &str = "claude-peers";
 /// The client name that Claude Code gives.
 const CLAUDE_CODE: &str = "claude-code";
-/// The variables in which Claude Code gives the processes that it starts the path of its inbox, and a token.
+/// The environment variables in which Claude Code passes the path of its inbox and a token to its child processes.
 const INBOX: &str = "CLAUDE_CODE_MESSAGING_SOCKET";
 const TOKEN: &str = "CLAUDE_CODE_MESSAGING_TOKEN";
-/// The first Claude Code whose prompt hook also runs for messages in the middle of a turn. Found by running published versions:
-/// 2.1.257 does not, 2.1.263 does.
+/// The first Claude Code whose prompt hook also runs for messages in the middle of a turn. Tests with published versions show
+/// that 2.1.257 does not do so and 2.1.263 does.
 const OLDEST_THAT_PROVES_ALL: [u32; 3] = [2, 1, 263];
 /// Programs that may stand between an agent and this process.
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "env"];
@@ -40,14 +40,15 @@ const PLUGIN: &str = "peers@claude-peers";
 /// The flags whose values name channels.
 const CHANNEL_FLAGS: [&str; 2] = ["--channels", "--dangerously-load-development-channels"];
 
-/// The facts that stay the same for as long as this process lives.
+/// Facts that never change during the life of this process.
 pub struct Session {
     instance: String,
     delivery: DeliveryChoice,
     session_id: Option<String>,
     cwd: PathBuf,
     parent: Option<u32>,
-    /// The client says that it is Claude Code. Another client's environment is not trusted: a session may have started it.
+    /// The client says that it is Claude Code. Other clients' environments are not trusted, because a session may have started
+    /// them.
     is_claude_code: bool,
     hook_proves_all: bool,
 }
@@ -60,7 +61,7 @@ pub struct Inbox {
 }
 
 impl Session {
-    /// The session of a client with this name and version; `parent` is the process that started this one.
+    /// The session of a client with this name and version. `parent` is the process that started this one.
     pub fn new(client: &str, version: &str, parent: Option<u32>) -> Result<Self> {
         let delivery = settings::DELIVERY.read(DeliveryChoice::parse).map_err(unusable)?;
         let cwd = std::env::current_dir().map_err(|error| {
@@ -81,7 +82,7 @@ impl Session {
         })
     }
 
-    /// What to register with now, and the client's inbox. Both may change after this process has started.
+    /// The facts to register now, and the client's inbox. Both may change after this process has started.
     pub async fn facts(&self) -> Result<(Register, Option<Inbox>)> {
         let (agent, inbox) = if self.is_claude_code { self.agent().await } else { (None, None) };
         let command_line = agent.or(self.parent).filter(|_| self.is_claude_code).map(process::command_line).unwrap_or_default();
@@ -116,8 +117,8 @@ impl Session {
         matches!(self.delivery, DeliveryChoice::Auto | DeliveryChoice::Inbox)
     }
 
-    /// The agent process, and its inbox. The agent is the ancestor at the other end of the inbox socket, whatever its name. But if
-    /// another agent stands in between, the socket belongs to an outer session in which this one was started.
+    /// The agent process and its inbox. The agent is the ancestor at the other end of the inbox socket, whatever its name. If
+    /// another agent stands in between, the socket belongs to an outer session, which started this one.
     async fn agent(&self) -> (Option<u32>, Option<Inbox>) {
         let mut found = None;
         if let Some(path) = settings::raw(INBOX).map(PathBuf::from) {
@@ -135,19 +136,19 @@ impl Session {
                 return (Some(pid), None);
             }
             if found.is_none() && !is_shell(&words) {
-                break; // above a program that is no shell, a `claude` has nothing to do with this process
+                break; // a `claude` above a program that is no shell is unrelated
             }
         }
         (None, None)
     }
 }
 
-/// The result of a look at files that may lie on a dead network drive; none if it takes too long.
+/// The result of looking at files that may lie on a dead network drive; none if it takes too long.
 pub async fn in_time<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     static ROOM: Semaphore = Semaphore::const_new(MOST_LOOKS);
     let room = ROOM.try_acquire().ok()?;
     let look = spawn_blocking(move || {
-        let _room = room; // until the look ends, however late
+        let _room = room; // held until the look ends, however late
         look()
     });
     timeout(LOOK_PATIENCE, look).await.ok()?.ok()

@@ -22,30 +22,30 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use tokio::time::{sleep, timeout};
 use tokio_stream::StreamExt;
 
-/// The first pause after a lost connection: a socket-activated broker is back at once.
+/// The first pause after a lost connection. It is short because a socket-activated broker is back at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// The pause before a missing inbox is looked for again; it doubles each time.
+/// The first pause before checking again for a missing inbox; it doubles each time.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 pub struct Follower {
     pub link: Arc<Link>,
     pub channel: Channel,
     pub mail: Arc<Mailbox>,
-    /// Proves to the broker who this session is, once it has been registered.
+    /// Proves this session's identity to the broker once it is registered.
     pub secret: Option<String>,
 }
 
-/// Why an event stream is left.
+/// Why the process stops following an event stream.
 enum End {
-    /// The session has ended, or the process that served it instead of this one.
+    /// The session has ended, or the process that displaced this one has.
     Ended,
-    /// To register again: a call came while another process served the session, or the inbox has appeared.
+    /// Register again: a call came while another process served the session, or the inbox has appeared.
     Again,
 }
 
 impl Follower {
-    /// Keeps the session registered, once its client has said who it is. `parent` is the process that started this one.
+    /// Keeps the session registered after its client has identified itself. `parent` is the process that started this one.
     pub async fn run(mut self, parent: Option<u32>) {
         let (client, version) = self.link.client.wait().await.clone();
         let session = match Session::new(&client, &version, parent) {
@@ -57,7 +57,7 @@ impl Follower {
             let error = match self.follow(&session).await {
                 Ok(End::Again) => continue,
                 Ok(End::Ended) => {
-                    // This process is about to end; if the session lives on, its next call brings it back.
+                    // This process is about to end. If the session lives on, its next call registers it again.
                     self.link.down(Error::new(Code::Unreachable, "the session has ended"));
                     _ = timeout(LONGEST_PAUSE, self.link.nudged.notified()).await;
                     continue;
@@ -76,9 +76,10 @@ impl Follower {
         }
     }
 
-    /// Registers and follows the event stream, standing by while another process serves the session; an error if it breaks off.
+    /// Registers and follows the event stream, and stands by while another process serves the session. Fails if the stream breaks
+    /// off.
     async fn follow(&mut self, session: &Session) -> Result<End> {
-        // Looked up each time: the user's runtime directory may appear after the session.
+        // Looked up each time, because the user's runtime directory may appear after the session starts.
         let client = Client::new(paths::socket().map_err(facts::unusable)?, facts::PROGRAM);
         let (facts, inbox) = session.facts().await?;
         let me: Registered = match client.post("/v1/register", self.secret.as_deref(), &facts).await {
@@ -88,10 +89,10 @@ impl Follower {
             registered => registered?,
         };
         self.secret = Some(me.secret.clone());
-        // No cursor: the channel itself knows what it has pushed, whatever the order.
+        // No cursor: the channel remembers which messages it has pushed, in any order.
         let mut events = SseStream::new(client.stream("/v1/events", &me.secret).await?);
         log!("connected as {} ({}) to broker {}", me.name, me.id, me.broker_version);
-        self.mail.mail_waits(); // perhaps: the broker announces only what comes from now on
+        self.mail.mail_waits(); // mail may wait already: the broker announces only new mail
         let mut inbox_there = pin!(inbox_appears(session, inbox.is_some()));
         self.link.registered(Registration { client, inbox, me });
         let mut stands_by = false;
@@ -119,7 +120,7 @@ impl Follower {
     }
 }
 
-/// Resolves when the inbox of the session's client, which was missing, is there.
+/// Resolves when the client's missing inbox appears.
 async fn inbox_appears(session: &Session, is_there: bool) {
     let mut pause = FIRST_LOOK;
     while !is_there && session.awaits_inbox() {
@@ -141,7 +142,7 @@ fn read(data: &str) -> Result<Inbound> {
     serde_json::from_str(data).map_err(garbled)
 }
 
-/// `pause`, up to a quarter longer: sessions that lost the broker together do not all come back at the same moment.
+/// `pause`, up to a quarter longer, so that sessions that lost the broker together do not all return at once.
 fn spread(pause: Duration) -> Duration {
     let share = getrandom::u32().map_or(0.0, |random| f64::from(random) / f64::from(u32::MAX));
     pause.mul_f64(1.0 + share / 4.0)

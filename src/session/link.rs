@@ -1,7 +1,7 @@
-//! The link to the broker: whether this session is registered, and the calls of all who need the broker.
+//! The link to the broker: the session's registration, and all calls to the broker.
 //!
-//! Calls wait while the broker restarts. Every call is safe to repeat (idempotency keys, leases), so a call that was cut off is
-//! repeated.
+//! Calls wait while the broker restarts. Idempotency keys and leases make every call safe to repeat, so a call that was cut off
+//! is repeated.
 
 use super::{facts::Inbox, log};
 use crate::{
@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep, timeout, timeout_at},
 };
 
-/// For a call that the broker answers without waiting.
+/// The time limit of a call that the broker answers without waiting.
 pub const AT_ONCE: Duration = Duration::ZERO;
 /// How long a call waits for the broker to come back: longer than a restart takes.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Registration {
     pub client: Client,
     pub inbox: Option<Inbox>,
-    /// Who this session is.
+    /// This session's identity.
     pub me: Registered,
 }
 
@@ -44,15 +44,15 @@ impl Registration {
 }
 
 enum LinkState {
-    /// Not registered; with the reason once there is one.
+    /// Not registered, with the reason once known.
     Down(Option<Error>),
     Up(Arc<Registration>),
-    /// This process cannot be served, whatever the broker does.
+    /// This process can never be served, whatever the broker does.
     Refused(Error),
 }
 
 impl LinkState {
-    /// The registration, or why there will be none; nothing while that is open.
+    /// The registration, or the reason why there will be none; none while undecided.
     fn settled(&self) -> Option<Result<Arc<Registration>>> {
         match self {
             Self::Down(_) => None,
@@ -66,7 +66,7 @@ pub struct Link {
     state: watch::Sender<LinkState>,
     /// A call needs the broker.
     pub nudged: Notify,
-    /// The client's name and version, as it gives them.
+    /// The client's name and version, as the client reports them.
     pub client: SetOnce<(String, String)>,
     /// The client has said that it is initialized, which opens the channel and the inbox.
     pub initialized: SetOnce<()>,
@@ -79,9 +79,9 @@ impl Default for Link {
     }
 }
 
-/// Whether the error may go away without anybody doing anything.
+/// Whether the error may pass without any action.
 pub fn mends_itself(error: &Error) -> bool {
-    // So may an unknown secret: the session registers again.
+    // An unknown secret may pass too: the session registers again.
     use Code::{Busy, DatabaseMoved, RequestTimeout, Stopping, Unauthorized, Unreachable};
     matches!(error.code, Unreachable | Stopping | DatabaseMoved | Busy | RequestTimeout | Unauthorized)
 }
@@ -89,7 +89,7 @@ pub fn mends_itself(error: &Error) -> bool {
 impl Link {
     pub fn registered(&self, registration: Registration) {
         self.state.send_replace(LinkState::Up(Arc::new(registration)));
-        // Every nudge so far is answered; none may count later.
+        // Every nudge so far is answered, so none may count later.
         pin!(self.nudged.notified()).as_mut().enable();
     }
 
@@ -122,7 +122,7 @@ impl Link {
     }
 
     /// Waits until the session is registered and its client has an inbox; none if this process will not be served. Does not
-    /// nudge: if another process serves the session, that one writes.
+    /// nudge, because a process that already serves the session writes to its inbox.
     pub async fn with_inbox(&self) -> Option<(Arc<Registration>, Inbox)> {
         let with_inbox = |state: &LinkState| match state {
             LinkState::Up(up) => Some(Some((up.clone(), up.inbox.clone()?))),
@@ -172,7 +172,8 @@ impl Link {
         }
     }
 
-    /// Waits until `deadline` for the session to be registered, and hurries that. Fails at once if waiting cannot help.
+    /// Waits until `deadline` for the session to be registered, and hurries the registration. Fails at once if waiting cannot
+    /// help.
     async fn up_by(&self, deadline: Instant) -> Result<Arc<Registration>> {
         let decided = |state: &LinkState| match state {
             LinkState::Down(Some(error)) if !mends_itself(error) => Some(Err(error.clone())),

@@ -1,15 +1,15 @@
 //! A list of peers that fits into one result, however many there are.
 //!
-//! A client moves a result of more than 25,000 tokens into a file and shows its model 2 kB of it. So a list that is too long gets
-//! short summaries first; if it is still too long, it shows a part of the peers. Its note says so.
+//! A client moves a result of more than 25,000 tokens into a file and shows its model only 2 kB of it. A list that is too long
+//! first gets shorter summaries. If it is still too long, only some peers are shown. Its note says so.
 
 use crate::wire::{Peer, Peers, Scope, Status, text::printable_line};
 use std::fmt::Write;
 
-/// Most bytes of a list, JSON and readable form together, since a client may count both. A token is four bytes of prose, three of
-/// ids and paths, and hardly ever less than two.
+/// Most bytes of a list, JSON and readable form together, since a client may count both. A token takes four bytes of prose or
+/// three of ids and paths, and rarely fewer than two.
 const MOST_BYTES: usize = 48_000;
-/// Most bytes of a list that takes mail beside it: mail must not be cut.
+/// Most bytes of a list with mail beside it, because mail must not be cut.
 const LEAVES_ROOM: usize = 12_000;
 /// Length of a shortened summary, in characters.
 const SHORT_SUMMARY: usize = 120;
@@ -19,14 +19,14 @@ pub struct Listing {
     pub list: Peers,
     /// How many peers there are in all.
     total: usize,
-    /// What is missing, and how to get it.
+    /// What is missing, and how to get the rest.
     pub note: Option<String>,
-    /// Mail may stand beside it.
+    /// Whether mail may be added.
     pub leaves_room: bool,
 }
 
 impl Listing {
-    /// The peers of `list` from the one at `offset` on.
+    /// The peers of `list`, starting at `offset`.
     pub fn new(mut list: Peers, offset: usize) -> Self {
         let total = list.peers.len();
         list.peers.drain(..offset.min(total));
@@ -37,7 +37,7 @@ impl Listing {
             list.peers.iter_mut().for_each(shorten);
             (fitting, bytes) = self::fitting(&list.peers, room);
         }
-        // One is always shown, so that the next call gets further.
+        // At least one peer is shown, so that the next call makes progress.
         list.peers.truncate(fitting.max(1));
         let next = offset.saturating_add(list.peers.len());
         let mut note = Vec::new();
@@ -72,7 +72,7 @@ impl Listing {
     }
 }
 
-/// How many of `peers` fit into `room`, and the bytes that they take.
+/// How many of `peers` fit into `room`, and their size in bytes.
 fn fitting(peers: &[Peer], room: usize) -> (usize, usize) {
     let sums = peers.iter().scan(0, |sum, peer| {
         *sum += size(peer);

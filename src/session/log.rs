@@ -1,11 +1,11 @@
-//! Short log lines on stderr, which Claude Code keeps in its MCP log. Never a secret, never a message's text.
+//! Short log lines on stderr, which Claude Code keeps in its MCP log. They never contain a secret or a message's text.
 
 use crate::wire::text::printable_line;
 use std::{fmt::Arguments, io::Write};
 
 /// Writes one line.
 pub fn line(line: Arguments<'_>) {
-    // One write keeps the line whole. If nobody reads stderr, there is nobody left to tell.
+    // One write keeps the line whole. A failed write has nowhere to be reported.
     let line = line.to_string();
     let _ = std::io::stderr().write_all(format!("claude-peers-mcp: {}\n", printable_line(&line)).as_bytes());
 }

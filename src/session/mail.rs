@@ -1,7 +1,7 @@
-//! Mail for the session: taken from the broker into an answer, and acknowledged or released with that answer.
+//! Mail for the session: taken from the broker for an answer, then acknowledged or released with that answer.
 //!
-//! A message taken for an answer is kept in a [`Handover`] under the request's id until the transport claims it to write the
-//! answer. If the client cancels the request first, the hand-over is dropped, which releases the messages.
+//! A [`Handover`] keeps the messages taken for an answer, under the request's id, until the transport claims it to write the
+//! answer. If the client cancels the request first, the hand-over is dropped and its messages are released.
 
 use super::{
     acknowledge::{Acknowledger, Handover},
@@ -24,11 +24,11 @@ use std::{
 };
 use tokio::time::{Instant, timeout_at};
 
-/// Most text beside another tool's result, in bytes.
+/// Most bytes of mail beside another tool's result.
 const BESIDE_BYTES: u32 = 24 * 1024;
-/// Most text in a result that was waited for, in bytes.
+/// Most bytes of mail in a result that was waited for.
 pub const CHECK_BYTES: u32 = PART_LENGTH as u32;
-/// Most calls under way: more than a client has a use for, and little memory.
+/// Most calls under way: more than a client needs, at little cost in memory.
 const MOST_CALLS: usize = 256;
 /// Length of a lease.
 pub const LEASE_LENGTH: usize = 24;
@@ -36,7 +36,7 @@ pub const LEASE_LENGTH: usize = 24;
 /// Messages for an answer.
 pub struct Mail {
     pub messages: Vec<Shown>,
-    /// How many more wait.
+    /// How many more messages wait.
     pub more: u32,
     pub handover: Handover,
 }
@@ -45,9 +45,9 @@ pub struct Mail {
 pub struct Mailbox {
     link: Arc<Link>,
     acknowledger: Arc<Acknowledger>,
-    /// Mail may be waiting. Set when in doubt: asking costs one short request.
+    /// Mail may be waiting. Set when in doubt, because asking costs only a short request.
     waiting: AtomicBool,
-    /// The calls under way, with what their answers will carry.
+    /// The calls under way, with the mail for their answers.
     answering: Mutex<HashMap<RequestId, Vec<Handover>>>,
 }
 
@@ -56,7 +56,7 @@ impl Mailbox {
         Self { link, acknowledger, waiting: AtomicBool::new(true), answering: Mutex::default() }
     }
 
-    /// Notes that mail waits, or may wait.
+    /// Notes that mail waits or may wait.
     pub fn mail_waits(&self) {
         self.waiting.store(true, Ordering::Relaxed);
     }
@@ -65,7 +65,7 @@ impl Mailbox {
         self.answering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins the answer to a call: from now on it can carry mail. False if too many calls are under way.
+    /// Begins the answer to a call, which can carry mail from now on. False if too many calls are under way.
     pub fn begin(&self, request: &RequestId) -> bool {
         let mut answering = self.answering();
         let has_room = answering.len() < MOST_CALLS;
@@ -75,25 +75,25 @@ impl Mailbox {
         has_room
     }
 
-    /// Puts mail into the answer to `request`, or releases it if the request was cancelled meanwhile.
+    /// Adds mail to the answer to `request`, or releases the mail if the request was cancelled meanwhile.
     pub fn attach(&self, request: &RequestId, handover: Handover) {
         if let Some(carried) = self.answering().get_mut(request) {
             carried.push(handover);
         }
     }
 
-    /// Ends the answer to `request` and gives what it carries: it is about to be written, or it never will be.
+    /// Ends the answer to `request` and returns its mail, because the answer is about to be written or never will be.
     pub fn claim(&self, request: &RequestId) -> Vec<Handover> {
         self.answering().remove(request).unwrap_or_default()
     }
 
-    /// Releases everything that no answer was written for.
+    /// Releases all mail whose answer was not written.
     pub fn close(&self) {
         let unanswered = std::mem::take(&mut *self.answering());
         drop(unanswered);
     }
 
-    /// Mail to go beside a tool's result; none if none waits or the broker is away.
+    /// Mail to add to a tool's result; none if no mail waits or the broker is away.
     pub async fn beside(self: &Arc<Self>) -> Option<Mail> {
         if !self.waiting.load(Ordering::Relaxed) || self.link.current().is_none() {
             return None;
@@ -107,7 +107,8 @@ impl Mailbox {
         }
     }
 
-    /// Takes mail for an answer, at most so many bytes of it, shown by `show`. Waits up to `wait` for it, or until `stop` is done.
+    /// Takes mail for an answer, up to a limit in bytes as rendered by `show`. Waits up to `wait` for mail, or until `stop` is
+    /// cancelled.
     pub async fn receive(
         self: &Arc<Self>,
         (route, most): (Route, u32),
@@ -128,8 +129,8 @@ impl Mailbox {
         Ok(self.mail(route, taken.unwrap_or_else(|| Ok(Taken::of(Vec::new(), 0)))?, show))
     }
 
-    /// Releases what the broker may have given in an answer that never arrived here. The same lease gives it again, as soon as
-    /// the broker is there.
+    /// Releases messages that the broker may have leased in an answer that never arrived here. Once the broker is back, the same
+    /// lease returns those messages.
     fn give_back(self: &Arc<Self>, route: Route, lease: String) {
         self.mail_waits();
         let mail = self.clone();
@@ -144,7 +145,7 @@ impl Mailbox {
         });
     }
 
-    /// One message by its id, from the character `offset` on. Shown to its recipient, it counts as handed over.
+    /// One message by its id, from the character `offset` on. If the recipient asks for it, it counts as handed over.
     pub async fn read(&self, id: &MessageId, offset: usize) -> Result<(Shown, Option<Handover>)> {
         let HistoryEntry { receipt, from_name, text } = self.link.get(&format!("/v1/messages/{id}"), AT_ONCE).await?;
         let is_ours = self.link.current().is_some_and(|up| up.me.id == receipt.to);

@@ -1,10 +1,10 @@
 //! The MCP server of one session: four tools, the client's inbox, the channel, the session's facts.
 //!
-//! The handshake is answered at once, whether or not the broker is there. A message counts as handed over only when the answer
-//! that carries it has been written (`mail`). Nothing polls: the process sleeps until stdin, the broker or a signal wakes it, and
-//! it ends with its client.
+//! The handshake is answered at once, with or without a broker. A message counts as handed over only once its answer has been
+//! written (`mail`). Nothing polls: the process sleeps until stdin, the broker or a signal wakes it. It ends with its client.
 //!
-//! One thread runs everything. Locks are never held across an `.await`; only stdout has an asynchronous lock, so that lines never mix.
+//! One thread runs everything. Locks are never held across an `.await`, except the asynchronous lock on stdout, which keeps lines
+//! whole.
 
 mod acknowledge;
 mod answers;
@@ -40,9 +40,9 @@ use tokio_util::sync::CancellationToken;
 use tools::Tools;
 use transport::ClientTransport;
 
-/// How long the end waits for the last acknowledgements. The broker hands over again what it does not hear of.
+/// How long shutdown waits for the last acknowledgements. The broker hands unacknowledged messages over again.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(1);
-/// How long the end waits for the broker to take the peer off the list; without that, the broker notices by itself.
+/// How long shutdown waits for the broker to deregister the peer. Otherwise the broker notices by itself.
 const FAREWELL_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Serves the session until its client is gone: stdin has ended, the parent process has died, or a signal came.
@@ -83,7 +83,7 @@ pub async fn run() {
         Err(error) => log!("opening the session: {error}"),
     }
 
-    // Take no more messages: nobody would read them.
+    // Takes no more messages, because the client is gone.
     following.shutdown().await;
     mail.close();
     beside.shutdown().await;

@@ -1,5 +1,5 @@
-//! The MCP server as rmcp sees it: who it is, its tools, and calls of them. Every result that went well carries the mail that waits
-//! for the session.
+//! The MCP server as rmcp sees it: its identity, its tools and their calls. Every successful result carries the session's waiting
+//! mail.
 
 use super::{
     facts,
@@ -23,7 +23,7 @@ use rmcp::{
 };
 use std::borrow::Cow;
 
-/// The newest revision of MCP offered: Claude Code does not register a server of a newer one as a channel.
+/// The newest MCP revision offered. Claude Code does not register a server of a newer revision as a channel.
 const NEWEST: ProtocolVersion = ProtocolVersion::V_2025_11_25;
 const INSTRUCTIONS: &str = "\
 Peers are the user's other coding-agent sessions on this machine. Their messages arrive as <channel … from_id=… \
@@ -84,7 +84,7 @@ impl ServerHandler for Server {
         call: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        _ = self.tools.link.initialized.set(()); // a client that calls tools is, whether or not it has said so
+        _ = self.tools.link.initialized.set(()); // a client that calls tools is initialized, even if it has not said so
         if !self.tools.mail.begin(&context.id) {
             return Ok(failed("too many calls are under way; call again when one of them has ended").into());
         }
@@ -101,7 +101,7 @@ impl ServerHandler for Server {
 
     async fn on_cancelled(&self, cancelled: CancelledNotificationParam, _context: NotificationContext<RoleServer>) {
         if let Some(request) = &cancelled.request_id {
-            drop(self.tools.mail.claim(request)); // no answer will be written: its mail is released
+            drop(self.tools.mail.claim(request)); // no answer will be written, so its mail is released
         }
     }
 }

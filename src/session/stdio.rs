@@ -23,7 +23,7 @@ impl Writer {
         Self(Arc::new(Mutex::new(Box::new(out))))
     }
 
-    /// Writes `line`, which ends in a line break. Returns when the system has taken all of it.
+    /// Writes `line`, which ends in a line break. Returns once the system has taken all of it.
     pub async fn write_line(&self, line: &[u8]) -> io::Result<()> {
         let mut out = self.0.lock().await;
         out.write_all(line).await?;
@@ -38,7 +38,7 @@ impl Writer {
 
 pub fn open() -> (Reader, Writer) {
     let (stdin, stdout) = (io::stdin(), io::stdout());
-    // Reopening a pipe through `/proc` gives it flags of its own, so other processes that share it keep a blocking pipe. Linux only.
+    // Reopening a pipe through `/proc` (Linux only) gives it its own flags, so processes that share the pipe keep it blocking.
     let reader: Reader = if let Ok(pipe) = pipe::OpenOptions::new().open_receiver("/proc/self/fd/0") {
         Box::new(pipe)
     } else if let Some(socket) = socket(stdin.as_fd()) {

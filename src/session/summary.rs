@@ -1,6 +1,6 @@
-//! The automatic summary, made once after the session has registered: first a local one from git's facts, then, if
-//! `OPENAI_API_KEY` is set, a generated one. `claude-peers summarize` fetches that, so that this process stays small. The broker never
-//! lets either replace the session's own summary. A failure is only logged.
+//! The automatic summary, made once after the session has registered. The first comes from git's facts. If `OPENAI_API_KEY` is
+//! set, `claude-peers summarize` then generates another; a separate program keeps this process small. The broker lets neither
+//! replace the session's own summary. Failures are only logged.
 
 use super::{
     facts::in_time,
@@ -142,7 +142,7 @@ async fn ask_git(cwd: &Path, facts: &mut SummaryFacts) -> io::Result<()> {
     Ok(())
 }
 
-/// Settings for `git -c` that turn off the filters that these settings of a repository configure; an error if one would stay on.
+/// Settings for `git -c` that turn off the filters in these repository settings. Fails if a filter would stay on.
 fn no_filters(keys: &str) -> io::Result<Vec<String>> {
     // `-c` ends a name at its first `=`.
     if keys.len() as u64 >= MAX_OUTPUT || keys.contains(['=', char::REPLACEMENT_CHARACTER]) {
@@ -152,8 +152,8 @@ fn no_filters(keys: &str) -> io::Result<Vec<String>> {
     Ok(keys.split_terminator('\0').map(off).collect())
 }
 
-/// The output of a `git` command that only reads: it takes no lock, prompts nobody, fetches nothing, and starts no pager, hook,
-/// file-system monitor or check of signatures, whatever the repository configures.
+/// The output of a read-only `git` command. Whatever the repository configures, git takes no lock, prompts nobody and fetches
+/// nothing. It starts no pager, hook, file-system monitor or signature check.
 async fn run_git(cwd: &Path, no_filters: &[String], arguments: &[&str]) -> io::Result<String> {
     let mut git = Command::new("git");
     let settings = QUIET.iter().copied().chain(no_filters.iter().map(String::as_str));
@@ -176,8 +176,7 @@ async fn generate(facts: &SummaryFacts) -> io::Result<String> {
     }
 }
 
-/// Gives `input` to a command and reads its output, at most [`MAX_OUTPUT`] of it. Neither the command nor what it starts outlives
-/// the call.
+/// Sends `input` to a command and reads at most [`MAX_OUTPUT`] of its output. The command and its children end with this call.
 async fn output(mut command: Command, input: &[u8], patience: Duration) -> io::Result<String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
     let mut group = Group(command.spawn()?);
@@ -202,12 +201,12 @@ async fn output(mut command: Command, input: &[u8], patience: Duration) -> io::R
     timeout(patience, run).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// A process that runs in a group of its own, and ends with that group.
+/// A process in its own process group; dropping this ends the group.
 struct Group(Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // There is no id, and nothing to end, once the process has been waited for.
+        // Once the process has been waited for, it has no id and there is nothing to end.
         if let Some(group) = self.0.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)) {
             let _ = kill_process_group(group, Signal::KILL); // it may have ended by now
         }
@@ -239,7 +238,7 @@ fn read_log(log: &str, facts: &mut SummaryFacts) {
     }
 }
 
-/// A summary in words, made here.
+/// A summary in words, made locally.
 fn local(facts: &SummaryFacts) -> String {
     let place = Path::new(&facts.cwd).file_name().map_or(facts.cwd.as_str().into(), |name| name.to_string_lossy());
     let project = facts.project.as_ref().map(|project| format!(" ({project})")).unwrap_or_default();

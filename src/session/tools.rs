@@ -1,5 +1,5 @@
-//! The four tools: their published definitions, and what each does. A call that cannot be served gives a result with an error in
-//! plain words, never an error of the protocol.
+//! The four tools: their published definitions and their handlers. A failed call returns a result with an error in plain words,
+//! never a protocol error.
 
 use super::{
     acknowledge::Handover,
@@ -29,13 +29,13 @@ const MAX_WAIT: u64 = 3_600;
 /// Longest wait of `send_message`.
 const MAX_WAIT_FOR_REPLY: u64 = 600;
 
-/// The result of a call that went well.
+/// The result of a successful call.
 pub struct Answer {
-    /// The structured result, an object. Clients that know it show their model only this.
+    /// The structured result, an object. Clients that support it show their model only this.
     pub json: Value,
-    /// The same in a readable form.
+    /// The same result in a readable form.
     pub text: String,
-    /// Messages that this result hands over.
+    /// The messages that this result hands over.
     pub handover: Option<Handover>,
     /// Whether waiting mail may be added.
     pub takes_mail: bool,
@@ -110,7 +110,7 @@ pub fn definitions() -> Vec<Tool> {
 #[serde(deny_unknown_fields)]
 struct ListPeers {
     scope: Option<String>,
-    /// Not published: a list that is cut names it.
+    /// Not published: the note on a shortened list names it.
     offset: Option<Whole>,
 }
 
@@ -166,7 +166,7 @@ fn wait(seconds: Option<Whole>, most: u64) -> Duration {
 }
 
 impl Tools {
-    /// Calls the tool `name`; none if there is no such tool. A wait ends early when `stop` is done.
+    /// Calls the tool `name`; none if there is no such tool. A wait ends early when `stop` is cancelled.
     pub async fn call(&self, name: &str, arguments: JsonObject, stop: impl Future<Output = ()>) -> Option<Result<Answer>> {
         Some(match name {
             "list_peers" => self.list_peers(arguments).await,
@@ -198,7 +198,7 @@ impl Tools {
         if matches!(to, Recipient::Everyone(_)) && !wait.is_zero() {
             return Err(wrong("send_message", "waitForReplySeconds is for a question to one peer"));
         }
-        // One key for all attempts within this call makes them one message.
+        // All attempts within this call share one key, so they make one message.
         let send = SendRequest { to: to.to_string(), text, reply_to, key: Some(random::token(32)), cwd: None };
         match self.link.post("/v1/send", &send, AT_ONCE).await? {
             Sent::One(sent) if !wait.is_zero() => Ok(self.ask(&sent, wait, stop).await),
@@ -215,8 +215,8 @@ impl Tools {
         }
     }
 
-    /// Waits for the answer to `sent`. Any other message ends the wait, too: it may be a question on which the answer depends. The
-    /// message is accepted, so a failed wait is no error.
+    /// Waits for the answer to `sent`. Any other message also ends the wait, since it may be a question that must be answered
+    /// first. The message is already accepted, so a failed wait is no error.
     async fn ask(&self, sent: &Receipt, wait: Duration, stop: impl Future<Output = ()>) -> Answer {
         let id = &sent.message_id;
         let stop = async {
@@ -226,7 +226,7 @@ impl Tools {
             }
         };
         let is_answer = |message: &Inbound| message.reply_to.as_ref() == Some(id);
-        // The answer is shown as far as one result holds it.
+        // Shows as much of the answer as one result holds.
         let show = |message| if is_answer(&message) { Shown::part(message, 0) } else { Shown::brief(message) };
         let mut json = receipt(sent);
         let Mail { messages, more, handover } = match self.mail.receive((Route::ToolResult, CHECK_BYTES), wait, stop, show).await
@@ -246,7 +246,7 @@ impl Tools {
         if let Some(answer) = answer {
             json["answer"] = json!(answer);
             json["notice"] = shown::NOTICE.into();
-            json["state"] = json!(MessageState::Delivered); // whoever answers a question has read it
+            json["state"] = json!(MessageState::Delivered); // an answer proves that the question was read
             json.as_object_mut().and_then(|json| json.remove("warning"));
         } else if others.is_empty() {
             let known: Result<Asked> = self.link.get(&format!("/v1/messages/{id}/reply"), AT_ONCE).await;
@@ -313,7 +313,7 @@ impl Tools {
     }
 }
 
-/// Puts messages into a result, with the notice that accompanies them, and how many more wait.
+/// Adds messages to a result, with their notice and the number that still wait.
 pub fn put(json: &mut Value, key: &str, messages: &[Shown], more: u32) {
     json[key] = json!(messages);
     if !messages.is_empty() {
@@ -324,7 +324,7 @@ pub fn put(json: &mut Value, key: &str, messages: &[Shown], more: u32) {
     }
 }
 
-/// A receipt as the model gets it.
+/// A receipt in the form that the model gets.
 fn receipt(sent: &Receipt) -> Value {
     let mut json = json!({
         "success": true, "sentAt": sent.sent_at, "messageId": sent.message_id, "state": sent.state,

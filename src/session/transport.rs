@@ -1,7 +1,7 @@
-//! The transport between rmcp and the client: one JSON-RPC message a line.
+//! The transport between rmcp and the client: one JSON-RPC message per line.
 //!
-//! rmcp's own transport drops lines that it cannot read, so that their sender waits for ever. It also links the code for every message
-//! of the protocol, which costs 0.4 of 2 MiB beside every session. This one:
+//! rmcp's own transport drops unreadable lines, so their sender waits for ever. It also links the code for every protocol
+//! message, which costs 0.4 of 2 MiB per session. This one:
 //! - lets in `initialize`, `ping`, `tools/list`, `tools/call` and two notifications, and refuses every other method as unknown.
 //!   That matters most for `server/discover`: a client that hears of revision 2026-07-28 does not register a channel.
 //! - answers a line that it cannot use with an error, under the line's id if it has one. Stray messages are ignored.
@@ -42,12 +42,12 @@ const KEPT_LINE: usize = 16 * 1024;
 pub struct ClientTransport {
     input: BufReader<Reader>,
     line: Vec<u8>,
-    /// The start of the current line was too long and is gone.
+    /// The start of the current line was too long and has been dropped.
     too_long: bool,
     out: Writer,
     /// The client has sent `initialize`.
     opened: bool,
-    /// Errors on their way out. Tasks, since a read may be dropped half-way and a line may not.
+    /// Errors being written. They are tasks, because a read may be cancelled half-way and a line must not be.
     errors: JoinSet<io::Result<()>>,
     mail: Arc<Mailbox>,
     link: Arc<Link>,
@@ -61,7 +61,7 @@ enum Line {
     End,
 }
 
-/// The parts of a message as they are written: an error inside one of them does not hide the id.
+/// The raw parts of a message, so that an error inside one of them does not hide the id.
 type Parts<'a> = HashMap<String, &'a RawValue>;
 
 #[derive(Deserialize)]
@@ -78,7 +78,7 @@ impl ClientTransport {
         Self { input, line: Vec::new(), too_long: false, out, opened: false, errors, mail, link, end }
     }
 
-    /// Reads one line into `self.line`. May be dropped at its `.await` and called again: nothing read is lost.
+    /// Reads one line into `self.line`. Can be cancelled at its `.await` and called again without losing input.
     async fn read_line(&mut self) -> io::Result<Line> {
         loop {
             let room = MAX_LINE.saturating_sub(self.line.len()) as u64 + 1;
@@ -94,7 +94,7 @@ impl ClientTransport {
         }
     }
 
-    /// The message for the service in a line. Everything else is answered or ignored here.
+    /// The message in a line, if it is for the service. All other lines are answered or ignored here.
     fn parse(&mut self, line: &[u8]) -> Option<RxJsonRpcMessage<RoleServer>> {
         let text = String::from_utf8_lossy(line.trim_ascii());
         if text.is_empty() {
@@ -112,7 +112,7 @@ impl ClientTransport {
         let method = parts.get("method").and_then(|method| serde_json::from_str::<String>(method.get()).ok());
         match (method, id.map(|id| serde_json::from_str::<RequestId>(id.get()))) {
             (Some(method), None) if self.opened => notification(&method, params).map(JsonRpcMessage::notification),
-            // A stray notification, or an answer, though this server asks nothing. Neither is ever answered.
+            // A stray notification, or an answer to a request that this server never made. Neither gets an answer.
             (_, None) => None,
             (None, _) if parts.contains_key("result") || parts.contains_key("error") => None,
             (Some(_), Some(Ok(_))) if matches!(text, Cow::Owned(_)) => {
@@ -147,7 +147,7 @@ impl ClientTransport {
         })
     }
 
-    /// Answers a request with an error, under its id as it is written; JSON-RPC wants `null` where there is none.
+    /// Answers a request with an error, under its id as written, or `null` if there is none, as JSON-RPC requires.
     fn refuse<T>(&mut self, id: Option<&RawValue>, error: ErrorData) -> Option<T> {
         let can_be_id = |id: &&str| id.starts_with(|c: char| c == '"' || c == '-' || c.is_ascii_digit());
         let line = answer(id.map(RawValue::get).filter(can_be_id).unwrap_or("null"), "error", &error);
@@ -211,7 +211,7 @@ fn answer(id: &str, key: &str, value: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(format!("{{\"jsonrpc\":\"2.0\",\"id\":{id},\"{key}\":{}}}\n", serde_json::to_string(value)?).into_bytes())
 }
 
-/// The line of a message. Knows only the results of this server, to leave out the code for all others.
+/// The line of a message. Supports only this server's results, to leave out the code for all others.
 fn line(message: &TxJsonRpcMessage<RoleServer>) -> io::Result<Vec<u8>> {
     let (id, result) = match message {
         JsonRpcMessage::Response(response) => (serde_json::to_string(&response.id)?, &response.result),
@@ -231,7 +231,7 @@ impl Transport<RoleServer> for ClientTransport {
     type Error = io::Error;
 
     fn send(&mut self, item: TxJsonRpcMessage<RoleServer>) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        // Claimed now, not when it is written: from here on a cancellation comes too late.
+        // Claimed now rather than when written: a later cancellation has no effect.
         let carried = match &item {
             JsonRpcMessage::Response(answer) => self.mail.claim(&answer.id),
             JsonRpcMessage::Error(error) => error.id.as_ref().map(|id| self.mail.claim(id)).unwrap_or_default(),

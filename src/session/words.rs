@@ -1,4 +1,4 @@
-//! What became of a sent message, in words for the model.
+//! The state of a sent message, in words for the model.
 
 use crate::{
     agents::shown,
@@ -9,13 +9,13 @@ fn to(sent: &Receipt) -> String {
     format!("message {} to {} ({})", sent.message_id, printable_line(&sent.to_name), sent.to)
 }
 
-/// What became of a message to one peer.
+/// The state of a message to one peer.
 pub fn sent(sent: &Receipt) -> String {
     let note = sent.warning.as_ref().map(|warning| format!(" Note: {warning}")).unwrap_or_default();
     format!("Accepted {}: {}.{note}", to(sent), sent.state)
 }
 
-/// A question whose wait was ended by other messages.
+/// A question whose wait ended because other messages arrived.
 pub fn interrupted(sent: &Receipt) -> String {
     format!(
         "The {} is not answered yet. The wait ended because the messages below came; you may have to deal with them first. The \
@@ -24,7 +24,7 @@ pub fn interrupted(sent: &Receipt) -> String {
     )
 }
 
-/// A question without an answer, and what is known instead.
+/// A question without an answer, and its known state.
 pub fn unanswered(sent: &Receipt, known: Result<&Asked, &Error>) -> String {
     let why = match known {
         Err(error) => format!("what became of it is not known: {error}"),
@@ -40,7 +40,7 @@ pub fn unanswered(sent: &Receipt, known: Result<&Asked, &Error>) -> String {
     format!("No answer yet to {}: {why}. An answer will arrive by itself.", to(sent))
 }
 
-/// What became of a message to everyone in a scope.
+/// The state of a message to everyone in a scope.
 pub fn broadcast(broadcast: &Broadcast, everyone: &Recipient) -> String {
     let refused = broadcast.refused.iter();
     let refused = refused.map(|to| format!("Not sent to {} ({}): {}", printable_line(&to.to_name), to.to, to.error));

@@ -8,7 +8,7 @@ words! {
     /// treats a code it does not know as [`Code::Unknown`].
     #[non_exhaustive]
     pub enum Code {
-        /// The request is not what this path takes: broken JSON, a missing or mistyped field.
+        /// This path does not accept the request: broken JSON, a missing or mistyped field.
         InvalidRequest = "invalid_request",
         /// An id or peer name has the wrong shape.
         InvalidId = "invalid_id",
@@ -43,12 +43,12 @@ words! {
         Busy = "busy",
         /// The broker is about to stop; try again.
         Stopping = "stopping",
-        /// The database was moved, replaced or cut while the broker was using it: whether the change is kept is not known. The broker
-        /// ends, and the next one uses what lies at the path.
+        /// The database was moved, replaced or cut while the broker was using it, so it may or may not keep the change. The
+        /// broker ends, and the next one uses the file at the path.
         DatabaseMoved = "database_moved",
         /// The broker could not do its work (disk full, database damaged).
         Internal = "internal",
-        /// The broker cannot be reached. Said by the client, never by the broker.
+        /// The broker cannot be reached. Reported by the client, never by the broker.
         Unreachable = "unreachable",
         /// A code that this build does not know.
         #[serde(other)]
@@ -66,7 +66,7 @@ object! {
         /// What happened, for a person or a model.
         pub message: String,
         pub help: Option<String>,
-        /// For limits: in how many milliseconds the same request would pass.
+        /// For limits: the number of milliseconds after which the same request would pass.
         pub retry_after_ms: Option<u64>,
     }
 }

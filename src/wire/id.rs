@@ -6,7 +6,7 @@ use std::{fmt, str::FromStr};
 const MAX_HANDLE: usize = 64;
 /// Longest random part of a message id.
 const MAX_TAG: usize = 16;
-/// How much of a wrong id an error repeats: the text came from outside and may be huge.
+/// How much of a wrong id an error repeats, since the text comes from outside and may be huge.
 const MAX_ECHO: usize = 40;
 
 fn invalid(what: &str, given: &str, allowed: &str) -> Error {
@@ -24,7 +24,7 @@ pub struct PeerId(String);
 pub struct PeerRef(String);
 
 impl PeerId {
-    /// The id that `text` is, or `unknown` for one that was stored by a program with other rules.
+    /// Reads `text` as an id; `unknown` if a program with other rules stored it.
     pub fn lenient(text: &str) -> Self {
         text.parse().unwrap_or_else(|_| Self("unknown".to_owned()))
     }

@@ -10,11 +10,11 @@ words! {
         Queued = "queued",
         /// Pushed by a route that cannot prove that the model saw it.
         Offered = "offered",
-        /// Kept back by the controls of the recipient's user, until they let it in.
+        /// Held by the controls of the recipient's user until they let it in.
         Held = "held",
         /// Handed to the model by a certain route, let in by its client, or confirmed by the recipient's reply.
         Delivered = "delivered",
-        /// Not delivered in time; it will not be handed over any more.
+        /// Not delivered in time; it will not be handed over.
         Expired = "expired",
     }
 
@@ -28,7 +28,7 @@ words! {
         Channel = "channel",
         ToolResult = "tool_result",
         CheckMessages = "check_messages",
-        /// The recipient's reply named it: it had been read.
+        /// The recipient's reply named it, so it has been read.
         Reply = "reply",
         Poll = "poll",
         /// Not pushed: the session gets its mail when it next calls a tool.
@@ -86,7 +86,7 @@ object! {
         pub by: HeldBy,
     }
 
-    /// What is known of a message, without its text: the answer to a send, and the message's later state.
+    /// The known state of a message, without its text: the answer to a send, and later states.
     pub struct Receipt {
         pub message_id: MessageId,
         pub from: PeerId,
@@ -99,7 +99,7 @@ object! {
         /// When it was pushed by a route that proves nothing.
         pub offered_at: Option<Timestamp>,
         pub delivered_at: Option<Timestamp>,
-        /// Since when it is held, and why.
+        /// Since when it is held, and the reason.
         pub held: Option<Held>,
         pub expired_at: Option<Timestamp>,
         /// Until when an undelivered message is kept for its recipient.

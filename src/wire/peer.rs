@@ -88,7 +88,8 @@ object! {
         pub branch: Option<String>,
     }
 
-    /// The process that hosts a session (the `claude` process), told apart from a later one with the same number by its start.
+    /// The process that runs a session (the `claude` process). Its start time tells it apart from a later process with the same
+    /// number.
     #[derive(Copy, Hash)]
     pub struct Process {
         pub pid: u32,

@@ -5,7 +5,7 @@ use super::{
 use serde::{Deserialize, Serialize};
 
 object! {
-    /// `GET /v1/hello`: who answers, and which versions of the protocol it can serve.
+    /// `GET /v1/hello`: the program that answers, and the protocol versions that it supports.
     pub struct Hello {
         /// Always `claude-peersd`.
         pub server: String,
@@ -20,7 +20,7 @@ object! {
         pub version: String,
     }
 
-    /// `POST /v1/register`: a session presents itself. With a peer's secret as bearer token it is that peer again.
+    /// `POST /v1/register`: registers a session. With a peer's secret as bearer token, the session is that peer again.
     pub struct Register {
         pub client: ClientInfo,
         /// A random text of at most 128 visible ASCII characters that names this process for its life.
@@ -28,7 +28,7 @@ object! {
         /// The session's id as its client gives it (`CLAUDE_CODE_SESSION_ID`).
         pub session_id: Option<String>,
         pub pid: u32,
-        /// The agent's process that runs this session; none where it is not known.
+        /// The agent process that runs this session; none if unknown.
         pub host: Option<Process>,
         /// The working directory, absolute.
         pub cwd: String,
@@ -41,9 +41,10 @@ object! {
         pub delivery: DeliveryChoice,
         /// The absolute path of the inbox socket of the session's client.
         pub inbox: Option<String>,
-        /// The token that the session's client gives to what it starts (`CLAUDE_CODE_MESSAGING_TOKEN`): its hook shows it.
+        /// The token that the session's client passes to its child processes (`CLAUDE_CODE_MESSAGING_TOKEN`). Its hook presents
+        /// it.
         pub hook_token: Option<String>,
-        /// That hook runs for every message that the client lets in, also in the middle of a turn.
+        /// The client's prompt hook runs for every message that the client lets in, also in the middle of a turn.
         #[serde(default)]
         pub hook_proves_all: bool,
         /// The start flags of the session bypass permission prompts.
@@ -83,24 +84,24 @@ object! {
         pub myself: Option<Peer>,
     }
 
-    /// `POST /v1/send`: a message. The bearer token tells the sender; without one, it is the command line.
+    /// `POST /v1/send`: sends a message. The bearer token identifies the sender; without a token, the sender is the command line.
     pub struct SendRequest {
         /// The recipient: an id or a name; or everyone but the sender in a scope: `@machine`, `@directory` or `@repo`.
         pub to: String,
         /// The text, at most 256 KiB.
         pub text: String,
         pub reply_to: Option<String>,
-        /// The idempotency key, at most 128 visible ASCII characters: the same key from the same sender is the same message.
+        /// The idempotency key, at most 128 visible ASCII characters. The same key from the same sender means the same message.
         pub key: Option<String>,
         /// The directory from which `@directory` and `@repo` are seen; the caller's own by default.
         pub cwd: Option<String>,
     }
 
-    /// The answer to a message to everyone in a scope: what became of each copy.
+    /// The answer to a message to everyone in a scope: the result for each copy.
     pub struct Broadcast {
         /// The copies accepted, by the recipients' names; none if nobody is there.
         pub receipts: Vec<Receipt>,
-        /// The recipients that a limit refused, each alone.
+        /// The recipients whose copies a limit refused.
         pub refused: Vec<NotSent>,
     }
 
@@ -124,21 +125,21 @@ object! {
         pub source: SummarySource,
     }
 
-    /// `POST /v1/take`: gives the caller its waiting messages under a lease, to be acknowledged once they were handed over.
-    /// Asking again with the same lease gives the same messages again.
+    /// `POST /v1/take`: leases the caller's waiting messages to it. The caller acknowledges them after handing them over. A
+    /// repeated request with the same lease returns the same messages.
     pub struct Take {
         /// A fresh random text of at most 128 visible ASCII characters that names this hand-over.
         pub lease: String,
         /// The route that will hand them over: `tool_result`, `check_messages` or `inbox`.
         pub route: Route,
-        /// At most this many bytes of text (one message is always given).
+        /// At most this many bytes of text (at least one message is always returned).
         pub max_bytes: Option<u32>,
         /// Wait up to this many seconds for a message if none is there; at most 3,600.
         pub wait_seconds: Option<u32>,
-        /// For the inbox: the session shows itself idle, so that what was written and not let in is lost.
+        /// For the inbox: the session is idle, so messages that were written but not let in are lost.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         pub idle: bool,
-        /// For the inbox: what is let in from other sessions now.
+        /// For the inbox: which messages from other sessions are let in now.
         pub inbound: Option<InboundRule>,
     }
 
@@ -149,7 +150,7 @@ object! {
         pub wait_seconds: Option<u32>,
     }
 
-    /// What is known of a question.
+    /// The known state of a question.
     pub struct Asked {
         /// The question, as it stands; its `warning` says why the recipient has not seen it.
         pub question: Receipt,
@@ -162,7 +163,7 @@ object! {
     pub struct Taken {
         pub messages: Vec<Inbound>,
         pub more: u32,
-        /// For the inbox: something was written into it and is not known to be let in.
+        /// For the inbox: messages were written into it and are not known to be let in.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         pub pending: bool,
         /// For the inbox: the senders whose messages the broker has written there, to be held. Listen for answers to them.
@@ -176,13 +177,13 @@ object! {
         pub event: String,
         /// Why the hook can do nothing: for the broker's log.
         pub problem: Option<String>,
-        /// The session's id as its client gives it: this peer's from now on, if no peer had it. If it is another peer's, and that
-        /// one is gone, the process is that peer from now on.
+        /// The session's id as its client gives it. If no peer has the id, this peer gets it. If the id belongs to another peer
+        /// that is gone, the process becomes that peer.
         pub session_id: Option<String>,
         pub cwd: Option<String>,
         /// The session's permission mode, as its client names it: `default`, `bypassPermissions` …
         pub permission_mode: Option<String>,
-        /// The messages that the prompt holds: they were let in.
+        /// The messages in the prompt, which were let in.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pub messages: Vec<MessageId>,
     }
@@ -194,7 +195,7 @@ object! {
         pub outcome: Outcome,
     }
 
-    /// `POST /v1/acknowledge`: says what became of messages taken or pushed. Repeating it changes nothing.
+    /// `POST /v1/acknowledge`: reports the outcome of messages taken or pushed. Repeating it changes nothing.
     pub struct Acknowledge {
         pub route: Route,
         pub messages: Vec<Acknowledgement>,
@@ -218,16 +219,16 @@ object! {
 
     pub struct HistoryPage {
         pub messages: Vec<HistoryEntry>,
-        /// Give this as `before` to read on; none at the end.
+        /// Pass this as `before` to read on; none at the end.
         pub next: Option<MessageId>,
     }
 
-    /// `GET /v1/whoami?sessionId=…&pids=…`: which peer a process belongs to. A bearer token answers before either.
+    /// `GET /v1/whoami?sessionId=…&pids=…`: the peer that a process belongs to. A bearer token takes precedence over both.
     #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct WhoAmI {
         /// The session's id (`CLAUDE_CODE_SESSION_ID`).
         pub session_id: Option<String>,
-        /// Process ids of the asker's ancestors, nearest first, with commas between.
+        /// The process ids of the caller's ancestors, nearest first, separated by commas.
         pub pids: Option<String>,
     }
 
@@ -297,6 +298,6 @@ pub enum Event {
     Waiting,
     /// Another process has registered as this session: this one stands by, and the stream stays open.
     Displaced,
-    /// The session has ended, its process is about to go; or the process that displaced this one has.
+    /// The session has ended and its process is about to exit, or the process that displaced this one has ended.
     Ended,
 }

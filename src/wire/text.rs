@@ -1,4 +1,4 @@
-//! Text from peers is data wherever it is shown: made harmless for terminals and logs, fenced for models.
+//! Text from peers is data wherever it is shown: terminals and logs get it made harmless, models get it fenced.
 
 use super::Inbound;
 use icu_properties::{
@@ -60,7 +60,7 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     escape(text, |c| c > '~' && is_treacherous(c), |c| c.escape_default().to_string())
 }
 
-/// The value with each of its texts as `show` shows it.
+/// The value with `show` applied to each of its texts.
 pub fn each_text(value: Value, show: fn(&str) -> Cow<'_, str>) -> Value {
     match value {
         Value::String(text) => show(&text).into(),
@@ -100,7 +100,7 @@ pub fn shown(message: &Inbound) -> String {
     format!("📨 Message from peer {id} ({name}):\n{}\n{}", id_line(message), fence(&message.text))
 }
 
-/// `text` with a mark before each line: no line of it can be taken for one of ours.
+/// `text` with a mark before each line, so that no line can pass for one of ours.
 pub fn quote(text: &str) -> String {
     let lines: Vec<String> = printable(text).split('\n').map(|line| format!("> {line}")).collect();
     lines.join("\n")
@@ -124,7 +124,7 @@ pub fn channel_content(text: &str) -> String {
     printable(&defused(text, "channel")).into_owned()
 }
 
-/// `text` in which no tag of this name begins or ends.
+/// `text` in which no tag of this name can begin or end.
 pub fn defused(text: &str, tag: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,5 +1,5 @@
-//! Claude Code: its program, the registration of our MCP server, and what is ours in its settings: the hook that runs this program,
-//! and the rule that lets sessions use our tools.
+//! Claude Code: its program, the registration of our MCP server, and our parts of its settings. These are the hook that runs this
+//! program and the rule that lets sessions use our tools.
 
 use super::{
     finding::{Finding, Fix, failed, ok, skipped, warning},
@@ -67,7 +67,7 @@ pub async fn registration(scene: &Scene, claude: Option<Claude>) -> Vec<Finding>
         (Some(own), _) => registered(own).await,
         (None, Ok(true)) => ok(format!("the plugin {PLUGIN} brings the MCP server")),
         (None, Ok(false)) => return vec![unregistered(&others, claude)],
-        // The check of the hooks shows the error.
+        // The check of the hooks reports the error.
         (None, Err(_)) => {
             return vec![skipped(format!("the MCP server is not registered; whether the plugin {PLUGIN} brings it is unknown"))];
         }
@@ -97,12 +97,12 @@ fn unregistered(others: &[&Server], claude: Option<Claude>) -> Finding {
     failed(what, SETUP).fixes(register())
 }
 
-/// There is an entry under our name: whether it starts our program.
+/// There is an entry under our name; checks that it starts our program.
 async fn registered(own: &Server) -> Finding {
     let server = server();
     let shown = server.as_ref().map_or_else(|| "claude-peers-mcp".into(), |server| server.to_string_lossy());
     let by_hand = format!("`claude mcp remove --scope user {NAME}`, then `{}`", by_hand(&shown));
-    // Setup does not touch values that may be secret.
+    // Setup leaves values alone that may be secret.
     let again = if own.variables.is_empty() { format!("{SETUP}, or by hand: {by_hand}") } else { by_hand };
     let command = own.command_line();
     if !own.is_ours() {

@@ -1,4 +1,4 @@
-//! The clock: messages expire by it, and people see them in its order.
+//! The clock: it decides when messages expire and in which order people see them.
 
 use super::{
     finding::{Finding, ok, warning},

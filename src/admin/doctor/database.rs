@@ -1,4 +1,4 @@
-//! The database. The broker's program looks at it, because this one has no SQLite.
+//! The database. The broker's program checks it, because this program has no SQLite.
 
 use super::finding::{Finding, Fix, failed, ok, skipped, warning};
 use crate::{
@@ -15,11 +15,11 @@ use std::{
     time::Duration,
 };
 
-/// A check may take this long: the database may have some gigabytes, on a slow disk.
+/// The time limit of a check: the database may have some gigabytes on a slow disk.
 const PATIENCE: Duration = Duration::from_secs(120);
 const KEEP: &str = "keep it as long as you miss a message that was in it; then remove it";
 
-/// Has the broker's program `daemon` check the database.
+/// Lets the broker's program `daemon` check the database.
 pub async fn look(daemon: Option<PathBuf>, path: &Result<PathBuf, InvalidSetting>) -> Result<DatabaseReport, Finding> {
     let setting = || skipped("a setting cannot be used: see settings");
     let Some(daemon) = daemon else {
@@ -33,7 +33,7 @@ pub async fn look(daemon: Option<PathBuf>, path: &Result<PathBuf, InvalidSetting
     let unchecked = |why: String| warning(why, "install all three programs in the same version");
     let call = Call::new(place.to_string(), &daemon, ["--check-database"], PATIENCE).env("CLAUDE_PEERS_DB", path);
     let output = call.output().await.map_err(|error| unchecked(format!("{path:?} cannot be checked: {error}")))?;
-    // Its exit code tells the same as a report.
+    // The exit code says the same as the report.
     if let Ok(report) = serde_json::from_slice(&output.stdout) {
         return Ok(report);
     }
@@ -45,7 +45,7 @@ pub async fn look(daemon: Option<PathBuf>, path: &Result<PathBuf, InvalidSetting
     Err(unchecked(format!("{place} cannot check it: {said} (an older version?)")))
 }
 
-/// The database, and damaged ones that the broker has set aside.
+/// Reports on the database and on damaged ones that the broker has set aside.
 pub fn check(report: &Result<DatabaseReport, Finding>, broker: Option<&BrokerStatus>) -> Vec<Finding> {
     let mut findings = vec![report.as_ref().map_or_else(Clone::clone, judge)];
     let notices = broker.into_iter().flat_map(|broker| &broker.notices).filter(|notice| notice.contains("damaged"));

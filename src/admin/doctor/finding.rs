@@ -1,4 +1,4 @@
-//! A finding of a check: a verdict with help, and the steps of `--fix`, only those that a person would take without a second thought.
+//! A check's finding: a verdict with help, and the steps of `--fix`. These are only steps that are obviously safe.
 
 use crate::{console::out::Tone, platform::call::Call};
 use serde::Serialize;
@@ -35,7 +35,7 @@ impl Verdict {
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Finding {
-    /// The name of the check, which the report puts in.
+    /// The name of the check, added by the report.
     pub check: &'static str,
     pub state: Verdict,
     pub what: String,
@@ -52,9 +52,9 @@ pub struct Finding {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Fix {
     Run(Call),
-    /// Removes the file of a socket, if still no process listens on it.
+    /// Removes the file of a socket, if still no process listens on the socket.
     RemoveSocket(PathBuf),
-    /// Removes the file of a unit that setup wrote and nobody changed.
+    /// Removes a unit file that setup wrote and nobody changed.
     RemoveUnit(PathBuf),
     Mode(PathBuf, u32),
 }

@@ -1,8 +1,8 @@
 //! `doctor`: checks everything the system needs, and says what is wrong and how to fix it.
 //!
-//! Promises: every check ends in bounded time with a finding, even if others fail. Only `--fix` changes anything: it applies the safe
-//! fixes, then checks everything again, so the report shows the result. Checks run one after the other and hold no lock; connecting
-//! to the broker's socket may start the broker.
+//! Promises: every check ends in bounded time with a finding, even if others fail. Only `--fix` changes anything: it applies the
+//! safe fixes, then checks everything again, so the report shows the result. Checks run one after the other and hold no lock.
+//! Connecting to the broker's socket may start the broker.
 
 mod claude;
 mod clock;
@@ -70,7 +70,7 @@ impl Report {
         report
     }
 
-    /// Applies the fixes of all findings in their order, and equal lists of fixes once. Gives the errors by check.
+    /// Applies the fixes of all findings in order, identical lists of fixes only once. Returns the errors by check.
     async fn fix(&self) -> Vec<(&'static str, Vec<String>)> {
         let (mut tried, mut errors): (Vec<&Finding>, Vec<(_, Vec<String>)>) = (Vec::new(), Vec::new());
         for finding in self.checks.iter().filter(|finding| !finding.fixes.is_empty()) {
@@ -89,7 +89,7 @@ impl Report {
         errors
     }
 
-    /// Notes after the fixes whether they helped.
+    /// Records after the fixes whether they helped.
     fn note(&mut self, tried: &[(&'static str, Vec<String>)]) {
         for (check, errors) in tried {
             for finding in self.checks.iter_mut().filter(|finding| finding.check == *check) {

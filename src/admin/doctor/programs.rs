@@ -1,4 +1,4 @@
-//! Our own programs: whether those that work together have one version, and which other copies there are.
+//! Our own programs: whether those that work together have the same version, and where other copies are.
 
 use super::{
     finding::{Finding, failed, ok, warning},
@@ -108,7 +108,7 @@ fn help(scene: &Scene, strangers: &[&str]) -> String {
         .to_owned()
 }
 
-/// Copies of other versions on `PATH`, which run only when somebody types their name.
+/// Copies of other versions on `PATH`, which run only if somebody types their name.
 async fn others(working: &[Copy]) -> Option<Finding> {
     let mut found: Vec<Copy> = Vec::new();
     for path in PROGRAMS.iter().flat_map(|name| on_path(name)) {

@@ -1,4 +1,4 @@
-//! The facts that the checks look at, gathered once a round: settings, the broker behind its socket, the service manager, the database.
+//! The facts for the checks, gathered once per round: settings, the broker behind its socket, the service manager, the database.
 
 use super::{database, finding::Finding};
 use crate::{
@@ -25,22 +25,22 @@ pub struct Scene {
     pub socket: Result<PathBuf, InvalidSetting>,
     pub door: Door,
     pub manager: Manager,
-    /// Our units, if systemd runs and tells about them.
+    /// Our units, if systemd runs and reports them.
     pub units: Option<Units>,
     pub registrations: Result<Registrations, Unreadable>,
     /// Whether every session starts our plugin.
     pub plugin: Result<bool, Unreadable>,
-    /// The report of the broker's program on the database that the broker uses, or would use.
+    /// The broker program's report on the database that the broker uses or would use.
     pub report: Result<DatabaseReport, Finding>,
 }
 
 /// The broker's Unix socket.
 pub enum Door {
-    /// A broker answers; with the sessions it knows.
+    /// A broker answers; with its sessions.
     Broker(Box<BrokerStatus>, Vec<Peer>),
     /// It cannot be connected to.
     Closed(io::Error),
-    /// A process listens, but does not answer as a broker does.
+    /// A process listens, but its answer is not a broker's.
     Mute(wire::Error),
     /// Its path is not known.
     Unknown,
@@ -54,7 +54,7 @@ impl Scene {
             Ok(socket) => knock(socket).await,
             Err(_) => Door::Unknown,
         };
-        // After the knock, which may have started a broker that fails.
+        // Gathered after connecting, which may have started a broker that fails.
         let manager = Manager::find().await;
         let units = match &manager {
             Manager::Systemd(systemd) => systemd.our_units().await.ok(),
@@ -95,7 +95,7 @@ async fn knock(socket: &Path) -> Door {
     }
     let client = Client::new(socket.to_owned(), "claude-peers");
     let asked = async {
-        // First, because it notices a broker that hangs sooner than a request does.
+        // First, because this detects a hanging broker sooner than a request does.
         client.hello().await?;
         let status = client.get("/v1/status", None).await?;
         Ok((status, client.get::<Peers>("/v1/peers?scope=machine", None).await?.peers))
@@ -108,7 +108,7 @@ async fn knock(socket: &Path) -> Door {
 
 /// The program `name` that was installed together with this one.
 pub fn beside(name: &str) -> Option<PathBuf> {
-    // Setup's folder, if there is one, because it outlives an upgrade.
+    // Prefers setup's folder, if there is one, because it outlives an upgrade.
     let folder = match Place::find() {
         Ok(place) => place.bin,
         Err(_) => std::env::current_exe().ok()?.parent()?.to_owned(),

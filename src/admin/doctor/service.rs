@@ -15,7 +15,7 @@ use crate::{
 use std::{path::Path, time::Duration};
 
 const JOURNAL_PATIENCE: Duration = Duration::from_secs(10);
-/// Where packages install units of users.
+/// Where packages install user units.
 const PACKAGED: [&str; 3] = ["/usr/lib/systemd/user", "/lib/systemd/user", "/usr/share/systemd/user"];
 const SETUP: &str = "`claude-peers setup`";
 /// The exit code of a unit whose program systemd cannot run.
@@ -116,7 +116,7 @@ fn unloaded(unit: &Unit) -> Option<Finding> {
     (!unit.is_loaded()).then(|| failed(format!("{name} cannot be loaded: {why}"), help))
 }
 
-/// A broker that does not stay up: why it ended, and its last words.
+/// A broker that does not stay up: its exit reason and its last log lines.
 async fn failed_service(units: &Units) -> Option<Finding> {
     let service = &units.service;
     let hit_limit = units.sockets().iter().any(|socket| socket.get("Result").contains("start-limit-hit"));
@@ -149,7 +149,7 @@ fn ending(units: &Units) -> String {
     format!("; exit code {code}: {why}")
 }
 
-/// The broker's last lines in the journal, if there are any of this run.
+/// The broker's last lines in the journal, if this run wrote any.
 async fn last_words(service: &Unit) -> String {
     if service.get("ExecMainStatus") == NOT_RUN {
         return String::new();
@@ -157,12 +157,12 @@ async fn last_words(service: &Unit) -> String {
     let words = ["--user", "-u", "claude-peers", "-t", "claude-peersd", "-n", "2", "-o", "cat", "--no-pager", "-q"];
     let said = Call::new("journalctl", "journalctl", words, JOURNAL_PATIENCE).run().await.unwrap_or_default();
     let mut lines: Vec<_> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    lines.dedup(); // each start ends with the same ones
+    lines.dedup(); // each start ends with the same lines
     lines.join(" | ")
 }
 
 fn failed_sockets(scene: &Scene, units: &Units) -> Option<Finding> {
-    // The check of the port names its holder.
+    // The check of the port reports its holder.
     let taken = scene.tcp_port().is_some_and(|port| kernel::listening(port).is_some());
     let down = units.sockets().into_iter().filter(|unit| !unit.is_active() && (unit.name != units.tcp.name || !taken));
     let down: Vec<_> = down.collect();
@@ -184,7 +184,7 @@ fn port_without_unit(scene: &Scene, units: &Units) -> Option<Finding> {
     (takes_it && units.service.is_active() && !units.tcp.is_active()).then_some(finding)
 }
 
-/// Units of the user's or the administrator's that hide the package's.
+/// The user's or the administrator's units that hide the package's.
 pub fn shadows(scene: &Scene) -> Option<Finding> {
     let units = scene.installed_units()?;
     let is_packaged = |file: &Path| PACKAGED.iter().any(|folder| file.starts_with(folder));

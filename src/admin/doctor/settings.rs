@@ -1,4 +1,4 @@
-//! The environment: settings that cannot be used, and those that this shell has and the service has not.
+//! The environment: unusable settings, and settings that this shell has but the service lacks.
 
 use super::{
     finding::{Finding, failed, ok, warning},
@@ -13,7 +13,7 @@ use crate::{
 };
 use std::{collections::BTreeMap, path::Path};
 
-/// Every setting that cannot be used or does not reach the service; one finding if all is well.
+/// Every setting that is unusable or does not reach the service; one finding if all is well.
 pub async fn check(scene: &Scene) -> Vec<Finding> {
     let help = "correct or unset the variable, also where your shell sets it";
     let mut findings: Vec<_> =
@@ -33,7 +33,7 @@ pub async fn check(scene: &Scene) -> Vec<Finding> {
     findings
 }
 
-/// The service listens elsewhere than this shell looks: sessions started from here find another broker, or none.
+/// The service listens on another address than this shell expects: sessions started from here find another broker, or none.
 fn other_socket(scene: &Scene, units: &Units) -> Option<Finding> {
     let (Ok(ours), Some(theirs)) = (&scene.socket, units.socket.listen().map(Path::new)) else { return None };
     let (ours, theirs) = (ours != theirs).then_some((ours.display(), theirs.display()))?;
@@ -45,7 +45,7 @@ fn other_socket(scene: &Scene, units: &Units) -> Option<Finding> {
     Some(if scene.broker().is_some() { warning(what, help) } else { failed(what, help) })
 }
 
-/// The broker's settings that this shell has and the service has not, or has otherwise.
+/// The broker's settings in this shell that the service lacks or has with another value.
 async fn unknown_to_the_service(units: &Units) -> Vec<Finding> {
     let manager = units.systemd.call(["show-environment"]).run().await.unwrap_or_default();
     let mut theirs: BTreeMap<&str, &str> = manager.lines().filter_map(|line| line.split_once('=')).collect();

@@ -1,4 +1,4 @@
-//! Both sockets: whether they can be reached, whether this user's broker answers, and who holds the port otherwise.
+//! Both sockets: whether they can be reached, whether this user's broker answers, and otherwise who holds the port.
 
 use super::{
     finding::{Finding, Fix, failed, ok, skipped, warning},
@@ -39,7 +39,7 @@ pub fn unix(scene: &Scene) -> Finding {
 
 fn closed(scene: &Scene, socket: &Path, error: &io::Error) -> Finding {
     let place = socket.display();
-    // A manager goes on listening on a socket whose file was removed, and cannot be reached.
+    // If a socket's file is removed, its manager keeps listening but cannot be reached.
     let is_here = |listen: &str| Path::new(listen) == socket;
     let deaf = scene.units.as_ref().filter(|units| units.socket.is_active() && units.socket.listen().is_some_and(is_here));
     let again = deaf.map(|units| units.systemd.on("restart", [units.socket.name.as_str()]));
@@ -71,7 +71,7 @@ fn closed(scene: &Scene, socket: &Path, error: &io::Error) -> Finding {
     }
 }
 
-/// Help with a process that listens, but does not answer as a broker does.
+/// Help for a process that listens but does not answer as a broker does.
 fn mute_help(scene: &Scene, error: &wire::Error) -> String {
     match (error.code, &scene.manager) {
         (Code::Unreachable, _) if scene.installed_units().is_some() => {
@@ -97,11 +97,11 @@ fn start_help(scene: &Scene) -> String {
     help.to_owned()
 }
 
-/// The socket or its folder lets others in. The broker refuses other users all the same.
+/// The socket or its folder is open to other users. The broker still refuses them.
 fn open_to_others(socket: &Path) -> Option<Finding> {
     let open = |path: &Path| fs::metadata(path).ok().map(|meta| meta.mode() & 0o7777).filter(|mode| mode & 0o077 != 0);
     let folder = socket.parent()?;
-    // Only a folder of our own is ours to close.
+    // Only our own folder may be closed.
     let is_ours = folder.file_name().is_some_and(|name| name == "claude-peers" || name == ".claude-peers");
     let (path, mode, wanted) = match (open(folder), open(socket)) {
         (Some(mode), _) if is_ours => (folder, mode, 0o700),
@@ -141,7 +141,7 @@ fn is_ours(socket: &Socket) -> bool {
     socket.uid == rustix::process::getuid().as_raw()
 }
 
-/// The broker reports that it listens: whether it is the one that answers there.
+/// The broker reports that it listens; checks that it is the one that answers there.
 fn served_by(scene: &Scene, broker: &BrokerStatus, port: u16) -> Finding {
     let (address, pid) = (format!("127.0.0.1:{port}"), broker.pid);
     let token = scene.socket.as_ref().ok().and_then(|socket| fs::read_to_string(paths::token(socket)).ok());
@@ -161,7 +161,7 @@ fn served_by(scene: &Scene, broker: &BrokerStatus, port: u16) -> Finding {
 fn unheld(scene: &Scene, port: u16) -> Finding {
     let problem = scene.broker().and_then(|broker| broker.listeners.iter().find_map(|listener| listener.problem.clone()));
     match problem {
-        // The broker found that when it started.
+        // The broker detected this when it started.
         Some(problem) if kernel::can_tell() => failed(
             format!("no program listens on port {port} now, but when the broker started: {problem}"),
             "the port is free again: `claude-peers stop`; the broker takes the port at its next start",
@@ -171,7 +171,7 @@ fn unheld(scene: &Scene, port: u16) -> Finding {
     }
 }
 
-/// The port is in other hands.
+/// Another program holds the port.
 async fn held(port: u16, holder: &Socket) -> Finding {
     let process = kernel::owner(holder.inode).map(|pid| {
         let command = process::command_line(pid).join(" ");
@@ -205,9 +205,9 @@ async fn user(uid: u32) -> String {
     named.map(|name| name.trim().to_owned()).unwrap_or_else(|_| format!("number {uid}"))
 }
 
-/// Asks the program on the port who it is. None if it does not answer in HTTP.
+/// Asks the program on the port for its identity; none if it does not answer in HTTP.
 fn ask(port: u16, token: Option<&str>) -> Option<Response<Body>> {
-    // Without a proxy, which would ask another machine.
+    // Bypasses any proxy, which would ask another machine.
     let config = ureq::config::Config::builder().timeout_global(Some(PATIENCE)).http_status_as_error(false);
     let agent = ureq::Agent::from(config.max_redirects(0).proxy(None).build());
     let mut request = agent.get(format!("http://127.0.0.1:{port}/v1/hello"));

@@ -22,9 +22,9 @@ use std::{
 
 /// The job's label, and the name of its file.
 pub const LABEL: &str = "dev.claudepeers.broker";
-/// launchd may have to start a broker, or to wait for one that drains.
+/// launchd may have to start a broker, or wait for one that drains.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long launchd may know a job that it was told to forget.
+/// How long launchd may still know a job after unloading it.
 const FORGETTING: Retry = Retry { pause: (Duration::from_millis(100), Duration::from_millis(100)), patience: PATIENCE };
 
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ pub struct Launchd {
 }
 
 impl Launchd {
-    /// Finds it, or the reason why it cannot be used and how to reach it.
+    /// Finds launchd, or explains why it cannot be used and how to reach it.
     pub(super) async fn find() -> Result<Self, (String, Option<&'static str>)> {
         let domain = domain();
         let reason = |error| format!("this user has no login session that launchd serves: {error}");
@@ -108,7 +108,7 @@ pub fn log(home: &Path) -> PathBuf {
     home.join("Library/Logs/claude-peers/broker.log")
 }
 
-/// The agent for the programs in `bin`, as an XML property list. The same places give the same text, which shows whether an
+/// The agent for the programs in `bin`, as an XML property list. Equal places give equal text, so a comparison shows whether an
 /// installed agent is current.
 pub fn agent(bin: &Path, home: &Path, port: u16) -> Result<String, Problem> {
     let unusable = |what: String| Problem::new(what, "install the programs in a folder with a plain name");

@@ -22,11 +22,11 @@ pub enum Manager {
 #[derive(Debug, Clone)]
 pub struct Absent {
     pub reason: String,
-    /// How to reach the manager where this machine has one; none in most containers.
+    /// How to reach the manager on machines that have one; none in most containers.
     pub help: Option<&'static str>,
 }
 
-/// The command that keeps a broker stopped although the service manager listens for it.
+/// The command that keeps a broker stopped even though the service manager listens for it.
 pub fn keep_stopped() -> String {
     if cfg!(target_os = "macos") {
         return format!("launchctl bootout {}/{LABEL}", launchd::domain());
@@ -35,7 +35,7 @@ pub fn keep_stopped() -> String {
 }
 
 impl Manager {
-    /// Finds the manager and has it answer.
+    /// Finds the manager and checks that it answers.
     pub async fn find() -> Self {
         let found = if cfg!(target_os = "macos") {
             Launchd::find().await.map(Self::Launchd)
@@ -65,7 +65,7 @@ impl Manager {
         })
     }
 
-    /// Replaces a running broker by the installed program. The manager holds the sockets meanwhile.
+    /// Replaces a running broker with the installed program. The manager holds the sockets meanwhile.
     pub fn restart(&self) -> Option<Call> {
         match self {
             Self::Systemd(systemd) => Some(systemd.restart()),

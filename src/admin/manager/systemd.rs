@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// systemd may have to start a broker, or to wait for one that drains.
+/// systemd may have to start a broker, or wait for one that drains.
 const PATIENCE: Duration = Duration::from_secs(30);
 pub const SERVICE: &str = "claude-peers.service";
 pub const SOCKET: &str = "claude-peers.socket";
@@ -18,7 +18,7 @@ pub const TCP_SOCKET: &str = "claude-peers-tcp.socket";
 /// The unit that registers the MCP server of a package with Claude Code.
 pub const SETUP_SERVICE: &str = "claude-peers-setup.service";
 pub const SOCKETS: [&str; 2] = [SOCKET, TCP_SOCKET];
-/// What [`Unit::get`] can be asked for.
+/// The properties that [`Unit::get`] can return.
 const PROPERTIES: &str = "--property=Id,LoadState,LoadError,ActiveState,SubState,UnitFileState,FragmentPath,Listen,NeedDaemonReload,\
                           Result,NRestarts,MainPID,ExecStart,ExecMainStatus,Environment";
 
@@ -90,7 +90,7 @@ impl Unit {
 }
 
 impl Systemd {
-    /// Finds it, or the reason why it cannot be used and how to reach it.
+    /// Finds systemd, or explains why it cannot be used and how to reach it.
     pub(super) async fn find() -> Result<Self, (String, Option<&'static str>)> {
         let runtime = paths::runtime_dir().filter(|runtime| runtime.join("systemd/private").exists()).ok_or_else(|| {
             if !Path::new("/run/systemd/system").is_dir() {
@@ -132,7 +132,7 @@ impl Systemd {
         self.call(std::iter::once(verb).chain(units))
     }
 
-    /// The same for those of our units that want it; none if there are none.
+    /// The same for those of our units that need it; none if there are none.
     pub fn on_those<const N: usize>(&self, verb: &str, units: [&Unit; N], wanted: fn(&Unit) -> bool) -> Option<Call> {
         let names: Vec<_> = units.into_iter().filter(|unit| wanted(unit)).map(|unit| unit.name.as_str()).collect();
         (!names.is_empty()).then(|| self.on(verb, names))

@@ -18,9 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Sends a message from one session to another, through the broker behind `service` or a private one; the time until it was received.
+/// Sends a message between two sessions, through the broker behind `service` or a private one. Returns the time until it was
+/// received.
 ///
-/// The two peers are the same every time, so that repeated trials leave no more behind than one.
+/// The two peers are the same every time, so repeated trials leave no more behind than one trial.
 pub async fn round_trip(service: Option<PathBuf>) -> Result<Duration, Failure> {
     let mut stage = Stage::new("setup")?;
     let mut own = None;
@@ -45,7 +46,7 @@ async fn deliver(stage: &Stage) -> Result<Duration, Failure> {
     let mut receiver = start(stage, "setup-check-receiver").await?;
     let listed = receiver.tool("list_peers", json!({ "scope": "directory" })).await?;
     let peer = listed["self"]["id"].as_str().ok_or_else(|| broken(format!("the broker does not list its session: {listed}")))?;
-    // A token, as the broker refuses repeated texts.
+    // A random token, because the broker refuses repeated texts.
     let text = format!("A test message of `claude-peers setup`: {}", random::token(8));
     let began = Instant::now();
     let sent = sender.send(peer, None, &text).await?;

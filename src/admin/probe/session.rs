@@ -48,7 +48,7 @@ impl Session {
             command.current_dir(project).stdin(Stdio::piped()).stdout(Stdio::piped());
             command.env("CLAUDECODE", "1").env("CLAUDE_CODE_ENTRYPOINT", "cli").env("CLAUDE_CODE_SESSION_ID", id);
             command.env("CLAUDE_PROJECT_DIR", project).env("PWD", project);
-            // The start flags that prove a channel are missing here.
+            // The start flags that prove a channel are absent here.
             command.env("CLAUDE_PEERS_DELIVERY", delivery);
         })?;
         let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
@@ -92,12 +92,12 @@ impl Session {
         self.wait(|session| session.pushes.pop_front(), &late).await
     }
 
-    /// A message that was pushed and not looked at.
+    /// A message that was pushed but not yet read.
     pub fn pushed(&mut self) -> Option<Push> {
         self.pushes.pop_front()
     }
 
-    /// Ends the session as Claude Code does: its standard input ends, and the process follows.
+    /// Ends the session as Claude Code does: closes its standard input and waits for the process.
     pub async fn end(self) -> Result<(), Failure> {
         let Self { name, process, stdin, .. } = self;
         drop(stdin);
@@ -121,7 +121,7 @@ impl Session {
         self.stdin.write_all(line.as_bytes()).await.map_err(|e| self.broken(format!("does not read: {e}")))
     }
 
-    /// Reads until there is what `take` takes.
+    /// Reads until `take` accepts something.
     async fn wait<T>(&mut self, take: fn(&mut Self) -> Option<T>, what: &str) -> Result<T, Failure> {
         let taken = async {
             loop {

@@ -1,5 +1,5 @@
-//! A temporary directory for a trial, an environment that hides the user's own broker, sessions, keys and git configuration, and a
-//! private broker in it.
+//! A temporary directory for a trial, with a private broker. Its environment hides the user's own broker, sessions, keys and git
+//! configuration.
 
 use crate::{
     admin::setup::this_program,
@@ -26,12 +26,12 @@ use tokio::{
 pub const PATIENCE: Duration = Duration::from_secs(10);
 const START: Retry = Retry { pause: (Duration::from_millis(2), Duration::from_millis(50)), patience: PATIENCE };
 
-/// Beginnings of the names of variables that would tie a program to its surroundings.
+/// Prefixes of variables that would tie a program to its surroundings.
 const SURROUNDINGS: &str = "CLAUDE OPENAI_ GIT_ NOTIFY_SOCKET LISTEN_ WATCHDOG_ JOURNAL_STREAM INVOCATION_ID RUST_LOG DBUS_ \
                             XDG_RUNTIME_DIR";
 const LOG_TAIL: usize = 15;
 
-/// Its directory is removed when it is dropped.
+/// Dropping it removes its directory.
 pub struct Stage {
     dir: TempDir,
     root: PathBuf,
@@ -41,7 +41,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// `trial` goes into the directory's name.
+    /// `trial` becomes part of the directory's name.
     pub fn new(trial: &str) -> Result<Self, Failure> {
         let me = this_program()?;
         let programs = me.parent().unwrap_or(Path::new("/")).to_owned();
@@ -67,7 +67,7 @@ impl Stage {
         Ok(folder)
     }
 
-    /// Starts one of our programs as `prepare` makes it. It logs onto the stage and is killed when its handle is dropped.
+    /// Starts one of our programs as set up by `prepare`. It logs onto the stage and is killed when its handle is dropped.
     pub fn start(&self, program: &str, log: &str, prepare: impl FnOnce(&mut Command)) -> Result<Child, Failure> {
         let path = self.path(&format!("{log}.log"));
         let log = File::options().create(true).append(true).open(path).map_err(|e| no_room("opening a log", &e))?;
@@ -100,7 +100,7 @@ impl Stage {
         Err(Failure::local(format!("`git init` failed: {}", String::from_utf8_lossy(&ran.stderr).trim()), HELP))
     }
 
-    /// The ends of all logs, for a failure's report.
+    /// The last lines of all logs, to report with a failure.
     pub fn logs(&self) -> String {
         let mut logs: Vec<_> = fs::read_dir(&self.root).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));

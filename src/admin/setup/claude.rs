@@ -1,9 +1,9 @@
-//! What setup changes of Claude Code's: the registration of our MCP server, the hook, and the rule that lets sessions use our tools
+//! Setup's changes to Claude Code: the registration of our MCP server, the hook, and the rule that lets sessions use our tools
 //! without asking.
 //!
-//! Claude Code itself makes and removes the registration. Hook and rule stand in the user's settings, which setup first copies, as an
-//! empty file where there are none. If only our parts differ when the last of them is removed, the file becomes what the copy is, to
-//! the byte.
+//! Claude Code itself adds and removes the registration. Hook and rule are in the user's settings, which setup first copies (as
+//! an empty file if there are none). If the file differs from the copy only in our parts, removing the last of them restores the
+//! copy byte for byte.
 
 use super::{files, place::Place, step::Step};
 use crate::{
@@ -98,11 +98,11 @@ pub fn deregister(place: &Place, modest: bool) -> Result<Option<Step>, Problem> 
 /// Whether the entry's program exists.
 fn runs(entry: &Server) -> bool {
     let path = Path::new(&entry.command);
-    // Claude Code looks a bare name up in a search path that is not ours.
+    // Claude Code looks up a bare name in its own search path, which may differ from ours.
     !path.is_absolute() || path.exists()
 }
 
-/// Makes the calls, then looks at what became of our entry.
+/// Makes the calls, then checks the state of our entry.
 async fn call(calls: Vec<Call>, otherwise: &str, well: impl FnOnce(Option<&Server>) -> bool) -> Result<(), Problem> {
     for call in calls {
         let help = format!("correct that, then run this again, or `{call}`");
@@ -197,13 +197,13 @@ pub fn take_rule(place: &Place, modest: bool) -> Result<Option<Step>, Unreadable
     Ok(Some(Step::to_do(what, doing)))
 }
 
-/// Writes the file as `change` makes it, after a copy of it without what is ours.
+/// Writes the file as changed by `change`, after saving a copy without our parts.
 fn change(change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Problem> {
     let file = UserSettings::read()?;
     let text = changed(&file, change)?;
     let copy = copy(&file)?;
     if copy.text.is_none() || !file.has_hooks() && added_rules(&file)?.is_empty() {
-        // Earlier versions made no copy where there was no file.
+        // Earlier versions made no copy if there was no file.
         let before = changed(&file, UserSettings::without_hooks)?;
         write(&copy.path, if file.has_hooks() && before.trim() == "{}" { "" } else { &before })?;
     }
@@ -233,7 +233,7 @@ fn changed(file: &UserSettings, change: impl FnOnce(&UserSettings) -> Option<Str
     change(file).ok_or_else(|| Problem::new(what(), "change it by hand"))
 }
 
-/// The rules that the file has and its copy from before setup has not.
+/// The rules that are in the file but not in setup's earlier copy.
 fn added_rules(file: &UserSettings) -> Result<Vec<&'static str>, Unreadable> {
     let copy = copy(file)?;
     let added = |rule: &&str| file.has_rule(rule) && copy.text.is_some() && !copy.has_rule(rule);

@@ -1,6 +1,6 @@
-//! The files that setup writes. Each is written whole or not at all, carries our mark, and never replaces a file that is not ours.
+//! The files that setup writes. Each is written atomically, carries our mark, and never replaces a foreign file.
 //!
-//! The mark is a comment in the first lines with a fingerprint of the rest, which shows whether somebody has changed the file.
+//! The mark is a comment in the first lines with a fingerprint of the rest, which reveals later changes.
 
 use super::{place::Place, step::Step};
 use crate::console::exit::Problem;

@@ -26,7 +26,7 @@ fn draft(place: &Place, port: u16) -> Result<Draft, Problem> {
     Ok(Draft::xml(path(place), &agent(&place.bin, &place.home, port)?))
 }
 
-/// Installs and loads the agent, or with `undo` the other way round.
+/// Installs and loads the agent; with `undo`, unloads and removes it.
 pub async fn steps(place: &Place, launchd: &Launchd, undo: bool, port: Option<u16>) -> Result<Vec<Step>, Problem> {
     let path = path(place);
     let port = port.or_else(|| port_in(&path)).unwrap_or(DEFAULT_PORT);
@@ -67,7 +67,7 @@ pub async fn steps(place: &Place, launchd: &Launchd, undo: bool, port: Option<u1
     })])
 }
 
-/// Restarts a broker of another version. Asking starts one where none runs.
+/// Restarts a broker of another version. Asking for the version starts a broker if none runs.
 async fn renew(socket: PathBuf, launchd: &Launchd) -> Option<Step> {
     launchd.pid().await.ok()??;
     let hello: Hello = Client::new(socket, "claude-peers").hello().await.ok()?;

@@ -1,7 +1,7 @@
 //! `setup`: makes the installed programs a service of this user's, registers them with Claude Code, and checks that it works.
 //!
-//! It can be run at any time and does only what is left to do. A file that is not ours, or that cannot be parsed, stays as it is.
-//! Failed steps are listed at the end. `--undo` takes back what setup did and keeps databases; `--dry-run` changes nothing.
+//! It can be run at any time and does only the missing steps. Files that are not ours or cannot be parsed stay as they are.
+//! Failed steps are listed at the end. `--undo` reverts setup's changes and keeps databases; `--dry-run` changes nothing.
 
 mod claude;
 mod files;
@@ -89,7 +89,7 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
     }
 }
 
-/// With `--register-only`: says nothing where there is nothing to undo, and keeps the service.
+/// With `--register-only`: prints nothing if there is nothing to undo, and keeps the service.
 async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
     if !args.no_hooks {
         walk.take("hooks", claude::take_hook(place, args.register_only)).await?;
@@ -106,7 +106,7 @@ async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure
     walk.say(|_| format!("\nMessages are kept, in {}.", database.display()))
 }
 
-/// Has the service manager run the broker, or no longer.
+/// Makes the service manager run the broker, or stop running it.
 async fn serve(place: &Place, args: &Args, manager: &Manager, walk: &mut Walk) -> Result<(), Failure> {
     let (name, steps) = match (manager, args.undo) {
         (Manager::Systemd(systemd), false) => ("units", systemd::put(place, systemd, args.port).await),
@@ -117,7 +117,7 @@ async fn serve(place: &Place, args: &Args, manager: &Manager, walk: &mut Walk) -
     walk.take(name, steps).await
 }
 
-/// The step without a service manager: a failure only where there should be one.
+/// The step without a service manager: a failure only on machines that should have one.
 fn unmanaged(place: &Place, absent: &Absent, undo: bool) -> Result<Step, Problem> {
     if let Some(help) = absent.help {
         return Err(Problem::new(&absent.reason, format!("{help}; then run this again")));

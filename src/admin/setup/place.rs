@@ -13,13 +13,13 @@ const PACKAGE_PREFIXES: [&str; 2] = ["/usr", "/usr/local"];
 #[derive(Debug, Clone)]
 pub struct Place {
     pub bin: PathBuf,
-    /// The folder of units of the package that brought this copy.
+    /// The unit folder of the package that installed this copy.
     pub package: Option<PathBuf>,
     pub home: PathBuf,
 }
 
 impl Place {
-    /// Finds it by the running program.
+    /// Derives the place from the running program.
     pub fn find() -> Result<Self, Problem> {
         let me = this_program()?;
         let bin = me.parent().unwrap_or(Path::new("/"));
@@ -28,7 +28,7 @@ impl Place {
             let what = format!("{missing} is missing in {}", bin.display());
             return Err(Problem::new(what, "install all three programs together (`cargo install --path .`)"));
         }
-        // The folder goes into units and into the registration.
+        // Units and the registration name this folder.
         let plain = |c: char| !c.is_control() && !"\"'\\$".contains(c);
         if !bin.to_str().is_some_and(|bin| bin.chars().all(plain)) {
             let what = format!("units cannot name {}: it contains quotes, a backslash, a dollar, or is not UTF-8", bin.display());
@@ -48,7 +48,7 @@ impl Place {
         self.bin.join("claude-peers")
     }
 
-    /// A warning about a folder that may soon be gone.
+    /// A warning about a folder that may soon disappear.
     pub fn passing(&self) -> Option<String> {
         let built = self.bin.ends_with("target/debug") || self.bin.ends_with("target/release");
         let passing = built || self.bin.starts_with(std::env::temp_dir());

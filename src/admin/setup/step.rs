@@ -1,4 +1,4 @@
-//! Steps: what there is to do, doing it, and the report.
+//! Steps: planning them, taking them, and reporting on them.
 
 use crate::{
     console::{
@@ -17,7 +17,7 @@ enum Outcome {
     Done,
     Already,
     Undone,
-    /// It cannot be done here, and need not be.
+    /// It cannot be done here and is not needed.
     Skipped,
     Failed,
     Planned,
@@ -42,7 +42,7 @@ impl From<CallFailed> for Problem {
     }
 }
 
-/// Gives the words that replace the step's own once it is done.
+/// Returns the words that replace the step's own once it is done.
 type Doing = Pin<Box<dyn Future<Output = Result<Option<String>, Problem>>>>;
 
 #[derive(Serialize)]
@@ -71,7 +71,7 @@ impl Step {
         Self::telling(what, async { doing.await.map(|()| None) })
     }
 
-    /// A step that is told in other words once it is done.
+    /// A step with other words once it is done.
     pub fn telling(what: impl Into<String>, doing: impl Future<Output = Result<Option<String>, Problem>> + 'static) -> Self {
         Self { doing: Some(Box::pin(doing)), ..Self::new(Outcome::Planned, what, None) }
     }
@@ -111,7 +111,7 @@ impl Step {
         Self { may_fail: Some(help), ..self }
     }
 
-    /// Adds something worth knowing.
+    /// Adds a note.
     pub fn note(self, note: Option<String>) -> Self {
         Self { help: note.or(self.help), ..self }
     }

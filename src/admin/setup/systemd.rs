@@ -1,5 +1,4 @@
-//! The service under systemd: the units, which are the package's or copies in the user's folder; their sockets; and a broker in
-//! their way.
+//! The service under systemd: the package's units or copies in the user's folder, their sockets, and a broker that blocks them.
 
 use super::{
     files::{Change, Draft, Found, found},
@@ -29,7 +28,7 @@ const UNITS: [(&str, &str); 3] = [
 /// Makes the session bus start the service.
 const ACTIVATION: (&str, &str) =
     ("dev.claudepeers.Broker1.service", include_str!("../../../packaging/dbus/dev.claudepeers.Broker1.service"));
-/// The broker in these files.
+/// The path of the broker in these files.
 const PACKAGED: &str = "/usr/bin/claude-peersd";
 
 pub async fn put(place: &Place, systemd: &Systemd, port: Option<u16>) -> Result<Vec<Step>, Problem> {
@@ -69,7 +68,7 @@ pub async fn take_back(place: &Place, systemd: &Systemd) -> Result<Vec<Step>, Pr
 /// The user's folder of units.
 fn folder(place: &Place, systemd: &Systemd) -> PathBuf {
     let set = place.folder("XDG_CONFIG_HOME", ".config").join("systemd/user");
-    // systemd may have started without the variable that this shell has.
+    // systemd may have started without this shell's variable.
     if systemd.unit_path.is_empty() || systemd.unit_path.contains(&set) { set } else { place.home.join(".config/systemd/user") }
 }
 
@@ -128,10 +127,10 @@ fn client(systemd: &Systemd) -> Client {
     Client::new(systemd.socket(), "claude-peers")
 }
 
-/// What systemd knows of our units before anything changes.
+/// The state of our units in systemd before anything changes.
 struct Sockets {
     units: Units,
-    /// A broker that answers already, however it was started.
+    /// A broker that already answers, however it was started.
     broker: Option<BrokerStatus>,
 }
 
@@ -145,7 +144,7 @@ impl Sockets {
         Ok(Self { units, broker })
     }
 
-    /// Stops a broker that was started by hand, which would keep its database from the service.
+    /// Stops a broker started by hand, which would lock the service out of its database.
     fn stop_other(&self) -> Option<Step> {
         let broker = self.broker.as_ref().filter(|_| !self.units.service.is_active() && !self.units.socket.is_active())?;
         let (client, what) =
@@ -157,7 +156,7 @@ impl Sockets {
         Some(step.named("broker"))
     }
 
-    /// All units, the one that registers a package's MCP server included.
+    /// All units, including the one that registers a package's MCP server.
     fn four(&self) -> [&Unit; 4] {
         let Units { socket, tcp, service, login, .. } = &self.units;
         [socket, tcp, service, login]
@@ -177,7 +176,7 @@ impl Sockets {
         Step::calls(format!("start {SOCKET} and {TCP_SOCKET} now and at login"), calls).named("sockets")
     }
 
-    /// `port`: the port changes to this one.
+    /// `port`: the port changes to this value.
     fn open_tcp(&self, port: Option<u16>) -> Step {
         let Units { systemd, tcp, service, .. } = &self.units;
         let wanted = port.or_else(|| tcp.port()).unwrap_or(DEFAULT_PORT);
@@ -196,7 +195,7 @@ impl Sockets {
             Step::skipped(what, format!("port {wanted} is in use; only legacy clients need it: `--port N` takes another"))
         } else {
             let calls = [
-                // systemd opens no socket for a service that runs. The next connection starts it again.
+                // systemd opens no socket for a running service. The next connection starts it again.
                 service.is_active().then(|| systemd.on("stop", [SERVICE])),
                 tcp.is_failed().then(|| systemd.on("reset-failed", [TCP_SOCKET])),
                 Some(systemd.on(if tcp.is_active() { "restart" } else { "start" }, [TCP_SOCKET])),
@@ -207,7 +206,7 @@ impl Sockets {
         step.named("tcp_port")
     }
 
-    /// Restarts a broker of another version, or whose units change.
+    /// Restarts a broker of another version, or a broker whose units change.
     fn renew(&self, changed: bool) -> Option<Step> {
         let broker = self.broker.as_ref().filter(|_| self.units.service.is_active())?;
         let what = match broker.version.as_str() {
@@ -230,7 +229,7 @@ impl Sockets {
         Step::calls("stop the broker and its sockets, now and at login", calls).named("sockets")
     }
 
-    /// Keeps a package's units, which the package has enabled, from starting again.
+    /// Keeps the units that the package has enabled from starting again.
     fn mask(&self) -> Step {
         let calls = [self.units.systemd.on_those("mask", self.four(), |unit| !unit.is_masked())];
         Step::calls("mask the package's units for this user; `claude-peers setup` unmasks them", calls).named("mask")

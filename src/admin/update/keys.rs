@@ -1,5 +1,5 @@
-//! The public keys that sign releases: only these, built in, and none from the environment. An empty list would accept any archive
-//! and does not compile, nor does a key file that is not 32 bytes long.
+//! The public keys that sign releases. They are built in; none come from the environment. An empty list would accept any archive,
+//! so it does not compile. Nor does a key file that is not 32 bytes long.
 
 /// An ed25519 public key as `zipsign gen-key` writes it.
 pub type Key = [u8; 32];

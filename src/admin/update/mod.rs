@@ -1,9 +1,9 @@
-//! `update`: replaces the installed programs by those of a newer release.
+//! `update`: replaces the installed programs with those of a newer release.
 //!
-//! It runs and installs only what a trusted key has signed for exactly this version and kind of machine. The three programs change
-//! together or not at all, and none of them is ever missing. It never installs an older version and never acts for a package manager.
-//! Server and key come from the command line or are built in, never from the environment. A lock on the programs' folder keeps out a
-//! second update.
+//! It runs and installs only programs that a trusted key has signed for exactly this version and kind of machine. The three
+//! programs change together or not at all, and none is ever missing. It never installs an older version and never acts for a
+//! package manager. Server and key come from the command line or are built in, never from the environment. A lock on the
+//! programs' folder prevents a second update.
 
 mod keys;
 mod owner;
@@ -43,7 +43,7 @@ pub struct Args {
 }
 
 impl Args {
-    /// The command without `--check`, as one would type it.
+    /// The command without `--check`, as a user would type it.
     fn again(&self) -> String {
         let key = self.key.as_ref().map(|key| key.to_string_lossy());
         let options = [("--version", self.version.as_deref()), ("--from", self.from.as_deref()), ("--key", key.as_deref())];
@@ -121,7 +121,7 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     let broker = answer.broker.insert(restart_broker().await);
     let well = !matches!(broker, Broker::Failed { .. });
     out.answer(&answer, done)?;
-    // The answer has told of the broker that runs the old program.
+    // The answer has already mentioned the broker that runs the old program.
     if well { Ok(()) } else { Err(Failure::TOLD) }
 }
 

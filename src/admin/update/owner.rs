@@ -1,4 +1,4 @@
-//! Who updates an installed program. A package manager updates its own; replacing its files would falsify its records.
+//! Finds who updates an installed program. A package manager updates its own; replacing its files would falsify its records.
 //!
 //! A package manager that is not installed owns nothing; one that cannot answer is a failure.
 
@@ -21,7 +21,7 @@ impl Owner {
     }
 }
 
-/// None for a program that was copied there by hand.
+/// None if the program was copied there by hand.
 pub async fn of(program: &Path) -> Result<Option<Owner>, Problem> {
     let owner = |who: &str, command: &str| Ok(Some(Owner { who: who.to_owned(), command: command.to_owned() }));
     if program.components().any(|part| part.as_os_str() == "Cellar") {
@@ -47,9 +47,9 @@ pub async fn of(program: &Path) -> Result<Option<Owner>, Problem> {
     Ok(None)
 }
 
-/// A manager's answer; none where it is not installed or says with exit code 1 that the program is not its own.
+/// A manager's answer; none if it is not installed, or exits with 1 because the program is not its own.
 async fn ask(manager: &str, words: &[&str], program: &Path) -> Result<Option<String>, Problem> {
-    // A folder on PATH that may not be entered makes starting a missing program fail with another error than "not found".
+    // If a folder on PATH may not be entered, starting a missing program fails with another error than "not found".
     let Ok(found) = which::which(manager) else { return Ok(None) };
     let words = words.iter().map(OsStr::new).chain([program.as_os_str()]);
     match Call::new(manager, found, words, PATIENCE).env("LC_ALL", "C").run().await {
@@ -58,7 +58,7 @@ async fn ask(manager: &str, words: &[&str], program: &Path) -> Result<Option<Str
     }
 }
 
-/// The source from which `cargo install` would install `program` again, if it did so before: it keeps a record beside the folder of
+/// The source of an earlier `cargo install` of `program`, which would install it again. Cargo keeps a record beside the folder of
 /// programs.
 fn cargo(program: &Path) -> Result<Option<String>, Problem> {
     let Some(root) = program.parent().and_then(Path::parent) else { return Ok(None) };

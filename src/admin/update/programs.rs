@@ -1,7 +1,7 @@
-//! The three programs in their folder. The new ones are unpacked beside them, tried out, and put in place together.
+//! The three programs in their folder. New ones are unpacked beside them, tried out, and installed together.
 //!
-//! Nothing old changes until all new programs have run. A failure puts the old ones back. One `rename` replaces a program, so that it
-//! is never missing or half written. `flock` on the folder keeps two updates apart.
+//! The old programs stay until all new ones have run. A failure restores the old ones. Each program is replaced with one
+//! `rename`, so it is never missing or half written. `flock` on the folder prevents two updates at once.
 
 use super::release;
 use crate::{
@@ -20,7 +20,7 @@ use std::{
 use tempfile::TempDir;
 
 pub const REINSTALL: &str = "install claude-peers again, as its README says";
-/// This program comes last, so that the next update completes one that was cut off.
+/// This program comes last, so that the next update completes an interrupted one.
 const PROGRAMS: [&str; 3] = ["claude-peersd", "claude-peers-mcp", "claude-peers"];
 const WORKSHOP: &str = ".claude-peers-update-";
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,7 +28,7 @@ const TELL_THE_MAKER: &str = "nothing was changed; please tell the people who ma
 
 pub struct Folder {
     path: PathBuf,
-    /// Beside the programs, as `rename` stays in one file system. Removed after the update.
+    /// Beside the programs, because `rename` works only within one file system. Removed after the update.
     workshop: TempDir,
     /// The new programs and copies of the old ones, in the workshop.
     new: PathBuf,
@@ -86,7 +86,7 @@ impl Folder {
         Ok(())
     }
 
-    /// Has each new program print its version, which shows that it runs here and is the right one.
+    /// Makes each new program print its version, which shows that it runs here and is the right one.
     pub async fn try_out(&self, version: &str) -> Result<(), Problem> {
         for name in PROGRAMS {
             let wrong = |why| Problem::new(format!("the new {name} is not usable here: {why}"), TELL_THE_MAKER);
@@ -115,13 +115,13 @@ impl Folder {
             }
         }
         self.clear_up();
-        // A power loss before this could bring the old names back.
+        // A power loss before this sync could restore the old names.
         let synced = File::open(&self.path).and_then(|folder| folder.sync_all());
         let unsynced = |e| Problem::new(format!("the programs are replaced, but syncing their folder failed: {e}"), REINSTALL);
         synced.map(|()| places.to_vec()).map_err(unsynced)
     }
 
-    /// Removes what interrupted updates have left.
+    /// Removes the files of interrupted updates.
     fn clear_up(&self) {
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(WORKSHOP) && entry.path() != self.workshop.path() {

@@ -1,6 +1,6 @@
 //! A release server: its newest release, and the archive.
 //!
-//! An archive that leaves this module has the release's checksum and a signature for its name by a trusted key. Every answer is
+//! Every archive that leaves this module has the release's checksum and a trusted key's signature for its name. Every answer is
 //! bounded in time and size.
 
 use super::keys::{self, Key};

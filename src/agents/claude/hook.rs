@@ -1,4 +1,4 @@
-//! Our hook in the user's settings: found, put in, taken out.
+//! Finds, adds and removes our hook in the user's settings.
 //!
 //! One hook is wanted: an asynchronous one at each prompt. Any command that runs `claude-peers hook` counts as ours, whichever copy
 //! it runs and at whichever event: earlier versions put in six. Other people's hooks stay.
@@ -87,7 +87,7 @@ pub(super) fn put_in(root: &CstRootNode, program: &Path) -> Option<()> {
     Some(())
 }
 
-/// The hook's command: it does nothing where the program is gone, and `exec` leaves no shell beside the program.
+/// The hook's command. It does nothing if the program is gone, and `exec` leaves no shell beside the program.
 fn command(program: &Path) -> String {
     let program = quoted(&program.to_string_lossy()).into_owned();
     format!("[ ! -x {program} ] || exec {program} hook {EVENT}")
@@ -105,7 +105,7 @@ fn program_of(command: &str) -> &str {
     program.strip_prefix("exec ").unwrap_or(program).trim_matches(['\'', '"'])
 }
 
-/// Takes our hooks out, and the groups, lists and objects that then are empty.
+/// Removes our hooks, and the groups, lists and objects that are then empty.
 pub(super) fn take_out(root: &CstRootNode) -> Option<()> {
     let object = root.object_value()?;
     let hooks = property(&object, "hooks")?;

@@ -37,7 +37,7 @@ pub fn all() -> Result<Vec<PathBuf>, InvalidSetting> {
     places.extend(npm_prefix(&home).map(|prefix| prefix.join("bin")));
     places.extend(nvm(&home));
     places.extend(OF_MACHINE.map(PathBuf::from));
-    // A relative folder is another one for every program, and one with a colon cannot stand in a search path.
+    // A relative folder depends on the program's directory, and a folder with a colon cannot be in a search path.
     places.retain(|place| place.is_absolute() && !place.as_os_str().as_encoded_bytes().contains(&b':'));
     let mut seen = std::collections::HashSet::new();
     places.retain(|place| seen.insert(place.clone()));

@@ -133,7 +133,7 @@ impl UserSettings {
         })
     }
 
-    /// Whether both say the same apart from what is ours. The layout does not count.
+    /// Whether both are equal apart from our parts and the layout.
     pub fn is_same_beside_ours(&self, other: &Self) -> bool {
         // With ours put into both, neither lacks an object or list that only ours needs.
         let full = |file: &Self| -> Option<Value> {

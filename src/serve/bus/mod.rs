@@ -21,14 +21,14 @@ use zbus::{Connection, connection, object_server::InterfaceRef};
 pub const NAME: &str = "dev.claudepeers.Broker1";
 /// The one object.
 const PATH: &str = "/dev/claudepeers/Broker1";
-/// How long the bus may take, for everything at the start and for each call later.
+/// Time limit for the bus: for the whole start, and for each later call.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Pause after each batch of signals: changes in between are sent together, so that the bus can keep up.
 const PACE: Duration = Duration::from_millis(50);
-/// How long leaving the bus may take when the broker stops: a part of the time for draining.
+/// How long leaving the bus may take at shutdown: a part of the time for draining.
 const LEAVE: Duration = Duration::from_secs(1);
 
-/// The broker's place on the bus.
+/// The broker's connection to the bus.
 pub struct Bus {
     app: Arc<App>,
     connection: Connection,
@@ -53,7 +53,7 @@ enum NotJoined {
 }
 
 impl Bus {
-    /// Takes the broker's place on the session bus, if there is one. A failure becomes a notice.
+    /// Connects to the session bus, if there is one, and takes the name. A failure becomes a notice.
     pub async fn join(app: &Arc<App>) -> Option<Self> {
         let joined = match address() {
             Ok(None) => {
@@ -101,8 +101,8 @@ impl Bus {
     }
 }
 
-/// The address of the session bus. The library would guess one where neither variable is set, and a program that was started
-/// with a clean environment would talk to a bus that it was not told of.
+/// The address of the session bus. If neither variable is set, the library would guess one. A program started with a clean
+/// environment would then use a bus that it was never given.
 fn address() -> Result<Option<String>, InvalidSetting> {
     if let Some(address) = settings::text(settings::DBUS.name)? {
         return Ok(Some(address));
@@ -126,7 +126,7 @@ async fn join(app: &Arc<App>, address: &str) -> Result<Connection, NotJoined> {
     }
 }
 
-/// Tells the bus what changes, until the broker stops.
+/// Reports changes to the bus until the broker stops.
 async fn tell(mut watch: Watch, connection: &Connection) -> zbus::Result<()> {
     let interface: InterfaceRef<Interface> = connection.object_server().interface(PATH).await?;
     let mut told = watch.counts();
@@ -166,7 +166,7 @@ async fn signal(interface: &InterfaceRef<Interface>, news: &News) -> zbus::Resul
     Ok(())
 }
 
-/// Gives the name back, so that no new call comes. Calls under way are still answered.
+/// Releases the name, so that no new call arrives. Calls under way are still answered.
 async fn leave(connection: Connection) -> zbus::Result<()> {
     connection.release_name(NAME).await?;
     connection.object_server().remove::<Interface, _>(PATH).await?;

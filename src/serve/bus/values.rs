@@ -21,7 +21,7 @@ use zbus::{
 /// A dictionary on the bus.
 pub type Dict = BTreeMap<String, Variant<'static>>;
 
-/// The fields of `answer`; fails if it is no object.
+/// The fields of `answer`. Fails if it is not an object.
 pub fn dict(answer: &impl Serialize) -> wire::Result<Dict> {
     match serde_json::to_value(answer).map(|value| each_text(value, printable)) {
         Ok(Value::Object(fields)) => Ok(fields.into_iter().filter_map(|(name, value)| Some((name, variant(value)?))).collect()),
@@ -33,7 +33,7 @@ fn variant(value: Value) -> Option<Variant<'static>> {
     Some(match value {
         Value::Null => return None,
         Value::Bool(yes) => yes.into(),
-        // All our numbers count something.
+        // All our numbers are counts, so none is negative.
         Value::Number(number) => number.as_u64()?.into(),
         Value::String(text) => text.into(),
         Value::Array(list) if list.iter().any(Value::is_object) => {

@@ -44,7 +44,7 @@ pub fn tell(authorization: Option<&str>, hook: &Hook, until: Instant) -> io::Res
     stream.read(&mut [0; 1024]).map(drop)
 }
 
-/// Whether a process of this user listens. No other user's may hear anything.
+/// Whether this user's process listens. Processes of other users must learn nothing.
 fn is_ours(socket: &impl AsFd, path: &Path) -> io::Result<bool> {
     let ours = rustix::process::getuid();
     #[cfg(target_os = "linux")]

@@ -26,7 +26,7 @@ pub const EVENT: &str = "UserPromptSubmit";
 /// How long the broker may take. The hook's own start and end take the rest of the 50 ms.
 const PATIENCE: Duration = Duration::from_millis(30);
 
-/// Runs the hook for the event in `words`. Whatever fails, the session goes on.
+/// Runs the hook for the event in `words`. The session goes on even if this fails.
 pub fn run(words: &[OsString]) -> ExitCode {
     match words {
         [word] if word == EVENT => prove(),
@@ -54,7 +54,7 @@ fn prove() {
         permission_mode: input.permission_mode,
         messages: input.prompt.map(|ids| ids.0).unwrap_or_default(),
     };
-    // A broker that is away or refuses hears of the session at its next prompt.
+    // If the broker is away or refuses, it learns of the session at the next prompt.
     drop(broker::tell(session.ok().as_deref(), &hook, Instant::now() + PATIENCE));
 }
 
