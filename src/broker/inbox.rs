@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_missed_once_the_session_idles_without_it() {
+    fn frame_is_missed_once_the_session_idles() {
         let mut inbox = Inbox::default();
         let is_missed = |inbox: &Inbox, at| match inbox.gate(true, at) {
             Gate::Missed => true,

@@ -49,7 +49,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_directory_makes_a_name_that_can_be_typed(cwd in any::<String>()) {
+        fn every_directory_makes_a_typeable_name(cwd in any::<String>()) {
             let name = wish(None, &format!("/{cwd}"));
             prop_assert!((1..=LONGEST).contains(&name.len()) && !name.starts_with('-') && !name.ends_with('-'), "{}", name);
             prop_assert!(name.parse::<PeerRef>().is_ok() && !name.contains("--"), "{}", name);

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_serves_no_more_is_given_nothing() {
+    fn process_that_no_longer_serves_gets_nothing() {
         let connection = testing::memory();
         let tx = testing::tx(&connection);
         let (mut tx, mut instance) = (Transaction::new(&tx, NOW), "old".to_owned());

@@ -56,7 +56,7 @@ impl Acknowledger {
     /// Sends queued acknowledgements for as long as this process serves the session.
     pub async fn run(&self, link: &Link) {
         let mut queue = self.queue.subscribe();
-        while let Ok(up) = link.up().await {
+        while let Ok(up) = link.served().await {
             match self.acknowledge_next(&up).await {
                 Ok(true) => {}
                 Ok(false) => _ = queue.wait_for(|queue| !queue.entries.is_empty()).await,

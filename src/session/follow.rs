@@ -38,8 +38,8 @@ pub struct Follower {
 
 /// Why the process stops following an event stream.
 enum End {
-    /// The session has ended, or the process that displaced this one has.
-    Ended,
+    /// Register again on the next call or after a while: the session has ended, or another process serves it.
+    Aside,
     /// Register again: a call came while another process served the session, or the inbox has appeared.
     Again,
 }
@@ -56,9 +56,9 @@ impl Follower {
         loop {
             let error = match self.follow(&session).await {
                 Ok(End::Again) => continue,
-                Ok(End::Ended) => {
-                    // This process is about to end. If the session lives on, its next call registers it again.
-                    self.link.down(Error::new(Code::Unreachable, "the session has ended"));
+                Ok(End::Aside) => {
+                    // If the session lives on, its next call registers this process again.
+                    self.link.down(Error::new(Code::Unreachable, "the session has ended, or another process serves it"));
                     _ = timeout(LONGEST_PAUSE, self.link.nudged.notified()).await;
                     continue;
                 }
@@ -90,7 +90,11 @@ impl Follower {
         };
         self.secret = Some(me.secret.clone());
         // No cursor: the channel remembers which messages it has pushed, in any order.
-        let mut events = SseStream::new(client.stream("/v1/events", &me.secret).await?);
+        let mut events = match client.stream("/v1/events", &me.secret).await {
+            // Another server of this session registered in between. Displacing it at once could show a message twice.
+            Err(error) if error.code == Code::Unauthorized => return Ok(End::Aside),
+            events => SseStream::new(events?),
+        };
         log!("connected as {} ({}) to broker {}", me.name, me.id, me.broker_version);
         self.mail.mail_waits(); // mail may wait already: the broker announces only new mail
         let mut inbox_there = pin!(inbox_appears(session, inbox.is_some()));
@@ -113,7 +117,7 @@ impl Follower {
                     self.link.down(Error::new(Code::Unreachable, "another process serves this session now"));
                     stands_by = true;
                 }
-                (Some("ended"), _) => return Ok(End::Ended),
+                (Some("ended"), _) => return Ok(End::Aside),
                 _ => {} // `ready`, or an event of a newer broker
             }
         }

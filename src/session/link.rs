@@ -138,6 +138,11 @@ impl Link {
         self.wait_for(|state| (!holds(state)).then_some(())).await;
     }
 
+    /// Like [`Self::up`], for work in the background: it does not nudge, so that a displaced process does not come back for it.
+    pub async fn served(&self) -> Result<Arc<Registration>> {
+        self.wait_for(LinkState::settled).await
+    }
+
     /// Waits until the session is registered, however long that takes.
     ///
     /// # Errors

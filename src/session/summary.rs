@@ -4,7 +4,7 @@
 
 use super::{
     facts::in_time,
-    link::{AT_ONCE, Link},
+    link::{AT_ONCE, Link, mends_itself},
     log,
 };
 use crate::{
@@ -22,13 +22,15 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// How long a `git` command may take.
 const GIT_PATIENCE: Duration = Duration::from_secs(5);
 /// How long the generated summary may take.
 const GENERATE_PATIENCE: Duration = Duration::from_secs(30);
+/// The pause before the broker is asked again to store a summary.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Settings that keep git from starting programs that a repository names.
 const QUIET: [&str; 3] = ["core.fsmonitor=false", "core.hooksPath=/dev/null", "log.showSignature=false"];
 /// Most bytes read of a child's output.
@@ -61,7 +63,7 @@ const PROJECTS: [(&str, &str); 13] = [
 
 /// Makes the session's summary, unless the broker has a better one from before.
 pub async fn run(link: Arc<Link>) {
-    let Ok(up) = link.up().await else { return };
+    let Ok(up) = link.served().await else { return };
     if up.me.summary_source > SummarySource::Local {
         return;
     }
@@ -77,8 +79,13 @@ pub async fn run(link: Arc<Link>) {
 
 async fn apply(link: &Link, summary: String, source: SummarySource) {
     let summary = summary.chars().take(MAX_SUMMARY).collect();
-    let set = link.post::<Summary>("/v1/set-summary", &SetSummary { summary, source }, AT_ONCE).await;
-    logged("setting the summary", set);
+    let set = SetSummary { summary, source };
+    while let Ok(up) = link.served().await {
+        match up.post::<Summary>("/v1/set-summary", &set, AT_ONCE).await {
+            Err(error) if mends_itself(&error) => sleep(PAUSE).await,
+            answer => return drop(logged("setting the summary", answer)),
+        }
+    }
 }
 
 fn logged<T, E: std::fmt::Display>(doing: &str, done: Result<T, E>) -> Option<T> {

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_read_with_and_without_its_tag() {
+    fn answer_is_read_with_and_without_its_tag() {
         let frame = |content: &str| json!({"type": "user", "message": {"role": "user", "content": content}}).to_string();
         let tagged = "<cross-session-message from=\"uds:/a\" from-mode=\"prompting\">\nYes.\nIt is.\n</cross-session-message>";
         assert_eq!(answer(frame(tagged).as_bytes()).as_deref(), Some("Yes.\nIt is."));

@@ -68,7 +68,7 @@ fn random_damage_leaves_no_failing_verb() {
 type Make = Box<dyn Fn(&Broker)>;
 
 #[test]
-fn file_that_is_no_database_of_ours_is_refused() {
+fn foreign_file_is_refused_and_left_untouched() {
     let sql =
         |batch: &'static str| move |broker: &Broker| Connection::open(broker.database()).unwrap().execute_batch(batch).unwrap();
     let text = |text: &'static str| move |broker: &Broker| fs::write(broker.database(), text).unwrap();

@@ -37,7 +37,7 @@ const TAMPERS: [(&str, Tamper); 8] = [
 ];
 
 #[test]
-fn nothing_is_accepted_into_a_file_that_is_gone() {
+fn removed_database_accepts_nothing() {
     let mut told = 0;
     for (what, tamper) in TAMPERS {
         let mut broker = Broker::prepared(&UNLIMITED);

@@ -20,7 +20,7 @@ fn has(folder: &Path, part: &str) -> bool {
 }
 
 #[test]
-fn broker_killed_while_it_makes_its_database_starts_again() {
+fn broker_killed_while_creating_its_database_starts_again() {
     let mut random = Random::seeded();
     for round in 0..40 {
         let mut broker = Broker::prepared(&[]);

@@ -1,14 +1,18 @@
 //! Mail in tool results, which is certain to be seen, and calls that wait.
 
 use super::{Scene, assert_nothing_more, carried, ids, messages_of, other_tools, prove_channel};
-use crate::support::{eventually, mcp::Start};
+use crate::support::{PATIENCE, events::Peer, eventually, mcp::Start};
 use serde_json::json;
 use std::{
     io::{Read, Write},
     net::Shutdown,
     os::unix::net::{UnixListener, UnixStream},
     path::{Path, PathBuf},
-    sync::mpsc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -134,6 +138,42 @@ fn waits_cancelled_back_to_back_strand_no_mail() {
         sent.iter().all(|id| ids(&shown).contains(id)).then_some(())
     });
     assert_eq!(shown.len(), sent.len(), "{shown:?}");
+}
+
+#[test]
+fn server_displaced_before_its_stream_stands_aside() {
+    let scene = Scene::new();
+    let (socket, folder) = (scene.broker.socket(), scene.directory("relay"));
+    let path = folder.join("relay.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (seen, requests) = mpsc::channel();
+    let http = scene.broker.http();
+    thread::spawn(move || {
+        let is_first = Arc::new(AtomicBool::new(true));
+        for client in listener.incoming() {
+            let (mut client, mut broker) = (client.unwrap(), UnixStream::connect(&socket).unwrap());
+            let (mut answers, mut to_client) = (broker.try_clone().unwrap(), client.try_clone().unwrap());
+            thread::spawn(move || copy(&mut answers, &mut to_client, |_| {}));
+            let (seen, http, is_first) = (seen.clone(), http.clone(), is_first.clone());
+            thread::spawn(move || {
+                copy(&mut client, &mut broker, |request| {
+                    let request = String::from_utf8_lossy(request);
+                    if request.starts_with("GET /v1/events") && is_first.swap(false, Ordering::SeqCst) {
+                        let secret = request.lines().find_map(|line| line.strip_prefix("authorization: Bearer ")).unwrap();
+                        Peer::register(&http.as_peer(secret), "rival", json!({"sessionId": "worker"}));
+                    }
+                    let _ = seen.send(request.lines().next().unwrap_or_default().to_owned());
+                });
+            });
+        }
+    });
+    let env = vec![("CLAUDE_PEERS_SOCKET".to_owned(), path.to_str().unwrap().to_owned())];
+    let directory = scene.directory("worker");
+    let mut worker = Start { broker: &scene.broker, directory: &directory, session_id: "worker", delivery: "pull", env }.go();
+    while !requests.recv_timeout(PATIENCE).unwrap().starts_with("GET /v1/events") {}
+    let next = requests.recv_timeout(Duration::from_secs(1));
+    assert!(next.is_err(), "it leaves the session to the other server: {next:?}");
+    worker.call("list_peers", json!({"scope": "machine"})); // a call brings it back
 }
 
 /// A socket in `folder` that leads to `socket`, and keeps back each answer to an acknowledgement for a while.
