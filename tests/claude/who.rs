@@ -140,7 +140,9 @@ fn nested(claude: &Path) {
     assert!(peer["id"] != id && peer["pid"] != bob.pid, "{peer}");
     let meanwhile = world.send(id.as_str().unwrap(), "Meanwhile.");
     let to_inner = world.send("inner", "For the inner one.");
-    world.broker().message_once("offered", &meanwhile);
+    for message in [&meanwhile, &to_inner] {
+        world.broker().message_once("offered", message);
+    }
     world.model.release(&inner.cue);
     let request = world.model.request("inner", "who it is", |request| request.result(&inner.calls[0]).is_some());
     let list: Value = serde_json::from_str(&request.result(&inner.calls[0]).unwrap()).unwrap();
