@@ -79,11 +79,11 @@ pub fn preview(view: &View<'_>, new: &NewMessage, most_waiting: u32) -> Result<R
     if let Some(message) = sent_before(view, new)? {
         return Ok(Ok(Some(message)));
     }
+    let Some(waiting) = history::waiting_from(view, &new.to, most_waiting)? else { return Ok(Ok(None)) };
     let name = view.one("SELECT name FROM peer WHERE id = ?1", [new.to.as_str()], |row| row.get(0))?;
-    let waiting = history::waiting(view, &new.to)?;
     Ok(match name {
-        Some(name) if waiting >= most_waiting => Err(Refusal::MailboxFull { waiting, most: most_waiting, name }),
-        _ => Ok(None),
+        Some(name) => Err(Refusal::MailboxFull { waiting, most: most_waiting, name }),
+        None => Ok(None),
     })
 }
 

@@ -39,6 +39,16 @@ pub fn waiting(view: &View<'_>, peer: &PeerId) -> Result<u32> {
     view.get("SELECT count(*) FROM message WHERE to_peer = ?1 AND waiting = 1", [peer.as_str()])
 }
 
+/// How many messages wait for `peer`, if they are `most` or more. The first and the last of them bound their number, and an index
+/// finds both at once, while a count of a long backlog would cost more than storing a message.
+pub fn waiting_from(view: &View<'_>, peer: &PeerId, most: u32) -> Result<Option<u32>> {
+    let sql = "SELECT (SELECT max(seq) FROM message WHERE to_peer = ?1 AND waiting = 1)
+                    - (SELECT min(seq) FROM message WHERE to_peer = ?1 AND waiting = 1) + 1";
+    let span = view.get::<Option<i64>>(sql, [peer.as_str()])?.unwrap_or_default();
+    let waiting = if span < i64::from(most) { None } else { Some(waiting(view, peer)?) };
+    Ok(waiting.filter(|waiting| *waiting >= most))
+}
+
 /// Whether messages wait for `peer`.
 pub fn is_waiting(view: &View<'_>, peer: &PeerId) -> Result<bool> {
     view.get("SELECT EXISTS (SELECT 1 FROM message WHERE to_peer = ?1 AND waiting = 1)", [peer.as_str()])
