@@ -7,7 +7,34 @@ use crate::{
     platform::clock,
     wire,
 };
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+use tokio::runtime::Handle;
+
+/// A future that goes on in a task of its own if it is dropped before its end.
+struct ToCompletion<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
+
+impl<F: Future<Output: Send> + Send + 'static> Future for ToCompletion<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(future) = &mut self.0 else { return Poll::Pending };
+        let output = ready!(future.as_mut().poll(context));
+        self.0 = None;
+        Poll::Ready(output)
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Drop for ToCompletion<F> {
+    fn drop(&mut self) {
+        if let (Some(future), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            runtime.spawn(future);
+        }
+    }
+}
 
 impl Broker {
     /// Runs `job` in a transaction, then applies its effects and returns its value. Runs to completion even if the caller is
@@ -24,15 +51,15 @@ impl Broker {
             let value = job(&mut transaction)?;
             Ok((value, transaction.effects))
         };
-        // Queued before the task is spawned, so that jobs run in the order of their requests.
+        // Queued first, so that jobs run in the order of their requests.
         let committed = self.store.submit(durability, job).await?;
         let broker = self.clone();
-        let change = tokio::spawn(async move {
+        let change = async move {
             let (value, effects) = committed.await?;
             broker.apply(effects);
             Ok(value)
-        });
-        change.await.unwrap_or_else(|_| Err(db::Error::Closed.into()))
+        };
+        ToCompletion(Some(Box::pin(change))).await
     }
 
     fn apply(&self, effects: Effects) {

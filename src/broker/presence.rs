@@ -22,6 +22,9 @@ impl Broker {
             let picked = roster.peers.values().filter(|peer| peer.needs_look(age, now) && which(peer));
             picked.flat_map(Peer::processes).collect()
         };
+        if processes.is_empty() {
+            return;
+        }
         let lives: HashMap<Process, bool> = self.probes.processes.ask_all(processes).await;
         for peer in self.roster().peers.values_mut().filter(|peer| peer.needs_look(age, now)) {
             let known: Vec<bool> = peer.processes().filter_map(|process| lives.get(&process).copied()).collect();

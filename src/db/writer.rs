@@ -109,11 +109,13 @@ impl<T: Send, E: From<Error> + Send, F: FnOnce(&Tx<'_>) -> Result<T, E> + Send> 
 /// the ones at their paths. Once they are not, every job fails.
 pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
     let (mut group, mut moved): (Vec<Box<dyn Job>>, _) = (Vec::with_capacity(GROUP), None);
+    // Whether commits are fsynced now, as the connection is opened.
+    let mut is_full = true;
     while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
         let met = Met::default();
         let commit = || {
             place.check(connection).map_err(Failure::Moved)?;
-            let committed = commit(connection, &met, &mut group).map_err(|error| Failure::Commit(Arc::new(error)));
+            let committed = commit(connection, &met, &mut is_full, &mut group).map_err(|error| Failure::Commit(Arc::new(error)));
             place.check(connection).map_err(Failure::Moved)?;
             committed
         };
@@ -142,11 +144,14 @@ pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mu
     }
 }
 
-fn commit(connection: &Connection, met: &Met, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+fn commit(connection: &Connection, met: &Met, is_full: &mut bool, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
     let say = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
     let tx = Tx::new(connection, met);
     let fsyncs = group.iter().any(|job| job.durability() == Durability::Fsync);
-    connection.pragma_update(None, "synchronous", if fsyncs { "full" } else { "normal" })?;
+    if *is_full != fsyncs {
+        connection.pragma_update(None, "synchronous", if fsyncs { "full" } else { "normal" })?;
+        *is_full = fsyncs;
+    }
     say("BEGIN IMMEDIATE")?;
     let mut body = || {
         for job in group.iter_mut() {
