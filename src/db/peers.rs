@@ -2,7 +2,7 @@
 
 use super::{Result, Row, Tx, View, params, sqlite};
 use crate::wire::{DeliveryChoice, Git, InboundRule, PeerId, Process, SummarySource, Timestamp};
-use rusqlite::types::Value;
+use rusqlite::types::{FromSql, Value};
 
 /// A peer as it is stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -132,41 +132,66 @@ impl PeerRow {
         ]
     }
 
+    /// Reads a row of all columns, in the order of the table.
     fn read(row: &Row<'_>) -> sqlite::Result<Self> {
-        let process = |pid: &str, started: &str| -> sqlite::Result<Option<Process>> {
-            let (pid, started): (Option<u32>, Option<i64>) = (row.get(pid)?, row.get(started)?);
-            Ok(pid.map(|pid| Process { pid, started: started.unwrap_or_default().cast_unsigned() }))
-        };
-        let id: String = row.get("id")?;
+        let mut columns = Columns { row, next: 0 };
+        let id: String = columns.next()?;
         let id = id.parse().map_err(|e| sqlite::Error::FromSqlConversionFailure(0, sqlite::types::Type::Text, Box::new(e)))?;
-        let proved_at = row.get::<_, Option<i64>>("proved_at")?.unwrap_or_default();
         Ok(Self {
-            legacy: row.get("legacy")?,
-            secret: row.get("secret")?,
-            instance: row.get("instance")?,
-            process: process("pid", "pid_started")?,
-            agent: process("host_pid", "host_started")?,
-            git: row.get::<_, Option<String>>("git")?.and_then(|json| serde_json::from_str(&json).ok()),
-            tty: row.get("tty")?,
-            channel: row.get("channel")?,
-            delivery: from_word(row.get("delivery")?).unwrap_or_default(),
-            proved: row.get::<_, Option<String>>("proved_by")?.map(|by| (by, Timestamp::from_millis(proved_at))),
-            summary: row.get("summary")?,
-            summary_source: from_word(row.get("summary_source")?).unwrap_or(SummarySource::None),
-            last_seen: Timestamp::from_millis(row.get("last_seen")?),
-            ended: row.get("ended")?,
-            inbox: row.get("inbox")?,
-            bypasses: row.get("bypasses")?,
-            inbound: from_word(row.get("inbound")?).unwrap_or_default(),
-            hooked: row.get("hooked_by")?,
-            hook_token: row.get("hook_token")?,
-            hook_proves_all: row.get("hook_proves_all")?,
-            ..Self::new(id, row.get("name")?, row.get("cwd")?, Timestamp::from_millis(row.get("registered_at")?))
+            id,
+            name: columns.next()?,
+            legacy: columns.next()?,
+            secret: columns.next()?,
+            instance: columns.next()?,
+            process: columns.process()?,
+            agent: columns.process()?,
+            cwd: columns.next()?,
+            git: columns.next::<Option<String>>()?.and_then(|json| serde_json::from_str(&json).ok()),
+            tty: columns.next()?,
+            channel: columns.next()?,
+            delivery: from_word(columns.next()?).unwrap_or_default(),
+            proved: {
+                let (by, at): (Option<String>, Option<i64>) = (columns.next()?, columns.next()?);
+                by.map(|by| (by, Timestamp::from_millis(at.unwrap_or_default())))
+            },
+            summary: columns.next()?,
+            summary_source: from_word(columns.next()?).unwrap_or(SummarySource::None),
+            registered_at: columns.time()?,
+            last_seen: columns.time()?,
+            ended: columns.next()?,
+            inbox: columns.next()?,
+            bypasses: columns.next()?,
+            inbound: from_word(columns.next()?).unwrap_or_default(),
+            hooked: columns.next()?,
+            hook_token: columns.next()?,
+            hook_proves_all: columns.next()?,
         })
     }
 }
 
-/// Whether the row can be read as a peer.
+/// The columns of a row, one after the other. Looking each up by its name would cost a send more than the query.
+struct Columns<'r> {
+    row: &'r Row<'r>,
+    next: usize,
+}
+
+impl Columns<'_> {
+    fn next<T: FromSql>(&mut self) -> sqlite::Result<T> {
+        self.next += 1;
+        self.row.get(self.next - 1)
+    }
+
+    fn process(&mut self) -> sqlite::Result<Option<Process>> {
+        let (pid, started): (Option<u32>, Option<i64>) = (self.next()?, self.next()?);
+        Ok(pid.map(|pid| Process { pid, started: started.unwrap_or_default().cast_unsigned() }))
+    }
+
+    fn time(&mut self) -> sqlite::Result<Timestamp> {
+        self.next().map(Timestamp::from_millis)
+    }
+}
+
+/// Whether the row, which begins with all columns of the table, can be read as a peer.
 pub(super) fn is_readable(row: &Row<'_>) -> bool {
     PeerRow::read(row).is_ok()
 }

@@ -199,10 +199,10 @@ fn copy(damaged: &Connection, new: &Connection, name: &'static str) -> rusqlite:
     }
     // The broker may be unable to use a row that SQLite can read.
     if TABLES.contains(&name) {
-        let mut select = new.prepare(&format!("SELECT rowid, * FROM {name}"))?;
+        let mut select = new.prepare(&format!("SELECT *, rowid AS place FROM {name}"))?;
         let (mut rows, mut odd) = (select.query([])?, Vec::new());
         while let Some(row) = rows.next()? {
-            odd.extend((!is_readable(name, row)).then(|| row.get::<_, i64>(0)).transpose()?);
+            odd.extend((!is_readable(name, row)).then(|| row.get::<_, i64>("place")).transpose()?);
         }
         for rowid in odd {
             new.execute(&format!("DELETE FROM {name} WHERE rowid = ?1"), [rowid])?;
