@@ -7,7 +7,10 @@ use super::{
 };
 use crate::wire::{Acknowledge, Acknowledged, Acknowledgement, Code, Inbound, Outcome, Result, Route};
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 /// Most acknowledgements in one request; far below what a request may hold.
 const MAX_BATCH: usize = 200;
@@ -15,6 +18,8 @@ const MAX_BATCH: usize = 200;
 const PAUSE: Duration = Duration::from_millis(100);
 /// The pause before another attempt when the broker could not store the acknowledgement (its disk is full).
 const LONG_PAUSE: Duration = Duration::from_secs(10);
+/// How long a call waits for earlier acknowledgements.
+const SETTLING: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub struct Acknowledger {
@@ -51,6 +56,12 @@ impl Acknowledger {
     pub fn forget(&self, given: &[Inbound]) {
         self.queue
             .send_modify(|queue| queue.entries.retain(|queued| given.iter().all(|message| message.id != queued.of_message.id)));
+    }
+
+    /// Waits until the broker has stored what is queued, but not for long. Until then it keeps back later messages.
+    pub async fn settle(&self) {
+        let mut queue = self.queue.subscribe();
+        _ = timeout(SETTLING, queue.wait_for(|queue| queue.entries.is_empty())).await;
     }
 
     /// Sends queued acknowledgements for as long as this process serves the session.

@@ -120,7 +120,10 @@ impl Mailbox {
         self.waiting.store(false, Ordering::Relaxed);
         let taken = tokio::select! {
             biased;
-            taken = self.take(route, most, wait, &lease) => Some(taken),
+            taken = async {
+                self.acknowledger.settle().await;
+                self.take(route, most, wait, &lease).await
+            } => Some(taken),
             () = stop => None,
         };
         if !matches!(taken, Some(Ok(_))) {

@@ -143,29 +143,19 @@ fn waits_cancelled_back_to_back_strand_no_mail() {
 #[test]
 fn server_displaced_before_its_stream_stands_aside() {
     let scene = Scene::new();
-    let (socket, folder) = (scene.broker.socket(), scene.directory("relay"));
-    let path = folder.join("relay.sock");
-    let listener = UnixListener::bind(&path).unwrap();
     let (seen, requests) = mpsc::channel();
-    let http = scene.broker.http();
-    thread::spawn(move || {
-        let is_first = Arc::new(AtomicBool::new(true));
-        for client in listener.incoming() {
-            let (mut client, mut broker) = (client.unwrap(), UnixStream::connect(&socket).unwrap());
-            let (mut answers, mut to_client) = (broker.try_clone().unwrap(), client.try_clone().unwrap());
-            thread::spawn(move || copy(&mut answers, &mut to_client, |_| {}));
-            let (seen, http, is_first) = (seen.clone(), http.clone(), is_first.clone());
-            thread::spawn(move || {
-                copy(&mut client, &mut broker, |request| {
-                    let request = String::from_utf8_lossy(request);
-                    if request.starts_with("GET /v1/events") && is_first.swap(false, Ordering::SeqCst) {
-                        let secret = request.lines().find_map(|line| line.strip_prefix("authorization: Bearer ")).unwrap();
-                        Peer::register(&http.as_peer(secret), "rival", json!({"sessionId": "worker"}));
-                    }
-                    let _ = seen.send(request.lines().next().unwrap_or_default().to_owned());
-                });
-            });
-        }
+    let (http, is_first) = (scene.broker.http(), Arc::new(AtomicBool::new(true)));
+    let path = relay(scene.broker.socket(), &scene.directory("relay"), move || {
+        let (seen, http, is_first) = (seen.clone(), http.clone(), is_first.clone());
+        let look = move |request: &[u8]| {
+            let request = String::from_utf8_lossy(request);
+            if request.starts_with("GET /v1/events") && is_first.swap(false, Ordering::SeqCst) {
+                let secret = request.lines().find_map(|line| line.strip_prefix("authorization: Bearer ")).unwrap();
+                Peer::register(&http.as_peer(secret), "rival", json!({"sessionId": "worker"}));
+            }
+            let _ = seen.send(request.lines().next().unwrap_or_default().to_owned());
+        };
+        (Box::new(look), Box::new(|_| {}))
     });
     let env = vec![("CLAUDE_PEERS_SOCKET".to_owned(), path.to_str().unwrap().to_owned())];
     let directory = scene.directory("worker");
@@ -176,36 +166,73 @@ fn server_displaced_before_its_stream_stands_aside() {
     worker.call("list_peers", json!({"scope": "machine"})); // a call brings it back
 }
 
+#[test]
+fn call_after_mail_gets_the_next_message() {
+    let scene = Scene::new();
+    let path = relay(scene.broker.socket(), &scene.directory("relay"), || {
+        let look = |request: &[u8]| {
+            if is_acknowledgement(request) {
+                thread::sleep(SLOW);
+            }
+        };
+        (Box::new(look), Box::new(|_| {}))
+    });
+    let env = vec![("CLAUDE_PEERS_SOCKET".to_owned(), path.to_str().unwrap().to_owned())];
+    let (mut asker, directory) = (scene.pulling("asker"), scene.directory("worker"));
+    let mut worker = Start { broker: &scene.broker, directory: &directory, session_id: "worker", delivery: "pull", env }.go();
+    worker.id();
+    let first = asker.send("worker", "one")["messageId"].clone();
+    assert_eq!(ids(&carried(&mut worker, "list_peers", &json!({"scope": "machine"}))), [first]);
+    let second = asker.send("worker", "two")["messageId"].clone();
+    assert_eq!(ids(&worker.check()), [second], "the first one's acknowledgement is still on its way");
+}
+
+/// How long a relay keeps something back.
+const SLOW: Duration = Duration::from_millis(100);
+
+fn is_acknowledgement(request: &[u8]) -> bool {
+    request.starts_with(b"POST /v1/acknowledge")
+}
+
 /// A socket in `folder` that leads to `socket`, and keeps back each answer to an acknowledgement for a while.
 fn slow_acknowledgements(socket: PathBuf, folder: &Path) -> PathBuf {
+    relay(socket, folder, || {
+        let (acknowledges, is_slow) = mpsc::channel();
+        let look = move |request: &[u8]| {
+            if is_acknowledgement(request) {
+                let _ = acknowledges.send(());
+            }
+        };
+        let wait = move |_: &[u8]| {
+            if is_slow.try_recv().is_ok() {
+                thread::sleep(SLOW);
+            }
+        };
+        (Box::new(look), Box::new(wait))
+    })
+}
+
+/// Sees what passes a relay before it goes on.
+type Look = Box<dyn FnMut(&[u8]) + Send>;
+
+/// A socket in `folder` that leads to `socket`. `looks` makes those of a connection: for requests and for answers.
+fn relay(socket: PathBuf, folder: &Path, mut looks: impl FnMut() -> (Look, Look) + Send + 'static) -> PathBuf {
     let path = folder.join("relay.sock");
     let listener = UnixListener::bind(&path).unwrap();
     thread::spawn(move || {
         for client in listener.incoming() {
             let (mut client, mut broker) = (client.unwrap(), UnixStream::connect(&socket).unwrap());
             let (mut answers, mut to_client) = (broker.try_clone().unwrap(), client.try_clone().unwrap());
-            let (acknowledges, is_slow) = mpsc::channel();
-            thread::spawn(move || {
-                copy(&mut answers, &mut to_client, |_| {
-                    if is_slow.try_recv().is_ok() {
-                        thread::sleep(Duration::from_millis(100));
-                    }
-                });
-            });
-            thread::spawn(move || {
-                copy(&mut client, &mut broker, |request| {
-                    if request.starts_with(b"POST /v1/acknowledge") {
-                        let _ = acknowledges.send(());
-                    }
-                });
-            });
+            let (requests, replies) = looks();
+            thread::spawn(move || copy(&mut answers, &mut to_client, replies));
+            thread::spawn(move || copy(&mut client, &mut broker, requests));
         }
     });
     path
 }
 
 /// Copies what comes, after `look` at it, until either end is gone.
-fn copy(from: &mut UnixStream, to: &mut UnixStream, look: impl Fn(&[u8])) {
+fn copy(from: &mut UnixStream, to: &mut UnixStream, mut look: Look) {
     let mut buffer = [0; 64 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer) {
         look(&buffer[..length]);
