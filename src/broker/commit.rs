@@ -78,9 +78,9 @@ impl Broker {
                 peer.inbox.hear(news);
             }
         }
-        for id in effects.wake {
+        for (id, hints) in effects.wake {
             if let Some(peer) = roster.peers.get_mut(&id) {
-                peer.hint |= effects.hint.contains(&id);
+                peer.hint |= hints;
                 peer.wake();
             }
         }

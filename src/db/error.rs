@@ -10,6 +10,9 @@ pub enum Error {
     /// The transaction that this job shared could not be committed.
     #[error("committing to the database: {0}")]
     Commit(Arc<rusqlite::Error>),
+    /// Another job in the same transaction failed halfway.
+    #[error("another change in the same transaction failed, so this one was not stored")]
+    Undone,
     /// The files are not the ones that were opened, so it is unknown whether the change is kept.
     #[error("the database was moved, replaced or cut while the broker was using it: {0}")]
     Moved(String),
@@ -23,7 +26,7 @@ impl Error {
         match self {
             Self::Sqlite(error) => Some(error),
             Self::Commit(error) => Some(error),
-            Self::Moved(_) | Self::Closed => None,
+            Self::Undone | Self::Moved(_) | Self::Closed => None,
         }
     }
 

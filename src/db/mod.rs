@@ -3,7 +3,8 @@
 //! Promises:
 //! - When [`Store::write`] answers, the change is on disk (WAL, `synchronous=FULL`: the commit is fsynced).
 //! - Jobs that arrive during a commit share the next one, so durability costs one fsync per commit, not one per message.
-//! - A job that fails undoes only its own changes: each job has a savepoint.
+//! - A job refuses before it writes, so a refusal undoes nothing. A job that fails after that undoes the whole transaction;
+//!   savepoints would cost a busy broker a sixth of its sends, for a case that only a failing disk brings about.
 //! - Migrations only append. A database from a newer version is refused and left untouched.
 //!
 //! Locks: one thread owns the only writing connection. Readers have connections of their own; in WAL mode they and the writer

@@ -117,15 +117,15 @@ impl PeerRow {
             ("git", git.into()),
             ("tty", self.tty.clone().into()),
             ("channel", self.channel.into()),
-            ("delivery", word(&self.delivery).into()),
+            ("delivery", self.delivery.to_string().into()),
             ("summary", self.summary.clone().into()),
-            ("summary_source", word(&self.summary_source).into()),
+            ("summary_source", self.summary_source.to_string().into()),
             ("registered_at", self.registered_at.as_millis().into()),
             ("last_seen", self.last_seen.as_millis().into()),
             ("ended", self.ended.into()),
             ("inbox", self.inbox.clone().into()),
             ("bypasses", self.bypasses.into()),
-            ("inbound", word(&self.inbound).into()),
+            ("inbound", self.inbound.to_string().into()),
             ("hooked_by", self.hooked.clone().into()),
             ("hook_token", bytes(self.hook_token)),
             ("hook_proves_all", self.hook_proves_all.into()),
@@ -149,19 +149,19 @@ impl PeerRow {
             git: columns.next::<Option<String>>()?.and_then(|json| serde_json::from_str(&json).ok()),
             tty: columns.next()?,
             channel: columns.next()?,
-            delivery: from_word(columns.next()?).unwrap_or_default(),
+            delivery: columns.word(DeliveryChoice::parse)?.unwrap_or_default(),
             proved: {
                 let (by, at): (Option<String>, Option<i64>) = (columns.next()?, columns.next()?);
                 by.map(|by| (by, Timestamp::from_millis(at.unwrap_or_default())))
             },
             summary: columns.next()?,
-            summary_source: from_word(columns.next()?).unwrap_or(SummarySource::None),
+            summary_source: columns.word(SummarySource::parse)?.unwrap_or(SummarySource::None),
             registered_at: columns.time()?,
             last_seen: columns.time()?,
             ended: columns.next()?,
             inbox: columns.next()?,
             bypasses: columns.next()?,
-            inbound: from_word(columns.next()?).unwrap_or_default(),
+            inbound: columns.word(InboundRule::parse)?.unwrap_or_default(),
             hooked: columns.next()?,
             hook_token: columns.next()?,
             hook_proves_all: columns.next()?,
@@ -188,6 +188,10 @@ impl Columns<'_> {
 
     fn time(&mut self) -> sqlite::Result<Timestamp> {
         self.next().map(Timestamp::from_millis)
+    }
+
+    fn word<T>(&mut self, parse: impl FnOnce(&str) -> Option<T>) -> sqlite::Result<Option<T>> {
+        Ok(parse(&self.next::<String>()?))
     }
 }
 
@@ -259,13 +263,4 @@ pub fn forget_unseen(tx: &Tx<'_>, before: Timestamp, most: u32) -> Result<Vec<St
         tx.run("DELETE FROM session WHERE peer = ?1", [id])?;
     }
     Ok(ids)
-}
-
-/// The word for `value`, on the wire and in the database.
-fn word(value: &impl serde::Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-fn from_word<T: serde::de::DeserializeOwned>(word: String) -> Option<T> {
-    serde_json::from_value(serde_json::Value::String(word)).ok()
 }

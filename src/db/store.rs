@@ -61,7 +61,8 @@ impl Store {
     /// Runs `work` in a transaction and returns once it is committed and fsynced.
     ///
     /// # Errors
-    /// The error of `work` (only its own changes are undone), or a failed commit (nothing was stored).
+    /// The error of `work`, or a failed commit. Nothing was stored. If `work` fails after it has written, all jobs of the
+    /// transaction fail, so it refuses first.
     pub async fn write<T, E, F>(&self, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -193,5 +194,49 @@ mod tests {
             Ok::<_, Error>((before, count(view)?))
         });
         assert_eq!((looks.unwrap(), store.glance(count).unwrap()), ((0, 0), 1));
+    }
+
+    /// Runs these jobs in one transaction: each writes a session or not, then fails or not. Returns their outcomes and the number
+    /// of sessions stored.
+    async fn share_a_transaction(jobs: [(bool, bool); 2]) -> ([Result<(), Error>; 2], i64) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = crate::db::open(&folder.path().join("peers.db"), Extent::UnderWay).unwrap().store;
+        // The first transaction ends once the jobs of the next are queued.
+        let ((begin, begun), (go, gate)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+        let wait = move |_: &Tx<'_>| {
+            begin.send(()).unwrap();
+            gate.recv().map_err(|_| Error::Closed)
+        };
+        let first = store.submit(Durability::Fsync, wait).await.unwrap();
+        begun.recv().unwrap();
+        let mut outcomes = Vec::new();
+        for (number, (writes, fails)) in jobs.into_iter().enumerate() {
+            let work = move |tx: &Tx<'_>| {
+                if writes {
+                    tx.run("INSERT INTO session VALUES (?1, 'peer', 1)", [number.to_string()])?;
+                }
+                if fails { Err(Error::Sqlite(rusqlite::Error::InvalidQuery)) } else { Ok(()) }
+            };
+            outcomes.push(store.submit(Durability::Fsync, work).await.unwrap());
+        }
+        go.send(()).unwrap();
+        first.await.unwrap();
+        let [one, other] = <[_; 2]>::try_from(outcomes).ok().unwrap();
+        let outcomes = [one.await, other.await];
+        (outcomes, store.glance(|view| view.get::<i64>("SELECT count(*) FROM session", [])).unwrap())
+    }
+
+    #[tokio::test]
+    async fn refusal_before_a_change_disturbs_no_other_job() {
+        let (outcomes, stored) = share_a_transaction([(true, false), (false, true)]).await;
+        assert!(matches!(outcomes, [Ok(()), Err(Error::Sqlite(_))]), "{outcomes:?}");
+        assert_eq!(stored, 1);
+    }
+
+    #[tokio::test]
+    async fn failure_after_a_change_undoes_the_transaction() {
+        let (outcomes, stored) = share_a_transaction([(true, false), (true, true)]).await;
+        assert!(matches!(outcomes, [Err(Error::Undone), Err(Error::Sqlite(_))]), "{outcomes:?}");
+        assert_eq!(stored, 0);
     }
 }

@@ -82,6 +82,11 @@ impl<'c> Tx<'c> {
     pub fn run(&self, sql: &str, values: impl Params) -> Result<usize> {
         self.0.run(sql, |statement| statement.execute(values))
     }
+
+    /// The number of the row that was inserted last.
+    pub fn last_id(&self) -> i64 {
+        self.0.connection.last_insert_rowid()
+    }
 }
 
 impl<'c> Deref for Tx<'c> {

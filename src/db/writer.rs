@@ -43,13 +43,22 @@ type Commit = std::result::Result<(), Failure>;
 #[derive(Debug, Clone)]
 pub(super) enum Failure {
     Commit(Arc<rusqlite::Error>),
+    /// A job failed after it had changed something.
+    Undone,
     Moved(String),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Commit(Arc::new(error))
+    }
 }
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Commit(error) => Self::Commit(error),
+            Failure::Undone => Self::Undone,
             Failure::Moved(file) => Self::Moved(file),
         }
     }
@@ -59,7 +68,7 @@ impl From<Failure> for Error {
 pub(super) trait Job: Send {
     /// The faults that the job's change must survive.
     fn durability(&self) -> Durability;
-    /// Does the work. Returns false if it failed and its changes must be undone.
+    /// Does the work. Returns false if it failed.
     fn run(&mut self, tx: &Tx<'_>) -> bool;
     /// Answers the caller after the commit.
     fn answer(self: Box<Self>, commit: &Commit);
@@ -96,7 +105,7 @@ impl<T: Send, E: From<Error> + Send, F: FnOnce(&Tx<'_>) -> Result<T, E> + Send> 
 
     fn answer(self: Box<Self>, commit: &Commit) {
         let result = match commit {
-            Err(Failure::Commit(_)) if self.result.is_err() => self.result,
+            Err(Failure::Commit(_) | Failure::Undone) if self.result.is_err() => self.result,
             Err(failure) => Err(Error::from(failure.clone()).into()),
             Ok(()) => self.result,
         };
@@ -115,13 +124,16 @@ pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mu
         let met = Met::default();
         let commit = || {
             place.check(connection).map_err(Failure::Moved)?;
-            let committed = commit(connection, &met, &mut is_full, &mut group).map_err(|error| Failure::Commit(Arc::new(error)));
+            let committed = commit(connection, &met, &mut is_full, &mut group);
             place.check(connection).map_err(Failure::Moved)?;
             committed
         };
         let commit = moved.clone().map_or_else(commit, Err);
         match &commit {
             Ok(()) => {}
+            Err(Failure::Undone) => {
+                tracing::error!(jobs = group.len(), "a change failed halfway; the whole transaction is undone")
+            }
             Err(Failure::Commit(error)) => {
                 tracing::error!(%error, jobs = group.len(), "committing to the database failed");
                 Fault::of(error).into_iter().for_each(|fault| note(faults, fault));
@@ -144,7 +156,7 @@ pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mu
     }
 }
 
-fn commit(connection: &Connection, met: &Met, is_full: &mut bool, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+fn commit(connection: &Connection, met: &Met, is_full: &mut bool, group: &mut [Box<dyn Job>]) -> Commit {
     let say = |sql: &str| connection.prepare_cached(sql)?.execute([]).map(drop);
     let tx = Tx::new(connection, met);
     let fsyncs = group.iter().any(|job| job.durability() == Durability::Fsync);
@@ -155,13 +167,13 @@ fn commit(connection: &Connection, met: &Met, is_full: &mut bool, group: &mut [B
     say("BEGIN IMMEDIATE")?;
     let mut body = || {
         for job in group.iter_mut() {
-            say("SAVEPOINT job")?;
-            if !job.run(&tx) {
-                say("ROLLBACK TO job")?;
+            let before = connection.total_changes();
+            // After some errors, such as a full disk, SQLite itself rolls back.
+            if !job.run(&tx) && (connection.is_autocommit() || connection.total_changes() != before) {
+                return Err(Failure::Undone);
             }
-            say("RELEASE job")?;
         }
-        say("COMMIT")
+        Ok(say("COMMIT")?)
     };
     let result = body();
     if result.is_err() && !connection.is_autocommit() {

@@ -2,13 +2,13 @@
 
 use super::{
     Holder, InboxNews, Message, Refusal, Result, Transaction, acknowledge, history,
-    message::{held_number, read_peer},
+    message::{held_number, read_peer, stored_id},
     order, proof,
     release::Rule,
 };
 use crate::{
     db::{self, PeerRow, View, params, peers},
-    wire::{CLI_SENDER, HeldBy, MessageId, PeerId, Route, Timestamp},
+    wire::{CLI_SENDER, Held, HeldBy, MessageId, MessageState, PeerId, Receipt, Route, Timestamp},
 };
 use std::time::Duration;
 
@@ -53,24 +53,53 @@ pub struct Terms {
 /// Each recipient's copy, or why it was refused.
 pub type Copies = Vec<(PeerId, Result<Message, Refusal>)>;
 
-/// Accepts these copies of one message. If a recipient cannot take its copy, only that copy is refused; any other error undoes
-/// all of them.
+/// Accepts these copies of one message. If a recipient cannot take its copy, only that copy is refused; any other refusal
+/// refuses all of them, before the first is stored.
 pub fn accept(tx: &mut Transaction<'_>, copies: Vec<NewMessage>, terms: Terms) -> Result<Copies> {
     let sender = match copies.first() {
         Some(first) if !terms.by_user => Some(peers::get(tx, &first.from)?.ok_or(Refusal::UnknownSender)?),
         _ => None,
     };
-    let mut accept = |new: NewMessage| -> Result<Result<Message, Refusal>> {
-        Ok(match preview(tx, &new, terms.most_waiting)? {
-            Err(refusal) => Err(refusal),
-            Ok(Some(message)) => Ok(message),
-            Ok(None) => match peers::get(tx, &new.to)? {
-                None if new.to.as_str() != CLI_SENDER => Err(Refusal::NoSuchRecipient(new.to)),
-                recipient => Ok(store(tx, new, recipient.as_ref(), sender.as_ref(), terms)?),
+    let check = |new: NewMessage| Ok((new.to.clone(), Check::of(tx, new, sender.as_ref(), terms)?));
+    let checks = copies.into_iter().map(check).collect::<Result<Vec<_>>>()?;
+    let mut store = |check| match check {
+        Check::Refused(refusal) => Ok(Err(refusal)),
+        Check::Known(message) => Ok(Ok(message)),
+        Check::Fresh { new, rule, question } => store(tx, new, rule, sender.as_ref(), question, terms).map(Ok),
+    };
+    checks.into_iter().map(|(to, check)| Ok((to, store(check)?))).collect()
+}
+
+/// What the tables say about a copy before anything is stored.
+enum Check {
+    Refused(Refusal),
+    /// It was stored before.
+    Known(Message),
+    /// It can be stored, under its recipient's rule.
+    Fresh {
+        new: NewMessage,
+        rule: Rule,
+        question: Option<Question>,
+    },
+}
+
+impl Check {
+    fn of(view: &View<'_>, new: NewMessage, sender: Option<&PeerRow>, terms: Terms) -> Result<Self> {
+        Ok(match preview(view, &new, terms.most_waiting)? {
+            Err(refusal) => Self::Refused(refusal),
+            Ok(Some(message)) => Self::Known(message),
+            Ok(None) => match Rule::stored(view, &new.to)? {
+                None if new.to.as_str() != CLI_SENDER => Self::Refused(Refusal::NoSuchRecipient(new.to)),
+                rule => {
+                    let question = new.reply_to.as_ref().map(|id| Question::find(view, id, sender)).transpose()?;
+                    if let (Some(_), Some(question), true) = (sender, &question, terms.names_question) {
+                        question.check(&new)?;
+                    }
+                    Self::Fresh { new, rule: rule.unwrap_or(Rule::Nothing), question }
+                }
             },
         })
-    };
-    copies.into_iter().map(|new| Ok((new.to.clone(), accept(new)?))).collect()
+    }
 }
 
 /// The message already stored under the key of `new`, or the reason why its recipient cannot take it. An unknown recipient is
@@ -100,20 +129,20 @@ pub fn sent_before(view: &View<'_>, new: &NewMessage) -> Result<Option<Message>>
     Ok(Some(message))
 }
 
-/// Stores a message that no limit refuses, and records which earlier messages it confirms.
+/// Stores a message under its recipient's rule, and records which earlier messages it confirms.
 fn store(
     tx: &mut Transaction<'_>,
     mut new: NewMessage,
-    recipient: Option<&PeerRow>,
+    rule: Rule,
     sender: Option<&PeerRow>,
+    question: Option<Question>,
     terms: Terms,
 ) -> Result<Message> {
-    let question = new.reply_to.as_ref().map(|id| Question::find(tx, id, sender)).transpose()?;
     let is_answer = question.as_ref().is_some_and(|asked| asked.from == new.to && asked.to == new.from);
     // The permission modes matter neither for messages that the user sends by hand nor for answers, which were asked for.
     let passes = terms.by_user || is_answer;
     let bypassed = sender.is_some_and(|sender| sender.bypasses);
-    let held = recipient.and_then(|to| Rule::of(to).holds(passes, bypassed));
+    let held = rule.holds(passes, bypassed);
     let stream = match new.stream.take() {
         Some(instance) if held.is_none() && !new.for_cli_inside && order::is_next_for_stream(tx, &new.to, &instance)? => {
             Some(Holder::Stream { instance })
@@ -126,7 +155,7 @@ fn store(
     if new.for_cli_inside {
         new.to = PeerId::lenient(CLI_SENDER);
     }
-    let message = insert(tx, &new, stream.as_ref(), Controls { passes, bypassed, held })?;
+    let message = insert(tx, new, stream.as_ref(), Controls { passes, bypassed, held })?;
     tx.accepted(&message, stream.is_some());
     Ok(message)
 }
@@ -143,7 +172,7 @@ pub(super) struct Controls {
 }
 
 /// Inserts a message. If there is a `stream`, it pushes the message at once.
-pub(super) fn insert(tx: &Transaction<'_>, new: &NewMessage, stream: Option<&Holder>, controls: Controls) -> db::Result<Message> {
+pub(super) fn insert(tx: &Transaction<'_>, new: NewMessage, stream: Option<&Holder>, controls: Controls) -> db::Result<Message> {
     let sql = "INSERT INTO message (tag, from_peer, to_peer, text, reply_to, key, sent_at, expires_at, holder, instance, handed,
                    passes, bypassed, held_at, held_by)
                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, coalesce(?9, 0), ?10, ?9 IS NOT NULL, ?11, ?12, ?13, ?14)";
@@ -164,8 +193,23 @@ pub(super) fn insert(tx: &Transaction<'_>, new: &NewMessage, stream: Option<&Hol
         held_number(controls.held),
     ];
     tx.run(sql, values)?;
-    // Cheaper than RETURNING, for which SQLite builds a table of its own.
-    Message::one(tx, "seq = last_insert_rowid()", [])?.ok_or(db::sqlite::Error::QueryReturnedNoRows.into())
+    let receipt = Receipt {
+        message_id: stored_id(tx.last_id(), &new.tag)?,
+        from: new.from,
+        to_name: new.to.to_string(),
+        to: new.to,
+        state: if controls.held.is_some() { MessageState::Held } else { MessageState::Queued },
+        route: None,
+        sent_at: new.sent_at,
+        offered_at: None,
+        delivered_at: None,
+        held: controls.held.map(|by| Held { at: new.sent_at, by }),
+        expired_at: None,
+        expires_at: new.expires_at,
+        reply_to: new.reply_to,
+        warning: None,
+    };
+    Ok(Message { receipt, text: new.text, handed: stream.is_some().into() })
 }
 
 /// The message that a new message names as its question.
@@ -188,6 +232,17 @@ impl Question {
         })?;
         Ok(found.ok_or_else(|| Refusal::NoSuchQuestion(id.clone()))?)
     }
+
+    /// Whether the sender of `new` may name it.
+    fn check(&self, new: &NewMessage) -> Result<(), Refusal> {
+        if new.to.as_str() == CLI_SENDER && self.from.as_str() != CLI_SENDER {
+            Err(Refusal::NotAskedByCli(self.id.clone()))
+        } else if self.to != new.from && self.from != new.from {
+            Err(Refusal::NoSuchQuestion(self.id.clone()))
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// Records what a new message proves. A message that names a question shows that its sender has read that question. If the
@@ -195,20 +250,13 @@ impl Question {
 /// pushed messages from that peer. An unproved inbox or channel may be dead, and the session may write of its own accord.
 fn confirm(tx: &mut Transaction<'_>, new: &NewMessage, sender: &PeerRow, question: Option<Question>) -> Result<()> {
     let mut has_proved = sender.has_proved();
-    if let Some(asked) = question {
-        if new.to.as_str() == CLI_SENDER && asked.from.as_str() != CLI_SENDER {
-            return Err(Refusal::NotAskedByCli(asked.id).into());
+    if let Some(asked) = question.filter(|asked| asked.to == new.from) {
+        if acknowledge::deliver(tx, &new.from, &asked.id, Route::Reply)? {
+            tx.inbox(&new.from, InboxNews::LetIn(asked.id));
         }
-        if asked.to == new.from {
-            if acknowledge::deliver(tx, &new.from, &asked.id, Route::Reply)? {
-                tx.inbox(&new.from, InboxNews::LetIn(asked.id));
-            }
-            if !has_proved && asked.is_pushed {
-                proof::prove(tx, sender)?;
-                has_proved = true;
-            }
-        } else if asked.from != new.from {
-            return Err(Refusal::NoSuchQuestion(asked.id).into());
+        if !has_proved && asked.is_pushed {
+            proof::prove(tx, sender)?;
+            has_proved = true;
         }
     }
     if has_proved {

@@ -46,7 +46,7 @@ fn tell_sender(tx: &mut Transaction<'_>, expired: &MessageChange, wait: Duration
         reply_to: Some(id.clone()),
         ..NewMessage::new(tag, PeerId::lenient(BROKER_SENDER), from.clone(), text, tx.now, wait)
     };
-    let notice = insert(tx, &notice, None, Controls { passes: true, ..Controls::default() })?;
+    let notice = insert(tx, notice, None, Controls { passes: true, ..Controls::default() })?;
     tx.accepted(&notice, false);
     Ok(())
 }

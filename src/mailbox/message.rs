@@ -45,7 +45,7 @@ impl Message {
             held: time(6)?.zip(held_by(row.get(7)?)).map(|(at, by)| Held { at, by }),
             expired_at: time(13)?,
             expires_at: Timestamp::from_millis(row.get(10)?),
-            reply_to: row.get::<_, Option<String>>(8)?.and_then(|id| id.parse().ok()),
+            reply_to: row.get_ref(8)?.as_str_or_null()?.and_then(|id| id.parse().ok()),
             warning: None,
         };
         Ok(Self { receipt, text: row.get(14)?, handed: row.get(15)? })
@@ -54,16 +54,21 @@ impl Message {
 
 /// The id in the columns `seq, tag`.
 pub(super) fn read_id(row: &Row<'_>) -> sqlite::Result<MessageId> {
+    stored_id(row.get(0)?, row.get_ref(1)?.as_str()?)
+}
+
+/// The id made of these columns.
+pub(super) fn stored_id(seq: i64, tag: &str) -> sqlite::Result<MessageId> {
     let invalid = |error: wire::Error| sqlite::Error::FromSqlConversionFailure(0, sqlite::types::Type::Text, error.into());
-    MessageId::new(row.get(0)?, row.get::<_, String>(1)?).map_err(invalid)
+    MessageId::new(seq, tag).map_err(invalid)
 }
 
 pub(super) fn read_peer(row: &Row<'_>, column: usize) -> sqlite::Result<PeerId> {
-    Ok(PeerId::lenient(&row.get::<_, String>(column)?))
+    Ok(PeerId::lenient(row.get_ref(column)?.as_str()?))
 }
 
 pub(super) fn read_route(row: &Row<'_>, column: usize) -> sqlite::Result<Option<Route>> {
-    Ok(row.get::<_, Option<String>>(column)?.as_deref().and_then(Route::parse))
+    Ok(row.get_ref(column)?.as_str_or_null()?.and_then(Route::parse))
 }
 
 /// The state in the columns `state` and `held_at`.

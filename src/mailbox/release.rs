@@ -29,12 +29,24 @@ const TO_POST: &str = "to_peer = ?1 AND waiting = 1 AND held_at IS NOT NULL AND 
 impl Rule {
     /// The rule of `peer`.
     pub fn of(peer: &PeerRow) -> Self {
-        match peer.inbound {
+        Self::new(peer.inbound, peer.bypasses, peer.inbox.is_some())
+    }
+
+    /// The rule of the peer with this id, if there is one. Each send needs it, so this reads no more of the row.
+    pub(super) fn stored(view: &View<'_>, peer: &PeerId) -> db::Result<Option<Self>> {
+        view.one("SELECT inbound, bypasses, inbox IS NOT NULL FROM peer WHERE id = ?1", [peer.as_str()], |row| {
+            let inbound = InboundRule::parse(row.get_ref(0)?.as_str()?).unwrap_or_default();
+            Ok(Self::new(inbound, row.get(1)?, row.get(2)?))
+        })
+    }
+
+    fn new(inbound: InboundRule, bypasses: bool, has_inbox: bool) -> Self {
+        match inbound {
             InboundRule::Hold => Self::All(HeldBy::Hold),
             InboundRule::Refuse => Self::All(HeldBy::Refuse),
             // Only a client that itself holds messages can ask its user.
-            InboundRule::Match if !peer.bypasses && peer.inbox.is_none() => Self::Nothing,
-            InboundRule::Match => Self::Unequal { bypasses: peer.bypasses },
+            InboundRule::Match if !bypasses && !has_inbox => Self::Nothing,
+            InboundRule::Match => Self::Unequal { bypasses },
             InboundRule::Accept => Self::Nothing,
         }
     }

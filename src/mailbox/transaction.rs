@@ -6,7 +6,7 @@ use crate::{
     db::{Tx, sqlite::Params},
     wire::{MessageId, MessageState, PeerId, Receipt, Route, Timestamp},
 };
-use std::{collections::BTreeSet, ops::Deref};
+use std::{collections::BTreeMap, ops::Deref};
 
 /// A transaction with a fixed time; it collects its [`Effects`].
 #[derive(Debug)]
@@ -19,10 +19,8 @@ pub struct Transaction<'a> {
 /// The effects of a committed change on connected peers and watchers: only facts that the tables cannot tell later.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    /// Peers whose streams and takes must look again.
-    pub wake: BTreeSet<PeerId>,
-    /// Those among them to tell that messages wait, if any still do.
-    pub hint: BTreeSet<PeerId>,
+    /// Peers whose streams and takes must look again, and whether to tell each that messages wait, if any still do.
+    pub wake: BTreeMap<PeerId, bool>,
     /// Messages that changed, in order.
     pub changes: Vec<MessageChange>,
     /// Peers whose inbox or channel has proved itself, with the key of the agent process and the time.
@@ -62,13 +60,16 @@ impl<'a> Transaction<'a> {
 
     /// Makes `peer` look again.
     pub(super) fn wake(&mut self, peer: &PeerId) {
-        self.effects.wake.insert(peer.clone());
+        self.look(peer, false);
     }
 
     /// Makes `peer` look again, and tells it that messages wait.
     pub(super) fn hint(&mut self, peer: &PeerId) {
-        self.wake(peer);
-        self.effects.hint.insert(peer.clone());
+        self.look(peer, true);
+    }
+
+    fn look(&mut self, peer: &PeerId, hints: bool) {
+        *self.effects.wake.entry(peer.clone()).or_default() |= hints;
     }
 
     /// Records an event at the inbox of `peer`.
@@ -93,12 +94,9 @@ impl<'a> Transaction<'a> {
     /// Records that a message was accepted. Its recipient looks again. Unless its stream pushes the message, it is told that
     /// messages wait.
     pub(super) fn accepted(&mut self, message: &Message, is_pushed: bool) {
-        let Receipt { message_id: id, from, to, state, .. } = message.receipt.clone();
-        if is_pushed {
-            self.wake(&to)
-        } else {
-            self.hint(&to)
-        }
+        let Receipt { message_id: id, from, to, state, .. } = &message.receipt;
+        self.look(to, !is_pushed);
+        let (id, from, to, state) = (id.clone(), from.clone(), to.clone(), *state);
         self.effects.changes.push(MessageChange { id, from, to, state, route: None });
     }
 }

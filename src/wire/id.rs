@@ -1,5 +1,6 @@
 use super::{Code, Error};
 use serde_with::{DeserializeFromStr, SerializeDisplay};
+use smol_str::SmolStr;
 use std::{fmt, str::FromStr};
 
 /// Longest id or name of a peer, in bytes.
@@ -17,16 +18,16 @@ fn invalid(what: &str, given: &str, allowed: &str) -> Error {
 /// The identity of a peer: 1 to 64 characters of `A-Z a-z 0-9 _ -`. Given once, kept for the session's life.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, SerializeDisplay, DeserializeFromStr)]
 #[cfg_attr(feature = "broker", derive(utoipa::ToSchema), schema(value_type = String, example = "k7xq2m"))]
-pub struct PeerId(String);
+pub struct PeerId(SmolStr);
 
 /// How a person or a model names a peer: its id or its name, in the shape of an id. The broker resolves it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct PeerRef(String);
+pub struct PeerRef(SmolStr);
 
 impl PeerId {
     /// Reads `text` as an id; `unknown` if a program with other rules stored it.
     pub fn lenient(text: &str) -> Self {
-        text.parse().unwrap_or_else(|_| Self("unknown".to_owned()))
+        text.parse().unwrap_or_else(|_| Self(SmolStr::new_static("unknown")))
     }
 }
 
@@ -45,9 +46,9 @@ impl FromStr for PeerRef {
     }
 }
 
-fn handle(text: &str) -> Option<String> {
+fn handle(text: &str) -> Option<SmolStr> {
     let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    ((1..=MAX_HANDLE).contains(&text.len()) && text.bytes().all(is_allowed)).then(|| text.to_owned())
+    ((1..=MAX_HANDLE).contains(&text.len()) && text.bytes().all(is_allowed)).then(|| text.into())
 }
 
 macro_rules! shown_as_text {
@@ -74,12 +75,12 @@ shown_as_text!(PeerId, PeerRef);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, SerializeDisplay, DeserializeFromStr)]
 pub struct MessageId {
     seq: i64,
-    tag: String,
+    tag: SmolStr,
 }
 
 impl MessageId {
     /// The id of the message at place `seq`, from 1, with the random part `tag`, 1 to 16 letters and digits.
-    pub fn new(seq: i64, tag: impl Into<String>) -> Result<Self, Error> {
+    pub fn new(seq: i64, tag: impl Into<SmolStr>) -> Result<Self, Error> {
         let id = Self { seq, tag: tag.into() };
         let is_tag = (1..=MAX_TAG).contains(&id.tag.len()) && id.tag.bytes().all(|b| b.is_ascii_alphanumeric());
         if seq > 0 && is_tag { Ok(id) } else { Err(Self::invalid(&id.to_string())) }
