@@ -9,6 +9,7 @@ mod access;
 mod asking;
 #[cfg(all(feature = "dbus", target_os = "linux"))]
 mod bus;
+mod chaos;
 mod cli;
 mod crash;
 mod crowds;
