@@ -39,6 +39,7 @@ mod secrets;
 mod service;
 mod setup;
 mod smoke;
+mod soak;
 mod summary;
 mod support;
 mod tools;

@@ -1,15 +1,11 @@
 //! One session through all of its processes: it calls tools, is killed in the middle of a call, and is resumed under its session id.
 
 use super::{
+    client::{Client, Route, let_in},
     load::{Load, Over, hesitate},
     view::{EVERYONE, Sent, View, cancelled_text, text},
 };
-use crate::support::{
-    Broker, Session,
-    agent::{Agent, Frame},
-    mcp::{SERVER, Start},
-    random::Random,
-};
+use crate::support::{Broker, random::Random};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use std::{
@@ -17,20 +13,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The start flag of a session that bypasses permission prompts.
-const BYPASS: &str = "--dangerously-skip-permissions";
 /// The scope of a broadcast: all sessions of the test, but not its scripts.
 const ALL: &str = "@repo";
-
-/// How a session's messages reach it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Route {
-    Channel,
-    Pull,
-    Inbox,
-    /// An inbox whose session bypasses permission prompts, so messages of the others are held.
-    HeldInbox,
-}
 
 /// How a session is run, under its name.
 #[derive(Debug, Clone, Copy)]
@@ -41,11 +25,6 @@ pub struct Kind {
     pub under_claude: bool,
     /// It answers messages, which proves its channel or inbox.
     pub replies: bool,
-}
-
-enum Client {
-    Plain(Session),
-    Inbox(Agent),
 }
 
 pub struct Life<'a> {
@@ -81,7 +60,7 @@ impl<'a> Life<'a> {
     pub fn start(kind: Kind, broker: &'a Broker, place: &Path, random: Random) -> Self {
         let directory = place.join(kind.name);
         fs::create_dir(&directory).unwrap();
-        let client = launch(kind, broker, &directory);
+        let client = kind.launch(broker, &directory);
         let (view, sent) = Default::default();
         let mut life = Self { kind, broker, directory, client, random, id: String::new(), view, sent, number: 0 };
         life.id = life.introduced();
@@ -218,7 +197,7 @@ impl<'a> Life<'a> {
             let is_held = frame.content.contains(" from-mode=");
             let lets_in = all || self.random.below(if is_held { 2 } else { 16 }) > 0;
             if lets_in {
-                let_in(agent, self.kind, &frame);
+                let_in(agent, self.kind.route, self.kind.name, &frame);
             }
         }
     }
@@ -235,7 +214,7 @@ impl<'a> Life<'a> {
     fn resume(&mut self) {
         self.client.session().wait();
         self.read_frames(false);
-        self.client = launch(self.kind, self.broker, &self.directory);
+        self.client = self.kind.launch(self.broker, &self.directory);
         let pushes = self.client.session().pushes_before();
         pushes.iter().for_each(|push| self.view.push(push));
         let id = self.introduced();
@@ -256,52 +235,12 @@ impl<'a> Life<'a> {
     }
 }
 
-impl Client {
-    fn session(&mut self) -> &mut Session {
-        match self {
-            Self::Plain(session) => session,
-            Self::Inbox(agent) => &mut agent.session,
-        }
-    }
-}
-
 impl Kind {
+    fn launch(self, broker: &Broker, directory: &Path) -> Client {
+        Client::launch(self.route, self.under_claude, broker, directory, self.name)
+    }
+
     fn has_agent(self) -> bool {
         self.under_claude || matches!(self.route, Route::Inbox | Route::HeldInbox)
     }
-}
-
-/// Starts a process of the session and does its handshake.
-fn launch(kind: Kind, broker: &Broker, directory: &Path) -> Client {
-    let delivery = match kind.route {
-        Route::Channel => "channel",
-        Route::Pull => "pull",
-        Route::Inbox => return launch_agent(kind, broker, directory, &[]),
-        Route::HeldInbox => return launch_agent(kind, broker, directory, &[BYPASS]),
-    };
-    let start = Start { broker, directory, session_id: kind.name, delivery, env: Vec::new() };
-    let command = if kind.under_claude { start.claude("\"$SERVER\"", &[]) } else { start.command() };
-    let mut session = Session::spawn(command);
-    session.handshake();
-    Client::Plain(session)
-}
-
-fn launch_agent(kind: Kind, broker: &Broker, directory: &Path, flags: &[&str]) -> Client {
-    let mut agent = Agent::launch(broker, directory, kind.name, flags, &[], &[SERVER]);
-    // An idle client has let in all that it will let in, so the broker need not wait for a lost frame.
-    let sessions = broker.folder().join(".claude/sessions");
-    fs::create_dir_all(&sessions).unwrap();
-    fs::write(sessions.join(format!("{}.json", agent.pid())), json!({"status": "idle"}).to_string()).unwrap();
-    agent.session.handshake();
-    Client::Inbox(agent)
-}
-
-/// Runs the prompt hook as a client that lets this frame in. Does not wait for it, as no client does.
-fn let_in(agent: &Agent, kind: Kind, frame: &Frame) {
-    let mode = if kind.route == Route::HeldInbox { "bypassPermissions" } else { "default" };
-    let input = json!({
-        "session_id": kind.name, "hook_event_name": "UserPromptSubmit", "permission_mode": mode, "prompt": frame.content,
-    });
-    let cli = env!("CARGO_BIN_EXE_claude-peers");
-    agent.run(&format!("'{cli}' hook UserPromptSubmit"), &input.to_string());
 }

@@ -4,12 +4,14 @@
 //! `CLAUDE_PEERS_TEST_KILLS` sets the number of kills, `CLAUDE_PEERS_TEST_SEED` the seed. A broker counts as killed only if it was
 //! ready and a request was under way; a session, only in the middle of a call of an earlier successful process.
 
+pub mod client;
 mod life;
 mod load;
 mod view;
 
 use crate::support::{Broker, PATIENCE, events::Peer, folder, git, http::Http, random::Random};
-use life::{Kind, Life, Route};
+use client::Route;
+use life::{Kind, Life};
 use load::{Kills, Load, Over, hesitate};
 use rusqlite::{Connection, OpenFlags, Row};
 use serde_json::{Value, json};
@@ -155,8 +157,8 @@ fn release_held(http: &Http) {
     let is_held = |message: &&Value| message["state"] == "held";
     let mut held: Vec<&Value> = page["messages"].as_array().unwrap().iter().filter(is_held).collect();
     held.sort_by_key(|message| message["sentAt"].as_str().unwrap());
-    let all = held.iter().all(|message| release(http, message["messageId"].as_str().unwrap()).is_ok());
-    drop(all); // the broker was killed, so the rest stays held for now
+    // If the broker is killed meanwhile, the rest stays held for now.
+    _ = held.iter().try_for_each(|message| release(http, message["messageId"].as_str().unwrap()));
 }
 
 fn release(http: &Http, id: &str) -> std::io::Result<()> {
