@@ -129,19 +129,21 @@ fn send_by_script(name: &str, http: &Http, ids: &[String], load: &Load, mut rand
         let text = text(name, to, number);
         let body = json!({"to": to, "text": text, "key": format!("{name}-{number}")});
         load.change(|now| now.begun += 1);
-        loop {
+        let is_accepted = loop {
             let broker = load.now().brokers;
             match http.try_post("/v1/send", &body) {
-                Ok(answer) => break drop(answer.json()),
-                // It was killed and will be restarted.
+                Ok(answer) => break answer.json()["messageId"].is_string(),
+                // It was killed. It has been restarted before the load is over.
+                Err(_) if load.is_over() => break false,
                 Err(_) => load.wait_for(|now| now.brokers > broker),
             }
-            if load.is_over() {
-                break;
-            }
-        }
+        };
         load.change(|now| now.ended += 1);
-        sent.accepted.push((to.clone(), text));
+        if is_accepted {
+            sent.accepted.push((to.clone(), text));
+        } else {
+            sent.unsure.push(text);
+        }
         if name == "cli" && number % 32 == 0 {
             release_held(http);
         }
