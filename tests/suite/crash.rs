@@ -96,3 +96,29 @@ fn messages_of_a_lost_stream_keep_their_order() {
     let shown = |at: usize| (taken["messages"][at]["text"].as_str(), taken["messages"][at]["repeat"] == true);
     assert_eq!((shown(0), shown(1)), ((Some("first"), true), (Some("second"), false)), "{taken}");
 }
+
+#[test]
+fn repeated_release_ends_no_later_lease() {
+    let broker = Broker::with(&UNLIMITED);
+    let peer = Peer::register(&broker.http(), "peer", json!({}));
+    let http = peer.over(&broker.http());
+    let sent = broker.http().post("/v1/send", &json!({"to": peer.id, "text": "once"})).json();
+    let take = |lease: &str| {
+        let taken = http.post("/v1/take", &json!({"lease": lease, "route": "check_messages"})).json();
+        taken["messages"].as_array().unwrap().clone()
+    };
+    for outcome in ["released", "announced"] {
+        let acknowledgement = json!({"id": sent["messageId"], "outcome": outcome, "lease": outcome});
+        let request = json!({"route": "check_messages", "messages": [acknowledgement]});
+        let acknowledge = || http.post("/v1/acknowledge", &request).json()["changed"].clone();
+        assert_eq!(take(outcome).len(), 1, "{outcome}");
+        assert_eq!(acknowledge(), 1, "{outcome}");
+        let again = take("next");
+        assert_eq!((again.len(), again[0].get("repeat")), (1, None), "{outcome}");
+        // The client did not hear the answer. It repeats the request, which arrives after the next take.
+        assert_eq!(acknowledge(), 0, "{outcome}");
+        assert_eq!(take("other"), [] as [serde_json::Value; 0], "{outcome}: two calls show it, both without a mark");
+        let back = json!({"id": sent["messageId"], "outcome": "released", "lease": "next"});
+        assert_eq!(http.post("/v1/acknowledge", &json!({"route": "check_messages", "messages": [back]})).json()["changed"], 1);
+    }
+}
