@@ -43,6 +43,10 @@ demo:
 tests:
     bash .ci/run tests
 
+# each fuzz target for SECONDS
+fuzz SECONDS="60":
+    FUZZ_SECONDS={{SECONDS}} bash .ci/run fuzz
+
 # the figures of docs/benchmarks.md
 bench:
     cargo bench --locked --bench figures --bench host --bench inbox
