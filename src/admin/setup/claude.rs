@@ -12,12 +12,12 @@ use crate::{
         WITHOUT_HOOK, by_hand, has_plugin, hooks_forbidden_by, rule,
     },
     console::exit::{Problem, UNSET},
-    platform::call::Call,
+    platform::{call::Call, files::resolve},
 };
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// `modest`: leaves any working entry alone, and says nothing where Claude Code is not installed. `hooks`: the step of the hooks
@@ -202,12 +202,20 @@ fn change(change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Pr
     let file = UserSettings::read()?;
     let text = changed(&file, change)?;
     let copy = copy(&file)?;
-    if copy.text.is_none() || !file.has_hooks() && added_rules(&file)?.is_empty() {
+    let is_first = copy.text.is_none() || !file.has_hooks() && added_rules(&file)?.is_empty();
+    if is_first {
         // Earlier versions made no copy if there was no file.
         let before = changed(&file, UserSettings::without_hooks)?;
         write(&copy.path, if file.has_hooks() && before.trim() == "{}" { "" } else { &before })?;
     }
-    write(&file.path, &text)
+    write(&file.path, &text).inspect_err(|_| {
+        // If this fails, too, the copy is out of date, which does no harm.
+        let _ = match &copy.text {
+            Some(earlier) if is_first => write(&copy.path, earlier),
+            Some(_) => Ok(()),
+            None => remove(&copy.path, &copy.path),
+        };
+    })
 }
 
 /// Writes the file as `change` makes it, which has less of ours. Folders that this leaves empty go, up to `base`.
@@ -221,11 +229,20 @@ fn take_out(base: &Path, change: impl FnOnce(&UserSettings) -> Option<String>) -
     let there_was_none = is_last && copy.text.as_deref().is_none_or(str::is_empty);
     let text = if restores { &copy.text } else { &left.text }.as_deref().unwrap_or_default();
     if there_was_none && ["", "{}"].contains(&text.trim()) {
-        files::remove(&left.path, base)?;
+        remove(&left.path, base)?;
     } else {
         write(&left.path, text)?;
     }
-    if restores || there_was_none { files::remove(&copy.path, base) } else { Ok(()) }
+    if restores || there_was_none { remove(&copy.path, base) } else { Ok(()) }
+}
+
+/// Removes a file of the user's. A link to it stays, and so does the folder that the link names.
+fn remove(path: &Path, base: &Path) -> Result<(), Problem> {
+    if path.is_symlink() {
+        let target = target(path)?;
+        return files::remove(&target, &target);
+    }
+    files::remove(path, base)
 }
 
 fn changed(file: &UserSettings, change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<String, Problem> {
@@ -244,11 +261,16 @@ fn copy(file: &UserSettings) -> Result<UserSettings, Unreadable> {
     UserSettings::read_at(file.path.with_added_extension("before-claude-peers"))
 }
 
-/// Writes a file of the user's through a link, and keeps its mode.
+/// Writes a file of the user's through links, and keeps its mode.
 fn write(path: &Path, text: &str) -> Result<(), Problem> {
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let target = target(path)?;
     let rights = fs::metadata(&target).map_or_else(|_| Permissions::from_mode(0o600), |meta| meta.permissions());
     files::write(&target, text, 0o700, rights)
+}
+
+/// The file itself, behind all links.
+fn target(path: &Path) -> Result<PathBuf, Problem> {
+    resolve(path).map_err(|error| Problem::io("writing", path, &error, "correct or remove the link, then run this again"))
 }
 
 impl From<Unreadable> for Problem {
