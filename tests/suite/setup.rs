@@ -7,6 +7,7 @@ mod hooks;
 mod links;
 mod places;
 mod plugin;
+mod policy;
 
 use crate::support::{Broker, folder};
 use serde_json::{Value, json};

@@ -8,8 +8,8 @@
 use super::{files, place::Place, step::Step};
 use crate::{
     agents::claude::{
-        Claude, Installed, OLDEST, OLDEST_WITH_HOOKS, PLUGIN, RULES, Registrations, Server, Unreadable, UserSettings, Version,
-        WITHOUT_HOOK, by_hand, has_plugin, hooks_forbidden_by, rule,
+        Claude, Installed, OLDEST, OLDEST_WITH_HOOKS, PLUGIN, Policy, RULES, Registrations, Server, Unreadable, UserSettings,
+        Version, WITHOUT_HOOK, by_hand, has_plugin, hooks_forbidden_by, rule,
     },
     console::exit::{Problem, UNSET},
     platform::{call::Call, files::resolve},
@@ -31,7 +31,8 @@ pub async fn register(place: &Place, modest: bool, hooks: bool) -> Result<Option
         return Ok(Some(step).filter(|_| !modest));
     };
     let registrations = Registrations::read()?;
-    let entry = registrations.own();
+    let entry = registrations.of_user();
+    let barrier = Policy::read().barrier(&registrations, &Server::registered(&server));
     let line = entry.map(Server::command_line).unwrap_or_default();
     match has_plugin() {
         Err(_) if hooks => {
@@ -46,12 +47,17 @@ pub async fn register(place: &Place, modest: bool, hooks: bool) -> Result<Option
         }
         Ok(false) => {}
     }
+    if let (Some(file), Some(theirs)) = (&registrations.exclusive, registrations.own()) {
+        let what = format!("leave it to {}, which names {}", file.display(), theirs.command_line());
+        return Ok(Some(Step::already(what)));
+    }
+    let warning = barrier.as_ref().map(|barrier| format!("Claude Code does not start it: {barrier} keeps it from that"));
     if let Some(entry) = entry {
         if entry.starts(&server) {
-            return Ok(Some(Step::already(format!("register {path}"))));
+            return Ok(Some(Step::already(format!("register {path}")).note(warning)));
         }
         if modest && runs(entry) {
-            return Ok(Some(Step::already(format!("keep the registration of {line}"))));
+            return Ok(Some(Step::already(format!("keep the registration of {line}")).note(warning)));
         }
         if !entry.variables.is_empty() {
             let what = format!("{line} is registered as claude-peers, with variables: {}", entry.variables.join(", "));
@@ -59,6 +65,9 @@ pub async fn register(place: &Place, modest: bool, hooks: bool) -> Result<Option
             let help = format!("setup does not touch their values, which may be secrets: set its `command` to {path} in {file}");
             return Err(Problem::new(what, help));
         }
+    }
+    if let Some(barrier) = barrier {
+        return Err(Problem::new(format!("register {path}: {barrier} keeps Claude Code from starting it"), barrier.help()));
     }
     let version = version_of(&claude).await?;
     let calls: Vec<Call> = entry.map(|_| claude.deregister()).into_iter().chain([claude.register(&path)]).collect();
@@ -74,7 +83,7 @@ pub async fn register(place: &Place, modest: bool, hooks: bool) -> Result<Option
 pub fn deregister(place: &Place, modest: bool) -> Result<Option<Step>, Problem> {
     let registrations = Registrations::read()?;
     let what = "remove the registration";
-    let Some(entry) = registrations.own() else {
+    let Some(entry) = registrations.of_user() else {
         let note = match has_plugin() {
             Ok(plugin) => plugin.then(|| format!("the plugin {PLUGIN} stays: `claude plugin uninstall {PLUGIN}` removes it")),
             Err(error) => Some(format!("whether the plugin {PLUGIN} is there cannot be told: {error}")),
@@ -109,7 +118,7 @@ async fn call(calls: Vec<Call>, otherwise: &str, well: impl FnOnce(Option<&Serve
         call.run().await.map_err(|error| Problem::new(error.to_string(), help))?;
     }
     let what = format!("`claude mcp` reports success, but {otherwise}");
-    well(Registrations::read()?.own()).then_some(()).ok_or_else(|| Problem::new(what, "look with `claude mcp list`"))
+    well(Registrations::read()?.of_user()).then_some(()).ok_or_else(|| Problem::new(what, "look with `claude mcp list`"))
 }
 
 pub async fn put_hook(place: &Place) -> Result<Step, Problem> {
