@@ -41,7 +41,7 @@ use workload::Recording;
 /// Disks of all recordings together, unless the environment says otherwise.
 const DISKS: usize = 2_000;
 /// The recordings, which share the disks.
-const RECORDINGS: usize = 6;
+const RECORDINGS: usize = 7;
 /// How many steps before the cut a failure shows.
 const TRAIL: usize = 12;
 /// One disk in so many is opened by a broker of its own.
@@ -142,6 +142,11 @@ fn migration_survives_a_power_cut() {
 #[test]
 fn import_survives_a_power_cut() {
     survives(&workload::legacy());
+}
+
+#[test]
+fn recovery_survives_a_second_power_cut() {
+    survives(&workload::recovery());
 }
 
 #[test]

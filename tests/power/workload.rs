@@ -238,7 +238,6 @@ pub fn load() -> Recording {
     scene.load(&to, 8, 20, 3_000);
     scene.broker.kill();
     scene.launch();
-    let to = to.again(&scene.broker.http());
     (0..6).for_each(|round| scene.take(&to, 100 + round));
     scene.end()
 }
@@ -298,6 +297,27 @@ fn old_database(name: &'static str, schema: &str, insert: &str) -> Recording {
     scene.end()
 }
 
+/// The messages that a start finds on a disk, each with whether it is delivered.
+fn messages(tree: &Tree) -> Vec<(String, bool)> {
+    check::opened(tree).unwrap().rows.into_iter().map(|row| (row.text, row.is_delivered)).collect()
+}
+
+/// A start after a power cut.
+pub fn recovery() -> Recording {
+    let before = load();
+    let mut disk = Disk::new(&before.start);
+    before.steps[..before.steps.len() * 2 / 3].iter().for_each(|step| disk.follow(step));
+    let mut scene = Scene::new("recovery");
+    check::put(&disk.cut(&mut Random::seeded()), &scene.root);
+    scene.begin();
+    scene.kept = messages(&scene.start);
+    assert!(!scene.kept.is_empty(), "messages were accepted before the first cut");
+    scene.launch();
+    let (from, to) = (scene.register("from"), scene.register("to"));
+    scene.send(&from, &to, 6, 400);
+    scene.end()
+}
+
 /// A damaged database with its newest messages in its log.
 pub fn salvage() -> Recording {
     let mut scene = Scene::new("salvage");
@@ -317,7 +337,7 @@ pub fn salvage() -> Recording {
     }
     scene.begin();
     scene.damaged = scene.start["data/peers.db"].clone();
-    scene.kept = check::opened(&scene.start).unwrap().rows.into_iter().map(|row| (row.text, row.is_delivered)).collect();
+    scene.kept = messages(&scene.start);
     assert!((100..130).contains(&scene.kept.len()), "{} messages can be read", scene.kept.len());
     scene.launch();
     let (from, to) = (scene.register("new"), scene.register("newer"));
