@@ -91,3 +91,7 @@ pub mod session;
 
 #[cfg(feature = "cli")]
 pub use agents::claude::prompt_hook;
+// `tests/power` opens more databases than there is time for processes.
+#[cfg(feature = "broker")]
+#[doc(hidden)]
+pub use db::{Extent, open as open_database};

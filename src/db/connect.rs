@@ -72,6 +72,14 @@ pub(super) fn share(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Creates `folder` and those above it that are missing. On return their names are on disk: a synced file in a folder that a
+/// power cut removes is lost.
+pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
+    let missing: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+    fs::create_dir_all(folder)?;
+    missing.into_iter().try_for_each(sync_folder)
+}
+
 /// Fsyncs the folder of `path`, so that its list of files is on disk.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()

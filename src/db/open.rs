@@ -1,7 +1,7 @@
 //! Opens the database: lock, kind of file, version, migrations, damage, permissions.
 
 use super::{
-    connect::{is_filled, share, side_files, wal, writer},
+    connect::{is_filled, make_folder, share, side_files, wal, writer},
     damage::{faults, probe},
     error::{OpenError, damage, is_damage},
     kind,
@@ -45,7 +45,7 @@ pub fn open(path: &Path, extent: Extent) -> Result<Opened, OpenError> {
     let failed = |source| OpenError::File { path: path.to_owned(), source };
     let mut notices = Vec::new();
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
+        make_folder(folder).map_err(failed)?;
     }
     let real = files::resolve(path).map_err(failed)?;
     // An existing file is locked first, so that no file is renamed while another broker uses it.
