@@ -43,6 +43,14 @@ demo:
 tests:
     bash .ci/run tests
 
+# each fuzz target for SECONDS
+fuzz SECONDS="60":
+    FUZZ_SECONDS={{SECONDS}} bash .ci/run fuzz
+
+# 100,000 disks of a power cut; docs/reliability.md has the last figures
+power:
+    CLAUDE_PEERS_TEST_POWER_DISKS=100000 cargo test --locked --test power survives -- --nocapture
+
 # the figures of docs/benchmarks.md
 bench:
     cargo bench --locked --bench figures --bench host --bench inbox

@@ -90,6 +90,14 @@ pub enum OpenError {
         /// The system's reason.
         source: io::Error,
     },
+    /// Its file system gives no shared memory, which SQLite's write-ahead log needs.
+    #[error("database {path}: its file system has no shared memory ({source}); set CLAUDE_PEERS_DB to a file on a local disk")]
+    NotShared {
+        /// The database.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// Another broker is using it.
     #[error("database {path} is in use by another claude-peersd (process {holder}); stop that one, or set CLAUDE_PEERS_DB")]
     InUse {
