@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use std::{
     ffi::OsString,
-    fs::File,
+    fs::{self, File},
     io,
     os::{
         fd::AsRawFd,

@@ -141,13 +141,13 @@ fn watchdog_is_fed_by_the_work_itself() {
     let broker = Broker::with(&[("WATCHDOG_USEC", "200000")]);
     (0..3).for_each(|_| broker.tells_that("WATCHDOG=1"));
 
-    // While another process locks the database, the broker can accept nothing, so it must not feed the watchdog.
+    // While the writer waits for another process's lock, nothing feeds the watchdog.
     let database = Connection::open(broker.database()).unwrap();
     database.busy_timeout(PATIENCE).unwrap();
     database.execute_batch("BEGIN IMMEDIATE").unwrap();
     // Earlier notifications are read first; then there is silence for ten times their interval.
     let said = (0..100).take_while(|_| broker.tells_within(Duration::from_secs(1)).is_some()).count();
-    assert!(said < 100, "it says that it is well while it cannot work");
+    assert!(said < 100, "it says that it is well while its writer waits");
     database.execute_batch("ROLLBACK").unwrap();
     broker.tells_that("WATCHDOG=1");
 }
