@@ -33,8 +33,6 @@ const HISTORY: u64 = 30;
 /// How many sessions run at once beside the one that stays.
 const ROUTES: [Route; 8] =
     [Route::Channel, Route::Channel, Route::Pull, Route::Pull, Route::Pull, Route::Inbox, Route::Inbox, Route::HeldInbox];
-/// How many connections read at once while caches fill: as many as the broker keeps.
-const READERS: usize = 4;
 /// The mean pause of a session between two calls.
 const PACE: Duration = Duration::from_millis(100);
 /// How many peers the sessions remember. Most are gone by then, and some forgotten.
@@ -234,9 +232,6 @@ impl Measure {
 fn sample(broker: &Broker, stays: &mut Session, week: &Week, length: Duration) -> Vec<Sample> {
     let (began, mut samples) = (Instant::now(), Vec::new());
     while began.elapsed() < length && !week.is_over_after(length / SAMPLES) {
-        if began.elapsed() < length / PARTS as u32 {
-            fill_caches(broker);
-        }
         stays.call("check_messages", json!({}));
         let to = week.known.lock().unwrap().back().unwrap().clone();
         stays.call("send_message", json!({"targetPeerId": to, "message": format!("after {:?}", began.elapsed())}));
@@ -255,16 +250,6 @@ fn sample(broker: &Broker, stays: &mut Session, week: &Week, length: Duration) -
         ]);
     }
     samples
-}
-
-/// Reads all history by several connections at once. Each of the broker's connections to its database has a cache, which would
-/// fill slowly otherwise and look like a leak.
-fn fill_caches(broker: &Broker) {
-    thread::scope(|scope| {
-        for _ in 0..READERS {
-            scope.spawn(|| broker.http().get("/v1/history?limit=1000").json());
-        }
-    });
 }
 
 fn kib(pid: u32, file: &str, field: &str) -> u64 {
