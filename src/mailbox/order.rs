@@ -119,7 +119,7 @@ mod tests {
                 let oldest = tx.one(sql, [], |row| Ok((read_id(row)?, row.get::<_, i64>(2)?)));
                 if let Some((id, holder)) = oldest.unwrap() {
                     let route = if holder == 1 { Route::Channel } else { Route::CheckMessages };
-                    acknowledge(tx, &peer(), route, vec![Acknowledgement { id, outcome }]).unwrap();
+                    acknowledge(tx, &peer(), route, vec![Acknowledgement { id, outcome, lease: None }]).unwrap();
                 }
             }
             Step::Register => {
