@@ -57,8 +57,8 @@ struct Bad {
     tree: Tree,
 }
 
-/// Cuts the recording again and again, and checks each disk. `check` gets the disk, its number, and how many
-/// steps came before the cut. Returns the first bad disk.
+/// Cuts the recording again and again, and checks each disk: `check` gets the disk, its number, and how many steps came before the
+/// cut. Returns the first bad disk.
 fn cut(
     recording: &Recording,
     disks: usize,
