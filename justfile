@@ -57,8 +57,8 @@ bench:
 
 # 10,000 kills of the broker and 5,000 of sessions under a mixed load; prints a table
 chaos kills="15000":
-    CLAUDE_PEERS_TEST_KILLS={{kills}} cargo test --locked --test suite chaos:: -- --nocapture 2>target/chaos.log || { grep -A9 panicked target/chaos.log; grep 'to repeat' target/chaos.log; exit 1; }
+    CLAUDE_PEERS_TEST_KILLS={{kills}} cargo test --locked --test suite chaos:: -- --nocapture
 
 # a week in an hour: what the broker and a session's server use must stay flat; prints a table
 soak seconds="3600":
-    CLAUDE_PEERS_TEST_SOAK={{seconds}} cargo test --locked --test suite soak:: -- --ignored --nocapture 2>target/soak.log || { grep -A9 panicked target/soak.log; exit 1; }
+    CLAUDE_PEERS_TEST_SOAK={{seconds}} cargo test --locked --test suite soak:: -- --ignored --nocapture
