@@ -71,6 +71,12 @@ fn in_frame(frame: &Frame) -> Vec<Shown> {
     all
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Stream {
+    Output,
+    Frames,
+}
+
 /// Whose messages the recipient's user decides about. They come in the order in which the user lets them in.
 #[derive(Default)]
 pub enum Holds {
@@ -87,8 +93,13 @@ pub struct View {
     recipient: String,
     pub holds: Holds,
     seen: HashSet<String>,
+    unmarked: HashSet<String>,
     texts: HashSet<String>,
-    newest: HashMap<String, u64>,
+    /// The newest number of each sender, in frames and in the server's output.
+    newest: HashMap<(String, Stream), u64>,
+    /// There are frames beside the output. Nothing tells the order between the two, and a client that is killed has not read them
+    /// all, so a mark may be the first sign of a message.
+    has_frames: bool,
     pub last: Option<Shown>,
     pub repeats: u64,
 }
@@ -118,11 +129,12 @@ impl View {
     }
 
     pub fn push(&mut self, push: &Value) {
-        self.see(Shown::pushed(push));
+        self.see(Shown::pushed(push), Stream::Output);
     }
 
     pub fn frame(&mut self, frame: &Frame) {
-        in_frame(frame).into_iter().for_each(|shown| self.see(shown));
+        self.has_frames = true;
+        in_frame(frame).into_iter().for_each(|shown| self.see(shown, Stream::Frames));
     }
 
     fn result(&mut self, result: &Value) {
@@ -134,21 +146,24 @@ impl View {
             all.push(Shown::in_result(answer));
             all.sort_by_key(Shown::place);
         }
-        all.into_iter().for_each(|shown| self.see(shown));
+        all.into_iter().for_each(|shown| self.see(shown, Stream::Output));
     }
 
-    fn see(&mut self, shown: Shown) {
+    fn see(&mut self, shown: Shown, stream: Stream) {
         let me = &self.recipient;
         let is_mine = [me.as_str(), EVERYONE].iter().any(|to| shown.text.contains(&format!(" to {to} ")));
         assert!(is_mine, "{me} was shown another's mail: {shown:?}");
+        let unmarked_before = !shown.repeat && !self.unmarked.insert(shown.id.clone());
+        assert!(!unmarked_before, "shown to {me} again without a mark: {shown:?}");
         if !self.seen.insert(shown.id.clone()) {
-            assert!(shown.repeat, "shown to {me} again without a mark: {shown:?}");
+            assert!(shown.repeat || self.has_frames, "shown to {me} without a mark after a repeat: {shown:?}");
             self.repeats += 1;
             return;
         }
         self.texts.insert(shown.text.clone());
-        if !self.may_be_held(&shown.from) && shown.text.contains(" number ") {
-            self.check_order(&shown);
+        let is_fresh = !(self.has_frames && shown.repeat);
+        if is_fresh && !self.may_be_held(&shown.from) && shown.text.contains(" number ") {
+            self.check_order(&shown, stream);
         }
         self.last = Some(shown);
     }
@@ -161,9 +176,9 @@ impl View {
         }
     }
 
-    fn check_order(&mut self, shown: &Shown) {
+    fn check_order(&mut self, shown: &Shown, stream: Stream) {
         let number: u64 = shown.text.rsplit(' ').next().unwrap().parse().unwrap();
-        let before = self.newest.insert(shown.from.clone(), number).unwrap_or_default();
+        let before = self.newest.insert((shown.from.clone(), stream), number).unwrap_or_default();
         assert!(before < number, "{} was shown {shown:?} after number {before} of the same sender", self.recipient);
     }
 }
