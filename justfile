@@ -47,6 +47,22 @@ tests:
 model:
     CLAUDE_PEERS_MODEL_DEEPER=2 CLAUDE_PEERS_MODEL_RUNS=50000 cargo test --locked --release --lib mailbox::model -- --nocapture
 
+# each fuzz target for SECONDS
+fuzz SECONDS="60":
+    FUZZ_SECONDS={{SECONDS}} bash .ci/run fuzz
+
+# 100,000 disks of a power cut; docs/reliability.md has the last figures
+power:
+    CLAUDE_PEERS_TEST_POWER_DISKS=100000 cargo test --locked --test power survives -- --nocapture
+
 # the figures of docs/benchmarks.md
 bench:
     cargo bench --locked --bench figures --bench host --bench inbox
+
+# 10,000 kills of the broker and 5,000 of sessions under a mixed load; prints a table
+chaos kills="15000":
+    CLAUDE_PEERS_TEST_KILLS={{kills}} cargo test --locked --test suite chaos:: -- --nocapture 2>target/chaos.log || { grep -A9 panicked target/chaos.log; grep 'to repeat' target/chaos.log; exit 1; }
+
+# a week in an hour: what the broker and a session's server use must stay flat; prints a table
+soak seconds="3600":
+    CLAUDE_PEERS_TEST_SOAK={{seconds}} cargo test --locked --test suite soak:: -- --ignored --nocapture 2>target/soak.log || { grep -A9 panicked target/soak.log; exit 1; }

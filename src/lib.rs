@@ -16,6 +16,7 @@
 //! console/    output as text or JSON, failures, exit codes
 //! cli/        what people do: status, peers, send, ask, history …: one file per command
 //! admin/      what keeps it running: setup, doctor, update, stop, service managers
+//! fuzz.rs     what must hold for any bytes; only in fuzzing
 //! ```
 //!
 //! Which room may use which:
@@ -33,6 +34,7 @@
 //! session → client agents platform wire
 //! admin → console client agents platform wire
 //! cli → admin console client agents platform wire
+//! fuzz → session serve db agents wire
 //! ```
 //!
 //! SQL stands in `db` and `mailbox` alone, HTTP statuses in `serve` and `client` alone. Files use each other in one direction
@@ -78,6 +80,8 @@ mod client;
 mod console;
 #[cfg(feature = "broker")]
 mod db;
+#[cfg(fuzzing)]
+pub mod fuzz;
 #[cfg(feature = "broker")]
 mod mailbox;
 #[cfg(feature = "broker")]
@@ -87,3 +91,7 @@ pub mod session;
 
 #[cfg(feature = "cli")]
 pub use agents::claude::prompt_hook;
+// `tests/power` opens more databases than there is time for processes.
+#[cfg(feature = "broker")]
+#[doc(hidden)]
+pub use db::{Extent, open as open_database};

@@ -65,7 +65,7 @@ impl Shown {
     pub fn became(&self, outcome: Outcome) -> Acknowledgement {
         let ends = self.part.as_ref().is_none_or(|part| part.next.is_none());
         let outcome = if ends { outcome } else { Outcome::Announced };
-        Acknowledgement { id: self.message.id.clone(), outcome }
+        Acknowledgement { id: self.message.id.clone(), outcome, lease: None }
     }
 
     /// The message in a readable form.

@@ -12,6 +12,10 @@ impl From<db::Error> for Error {
             db::Error::Closed => {
                 Self::new(Code::Stopping, "the broker is stopping").help("try again in a moment; nothing was stored")
             }
+            db::Error::Locked(ref file) => Self::new(Code::DatabaseLocked, error.to_string()).help(format!(
+                "nothing was stored; `fuser {}` names the process: end it or wait for it, then try again",
+                file.display()
+            )),
             moved @ db::Error::Moved(_) => Self::new(Code::DatabaseMoved, moved.to_string())
                 .help("look for the message in `claude-peers history`, then send it again"),
             damaged if damaged.is_damage() => Self::new(Code::Internal, format!("the broker's database is damaged: {damaged}"))

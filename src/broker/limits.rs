@@ -38,7 +38,7 @@ pub struct Limits {
     pub history: Duration,
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -52,7 +52,12 @@ impl From<Code> for Exit {
             C::Forbidden | C::Unauthorized => Self::Refused,
             // The broker does not know a path or method of this program: their versions differ.
             C::VersionMismatch | C::NotFound | C::MethodNotAllowed => Self::Version,
-            C::UnsupportedMediaType | C::RequestTimeout | C::IdempotencyConflict | C::Internal | C::Unknown => Self::Failure,
+            C::UnsupportedMediaType
+            | C::RequestTimeout
+            | C::IdempotencyConflict
+            | C::DatabaseLocked
+            | C::Internal
+            | C::Unknown => Self::Failure,
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Inspects a database without changing it, even while a broker uses it.
 
 use super::{
-    connect::{is_filled, journal, reader, resolve, size, undisturbed, wal},
+    connect::{is_filled, journal, reader, share, size, undisturbed, wal},
     damage::faults,
     error::is_damage,
     kind::{self, FileKind},
     schema::{self, SCHEMA},
 };
-use crate::wire::{DatabaseReport, DatabaseState, Timestamp};
+use crate::{
+    platform::files,
+    wire::{DatabaseReport, DatabaseState, Timestamp},
+};
 use rusqlite::{Connection, OptionalExtension};
 use rustix::fs::{Access, access};
 use std::{
@@ -30,7 +33,7 @@ struct Found {
 
 /// Inspects the database at `path`. Changes no byte of the file and leaves no file beside it.
 pub fn check(path: &Path) -> DatabaseReport {
-    let path = &resolve(path).unwrap_or_else(|_| path.to_owned());
+    let path = &files::resolve(path).unwrap_or_else(|_| path.to_owned());
     let known = SCHEMA.unsigned_abs();
     let mut report = DatabaseReport {
         path: path.to_string_lossy().into_owned(),
@@ -57,6 +60,9 @@ pub fn check(path: &Path) -> DatabaseReport {
     }
     report.problems.extend(unwritable(path).or_else(|| unwritable(&standing_folder(path))));
     let writable = report.problems.is_empty();
+    if writable && let Err(error) = share(path) {
+        return failed(report, DatabaseState::NotShared, error.to_string());
+    }
     // To read beside a writer, SQLite creates side files. Without a writer it needs none; in a read-only folder it cannot.
     let quiet = !writable || !is_filled(&wal(path));
     let mut found = read(path, quiet);

@@ -5,7 +5,10 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::{
+        fd::AsRawFd,
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -53,17 +56,28 @@ pub(super) fn is_filled(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.len() > 0)
 }
 
-/// Follows all links of `path` to the file itself, which need not exist. SQLite keeps its side files beside that file.
-pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
-    match fs::canonicalize(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        found => return found,
+/// Fails if processes cannot share the file at `path` in memory, as on 9p: then SQLite cannot share the index of its log. Touches no
+/// content.
+#[expect(unsafe_code, reason = "no safe crate that is used here maps files")]
+pub(super) fn share(path: &Path) -> io::Result<()> {
+    let file = File::options().read(true).write(true).open(path)?;
+    let (length, access) = (1, libc::PROT_READ | libc::PROT_WRITE);
+    // SAFETY: the kernel chooses free addresses, nothing reads or writes there, and no pointer to them is kept.
+    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), length, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+    if mapped == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match fs::read_link(path) {
-        Ok(target) => resolve(&folder.join(target)),
-        Err(_) => Ok(fs::canonicalize(folder)?.join(path.file_name().unwrap_or_default())),
-    }
+    // SAFETY: these are the addresses from above.
+    unsafe { libc::munmap(mapped, length) };
+    Ok(())
+}
+
+/// Creates `folder` and those above it that are missing. On return their names are on disk: a synced file in a folder that a
+/// power cut removes is lost.
+pub(super) fn make_folder(folder: &Path) -> io::Result<()> {
+    let missing: Vec<_> = folder.ancestors().take_while(|folder| !folder.exists()).collect();
+    fs::create_dir_all(folder)?;
+    missing.into_iter().try_for_each(sync_folder)
 }
 
 /// Fsyncs the folder of `path`, so that its list of files is on disk.

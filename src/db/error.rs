@@ -16,6 +16,9 @@ pub enum Error {
     /// The files are not the ones that were opened, so it is unknown whether the change is kept.
     #[error("the database was moved, replaced or cut while the broker was using it: {0}")]
     Moved(String),
+    /// Another process kept the database's lock for too long.
+    #[error("another process holds the lock of the database {}", .0.display())]
+    Locked(PathBuf),
     /// The writer has ended: the broker is stopping.
     #[error("the database is closed")]
     Closed,
@@ -26,7 +29,7 @@ impl Error {
         match self {
             Self::Sqlite(error) => Some(error),
             Self::Commit(error) => Some(error),
-            Self::Undone | Self::Moved(_) | Self::Closed => None,
+            Self::Undone | Self::Moved(_) | Self::Locked(_) | Self::Closed => None,
         }
     }
 
@@ -83,6 +86,14 @@ pub enum OpenError {
     #[error("opening database {path}: {source}; check that the folder exists and is writable, or set CLAUDE_PEERS_DB")]
     File {
         /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Its file system gives no shared memory, which SQLite's write-ahead log needs.
+    #[error("database {path}: its file system has no shared memory ({source}); set CLAUDE_PEERS_DB to a file on a local disk")]
+    NotShared {
+        /// The database.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,

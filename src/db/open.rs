@@ -1,7 +1,7 @@
 //! Opens the database: lock, kind of file, version, migrations, damage, permissions.
 
 use super::{
-    connect::{is_filled, resolve, side_files, wal, writer},
+    connect::{is_filled, make_folder, share, side_files, wal, writer},
     damage::{faults, probe},
     error::{OpenError, damage, is_damage},
     kind,
@@ -10,6 +10,7 @@ use super::{
     salvage, schema,
     store::Store,
 };
+use crate::platform::files;
 use rusqlite::{Connection, config::DbConfig};
 use std::{
     fs::{self, Permissions},
@@ -44,9 +45,9 @@ pub fn open(path: &Path, extent: Extent) -> Result<Opened, OpenError> {
     let failed = |source| OpenError::File { path: path.to_owned(), source };
     let mut notices = Vec::new();
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(failed)?;
+        make_folder(folder).map_err(failed)?;
     }
-    let real = resolve(path).map_err(failed)?;
+    let real = files::resolve(path).map_err(failed)?;
     // An existing file is locked first, so that no file is renamed while another broker uses it.
     let mut found = Lock::take(&real, false)?;
     let salvaged = salvage::finish(&real)?;
@@ -64,6 +65,7 @@ pub fn open(path: &Path, extent: Extent) -> Result<Opened, OpenError> {
         Some(lock) => lock,
         None => Lock::take(&real, true)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?,
     };
+    share(&real).map_err(|source| OpenError::NotShared { path: path.to_owned(), source })?;
     let connection = match prepare(&real, extent) {
         Err(OpenError::Sqlite { source, .. }) if is_damage(&source) => {
             salvage::salvage(&real, &source)?;

@@ -43,6 +43,11 @@ impl Place {
         Ok(Self { path: path.to_owned(), database: Seen::now(path)?, log: Seen::now(&wal)?, wal, frame })
     }
 
+    /// The path of the database, as it was given.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Compares the files with those last seen: neither may have been replaced, or be shorter than the committed data. This takes
     /// a few microseconds.
     pub fn check(&mut self, connection: &Connection) -> Result<(), String> {

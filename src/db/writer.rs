@@ -5,8 +5,11 @@ use super::{
     place::Place,
     tx::{Met, Tx},
 };
-use rusqlite::{Connection, config::DbConfig};
-use std::sync::Arc;
+use rusqlite::{Connection, ErrorCode, config::DbConfig};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// How many jobs may be queued before senders must wait. Bounds memory; 64 busy senders fill a fraction of the queue.
@@ -46,6 +49,8 @@ pub(super) enum Failure {
     /// A job failed after it had changed something.
     Undone,
     Moved(String),
+    /// Another process holds the lock of this database, so nothing was begun.
+    Locked(PathBuf),
 }
 
 impl From<rusqlite::Error> for Failure {
@@ -60,6 +65,7 @@ impl From<Failure> for Error {
             Failure::Commit(error) => Self::Commit(error),
             Failure::Undone => Self::Undone,
             Failure::Moved(file) => Self::Moved(file),
+            Failure::Locked(file) => Self::Locked(file),
         }
     }
 }
@@ -77,7 +83,8 @@ pub(super) trait Job: Send {
 struct Work<T, E, F> {
     durability: Durability,
     work: Option<F>,
-    result: Result<T, E>,
+    /// None if the transaction could not begin.
+    result: Option<Result<T, E>>,
     reply: oneshot::Sender<Result<T, E>>,
 }
 
@@ -88,7 +95,7 @@ where
     E: From<Error> + Send + 'static,
     F: FnOnce(&Tx<'_>) -> Result<T, E> + Send + 'static,
 {
-    Box::new(Work { durability, work: Some(work), result: Err(Error::Closed.into()), reply })
+    Box::new(Work { durability, work: Some(work), result: None, reply })
 }
 
 impl<T: Send, E: From<Error> + Send, F: FnOnce(&Tx<'_>) -> Result<T, E> + Send> Job for Work<T, E, F> {
@@ -98,16 +105,16 @@ impl<T: Send, E: From<Error> + Send, F: FnOnce(&Tx<'_>) -> Result<T, E> + Send> 
 
     fn run(&mut self, tx: &Tx<'_>) -> bool {
         if let Some(work) = self.work.take() {
-            self.result = work(tx);
+            self.result = Some(work(tx));
         }
-        self.result.is_ok()
+        self.result.as_ref().is_some_and(Result::is_ok)
     }
 
     fn answer(self: Box<Self>, commit: &Commit) {
-        let result = match commit {
-            Err(Failure::Commit(_) | Failure::Undone) if self.result.is_err() => self.result,
-            Err(failure) => Err(Error::from(failure.clone()).into()),
-            Ok(()) => self.result,
+        let result = match (commit, self.result) {
+            (Err(Failure::Commit(_) | Failure::Undone), Some(Err(own))) => Err(own),
+            (Err(failure), _) => Err(Error::from(failure.clone()).into()),
+            (Ok(()), result) => result.unwrap_or_else(|| Err(Error::Closed.into())),
         };
         // The caller may have given up; the change is kept even so.
         drop(self.reply.send(result));
@@ -124,7 +131,7 @@ pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mu
         let met = Met::default();
         let commit = || {
             place.check(connection).map_err(Failure::Moved)?;
-            let committed = commit(connection, &met, &mut is_full, &mut group);
+            let committed = commit(connection, &met, &mut is_full, &mut group).map_err(|failure| locked(failure, place.path()));
             place.check(connection).map_err(Failure::Moved)?;
             committed
         };
@@ -137,6 +144,11 @@ pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mu
             Err(Failure::Commit(error)) => {
                 tracing::error!(%error, jobs = group.len(), "committing to the database failed");
                 Fault::of(error).into_iter().for_each(|fault| note(faults, fault));
+            }
+            Err(Failure::Locked(file)) => {
+                // Those that came meanwhile would wait as long again.
+                group.extend(std::iter::from_fn(|| jobs.try_recv().ok()));
+                tracing::warn!(jobs = group.len(), "another process holds the lock of the database {}", file.display());
             }
             Err(failure @ Failure::Moved(file)) => {
                 note(faults, Fault::Moved(file.clone()));
@@ -153,6 +165,16 @@ pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mu
         && let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
     {
         tracing::error!(%error, "the database's log may be deleted");
+    }
+}
+
+/// A transaction that waited in vain for the lock, if that is why it failed.
+fn locked(failure: Failure, database: &Path) -> Failure {
+    match &failure {
+        Failure::Commit(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+            Failure::Locked(database.to_owned())
+        }
+        _ => failure,
     }
 }
 

@@ -10,17 +10,22 @@ use crate::{
     wire::{Acknowledgement, MessageId, Outcome, PeerId, Route},
 };
 
+/// The route that held a message, and the lease, if the holder names it. A repeated acknowledgement may come after a later lease,
+/// which must not end: two holders would show the message, both without a mark.
+type Held<'a> = (Route, Option<&'a str>);
+
 /// Records what `peer` did with messages by `route`; returns how many messages changed. Messages of other peers, and those
 /// acknowledged before, stay unchanged.
 pub fn acknowledge(tx: &mut Transaction<'_>, peer: &PeerId, route: Route, messages: Vec<Acknowledgement>) -> Result<u32> {
     let Some(row) = peers::get(tx, peer)? else { return Ok(0) };
     let (mut changed, mut written) = (0, Vec::new());
-    for Acknowledgement { id, outcome } in messages {
+    for Acknowledgement { id, outcome, lease } in messages {
+        let lease = lease.as_deref();
         let has_changed = match outcome {
             Outcome::Offered => offer(tx, &row, &id, route)?,
-            Outcome::Announced => announce(tx, &row, &id, route)?,
+            Outcome::Announced => announce(tx, &row, &id, (route, lease))?,
             Outcome::Delivered => deliver(tx, peer, &id, route)?,
-            Outcome::Released => put_back(tx, peer, &id, route)?,
+            Outcome::Released => put_back(tx, peer, &id, (route, lease))?,
         };
         if has_changed {
             changed += 1;
@@ -60,12 +65,13 @@ fn offer(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, route: Route)
 }
 
 /// Records that only the beginning of `id` was handed over, so its full text still has to be shown.
-fn announce(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, route: Route) -> Result<bool> {
+fn announce(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, (route, lease): Held<'_>) -> Result<bool> {
     let sql = "UPDATE message SET state = 1, route = ?4, offered_at = coalesce(offered_at, ?5), holder = 0, instance = NULL,
                    lease = NULL, again = ?6, handed = max(handed - 1, 0), pushed_by = coalesce(?8, pushed_by)
-               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state < 2 AND waiting = 1 AND holder = ?7";
+               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state < 2 AND waiting = 1 AND holder = ?7
+               AND (?9 IS NULL OR lease = ?9)";
     let (agent, to, now) = ((route == Route::Channel).then(|| peer.agent_key()), peer.id.as_str(), tx.now.as_millis());
-    let values = params![id.seq(), id.tag(), to, route.as_str(), now, Shown::Announced, Kind::of(route), agent];
+    let values = params![id.seq(), id.tag(), to, route.as_str(), now, Shown::Announced, Kind::of(route), agent, lease];
     let has_changed = !tx.update(sql, values)?.is_empty();
     if has_changed {
         tx.hint(&peer.id);
@@ -85,10 +91,11 @@ pub(super) fn deliver(tx: &mut Transaction<'_>, peer: &PeerId, id: &MessageId, r
 }
 
 /// Records that `id` was taken but not shown. It waits again as if it had never been taken.
-fn put_back(tx: &mut Transaction<'_>, peer: &PeerId, id: &MessageId, route: Route) -> Result<bool> {
+fn put_back(tx: &mut Transaction<'_>, peer: &PeerId, id: &MessageId, (route, lease): Held<'_>) -> Result<bool> {
     let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL, handed = max(handed - 1, 0)
-               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND waiting = 1 AND holder = ?4";
-    let has_changed = tx.run(sql, params![id.seq(), id.tag(), peer.as_str(), Kind::of(route)])? > 0;
+               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND waiting = 1 AND holder = ?4
+               AND (?5 IS NULL OR lease = ?5)";
+    let has_changed = tx.run(sql, params![id.seq(), id.tag(), peer.as_str(), Kind::of(route), lease])? > 0;
     if has_changed {
         tx.hint(peer);
     }

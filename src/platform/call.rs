@@ -1,14 +1,19 @@
 //! Running other programs: `systemctl`, `launchctl`, `claude`.
 //!
 //! A call prints as a user would type it, for previews and advice. It reads nothing from the terminal and ends within its time
-//! limit. Its error names the call and quotes the program's output.
+//! limit, with all processes that the program has started. Its error names the call and quotes the program's output.
+//!
+//! The program stays in our process group: Ctrl-C in a terminal ends it with us.
 
+use super::process;
 use crate::wire::text::printable;
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     borrow::Cow,
     ffi::{OsStr, OsString},
     fmt,
     path::PathBuf,
+    pin::pin,
     process::{Output, Stdio},
     time::Duration,
 };
@@ -81,12 +86,20 @@ impl Call {
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
-        command.stdin(Stdio::null()).kill_on_drop(true);
-        let what = match timeout(self.patience, command.output()).await {
-            Ok(Ok(output)) => return Ok(output),
-            Ok(Err(error)) => format!("`{self}` could not be run: {error}"),
-            Err(_) => format!("`{self}` did not end within {} s and was killed", self.patience.as_secs()),
-        };
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let failed = |error| CallFailed { what: format!("`{self}` could not be run: {error}"), code: None };
+        let child = command.spawn().map_err(failed)?;
+        let program = child.id().and_then(process::identify);
+        let mut output = pin!(child.wait_with_output());
+        if let Ok(output) = timeout(self.patience, &mut output).await {
+            return output.map_err(failed);
+        }
+        // Before the program itself, which is killed last: what it has started could not be found any more.
+        let helpers = program.filter(|program| process::is_alive(*program)).map(|program| process::descendants(program.pid));
+        for helper in helpers.into_iter().flatten().filter_map(|pid| Pid::from_raw(pid.try_into().ok()?)) {
+            let _ = kill_process(helper, Signal::KILL); // it may have ended by now
+        }
+        let what = format!("`{self}` did not end within {} s and was killed", self.patience.as_secs());
         Err(CallFailed { what, code: None })
     }
 }
@@ -131,5 +144,29 @@ mod tests {
             let failed = call.run().await.expect_err(start).to_string();
             assert!(failed.starts_with(start) && failed.ends_with(end), "{failed}");
         }
+    }
+
+    #[tokio::test]
+    async fn late_program_ends_with_its_helpers() {
+        let place = tempfile::tempdir().expect("a folder");
+        let file = place.path().join("helper");
+        let script = format!("(sleep 1000 & echo $! >'{0}.new' && mv '{0}.new' '{0}'; wait); exit", file.display());
+        let mut call = shell(&script);
+        call.patience = Duration::from_millis(20);
+        let helper = loop {
+            call.run().await.expect_err("too late");
+            match std::fs::read_to_string(&file) {
+                Ok(helper) => break helper.trim().parse().expect("a process"),
+                Err(_) => call.patience *= 2, // the machine is slow
+            }
+        };
+        let is_sleep = || process::command_line(helper).first().is_some_and(|program| program == "sleep");
+        for _ in 0..1000 {
+            if !is_sleep() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("the helper {helper} is left");
     }
 }

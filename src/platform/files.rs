@@ -1,4 +1,4 @@
-//! Reads files that others may have put there: opening never blocks, and the size read is limited.
+//! Files that others may have put there. Opening never blocks, the size read is limited, and links are followed to their end.
 
 use rustix::{
     fs::{Mode, OFlags},
@@ -8,7 +8,7 @@ use std::{
     fs::{self, File, Metadata},
     io::{self, ErrorKind, Read},
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// The content of a regular file of at most `limit` bytes.
@@ -46,6 +46,23 @@ fn read_whole(file: &File, limit: u64) -> io::Result<Vec<u8>> {
     match content.len() as u64 > limit {
         true => Err(io::Error::new(ErrorKind::FileTooLarge, format!("it is longer than {limit} bytes"))),
         false => Ok(content),
+    }
+}
+
+/// Follows all links of `path` to the file itself. Neither it nor its folder need exist, but the folder that a link names must.
+pub fn resolve(path: &Path) -> io::Result<PathBuf> {
+    match fs::canonicalize(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        found => return found,
+    }
+    let Some((folder, name)) = path.parent().zip(path.file_name()) else { return Err(ErrorKind::NotFound.into()) };
+    match fs::read_link(path).map(|target| folder.join(target)) {
+        Ok(target) if target.parent().is_some_and(Path::exists) => resolve(&target),
+        Ok(target) => {
+            let what = format!("{} is a link to {}, whose folder is missing", path.display(), target.display());
+            Err(io::Error::new(ErrorKind::NotFound, what))
+        }
+        Err(_) => Ok(resolve(folder)?.join(name)),
     }
 }
 

@@ -13,15 +13,22 @@ use std::{
 pub const DEFAULT_PORT: u16 = 7899;
 /// The Unix socket: `CLAUDE_PEERS_SOCKET`, else `claude-peers/broker.sock` in the user's runtime directory, else
 /// `.claude-peers/broker.sock` in the home directory.
-/// Fails if the variable is no absolute path of at most 103 bytes.
+/// Fails if it is no absolute path of at most 103 bytes.
 pub fn socket() -> Result<PathBuf, InvalidSetting> {
-    if let Some(path) = settings::SOCKET.set()? {
+    let setting = settings::SOCKET;
+    if let Some(path) = setting.set()? {
         return Ok(path.into());
     }
-    match runtime_dir() {
-        Some(dir) => Ok(dir.join("claude-peers/broker.sock")),
-        None => Ok(home()?.join(".claude-peers/broker.sock")),
+    let (variable, folder, path) = match runtime_dir() {
+        Some(folder) => ("XDG_RUNTIME_DIR", folder, "claude-peers/broker.sock"),
+        None => ("HOME", home()?, ".claude-peers/broker.sock"),
+    };
+    let path = folder.join(path);
+    if setting.allows(path.as_os_str()) {
+        return Ok(path);
     }
+    let allowed = format!("a shorter one, or set {} to {}, since {} is longer", setting.name, setting.kind, path.display());
+    Err(InvalidSetting::new(variable, folder.to_string_lossy(), allowed))
 }
 
 /// The database: `CLAUDE_PEERS_DB`, else `.claude-peers.db` in the home directory.

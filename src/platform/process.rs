@@ -41,6 +41,13 @@ pub fn descends_from(pid: u32, ancestor: u32) -> bool {
     lineage(pid).any(|pid| pid == ancestor)
 }
 
+/// The processes that descend from `ancestor`. Only Linux lists them cheaply; elsewhere there are none.
+pub fn descendants(ancestor: u32) -> Vec<u32> {
+    let listed = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all = listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    all.filter(|pid| *pid != ancestor && descends_from(*pid, ancestor)).collect()
+}
+
 fn lineage(pid: u32) -> impl Iterator<Item = u32> {
     let up = |pid: &u32| imp::parent_of(*pid).filter(|parent| *parent > 0);
     std::iter::successors(Some(pid), up).take(MOST_ANCESTORS + 1)

@@ -85,7 +85,9 @@ enum ServeError {
 impl ServeError {
     fn exit(&self) -> BrokerExit {
         match self {
-            Self::Setting(_) | Self::Database(OpenError::Foreign { .. }) => BrokerExit::InvalidSetting,
+            Self::Setting(_) | Self::Database(OpenError::Foreign { .. } | OpenError::NotShared { .. }) => {
+                BrokerExit::InvalidSetting
+            }
             Self::Listen(ListenError::Living { .. }) | Self::Database(OpenError::InUse { .. }) => BrokerExit::InUse,
             Self::Database(OpenError::TooNew { .. }) => BrokerExit::NewerDatabase,
             _ => BrokerExit::Failure,
@@ -113,9 +115,11 @@ fn check_database() -> Result<BrokerExit, ServeError> {
     Ok(match report.state {
         DatabaseState::Sound | DatabaseState::Missing => BrokerExit::Stopped,
         DatabaseState::TooNew => BrokerExit::NewerDatabase,
-        DatabaseState::Foreign | DatabaseState::Damaged | DatabaseState::NotWritable | DatabaseState::Unreadable => {
-            BrokerExit::Failure
-        }
+        DatabaseState::Foreign
+        | DatabaseState::Damaged
+        | DatabaseState::NotWritable
+        | DatabaseState::NotShared
+        | DatabaseState::Unreadable => BrokerExit::Failure,
     })
 }
 

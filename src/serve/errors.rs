@@ -19,7 +19,7 @@ use utoipa::{
 };
 
 /// On every path.
-const EVERYWHERE: &[Code] = &[Forbidden, VersionMismatch, Busy, Stopping, DatabaseMoved, Internal];
+const EVERYWHERE: &[Code] = &[Forbidden, VersionMismatch, Busy, Stopping, DatabaseMoved, DatabaseLocked, Internal];
 /// On paths that accept a secret.
 const CALLER: &[Code] = &[Unauthorized];
 /// On paths with a body.
@@ -70,7 +70,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         VersionMismatch => StatusCode::UPGRADE_REQUIRED,
         RateLimited | RepeatLimited | MailboxFull => StatusCode::TOO_MANY_REQUESTS,
-        Busy | Stopping | DatabaseMoved => StatusCode::SERVICE_UNAVAILABLE,
+        Busy | Stopping | DatabaseMoved | DatabaseLocked => StatusCode::SERVICE_UNAVAILABLE,
         Internal | Unreachable | Unknown => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }

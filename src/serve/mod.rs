@@ -14,6 +14,8 @@ mod connections;
 mod daemon;
 mod errors;
 mod events;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod idle;
 mod legacy;
 mod listen;

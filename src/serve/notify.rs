@@ -1,8 +1,8 @@
 //! Telling the service manager: ready, still working, stopping.
 
-use crate::broker::Broker;
 #[cfg(target_os = "linux")]
 use crate::platform::settings;
+use crate::{broker::Broker, wire::Code};
 use sd_notify::NotifyState;
 use std::{io, sync::Arc, time::Duration};
 
@@ -84,6 +84,8 @@ pub(super) async fn watchdog(broker: Arc<Broker>) {
         }
         match broker.check().await {
             Ok(()) => _ = say(&[NotifyState::Watchdog]),
+            // The writer answers. A new broker would wait for the same lock.
+            Err(error) if error.code == Code::DatabaseLocked => _ = say(&[NotifyState::Watchdog]),
             Err(error) => tracing::error!(%error, "the writer fails; the watchdog is not pinged"),
         }
     }

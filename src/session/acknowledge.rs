@@ -114,22 +114,25 @@ pub struct Handover {
     pub route: Route,
     /// The messages, with their outcome once written.
     pub messages: Vec<Acknowledgement>,
-    /// The messages are leased for this hand-over, so they can be released.
-    pub leased: bool,
+    /// The lease under which they were taken for this hand-over, so that they can be released.
+    pub lease: Option<String>,
 }
 
 impl Handover {
     /// The messages have been written.
     pub fn written(mut self) {
-        self.acknowledger.acknowledge(self.route, std::mem::take(&mut self.messages));
+        let messages = std::mem::take(&mut self.messages).into_iter();
+        self.acknowledger
+            .acknowledge(self.route, messages.map(|message| Acknowledgement { lease: self.lease.clone(), ..message }));
     }
 }
 
 impl Drop for Handover {
     fn drop(&mut self) {
-        if self.leased && !self.messages.is_empty() {
+        if self.lease.is_some() && !self.messages.is_empty() {
             let messages = std::mem::take(&mut self.messages).into_iter();
-            let released = messages.map(|message| Acknowledgement { outcome: Outcome::Released, ..message });
+            let (outcome, lease) = (Outcome::Released, &self.lease);
+            let released = messages.map(|message| Acknowledgement { outcome, lease: lease.clone(), ..message });
             self.acknowledger.acknowledge(self.route, released);
         }
     }

@@ -44,7 +44,7 @@ impl Channel {
             self.pushed.pop_first();
         }
         let (acknowledger, messages) = (self.acknowledger.clone(), vec![shown.became(Outcome::Offered)]);
-        Handover { acknowledger, route: Route::Channel, messages, leased: false }.written();
+        Handover { acknowledger, route: Route::Channel, messages, lease: None }.written();
     }
 }
 

@@ -69,8 +69,9 @@ pub async fn run(link: Arc<Link>, acknowledger: Arc<Acknowledger>) {
             look = look.filter(|_| taken.pending).map(|look| (look * 2).min(LONGEST_WAIT));
             continue;
         }
-        (lease, look, idle) = (random::token(LEASE_LENGTH), Some(FIRST_LOOK), false);
-        if let Err(error) = door.write(&up, &inbox, taken.messages).await {
+        let taken_under = std::mem::replace(&mut lease, random::token(LEASE_LENGTH));
+        (look, idle) = (Some(FIRST_LOOK), false);
+        if let Err(error) = door.write(&up, &inbox, taken_under, taken.messages).await {
             log!("writing into the session's inbox: {error}");
             sleep(PAUSE).await;
         }
@@ -84,12 +85,13 @@ struct Door {
 
 impl Door {
     /// Writes one frame per sender. If one fails, its messages and those of later frames are released.
-    async fn write(&mut self, up: &Registration, inbox: &Inbox, messages: Vec<Inbound>) -> std::io::Result<()> {
+    async fn write(&mut self, up: &Registration, inbox: &Inbox, lease: String, messages: Vec<Inbound>) -> std::io::Result<()> {
         self.acknowledger.forget(&messages);
         let frames = by_sender(messages).into_iter().map(|(sender, messages)| {
             let shown: Vec<Shown> = messages.into_iter().map(Shown::brief).collect();
             let messages = shown.iter().map(|shown| shown.became(Outcome::Offered)).collect();
-            let handover = Handover { acknowledger: self.acknowledger.clone(), route: Route::Inbox, messages, leased: true };
+            let (acknowledger, lease) = (self.acknowledger.clone(), Some(lease.clone()));
+            let handover = Handover { acknowledger, route: Route::Inbox, messages, lease };
             (sender, shown, handover)
         });
         for (sender, shown, handover) in frames.collect::<Vec<_>>() {

@@ -82,8 +82,8 @@ impl Default for Link {
 /// Whether the error may pass without any action.
 pub fn mends_itself(error: &Error) -> bool {
     // An unknown secret may pass too: the session registers again.
-    use Code::{Busy, DatabaseMoved, RequestTimeout, Stopping, Unauthorized, Unreachable};
-    matches!(error.code, Unreachable | Stopping | DatabaseMoved | Busy | RequestTimeout | Unauthorized)
+    use Code::{Busy, DatabaseLocked, DatabaseMoved, RequestTimeout, Stopping, Unauthorized, Unreachable};
+    matches!(error.code, Unreachable | Stopping | DatabaseMoved | DatabaseLocked | Busy | RequestTimeout | Unauthorized)
 }
 
 impl Link {

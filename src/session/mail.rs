@@ -127,9 +127,9 @@ impl Mailbox {
             () = stop => None,
         };
         if !matches!(taken, Some(Ok(_))) {
-            self.give_back(route, lease);
+            self.give_back(route, lease.clone());
         }
-        Ok(self.mail(route, taken.unwrap_or_else(|| Ok(Taken::of(Vec::new(), 0)))?, show))
+        Ok(self.mail((route, lease), taken.unwrap_or_else(|| Ok(Taken::of(Vec::new(), 0)))?, show))
     }
 
     /// Releases messages that the broker may have leased in an answer that never arrived here. Once the broker is back, the same
@@ -142,7 +142,7 @@ impl Mailbox {
                 match mail.take(route, 1, AT_ONCE, &lease).await {
                     Err(error) if mends_itself(&error) => {}
                     Err(error) => return log!("giving mail back: {error}"),
-                    Ok(taken) => return drop(mail.mail(route, taken, Shown::brief)),
+                    Ok(taken) => return drop(mail.mail((route, lease), taken, Shown::brief)),
                 }
             }
         });
@@ -156,7 +156,7 @@ impl Mailbox {
         let (id, sent_at, reply_to) = (receipt.message_id, receipt.sent_at, receipt.reply_to);
         let shown = Shown::part(Inbound { id, from, text, sent_at, reply_to, repeat: false }, offset);
         let (acknowledger, messages) = (self.acknowledger.clone(), vec![shown.became(Outcome::Delivered)]);
-        let handover = Handover { acknowledger, route: Route::CheckMessages, messages, leased: false };
+        let handover = Handover { acknowledger, route: Route::CheckMessages, messages, lease: None };
         Ok((shown, is_ours.then_some(handover)))
     }
 
@@ -179,14 +179,14 @@ impl Mailbox {
         }
     }
 
-    fn mail(&self, route: Route, taken: Taken, show: impl Fn(Inbound) -> Shown) -> Mail {
+    fn mail(&self, (route, lease): (Route, String), taken: Taken, show: impl Fn(Inbound) -> Shown) -> Mail {
         if taken.more > 0 {
             self.mail_waits();
         }
         self.acknowledger.forget(&taken.messages);
         let shown: Vec<Shown> = taken.messages.into_iter().map(show).collect();
         let messages = shown.iter().map(|shown| shown.became(Outcome::Delivered)).collect();
-        let handover = Handover { acknowledger: self.acknowledger.clone(), route, messages, leased: true };
+        let handover = Handover { acknowledger: self.acknowledger.clone(), route, messages, lease: Some(lease) };
         Mail { messages: shown, more: taken.more, handover }
     }
 }

@@ -14,6 +14,8 @@ mod door;
 mod ending;
 mod facts;
 mod follow;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod link;
 mod listing;
 mod log;

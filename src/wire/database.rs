@@ -33,6 +33,8 @@ words! {
         Damaged = "damaged",
         /// The file, or its folder, cannot be written by this user.
         NotWritable = "not_writable",
+        /// Its file system has no shared memory, which the broker needs.
+        NotShared = "not_shared",
         /// It cannot be read at all.
         Unreadable = "unreadable",
     }

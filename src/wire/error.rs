@@ -46,6 +46,8 @@ words! {
         /// The database was moved, replaced or cut while the broker was using it, so it may or may not keep the change. The
         /// broker ends, and the next one uses the file at the path.
         DatabaseMoved = "database_moved",
+        /// Another process keeps the database's lock, so nothing was stored.
+        DatabaseLocked = "database_locked",
         /// The broker could not do its work (disk full, database damaged).
         Internal = "internal",
         /// The broker cannot be reached. Reported by the client, never by the broker.

@@ -193,6 +193,8 @@ object! {
     pub struct Acknowledgement {
         pub id: MessageId,
         pub outcome: Outcome,
+        /// The lease under which the message was taken, so that a repeated request ends no later lease.
+        pub lease: Option<String>,
     }
 
     /// `POST /v1/acknowledge`: reports the outcome of messages taken or pushed. Repeating it changes nothing.

@@ -145,6 +145,41 @@ pub fn attribute(text: &str) -> String {
     printable_line(text).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// Checks that `text` stays where each function puts it, and that none of it hides.
+#[cfg(any(test, fuzzing))]
+pub fn check(text: &str) {
+    let is_plain = |text: &str| {
+        !text.chars().any(|c| is_treacherous(c) && c != EMOJI_FORM && c != ZERO_WIDTH_JOINER) && printable_line(text) == text
+    };
+    let safe = printable(text);
+    assert!(is_plain(&safe.replace(['\n', '\t'], "")) && is_plain(&printable_line(text)));
+    assert_eq!(printable(&safe), safe.as_ref(), "what is safe stays as it is");
+
+    let fenced = fence(text);
+    let bar = fenced.split('\n').next().unwrap_or_default();
+    assert!(bar.len() >= MIN_FENCE && bar.bytes().all(|b| b == b'`'));
+    let inner = fenced.strip_prefix(bar).and_then(|rest| rest.strip_suffix(bar)).unwrap_or_default();
+    assert!(!inner.contains(bar));
+    assert_eq!(inner, format!("\n{safe}\n"));
+    assert!(quote(text).split('\n').all(|line| line.starts_with("> ")));
+
+    let content = channel_content(text);
+    let names = content.to_ascii_lowercase();
+    let mut names = names.split('<').skip(1).map(|tag| tag.trim_start_matches(|c: char| c == '/' || c.is_whitespace()));
+    assert!(!names.any(|name| name.starts_with("channel")), "{content}");
+    assert_eq!(content.replace("&lt;", "<"), safe.replace("&lt;", "<"), "nothing else is changed");
+
+    let value = attribute(text);
+    assert!(is_plain(&value) && !value.contains(['<', '>', '"']), "{value}");
+    let read = value.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
+    assert_eq!(read, printable_line(text), "the attribute is read back as it was");
+
+    let json = Value::from(text).to_string();
+    let plain = printable_json(&json);
+    assert!(is_plain(&plain), "{plain}");
+    assert_eq!(serde_json::from_str::<Value>(&plain).unwrap_or_default(), text);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,39 +195,10 @@ mod tests {
         pieces.prop_map(|pieces| pieces.concat())
     }
 
-    /// Whether all of it shows: nothing hides but what forms an emoji.
-    fn is_plain(text: &str) -> bool {
-        !text.chars().any(|c| is_treacherous(c) && c != EMOJI_FORM && c != ZERO_WIDTH_JOINER) && printable_line(text) == text
-    }
-
     proptest! {
         #[test]
         fn no_text_leaves_its_place(text in hostile_text()) {
-            let safe = printable(&text);
-            prop_assert!(is_plain(&safe.replace(['\n', '\t'], "")) && is_plain(&printable_line(&text)));
-            prop_assert_eq!(printable(&safe), safe.as_ref(), "what is safe stays as it is");
-
-            let fenced = fence(&text);
-            let bar = fenced.lines().next().expect("a first line");
-            prop_assert!(bar.len() >= MIN_FENCE && bar.bytes().all(|b| b == b'`'));
-            let inner = fenced.strip_prefix(bar).and_then(|rest| rest.strip_suffix(bar)).expect("two bars");
-            prop_assert!(!inner.contains(bar));
-            prop_assert_eq!(inner, format!("\n{safe}\n"));
-
-            let content = channel_content(&text);
-            let squeezed: String = content.to_ascii_lowercase().chars().filter(|c| !c.is_whitespace() && *c != '/').collect();
-            prop_assert!(!squeezed.contains("<channel"), "{}", content);
-            prop_assert_eq!(content.replace("&lt;", "<"), safe.replace("&lt;", "<"), "nothing else is changed");
-
-            let value = attribute(&text);
-            prop_assert!(is_plain(&value) && !value.contains(['<', '>', '"']), "{}", value);
-            let read = value.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
-            prop_assert_eq!(read, printable_line(&text), "and is read back as it was");
-
-            let json = serde_json::to_string(&text).expect("JSON");
-            let plain = printable_json(&json);
-            prop_assert!(is_plain(&plain), "{}", plain);
-            prop_assert_eq!(serde_json::from_str::<String>(&plain).expect("JSON"), text);
+            check(&text);
         }
     }
 

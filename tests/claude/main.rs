@@ -19,6 +19,7 @@ mod mail;
 #[allow(dead_code, reason = "shared with the benchmark")]
 mod model;
 mod plugin;
+mod policy;
 mod program;
 mod script;
 mod session;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         life::TESTS,
         script::TESTS,
         plugin::TESTS,
+        policy::TESTS,
         controls::TESTS,
         who::TESTS,
         embedded::TESTS,

@@ -92,7 +92,8 @@ impl World {
         self.change(".claude.json", |state| state["projects"][repository.to_str().unwrap()] = yes);
     }
 
-    fn change(&self, file: &str, change: impl FnOnce(&mut Value)) {
+    /// Changes a file of JSON in the home directory.
+    pub fn change(&self, file: &str, change: impl FnOnce(&mut Value)) {
         let file = self.home().join(file);
         let mut value: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
         change(&mut value);
@@ -132,11 +133,16 @@ impl World {
         ours.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(self.broker().env()).collect()
     }
 
-    /// Runs a `claude` command and returns its output.
-    pub fn claude(&self, arguments: &[&str]) -> String {
+    /// A `claude` command.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.home().join(".local/bin/claude"));
         command.args(arguments).current_dir(self.home()).env_clear().envs(self.env("command")).stdin(Stdio::null());
-        let output = command.output().unwrap();
+        command
+    }
+
+    /// Runs a `claude` command and returns its output.
+    pub fn claude(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         String::from_utf8(output.stdout).unwrap()
     }

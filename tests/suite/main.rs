@@ -9,6 +9,7 @@ mod access;
 mod asking;
 #[cfg(all(feature = "dbus", target_os = "linux"))]
 mod bus;
+mod chaos;
 mod cli;
 mod crash;
 mod crowds;
@@ -38,6 +39,7 @@ mod secrets;
 mod service;
 mod setup;
 mod smoke;
+mod soak;
 mod summary;
 mod support;
 mod tools;

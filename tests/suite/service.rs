@@ -23,6 +23,8 @@ use std::{
             net::{UnixDatagram, UnixListener, UnixStream},
         },
     },
+    path::Path,
+    process::Stdio,
     time::Duration,
 };
 
@@ -139,13 +141,13 @@ fn watchdog_is_fed_by_the_work_itself() {
     let broker = Broker::with(&[("WATCHDOG_USEC", "200000")]);
     (0..3).for_each(|_| broker.tells_that("WATCHDOG=1"));
 
-    // While another process locks the database, the broker can accept nothing, so it must not feed the watchdog.
+    // While the writer waits for another process's lock, nothing feeds the watchdog.
     let database = Connection::open(broker.database()).unwrap();
     database.busy_timeout(PATIENCE).unwrap();
     database.execute_batch("BEGIN IMMEDIATE").unwrap();
     // Earlier notifications are read first; then there is silence for ten times their interval.
     let said = (0..100).take_while(|_| broker.tells_within(Duration::from_secs(1)).is_some()).count();
-    assert!(said < 100, "it says that it is well while it cannot work");
+    assert!(said < 100, "it says that it is well while its writer waits");
     database.execute_batch("ROLLBACK").unwrap();
     broker.tells_that("WATCHDOG=1");
 }
@@ -409,5 +411,43 @@ fn command_line_and_tools_report_invalid_settings() {
         let mut session = Start { broker: &broker, directory: place.path(), session_id: "s", delivery: "", env }.go();
         let words = session.tool_error("list_peers", json!({"scope": "machine"}));
         assert!(words.contains(&format!("{variable}={value:?}")) && words.contains(allowed), "{words}");
+    }
+}
+
+#[test]
+fn long_home_names_the_way_out() {
+    let (broker, place) = (Broker::prepared(&[]), folder());
+    let long = place.path().join("x".repeat(90));
+    fs::create_dir(&long).unwrap();
+    let long = long.to_str().unwrap();
+    let mut environments = vec![("XDG_RUNTIME_DIR", vec![("XDG_RUNTIME_DIR", long), ("HOME", "/root")])];
+    if !Path::new(&format!("/run/user/{}", rustix::process::getuid().as_raw())).exists() {
+        environments.push(("HOME", vec![("HOME", long)]));
+    }
+    for (variable, environment) in environments {
+        let named = |said: &str| {
+            let words = [&format!("{variable}={long:?}"), "CLAUDE_PEERS_SOCKET", "at most 103 bytes"];
+            assert!(words.iter().all(|word| said.contains(*word)), "{said}");
+        };
+        let mut command = broker.command();
+        command.env_remove("CLAUDE_PEERS_SOCKET").envs(environment.clone()).stderr(Stdio::piped());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        named(&String::from_utf8_lossy(&output.stderr));
+        let cli = |arguments: &[&str]| {
+            let mut command = broker.cli(arguments);
+            command.env_remove("CLAUDE_PEERS_SOCKET").envs(environment.clone()).output().unwrap()
+        };
+        let output = cli(&["status"]);
+        assert_eq!(output.status.code(), Some(2));
+        named(&String::from_utf8_lossy(&output.stderr));
+        let report: Value = serde_json::from_slice(&cli(&["doctor", "--json"]).stdout).unwrap();
+        let finding = report["checks"].as_array().unwrap().iter().find(|finding| finding["check"] == "settings").unwrap();
+        assert_eq!(finding["state"], "failed", "{finding}");
+        named(finding["what"].as_str().unwrap());
+        let mut env: Vec<_> = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        env.push(("CLAUDE_PEERS_SOCKET".to_owned(), String::new()));
+        let mut session = Start { broker: &broker, directory: place.path(), session_id: "s", delivery: "", env }.go();
+        named(&session.tool_error("list_peers", json!({"scope": "machine"})));
     }
 }

@@ -4,8 +4,10 @@
 mod allow;
 mod bytes;
 mod hooks;
+mod links;
 mod places;
 mod plugin;
+mod policy;
 
 use crate::support::{Broker, folder};
 use serde_json::{Value, json};
@@ -148,7 +150,11 @@ impl Home {
 
     /// Runs setup with `--json`. Returns its exit code and every step with its state and text.
     fn setup(&self, arguments: &[&str]) -> (i32, Steps) {
-        let Output { status, stdout, stderr } = self.command(arguments).arg("--json").output().unwrap();
+        Self::run(self.command(arguments))
+    }
+
+    fn run(mut command: Command) -> (i32, Steps) {
+        let Output { status, stdout, stderr } = command.arg("--json").output().unwrap();
         let (stdout, stderr) = (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
         let answer: Value = serde_json::from_str(&stdout).unwrap_or_else(|e| panic!("{e}: {stdout:?} {stderr:?}"));
         assert_eq!(answer["ok"], json!(status.success()), "{answer}");

@@ -8,16 +8,23 @@ use super::{
 };
 use crate::{
     agents::claude::{
-        Claude, Installed, NAME, OLDEST, OLDEST_WITH_INBOX, OLDEST_WITH_INBOX_ALWAYS, PLUGIN, Scope, Server, Unreadable,
-        UserSettings, WITHOUT_HOOK, WITHOUT_INBOX, by_hand, hooks_forbidden_by, rule,
+        Barrier, Claude, Installed, NAME, OLDEST, OLDEST_WITH_INBOX, OLDEST_WITH_INBOX_ALWAYS, PLUGIN, Policy, Registrations,
+        Scope, Server, Unreadable, UserSettings, WITHOUT_HOOK, WITHOUT_INBOX, by_hand, hooks_forbidden_by, rule,
     },
     console::exit::UNSET,
     platform::settings::InvalidSetting,
 };
-use std::path::PathBuf;
+use std::{
+    fmt::Display,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{sync::mpsc, time::timeout};
 
 const SETUP: &str = "`claude-peers setup`";
 const ADDS_IT: &str = "`claude-peers setup` adds it";
+/// How long reading a project's files may take: they may be on a network drive that is gone.
+const PROJECT_PATIENCE: Duration = Duration::from_secs(2);
 const CORRECT: &str = "correct that place in the file, or move the file away; nothing else changes it";
 
 pub async fn program(claude: &Result<Option<Claude>, InvalidSetting>) -> Finding {
@@ -58,6 +65,11 @@ pub async fn registration(scene: &Scene, claude: Option<Claude>) -> Vec<Finding>
         Err(error) => return vec![failed(format!("Claude Code's file cannot be understood: {error}"), CORRECT)],
     };
     let others: Vec<&Server> = all.others().collect();
+    let (servers, policy) = (servers(scene, all), Policy::read());
+    let barriers: Option<Vec<Barrier>> = servers.iter().map(|server| policy.barrier(all, server)).collect();
+    if let Some(barrier) = barriers.iter().flatten().next() {
+        return vec![failed(format!("Claude Code does not start the MCP server: {barrier} keeps it from that"), barrier.help())];
+    }
     let finding = match (all.own(), &scene.plugin) {
         (Some(own), Ok(true)) => {
             let line = own.command_line();
@@ -72,7 +84,60 @@ pub async fn registration(scene: &Scene, claude: Option<Claude>) -> Vec<Finding>
             return vec![skipped(format!("the MCP server is not registered; whether the plugin {PLUGIN} brings it is unknown"))];
         }
     };
-    std::iter::once(finding).chain(others.into_iter().map(twice)).collect()
+    let mut findings: Vec<_> = std::iter::once(finding).chain(others.into_iter().map(twice)).collect();
+    if let Some(server) = servers.into_iter().next() {
+        findings.extend(in_projects(all.clone(), policy, server).await);
+    }
+    findings
+}
+
+/// The servers that sessions should start: setup's and the plugin's, or the one that setup would register.
+fn servers(scene: &Scene, all: &Registrations) -> Vec<Server> {
+    let plugin = matches!(scene.plugin, Ok(true)).then(Server::of_plugin).flatten();
+    let servers: Vec<_> = all.own().cloned().into_iter().chain(plugin).collect();
+    if servers.is_empty() { server().iter().map(|program| Server::registered(program)).collect() } else { servers }
+}
+
+/// The projects whose sessions do not start `server`: the known ones, and the one around this program.
+async fn in_projects(all: Registrations, policy: Policy, server: Server) -> Vec<Finding> {
+    let here = std::env::current_dir().ok().filter(|here| !all.projects.contains_key(here));
+    let projects: Vec<PathBuf> = all.projects.keys().cloned().chain(here).collect();
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let theirs = projects.clone();
+    // A thread of its own, because reading may hang for ever.
+    std::thread::spawn(move || theirs.iter().try_for_each(|project| tell.send(in_project(&all, &policy, &server, project))));
+    let mut findings = Vec::new();
+    for project in projects {
+        match timeout(PROJECT_PATIENCE, told.recv()).await {
+            Ok(Some(found)) => findings.extend(found),
+            _ => {
+                let what = format!("{} could not be read in time; this and later projects are not checked", project.display());
+                findings.push(warning(what, "see whether its drive answers"));
+                break;
+            }
+        }
+    }
+    findings
+}
+
+fn in_project(all: &Registrations, policy: &Policy, server: &Server, project: &Path) -> Option<Finding> {
+    let place = project.display();
+    let silent = |file: &dyn Display| format!("sessions in {place} do not start the MCP server: {file} keeps it from that");
+    if all.is_off(server, project) {
+        let file = format!("{} (`disabledMcpServers`)", all.file.display());
+        return Some(warning(silent(&file), "`/mcp` in a session there switches it on"));
+    }
+    if let Some(barrier) = policy.barrier_in(project, server) {
+        return Some(warning(silent(&barrier), barrier.help()));
+    }
+    let (other, file) = all.in_place_of_ours(project).filter(|_| !server.is_of_plugin())?;
+    let (once, help) = match other.scope {
+        Scope::Shared(_) => (" once that is approved", format!("rename that server in {}", file.display())),
+        _ => ("", format!("in {place}: `claude mcp remove --scope local {NAME}`")),
+    };
+    let (line, file) = (other.command_line(), file.display());
+    let what = format!("sessions in {place} start {line} instead of our MCP server{once}: {file} (`mcpServers`) defines it");
+    Some(warning(what, help))
 }
 
 fn server() -> Option<PathBuf> {
@@ -88,7 +153,7 @@ fn unregistered(others: &[&Server], claude: Option<Claude>) -> Finding {
         return failed(what, format!("`claude mcp remove --scope user {name}`, then {SETUP}"));
     }
     let what = match others.first() {
-        Some(Server { scope: Scope::Project(project), .. }) => {
+        Some(Server { scope: Scope::Project(project) | Scope::Shared(project), .. }) => {
             format!("the MCP server is registered for {} only, not for all projects", project.display())
         }
         _ => "the MCP server is not registered with Claude Code: its sessions do not start it".to_owned(),
@@ -103,7 +168,11 @@ async fn registered(own: &Server) -> Finding {
     let shown = server.as_ref().map_or_else(|| "claude-peers-mcp".into(), |server| server.to_string_lossy());
     let by_hand = format!("`claude mcp remove --scope user {NAME}`, then `{}`", by_hand(&shown));
     // Setup leaves values alone that may be secret.
-    let again = if own.variables.is_empty() { format!("{SETUP}, or by hand: {by_hand}") } else { by_hand };
+    let again = match own.scope {
+        Scope::Managed => "ask your administrator to correct it".to_owned(),
+        _ if own.variables.is_empty() => format!("{SETUP}, or by hand: {by_hand}"),
+        _ => by_hand,
+    };
     let command = own.command_line();
     if !own.is_ours() {
         return failed(format!("{NAME} is registered, but for another program: {command}"), again);
@@ -139,8 +208,8 @@ fn one_of_both() -> String {
 fn twice(other: &Server) -> Finding {
     let Server { name, scope, .. } = other;
     let (place, help) = match scope {
-        Scope::User => (String::new(), format!("`claude mcp remove --scope user {name}`")),
-        Scope::Project(project) => {
+        Scope::Managed | Scope::User => (String::new(), format!("`claude mcp remove --scope user {name}`")),
+        Scope::Project(project) | Scope::Shared(project) => {
             let project = project.display();
             (format!(" for {project}"), format!("in {project}: `claude mcp remove --scope local {name}`"))
         }

@@ -83,6 +83,10 @@ fn judge(report: &DatabaseReport) -> Finding {
                 format!("make the file and its folder yours and writable (`ls -ld {path} {folder}`), or set CLAUDE_PEERS_DB");
             (format!("{path} cannot be written by you, so the broker cannot work: {problems}"), help)
         }
+        DatabaseState::NotShared => (
+            format!("{path} is on a file system that has no shared memory, so the broker cannot work: {problems}"),
+            "set CLAUDE_PEERS_DB to a file on a local disk".to_owned(),
+        ),
         DatabaseState::Unreadable => (
             format!("{path} cannot be read: {problems}"),
             "make it a file of yours that you can read and write, or set CLAUDE_PEERS_DB".to_owned(),

@@ -18,8 +18,8 @@ pub async fn check(scene: &Scene) -> Vec<Finding> {
     let help = "correct or unset the variable, also where your shell sets it";
     let mut findings: Vec<_> =
         ALL.iter().filter_map(|setting| setting.set().err()).map(|error| failed(error.to_string(), help)).collect();
-    if let (true, Err(error)) = (findings.is_empty(), paths::database()) {
-        findings.push(failed(error.to_string(), help)); // no home directory
+    if let (true, Err(error)) = (findings.is_empty(), paths::database().and(paths::socket())) {
+        findings.push(failed(error.to_string(), help)); // no home directory, or one with a long path
     }
     if let Some(units) = scene.installed_units() {
         findings.extend(other_socket(scene, units));

@@ -8,16 +8,16 @@
 use super::{files, place::Place, step::Step};
 use crate::{
     agents::claude::{
-        Claude, Installed, OLDEST, OLDEST_WITH_HOOKS, PLUGIN, RULES, Registrations, Server, Unreadable, UserSettings, Version,
-        WITHOUT_HOOK, by_hand, has_plugin, hooks_forbidden_by, rule,
+        Claude, Installed, OLDEST, OLDEST_WITH_HOOKS, PLUGIN, Policy, RULES, Registrations, Server, Unreadable, UserSettings,
+        Version, WITHOUT_HOOK, by_hand, has_plugin, hooks_forbidden_by, rule,
     },
     console::exit::{Problem, UNSET},
-    platform::call::Call,
+    platform::{call::Call, files::resolve},
 };
 use std::{
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// `modest`: leaves any working entry alone, and says nothing where Claude Code is not installed. `hooks`: the step of the hooks
@@ -31,7 +31,8 @@ pub async fn register(place: &Place, modest: bool, hooks: bool) -> Result<Option
         return Ok(Some(step).filter(|_| !modest));
     };
     let registrations = Registrations::read()?;
-    let entry = registrations.own();
+    let entry = registrations.of_user();
+    let barrier = Policy::read().barrier(&registrations, &Server::registered(&server));
     let line = entry.map(Server::command_line).unwrap_or_default();
     match has_plugin() {
         Err(_) if hooks => {
@@ -46,12 +47,17 @@ pub async fn register(place: &Place, modest: bool, hooks: bool) -> Result<Option
         }
         Ok(false) => {}
     }
+    if let (Some(file), Some(theirs)) = (&registrations.exclusive, registrations.own()) {
+        let what = format!("leave it to {}, which names {}", file.display(), theirs.command_line());
+        return Ok(Some(Step::already(what)));
+    }
+    let warning = barrier.as_ref().map(|barrier| format!("Claude Code does not start it: {barrier} keeps it from that"));
     if let Some(entry) = entry {
         if entry.starts(&server) {
-            return Ok(Some(Step::already(format!("register {path}"))));
+            return Ok(Some(Step::already(format!("register {path}")).note(warning)));
         }
         if modest && runs(entry) {
-            return Ok(Some(Step::already(format!("keep the registration of {line}"))));
+            return Ok(Some(Step::already(format!("keep the registration of {line}")).note(warning)));
         }
         if !entry.variables.is_empty() {
             let what = format!("{line} is registered as claude-peers, with variables: {}", entry.variables.join(", "));
@@ -59,6 +65,9 @@ pub async fn register(place: &Place, modest: bool, hooks: bool) -> Result<Option
             let help = format!("setup does not touch their values, which may be secrets: set its `command` to {path} in {file}");
             return Err(Problem::new(what, help));
         }
+    }
+    if let Some(barrier) = barrier {
+        return Err(Problem::new(format!("register {path}: {barrier} keeps Claude Code from starting it"), barrier.help()));
     }
     let version = version_of(&claude).await?;
     let calls: Vec<Call> = entry.map(|_| claude.deregister()).into_iter().chain([claude.register(&path)]).collect();
@@ -74,7 +83,7 @@ pub async fn register(place: &Place, modest: bool, hooks: bool) -> Result<Option
 pub fn deregister(place: &Place, modest: bool) -> Result<Option<Step>, Problem> {
     let registrations = Registrations::read()?;
     let what = "remove the registration";
-    let Some(entry) = registrations.own() else {
+    let Some(entry) = registrations.of_user() else {
         let note = match has_plugin() {
             Ok(plugin) => plugin.then(|| format!("the plugin {PLUGIN} stays: `claude plugin uninstall {PLUGIN}` removes it")),
             Err(error) => Some(format!("whether the plugin {PLUGIN} is there cannot be told: {error}")),
@@ -109,7 +118,7 @@ async fn call(calls: Vec<Call>, otherwise: &str, well: impl FnOnce(Option<&Serve
         call.run().await.map_err(|error| Problem::new(error.to_string(), help))?;
     }
     let what = format!("`claude mcp` reports success, but {otherwise}");
-    well(Registrations::read()?.own()).then_some(()).ok_or_else(|| Problem::new(what, "look with `claude mcp list`"))
+    well(Registrations::read()?.of_user()).then_some(()).ok_or_else(|| Problem::new(what, "look with `claude mcp list`"))
 }
 
 pub async fn put_hook(place: &Place) -> Result<Step, Problem> {
@@ -202,12 +211,20 @@ fn change(change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Pr
     let file = UserSettings::read()?;
     let text = changed(&file, change)?;
     let copy = copy(&file)?;
-    if copy.text.is_none() || !file.has_hooks() && added_rules(&file)?.is_empty() {
+    let is_first = copy.text.is_none() || !file.has_hooks() && added_rules(&file)?.is_empty();
+    if is_first {
         // Earlier versions made no copy if there was no file.
         let before = changed(&file, UserSettings::without_hooks)?;
         write(&copy.path, if file.has_hooks() && before.trim() == "{}" { "" } else { &before })?;
     }
-    write(&file.path, &text)
+    write(&file.path, &text).inspect_err(|_| {
+        // If this fails, too, the copy is out of date, which does no harm.
+        let _ = match &copy.text {
+            Some(earlier) if is_first => write(&copy.path, earlier),
+            Some(_) => Ok(()),
+            None => remove(&copy.path, &copy.path),
+        };
+    })
 }
 
 /// Writes the file as `change` makes it, which has less of ours. Folders that this leaves empty go, up to `base`.
@@ -221,11 +238,20 @@ fn take_out(base: &Path, change: impl FnOnce(&UserSettings) -> Option<String>) -
     let there_was_none = is_last && copy.text.as_deref().is_none_or(str::is_empty);
     let text = if restores { &copy.text } else { &left.text }.as_deref().unwrap_or_default();
     if there_was_none && ["", "{}"].contains(&text.trim()) {
-        files::remove(&left.path, base)?;
+        remove(&left.path, base)?;
     } else {
         write(&left.path, text)?;
     }
-    if restores || there_was_none { files::remove(&copy.path, base) } else { Ok(()) }
+    if restores || there_was_none { remove(&copy.path, base) } else { Ok(()) }
+}
+
+/// Removes a file of the user's. A link to it stays, and so does the folder that the link names.
+fn remove(path: &Path, base: &Path) -> Result<(), Problem> {
+    if path.is_symlink() {
+        let target = target(path)?;
+        return files::remove(&target, &target);
+    }
+    files::remove(path, base)
 }
 
 fn changed(file: &UserSettings, change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<String, Problem> {
@@ -244,11 +270,16 @@ fn copy(file: &UserSettings) -> Result<UserSettings, Unreadable> {
     UserSettings::read_at(file.path.with_added_extension("before-claude-peers"))
 }
 
-/// Writes a file of the user's through a link, and keeps its mode.
+/// Writes a file of the user's through links, and keeps its mode.
 fn write(path: &Path, text: &str) -> Result<(), Problem> {
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let target = target(path)?;
     let rights = fs::metadata(&target).map_or_else(|_| Permissions::from_mode(0o600), |meta| meta.permissions());
     files::write(&target, text, 0o700, rights)
+}
+
+/// The file itself, behind all links.
+fn target(path: &Path) -> Result<PathBuf, Problem> {
+    resolve(path).map_err(|error| Problem::io("writing", path, &error, "correct or remove the link, then run this again"))
 }
 
 impl From<Unreadable> for Problem {

@@ -73,7 +73,7 @@ pub(super) fn parse_or_default<T: DeserializeOwned + Default>(file: &Path, text:
     if is_empty { Ok(T::default()) } else { parse(file, text) }
 }
 
-fn read_json<T: DeserializeOwned + Default>(file: &Path) -> Result<T, Unreadable> {
+pub(super) fn read_json<T: DeserializeOwned + Default>(file: &Path) -> Result<T, Unreadable> {
     parse_or_default(file, &read(file)?.unwrap_or_default())
 }
 
@@ -101,7 +101,7 @@ pub fn has_plugin() -> Result<bool, Unreadable> {
 
 /// The file in which an administrator forbids users' hooks, those of their plugins included.
 pub fn hooks_forbidden_by() -> Result<Option<PathBuf>, Unreadable> {
-    for file in MANAGED.iter().flat_map(|folder| managed(Path::new(folder))) {
+    for file in managed_settings() {
         if forbids_hooks(&file)? {
             return Ok(Some(file));
         }
@@ -109,7 +109,16 @@ pub fn hooks_forbidden_by() -> Result<Option<PathBuf>, Unreadable> {
     Ok(None)
 }
 
-/// The files of settings in a managed folder.
+/// The files of settings that an administrator makes.
+pub(super) fn managed_settings() -> Vec<PathBuf> {
+    MANAGED.iter().flat_map(|folder| managed(Path::new(folder))).collect()
+}
+
+/// The file with the servers of an administrator, if it exists: then no others are started.
+pub(super) fn exclusive_servers() -> Option<PathBuf> {
+    MANAGED.iter().map(|folder| Path::new(folder).join("managed-mcp.json")).find(|file| file.exists())
+}
+
 fn managed(folder: &Path) -> Vec<PathBuf> {
     let more = fs::read_dir(folder.join("managed-settings.d")).into_iter().flatten().flatten().map(|entry| entry.path());
     let more = more.filter(|path| path.extension().is_some_and(|extension| extension == "json"));

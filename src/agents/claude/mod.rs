@@ -15,6 +15,8 @@ pub mod inbox;
 #[cfg(feature = "cli")]
 mod places;
 #[cfg(feature = "cli")]
+mod policy;
+#[cfg(feature = "cli")]
 mod program;
 #[cfg(feature = "cli")]
 pub mod prompt_hook;
@@ -27,6 +29,7 @@ mod user_settings;
 pub use self::{
     files::{PLUGIN, Unreadable, has_plugin, hooks_forbidden_by},
     hook::{Installed, WITHOUT_HOOK},
+    policy::{Barrier, Policy},
     program::*,
     registrations::{Registrations, Scope, Server},
     user_settings::{RULES, UserSettings, rule},

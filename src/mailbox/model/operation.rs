@@ -56,7 +56,7 @@ pub enum Operation {
     },
     Acknowledge {
         route: Route,
-        messages: Vec<(i64, Outcome)>,
+        messages: Vec<(i64, Outcome, Option<String>)>,
     },
     /// The prompt hook reports that these messages were let in.
     Prompt(Vec<i64>),
@@ -175,7 +175,8 @@ impl Operation {
                 return Answer::Yes(lease::is_any(tx, &claim(tx, instance, lease, *route)).unwrap());
             }
             Self::Acknowledge { route, messages } => {
-                let messages = messages.iter().map(|(seq, outcome)| Acknowledgement { id: id(*seq), outcome: *outcome });
+                let messages = messages.iter().cloned();
+                let messages = messages.map(|(seq, outcome, lease)| Acknowledgement { id: id(seq), outcome, lease });
                 acknowledge::acknowledge(tx, &recipient(), *route, messages.collect()).unwrap();
             }
             Self::Prompt(messages) => prompt(tx, messages),

@@ -16,8 +16,9 @@ impl Server {
         }
     }
 
-    fn queue(&mut self, route: Route, seq: i64, outcome: Became) {
-        self.acknowledgements.push(Acknowledging { route, seq, outcome, is_sent: false });
+    fn queue(&mut self, route: Route, seq: i64, outcome: Became, lease: Option<&str>) {
+        let lease = lease.map(str::to_owned);
+        self.acknowledgements.push(Acknowledging { route, seq, outcome, lease, is_sent: false });
     }
 
     /// Drops the acknowledgements of messages that the broker has handed over again.
@@ -53,7 +54,8 @@ impl World {
         let of_takes = self.broker.takes.iter().filter(|take| take.server == server).map(|take| take.lease.clone());
         let of_table = self.tables.mail.iter().filter_map(|stored| stored.holder.clone());
         let of_table = of_table.filter(|(holder, _)| *holder == name).filter_map(|(_, lease)| lease);
-        let used: Vec<String> = of_calls.chain(of_takes).chain(of_table).collect();
+        let of_queue = own.acknowledgements.iter().filter_map(|queued| queued.lease.clone());
+        let used: Vec<String> = of_calls.chain(of_takes).chain(of_table).chain(of_queue).collect();
         (0..).map(|number: usize| format!("l{number}")).find(|lease| !used.contains(lease)).unwrap()
     }
 
@@ -183,7 +185,7 @@ impl World {
         server.mail_waits |= more && slot != Slot::Door;
         if slot == Slot::Return {
             let call = server.returns.remove(0);
-            given.iter().for_each(|given| server.queue(route_of(call.route), given.seq, Became::Released));
+            given.iter().for_each(|given| server.queue(route_of(call.route), given.seq, Became::Released, Some(&call.lease)));
         } else {
             server.slot(slot).stage = Stage::Holding(given);
         }
@@ -191,7 +193,9 @@ impl World {
 
     /// A call's answer is written, or the frames of the door.
     pub fn write(&mut self, server: usize, slot: Slot) {
-        let Call { stage: Stage::Holding(given), route, .. } = std::mem::take(self.servers[server].slot(slot)) else { return };
+        let Call { stage: Stage::Holding(given), route, lease, .. } = std::mem::take(self.servers[server].slot(slot)) else {
+            return;
+        };
         for given in given {
             let is_whole = route == Taking::Check || !self.fates[&given.seq].letter.is_long;
             let outcome = match route {
@@ -199,7 +203,7 @@ impl World {
                 Taking::Inbox => Became::Offered,
                 _ => Became::Delivered,
             };
-            self.servers[server].queue(route_of(route), given.seq, outcome);
+            self.servers[server].queue(route_of(route), given.seq, outcome, Some(&lease));
             match route {
                 Taking::Inbox => promises::push(self, given, is_whole),
                 _ => promises::show(self, &given, is_whole),
@@ -208,8 +212,10 @@ impl World {
     }
 
     pub fn fail(&mut self, server: usize, slot: Slot) {
-        let Call { stage: Stage::Holding(given), route, .. } = std::mem::take(self.servers[server].slot(slot)) else { return };
-        given.iter().for_each(|given| self.servers[server].queue(route_of(route), given.seq, Became::Released));
+        let Call { stage: Stage::Holding(given), route, lease, .. } = std::mem::take(self.servers[server].slot(slot)) else {
+            return;
+        };
+        given.iter().for_each(|given| self.servers[server].queue(route_of(route), given.seq, Became::Released, Some(&lease)));
     }
 
     /// The client cancels a call before its answer has arrived.
@@ -262,7 +268,7 @@ impl World {
         let is_whole = !self.fates[&given.seq].letter.is_long;
         let server = &mut self.servers[server];
         server.pushed.insert(given.seq);
-        server.queue(Route::Channel, given.seq, if is_whole { Became::Offered } else { Became::Announced });
+        server.queue(Route::Channel, given.seq, if is_whole { Became::Offered } else { Became::Announced }, None);
         promises::push(self, given, is_whole);
     }
 
@@ -270,7 +276,7 @@ impl World {
         let queue = &mut self.servers[server].acknowledgements;
         let Some(route) = queue.first().map(|first| first.route) else { return };
         let batch: Vec<_> = queue.iter_mut().take_while(|queued| queued.route == route).collect();
-        let messages = batch.iter().map(|queued| (queued.seq, queued.outcome)).collect();
+        let messages = batch.iter().map(|queued| (queued.seq, queued.outcome, queued.lease.clone())).collect();
         batch.into_iter().for_each(|queued| queued.is_sent = true);
         self.run(&Operation::Acknowledge { route, messages });
     }

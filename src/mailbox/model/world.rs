@@ -138,6 +138,7 @@ pub struct Acknowledging {
     pub route: Route,
     pub seq: i64,
     pub outcome: Became,
+    pub lease: Option<String>,
     /// The broker's answer is on its way.
     pub is_sent: bool,
 }

@@ -2,6 +2,7 @@
 
 mod damage;
 mod files;
+mod locked;
 mod salvage;
 
 use crate::support::{

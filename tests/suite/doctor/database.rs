@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt, chown},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 fn check_database(broker: &Broker) -> (i32, Value) {
@@ -141,3 +141,60 @@ fn read_only_database_is_reported() {
     let visited = Visit::of(as_nobody(&broker, "claude-peers", &["doctor"]));
     visited.says("database", "failed", &["cannot be read"], "CLAUDE_PEERS_DB");
 }
+
+/// A file system that gives no shared memory, as 9p does: the kernel refuses every shared mapping of a file.
+#[test]
+fn file_system_without_shared_memory_is_named() {
+    let mut broker = Broker::prepared(&[]);
+    with_claude(&broker);
+    let refused = |broker: &Broker| {
+        let output = without_shared_memory(&broker.command()).stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        let words = ["shared memory", broker.folder().to_str().unwrap(), "set CLAUDE_PEERS_DB to a file on a local disk"];
+        assert!(output.status.code() == Some(2) && words.iter().all(|word| said.contains(word)), "{}: {said}", output.status);
+    };
+    let visited = |broker: &Broker| {
+        let visited = Visit::of(without_shared_memory(&super::doctor(broker, &[])));
+        visited.says("database", "failed", &["no shared memory", broker.folder().to_str().unwrap()], "CLAUDE_PEERS_DB");
+    };
+    refused(&broker);
+    visited(&broker);
+    broker.launch();
+    let peer = Peer::register(&broker.http(), "peer", json!({}));
+    broker.http().post("/v1/send", &json!({"to": peer.id, "text": "hello"}));
+    broker.kill();
+    let before = fs::read(broker.database()).unwrap();
+    refused(&broker);
+    visited(&broker);
+    assert_eq!(fs::read(broker.database()).unwrap(), before);
+    broker.launch();
+    assert_eq!(broker.count("SELECT count(*) FROM message"), 1);
+}
+
+/// The command under a filter of system calls.
+fn without_shared_memory(command: &Command) -> Command {
+    let mut filtered = Command::new("perl");
+    filtered.args(["-e", NO_SHARED_MEMORY]).arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    filtered.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    filtered
+}
+
+/// Installs a filter for seccomp(2) that lets mmap(2) with `MAP_SHARED` fail with `ENODEV`, then becomes the program in its arguments.
+const NO_SHARED_MEMORY: &str = r#"
+    require POSIX;
+    my ($prctl, $mmap) = (POSIX::uname())[4] eq "aarch64" ? (167, 222) : (157, 9);
+    my @filter = (
+        [0x20, 0, 0, 0],          # load the number of the call
+        [0x15, 0, 4, $mmap],      # if it is not mmap, allow
+        [0x20, 0, 0, 16 + 8 * 3], # load its flags
+        [0x54, 0, 0, 0x0f],       # the type of the mapping
+        [0x15, 0, 1, 1],          # if it is not MAP_SHARED, allow
+        [0x06, 0, 0, 0x00050000 | 19],
+        [0x06, 0, 0, 0x7fff0000],
+    );
+    my $code = join "", map { pack "SCCL", @$_ } @filter;
+    my $program = pack "S x6 P", scalar @filter, $code;
+    syscall($prctl, 38, 1, 0, 0, 0) == 0 or die "no new privileges: $!";
+    syscall($prctl, 22, 2, $program, 0, 0) == 0 or die "filter: $!";
+    exec @ARGV or die "$ARGV[0]: $!";
+"#;

@@ -3,6 +3,7 @@
 mod claude;
 mod database;
 mod hooks;
+mod policy;
 mod sockets;
 
 use crate::support::{Broker, Session, events::Peer, eventually, folder, other::as_another_user};

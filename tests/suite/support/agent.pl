@@ -32,5 +32,6 @@ close STDOUT;
 $SIG{CHLD} = sub { if (waitpid($server, 1) == $server) { kill 'KILL', $orders; exit($? >> 8) } };
 while (1) {
     my $client = $inbox->accept or next;
-    while (my $line = <$client>) { print $frames $line }
+    # A writer that is killed may leave the beginning of a line.
+    while (my $line = <$client>) { print $frames $line if $line =~ /\n\z/ }
 }

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Mutex,
+        Arc, Mutex,
         mpsc::{Receiver, channel},
     },
     thread,
@@ -19,7 +19,7 @@ use std::{
 
 /// The test's own broker. Dropping it stops the broker, and prints its log if the test fails.
 pub struct Broker {
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
     settings: Vec<(String, String)>,
     child: Option<Child>,
     manager: Option<Manager>,
@@ -50,7 +50,13 @@ impl Broker {
     /// Like [`Broker::prepared`], with its folder under `place`.
     pub fn prepared_in(place: &Path, settings: &[(&str, &str)]) -> Self {
         let settings = settings.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Self { folder: folder_in(place), settings, child: None, manager: None, ready: String::new(), port: 0 }
+        Self { folder: Arc::new(folder_in(place)), settings, child: None, manager: None, ready: String::new(), port: 0 }
+    }
+
+    /// The same broker for another thread, which talks to it and starts sessions while this one kills it.
+    pub fn shared(&self) -> Self {
+        let (folder, settings) = (self.folder.clone(), self.settings.clone());
+        Self { folder, settings, child: None, manager: None, ready: String::new(), port: self.port }
     }
 
     /// The folder with all of its files.

@@ -206,6 +206,16 @@ impl Session {
         self.answers.remove(at)
     }
 
+    /// The next line of its output in the order of writing, or `None` once the output is closed. Lines that another method has read
+    /// are not among them.
+    pub fn next_line(&mut self) -> Option<Value> {
+        match self.lines.recv_timeout(PATIENCE) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("process {} writes nothing more", self.pid()),
+        }
+    }
+
     fn read(&mut self, patience: Duration) -> Result<(), RecvTimeoutError> {
         let message = self.lines.recv_timeout(patience)?;
         if message.get("id").is_some() {
@@ -300,10 +310,8 @@ impl Session {
     pub fn server_pid(&self) -> u32 {
         let children = format!("/proc/{0}/task/{0}/children", self.pid());
         eventually("the claude process runs a server", || {
-            let pid = std::fs::read_to_string(&children).unwrap().trim().parse().ok()?;
-            let program = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
-            let is_server = program.file_name()?.to_string_lossy().starts_with("claude-peers-mcp");
-            is_server.then_some(pid)
+            let children = std::fs::read_to_string(&children).unwrap();
+            children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid| is_server(*pid))
         })
     }
 
@@ -339,6 +347,12 @@ impl Session {
             assert!(start.elapsed() < PATIENCE, "its standard output is still open");
         }
     }
+}
+
+/// Whether this process is a server.
+fn is_server(pid: u32) -> bool {
+    let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    program.file_name().is_some_and(|name| name.to_string_lossy().starts_with("claude-peers-mcp"))
 }
 
 impl Session {

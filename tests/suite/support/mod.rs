@@ -8,6 +8,7 @@ pub mod bus;
 pub mod events;
 pub mod git;
 pub mod http;
+pub mod managed;
 pub mod mcp;
 pub mod mount;
 pub mod other;

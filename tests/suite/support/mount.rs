@@ -1,10 +1,32 @@
-//! A mount that never answers, as that of a network drive whose server is gone.
+//! Mounts: those that only one command sees, and one that never answers, as that of a network drive whose server is gone.
 
 use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
+
+/// The command after this shell script, whose mounts nothing else sees; `$0` is `place`. Prints a message and returns `None` without
+/// the right to mount.
+pub fn with_mounts(command: &Command, script: &str, place: &Path) -> Option<Command> {
+    let unshare = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(if rustix::process::geteuid().is_root() { &["--mount"][..] } else { &["--mount", "--map-root-user"] });
+        unshare
+    };
+    if !unshare().args(["mount", "-t", "tmpfs", "none", "/mnt"]).stderr(Stdio::null()).status().unwrap().success() {
+        eprintln!("SKIPPED: no mount namespace can be had");
+        return None;
+    }
+    let mut mounted = unshare();
+    mounted.args(["sh", "-c", &format!("{script} && exec \"$@\"")]).arg(place);
+    mounted.arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+    mounted.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(directory) = command.get_current_dir() {
+        mounted.current_dir(directory);
+    }
+    Some(mounted)
+}
 
 /// Until it is dropped, every look into the folder hangs.
 pub struct DeadMount {

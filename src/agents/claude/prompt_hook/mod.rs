@@ -13,7 +13,7 @@ use crate::{
     platform::settings::{self, InvalidSetting},
     wire::{Hook, PROCESS_SCHEME, SESSION_SCHEME},
 };
-use input::Input;
+pub(crate) use input::Input;
 use std::{
     ffi::OsString,
     io,

@@ -1,0 +1,30 @@
+//! Any lines from a client.
+
+use super::{acknowledge::Acknowledger, link::Link, mail::Mailbox, stdio::Writer, transport::ClientTransport};
+use rmcp::transport::Transport;
+use serde_json::Value;
+use std::{io::Cursor, sync::Arc};
+use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
+
+/// Every line of a client is read, answered or ignored, and each answer is JSON-RPC on one line.
+pub fn mcp(data: &[u8]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let (mut answers, out) = tokio::io::duplex(usize::MAX);
+        let link = Arc::new(Link::default());
+        let mail = Arc::new(Mailbox::new(link.clone(), Arc::new(Acknowledger::default())));
+        let input = Box::new(Cursor::new(data.to_vec()));
+        let mut transport = ClientTransport::new(input, Writer::new(out), mail, link, CancellationToken::new());
+        while transport.receive().await.is_some() {}
+        transport.close().await.unwrap();
+        drop(transport);
+        let mut lines = String::new();
+        answers.read_to_string(&mut lines).await.unwrap();
+        for line in lines.lines() {
+            let answer: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(answer["jsonrpc"], "2.0");
+            assert!(answer["error"]["code"].is_i64(), "{line}");
+        }
+    });
+}
