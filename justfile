@@ -43,6 +43,10 @@ demo:
 tests:
     bash .ci/run tests
 
+# the mailbox against its promises, two steps deeper and fifty times longer than in the gate
+model:
+    CLAUDE_PEERS_MODEL_DEEPER=2 CLAUDE_PEERS_MODEL_RUNS=50000 cargo test --locked --release --lib mailbox::model -- --nocapture
+
 # each fuzz target for SECONDS
 fuzz SECONDS="60":
     FUZZ_SECONDS={{SECONDS}} bash .ci/run fuzz

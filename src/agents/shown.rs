@@ -40,8 +40,8 @@ pub struct Shown {
 impl Shown {
     /// A message where there is little room: whole, or its beginning if it is long.
     pub fn brief(message: Inbound) -> Self {
-        let is_long = message.text.chars().nth(BRIEF_LENGTH).is_some();
-        Self::cut(message, 0, if is_long { PREVIEW_LENGTH } else { BRIEF_LENGTH })
+        let length = if is_brief(&message.text) { BRIEF_LENGTH } else { PREVIEW_LENGTH };
+        Self::cut(message, 0, length)
     }
 
     /// As much of a message as one result holds, from the character `offset` on.
@@ -105,6 +105,11 @@ impl Shown {
         message.text = message.text[start..end].to_owned();
         Self { message, part: Some(Part { offset, next: (next < total).then_some(next), total }) }
     }
+}
+
+/// Whether [`Shown::brief`] shows a text whole.
+pub fn is_brief(text: &str) -> bool {
+    text.chars().nth(BRIEF_LENGTH).is_none()
 }
 
 /// Messages in a readable form, oldest first, and how many more wait.

@@ -10,6 +10,7 @@ use super::{
     roster::Roster,
 };
 use crate::{
+    agents::shown,
     db::{Durability, PeerRow, peers},
     mailbox::{
         acknowledge, lease,
@@ -100,7 +101,7 @@ impl Broker {
             if row != stored {
                 peers::put(tx, &row)?;
             }
-            acknowledge::prompt(tx, &row, request.messages)?;
+            acknowledge::prompt(tx, &row, request.messages, shown::is_brief)?;
             if Rule::of(&row) == Rule::of(&stored) { Ok(()) } else { apply_rule(tx, &row) }
         });
         job.await

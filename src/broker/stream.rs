@@ -59,10 +59,9 @@ enum Phase {
 /// The next step, which follows from the peer in memory.
 enum Step {
     Tell(Event),
-    /// Look for messages to push. `leases`: also lease new ones. `hints`: if none are pushed, tell the client that some wait for
-    /// another route.
+    /// Push the messages that the stream has leased. `leases`: also lease new ones. `hints`: if none are pushed, tell the client
+    /// that some wait for another route.
     Serve {
-        pushes: bool,
         leases: bool,
         hints: bool,
     },
@@ -101,8 +100,8 @@ impl Stream {
                 Step::Tell(event) => return Ok(Some(StreamItem::Event(event))),
                 Step::Close => return Ok(None),
                 Step::Wait => {}
-                Step::Serve { pushes, leases, hints } => {
-                    if pushes && let Some(message) = self.next_message(leases).await? {
+                Step::Serve { leases, hints } => {
+                    if let Some(message) = self.next_message(leases).await? {
                         return Ok(Some(StreamItem::Event(Event::Message(message))));
                     }
                     if hints && self.take_hint()? {
@@ -124,11 +123,11 @@ impl Stream {
         let is_ours = peer.row.instance == self.instance;
         let (phase, step) = match self.phase {
             Phase::Ended => return Step::Close,
-            // A call that waits for a message is a certain route and takes precedence over the channel. The stream still pushes
-            // the messages that it has leased.
+            // Even if another route has precedence now, the stream pushes the messages that it has leased: no other route gets
+            // them. A call that waits for a message is a certain route and takes precedence over the channel.
             _ if is_ours && peer.stream == Some(self.number) => {
-                let pushes = peer.route().0 == Route::Channel;
-                return Step::Serve { pushes, leases: peer.takers == 0, hints: peer.hint };
+                let leases = peer.takers == 0 && peer.route().0 == Route::Channel;
+                return Step::Serve { leases, hints: peer.hint };
             }
             _ if is_ours && peer.row.ended && peer.stream.is_none() => (Phase::Ended, Step::Tell(Event::Ended)),
             _ if is_ours => return Step::Close,

@@ -76,6 +76,9 @@ impl Broker {
         };
         let _newest = self.outdate_older(id, &request.lease, claim.is_outdated.clone())?;
         let mut taking = Taking { claim, deadline: Instant::now() + wait, wake };
+        if let Some((messages, more)) = self.leased_before(&taking.claim).await? {
+            return Ok(Taken::of(messages, more));
+        }
         if request.route == Route::Inbox {
             return self.take_for_inbox(&request, taking).await;
         }
@@ -92,6 +95,13 @@ impl Broker {
                 return Ok(nothing);
             }
         }
+    }
+
+    /// The messages that an earlier request got under the same lease, whatever route they would take now: no other gets them.
+    async fn leased_before(self: &Arc<Self>, claim: &Claim) -> wire::Result<Option<(Vec<Inbound>, u32)>> {
+        let is_repeated =
+            self.store.glance(|view| Ok::<_, db::Error>(!lease::leased(view, &claim.peer, &claim.holder, 0, 1)?.is_empty()))?;
+        if is_repeated { self.lease(claim.clone()).await } else { Ok(None) }
     }
 
     /// Whether a call gets no messages because the inbox brings them. That is so for a tool result that does not wait, and for

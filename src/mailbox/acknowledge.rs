@@ -1,9 +1,9 @@
 //! Acknowledgements: a message was offered, announced, delivered or not shown.
 
 use super::{
-    InboxNews, Result, Transaction,
+    InboxNews, Message, Result, Transaction,
     holder::{Kind, Shown},
-    proof,
+    proof, release,
 };
 use crate::{
     db::{PeerRow, params, peers},
@@ -30,6 +30,9 @@ pub fn acknowledge(tx: &mut Transaction<'_>, peer: &PeerId, route: Route, messag
         if has_changed {
             changed += 1;
             written.extend((outcome != Outcome::Released).then_some(id));
+        }
+        if has_changed && outcome == Outcome::Released {
+            release::apply_rule(tx, &row)?; // it may have changed in the meantime
         }
     }
     if route == Route::Channel {
@@ -104,20 +107,26 @@ pub fn read_by_user(tx: &mut Transaction<'_>, readers: &[PeerId], id: &MessageId
     readers.iter().try_fold(0, |changed, reader| Ok(changed + u32::from(deliver(tx, reader, id, Route::CheckMessages)?)))
 }
 
-/// Records a run of the prompt hook of `peer`. The messages in the prompt were let in, which proves the inbox. If a message was
-/// only announced, its beginning was let in and the message still waits.
-pub fn prompt(tx: &mut Transaction<'_>, peer: &PeerRow, messages: Vec<MessageId>) -> Result<()> {
+/// Records a run of the prompt hook of `peer`. The messages in the prompt were let in, which proves the inbox. If `is_whole` says
+/// that a text is too long for the inbox, only its beginning was let in, and the message still waits.
+pub fn prompt(tx: &mut Transaction<'_>, peer: &PeerRow, messages: Vec<MessageId>, is_whole: fn(&str) -> bool) -> Result<()> {
     tx.wake(&peer.id);
     if messages.is_empty() {
         tx.inbox(&peer.id, InboxNews::Prompted);
     } else if !peer.has_proved() {
         proof::note(tx, peer)?;
     }
-    let sql =
-        "SELECT again < 2 AND (handed > 0 OR held_at IS NOT NULL) FROM message WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3";
     for id in messages {
-        if tx.one(sql, params![id.seq(), id.tag(), peer.id.as_str()], |row| row.get(0))? == Some(true) {
-            deliver(tx, &peer.id, &id, Route::Inbox)?;
+        let message = Message::one(tx, "seq = ?1 AND tag = ?2 AND to_peer = ?3", params![id.seq(), id.tag(), peer.id.as_str()])?;
+        if let Some(Message { receipt, text, handed }) = message {
+            match (is_whole(&text), receipt.held.is_some()) {
+                (true, is_held) if is_held || handed > 0 => _ = deliver(tx, &peer.id, &id, Route::Inbox)?,
+                (false, true) => {
+                    release::let_in_part(tx, &id)?;
+                    tx.hint(&peer.id);
+                }
+                _ => {}
+            }
         }
         tx.inbox(&peer.id, InboxNews::LetIn(id));
     }

@@ -23,6 +23,8 @@ pub(crate) mod history;
 mod holder;
 pub(crate) mod lease;
 mod message;
+#[cfg(test)]
+mod model;
 mod order;
 pub(crate) mod poll;
 pub(crate) mod proof;

@@ -2,6 +2,7 @@
 
 use super::{
     Message, Result, Transaction,
+    holder::Shown,
     message::{COLUMNS, held_number},
 };
 use crate::{
@@ -117,4 +118,12 @@ pub fn release(tx: &mut Transaction<'_>, id: &MessageId) -> Result<bool> {
         tx.hint(to);
     }
     Ok(to.is_some())
+}
+
+/// Releases a held message because the user has let in its beginning; the whole text still has to be shown.
+pub(super) fn let_in_part(tx: &mut Transaction<'_>, id: &MessageId) -> Result<()> {
+    let sql =
+        "UPDATE message SET state = 1, route = 'inbox', held_at = NULL, released = 1, again = ?3, handed = max(handed - 1, 0)
+               WHERE seq = ?1 AND tag = ?2 AND waiting = 1";
+    tx.update(sql, params![id.seq(), id.tag(), Shown::Announced]).map(drop)
 }

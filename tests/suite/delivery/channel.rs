@@ -120,3 +120,16 @@ fn no_push_before_the_client_is_initialized() {
         assert_eq!(worker.pushed()["meta"]["message_id"], id);
     }
 }
+
+#[test]
+fn channel_pushes_what_it_leased_before_a_hold() {
+    let broker = Broker::start();
+    let (http, asker) = (broker.http(), Peer::register(&broker.http(), "asker", json!({})));
+    let worker = Peer::register(&http, "worker", json!({"channel": true}));
+    let events = worker.follow(&http);
+    let sent = asker.over(&http).post("/v1/send", &json!({"to": worker.id, "text": "on its way"})).json();
+    drop(events);
+    let worker = Peer::register(&worker.over(&http), "worker", json!({"channel": true, "inbound": "hold"}));
+    let (event, message) = worker.follow(&http).next().unwrap();
+    assert_eq!((event.as_str(), &message["id"]), ("message", &sent["messageId"]));
+}

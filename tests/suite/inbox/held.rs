@@ -1,7 +1,7 @@
 //! Messages that are held for the session's user, and how the user lets them in.
 
 use super::{BYPASS, Scene, directory};
-use crate::support::{Session, agent::Agent, eventually};
+use crate::support::{Broker, Session, agent::Agent, events::Peer, eventually};
 use serde_json::{Value, json};
 use std::fs;
 
@@ -134,4 +134,33 @@ fn invalid_inbound_setting_is_reported() {
     let error = eve.session.tool_error("list_peers", json!({"scope": "machine"}));
     assert!(error.contains("CLAUDE_PEERS_INBOUND=\"sometimes\" cannot be used; allowed: match or accept"), "{error}");
     drop(Session::pulling(&scene.broker, &directory, "s-5"));
+}
+
+#[test]
+fn long_held_message_is_whole_once_let_in() {
+    let mut scene = Scene::with(BYPASS, &[]);
+    let text = "long ".repeat(4_000);
+    let id = scene.send(&text);
+    let frame = scene.bob.frame();
+    scene.once(&id, "held");
+    // The user lets in the beginning.
+    scene.bob.prompt(json!({"prompt": frame.content, "permission_mode": "bypassPermissions"}));
+    scene.once(&id, "offered");
+    assert_eq!(scene.bob.session.check()[0]["text"], text);
+    scene.once(&id, "delivered");
+}
+
+#[test]
+fn repeated_take_gets_what_it_leased_before_a_hold() {
+    let broker = Broker::start();
+    let http = broker.http();
+    let agent = json!({"pid": std::os::unix::process::parent_id(), "started": 1});
+    let [asker, worker] = [json!({}), json!({"inbox": "/tmp/inbox", "host": agent})]
+        .map(|facts| Peer::register(&http, &format!("{}", facts.as_object().unwrap().len()), facts).over(&http));
+    let worker_id = worker.get("/v1/peers?scope=machine").json()["self"]["id"].clone();
+    let sent = asker.post("/v1/send", &json!({"to": worker_id, "text": "on its way"})).json();
+    for inbound in ["match", "hold"] {
+        let taken = worker.post("/v1/take", &json!({"lease": "l", "route": "inbox", "inbound": inbound})).json();
+        assert_eq!(taken["messages"][0]["id"], sent["messageId"], "{inbound}: {taken}");
+    }
 }

@@ -1,0 +1,12 @@
+//! The mailbox against its promises, in all orders of events.
+
+mod enabled;
+mod exhaustive;
+mod operation;
+mod promises;
+mod random;
+mod rest;
+mod steps;
+mod tables;
+mod takes;
+mod world;

@@ -1,0 +1,278 @@
+//! The operations on the mailbox, each as a transaction of `broker/` runs it.
+
+use crate::{
+    db::{PeerRow, peers},
+    mailbox::{
+        Error, Holder, Message, Transaction,
+        accept::{self, NewMessage, Terms},
+        acknowledge, expire, history,
+        lease::{self, Claim, Taker},
+        poll, proof, release,
+    },
+    wire::{Acknowledgement, InboundRule, MessageId, Outcome, PeerId, Process, Route, Timestamp},
+};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+/// The time of everything but expiry.
+const NOW: Timestamp = Timestamp::from_millis(1);
+/// The recipient of the model's messages.
+pub const RECIPIENT: &str = "recipient";
+/// When every message expires.
+const LATER: Timestamp = Timestamp::from_millis(100);
+const TAG: &str = "tag";
+/// A text of which the inbox and the channel show only the beginning.
+const LONG: &str = "a long text";
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// A peer registers, without a client.
+    Meet(String),
+    /// The recipient registers, served by a process; `gone` is the agent process that ran it before.
+    Register {
+        facts: Facts,
+        gone: Option<String>,
+    },
+    Send(Draft),
+    /// `is_outdated`: a newer request replaces this one.
+    Lease {
+        instance: String,
+        lease: Option<String>,
+        route: Taking,
+        is_outdated: bool,
+    },
+    /// The messages that the stream of this process has leased.
+    Leased {
+        instance: String,
+        after: i64,
+    },
+    /// Whether a lease would return any message.
+    IsAny {
+        instance: String,
+        lease: Option<String>,
+        route: Taking,
+    },
+    Acknowledge {
+        route: Route,
+        messages: Vec<(i64, Outcome, Option<String>)>,
+    },
+    /// The prompt hook reports that these messages were let in.
+    Prompt(Vec<i64>),
+    Miss,
+    Pending,
+    ToPost,
+    Posted(Vec<i64>),
+    Release(i64),
+    /// The recipient's controls change.
+    Control {
+        inbound: InboundRule,
+        bypasses: bool,
+    },
+    Expire,
+    Poll,
+    IsPollDue,
+    IsWaiting,
+}
+
+/// What a registration says of the recipient.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Facts {
+    pub instance: String,
+    pub agent: u32,
+    pub has_inbox: bool,
+    pub has_hook: bool,
+    pub legacy: bool,
+    pub inbound: InboundRule,
+    pub bypasses: bool,
+}
+
+/// A message to send.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Draft {
+    pub from: String,
+    pub to: String,
+    pub key: String,
+    pub is_long: bool,
+    pub reply_to: Option<i64>,
+    /// Whether the sender itself named the question.
+    pub names: bool,
+    pub stream: Option<String>,
+    /// A command line inside the recipient's session waits for it.
+    pub for_cli_inside: bool,
+}
+
+/// Who takes messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Taking {
+    Stream,
+    Result,
+    Check,
+    Inbox,
+}
+
+/// A message as its recipient gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Given {
+    pub seq: i64,
+    pub repeat: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Done,
+    Number(i64),
+    Yes(bool),
+    Mail(Vec<Given>),
+    Refused,
+}
+
+pub fn agent_key(agent: u32) -> String {
+    format!("{agent}:1")
+}
+
+fn recipient() -> PeerId {
+    RECIPIENT.parse().unwrap()
+}
+
+fn id(seq: i64) -> MessageId {
+    MessageId::new(seq, TAG).unwrap()
+}
+
+fn given(messages: Vec<Message>) -> Answer {
+    let give = |message: Message| Given { seq: message.receipt.message_id.seq(), repeat: message.handed > 1 };
+    Answer::Mail(messages.into_iter().map(give).collect())
+}
+
+/// The row of the recipient.
+fn row(tx: &Transaction<'_>) -> PeerRow {
+    peers::get(tx, &recipient()).unwrap().unwrap()
+}
+
+impl Operation {
+    pub fn time(&self) -> Timestamp {
+        if *self == Self::Expire { LATER } else { NOW }
+    }
+
+    pub fn run(&self, tx: &mut Transaction<'_>) -> Answer {
+        match self {
+            Self::Meet(peer) => {
+                peers::put(tx, &PeerRow::new(peer.parse().unwrap(), peer.clone(), "/".to_owned(), NOW)).unwrap();
+            }
+            Self::Register { facts, gone } => register(tx, facts, gone.as_deref()),
+            Self::Send(draft) => return send(tx, draft),
+            Self::Lease { instance, lease, route, is_outdated } => {
+                let claim = claim(tx, instance, lease, *route);
+                claim.is_outdated.store(*is_outdated, Ordering::SeqCst);
+                return given(lease::lease(tx, &claim).unwrap());
+            }
+            Self::Leased { instance, after } => {
+                let holder = Holder::Stream { instance: instance.clone() };
+                return given(lease::leased(tx, &recipient(), &holder, *after, u32::MAX).unwrap());
+            }
+            Self::IsAny { instance, lease, route } => {
+                return Answer::Yes(lease::is_any(tx, &claim(tx, instance, lease, *route)).unwrap());
+            }
+            Self::Acknowledge { route, messages } => {
+                let messages = messages.iter().cloned();
+                let messages = messages.map(|(seq, outcome, lease)| Acknowledgement { id: id(seq), outcome, lease });
+                acknowledge::acknowledge(tx, &recipient(), *route, messages.collect()).unwrap();
+            }
+            Self::Prompt(messages) => prompt(tx, messages),
+            Self::Miss => proof::miss(tx, &recipient(), &row(tx).agent_key()).unwrap(),
+            Self::Pending => {
+                let pending = proof::pending(tx, &recipient(), &row(tx).agent_key()).unwrap();
+                return Answer::Mail(pending.iter().map(|id| Given { seq: id.seq(), repeat: false }).collect());
+            }
+            Self::ToPost => return to_post(tx),
+            Self::Posted(messages) => release::posted(tx, &messages.iter().map(|seq| id(*seq)).collect::<Vec<_>>()).unwrap(),
+            Self::Release(seq) => return Answer::Yes(release::release(tx, &id(*seq)).unwrap()),
+            Self::Control { inbound, bypasses } => control(tx, *inbound, *bypasses),
+            Self::Expire => drop(expire::expire(tx, Duration::from_secs(1), 100, || TAG.to_owned()).unwrap()),
+            Self::Poll => return given(poll::poll(tx, &recipient(), 100).unwrap()),
+            Self::IsPollDue => return Answer::Yes(poll::is_due(tx, &recipient()).unwrap()),
+            Self::IsWaiting => return Answer::Yes(history::is_waiting(tx, &recipient()).unwrap()),
+        }
+        Answer::Done
+    }
+}
+
+/// As `Registration::store` does it.
+fn register(tx: &mut Transaction<'_>, facts: &Facts, gone: Option<&str>) {
+    let old = peers::get(tx, &recipient()).unwrap();
+    let fresh = || PeerRow::new(recipient(), RECIPIENT.to_owned(), "/".to_owned(), NOW);
+    let row = PeerRow {
+        instance: facts.instance.clone(),
+        agent: Some(Process { pid: facts.agent, started: 1 }),
+        inbox: facts.has_inbox.then(|| "/inbox".to_owned()),
+        hooked: facts.has_hook.then(|| agent_key(facts.agent)),
+        hook_proves_all: facts.has_hook,
+        legacy: facts.legacy,
+        inbound: facts.inbound,
+        bypasses: facts.bypasses,
+        ..old.unwrap_or_else(fresh)
+    };
+    peers::put(tx, &row).unwrap();
+    lease::end_leases(tx, &row.id, &row.instance).unwrap();
+    release::apply_rule(tx, &row).unwrap();
+    if let Some(agent) = gone {
+        proof::mark_uncertain(tx, &row.id, agent).unwrap();
+    }
+}
+
+fn send(tx: &mut Transaction<'_>, draft: &Draft) -> Answer {
+    let Draft { from, to, key, is_long, reply_to, names, stream, for_cli_inside } = draft.clone();
+    let by_user = from == "cli";
+    let (from, to, wait) = (PeerId::lenient(&from), PeerId::lenient(&to), Duration::from_millis(50));
+    let new = NewMessage {
+        key: Some(key),
+        reply_to: reply_to.map(id),
+        stream,
+        for_cli_inside,
+        ..NewMessage::new(TAG.to_owned(), from, to, if is_long { LONG } else { "text" }.to_owned(), NOW, wait)
+    };
+    match accept::accept(tx, vec![new], Terms { by_user, names_question: names, most_waiting: 100 }) {
+        Ok(copies) => match copies.into_iter().next().unwrap().1 {
+            Ok(message) => Answer::Number(message.receipt.message_id.seq()),
+            Err(_) => Answer::Refused,
+        },
+        Err(Error::Refused(_)) => Answer::Refused,
+        Err(Error::Db(error)) => panic!("{error}"),
+    }
+}
+
+fn claim(tx: &Transaction<'_>, instance: &str, lease: &Option<String>, route: Taking) -> Claim {
+    let instance = instance.to_owned();
+    let taker = match route {
+        Taking::Stream => Taker::Stream,
+        Taking::Result => Taker::Result,
+        Taking::Check => Taker::Check,
+        Taking::Inbox => Taker::Inbox(row(tx).agent_key()),
+    };
+    let holder = match lease.clone() {
+        Some(lease) => Holder::Take { instance, lease },
+        None => Holder::Stream { instance },
+    };
+    Claim { peer: recipient(), holder, taker, messages: u32::MAX, bytes: usize::MAX, is_outdated: Arc::default() }
+}
+
+/// As `Broker::note_hook` does it.
+fn prompt(tx: &mut Transaction<'_>, messages: &[i64]) {
+    let peer = row(tx);
+    acknowledge::prompt(tx, &peer, messages.iter().map(|seq| id(*seq)).collect(), |text| text != LONG).unwrap();
+}
+
+fn to_post(tx: &Transaction<'_>) -> Answer {
+    let agent = row(tx).agent_key();
+    if !release::has_to_post(tx, &recipient(), &agent).unwrap() {
+        return Answer::Mail(Vec::new());
+    }
+    given(release::to_post(tx, &recipient(), &agent, 20).unwrap())
+}
+
+fn control(tx: &mut Transaction<'_>, inbound: InboundRule, bypasses: bool) {
+    let peer = PeerRow { inbound, bypasses, ..row(tx) };
+    peers::put(tx, &peer).unwrap();
+    release::apply_rule(tx, &peer).unwrap();
+}

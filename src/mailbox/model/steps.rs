@@ -1,0 +1,284 @@
+//! What may happen next, and what it does.
+
+use super::{
+    operation::{Answer, Draft, Given, Operation, RECIPIENT, Taking},
+    promises,
+    world::{Agent, Door, Fate, Letter, Memory, Server, Slot, Stage, World, instance},
+};
+use crate::wire::InboundRule;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The next message is sent, and once more under its key. `pushed`: the recipient's open stream pushes it.
+    Send {
+        pushed: bool,
+    },
+    /// The session sends a message to `a`, and may name a message.
+    Reply {
+        names: Option<i64>,
+    },
+    /// A call of a tool takes messages.
+    Call {
+        server: usize,
+        route: Taking,
+        waits: bool,
+    },
+    /// A take reaches the broker.
+    Ask(usize, Slot),
+    /// The broker looks again for a take that waits there.
+    Serve(usize),
+    /// The broker sees that nobody waits for this take.
+    Drop(usize),
+    Hear(usize, Slot),
+    Write(usize, Slot),
+    /// The answer to a call is not written, or a frame.
+    Fail(usize, Slot),
+    Cancel(usize),
+    /// The stream pushes a message, or tells that messages wait.
+    Push,
+    Acknowledge(usize),
+    Acknowledged(usize),
+    /// The session shows the next pushed message.
+    Show,
+    /// The session drops it.
+    Lose,
+    Hook,
+    Miss,
+    Register(usize),
+    /// Another server of the session starts.
+    Start,
+    Disconnect(usize),
+    Kill(usize),
+    KillBroker,
+    KillAgent,
+    /// The session is resumed by a new agent process.
+    Resume {
+        is_live: bool,
+    },
+    Expire,
+    Control {
+        inbound: InboundRule,
+        bypasses: bool,
+    },
+    Post,
+    LetIn,
+    Release(i64),
+    Poll,
+    Polled,
+    Nothing,
+}
+
+impl World {
+    pub fn next(&self, step: Step) -> Self {
+        let mut world = self.clone();
+        world.go(step);
+        world
+    }
+
+    fn go(&mut self, step: Step) {
+        match step {
+            Step::Send { pushed } => self.send(pushed),
+            Step::Reply { names } => self.reply(names),
+            Step::Call { server, route, waits } => self.call(server, route, waits),
+            Step::Ask(server, slot) => self.ask(server, slot),
+            Step::Serve(take) => self.serve(take),
+            Step::Drop(take) => self.drop_take(take),
+            Step::Hear(server, slot) => self.hear(server, slot),
+            Step::Write(server, slot) => self.write(server, slot),
+            Step::Fail(server, slot) => self.fail(server, slot),
+            Step::Cancel(server) => self.cancel(server),
+            Step::Push => self.push(),
+            Step::Acknowledge(server) => self.acknowledge(server),
+            Step::Acknowledged(server) => self.servers[server].acknowledgements.retain(|sent| !sent.is_sent),
+            Step::Show => self.show_next(),
+            Step::Lose => drop(self.agent.queue.remove(0)),
+            Step::Hook => self.hook(),
+            Step::Miss => self.miss(),
+            Step::Register(server) => self.register(server),
+            Step::Start => self.servers.push(Server::default()),
+            Step::Disconnect(server) => self.disconnect(server),
+            Step::Kill(server) => self.kill(server),
+            Step::KillBroker => self.kill_broker(),
+            Step::KillAgent => self.kill_agent(),
+            Step::Resume { is_live } => self.resume(is_live),
+            Step::Expire => self.expire(),
+            Step::Control { inbound, bypasses } => self.control(inbound, bypasses),
+            Step::Post => self.post(),
+            Step::LetIn => self.let_in(),
+            Step::Release(seq) => self.release(seq),
+            Step::Poll => self.agent.polled = Some(self.poll()),
+            Step::Polled => self.polled(),
+            Step::Nothing => {}
+        }
+        self.spend(step);
+        promises::note_held(self);
+    }
+
+    fn spend(&mut self, step: Step) {
+        let spent = &mut self.spent;
+        match step {
+            Step::Lose if self.agent.is_live => spent.faults += 1,
+            Step::Disconnect(_) | Step::Kill(_) | Step::KillBroker | Step::KillAgent | Step::Fail(_, Slot::Door) => {
+                spent.faults += 1
+            }
+            Step::Cancel(_) | Step::Fail(..) => spent.cancels += 1,
+            Step::Reply { .. } => spent.replies += 1,
+            Step::Control { .. } | Step::Release(_) => spent.controls += 1,
+            Step::Send { .. } => spent.letters += 1,
+            Step::Expire => spent.expired = true,
+            _ => {}
+        }
+    }
+
+    fn draft(&self, letter: Letter, number: usize) -> Draft {
+        let reply_to = letter.answers.then_some(1);
+        Draft {
+            from: letter.from.to_owned(),
+            to: RECIPIENT.to_owned(),
+            key: format!("letter{number}"),
+            is_long: letter.is_long,
+            reply_to,
+            names: true,
+            ..Draft::default()
+        }
+    }
+
+    fn send(&mut self, pushed: bool) {
+        let letter = self.setup.letters[self.spent.letters];
+        let stream = self.registered.filter(|_| pushed).map(|(server, _)| instance(server));
+        let draft = Draft { stream, ..self.draft(letter, self.spent.letters) };
+        match self.run(&Operation::Send(draft.clone())) {
+            Answer::Number(seq) => drop(self.fates.insert(seq, Fate::new(letter))),
+            other => self.break_promise(format!("a message was not accepted: {other:?}")),
+        }
+        let before = self.tables.clone();
+        self.run(&Operation::Send(draft));
+        if self.tables != before {
+            self.break_promise("a message was accepted twice under one key");
+        }
+    }
+
+    fn reply(&mut self, names: Option<i64>) {
+        let key = format!("reply{}", self.spent.replies);
+        let (from, to) = (RECIPIENT.to_owned(), "a".to_owned());
+        self.run(&Operation::Send(Draft { from, to, key, reply_to: names, names: true, ..Draft::default() }));
+        if let Some(fate) = names.and_then(|seq| self.fates.get_mut(&seq)) {
+            fate.is_confirmed = true;
+        }
+    }
+
+    fn show_next(&mut self) {
+        let (given, is_whole) = self.agent.queue.remove(0);
+        promises::show(self, &given, is_whole);
+        if self.setup.door == Door::Hooked {
+            self.agent.reports.push(given.seq);
+        }
+    }
+
+    fn hook(&mut self) {
+        let report = self.agent.reports.remove(0);
+        self.run(&Operation::Prompt(vec![report]));
+    }
+
+    fn miss(&mut self) {
+        for seq in self.broker.pending.clone().into_iter().flatten() {
+            if let Some(fate) = self.fates.get_mut(&seq) {
+                fate.is_uncertain = true;
+            }
+        }
+        self.run(&Operation::Miss);
+    }
+
+    fn disconnect(&mut self, server: usize) {
+        self.broker.stream = self.broker.stream.take().filter(|stream| stream.server != server);
+        self.broker.takes.iter_mut().filter(|take| take.server == server).for_each(|take| take.is_cut = true);
+        let server = &mut self.servers[server];
+        server.is_up = false;
+        server.acknowledgements.iter_mut().for_each(|sent| sent.is_sent = false);
+        for call in [&mut server.call, &mut server.door].into_iter().chain(&mut server.returns) {
+            if matches!(call.stage, Stage::Answered(..)) {
+                call.stage = Stage::Asking;
+            }
+        }
+    }
+
+    fn kill(&mut self, server: usize) {
+        self.disconnect(server);
+        self.servers[server] = Server { is_gone: true, ..Server::default() };
+    }
+
+    fn kill_broker(&mut self) {
+        (0..self.servers.len()).for_each(|server| self.disconnect(server));
+        self.broker = Memory::default();
+    }
+
+    fn kill_agent(&mut self) {
+        (0..self.servers.len()).for_each(|server| self.kill(server));
+        self.agent = Agent { is_gone: true, ..Agent::new(self.agent.number, false) };
+    }
+
+    fn resume(&mut self, is_live: bool) {
+        self.agent = Agent::new(self.agent.number + 1, is_live);
+        self.servers.push(Server::default());
+    }
+
+    fn expire(&mut self) {
+        for stored in self.tables.mail.iter().filter(|stored| stored.state < 2) {
+            if let Some(fate) = self.fates.get_mut(&stored.seq) {
+                fate.has_expired = true;
+            }
+        }
+        self.run(&Operation::Expire);
+        // The notices to the session itself, for what it has sent.
+        for stored in &self.tables.mail {
+            let notice = Letter { from: "broker", is_long: false, answers: false };
+            self.fates.entry(stored.seq).or_insert_with(|| Fate::new(notice));
+        }
+    }
+
+    fn control(&mut self, inbound: InboundRule, bypasses: bool) {
+        self.run(&Operation::Control { inbound, bypasses });
+        (self.inbound, self.bypasses) = (inbound, bypasses);
+        self.wake();
+    }
+
+    fn post(&mut self) {
+        let given = self.mail(&Operation::ToPost);
+        self.run(&Operation::Posted(given.iter().map(|given| given.seq).collect()));
+        for given in given {
+            if let Some(fate) = self.fates.get_mut(&given.seq) {
+                (fate.pushed, fate.is_uncertain) = (Some(self.agent.number), true);
+            }
+            self.agent.asked.push(given);
+        }
+    }
+
+    /// The session's user lets a held message in.
+    fn let_in(&mut self) {
+        let given = self.agent.asked.remove(0);
+        let is_whole = !self.fates[&given.seq].letter.is_long;
+        promises::show(self, &given, is_whole);
+        if self.setup.door == Door::Hooked {
+            self.agent.reports.push(given.seq);
+        }
+    }
+
+    fn release(&mut self, seq: i64) {
+        self.run(&Operation::Release(seq));
+        if let Some(fate) = self.fates.get_mut(&seq) {
+            fate.is_free = true;
+        }
+    }
+
+    fn poll(&mut self) -> Vec<Given> {
+        let given = self.mail(&Operation::Poll);
+        promises::note_given(self, &given);
+        given
+    }
+
+    fn polled(&mut self) {
+        for given in self.agent.polled.take().into_iter().flatten() {
+            promises::show(self, &given, true);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The tables as a value: a state of the model contains their rows. Each operation loads the rows into a real database, runs the
+//! mailbox's own code there, and reads the rows back.
+
+use super::operation::{Answer, Operation, RECIPIENT};
+use crate::{
+    db::{
+        Row, Tx,
+        sqlite::{self, types::ValueRef},
+        testing,
+    },
+    mailbox::{InboxNews, Transaction},
+    wire::PeerId,
+};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+/// How many results are remembered.
+const REMEMBERED: usize = 400_000;
+
+/// A value in a row.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Cell {
+    Null,
+    Number(i64),
+    Text(String),
+}
+
+/// The rows of both tables, with their hash.
+#[derive(PartialEq, Eq)]
+pub struct Tables {
+    peers: Vec<Vec<Cell>>,
+    messages: Vec<Vec<Cell>>,
+    hash: u64,
+    /// The messages to [`RECIPIENT`], read from the rows.
+    pub mail: Vec<Stored>,
+    /// The agent process whose inbox or channel has proved itself.
+    pub proved: Option<String>,
+    /// The messages from the broker: the senders and the questions they name.
+    pub notices: Vec<(String, String)>,
+}
+
+/// A message to the recipient, as the table has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub seq: i64,
+    /// 0 queued, 1 offered, 2 delivered, 3 expired.
+    pub state: i64,
+    pub waiting: bool,
+    pub held: bool,
+    /// The process that holds it, and its lease; the stream has none.
+    pub holder: Option<(String, Option<String>)>,
+}
+
+/// What became of an operation.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub tables: Arc<Tables>,
+    pub answer: Answer,
+    /// Whether the recipient must look again, and whether it is told that messages wait.
+    pub wake: Option<bool>,
+    pub news: Vec<InboxNews>,
+}
+
+impl fmt::Debug for Tables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.mail.fmt(f)
+    }
+}
+
+impl Hash for Tables {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.hash.hash(state);
+    }
+}
+
+impl Tables {
+    /// Tables without a row.
+    pub fn empty() -> Arc<Self> {
+        DATABASE.with(|tx| Arc::new(Self::read(tx)))
+    }
+
+    /// Runs `operation` on these rows.
+    pub fn run(&self, operation: &Operation) -> Outcome {
+        let key = (self.hash, operation.clone());
+        if let Some(known) = KNOWN.with_borrow(|known| known.get(&key).cloned()) {
+            return known;
+        }
+        let outcome = DATABASE.with(|tx| self.run_on(tx, operation));
+        KNOWN.with_borrow_mut(|known| {
+            if known.len() >= REMEMBERED {
+                known.clear();
+            }
+            known.insert(key, outcome.clone());
+        });
+        outcome
+    }
+
+    fn run_on(&self, tx: &Tx<'_>, operation: &Operation) -> Outcome {
+        tx.run("BEGIN", []).unwrap();
+        self.peers.iter().for_each(|row| insert(tx, "peer", row));
+        self.messages.iter().for_each(|row| insert(tx, "message", row));
+        let mut transaction = Transaction::new(tx, operation.time());
+        let answer = operation.run(&mut transaction);
+        let mut effects = transaction.effects;
+        let recipient: PeerId = RECIPIENT.parse().unwrap();
+        let wake = effects.wake.remove(&recipient);
+        let news = effects.inbox.into_iter().filter(|(peer, _)| *peer == recipient).map(|(_, news)| news).collect();
+        let tables = Arc::new(Self::read(tx));
+        tx.run("ROLLBACK", []).unwrap();
+        Outcome { tables, answer, wake, news }
+    }
+
+    fn read(tx: &Tx<'_>) -> Self {
+        let peers = tx.all("SELECT * FROM peer ORDER BY id", [], cells).unwrap();
+        let messages = tx.all("SELECT * FROM message ORDER BY seq", [], cells).unwrap();
+        let sql = "SELECT seq, state, waiting, held_at IS NOT NULL, holder, instance, lease FROM message WHERE to_peer = ?1";
+        let mail = tx.all(&format!("{sql} ORDER BY seq"), [RECIPIENT], Stored::read).unwrap();
+        let sql = "SELECT to_peer, reply_to FROM message WHERE from_peer = 'broker'";
+        let notices = tx.all(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        let proved = tx.one("SELECT proved_by FROM peer WHERE id = ?1", [RECIPIENT], |row| row.get(0)).unwrap().flatten();
+        let mut hasher = DefaultHasher::new();
+        (&peers, &messages).hash(&mut hasher);
+        Self { peers, messages, hash: hasher.finish(), mail, proved, notices }
+    }
+}
+
+impl Stored {
+    fn read(row: &Row<'_>) -> sqlite::Result<Self> {
+        let instance: Option<String> = row.get(5)?;
+        let is_held_by = row.get::<_, i64>(4)? > 0;
+        let holder =
+            instance.filter(|_| is_held_by).map(|instance| Ok::<_, sqlite::Error>((instance, row.get(6)?))).transpose()?;
+        Ok(Self { seq: row.get(0)?, state: row.get(1)?, waiting: row.get(2)?, held: row.get(3)?, holder })
+    }
+}
+
+thread_local! {
+    static DATABASE: Tx<'static> = testing::tx(Box::leak(Box::new(testing::memory())));
+    static KNOWN: RefCell<HashMap<(u64, Operation), Outcome>> = RefCell::default();
+}
+
+fn cells(row: &Row<'_>) -> sqlite::Result<Vec<Cell>> {
+    let cell = |column| {
+        Ok(match row.get_ref(column)? {
+            ValueRef::Null => Cell::Null,
+            ValueRef::Integer(number) => Cell::Number(number),
+            ValueRef::Text(text) => Cell::Text(String::from_utf8_lossy(text).into_owned()),
+            other => panic!("the model has no {other:?}"),
+        })
+    };
+    (0..row.as_ref().column_count()).map(cell).collect()
+}
+
+fn insert(tx: &Tx<'_>, table: &str, row: &[Cell]) {
+    let places = vec!["?"; row.len()].join(", ");
+    tx.run(&format!("INSERT INTO {table} VALUES ({places})"), sqlite::params_from_iter(row)).unwrap();
+}
+
+impl sqlite::ToSql for Cell {
+    fn to_sql(&self) -> sqlite::Result<sqlite::types::ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Null => sqlite::types::Null.to_sql()?,
+            Self::Number(number) => (*number).into(),
+            Self::Text(text) => text.to_sql()?,
+        })
+    }
+}
