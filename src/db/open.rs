@@ -40,7 +40,7 @@ pub struct Opened {
 /// Opens the database at `path`; creates, migrates or salvages it as needed.
 ///
 /// # Errors
-/// See [`OpenError`]. The contents of the file are kept in every case.
+/// See `OpenError`. The contents of the file are kept in every case.
 pub fn open(path: &Path, extent: Extent) -> Result<Opened, OpenError> {
     let failed = |source| OpenError::File { path: path.to_owned(), source };
     let mut notices = Vec::new();
