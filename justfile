@@ -45,7 +45,7 @@ tests:
 
 # the mailbox against its promises, two steps deeper and fifty times longer than in the gate
 model:
-    CLAUDE_PEERS_MODEL_DEEPER=2 CLAUDE_PEERS_MODEL_RUNS=50000 cargo test --locked --release --lib mailbox::model -- --nocapture
+    CLAUDE_PEERS_MODEL_DEEPER=2 CLAUDE_PEERS_MODEL_RUNS=50000 CLAUDE_PEERS_TEST_SEED="$(od -An -N4 -tu4 /dev/urandom | tr -d ' ' | tee /dev/stderr)" cargo test --locked --release --lib mailbox::model -- --nocapture
 
 # each fuzz target for SECONDS
 fuzz SECONDS="60":

@@ -5,7 +5,7 @@ use super::{
     link::{AT_ONCE, Link, Registration, mends_itself},
     log,
 };
-use crate::wire::{Acknowledge, Acknowledged, Acknowledgement, Code, Inbound, Outcome, Result, Route};
+use crate::wire::{Acknowledge, Acknowledged, Acknowledgement, Code, Outcome, Result, Route};
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
@@ -49,13 +49,6 @@ impl Acknowledger {
                 queue.next += 1;
             }
         });
-    }
-
-    /// Drops queued acknowledgements of messages that the broker has handed over again. It has processed them already; sending
-    /// them again would undo the current hand-over.
-    pub fn forget(&self, given: &[Inbound]) {
-        self.queue
-            .send_modify(|queue| queue.entries.retain(|queued| given.iter().all(|message| message.id != queued.of_message.id)));
     }
 
     /// Waits until the broker has stored what is queued, but not for long. Until then it keeps back later messages.

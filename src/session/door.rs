@@ -86,7 +86,6 @@ struct Door {
 impl Door {
     /// Writes one frame per sender. If one fails, its messages and those of later frames are released.
     async fn write(&mut self, up: &Registration, inbox: &Inbox, lease: String, messages: Vec<Inbound>) -> std::io::Result<()> {
-        self.acknowledger.forget(&messages);
         let frames = by_sender(messages).into_iter().map(|(sender, messages)| {
             let shown: Vec<Shown> = messages.into_iter().map(Shown::brief).collect();
             let messages = shown.iter().map(|shown| shown.became(Outcome::Offered)).collect();

@@ -183,7 +183,6 @@ impl Mailbox {
         if taken.more > 0 {
             self.mail_waits();
         }
-        self.acknowledger.forget(&taken.messages);
         let shown: Vec<Shown> = taken.messages.into_iter().map(show).collect();
         let messages = shown.iter().map(|shown| shown.became(Outcome::Delivered)).collect();
         let handover = Handover { acknowledger: self.acknowledger.clone(), route, messages, lease: Some(lease) };

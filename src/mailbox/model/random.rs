@@ -75,17 +75,13 @@ fn given<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// The seed of the runs: `CLAUDE_PEERS_TEST_SEED`, or a new one. A failing test shows what is printed.
-fn seed() -> u64 {
-    let seed = given("CLAUDE_PEERS_TEST_SEED").unwrap_or_else(|| getrandom::u64().unwrap());
-    println!("CLAUDE_PEERS_TEST_SEED={seed}");
-    seed
-}
+/// The seed of the runs, unless `CLAUDE_PEERS_TEST_SEED` sets it: a change fails only by its own fault. `just model` draws new ones.
+const SEED: u64 = 1;
 
 prop_state_machine! {
     #![proptest_config(ProptestConfig {
         cases: given("CLAUDE_PEERS_MODEL_RUNS").unwrap_or(RUNS),
-        rng_seed: RngSeed::Fixed(seed()),
+        rng_seed: RngSeed::Fixed(given("CLAUDE_PEERS_TEST_SEED").unwrap_or(SEED)),
         max_shrink_iters: 20_000,
         failure_persistence: None,
         ..ProptestConfig::default()

@@ -20,11 +20,6 @@ impl Server {
         let lease = lease.map(str::to_owned);
         self.acknowledgements.push(Acknowledging { route, seq, outcome, lease, is_sent: false });
     }
-
-    /// Drops the acknowledgements of messages that the broker has handed over again.
-    fn forget(&mut self, given: &[Given]) {
-        self.acknowledgements.retain(|queued| given.iter().all(|given| given.seq != queued.seq));
-    }
 }
 
 fn route_of(taking: Taking) -> Route {
@@ -181,7 +176,6 @@ impl World {
     pub fn hear(&mut self, server: usize, slot: Slot) {
         let server = &mut self.servers[server];
         let Stage::Answered(given, more) = server.slot(slot).stage.clone() else { return };
-        server.forget(&given);
         server.mail_waits |= more && slot != Slot::Door;
         if slot == Slot::Return {
             let call = server.returns.remove(0);
