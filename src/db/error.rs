@@ -153,9 +153,9 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
         E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) | E::Utf8Error(..) => true,
         other => match other.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase) => true,
-            Some(Unknown) => {
-                ["no such table", "no such column", "has no column"].iter().any(|lack| other.to_string().contains(lack))
-            }
+            Some(Unknown) => ["no such table", "no such column", "has no column", "unsupported file format"]
+                .iter()
+                .any(|lack| other.to_string().contains(lack)),
             _ => false,
         },
     }

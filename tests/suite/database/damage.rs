@@ -42,6 +42,14 @@ fn damaged_index_costs_no_message() {
     }
 }
 
+/// SQLite refuses such a file without calling it damaged.
+#[test]
+fn damaged_file_format_stops_no_broker() {
+    let mut broker = with_mail(20);
+    overwrite(&broker.database(), 44, &[0, 0, 0, 200]);
+    works_again(&mut broker, "the number of the file's format");
+}
+
 /// `CLAUDE_PEERS_TEST_DAMAGES` sets the number of rounds.
 #[test]
 fn random_damage_leaves_no_failing_verb() {
