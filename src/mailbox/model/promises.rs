@@ -99,6 +99,15 @@ pub fn note_let_in(world: &mut World, seq: i64) {
     }
 }
 
+/// After a restart the broker finds these messages written into the inbox and not let in.
+pub fn note_pending(world: &mut World, pending: &[Given]) {
+    let waits = |seq| world.tables.mail.iter().any(|stored| stored.seq == seq && stored.waiting);
+    let is_pending = |given: &Given| waits(given.seq) && world.fates[&given.seq].pushed == Some(world.agent.number);
+    if !pending.iter().all(is_pending) {
+        world.break_promise(format!("the inbox waits for {pending:?}, which are not in it"));
+    }
+}
+
 fn has_proved(world: &World) -> bool {
     world.tables.proved.as_deref() == Some(agent_key(world.agent.number).as_str())
 }

@@ -110,6 +110,7 @@ impl World {
     fn recall(&mut self) {
         if self.broker.pending.is_none() {
             let pending = self.mail(&Operation::Pending);
+            promises::note_pending(self, &pending);
             self.broker.pending = Some(pending.into_iter().map(|given| given.seq).collect());
         }
     }
