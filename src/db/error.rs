@@ -150,6 +150,8 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     use ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
     use rusqlite::Error as E;
     match error {
+        // Our statements are right, so the schema is incomplete, or its version is wrong.
+        E::SqlInputError { .. } => true,
         E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) | E::Utf8Error(..) => true,
         other => match other.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase) => true,

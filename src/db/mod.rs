@@ -17,6 +17,7 @@ mod check;
 mod connect;
 mod damage;
 mod error;
+mod header;
 mod kind;
 mod legacy;
 mod lock;

@@ -4,7 +4,7 @@ use super::{
     connect::{is_filled, make_folder, share, side_files, wal, writer},
     damage::{faults, probe},
     error::{OpenError, damage, is_damage},
-    kind,
+    header, kind,
     lock::Lock,
     place::Place,
     salvage, schema,
@@ -86,6 +86,9 @@ pub fn open(path: &Path, extent: Extent) -> Result<Opened, OpenError> {
 fn prepare(real: &Path, extent: Extent) -> Result<Connection, OpenError> {
     let sqlite = |source| OpenError::Sqlite { path: real.to_owned(), source };
     kind::refuse_foreign(real)?;
+    if header::is_damaged(real).map_err(|source| OpenError::File { path: real.to_owned(), source })? {
+        return Err(sqlite(damage("its header is damaged".to_owned())));
+    }
     let mut connection = writer(real).map_err(sqlite)?;
     schema::migrate(&mut connection).map_err(sqlite)?;
     let check = || {

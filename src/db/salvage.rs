@@ -6,6 +6,7 @@ use super::{
     connect::{beside, lenient_reader, reader, side_files, sync_folder},
     damage::is_readable,
     error::{OpenError, damage},
+    header,
     lock::Lock,
     schema::{LEGACY_TABLES, TABLES, migrate},
 };
@@ -40,7 +41,7 @@ pub(super) fn salvage(path: &Path, cause: &rusqlite::Error) -> Result<(), OpenEr
         .and_then(|()| fs::rename(&unfinished, salvaged(path)))
         .and_then(|()| sync_folder(path))
         .map_err(|source| {
-            drop(fs::remove_file(&unfinished)); // frees the space now; the next attempt would remove it, too
+            drop(remove(&unfinished)); // frees the space now; the next attempt would remove it, too
             OpenError::Salvage { path: path.to_owned(), damage: cause.to_string(), source }
         })
 }
@@ -99,12 +100,14 @@ pub(super) fn notice(connection: &Connection) -> rusqlite::Result<Option<String>
 }
 
 fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<()> {
-    for left in side_files(unfinished).into_iter().chain([unfinished.to_owned()]).filter(|left| left.exists()) {
-        fs::remove_file(left)?;
-    }
+    let copy = beside(path, ".mended");
+    remove(unfinished)?;
+    remove(&copy)?;
+    let readable = if header::mend(path, &copy)? { &copy } else { path };
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished)?;
     let mut new = Connection::open(unfinished).map_err(io::Error::other)?;
-    let (aside, copied) = (dated(path), copy_all(path, &mut new).map_err(io::Error::other)?);
+    let (aside, copied) = (dated(path), copy_all(readable, &mut new).map_err(io::Error::other)?);
+    remove(&copy)?;
     let words = |count: fn(&Copied) -> u64, tables: &[Copied]| {
         let tables =
             tables.iter().filter(|table| count(table) > 0).map(|table| format!("{} of table {}", count(table), table.name));
@@ -132,6 +135,12 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
     };
     finish().map_err(io::Error::other)?;
     new.close().map_err(|(_, error)| io::Error::other(error))
+}
+
+/// Removes a database and its side files, as far as they exist.
+fn remove(database: &Path) -> io::Result<()> {
+    let files = side_files(database).into_iter().chain([database.to_owned()]);
+    files.filter(|file| file.exists()).try_for_each(fs::remove_file)
 }
 
 /// The result of copying a table.

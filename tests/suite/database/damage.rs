@@ -42,12 +42,17 @@ fn damaged_index_costs_no_message() {
     }
 }
 
-/// SQLite refuses such a file without calling it damaged.
+/// SQLite refuses such a file, or opens it only to read, without calling it damaged. `db/header.rs` tries each byte.
 #[test]
-fn damaged_file_format_stops_no_broker() {
+fn damaged_header_costs_no_message() {
     let mut broker = with_mail(20);
-    overwrite(&broker.database(), 44, &[0, 0, 0, 200]);
-    works_again(&mut broker, "the number of the file's format");
+    let sound = files(broker.folder());
+    for (at, bytes, what) in [(44, &[0, 0, 0, 200][..], "the format"), (18, &[3], "how to write"), (63, &[0], "the version")] {
+        put_back(broker.folder(), &sound);
+        overwrite(&broker.database(), at, bytes);
+        works_again(&mut broker, what);
+        assert_eq!(count(&broker.database(), "SELECT count(*) FROM message WHERE text LIKE 'number %'"), 20, "{what}");
+    }
 }
 
 /// `CLAUDE_PEERS_TEST_DAMAGES` sets the number of rounds.

@@ -1,0 +1,111 @@
+//! The first 100 bytes of a database. Most of them are the same in each of ours, so damage there shows, and costs no row.
+//!
+//! Source: SQLite, "Database File Format", 1.3.
+
+use super::connect::wal;
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    path::Path,
+};
+
+const LENGTH: usize = 100;
+const PAGE: u64 = 4096;
+/// Where bytes are the same in each database, and which: the magic text and the page size; no reserved bytes, and the payload
+/// fractions; no automatic vacuum; no incremental one.
+const FIXED: [(usize, &[u8]); 4] =
+    [(0, b"SQLite format 3\0\x10\0"), (20, &[0, 64, 32, 32]), (52, &[0, 0, 0, 0]), (64, &[0, 0, 0, 0])];
+/// The same, once there is a table, and 0 before that: the format of the schema; UTF-8.
+const CHOSEN: [(usize, [u8; 4]); 2] = [(44, [0, 0, 0, 4]), (56, [0, 0, 0, 1])];
+/// How the file is to be written and read: twice 1 with a rollback journal, twice 2 with a log.
+const MODES: std::ops::Range<usize> = 18..20;
+/// The number of pages. With 0 there, SQLite counts them itself.
+const PAGES: std::ops::Range<usize> = 28..32;
+
+/// Whether bytes that never change have changed. A file without a whole header has none that could be damaged.
+pub(super) fn is_damaged(path: &Path) -> io::Result<bool> {
+    Ok(read(path)?.is_some_and(|(found, _)| mended(found) != found))
+}
+
+/// Copies the database with a damaged header to `copy` and mends the header there. Returns false and copies nothing if there is
+/// nothing to mend.
+pub(super) fn mend(path: &Path, copy: &Path) -> io::Result<bool> {
+    let Some((found, pages)) = read(path)? else { return Ok(false) };
+    let mut header = mended(found);
+    if found[PAGES] != pages.to_be_bytes()[4..] {
+        header[PAGES].fill(0);
+    }
+    if header == found {
+        return Ok(false);
+    }
+    fs::copy(path, copy)?;
+    if wal(path).exists() {
+        fs::copy(wal(path), wal(copy))?;
+    }
+    OpenOptions::new().write(true).open(copy)?.write_all(&header)?;
+    Ok(true)
+}
+
+/// The header and the number of pages.
+fn read(path: &Path) -> io::Result<Option<([u8; LENGTH], u64)>> {
+    let (mut file, mut header) = (File::open(path)?, [0; LENGTH]);
+    let pages = file.metadata()?.len() / PAGE;
+    if pages == 0 {
+        return Ok(None);
+    }
+    file.read_exact(&mut header)?;
+    Ok(Some((header, pages)))
+}
+
+fn mended(mut header: [u8; LENGTH]) -> [u8; LENGTH] {
+    for (at, bytes) in FIXED {
+        header[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    for (at, bytes) in CHOSEN {
+        if header[at..at + 4] != [0; 4] {
+            header[at..at + 4].copy_from_slice(&bytes);
+        }
+    }
+    if !matches!(header[MODES], [1, 1] | [2, 2]) {
+        header[MODES].fill(2);
+    }
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::db::{Extent, open};
+    use rusqlite::Connection;
+    use std::{fs, path::Path};
+
+    const FILL: &str = "INSERT INTO session WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+                        SELECT 'session ' || i, 'peer', i FROM n";
+
+    fn sessions(path: &Path) -> i64 {
+        let opened = open(path, Extent::Whole).unwrap();
+        let count = opened.store.glance(|view| view.get("SELECT count(*) FROM session", [])).unwrap();
+        opened.store.close();
+        count
+    }
+
+    /// The version of the schema is left out above ours: a database with a newer one is refused.
+    #[test]
+    fn no_byte_of_the_header_costs_a_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        open(&path, Extent::Whole).unwrap().store.close();
+        Connection::open(&path).unwrap().execute_batch(FILL).unwrap();
+        let sound = fs::read(&path).unwrap();
+        for at in 0..super::LENGTH {
+            for byte in
+                [sound[at] ^ 1, sound[at] ^ 4, 0, 200].into_iter().filter(|byte| !(60..64).contains(&at) || *byte < sound[at])
+            {
+                let mut bytes = sound.clone();
+                bytes[at] = byte;
+                fs::write(&path, bytes).unwrap();
+                assert_eq!(sessions(&path), 500, "byte {at} is {byte}");
+                assert_eq!(sessions(&path), 500, "byte {at} was {byte}");
+            }
+        }
+    }
+}
