@@ -80,7 +80,7 @@ impl Follower {
     /// off.
     async fn follow(&mut self, session: &Session) -> Result<End> {
         // Looked up each time, because the user's runtime directory may appear after the session starts.
-        let client = Client::new(paths::socket().map_err(facts::unusable)?, facts::PROGRAM);
+        let client = Client::new(paths::socket_of_session().map_err(facts::unusable)?, facts::PROGRAM);
         let (mut facts, inbox) = session.facts().await?;
         if let Some(named) = self.link.named() {
             (facts.session_id, facts.adopts) = (Some(named), true);

@@ -178,3 +178,28 @@ fn subagents_call_names_no_session() {
     let mut session = open(&broker, place.path(), CODEX);
     assert_eq!(list_of(&mut session, ("thread-1", "user"))["self"]["id"], id);
 }
+
+// --- the broker's socket ---
+
+#[test]
+fn server_finds_the_broker_without_variables() {
+    let (broker, place) = (Broker::start(), folder());
+    for kept in ["CLAUDE_PEERS_SOCKET", "XDG_RUNTIME_DIR"] {
+        let run = place.path().join("run");
+        if kept == "XDG_RUNTIME_DIR" {
+            std::fs::create_dir(&run).unwrap();
+            std::os::unix::fs::symlink(broker.socket().parent().unwrap(), run.join("claude-peers")).unwrap();
+        }
+        let start = start(&broker, place.path());
+        let mut command = start.claude("env -u CLAUDE_PEERS_SOCKET -u XDG_RUNTIME_DIR \"$SERVER\"", &[]);
+        command
+            .arg0("codex")
+            .env_remove("CLAUDE_PEERS_SOCKET")
+            .env(kept, if kept == "XDG_RUNTIME_DIR" { run } else { broker.socket() });
+        let mut session = Session::spawn(command);
+        session.handshake_as(CODEX);
+        assert_eq!(id_of(&mut session), listed(&broker), "{kept}");
+        assert!(session.close().success());
+        listed_no_more(&broker);
+    }
+}
