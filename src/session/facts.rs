@@ -197,8 +197,8 @@ fn session_id(client: &Client) -> Result<Option<String>> {
 
 /// Whether this client's program started this process, directly or through shells. Others only inherit its environment.
 fn started_by(client: &Client) -> bool {
-    let lines = process::ancestors(std::process::id()).into_iter().map(process::command_line);
-    lines.skip_while(|words| is_shell(words)).next().is_some_and(|words| client.runs(&words))
+    let mut lines = process::ancestors(std::process::id()).into_iter().map(process::command_line);
+    lines.find(|words| !is_shell(words)).is_some_and(|words| client.runs(&words))
 }
 
 fn is_shell(words: &[String]) -> bool {
