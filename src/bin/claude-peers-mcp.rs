@@ -1,4 +1,4 @@
-//! The MCP server that a Claude Code session starts: speaks MCP over stdin and stdout, and to the broker over its socket.
+//! The MCP server that a session of a coding agent starts: speaks MCP over stdin and stdout, and to the broker over its socket.
 
 use std::{
     io::{Write, stderr, stdout},

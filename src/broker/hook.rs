@@ -112,7 +112,7 @@ impl Broker {
     /// - An unknown conversation (`/clear`, a branch) now belongs to `id`.
     /// - A conversation that runs elsewhere stays there; the process still serves `id`.
     /// - If the conversation's peer is gone (`/resume`), the process becomes that peer with its mailbox, and `id` is gone.
-    async fn switch_session(self: &Arc<Self>, session: String, id: PeerId) -> wire::Result<PeerId> {
+    pub(super) async fn switch_session(self: &Arc<Self>, session: String, id: PeerId) -> wire::Result<PeerId> {
         let ids = |roster: &Roster| roster.of_session(&session).iter().map(|peer| peer.row.id.clone()).collect::<Vec<_>>();
         let others = ids(&self.roster());
         if others.contains(&id) {

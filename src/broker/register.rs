@@ -73,6 +73,10 @@ impl Broker {
         let look = move || Registering::look(kernel_pid, claimed, agent);
         let by = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         self.look(LOOK, |_| true).await; // shows which peers are gone and which names are free
+        let proven = match (proven, &request.session_id) {
+            (Some(id), Some(session)) if request.adopts => Some(self.adopt(session.clone(), id).await?),
+            (proven, _) => proven,
+        };
         let known = self.look_at_known(&request, &by).await?;
         let (secret, version, pid) =
             (random::token(SECRET_LENGTH), request.client.version.clone(), kernel_pid.unwrap_or(claimed));
@@ -91,6 +95,17 @@ impl Broker {
             waiting,
             broker_version: VERSION.to_owned(),
         })
+    }
+
+    /// Makes the process that serves `id` serve this session. Returns its peer, which gets the waiting mail of `id`: nobody will resume
+    /// `id`, which never had a session.
+    async fn adopt(self: &Arc<Self>, session: String, id: PeerId) -> wire::Result<PeerId> {
+        let adopted = self.switch_session(session, id.clone()).await?;
+        if adopted != id {
+            let to = adopted.clone();
+            self.commit(Durability::Fsync, move |tx| lease::move_waiting(tx, &id, &to)).await?;
+        }
+        Ok(adopted)
     }
 
     /// Looks at the peers that a registration may match.

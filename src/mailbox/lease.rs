@@ -103,6 +103,14 @@ fn free(view: &View<'_>, claim: &Claim) -> db::Result<Vec<Message>> {
     Ok(free)
 }
 
+/// Moves the waiting messages of `from`, which nobody has been shown, to `to`.
+pub fn move_waiting(tx: &mut Transaction<'_>, from: &PeerId, to: &PeerId) -> Result<()> {
+    let sql = "UPDATE message SET to_peer = ?2 WHERE to_peer = ?1 AND waiting = 1 AND state = 0 AND holder = 0";
+    tx.run(sql, [from.as_str(), to.as_str()])?;
+    tx.hint(to);
+    Ok(())
+}
+
 /// Ends all leases on messages to `peer`, except those of the process `instance`: the other holders are gone. They may or may not
 /// have shown the messages, so these wait again and count as possibly shown.
 pub fn end_leases(tx: &mut Transaction<'_>, peer: &PeerId, instance: &str) -> Result<()> {

@@ -1,16 +1,24 @@
 //! Default places of the socket, the database and the token. Broker, MCP server and CLI all use these functions, so they agree.
 
 use crate::{
-    platform::settings::{self, InvalidSetting},
+    platform::{
+        process,
+        settings::{self, InvalidSetting},
+    },
     wire::PeerId,
 };
 use std::{
-    os::unix::fs::MetadataExt,
+    ffi::{OsStr, OsString},
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Path, PathBuf},
 };
 
 /// Our TCP port, and that of legacy brokers.
 pub const DEFAULT_PORT: u16 = 7899;
+/// The variable with the user's runtime directory, and the socket's place there.
+const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
+const IN_RUNTIME_DIR: &str = "claude-peers/broker.sock";
+
 /// The Unix socket: `CLAUDE_PEERS_SOCKET`, else `claude-peers/broker.sock` in the user's runtime directory, else
 /// `.claude-peers/broker.sock` in the home directory.
 /// Fails if it is no absolute path of at most 103 bytes.
@@ -20,7 +28,7 @@ pub fn socket() -> Result<PathBuf, InvalidSetting> {
         return Ok(path.into());
     }
     let (variable, folder, path) = match runtime_dir() {
-        Some(folder) => ("XDG_RUNTIME_DIR", folder, "claude-peers/broker.sock"),
+        Some(folder) => (RUNTIME_DIR, folder, IN_RUNTIME_DIR),
         None => ("HOME", home()?, ".claude-peers/broker.sock"),
     };
     let path = folder.join(path);
@@ -29,6 +37,27 @@ pub fn socket() -> Result<PathBuf, InvalidSetting> {
     }
     let allowed = format!("a shorter one, or set {} to {}, since {} is longer", setting.name, setting.kind, path.display());
     Err(InvalidSetting::new(variable, folder.to_string_lossy(), allowed))
+}
+
+/// The same for a process to which its agent may not have passed these two variables: the nearest ancestor that has one of them and the same
+/// home directory tells. Agents such as Codex pass only some of their environment to the servers that they start.
+pub fn socket_of_session() -> Result<PathBuf, InvalidSetting> {
+    let is_told = [settings::SOCKET.name, RUNTIME_DIR].iter().any(|variable| settings::raw(variable).is_some());
+    let told_above = || process::ancestors(std::process::id()).into_iter().map(process::environment).find_map(told);
+    (!is_told).then(told_above).flatten().map_or_else(socket, Ok)
+}
+
+/// The socket that this environment names, if it belongs to our home directory.
+fn told(environment: Vec<OsString>) -> Option<PathBuf> {
+    let value = |name: &str| {
+        let mut values =
+            environment.iter().filter_map(|entry| entry.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+        values.find(|value| !value.is_empty()).map(|value| PathBuf::from(OsStr::from_bytes(value)))
+    };
+    let is_allowed = |path: &PathBuf| settings::SOCKET.allows(path.as_os_str());
+    let in_runtime_dir = || value(RUNTIME_DIR).filter(|dir| is_ours(dir)).map(|dir| dir.join(IN_RUNTIME_DIR));
+    value("HOME").filter(|home| std::env::home_dir().as_ref() == Some(home))?;
+    value(settings::SOCKET.name).filter(is_allowed).or_else(in_runtime_dir).filter(is_allowed)
 }
 
 /// The database: `CLAUDE_PEERS_DB`, else `.claude-peers.db` in the home directory.
@@ -69,10 +98,13 @@ pub fn home() -> Result<PathBuf, InvalidSetting> {
 /// The runtime directory that the login manager made for this user. Processes without the login's environment (cron, some
 /// terminals) find it at its usual place, so both ends use the same socket.
 pub fn runtime_dir() -> Option<PathBuf> {
+    let usual = || PathBuf::from(format!("/run/user/{}", rustix::process::getuid().as_raw()));
+    let set = settings::raw(RUNTIME_DIR).map(PathBuf::from).filter(|dir| is_ours(dir));
+    set.or_else(|| Some(usual()).filter(|dir| is_ours(dir)))
+}
+
+/// Whether it is a directory of this user.
+fn is_ours(dir: &Path) -> bool {
     let uid = rustix::process::getuid().as_raw();
-    let ours = |dir: &PathBuf| dir.is_absolute() && std::fs::metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid);
-    settings::raw("XDG_RUNTIME_DIR").map(PathBuf::from).filter(ours).or_else(|| {
-        let usual = PathBuf::from(format!("/run/user/{uid}"));
-        Some(usual).filter(ours)
-    })
+    dir.is_absolute() && std::fs::metadata(dir).is_ok_and(|meta| meta.is_dir() && meta.uid() == uid)
 }

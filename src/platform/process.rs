@@ -5,7 +5,7 @@
 
 use crate::wire::Process;
 
-pub use imp::{command_line, terminal};
+pub use imp::{command_line, environment, terminal};
 #[cfg(target_os = "linux")]
 use proc as imp;
 #[cfg(not(target_os = "linux"))]
@@ -60,7 +60,11 @@ pub fn same_program(a: u32, b: u32) -> bool {
 
 #[cfg(target_os = "linux")]
 mod proc {
-    use std::{fs, os::unix::fs::MetadataExt};
+    use std::{
+        ffi::{OsStr, OsString},
+        fs,
+        os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    };
 
     /// The fields of `/proc/PID/stat` behind the command's name, which may itself hold spaces and brackets: proc(5) numbers
     /// them from 3 (state) on.
@@ -96,6 +100,12 @@ mod proc {
     pub fn command_line(pid: u32) -> Vec<String> {
         let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         bytes.split(|b| *b == 0).filter(|word| !word.is_empty()).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    }
+
+    /// The environment with which a process began, as `NAME=VALUE`.
+    pub fn environment(pid: u32) -> Vec<OsString> {
+        let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        bytes.split(|b| *b == 0).map(|entry| OsStr::from_bytes(entry).to_owned()).collect()
     }
 
     /// The controlling terminal, such as `/dev/pts/3`.
@@ -147,6 +157,12 @@ mod ps {
 
     pub fn command_line(pid: u32) -> Vec<String> {
         ps(pid, "args").map(|args| args.split_whitespace().map(str::to_owned).collect()).unwrap_or_default()
+    }
+
+    /// Not shown by `ps`.
+    #[cfg(not(target_os = "linux"))]
+    pub fn environment(_pid: u32) -> Vec<std::ffi::OsString> {
+        Vec::new()
     }
 
     pub fn terminal(pid: u32) -> Option<String> {

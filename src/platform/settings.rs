@@ -93,6 +93,9 @@ settings! {
         "Which messages of other sessions are let in",
         "`match` holds a message from a session in another class of permission modes: one of the two bypasses permission \
          prompts, the other does not. `accept` lets it in. Claude Code's own setting `crossSessionInbound` decides where it is set.";
+    SUMMARY: "CLAUDE_PEERS_SUMMARY", [SERVER], "auto", Word(&["auto", "openai"]), "Where summaries are generated",
+        "`auto` uses `OPENAI_API_KEY` in sessions of Claude Code only, since other agents may have it for themselves; `openai` uses it in \
+         every session.";
     OPENAI_KEY: "OPENAI_API_KEY", [SERVER], "", Text("an API key"), "Turns generated summaries on",
         "They are made from names alone: the working directory, branch, subjects of commits, names of files. File contents are never sent.";
     OPENAI_URL: "OPENAI_BASE_URL", [SERVER], "https://api.openai.com/v1",

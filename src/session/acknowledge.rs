@@ -51,6 +51,11 @@ impl Acknowledger {
         });
     }
 
+    #[cfg(test)]
+    pub fn queued(&self) -> Vec<Outcome> {
+        self.queue.borrow().entries.iter().map(|queued| queued.of_message.outcome).collect()
+    }
+
     /// Waits until the broker has stored what is queued, but not for long. Until then it keeps back later messages.
     pub async fn settle(&self) {
         let mut queue = self.queue.subscribe();

@@ -2,7 +2,10 @@
 
 use super::{controls, log};
 use crate::{
-    agents::claude::inbox,
+    agents::{
+        claude::inbox,
+        clients::{Client, SessionId},
+    },
     platform::{
         git, process, random,
         settings::{self, InvalidSetting},
@@ -19,8 +22,6 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 pub const PROGRAM: &str = "claude-peers-mcp";
 /// The name under which this server must be registered for its channel to work.
 pub const SERVER: &str = "claude-peers";
-/// The client name that Claude Code gives.
-const CLAUDE_CODE: &str = "claude-code";
 /// The environment variables in which Claude Code passes the path of its inbox and a token to its child processes.
 const INBOX: &str = "CLAUDE_CODE_MESSAGING_SOCKET";
 const TOKEN: &str = "CLAUDE_CODE_MESSAGING_TOKEN";
@@ -47,9 +48,7 @@ pub struct Session {
     session_id: Option<String>,
     cwd: PathBuf,
     parent: Option<u32>,
-    /// The client says that it is Claude Code. Other clients' environments are not trusted, because a session may have started
-    /// them.
-    is_claude_code: bool,
+    client: &'static Client,
     hook_proves_all: bool,
 }
 
@@ -61,37 +60,38 @@ pub struct Inbox {
 }
 
 impl Session {
-    /// The session of a client with this name and version. `parent` is the process that started this one.
-    pub fn new(client: &str, version: &str, parent: Option<u32>) -> Result<Self> {
+    /// The session of a client of this version. `parent` is the process that started this one.
+    pub fn new(client: &'static Client, version: &str, parent: Option<u32>) -> Result<Self> {
         let delivery = settings::DELIVERY.read(DeliveryChoice::parse).map_err(unusable)?;
         let cwd = std::env::current_dir().map_err(|error| {
             Error::new(Code::InvalidPath, format!("the working directory of this session cannot be read: {error}"))
                 .help("start the session again in a directory that exists")
         })?;
         inbound()?;
-        let is_claude_code = client == CLAUDE_CODE;
-        let session_id = settings::text("CLAUDE_CODE_SESSION_ID").map_err(unusable)?.filter(|_| is_claude_code);
         Ok(Self {
             instance: random::token(INSTANCE_LENGTH),
             delivery,
-            session_id,
+            session_id: session_id(client)?,
             cwd,
             parent,
-            is_claude_code,
-            hook_proves_all: proves_all(version),
+            client,
+            hook_proves_all: client.is_claude_code() && proves_all(version),
         })
     }
 
     /// The facts to register now, and the client's inbox. Both may change after this process has started.
     pub async fn facts(&self) -> Result<(Register, Option<Inbox>)> {
-        let (agent, inbox) = if self.is_claude_code { self.agent().await } else { (None, None) };
-        let command_line = agent.or(self.parent).filter(|_| self.is_claude_code).map(process::command_line).unwrap_or_default();
+        // Other clients' environments are not trusted, because a session of Claude Code may have started them.
+        let is_claude_code = self.client.is_claude_code();
+        let (agent, inbox) = if is_claude_code { self.agent().await } else { (None, None) };
+        let command_line = agent.or(self.parent).filter(|_| is_claude_code).map(process::command_line).unwrap_or_default();
         let cwd = self.cwd.clone();
         let git = in_time(move || git::discover(&cwd)).await.flatten();
         let facts = Register {
             client: ClientInfo { name: PROGRAM.to_owned(), version: VERSION.to_owned() },
             instance: self.instance.clone(),
             session_id: self.session_id.clone(),
+            adopts: false,
             pid: std::process::id(),
             host: agent.and_then(process::identify),
             git,
@@ -110,7 +110,7 @@ impl Session {
 
     /// Whether an inbox may still appear.
     pub fn awaits_inbox(&self) -> bool {
-        self.is_claude_code && self.wants_inbox() && settings::raw(INBOX).is_some()
+        self.client.is_claude_code() && self.wants_inbox() && settings::raw(INBOX).is_some()
     }
 
     fn wants_inbox(&self) -> bool {
@@ -132,7 +132,7 @@ impl Session {
                 return (Some(pid), found.filter(|_| self.wants_inbox()));
             }
             let words = process::command_line(pid);
-            if is_claude_code(&words) || found.as_ref().is_some_and(|inbox| process::same_program(pid, inbox.agent)) {
+            if self.client.runs(&words) || found.as_ref().is_some_and(|inbox| process::same_program(pid, inbox.agent)) {
                 return (Some(pid), None);
             }
             if found.is_none() && !is_shell(&words) {
@@ -182,19 +182,23 @@ pub fn unusable(setting: InvalidSetting) -> Error {
         .help("correct or unset it where it is set, then start the session again")
 }
 
-/// Whether the command line is Claude Code's: the `claude` program, or a JavaScript runtime that runs it.
-fn is_claude_code(words: &[String]) -> bool {
-    let name = |word: &str| Path::new(word).file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let Some(program) = words.first() else { return false };
-    // A background session's first word is a title: `claude bg-spare`.
-    match name(program).split(' ').next() {
-        Some("claude") => true,
-        Some("node" | "bun") => {
-            let script = words.iter().skip(1).find(|word| !word.starts_with('-'));
-            script.is_some_and(|script| name(script) == "claude" || script.contains("claude-code"))
-        }
-        _ => false,
+/// The id of the client's session, if its environment names it.
+///
+/// # Errors
+/// If Claude Code's variable is no text.
+fn session_id(client: &Client) -> Result<Option<String>> {
+    let SessionId::Variable(variable) = client.session_id else { return Ok(None) };
+    if client.is_claude_code() {
+        return settings::text(variable).map_err(unusable);
     }
+    let id = settings::raw(variable).filter(|_| started_by(client)).and_then(|id| id.into_string().ok());
+    Ok(id.and_then(|id| client.peer_session(&id)))
+}
+
+/// Whether this client's program started this process, directly or through shells. Others only inherit its environment.
+fn started_by(client: &Client) -> bool {
+    let mut lines = process::ancestors(std::process::id()).into_iter().map(process::command_line);
+    lines.find(|words| !is_shell(words)).is_some_and(|words| client.runs(&words))
 }
 
 fn is_shell(words: &[String]) -> bool {
@@ -234,9 +238,11 @@ fn is_our_channel(value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agents::clients;
 
     #[test]
     fn command_lines_are_understood() {
+        let claude = clients::named("claude-code");
         for (line, is_agent, has_channel) in [
             ("", false, false),
             ("claude", true, false),
@@ -262,9 +268,9 @@ mod tests {
             ("claude -- --channels server:claude-peers", true, false),
         ] {
             let words: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
-            assert_eq!((is_claude_code(&words), names_our_channel(&words)), (is_agent, has_channel), "{line}");
+            assert_eq!((claude.runs(&words), names_our_channel(&words)), (is_agent, has_channel), "{line}");
         }
-        assert!(is_claude_code(&["claude bg-spare".to_owned(), "--bg-spare".to_owned()]));
+        assert!(claude.runs(&["claude bg-spare".to_owned(), "--bg-spare".to_owned()]));
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub struct Follower {
 enum End {
     /// Register again on the next call or after a while: the session has ended, or another process serves it.
     Aside,
-    /// Register again: a call came while another process served the session, or the inbox has appeared.
+    /// Register again: a call came while another process served the session, or named the session; or the inbox has appeared.
     Again,
 }
 
@@ -48,7 +48,7 @@ impl Follower {
     /// Keeps the session registered after its client has identified itself. `parent` is the process that started this one.
     pub async fn run(mut self, parent: Option<u32>) {
         let (client, version) = self.link.client.wait().await.clone();
-        let session = match Session::new(&client, &version, parent) {
+        let session = match Session::new(client, &version, parent) {
             Ok(session) => session,
             Err(error) => return self.link.refuse(error),
         };
@@ -80,8 +80,11 @@ impl Follower {
     /// off.
     async fn follow(&mut self, session: &Session) -> Result<End> {
         // Looked up each time, because the user's runtime directory may appear after the session starts.
-        let client = Client::new(paths::socket().map_err(facts::unusable)?, facts::PROGRAM);
-        let (facts, inbox) = session.facts().await?;
+        let client = Client::new(paths::socket_of_session().map_err(facts::unusable)?, facts::PROGRAM);
+        let (mut facts, inbox) = session.facts().await?;
+        if let Some(named) = self.link.named() {
+            (facts.session_id, facts.adopts) = (Some(named), true);
+        }
         let me: Registered = match client.post("/v1/register", self.secret.as_deref(), &facts).await {
             Err(error) if error.code == Code::Unauthorized && self.secret.is_some() => {
                 client.post("/v1/register", None, &facts).await?
@@ -98,13 +101,15 @@ impl Follower {
         log!("connected as {} ({}) to broker {}", me.name, me.id, me.broker_version);
         self.mail.mail_waits(); // mail may wait already: the broker announces only new mail
         let mut inbox_there = pin!(inbox_appears(session, inbox.is_some()));
-        self.link.registered(Registration { client, inbox, me });
+        self.link.registered(Registration { client, inbox, session: facts.session_id.clone(), me });
+        let mut names_other = pin!(self.link.names_other(facts.session_id.as_deref()));
         let mut stands_by = false;
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
                 () = self.link.nudged.notified(), if stands_by => return Ok(End::Again),
                 () = &mut inbox_there, if !stands_by => return Ok(End::Again),
+                () = &mut names_other => return Ok(End::Again),
             };
             let event = event.ok_or_else(|| lost(&"the broker closed it"))?.map_err(|error| lost(&error))?;
             match (event.event.as_deref(), event.data) {

@@ -5,7 +5,8 @@
 
 use super::{facts::Inbox, log};
 use crate::{
-    client::{Client, START_HELP},
+    agents::clients::{self, Client},
+    client::{self, START_HELP},
     wire::{Code, Done, Error, Registered, Result},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -26,8 +27,10 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// A registration with a broker that is running.
 pub struct Registration {
-    pub client: Client,
+    pub client: client::Client,
     pub inbox: Option<Inbox>,
+    /// The id of the session that it serves, if known.
+    pub session: Option<String>,
     /// This session's identity.
     pub me: Registered,
 }
@@ -64,10 +67,12 @@ impl LinkState {
 
 pub struct Link {
     state: watch::Sender<LinkState>,
+    /// The session that the client's first call names.
+    named: watch::Sender<Option<String>>,
     /// A call needs the broker.
     pub nudged: Notify,
-    /// The client's name and version, as the client reports them.
-    pub client: SetOnce<(String, String)>,
+    /// The client, and its version as it reports it.
+    pub client: SetOnce<(&'static Client, String)>,
     /// The client has said that it is initialized, which opens the channel and the inbox.
     pub initialized: SetOnce<()>,
 }
@@ -75,7 +80,13 @@ pub struct Link {
 impl Default for Link {
     fn default() -> Self {
         let state = watch::Sender::new(LinkState::Down(None));
-        Self { state, nudged: Notify::new(), client: SetOnce::new(), initialized: SetOnce::new() }
+        Self {
+            state,
+            named: watch::Sender::default(),
+            nudged: Notify::new(),
+            client: SetOnce::new(),
+            initialized: SetOnce::new(),
+        }
     }
 }
 
@@ -105,6 +116,42 @@ impl Link {
     pub fn refuse(&self, reason: Error) {
         log!("{reason}");
         self.state.send_replace(LinkState::Refused(reason));
+    }
+
+    /// The client that has opened the session.
+    pub fn client(&self) -> &'static Client {
+        self.client.get().map_or(&clients::UNKNOWN, |(client, _)| client)
+    }
+
+    /// The session that the client's first call has named.
+    pub fn named(&self) -> Option<String> {
+        self.named.borrow().clone()
+    }
+
+    /// Resolves when a call names another session than `this`.
+    pub async fn names_other(&self, this: Option<&str>) {
+        let mut named = self.named.subscribe();
+        _ = named.wait_for(|named| named.is_some() && named.as_deref() != this).await; // no error, as in `wait_for`
+    }
+
+    /// Makes this process serve the session that a call names, if it is the first one named. Waits for that, but not for long. False if
+    /// this process serves another session.
+    pub async fn serve(&self, session: String) -> bool {
+        self.named.send_if_modified(|named| {
+            let is_first = named.is_none();
+            named.get_or_insert_with(|| session.clone());
+            is_first
+        });
+        let decided = |state: &LinkState| match state {
+            LinkState::Up(up) => (up.session.as_ref() == Some(&session)).then_some(()),
+            LinkState::Down(reason) => reason.is_some().then_some(()), // the next registration names the session
+            LinkState::Refused(_) => Some(()),
+        };
+        let is_its_own = self.named.borrow().as_ref() == Some(&session);
+        if is_its_own {
+            _ = timeout(PATIENCE, self.wait_for(decided)).await;
+        }
+        is_its_own
     }
 
     /// Takes the session off the list of peers, if it is registered.

@@ -47,8 +47,14 @@ pub struct Mailbox {
     acknowledger: Arc<Acknowledger>,
     /// Mail may be waiting. Set when in doubt, because asking costs only a short request.
     waiting: AtomicBool,
-    /// The calls under way, with the mail for their answers.
-    answering: Mutex<HashMap<RequestId, Vec<Handover>>>,
+    /// The calls under way.
+    answering: Mutex<HashMap<RequestId, Call>>,
+}
+
+struct Call {
+    began: Instant,
+    /// The mail for its answer.
+    carried: Vec<Handover>,
 }
 
 impl Mailbox {
@@ -61,7 +67,7 @@ impl Mailbox {
         self.waiting.store(true, Ordering::Relaxed);
     }
 
-    fn answering(&self) -> MutexGuard<'_, HashMap<RequestId, Vec<Handover>>> {
+    fn answering(&self) -> MutexGuard<'_, HashMap<RequestId, Call>> {
         self.answering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -70,21 +76,29 @@ impl Mailbox {
         let mut answering = self.answering();
         let has_room = answering.len() < MOST_CALLS;
         if has_room {
-            answering.insert(request.clone(), Vec::new());
+            answering.insert(request.clone(), Call { began: Instant::now(), carried: Vec::new() });
         }
         has_room
     }
 
     /// Adds mail to the answer to `request`, or releases the mail if the request was cancelled meanwhile.
     pub fn attach(&self, request: &RequestId, handover: Handover) {
-        if let Some(carried) = self.answering().get_mut(request) {
-            carried.push(handover);
+        if let Some(call) = self.answering().get_mut(request) {
+            call.carried.push(handover);
         }
     }
 
-    /// Ends the answer to `request` and returns its mail, because the answer is about to be written or never will be.
+    /// Ends the answer to `request`, which is about to be written, and returns its mail. If the client may have given the call up, the
+    /// mail is released instead: it is handed over again, even if the client still reads this answer.
     pub fn claim(&self, request: &RequestId) -> Vec<Handover> {
-        self.answering().remove(request).unwrap_or_default()
+        let Some(Call { began, carried }) = self.answering().remove(request) else { return Vec::new() };
+        if self.link.client().may_have_given_up(began.elapsed()) { Vec::new() } else { carried }
+    }
+
+    /// Releases the mail for the answer to `request`, which will not be written.
+    pub fn cancel(&self, request: &RequestId) {
+        let cancelled = self.answering().remove(request);
+        drop(cancelled);
     }
 
     /// Releases all mail whose answer was not written.
@@ -187,5 +201,35 @@ impl Mailbox {
         let messages = shown.iter().map(|shown| shown.became(Outcome::Delivered)).collect();
         let handover = Handover { acknowledger: self.acknowledger.clone(), route, messages, lease: Some(lease) };
         Mail { messages: shown, more: taken.more, handover }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{agents::clients, wire::Acknowledgement};
+
+    #[test]
+    fn mail_of_a_call_given_up_waits_again() {
+        let since = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).expect("the machine has run that long");
+        for (client, seconds, is_shown) in [
+            ("@cline/core", 58, true),
+            ("@cline/core", 60, false),
+            ("some-new-client", 60, false),
+            ("codex-mcp-client", 60, true),
+            ("opencode", 60, true),
+            ("claude-code", 3_000, true),
+        ] {
+            let link = Arc::new(Link::default());
+            link.client.set((clients::named(client), String::new())).expect("not set yet");
+            let (mail, request) = (Mailbox::new(link, Arc::default()), RequestId::Number(1));
+            mail.answering().insert(request.clone(), Call { began: since(seconds), carried: Vec::new() });
+            let message = Acknowledgement { id: "m1-abcdef".parse().expect("an id"), outcome: Outcome::Delivered, lease: None };
+            let (acknowledger, lease) = (mail.acknowledger.clone(), Some("lease".to_owned()));
+            mail.attach(&request, Handover { acknowledger, route: Route::ToolResult, messages: vec![message], lease });
+            mail.claim(&request).into_iter().for_each(Handover::written);
+            let outcome = if is_shown { Outcome::Delivered } else { Outcome::Released };
+            assert_eq!(mail.acknowledger.queued(), [outcome], "{client} after {seconds} s");
+        }
     }
 }

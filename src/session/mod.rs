@@ -20,6 +20,8 @@ mod link;
 mod listing;
 mod log;
 mod mail;
+mod progress;
+mod published;
 mod server;
 mod stdio;
 mod summary;
@@ -73,8 +75,8 @@ pub async fn run() {
         }
     });
 
-    let transport = ClientTransport::new(reader, writer, mail.clone(), link.clone(), end.clone());
-    let server = Server { tools: Tools { link: link.clone(), mail: mail.clone() } };
+    let transport = ClientTransport::new(reader, writer.clone(), mail.clone(), link.clone(), end.clone());
+    let server = Server { tools: Tools { link: link.clone(), mail: mail.clone() }, out: writer };
     match server.serve_with_ct(transport, end).await {
         Ok(service) => {
             if let Err(error) = service.waiting().await {

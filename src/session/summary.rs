@@ -1,5 +1,5 @@
 //! The automatic summary, made once after the session has registered. The first comes from git's facts. If `OPENAI_API_KEY` is
-//! set, `claude-peers summarize` then generates another; a separate program keeps this process small. The broker lets neither
+//! set and may be used, `claude-peers summarize` then generates another; a separate program keeps this process small. The broker lets neither
 //! replace the session's own summary. Failures are only logged.
 
 use super::{
@@ -70,11 +70,17 @@ pub async fn run(link: Arc<Link>) {
     let Ok(cwd) = std::env::current_dir() else { return }; // already reported by the registration
     let facts = facts(&cwd).await;
     apply(&link, local(&facts), SummarySource::Local).await;
-    if settings::raw(settings::OPENAI_KEY.name).is_some()
+    if may_generate(&link)
         && let Some(summary) = logged("generating a summary", generate(&facts).await)
     {
         apply(&link, summary, SummarySource::Generated).await;
     }
+}
+
+/// Whether the key may be used. In another client than Claude Code it may be that client's own.
+fn may_generate(link: &Link) -> bool {
+    let is_wanted = || logged("generating a summary", settings::SUMMARY.text()).is_some_and(|choice| choice == "openai");
+    settings::raw(settings::OPENAI_KEY.name).is_some() && (link.client().is_claude_code() || is_wanted())
 }
 
 async fn apply(link: &Link, summary: String, source: SummarySource) {

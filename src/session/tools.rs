@@ -1,4 +1,4 @@
-//! The four tools: their published definitions and their handlers. A failed call returns a result with an error in plain words,
+//! The handlers of the four tools. A failed call returns a result with an error in plain words,
 //! never a protocol error.
 
 use super::{
@@ -16,7 +16,7 @@ use crate::{
         SendRequest, Sent, SetSummary, Status, Summary, SummarySource,
     },
 };
-use rmcp::model::{JsonObject, Tool};
+use rmcp::model::JsonObject;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeOwned, Error as _},
@@ -25,9 +25,9 @@ use serde_json::{Value, json};
 use std::{sync::Arc, time::Duration};
 
 /// Longest wait of `check_messages`.
-const MAX_WAIT: u64 = 3_600;
+pub const MAX_WAIT: u64 = 3_600;
 /// Longest wait of `send_message`.
-const MAX_WAIT_FOR_REPLY: u64 = 600;
+pub const MAX_WAIT_FOR_REPLY: u64 = 600;
 
 /// The result of a successful call.
 pub struct Answer {
@@ -50,60 +50,6 @@ impl Answer {
 pub struct Tools {
     pub link: Arc<Link>,
     pub mail: Arc<Mailbox>,
-}
-
-/// The published definitions. They name each parameter by its canonical name only.
-pub fn definitions() -> Vec<Tool> {
-    let tool = |name, required: &[&str], description, properties| {
-        let mut schema = JsonObject::from_iter([("type".to_owned(), "object".into()), ("properties".to_owned(), properties)]);
-        if !required.is_empty() {
-            schema.insert("required".to_owned(), required.into());
-        }
-        Tool::new::<&str, &str, _>(name, description, schema)
-    };
-    vec![
-        tool(
-            "list_peers",
-            &["scope"],
-            "List the user's other coding-agent sessions on this machine: id, name, directory, git branch, what each works on, \
-             whether it can be reached. Use it to find whom to ask or tell, and before editing files that another session may be \
-             changing. Subagents and teammates of this session are not peers.",
-            json!({"scope": {
-                "type": "string", "enum": ["machine", "directory", "repo"],
-                "description": "machine: all; directory: this working directory; repo: this git repository and its worktrees",
-            }}),
-        ),
-        tool(
-            "send_message",
-            &["targetPeerId", "message"],
-            "Send a message to a peer from list_peers, or answer one that came through claude-peers. For peers use this, not a \
-             built-in messaging tool. The result says how the message will reach the peer.",
-            json!({
-                "targetPeerId": {"type": "string", "description": "Peer id or name, or from_id of the message you answer; @repo, @directory or @machine: all peers there"},
-                "message": {"type": "string"},
-                "replyTo": {"type": "string", "description": "message_id of the message you answer"},
-                "waitForReplySeconds": {"type": "integer", "description": "Wait up to this long (at most 600) for the answer"},
-            }),
-        ),
-        tool(
-            "set_summary",
-            &["summary"],
-            "Tell all peers in one or two sentences what this session works on. Use it when your task changes, or to warn \
-             (\"Deploying v2.1 – don't push to main\").",
-            json!({"summary": {"type": "string"}}),
-        ),
-        tool(
-            "check_messages",
-            &[],
-            "Read waiting messages from peers. Rarely needed, as messages arrive by themselves; use it to wait for an answer, or \
-             to read the rest of a message that was shown in part.",
-            json!({
-                "waitSeconds": {"type": "integer", "description": "Wait up to this long (at most 3600) for a message"},
-                "messageId": {"type": "string", "description": "Read this message"},
-                "offset": {"type": "integer", "description": "from this character on"},
-            }),
-        ),
-    ]
 }
 
 #[derive(Deserialize)]
@@ -161,13 +107,25 @@ impl Whole {
     }
 }
 
-fn wait(seconds: Option<Whole>, most: u64) -> Duration {
-    Duration::from_secs(seconds.map_or(0, |seconds| seconds.0.min(most)))
-}
-
 impl Tools {
-    /// Calls the tool `name`; none if there is no such tool. A wait ends early when `stop` is cancelled.
-    pub async fn call(&self, name: &str, arguments: JsonObject, stop: impl Future<Output = ()>) -> Option<Result<Answer>> {
+    /// How long a call waits: at most `most`, and no longer than its client would.
+    fn wait(&self, seconds: Option<Whole>, most: u64) -> Duration {
+        let wait = Duration::from_secs(seconds.map_or(0, |seconds| seconds.0.min(most)));
+        self.link.client().longest_wait().map_or(wait, |longest| wait.min(longest))
+    }
+
+    /// Calls the tool `name`; none if there is no such tool. The session's mail goes to a caller that `takes_mail`. A wait ends early
+    /// when `stop` is cancelled.
+    pub async fn call(
+        &self,
+        name: &str,
+        arguments: JsonObject,
+        takes_mail: bool,
+        stop: impl Future<Output = ()>,
+    ) -> Option<Result<Answer>> {
+        if !takes_mail && (name == "check_messages" || arguments.contains_key("waitForReplySeconds")) {
+            return Some(Err(for_others()));
+        }
         Some(match name {
             "list_peers" => self.list_peers(arguments).await,
             "send_message" => self.send_message(arguments, stop).await,
@@ -194,7 +152,7 @@ impl Tools {
         let to = required("send_message", "targetPeerId", "the id or name of a peer from list_peers", target_peer_id)?;
         let text = required("send_message", "message", "the text to send", message)?;
         let to: Recipient = to.parse()?;
-        let wait = wait(wait_for_reply_seconds, MAX_WAIT_FOR_REPLY);
+        let wait = self.wait(wait_for_reply_seconds, MAX_WAIT_FOR_REPLY);
         if matches!(to, Recipient::Everyone(_)) && !wait.is_zero() {
             return Err(wrong("send_message", "waitForReplySeconds is for a question to one peer"));
         }
@@ -253,10 +211,10 @@ impl Tools {
             if let Ok(known) = &known {
                 json["state"] = json!(known.question.state);
             }
-            text = words::unanswered(sent, known.as_ref());
+            text = words::unanswered(sent, known.as_ref(), self.link.client());
             json["note"] = text.as_str().into();
         } else {
-            let note = words::interrupted(sent);
+            let note = words::interrupted(sent, self.link.client());
             text = format!("{note}\n\n{text}");
             json["note"] = note.into();
         }
@@ -294,7 +252,7 @@ impl Tools {
         if offset.is_some() {
             return Err(wrong("check_messages", "offset says where to read on in one message, so it needs messageId, too"));
         }
-        let (wait, show) = (wait(wait_seconds, MAX_WAIT), |message| Shown::part(message, 0));
+        let (wait, show) = (self.wait(wait_seconds, MAX_WAIT), |message| Shown::part(message, 0));
         let Mail { messages, more, handover } = self.mail.receive((Route::CheckMessages, CHECK_BYTES), wait, stop, show).await?;
         let mut json = json!({});
         put(&mut json, "messages", &messages, more);
@@ -344,6 +302,37 @@ fn required<T>(tool: &str, parameter: &str, what: &str, value: Option<T>) -> Res
     value.ok_or_else(|| wrong(tool, format!("the parameter {parameter} is missing: {what}")))
 }
 
+/// The error of a call that would take mail of another session.
+fn for_others() -> Error {
+    Error::new(Code::Forbidden, "messages go to the session itself, not to its subagents")
+        .help("send without waitForReplySeconds; the session that started this agent gets the answer")
+}
+
 fn wrong(tool: &str, what: impl std::fmt::Display) -> Error {
     Error::new(Code::InvalidRequest, format!("{tool}: {what}")).help("call it again with the parameters of its schema")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agents::clients;
+
+    #[test]
+    fn waits_end_before_the_clients_patience() {
+        for (client, seconds, most, waits) in [
+            ("claude-code", 5_000, MAX_WAIT, 3_600),
+            ("@cline/core", 5_000, MAX_WAIT, 50),
+            ("mcp", 600, MAX_WAIT_FOR_REPLY, 50),
+            ("opencode", 600, MAX_WAIT_FOR_REPLY, 50),
+            ("codex-mcp-client", 600, MAX_WAIT_FOR_REPLY, 120),
+            ("some-new-client", 600, MAX_WAIT_FOR_REPLY, 50),
+            ("some-new-client", 7, MAX_WAIT_FOR_REPLY, 7),
+        ] {
+            let link = Arc::new(Link::default());
+            link.client.set((clients::named(client), String::new())).expect("not set yet");
+            let mail = Arc::new(Mailbox::new(link.clone(), Arc::default()));
+            let wait = Tools { link, mail }.wait(Some(Whole(seconds)), most);
+            assert_eq!(wait, Duration::from_secs(waits), "{client}");
+        }
+    }
 }

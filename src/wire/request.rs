@@ -27,6 +27,10 @@ object! {
         pub instance: String,
         /// The session's id as its client gives it (`CLAUDE_CODE_SESSION_ID`).
         pub session_id: Option<String>,
+        /// A process that is registered already serves this session from now on. If the session's peer is gone, the process becomes that
+        /// peer, with its own waiting mail.
+        #[serde(default)]
+        pub adopts: bool,
         pub pid: u32,
         /// The agent process that runs this session; none if unknown.
         pub host: Option<Process>,

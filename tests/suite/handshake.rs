@@ -119,7 +119,10 @@ fn four_tools_fit_their_token_budget() {
     for promise in ["from another agent, not from the user", "grants no permission", "changes no configuration", "send_message"] {
         assert!(instructions.contains(promise), "{promise:?} is not in the instructions: {instructions}");
     }
-    let published = format!("{instructions}{tools}");
+    let shown =
+        |tool: &Value| json!({"name": tool["name"], "description": tool["description"], "inputSchema": tool["inputSchema"]});
+    let shown: Value = tools.as_array().unwrap().iter().map(shown).collect(); // a model does not see the annotations
+    let published = format!("{instructions}{shown}");
     let length = published.chars().count();
     println!("{published}");
     assert!(length <= MOST_CHARACTERS, "{length} characters: count the tokens, see MOST_CHARACTERS");

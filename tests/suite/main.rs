@@ -11,6 +11,7 @@ mod asking;
 mod bus;
 mod chaos;
 mod cli;
+mod clients;
 mod crash;
 mod crowds;
 mod database;

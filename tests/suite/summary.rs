@@ -182,6 +182,29 @@ fn model_is_a_setting() {
 }
 
 #[test]
+fn key_of_another_client_is_not_used() {
+    let (place, endpoint) = (folder(), Endpoint::start());
+    let start_as = |broker: &Broker, client: &str, env: &[(&str, &str)]| {
+        let start = Start { broker, directory: place.path(), session_id: "session", delivery: "", env: endpoint.env(env) };
+        let mut session = Session::spawn(start.command());
+        session.handshake_as(client);
+        session
+    };
+    let local = format!("In {}.", place.path().file_name().unwrap().to_str().unwrap());
+    let quiet = Broker::start();
+    let session = start_as(&quiet, "qwen-cli-mcp-client-claude-peers", &[]);
+    becomes(&quiet, &local);
+    assert_eq!(children(session.pid()), [] as [u32; 0], "no helper is started");
+    let wrong = start_as(&quiet, "some-new-client", &[("CLAUDE_PEERS_SUMMARY", "always")]);
+    eventually("the wrong value is logged", || wrong.log().contains("CLAUDE_PEERS_SUMMARY=\"always\"").then_some(()));
+
+    let broker = Broker::start();
+    let _session = start_as(&broker, "qwen-cli-mcp-client-claude-peers", &[("CLAUDE_PEERS_SUMMARY", "openai")]);
+    endpoint.asked().answer_with("Wanted.");
+    becomes(&broker, "Wanted.");
+}
+
+#[test]
 fn late_summary_does_not_overwrite_the_sessions() {
     let (broker, place, endpoint) = (Broker::start(), folder(), Endpoint::start());
     let mut session = start(&broker, place.path(), endpoint.env(&[]));

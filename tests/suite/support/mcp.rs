@@ -157,6 +157,17 @@ impl Session {
         self.answer(initialize)["result"].clone()
     }
 
+    /// The whole handshake as another client does it, under this name. Returns the result of `initialize` and the list of tools.
+    pub fn handshake_as(&mut self, client: &str) -> (Value, Value) {
+        let client = json!({"name": client, "version": "1.0"});
+        let initialize =
+            self.ask("initialize", json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}));
+        let opened = self.answer(initialize)["result"].clone();
+        self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+        let list = self.ask("tools/list", json!({}));
+        (opened, self.answer(list)["result"]["tools"].clone())
+    }
+
     /// The second half of the handshake: `notifications/initialized` and `tools/list`.
     pub fn initialized(&mut self) {
         self.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));

