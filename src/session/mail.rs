@@ -88,11 +88,12 @@ impl Mailbox {
         }
     }
 
-    /// Ends the answer to `request`, which is about to be written, and returns its mail. If the client may have given the call up, the
-    /// mail is released instead: it is handed over again, even if the client still reads this answer.
-    pub fn claim(&self, request: &RequestId) -> Vec<Handover> {
-        let Some(Call { began, carried }) = self.answering().remove(request) else { return Vec::new() };
-        if self.link.client().may_have_given_up(began.elapsed()) { Vec::new() } else { carried }
+    /// Ends the answer to `request`, which is about to be written, and returns its mail. If it carries mail and the client may have
+    /// given the call up, its mail is released and `None` is returned: this answer must not be written.
+    pub fn claim(&self, request: &RequestId) -> Option<Vec<Handover>> {
+        let Some(Call { began, carried }) = self.answering().remove(request) else { return Some(Vec::new()) };
+        let is_late = !carried.is_empty() && self.link.client().may_have_given_up(began.elapsed());
+        (!is_late).then_some(carried)
     }
 
     /// Releases the mail for the answer to `request`, which will not be written.
@@ -227,7 +228,7 @@ mod tests {
             let message = Acknowledgement { id: "m1-abcdef".parse().expect("an id"), outcome: Outcome::Delivered, lease: None };
             let (acknowledger, lease) = (mail.acknowledger.clone(), Some("lease".to_owned()));
             mail.attach(&request, Handover { acknowledger, route: Route::ToolResult, messages: vec![message], lease });
-            mail.claim(&request).into_iter().for_each(Handover::written);
+            mail.claim(&request).into_iter().flatten().for_each(Handover::written);
             let outcome = if is_shown { Outcome::Delivered } else { Outcome::Released };
             assert_eq!(mail.acknowledger.queued(), [outcome], "{client} after {seconds} s");
         }

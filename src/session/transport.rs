@@ -178,6 +178,13 @@ fn invalid_request(what: &str) -> ErrorData {
     ErrorData::invalid_request(format!("Invalid request: {what}"), None)
 }
 
+/// In place of an answer with mail that comes after its client may have given the call up.
+fn late() -> ErrorData {
+    let what = "the answer came after the time that this client waits, so its messages wait again: call check_messages; a message \
+                that this call was to send may have been sent";
+    ErrorData::internal_error(what, None)
+}
+
 /// What is wrong with text that is not JSON.
 fn parse_error(error: &serde_json::Error) -> ErrorData {
     let mut what = format!("Parse error: {error}");
@@ -233,12 +240,16 @@ impl Transport<RoleServer> for ClientTransport {
 
     fn send(&mut self, item: TxJsonRpcMessage<RoleServer>) -> impl Future<Output = io::Result<()>> + Send + 'static {
         // Claimed now rather than when written: a later cancellation has no effect.
-        let carried = match &item {
-            JsonRpcMessage::Response(answer) => self.mail.claim(&answer.id),
-            JsonRpcMessage::Error(error) => error.id.as_ref().map(|id| self.mail.claim(id)).unwrap_or_default(),
-            _ => Vec::new(),
+        let (id, carried) = match &item {
+            JsonRpcMessage::Response(answer) => (Some(&answer.id), self.mail.claim(&answer.id)),
+            JsonRpcMessage::Error(error) => (error.id.as_ref(), error.id.as_ref().and_then(|id| self.mail.claim(id))),
+            _ => (None, Some(Vec::new())),
         };
-        let (out, line) = (self.out.clone(), line(&item));
+        let line = match (&carried, id) {
+            (None, Some(id)) => serde_json::to_string(id).map_err(io::Error::from).and_then(|id| answer(&id, "error", &late())),
+            _ => line(&item),
+        };
+        let (out, carried) = (self.out.clone(), carried.unwrap_or_default());
         async move {
             out.write_line(&line?).await?; // on failure `carried` is dropped, which releases it
             carried.into_iter().for_each(Handover::written);
