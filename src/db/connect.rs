@@ -101,8 +101,11 @@ pub(super) fn lenient_reader(path: &Path) -> rusqlite::Result<Connection> {
 /// A connection that may write. While [`DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE`] is set, closing it leaves the log in place,
 /// even if it is the last connection. So a damaged database stays as it was found.
 pub(super) fn writer(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    // First of all: if the schema is damaged, the next statement already fails.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;
