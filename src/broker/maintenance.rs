@@ -1,11 +1,11 @@
-//! Maintenance: expires undelivered messages and notifies their senders; removes old history. Works in small steps that stall
-//! nobody, and sleeps until something is due.
+//! Maintenance: expires undelivered messages and notifies their senders; removes old history; gives memory back. Works in
+//! small steps that stall nobody, and sleeps until something is due.
 
 use super::{core::Broker, presence::LOOK};
 use crate::{
     db::{Durability, peers},
     mailbox::{Transaction, expire, history},
-    platform::{clock, random},
+    platform::{clock, memory, random},
     wire::{self, PeerId, Status, Timestamp},
 };
 use std::{sync::Arc, time::Duration};
@@ -31,6 +31,7 @@ impl Broker {
                     None
                 }
             };
+            memory::give_back();
             // A message that arrives during the sleep cannot expire before `expiry` has passed.
             let due = next.map_or(self.limits.expiry, |at| {
                 Duration::from_millis(at.as_millis().saturating_sub(clock::now().as_millis()).max(0).unsigned_abs())

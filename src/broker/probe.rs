@@ -22,6 +22,9 @@ const WORKERS: usize = 8;
 const MOST_HANGING: usize = 64;
 /// How long an earlier answer may replace one that does not come in time.
 const KEPT: Duration = Duration::from_secs(3_600);
+/// How many answers are kept that long. Beyond that, only those of the last minute stay: processes come and go.
+const MOST_KEPT: usize = 1_000;
+const RECENT: Duration = Duration::from_secs(60);
 
 /// Runs lookups of one kind for many keys, on its own threads, in parallel and with a time limit. A hanging lookup is not started
 /// again.
@@ -69,7 +72,8 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Probe<K, 
 
     fn start(&self, keys: &HashSet<K>) {
         let mut shared = lock(&self.shared);
-        shared.known.retain(|_, (at, _)| at.elapsed() < KEPT);
+        let kept = if shared.known.len() > MOST_KEPT { RECENT } else { KEPT };
+        shared.known.retain(|_, (at, _)| at.elapsed() < kept);
         let fresh: Vec<K> =
             keys.iter().filter(|key| !shared.under_way.contains(key) && !shared.queue.contains(key)).cloned().collect();
         let workers = fresh.len().min(WORKERS).min(MOST_HANGING.saturating_sub(shared.under_way.len()));

@@ -238,7 +238,7 @@ fn find(roster: &Roster, request: &Register, by: &Registering, known: &Known, no
     let is_same_agent = |peer: &Peer| by.agent.is_some() && peer.row.agent == by.agent;
     let is_gone = |peer: &Peer| match peer.row.agent {
         Some(agent) if !runs(Some(agent)) => true, // the process that serves it is about to exit
-        Some(_) => peer.row.ended && peer.stream.is_none(),
+        Some(_) => peer.row.ended,
         None => peer.stream.is_none() && (!is_served(peer) || peer.status(now) == Status::Gone),
     };
     let of_session = request.session_id.as_ref().map(|session| roster.of_session(session)).unwrap_or_default();

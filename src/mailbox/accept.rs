@@ -217,15 +217,16 @@ struct Question {
     id: MessageId,
     from: PeerId,
     to: PeerId,
-    /// Whether it was pushed into the inbox or channel of the sender's agent process, and no certain route has taken it since. A
-    /// push to an earlier agent process does not count: a resumed session remembers the messages it was shown.
+    /// Whether only a push into the inbox or channel of the sender's agent process can have shown it. A push to an earlier agent
+    /// process does not count: a resumed session remembers the messages it was shown.
     is_pushed: bool,
 }
 
 impl Question {
     fn find(view: &View<'_>, id: &MessageId, sender: Option<&PeerRow>) -> Result<Self> {
+        // `handed` counts the push, unless that showed only the beginning.
         let sql =
-            "SELECT from_peer, to_peer, state < 2 AND (holder = 1 OR holder = 0 AND pushed_by IS NOT NULL AND pushed_by IS ?3)
+            "SELECT from_peer, to_peer, state < 2 AND handed <= (again < 2) AND (holder = 1 OR holder = 0 AND pushed_by IS ?3)
                    FROM message WHERE seq = ?1 AND tag = ?2";
         let found = view.one(sql, params![id.seq(), id.tag(), sender.map(PeerRow::agent_key)], |row| {
             Ok(Self { id: id.clone(), from: read_peer(row, 0)?, to: read_peer(row, 1)?, is_pushed: row.get(2)? })

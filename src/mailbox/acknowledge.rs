@@ -68,7 +68,7 @@ fn offer(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, route: Route)
 fn announce(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, (route, lease): Held<'_>) -> Result<bool> {
     let sql = "UPDATE message SET state = 1, route = ?4, offered_at = coalesce(offered_at, ?5), holder = 0, instance = NULL,
                    lease = NULL, again = ?6, handed = max(handed - 1, 0), pushed_by = coalesce(?8, pushed_by)
-               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state < 2 AND waiting = 1 AND holder = ?7
+               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND holder = ?7
                AND (?9 IS NULL OR lease = ?9)";
     let (agent, to, now) = ((route == Route::Channel).then(|| peer.agent_key()), peer.id.as_str(), tx.now.as_millis());
     let values = params![id.seq(), id.tag(), to, route.as_str(), now, Shown::Announced, Kind::of(route), agent, lease];
@@ -93,7 +93,7 @@ pub(super) fn deliver(tx: &mut Transaction<'_>, peer: &PeerId, id: &MessageId, r
 /// Records that `id` was taken but not shown. It waits again as if it had never been taken.
 fn put_back(tx: &mut Transaction<'_>, peer: &PeerId, id: &MessageId, (route, lease): Held<'_>) -> Result<bool> {
     let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL, handed = max(handed - 1, 0)
-               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND waiting = 1 AND holder = ?4
+               WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND holder = ?4
                AND (?5 IS NULL OR lease = ?5)";
     let has_changed = tx.run(sql, params![id.seq(), id.tag(), peer.as_str(), Kind::of(route), lease])? > 0;
     if has_changed {

@@ -31,10 +31,10 @@ pub fn next_expiry(view: &View<'_>) -> db::Result<Option<Timestamp>> {
     Ok(next.map(Timestamp::from_millis))
 }
 
-/// Sends a notice to the sender, but not for a notice, nor to the command line, which has no mailbox.
+/// Sends a notice to the sender, if it is a peer: neither the broker nor the command line has a mailbox.
 fn tell_sender(tx: &mut Transaction<'_>, expired: &MessageChange, wait: Duration, tag: String) -> Result<()> {
     let MessageChange { id, from, to, .. } = expired;
-    if from.as_str() == BROKER_SENDER || peers::get(tx, from)?.is_none() {
+    if peers::get(tx, from)?.is_none() {
         return Ok(());
     }
     let sent_at = history::get(tx, id)?.map_or(tx.now, |message| message.receipt.sent_at);

@@ -8,14 +8,14 @@ use crate::{
 };
 
 /// Messages written into the inbox of an agent process but not confirmed as let in.
-const PENDING: &str = "to_peer = ?1 AND waiting = 1 AND state = 1 AND route = 'inbox' AND again = 1 AND pushed_by = ?2";
+const PENDING: &str = "to_peer = ?1 AND waiting = 1 AND route = 'inbox' AND again = 1 AND pushed_by = ?2";
 
 /// Records that the inbox or channel of `peer` has proved itself. Unless a hook proves each message, no other route then repeats
 /// the messages pushed into it.
 pub(super) fn prove(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
     if !peer.has_hook() {
         let sql = "UPDATE message SET waiting = 0
-                   WHERE to_peer = ?1 AND waiting = 1 AND state = 1 AND again = 1 AND holder = 0 AND pushed_by = ?2";
+                   WHERE to_peer = ?1 AND waiting = 1 AND again = 1 AND holder = 0 AND pushed_by = ?2";
         tx.run(sql, [peer.id.as_str(), &peer.agent_key()])?;
     }
     note(tx, peer)
@@ -32,7 +32,7 @@ pub(super) fn note(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
 /// it has read them.
 pub(super) fn confirm_pushed(tx: &mut Transaction<'_>, peer: &PeerId, sender: &PeerId) -> Result<()> {
     let sql = "UPDATE message SET state = 2, route = 'reply', delivered_at = ?3
-               WHERE to_peer = ?1 AND from_peer = ?2 AND state = 1 AND waiting = 0 AND route IN ('inbox', 'channel')";
+               WHERE to_peer = ?1 AND from_peer = ?2 AND state = 1 AND waiting = 0";
     for id in tx.update(sql, params![peer.as_str(), sender.as_str(), tx.now.as_millis()])? {
         tx.inbox(peer, InboxNews::LetIn(id));
     }
@@ -43,7 +43,7 @@ pub(super) fn confirm_pushed(tx: &mut Transaction<'_>, peer: &PeerId, sender: &P
 /// have been lost unread in its inbox or channel, even if that had proved itself.
 pub fn mark_uncertain(tx: &mut Transaction<'_>, peer: &PeerId, agent: &str) -> Result<()> {
     let sql = "UPDATE message SET waiting = 1, again = 1
-               WHERE to_peer = ?1 AND state = 1 AND waiting = 0 AND route IN ('inbox', 'channel') AND pushed_by = ?2";
+               WHERE to_peer = ?1 AND state = 1 AND waiting = 0 AND pushed_by = ?2";
     tx.run(sql, [peer.as_str(), agent])?;
     tx.hint(peer);
     Ok(())

@@ -72,7 +72,7 @@ pub fn apply_rule(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
         Rule::Unequal { bypasses } => (Some(HeldBy::Mode), Some(bypasses)),
         Rule::All(by) => (Some(by), None),
     };
-    let sql = "UPDATE message SET held_at = NULL, held_by = 0, pushed_by = NULL
+    let sql = "UPDATE message SET held_at = NULL, pushed_by = NULL
                WHERE to_peer = ?1 AND waiting = 1 AND held_at IS NOT NULL
                AND (?2 = 0 OR held_by <> ?2 OR ?3 IS NOT NULL AND (passes = 1 OR bypassed = ?3))";
     tx.run(sql, params![peer.id.as_str(), held_number(by), equal])?;

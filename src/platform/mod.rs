@@ -6,6 +6,8 @@ pub mod clock;
 pub mod files;
 pub mod git;
 pub mod kernel;
+#[cfg(feature = "broker")]
+pub mod memory;
 pub mod paths;
 pub mod process;
 pub mod random;

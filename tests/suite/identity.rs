@@ -96,6 +96,19 @@ fn session_resumed_elsewhere_keeps_its_id() {
 }
 
 #[test]
+fn session_that_its_agent_left_is_resumed_elsewhere() {
+    let (broker, place) = (Broker::start(), folder());
+    // The agent process lives on without the server, as after `/mcp disable`.
+    let mut first = Session::spawn(start(&broker, place.path(), "session-a").claude(r#""$SERVER"; read -r _"#, &[]));
+    first.handshake();
+    let before = introduced(&mut first);
+    signal(first.server_pid(), "TERM");
+    eventually("it has left the list", || listed(&broker).is_empty().then_some(()));
+    let mut elsewhere = under_claude(&broker, place.path(), "session-a");
+    assert_same(&before, &myself(&mut elsewhere));
+}
+
+#[test]
 fn cleared_session_keeps_its_id_over_server_restart() {
     let (broker, place) = (Broker::start(), folder());
     // `/clear` gives the session another id, which a restarted server finds in its environment.
@@ -157,6 +170,20 @@ fn second_resumption_is_a_separate_peer() {
         assert_ne!(beside.id(), before["id"]);
         assert_same(&before, &myself(&mut first));
     }
+}
+
+#[test]
+fn restarted_server_returns_to_its_own_mailbox() {
+    let (broker, place) = (Broker::start(), folder());
+    let mut first = Session::spawn(start(&broker, place.path(), "session-a").under_claude(&[], &["session-a"]));
+    first.handshake();
+    let before = introduced(&mut first);
+    let mut beside = under_claude(&broker, place.path(), "session-a");
+    let other = beside.id();
+    beside.kill();
+    broker.cli_json(&["send", &other, "for the other resumption"]);
+    first.restart_server();
+    assert_same(&before, &myself(&mut first));
 }
 
 #[test]

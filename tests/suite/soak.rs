@@ -201,7 +201,7 @@ const MEASURES: [Measure; 8] = [
     Measure { name: "broker: resident memory, KiB", slack: 256 },
     Measure { name: "broker: proportional memory, KiB", slack: 256 },
     Measure { name: "broker: descriptors", slack: 2 },
-    Measure { name: "broker: threads", slack: 1 },
+    Measure { name: "broker: threads", slack: 3 },
     Measure { name: "database with its log, KiB", slack: 64 },
     Measure { name: "server: resident memory, KiB", slack: 128 },
     Measure { name: "server: descriptors", slack: 1 },

@@ -1,9 +1,10 @@
 //! All interleavings up to a depth.
 
 use super::{
+    operation::Taking,
     rest,
     steps::Step,
-    world::{Door, Letter, Setup, World},
+    world::{Door, Letter, Setup, Slot, World},
 };
 use stateright::{Checker, Model, Property};
 
@@ -11,6 +12,7 @@ const A: Letter = Letter { from: "a", is_long: false, answers: false };
 const B: Letter = Letter { from: "b", ..A };
 const USER: Letter = Letter { from: "cli", ..A };
 const LONG: Letter = Letter { is_long: true, ..A };
+const C: Letter = Letter { from: "c", answers: true, ..A };
 const ANSWER: Letter = Letter { answers: true, ..A };
 
 impl Model for Setup {
@@ -63,6 +65,26 @@ fn setup(door: Door, letters: &[Letter]) -> Setup {
 }
 
 #[test]
+fn dead_channel_proves_nothing() {
+    let steps = [
+        Step::KillAgent,
+        Step::Resume { is_live: false },
+        Step::Start,
+        Step::Register(1),
+        Step::Send { pushed: true },
+        Step::Push,
+        Step::Acknowledge(1),
+        Step::Call { server: 1, route: Taking::Check, waits: false },
+        Step::Hear(1, Slot::Call),
+        Step::Register(2),
+        Step::Write(1, Slot::Call),
+        Step::Reply { names: Some(3) },
+    ];
+    let world = World::new(Setup { replies: 1, ..setup(Door::Channel, &[A]) });
+    assert_eq!(rest::broken(&steps.into_iter().fold(world, |world, step| world.next(step))), None);
+}
+
+#[test]
 fn calls_keep_the_promises() {
     check("calls", setup(Door::None, &[A, A]), 9);
 }
@@ -90,7 +112,7 @@ fn long_messages_keep_the_promises() {
 
 #[test]
 fn held_messages_keep_the_promises() {
-    let controls = Setup { servers: 1, cancels: 0, controls: 2, ..setup(Door::Hooked, &[A, A]) };
+    let controls = Setup { servers: 1, cancels: 0, controls: 2, ..setup(Door::Hooked, &[A, C]) };
     check("held in inbox", controls.clone(), 8);
     check("held", Setup { door: Door::Channel, letters: vec![A, USER, ANSWER], ..controls }, 8);
 }

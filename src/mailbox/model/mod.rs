@@ -5,6 +5,7 @@ mod exhaustive;
 mod operation;
 mod promises;
 mod random;
+mod requests;
 mod rest;
 mod steps;
 mod tables;

@@ -23,6 +23,11 @@ pub const RECIPIENT: &str = "recipient";
 /// When every message expires.
 const LATER: Timestamp = Timestamp::from_millis(100);
 const TAG: &str = "tag";
+/// Added to the place of a message: an id whose tag is guessed.
+pub const GUESSED: i64 = 1 << 32;
+/// A sender that bypasses permission prompts, and one whose messages do not expire.
+pub const BYPASSING: &str = "c";
+pub const LASTING: &str = "b";
 /// A text of which the inbox and the channel show only the beginning.
 const LONG: &str = "a long text";
 
@@ -54,7 +59,9 @@ pub enum Operation {
         lease: Option<String>,
         route: Taking,
     },
+    /// By the recipient, or by another peer.
     Acknowledge {
+        peer: &'static str,
         route: Route,
         messages: Vec<(i64, Outcome, Option<String>)>,
     },
@@ -74,6 +81,8 @@ pub enum Operation {
     Poll,
     IsPollDue,
     IsWaiting,
+    /// All of these, one after the other; answers how many messages were accepted.
+    All(Vec<Operation>),
 }
 
 /// What a registration says of the recipient.
@@ -101,6 +110,9 @@ pub struct Draft {
     pub stream: Option<String>,
     /// A command line inside the recipient's session waits for it.
     pub for_cli_inside: bool,
+    /// How many messages may wait; 0 stands for many.
+    pub most_waiting: u32,
+    pub text: &'static str,
 }
 
 /// Who takes messages.
@@ -137,7 +149,7 @@ fn recipient() -> PeerId {
 }
 
 fn id(seq: i64) -> MessageId {
-    MessageId::new(seq, TAG).unwrap()
+    MessageId::new(seq % GUESSED, if seq < GUESSED { TAG } else { "guess" }).unwrap()
 }
 
 fn given(messages: Vec<Message>) -> Answer {
@@ -158,7 +170,8 @@ impl Operation {
     pub fn run(&self, tx: &mut Transaction<'_>) -> Answer {
         match self {
             Self::Meet(peer) => {
-                peers::put(tx, &PeerRow::new(peer.parse().unwrap(), peer.clone(), "/".to_owned(), NOW)).unwrap();
+                let row = PeerRow::new(peer.parse().unwrap(), peer.clone(), "/".to_owned(), NOW);
+                peers::put(tx, &PeerRow { bypasses: peer == BYPASSING, ..row }).unwrap();
             }
             Self::Register { facts, gone } => register(tx, facts, gone.as_deref()),
             Self::Send(draft) => return send(tx, draft),
@@ -174,10 +187,10 @@ impl Operation {
             Self::IsAny { instance, lease, route } => {
                 return Answer::Yes(lease::is_any(tx, &claim(tx, instance, lease, *route)).unwrap());
             }
-            Self::Acknowledge { route, messages } => {
+            Self::Acknowledge { peer, route, messages } => {
                 let messages = messages.iter().cloned();
                 let messages = messages.map(|(seq, outcome, lease)| Acknowledgement { id: id(seq), outcome, lease });
-                acknowledge::acknowledge(tx, &recipient(), *route, messages.collect()).unwrap();
+                acknowledge::acknowledge(tx, &peer.parse().unwrap(), *route, messages.collect()).unwrap();
             }
             Self::Prompt(messages) => prompt(tx, messages),
             Self::Miss => proof::miss(tx, &recipient(), &row(tx).agent_key()).unwrap(),
@@ -189,9 +202,17 @@ impl Operation {
             Self::Posted(messages) => release::posted(tx, &messages.iter().map(|seq| id(*seq)).collect::<Vec<_>>()).unwrap(),
             Self::Release(seq) => return Answer::Yes(release::release(tx, &id(*seq)).unwrap()),
             Self::Control { inbound, bypasses } => control(tx, *inbound, *bypasses),
-            Self::Expire => drop(expire::expire(tx, Duration::from_secs(1), 100, || TAG.to_owned()).unwrap()),
+            Self::Expire => {
+                let is_due = expire::next_expiry(tx).unwrap().is_some_and(|next| next <= LATER);
+                let expired = expire::expire(tx, Duration::from_secs(1), 100, || TAG.to_owned()).unwrap();
+                return Answer::Yes((expired > 0) == is_due);
+            }
             Self::Poll => return given(poll::poll(tx, &recipient(), 100).unwrap()),
             Self::IsPollDue => return Answer::Yes(poll::is_due(tx, &recipient()).unwrap()),
+            Self::All(operations) => {
+                let accepted = operations.iter().filter(|operation| matches!(operation.run(tx), Answer::Number(_)));
+                return Answer::Number(i64::try_from(accepted.count()).unwrap());
+            }
             Self::IsWaiting => return Answer::Yes(history::is_waiting(tx, &recipient()).unwrap()),
         }
         Answer::Done
@@ -222,19 +243,28 @@ fn register(tx: &mut Transaction<'_>, facts: &Facts, gone: Option<&str>) {
 }
 
 fn send(tx: &mut Transaction<'_>, draft: &Draft) -> Answer {
-    let Draft { from, to, key, is_long, reply_to, names, stream, for_cli_inside } = draft.clone();
+    let Draft { from, to, key, is_long, reply_to, names, stream, for_cli_inside, most_waiting, text } = draft.clone();
     let by_user = from == "cli";
-    let (from, to, wait) = (PeerId::lenient(&from), PeerId::lenient(&to), Duration::from_millis(50));
+    let wait = Duration::from_millis(if from == LASTING { 500 } else { 50 });
+    let (from, to) = (PeerId::lenient(&from), PeerId::lenient(&to));
     let new = NewMessage {
         key: Some(key),
         reply_to: reply_to.map(id),
         stream,
         for_cli_inside,
-        ..NewMessage::new(TAG.to_owned(), from, to, if is_long { LONG } else { "text" }.to_owned(), NOW, wait)
+        ..NewMessage::new(TAG.to_owned(), from, to, if is_long { LONG } else { text }.to_owned(), NOW, wait)
     };
-    match accept::accept(tx, vec![new], Terms { by_user, names_question: names, most_waiting: 100 }) {
+    let most_waiting = if most_waiting > 0 { most_waiting } else { 100 };
+    match accept::accept(tx, vec![new], Terms { by_user, names_question: names, most_waiting }) {
         Ok(copies) => match copies.into_iter().next().unwrap().1 {
-            Ok(message) => Answer::Number(message.receipt.message_id.seq()),
+            Ok(message) => {
+                assert_eq!(
+                    history::get(tx, &message.receipt.message_id).unwrap().as_ref(),
+                    Some(&message),
+                    "the receipt is wrong"
+                );
+                Answer::Number(message.receipt.message_id.seq())
+            }
             Err(_) => Answer::Refused,
         },
         Err(Error::Refused(_)) => Answer::Refused,

@@ -8,11 +8,12 @@
 //! - From every state, without another fault, each message is shown that is neither held nor expired.
 
 use super::{
-    operation::{Given, Operation, RECIPIENT, Taking, agent_key},
+    operation::{BYPASSING, Given, Operation, RECIPIENT, Taking, agent_key},
     tables::Stored,
-    world::{Door, Fate, Parked, Stage, World, instance},
+    world::{Door, Fate, Letter, Parked, Stage, World, instance},
 };
-use crate::wire::InboundRule;
+use crate::wire::{InboundRule, MessageId};
+use std::collections::BTreeSet;
 
 /// A message was pushed into the agent process: it may have been shown from now on.
 pub fn push(world: &mut World, given: Given, is_whole: bool) {
@@ -68,13 +69,71 @@ fn overtaken(world: &World) -> Option<(i64, i64)> {
     })
 }
 
+/// Whether a reply that names this message proves the inbox or channel: it alone has shown the message.
+pub fn proves(world: &World, seq: i64) -> bool {
+    let is_pushed = |stored: &Stored| match &stored.holder {
+        Some((_, lease)) => lease.is_none(),
+        None => stored.state == 1,
+    };
+    let is_once = |stored: &Stored| stored.handed == i64::from(stored.holder.is_some() || !world.fates[&seq].letter.is_long);
+    world.fates[&seq].shown_by_push == Some(world.agent.number)
+        && world.tables.mail.iter().any(|stored| stored.seq == seq && is_pushed(stored) && is_once(stored))
+}
+
+/// The session has named `seq` in a reply.
+pub fn note_reply(world: &mut World, names: Option<i64>, is_proof: bool) {
+    let has_proved = has_proved(world);
+    if is_proof && !has_proved {
+        world.break_promise("a reply names a pushed message, and proves nothing");
+    }
+    if has_proved && !world.agent.is_live && world.setup.door != Door::Hooked {
+        world.break_promise("a dead inbox or channel has proved itself");
+    }
+    names.into_iter().for_each(|seq| note_let_in(world, seq));
+}
+
+/// The session has let `seq` in: the inbox waits for it no more.
+pub fn note_let_in(world: &mut World, seq: i64) {
+    if world.broker.pending.as_ref().is_some_and(|pending| pending.contains(&seq)) {
+        world.break_promise(format!("message {seq} is let in, and the inbox still waits for it"));
+    }
+}
+
+/// After a restart the broker finds these messages written into the inbox and not let in.
+pub fn note_pending(world: &mut World, pending: &[Given]) {
+    let waits = |seq| world.tables.mail.iter().any(|stored| stored.seq == seq && stored.waiting);
+    let is_pending = |given: &Given| waits(given.seq) && world.fates[&given.seq].pushed == Some(world.agent.number);
+    if !pending.iter().all(is_pending) {
+        world.break_promise(format!("the inbox waits for {pending:?}, which are not in it"));
+    }
+}
+
+fn has_proved(world: &World) -> bool {
+    world.tables.proved.as_deref() == Some(agent_key(world.agent.number).as_str())
+}
+
+/// A message that somebody shows or has shown, and that counts as never shown: it could be shown again without a mark.
+fn uncounted(world: &World) -> Option<i64> {
+    let in_hand = |seq| {
+        let calls = world.servers.iter().filter(|server| server.is_up).flat_map(|server| [&server.call, &server.door]);
+        calls.into_iter().any(|call| match &call.stage {
+            Stage::Answered(given, _) | Stage::Holding(given) => given.iter().any(|given| given.seq == seq),
+            _ => false,
+        })
+    };
+    let is_pushed = |seq| world.agent.queue.iter().any(|(given, is_whole)| *is_whole && given.seq == seq);
+    let may_be_shown = |seq| world.fates.get(&seq).is_some_and(|fate| fate.is_shown) || in_hand(seq) || is_pushed(seq);
+    let waiting = world.tables.mail.iter().filter(|stored| stored.waiting && stored.handed == 0);
+    waiting.map(|stored| stored.seq).find(|seq| may_be_shown(*seq))
+}
+
 fn may_be_known(fate: &Fate) -> bool {
     fate.is_shown || fate.is_begun || fate.is_exposed || fate.pushed.is_some()
 }
 
 /// Messages were leased to someone who will show them.
 pub fn note_given(world: &mut World, given: &[Given]) {
-    let has_proved = world.tables.proved.as_deref() == Some(agent_key(world.agent.number).as_str());
+    let has_proved = has_proved(world);
     for given in given {
         let fate = &world.fates[&given.seq];
         let is_trusted = has_proved && world.setup.door != Door::Hooked && fate.pushed == Some(world.agent.number);
@@ -91,13 +150,17 @@ pub fn note_given(world: &mut World, given: &[Given]) {
     }
 }
 
-/// Whether the recipient's controls hold this message.
+/// Whether the recipient's controls hold this message. A notice from the broker passes when it arrives.
 pub fn must_be_held(world: &World, fate: &Fate) -> bool {
-    let passes = fate.letter.from == "cli" || fate.letter.answers;
+    fate.letter.from != "broker" && may_be_held(world, fate)
+}
+
+pub fn may_be_held(world: &World, fate: &Fate) -> bool {
+    let Letter { from, answers, .. } = fate.letter;
+    let passes = ["cli", "broker"].contains(&from) || answers && from != BYPASSING;
     match world.inbound {
-        _ if fate.letter.from == "broker" => false,
         InboundRule::Hold | InboundRule::Refuse => true,
-        InboundRule::Match => world.bypasses && !passes,
+        InboundRule::Match => !passes && (world.bypasses || world.has_inbox()) && world.bypasses != (from == BYPASSING),
         InboundRule::Accept => false,
     }
 }
@@ -132,9 +195,22 @@ pub fn of_tables(world: &World) -> Option<String> {
     if let Some(seq) = world.fates.keys().find(is_left) {
         return Some(format!("message {seq} is gone"));
     }
-    let of_a = world.fates.values().filter(|fate| fate.has_expired && ["a", "b"].contains(&fate.letter.from)).count();
-    let told = world.tables.notices.iter().filter(|(to, _)| to != RECIPIENT).count();
-    (of_a != told).then(|| format!("{of_a} messages have expired, and {told} senders were told"))
+    if let Some(seq) = world.tables.unsound() {
+        return Some(format!("the row of message {seq} contradicts itself"));
+    }
+    if let Some(seq) = uncounted(world) {
+        return Some(format!("message {seq} may have been shown, and counts as new"));
+    }
+    let serving = world.registered.map(|(server, _)| instance(server));
+    let is_stray = |stored: &&Stored| stored.holder.as_ref().is_some_and(|(instance, _)| Some(instance) != serving.as_ref());
+    if let Some(stored) = world.tables.mail.iter().find(is_stray) {
+        return Some(format!("message {} is held by a process that does not serve the session", stored.seq));
+    }
+    let expired = world.fates.iter().filter(|(_, fate)| fate.has_expired && ["a", BYPASSING].contains(&fate.letter.from));
+    let expired: BTreeSet<i64> = expired.map(|(seq, _)| *seq).collect();
+    let told = world.tables.notices.iter().filter(|(to, _)| to != RECIPIENT);
+    let told: BTreeSet<i64> = told.filter_map(|(_, question)| question.parse::<MessageId>().ok()).map(|id| id.seq()).collect();
+    (expired != told).then(|| format!("{expired:?} have expired, and the senders of {told:?} were told"))
 }
 
 /// Whether somebody sleeps though there are messages for them.

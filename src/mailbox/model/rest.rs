@@ -39,9 +39,7 @@ fn unseen(world: &World) -> Option<String> {
     for stored in &world.tables.mail {
         let Some(fate) = world.fates.get(&stored.seq) else { continue };
         let is_seen = fate.is_shown || fate.is_confirmed;
-        let may_stay = fate.has_expired
-            || promises::must_be_held(world, fate) && !fate.is_free && stored.held
-            || fate.letter.from == "broker" && stored.held;
+        let may_stay = fate.has_expired || promises::may_be_held(world, fate) && !fate.is_free && stored.held;
         if !may_stay && (!is_seen || stored.waiting) {
             let seq = stored.seq;
             return Some(if is_seen { format!("message {seq} still waits at rest") } else { format!("message {seq} is lost") });

@@ -1,7 +1,7 @@
 //! What may happen next, and what it does.
 
 use super::{
-    operation::{Answer, Draft, Given, Operation, RECIPIENT, Taking},
+    operation::{Answer, BYPASSING, Draft, Given, LASTING, Operation, RECIPIENT, Taking},
     promises,
     world::{Agent, Door, Fate, Letter, Memory, Server, Slot, Stage, World, instance},
 };
@@ -131,11 +131,11 @@ impl World {
     }
 
     fn draft(&self, letter: Letter, number: usize) -> Draft {
-        let reply_to = letter.answers.then_some(1);
+        let reply_to = letter.answers.then_some(if letter.from == BYPASSING { 2 } else { 1 });
         Draft {
             from: letter.from.to_owned(),
             to: RECIPIENT.to_owned(),
-            key: format!("letter{number}"),
+            key: number.to_string(),
             is_long: letter.is_long,
             reply_to,
             names: true,
@@ -159,17 +159,26 @@ impl World {
     }
 
     fn reply(&mut self, names: Option<i64>) {
-        let key = format!("reply{}", self.spent.replies);
-        let (from, to) = (RECIPIENT.to_owned(), "a".to_owned());
-        self.run(&Operation::Send(Draft { from, to, key, reply_to: names, names: true, ..Draft::default() }));
+        let sender = names.map(|seq| self.fates[&seq].letter.from).filter(|from| *from != "broker");
+        let (from, to, key) = (RECIPIENT.to_owned(), sender.unwrap_or("a").to_owned(), self.spent.replies.to_string());
+        let is_proof = names.is_some_and(|seq| promises::proves(self, seq));
+        let answer = self.run(&Operation::Send(Draft { from, to, key, reply_to: names, names: true, ..Draft::default() }));
+        if !matches!(answer, Answer::Number(_)) {
+            self.break_promise(format!("a reply was not accepted: {answer:?}"));
+        }
         if let Some(fate) = names.and_then(|seq| self.fates.get_mut(&seq)) {
             fate.is_confirmed = true;
         }
+        promises::note_reply(self, names, is_proof);
     }
 
     fn show_next(&mut self) {
         let (given, is_whole) = self.agent.queue.remove(0);
         promises::show(self, &given, is_whole);
+        if let Some(fate) = self.fates.get_mut(&given.seq).filter(|fate| fate.unmarked.0 + fate.unmarked.1 == 1 && !given.repeat)
+        {
+            fate.shown_by_push = Some(self.agent.number);
+        }
         if self.setup.door == Door::Hooked {
             self.agent.reports.push(given.seq);
         }
@@ -178,6 +187,7 @@ impl World {
     fn hook(&mut self) {
         let report = self.agent.reports.remove(0);
         self.run(&Operation::Prompt(vec![report]));
+        promises::note_let_in(self, report);
     }
 
     fn miss(&mut self) {
@@ -224,11 +234,13 @@ impl World {
 
     fn expire(&mut self) {
         for stored in self.tables.mail.iter().filter(|stored| stored.state < 2) {
-            if let Some(fate) = self.fates.get_mut(&stored.seq) {
+            if let Some(fate) = self.fates.get_mut(&stored.seq).filter(|fate| fate.letter.from != LASTING) {
                 fate.has_expired = true;
             }
         }
-        self.run(&Operation::Expire);
+        if self.run(&Operation::Expire) != Answer::Yes(true) {
+            self.break_promise("the time of the next expiry is wrong");
+        }
         // The notices to the session itself, for what it has sent.
         for stored in &self.tables.mail {
             let notice = Letter { from: "broker", is_long: false, answers: false };
@@ -245,6 +257,10 @@ impl World {
     fn post(&mut self) {
         let given = self.mail(&Operation::ToPost);
         self.run(&Operation::Posted(given.iter().map(|given| given.seq).collect()));
+        let is_posted = |given: &Given| self.tables.mail.iter().any(|stored| stored.seq == given.seq && stored.is_offered);
+        if !given.iter().all(is_posted) || !given.is_empty() && self.inbound == InboundRule::Refuse {
+            self.break_promise(format!("{given:?} is posted, and must not be, or is not marked"));
+        }
         for given in given {
             if let Some(fate) = self.fates.get_mut(&given.seq) {
                 (fate.pushed, fate.is_uncertain) = (Some(self.agent.number), true);

@@ -8,8 +8,8 @@ use crate::{
         sqlite::{self, types::ValueRef},
         testing,
     },
-    mailbox::{InboxNews, Transaction},
-    wire::PeerId,
+    mailbox::{InboxNews, MessageChange, Transaction},
+    wire::{MessageState, PeerId},
 };
 use std::{
     cell::RefCell,
@@ -54,7 +54,19 @@ pub struct Stored {
     pub held: bool,
     /// The process that holds it, and its lease; the stream has none.
     pub holder: Option<(String, Option<String>)>,
+    /// How often it may have been shown.
+    pub handed: i64,
+    pub is_offered: bool,
+    /// Whether [`SOUND`] is true of it.
+    is_sound: bool,
 }
+
+/// A row that does not contradict itself.
+const SOUND: &str = "(holder = 0) = (instance IS NULL) AND (holder = 2) = (lease IS NOT NULL)
+    AND (holder = 0 OR waiting = 1 AND state < 2 AND held_at IS NULL) AND (held_at IS NULL OR state <> 2 AND held_by > 0)
+    AND (state < 2 OR waiting = 0) AND (state NOT IN (1, 2) OR route IS NOT NULL) AND (state <> 2 OR route <> 'channel')
+    AND (state <> 1 OR offered_at IS NOT NULL) AND (state = 2) = (delivered_at IS NOT NULL)
+    AND (state <> 3 OR expired_at IS NOT NULL) AND (state > 1 OR expired_at IS NULL) AND handed >= 0";
 
 /// What became of an operation.
 #[derive(Debug, Clone)]
@@ -64,6 +76,8 @@ pub struct Outcome {
     /// Whether the recipient must look again, and whether it is told that messages wait.
     pub wake: Option<bool>,
     pub news: Vec<InboxNews>,
+    /// What the operation must not do.
+    pub wrong: Option<String>,
 }
 
 impl fmt::Debug for Tables {
@@ -104,6 +118,9 @@ impl Tables {
         tx.run("BEGIN", []).unwrap();
         self.peers.iter().for_each(|row| insert(tx, "peer", row));
         self.messages.iter().for_each(|row| insert(tx, "message", row));
+        let twins: Vec<_> =
+            if *operation == Operation::Expire { Vec::new() } else { self.messages.iter().map(|row| twin(row)).collect() };
+        twins.iter().for_each(|row| insert(tx, "message", row));
         let mut transaction = Transaction::new(tx, operation.time());
         let answer = operation.run(&mut transaction);
         let mut effects = transaction.effects;
@@ -111,16 +128,39 @@ impl Tables {
         let wake = effects.wake.remove(&recipient);
         let news = effects.inbox.into_iter().filter(|(peer, _)| *peer == recipient).map(|(_, news)| news).collect();
         let tables = Arc::new(Self::read(tx));
+        let is_alone = tx.all("SELECT * FROM message WHERE seq < 0 ORDER BY seq DESC", [], cells).unwrap() == twins;
         tx.run("ROLLBACK", []).unwrap();
-        Outcome { tables, answer, wake, news }
+        let wrong = match () {
+            () if !is_alone => Some(format!("{operation:?} changes the mailbox of another peer")),
+            () if (tables.proved == self.proved) != effects.proofs.is_empty() => {
+                Some(format!("{operation:?}: a proof is not told"))
+            }
+            () => self.untold(&tables, &effects.changes),
+        };
+        Outcome { tables, answer, wake, news, wrong }
+    }
+
+    /// A message whose new state the watchers are not told.
+    fn untold(&self, new: &Self, changes: &[MessageChange]) -> Option<String> {
+        let is_told =
+            |stored: &Stored| changes.iter().any(|change| change.id.seq() == stored.seq && is_state(change.state, stored));
+        let was = |stored: &Stored| self.mail.iter().find(|old| old.seq == stored.seq).map(|old| old.state);
+        let untold = new.mail.iter().find(|stored| was(stored) != Some(stored.state) && !is_told(stored))?;
+        Some(format!("nobody is told of the state of message {}", untold.seq))
+    }
+
+    /// A row that contradicts itself.
+    pub fn unsound(&self) -> Option<i64> {
+        self.mail.iter().find(|stored| !stored.is_sound).map(|stored| stored.seq)
     }
 
     fn read(tx: &Tx<'_>) -> Self {
         let peers = tx.all("SELECT * FROM peer ORDER BY id", [], cells).unwrap();
-        let messages = tx.all("SELECT * FROM message ORDER BY seq", [], cells).unwrap();
-        let sql = "SELECT seq, state, waiting, held_at IS NOT NULL, holder, instance, lease FROM message WHERE to_peer = ?1";
-        let mail = tx.all(&format!("{sql} ORDER BY seq"), [RECIPIENT], Stored::read).unwrap();
-        let sql = "SELECT to_peer, reply_to FROM message WHERE from_peer = 'broker'";
+        let messages = tx.all("SELECT * FROM message WHERE seq > 0 ORDER BY seq", [], cells).unwrap();
+        let sql = "SELECT seq, state, waiting, held_at IS NOT NULL, holder, instance, lease, handed, offered_at IS NOT NULL";
+        let mail = format!("{sql}, {SOUND} FROM message WHERE to_peer = ?1 AND seq > 0 ORDER BY seq");
+        let mail = tx.all(&mail, [RECIPIENT], Stored::read).unwrap();
+        let sql = "SELECT to_peer, reply_to FROM message WHERE from_peer = 'broker' AND seq > 0";
         let notices = tx.all(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
         let proved = tx.one("SELECT proved_by FROM peer WHERE id = ?1", [RECIPIENT], |row| row.get(0)).unwrap().flatten();
         let mut hasher = DefaultHasher::new();
@@ -135,7 +175,17 @@ impl Stored {
         let is_held_by = row.get::<_, i64>(4)? > 0;
         let holder =
             instance.filter(|_| is_held_by).map(|instance| Ok::<_, sqlite::Error>((instance, row.get(6)?))).transpose()?;
-        Ok(Self { seq: row.get(0)?, state: row.get(1)?, waiting: row.get(2)?, held: row.get(3)?, holder })
+        let (handed, is_offered, is_sound) = (row.get(7)?, row.get(8)?, row.get(9)?);
+        Ok(Self {
+            seq: row.get(0)?,
+            state: row.get(1)?,
+            waiting: row.get(2)?,
+            held: row.get(3)?,
+            holder,
+            handed,
+            is_offered,
+            is_sound,
+        })
     }
 }
 
@@ -154,6 +204,25 @@ fn cells(row: &Row<'_>) -> sqlite::Result<Vec<Cell>> {
         })
     };
     (0..row.as_ref().column_count()).map(cell).collect()
+}
+
+/// The same message in the mailbox of another peer, which no operation may touch.
+fn twin(row: &[Cell]) -> Vec<Cell> {
+    let Cell::Number(seq) = row[0] else { panic!("a message without a place") };
+    let mut twin = row.to_vec();
+    (twin[0], twin[3], twin[6]) = (Cell::Number(-seq), Cell::Text("twin".to_owned()), Cell::Null);
+    twin
+}
+
+/// Whether `told` is the state of this message. A late acknowledgement may reach a message that is held.
+fn is_state(told: MessageState, stored: &Stored) -> bool {
+    match told {
+        MessageState::Queued => stored.state == 0,
+        MessageState::Held => stored.held && stored.state < 2,
+        MessageState::Offered => stored.state == 1,
+        MessageState::Delivered => stored.state == 2,
+        MessageState::Expired => stored.state == 3,
+    }
 }
 
 fn insert(tx: &Tx<'_>, table: &str, row: &[Cell]) {

@@ -1,7 +1,7 @@
 //! Takes, pushes and acknowledgements: the broker's side as `broker/` has it, and the server's as `session/` has it.
 
 use super::{
-    operation::{Given, Operation, Taking},
+    operation::{Given, Operation, RECIPIENT, Taking},
     promises,
     world::{Acknowledging, Call, Door, Parked, Server, Slot, Stage, World, instance},
 };
@@ -110,6 +110,7 @@ impl World {
     fn recall(&mut self) {
         if self.broker.pending.is_none() {
             let pending = self.mail(&Operation::Pending);
+            promises::note_pending(self, &pending);
             self.broker.pending = Some(pending.into_iter().map(|given| given.seq).collect());
         }
     }
@@ -272,6 +273,6 @@ impl World {
         let batch: Vec<_> = queue.iter_mut().take_while(|queued| queued.route == route).collect();
         let messages = batch.iter().map(|queued| (queued.seq, queued.outcome, queued.lease.clone())).collect();
         batch.into_iter().for_each(|queued| queued.is_sent = true);
-        self.run(&Operation::Acknowledge { route, messages });
+        self.run(&Operation::Acknowledge { peer: RECIPIENT, route, messages });
     }
 }

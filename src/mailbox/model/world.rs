@@ -2,7 +2,7 @@
 //! its session has seen of it.
 
 use super::{
-    operation::{Answer, Draft, Facts, Given, Operation, RECIPIENT, Taking, agent_key},
+    operation::{Answer, BYPASSING, Draft, Facts, Given, LASTING, Operation, RECIPIENT, Taking, agent_key},
     tables::{Outcome, Tables},
 };
 use crate::{
@@ -38,7 +38,7 @@ pub struct Letter {
     pub from: &'static str,
     /// Too long for any route but `check_messages`.
     pub is_long: bool,
-    /// It answers the recipient's question.
+    /// It names a question that its sender was asked: by the recipient, or by another peer if [`BYPASSING`] sends it.
     pub answers: bool,
 }
 
@@ -195,6 +195,8 @@ pub struct Fate {
     pub is_exposed: bool,
     /// The agent process that it was pushed into.
     pub pushed: Option<u32>,
+    /// The agent process whose inbox or channel has shown it, if nothing else has.
+    pub shown_by_push: Option<u32>,
     /// A fault may have lost it.
     pub is_uncertain: bool,
     pub is_confirmed: bool,
@@ -237,17 +239,20 @@ impl World {
             spent: Spent::default(),
             broken: None,
         };
-        ["a", "b"].into_iter().for_each(|peer| drop(world.run(&Operation::Meet(peer.to_owned()))));
+        ["a", LASTING, BYPASSING].into_iter().for_each(|peer| drop(world.run(&Operation::Meet(peer.to_owned()))));
         world.agent.is_gone = false;
         world.register(0);
         let question = Draft { from: RECIPIENT.to_owned(), to: "a".to_owned(), key: "question".to_owned(), ..Draft::default() };
         world.run(&Operation::Send(question));
+        let other = Draft { from: LASTING.to_owned(), to: BYPASSING.to_owned(), key: "question".to_owned(), ..Draft::default() };
+        world.run(&Operation::Send(other));
         world
     }
 
     /// Runs an operation, and applies its effects to the broker's memory as `Broker::apply` does.
     pub fn run(&mut self, operation: &Operation) -> Answer {
-        let Outcome { tables, answer, wake, news } = self.tables.run(operation);
+        let Outcome { tables, answer, wake, news, wrong } = self.tables.run(operation);
+        wrong.into_iter().for_each(|wrong| self.break_promise(wrong));
         self.tables = tables;
         news.into_iter().for_each(|news| self.hear_news(news));
         if let Some(hints) = wake {
@@ -384,6 +389,7 @@ impl Fate {
             unmarked: (0, 0),
             is_exposed: false,
             pushed: None,
+            shown_by_push: None,
             is_uncertain: false,
             is_confirmed: false,
             was_held: false,

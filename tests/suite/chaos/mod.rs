@@ -9,7 +9,7 @@ mod life;
 mod load;
 mod view;
 
-use crate::support::{Broker, PATIENCE, events::Peer, folder, git, http::Http, random::Random};
+use crate::support::{Broker, events::Peer, folder, git, http::Http, random::Random};
 use client::Route;
 use life::{Kind, Life};
 use load::{Kills, Load, Over, hesitate};
@@ -170,16 +170,23 @@ fn release(http: &Http, id: &str) -> std::io::Result<()> {
     Ok(())
 }
 
+/// How long settling may go without progress. A frame counts as lost after seconds, and on a machine that is too busy for the hooks
+/// three in a row may.
+const SETTLING: Duration = Duration::from_secs(120);
+
 /// Waits until all mail is handed over and acknowledged. The user releases what is held.
 fn settle(broker: &Broker, lives: &mut [Life<'_>], load: &Load) {
-    let began = Instant::now();
+    let (mut since, mut left) = (Instant::now(), usize::MAX);
     loop {
         lives.iter_mut().for_each(|life| life.settle(load));
         let stranded = stranded(broker);
         if stranded.is_empty() {
             return;
         }
-        assert!(began.elapsed() < PATIENCE, "these wait, and nobody can take them: {stranded:#?}");
+        if stranded.len() < left {
+            (since, left) = (Instant::now(), stranded.len());
+        }
+        assert!(since.elapsed() < SETTLING, "these wait, and nobody can take them: {stranded:#?}");
         stranded.iter().filter(|message| message.is_held).for_each(|message| drop(release(&broker.http(), &message.id)));
     }
 }

@@ -1,0 +1,140 @@
+//! Requests that no client should send, or sends too late. In every state they change nothing.
+
+use super::{
+    operation::{Answer, BYPASSING, Draft, GUESSED, LASTING, Operation, RECIPIENT},
+    tables::Stored,
+    world::{Door, World},
+};
+use crate::wire::{Outcome, Route};
+
+/// The routes of a stream and of a take.
+const ROUTES: [Route; 2] = [Route::Channel, Route::CheckMessages];
+
+/// The first group of these requests that changes something, or is not answered as it should be.
+pub fn broken(world: &World) -> Option<String> {
+    let (tables, mail) = (&world.tables, &world.tables.mail);
+    let run = |operations: Vec<Operation>| tables.run(&Operation::All(operations));
+    let sent = |drafts: Vec<Draft>| run(drafts.into_iter().map(Operation::Send).collect());
+    if run(mail.iter().flat_map(idle).collect()).tables != *tables {
+        return Some("an acknowledgement or release without an object changes something".to_owned());
+    }
+    // Any report of the hook proves the inbox, but nothing else.
+    if run(mail.iter().flat_map(unknown_prompts).collect()).tables.mail != *mail {
+        return Some("the hook's report of an unknown message changes something".to_owned());
+    }
+    let outcome = sent(refused(world));
+    if outcome.answer != Answer::Number(0) || outcome.tables != *tables {
+        return Some("a message is accepted that must be refused".to_owned());
+    }
+    let drafts = accepted(world);
+    let (number, outcome) = (drafts.len(), sent(drafts));
+    if outcome.answer != Answer::Number(i64::try_from(number).unwrap()) {
+        return Some(format!("only {:?} of {number} messages are accepted", outcome.answer));
+    }
+    let outcome = sent(mail.iter().flat_map(|stored| confirming_nothing(world, stored)).collect());
+    if !outcome.tables.mail.starts_with(mail) {
+        return Some("a message confirms what its sender was not shown".to_owned());
+    }
+    polled(world)
+}
+
+fn acknowledge(peer: &'static str, route: Route, seq: i64, outcome: Outcome, lease: Option<&str>) -> Operation {
+    Operation::Acknowledge { peer, route, messages: vec![(seq, outcome, lease.map(str::to_owned))] }
+}
+
+/// Acknowledgements by another peer, under a guessed id, of another holder, or of none.
+fn idle(stored: &Stored) -> Vec<Operation> {
+    let (seq, outcomes) = (stored.seq, [Outcome::Offered, Outcome::Announced, Outcome::Delivered, Outcome::Released]);
+    let mut idle = vec![Operation::Release(seq + GUESSED)];
+    for (route, outcome) in ROUTES.into_iter().flat_map(|route| outcomes.map(|outcome| (route, outcome))) {
+        idle.push(acknowledge("a", route, seq, outcome, None));
+        idle.push(acknowledge(RECIPIENT, route, seq + GUESSED, outcome, None));
+    }
+    for outcome in [Outcome::Announced, Outcome::Released] {
+        let lease = stored.holder.as_ref().map(|(_, lease)| lease.is_some());
+        idle.push(acknowledge(RECIPIENT, Route::CheckMessages, seq, outcome, Some("another")));
+        let others = ROUTES.into_iter().filter(|route| lease != Some(*route != Route::Channel));
+        idle.extend(others.map(|route| acknowledge(RECIPIENT, route, seq, outcome, None)));
+    }
+    if stored.state > 0 && stored.holder.is_none() {
+        idle.extend([Route::Inbox, Route::Channel].map(|route| acknowledge(RECIPIENT, route, seq, Outcome::Offered, None)));
+    }
+    if stored.state == 1 {
+        idle.push(acknowledge(RECIPIENT, Route::Channel, seq, Outcome::Offered, None));
+    }
+    if stored.state == 2 {
+        idle.push(acknowledge(RECIPIENT, Route::CheckMessages, seq, Outcome::Delivered, None));
+    }
+    if !stored.held || stored.state > 1 {
+        idle.push(Operation::Release(seq));
+    }
+    if !stored.held {
+        idle.push(Operation::Posted(vec![seq]));
+    }
+    idle
+}
+
+/// Reports of the hook under a guessed id, and for a message that was never handed over.
+fn unknown_prompts(stored: &Stored) -> Vec<Operation> {
+    let is_new = stored.handed == 0 && !stored.held && stored.state == 0;
+    let seqs = [Some(stored.seq + GUESSED), is_new.then_some(stored.seq)];
+    seqs.into_iter().flatten().map(|seq| Operation::Prompt(vec![seq])).collect()
+}
+
+fn draft(from: &str, to: &str) -> Draft {
+    Draft { from: from.to_owned(), to: to.to_owned(), key: "new".to_owned(), names: true, ..Draft::default() }
+}
+
+/// Messages that are refused.
+fn refused(world: &World) -> Vec<Draft> {
+    let question = |reply_to, draft| Draft { reply_to: Some(reply_to), ..draft };
+    let mut refused = vec![
+        draft("stranger", RECIPIENT),
+        draft("a", "stranger"),
+        question(1, draft(RECIPIENT, "cli")),
+        question(1, draft(LASTING, RECIPIENT)),
+        question(1 + GUESSED, draft("a", RECIPIENT)),
+        question(77, draft("a", RECIPIENT)),
+        Draft { text: "another", key: "question".to_owned(), ..draft(RECIPIENT, "a") },
+        Draft { key: "question".to_owned(), ..draft(RECIPIENT, BYPASSING) },
+    ];
+    let waiting = world.tables.mail.iter().filter(|stored| stored.waiting).count();
+    let most_waiting = u32::try_from(waiting).unwrap_or_default();
+    refused.extend((waiting > 0).then(|| Draft { most_waiting, ..draft("a", RECIPIENT) }));
+    refused
+}
+
+/// Messages that are accepted.
+fn accepted(world: &World) -> Vec<Draft> {
+    let waiting = world.tables.mail.iter().filter(|stored| stored.waiting).count();
+    let most_waiting = u32::try_from(waiting).unwrap_or_default() + 1;
+    let named = Draft { reply_to: Some(1), ..draft("cli", RECIPIENT) };
+    vec![Draft { most_waiting, ..draft("a", RECIPIENT) }, Draft { reply_to: Some(1), ..draft(RECIPIENT, "a") }, named]
+}
+
+/// A message does not confirm what its sender has sent itself, nor a question that the broker has guessed.
+fn confirming_nothing(world: &World, stored: &Stored) -> Vec<Draft> {
+    let from = world.fates.get(&stored.seq).map(|fate| fate.letter.from).filter(|from| ["a", LASTING].contains(from));
+    let named = |from: &str, to: &str, names| Draft {
+        reply_to: Some(stored.seq),
+        key: format!("new{}", stored.seq),
+        names,
+        ..draft(from, to)
+    };
+    from.map(|from| vec![named(from, RECIPIENT, true), named(RECIPIENT, BYPASSING, false)]).unwrap_or_default()
+}
+
+/// A poll gives neither held messages nor those that another route hands over. The next poll delivers what it gave, and no more.
+fn polled(world: &World) -> Option<String> {
+    let first = world.tables.run(&Operation::Poll);
+    let Answer::Mail(given) = &first.answer else { return Some("a poll gives no mail".to_owned()) };
+    let is_free = |stored: &Stored| stored.waiting && !stored.held && stored.holder.is_none();
+    let is_given = |stored: &Stored| given.iter().any(|given| given.seq == stored.seq);
+    let second = first.tables.run(&Operation::Poll).tables;
+    let is_right = |(old, new): (&Stored, &Stored)| match is_free(old) {
+        true => is_given(old) && new.state == 2 && new.handed == old.handed + 1,
+        false => !is_given(old) && (new.state == old.state || world.setup.door == Door::Legacy),
+    };
+    let is_wrong = !world.tables.mail.iter().zip(&second.mail).all(is_right);
+    is_wrong.then(|| "a poll gives other messages than the free ones, or the next does not deliver them".to_owned())
+}
