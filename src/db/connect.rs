@@ -132,3 +132,28 @@ pub(super) fn undisturbed(path: &Path) -> rusqlite::Result<Connection> {
     uri.extend(b"?immutable=1");
     open(Path::new(&OsString::from_vec(uri)), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db;
+
+    #[test]
+    fn a_damaged_schema_leaves_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        db::open(&path, db::Extent::Whole).unwrap().store.close();
+        writer(&path).unwrap().execute_batch("INSERT INTO session VALUES ('session', 'peer', 1)").unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let tables: Vec<_> = (0..bytes.len() - 12).filter(|at| &bytes[*at..at + 12] == b"CREATE TABLE").collect();
+        tables.into_iter().for_each(|at| bytes[at + 7] = b'K');
+        fs::write(&path, &bytes).unwrap();
+        let log = fs::read(wal(&path)).unwrap();
+
+        assert!(writer(&path).is_err());
+
+        assert!(!log.is_empty());
+        assert_eq!(fs::read(wal(&path)).ok(), Some(log));
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+}
