@@ -47,9 +47,9 @@ tests:
 model:
     CLAUDE_PEERS_MODEL_DEEPER=2 CLAUDE_PEERS_MODEL_RUNS=50000 CLAUDE_PEERS_TEST_SEED="$(od -An -N4 -tu4 /dev/urandom | tr -d ' ' | tee /dev/stderr)" cargo test --locked --release --lib mailbox::model -- --nocapture
 
-# each fuzz target for SECONDS; not part of the gate
+# the fuzz targets of the gate for SECONDS each, with other inputs
 fuzz SECONDS="60":
-    FUZZ_SECONDS={{SECONDS}} bash .ci/run fuzz
+    FUZZ_SECONDS={{SECONDS}} FUZZ_SEED="$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')" bash .ci/run fuzz
 
 # 100,000 disks of a power cut; docs/reliability.md has the last figures
 power:

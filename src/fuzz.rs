@@ -8,16 +8,14 @@ use crate::{
         },
         shown::Shown,
     },
-    db::{self, Extent, OpenError},
     wire::{Inbound, MessageId, PeerId, PeerRef, Recipient, Sender, Timestamp, text},
 };
 use std::{
     fmt::{Debug, Display},
-    fs,
     str::FromStr,
 };
 
-pub use crate::{serve::fuzz::http, session::fuzz::mcp};
+pub use crate::{db::fuzz::salvage, serve::fuzz::http, session::fuzz::mcp};
 
 /// An id is read back as it is written, and has one spelling.
 pub fn ids(data: &[u8]) {
@@ -70,21 +68,4 @@ pub fn frame(data: &[u8]) {
     let content = frame["message"]["content"].as_str().unwrap();
     assert_eq!(content.matches("<cross-session-message").count(), 1, "{content}");
     assert!(content.find("</cross-session-message>").unwrap() + "</cross-session-message>".len() == content.len(), "{content}");
-}
-
-/// A file with any contents is opened, salvaged or refused; what was opened opens again.
-pub fn salvage(data: &[u8]) {
-    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-    let path = folder.path().join("peers.db");
-    fs::write(&path, data).unwrap();
-    match db::open(&path, Extent::Whole) {
-        Ok(opened) => {
-            opened.store.close();
-            let again = db::open(&path, Extent::Whole).unwrap();
-            assert_eq!(again.notices, [""; 0], "what was opened is sound");
-            again.store.close();
-        }
-        Err(OpenError::Foreign { .. } | OpenError::TooNew { .. }) => assert_eq!(fs::read(&path).unwrap(), data, "left untouched"),
-        Err(error) => panic!("{error}"),
-    }
 }

@@ -101,8 +101,11 @@ pub(super) fn lenient_reader(path: &Path) -> rusqlite::Result<Connection> {
 /// A connection that may write. While [`DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE`] is set, closing it leaves the log in place,
 /// even if it is the last connection. So a damaged database stays as it was found.
 pub(super) fn writer(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    // First of all: if the schema is damaged, the next statement already fails.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;
@@ -128,4 +131,29 @@ pub(super) fn undisturbed(path: &Path) -> rusqlite::Result<Connection> {
     }
     uri.extend(b"?immutable=1");
     open(Path::new(&OsString::from_vec(uri)), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db;
+
+    #[test]
+    fn a_damaged_schema_leaves_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        db::open(&path, db::Extent::Whole).unwrap().store.close();
+        writer(&path).unwrap().execute_batch("INSERT INTO session VALUES ('session', 'peer', 1)").unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let tables: Vec<_> = (0..bytes.len() - 12).filter(|at| &bytes[*at..at + 12] == b"CREATE TABLE").collect();
+        tables.into_iter().for_each(|at| bytes[at + 7] = b'K');
+        fs::write(&path, &bytes).unwrap();
+        let log = fs::read(wal(&path)).unwrap();
+
+        assert!(writer(&path).is_err());
+
+        assert!(!log.is_empty());
+        assert_eq!(fs::read(wal(&path)).ok(), Some(log));
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
 }

@@ -17,6 +17,8 @@ mod check;
 mod connect;
 mod damage;
 mod error;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod header;
 mod kind;
 mod legacy;

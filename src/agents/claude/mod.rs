@@ -18,7 +18,7 @@ mod places;
 mod policy;
 #[cfg(feature = "cli")]
 mod program;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", fuzzing))]
 pub mod prompt_hook;
 #[cfg(feature = "cli")]
 mod registrations;

@@ -1,0 +1,149 @@
+//! Damaged databases. An input names a database and what is damaged in it: most bytes of a whole file would never be read.
+
+use super::{
+    connect::{wal, writer},
+    error::OpenError,
+    open::{Extent, open},
+};
+use rusqlite::{Connection, config::DbConfig};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const ROWS: &str = "
+    INSERT INTO peer (id, name, cwd, registered_at, last_seen) VALUES ('ada', 'Ada', '/srv/a', 1, 2), ('eve', 'Eve', '/srv/e', 3, 4);
+    INSERT INTO message (tag, from_peer, to_peer, text, key, sent_at, expires_at, state, waiting)
+        VALUES ('abcdef', 'ada', 'eve', 'first', 'a key', 5, 9e12, 0, 1), ('bcdefg', 'eve', 'ada', 'second', NULL, 6, 9e12, 2, 0);";
+const LEGACY: &str = "
+    CREATE TABLE peers (id TEXT PRIMARY KEY, pid INTEGER NOT NULL, cwd TEXT NOT NULL, git_root TEXT, tty TEXT,
+        summary TEXT NOT NULL DEFAULT '', registered_at TEXT NOT NULL, last_seen TEXT NOT NULL);
+    CREATE TABLE messages (id INTEGER PRIMARY KEY AUTOINCREMENT, from_id TEXT NOT NULL, to_id TEXT NOT NULL, text TEXT NOT NULL,
+        sent_at TEXT NOT NULL, delivered INTEGER NOT NULL DEFAULT 0);
+    INSERT INTO peers VALUES ('ada', 7, '/srv/a', NULL, NULL, 'works', '2026-05-16T12:36:00.000Z', '2026-05-16T12:36:00.000Z');
+    INSERT INTO messages VALUES (1, 'eve', 'ada', 'first', '2026-05-16T12:36:00.000Z', 0);";
+
+/// Little tells the legacy broker's database from one of another program.
+const LEGACY_AT: usize = 3;
+
+thread_local! {
+    static SOUND: [Files; 4] = sound();
+}
+
+/// A database and its log.
+#[derive(Clone)]
+struct Files {
+    bytes: Vec<u8>,
+    /// Where the log begins.
+    log: usize,
+    /// The places that can be damaged. Much of a database is zeros that nothing reads.
+    places: Vec<usize>,
+}
+
+/// A file with any contents is opened, salvaged or refused untouched. One damaged place never makes our database
+/// another program's, and what was opened opens again without one.
+pub fn salvage(data: &[u8]) {
+    let (files, is_ours) = input(data);
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().join("peers.db");
+    files.write(&path);
+    match open(&path, Extent::Whole) {
+        Ok(opened) => {
+            opened.store.close();
+            let kept = if opened.notices.is_empty() { None } else { set_aside(folder.path()) };
+            let (_, given) = files.bytes[..files.log].split_at_checked(100).unwrap_or_default();
+            assert!(kept.is_none_or(|kept| kept.get(100..).unwrap_or_default() == given), "the damaged database is kept");
+            let again = open(&path, Extent::Whole).unwrap();
+            assert_eq!(again.notices, [""; 0], "what was opened is sound");
+            again.store.close();
+        }
+        Err(refused @ (OpenError::Foreign { .. } | OpenError::TooNew { .. })) => {
+            assert_eq!(fs::read(&path).unwrap(), files.bytes[..files.log], "left untouched");
+            let is_foreign = matches!(refused, OpenError::Foreign { .. });
+            assert!(!is_foreign || !is_ours, "{refused}");
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The files that the input names, and whether they are clearly ours: one run of bytes is damaged at most.
+fn input(data: &[u8]) -> (Files, bool) {
+    let (which, mut rest) = data.split_first().map_or((0, data), |(which, rest)| (usize::from(*which), rest));
+    let Some(mut files) = SOUND.with(|sound| sound.get(which % 5).cloned()) else {
+        return (Files::new(rest.to_vec(), Vec::new()), false);
+    };
+    let (mut damages, mut cuts) = (0, 0);
+    while let [low, high, length, bytes @ ..] = rest {
+        let (new, after) = bytes.split_at(usize::from(length % 9).min(bytes.len()));
+        files.damage(u16::from_le_bytes([*low, *high]).into(), new);
+        (rest, damages, cuts) = (after, damages + 1, cuts + u32::from(new.is_empty()));
+    }
+    (files, which % 5 != LEGACY_AT && damages <= 1 && cuts == 0)
+}
+
+impl Files {
+    fn new(mut bytes: Vec<u8>, log: Vec<u8>) -> Self {
+        let length = bytes.len();
+        bytes.extend(log);
+        // The log differs between runs, its length does not.
+        let places = (0..bytes.len()).filter(|place| *place >= length || bytes[*place] != 0).collect();
+        Self { bytes, log: length, places }
+    }
+
+    /// Puts `new` over the bytes at a place, or cuts the file there.
+    fn damage(&mut self, place: usize, new: &[u8]) {
+        let from = self.places[place % self.places.len()];
+        let end = if from < self.log { self.log } else { self.bytes.len() };
+        if new.is_empty() && from < self.log {
+            self.bytes.drain(from..end);
+            self.log = from;
+        } else if new.is_empty() {
+            self.bytes.truncate(from);
+        } else if let Some(bytes) = self.bytes.get_mut(from..end.min(from + new.len())) {
+            bytes.copy_from_slice(&new[..bytes.len()]);
+        }
+    }
+
+    fn write(&self, path: &Path) {
+        let (database, log) = self.bytes.split_at(self.log);
+        fs::write(path, database).unwrap();
+        if !log.is_empty() {
+            fs::write(wal(path), log).unwrap();
+        }
+    }
+}
+
+/// Ours, ours with rows in the log, ours of the first version, the legacy broker's.
+fn sound() -> [Files; 4] {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (ours, logged) = (folder.path().join("ours"), folder.path().join("logged"));
+    open(&ours, Extent::Whole).unwrap().store.close();
+    open(&logged, Extent::Whole).unwrap().store.close();
+    let connection = Connection::open(&ours).unwrap();
+    connection.execute_batch(ROWS).unwrap();
+    connection.close().unwrap();
+    writer(&logged).unwrap().execute_batch(ROWS).unwrap(); // leaves the log
+    let first = format!("{}; {ROWS} PRAGMA user_version = 1", include_str!("migrations/0001-mailboxes.sql"));
+    [read(&ours), read(&logged), fresh(&folder.path().join("first"), &first), fresh(&folder.path().join("legacy"), LEGACY)]
+}
+
+fn fresh(path: &Path, sql: &str) -> Files {
+    let connection = Connection::open(path).unwrap();
+    connection.pragma_update(None, "journal_mode", "wal").unwrap();
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).unwrap();
+    connection.execute_batch(sql).unwrap();
+    connection.close().unwrap();
+    read(path)
+}
+
+fn read(path: &Path) -> Files {
+    Files::new(fs::read(path).unwrap(), fs::read(wal(path)).unwrap_or_default())
+}
+
+/// The database that a salvage has set aside.
+fn set_aside(folder: &Path) -> Option<Vec<u8>> {
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let mut kept =
+        files.filter(|path: &PathBuf| path.to_string_lossy().contains(".damaged-") && !path.to_string_lossy().contains("-wal"));
+    kept.find(|path| !path.to_string_lossy().ends_with("-shm")).map(|path| fs::read(path).unwrap())
+}
