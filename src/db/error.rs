@@ -145,6 +145,9 @@ pub enum OpenError {
     },
 }
 
+/// What SQLite says of damage that it does not call so.
+const SIGNS: [&str; 5] = ["no such table", "no such column", "has no column", "duplicate column name", "unsupported file format"];
+
 /// Whether the file itself is at fault: SQLite reports damage, a value does not fit its column, or the schema is incomplete.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     use ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
@@ -155,9 +158,7 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
         E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) | E::Utf8Error(..) => true,
         other => match other.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase) => true,
-            Some(Unknown) => ["no such table", "no such column", "has no column", "unsupported file format"]
-                .iter()
-                .any(|lack| other.to_string().contains(lack)),
+            Some(Unknown) => SIGNS.iter().any(|sign| other.to_string().contains(sign)),
             _ => false,
         },
     }

@@ -97,9 +97,8 @@ mod tests {
         Connection::open(&path).unwrap().execute_batch(FILL).unwrap();
         let sound = fs::read(&path).unwrap();
         for at in 0..super::LENGTH {
-            for byte in
-                [sound[at] ^ 1, sound[at] ^ 4, 0, 200].into_iter().filter(|byte| !(60..64).contains(&at) || *byte < sound[at])
-            {
+            let is_newer = |byte: &u8| (60..64).contains(&at) && *byte > sound[at];
+            for byte in [1, 4, 5, 6, 7].map(|bits| sound[at] ^ bits).into_iter().filter(|byte| !is_newer(byte)) {
                 let mut bytes = sound.clone();
                 bytes[at] = byte;
                 fs::write(&path, bytes).unwrap();

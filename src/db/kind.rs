@@ -64,6 +64,7 @@ pub(super) fn look(connection: &Connection) -> rusqlite::Result<FileKind> {
     let things: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let is_ours = schema::is_ours(connection)? || legacy::is_there(connection)?;
     Ok(match version {
+        _ if things == 0 && version > 0 => return Err(damage("its schema is empty".to_owned())),
         _ if !is_ours && (things, version, application) != (0, 0, 0) => FileKind::Foreign,
         ..0 | FARTHEST.. => return Err(damage(format!("its version is {version}"))),
         newer if newer > SCHEMA => FileKind::Newer(newer),

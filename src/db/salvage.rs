@@ -167,8 +167,9 @@ fn copy_all(path: &Path, new: &mut Connection) -> rusqlite::Result<Vec<Copied>> 
     if !is_ours {
         for table in LEGACY_TABLES {
             if let Ok(Some(sql)) = created(&damaged, table) {
-                new.execute_batch(&sql)?;
-                copied.push(copy(&damaged, new, table)?);
+                // The text may be damaged, too.
+                let is_created = new.execute_batch(&sql).and_then(|()| columns(new, table)).is_ok_and(|names| !names.is_empty());
+                copied.push(if is_created { copy(&damaged, new, table)? } else { Copied { name: table, rows: 0, lost: 1 } });
             }
         }
     }
@@ -237,7 +238,9 @@ fn copy_part(
     let mut at = if order == "ASC" { from - 1 } else { to + 1 };
     let sql = format!("SELECT rowid, * FROM {} WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid {order}", copied.name);
     let Ok(mut select) = damaged.prepare(&sql) else { return Ok(Some(at)) };
-    let columns: Vec<String> = select.column_names().into_iter().skip(1).map(str::to_owned).collect();
+    // Of each version the columns have this order. Damage may be in their names.
+    let mut columns = columns(new, copied.name)?;
+    columns.truncate(select.column_count() - 1);
     let mut insert = new.prepare_cached(&format!(
         "INSERT INTO {} ({}) VALUES ({})",
         copied.name,
@@ -265,6 +268,11 @@ fn copy_part(
     }
 }
 
+fn columns(new: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut select = new.prepare_cached("SELECT name FROM pragma_table_info(?1)")?;
+    select.query_map([table], |row| row.get(0))?.collect()
+}
+
 /// Turns a value into one that the broker can read: damage may affect only a few letters.
 fn mended(column: &str, value: ValueRef<'_>) -> Value {
     match value {
@@ -274,5 +282,52 @@ fn mended(column: &str, value: ValueRef<'_>) -> Value {
         },
         ValueRef::Integer(number) if column == "handed" => number.clamp(0, u32::MAX.into()).into(),
         other => other.try_into().unwrap_or(Value::Null),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::db::{Extent, open};
+    use rusqlite::Connection;
+    use std::{fs, path::Path};
+
+    const LEGACY: &str = "CREATE TABLE peers (id TEXT PRIMARY KEY, cwd TEXT, pid INTEGER, tty TEXT, summary TEXT, registered_at TEXT,
+                          last_seen TEXT);
+                          CREATE TABLE messages (id INTEGER PRIMARY KEY, from_id TEXT, to_id TEXT, text TEXT, sent_at TEXT, delivered INTEGER)";
+
+    /// How many notices and sessions a database has after its next start.
+    fn opened(path: &Path) -> (usize, i64) {
+        let opened = open(path, Extent::Whole).unwrap();
+        let sessions = opened.store.glance(|view| view.get("SELECT count(*) FROM session", [])).unwrap();
+        opened.store.close();
+        (opened.notices.len(), sessions)
+    }
+
+    #[test]
+    fn damage_in_the_schema_stops_no_broker() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        opened(&path);
+        Connection::open(&path).unwrap().execute("INSERT INTO session VALUES ('session', 'peer', 1)", []).unwrap();
+        let sound = fs::read(&path).unwrap();
+        fs::write(&path, replaced(&sound, "seen_at", "seen_af")).unwrap();
+        assert_eq!((opened(&path), opened(&path)), ((1, 1), (0, 1)), "the name of a column");
+        // The number of entries in the schema, in the head of its page.
+        fs::write(&path, [&sound[..103], &[0, 0], &sound[105..]].concat()).unwrap();
+        assert_eq!((opened(&path), opened(&path)), ((1, 0), (0, 0)), "the number of entries");
+
+        let legacy = folder.path().join("legacy.db");
+        Connection::open(&legacy).unwrap().execute_batch(LEGACY).unwrap();
+        let text = replaced(&fs::read(&legacy).unwrap(), "to_id TEXT", "to_id TEX(");
+        fs::write(&legacy, text).unwrap();
+        assert_eq!((opened(&legacy), opened(&legacy)), ((1, 0), (0, 0)), "the text of a legacy table");
+    }
+
+    fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        while let Some(at) = bytes.windows(from.len()).position(|part| part == from.as_bytes()) {
+            bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        }
+        bytes
     }
 }
