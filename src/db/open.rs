@@ -11,7 +11,7 @@ use super::{
     store::Store,
 };
 use crate::platform::files;
-use rusqlite::{Connection, config::DbConfig};
+use rusqlite::{Connection, ErrorCode, config::DbConfig};
 use std::{
     fs::{self, Permissions},
     io,
@@ -90,7 +90,7 @@ fn prepare(real: &Path, extent: Extent) -> Result<Connection, OpenError> {
         return Err(sqlite(damage("its header is damaged".to_owned())));
     }
     let mut connection = writer(real).map_err(sqlite)?;
-    schema::migrate(&mut connection).map_err(sqlite)?;
+    schema::migrate(&mut connection).map_err(|error| sqlite(broken_rule(error)))?;
     let check = || {
         probe(&connection)?;
         match extent {
@@ -102,4 +102,12 @@ fn prepare(real: &Path, extent: Extent) -> Result<Connection, OpenError> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sqlite)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Migrations break no rule of the tables, unless damage has broken it before.
+fn broken_rule(error: rusqlite::Error) -> rusqlite::Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation) => damage(error.to_string()),
+        _ => error,
+    }
 }

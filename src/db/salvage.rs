@@ -316,6 +316,12 @@ mod tests {
         fs::write(&path, [&sound[..103], &[0, 0], &sound[105..]].concat()).unwrap();
         assert_eq!((opened(&path), opened(&path)), ((1, 0), (0, 0)), "the number of entries");
 
+        let first = folder.path().join("first.db");
+        let lax = include_str!("migrations/0001-mailboxes.sql").replace("seen_at    INTEGER NOT NULL", "seen_at    INTEGER");
+        let rows = "INSERT INTO session VALUES ('one', 'peer', 1), ('two', 'peer', NULL); PRAGMA user_version = 1";
+        Connection::open(&first).unwrap().execute_batch(&format!("{lax}; {rows}")).unwrap();
+        assert_eq!((opened(&first), opened(&first)), ((1, 1), (0, 1)), "a value that a migration copies");
+
         let legacy = folder.path().join("legacy.db");
         Connection::open(&legacy).unwrap().execute_batch(LEGACY).unwrap();
         let text = replaced(&fs::read(&legacy).unwrap(), "to_id TEXT", "to_id TEX(");
