@@ -46,7 +46,7 @@ pub(super) fn mend(path: &Path, copy: &Path) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The header and the number of pages.
+/// The header and the number of pages, of a file that has both and pages of our size.
 fn read(path: &Path) -> io::Result<Option<([u8; LENGTH], u64)>> {
     let (mut file, mut header) = (File::open(path)?, [0; LENGTH]);
     let pages = file.metadata()?.len() / PAGE;
@@ -54,7 +54,10 @@ fn read(path: &Path) -> io::Result<Option<([u8; LENGTH], u64)>> {
         return Ok(None);
     }
     file.read_exact(&mut header)?;
-    Ok(Some((header, pages)))
+    let size = u16::from_be_bytes([header[16], header[17]]);
+    // A legacy database may have pages of another size.
+    let is_another_size = size != 4096 && (size == 1 || size >= 512 && size.is_power_of_two());
+    Ok((!is_another_size).then_some((header, pages)))
 }
 
 fn mended(mut header: [u8; LENGTH]) -> [u8; LENGTH] {
@@ -86,6 +89,22 @@ mod tests {
         let count = opened.store.glance(|view| view.get("SELECT count(*) FROM session", [])).unwrap();
         opened.store.close();
         count
+    }
+
+    #[test]
+    fn pages_of_another_size_are_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch("PRAGMA page_size = 8192; CREATE TABLE extra (x); DROP TABLE extra")
+            .unwrap();
+        open(&path, Extent::Whole).unwrap().store.close();
+        Connection::open(&path).unwrap().execute_batch(FILL).unwrap();
+        let opened = open(&path, Extent::Whole).unwrap();
+        assert_eq!(opened.notices, [""; 0]);
+        opened.store.close();
+        assert_eq!((sessions(&path), fs::read(&path).unwrap()[16]), (500, 0x20));
     }
 
     /// The version of the schema is left out above ours: a database with a newer one is refused.

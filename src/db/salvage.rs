@@ -32,6 +32,9 @@ const MOST_ATTEMPTS: u32 = 10_000;
 /// The highest row number to search for if the damaged table does not tell it.
 const FAR: i64 = 1 << 20;
 
+/// The end of the name of a copy with a mended header.
+const MENDED: &str = ".mended";
+
 /// Builds the new database beside the damaged one at `path`. On return it is complete and on disk.
 pub(super) fn salvage(path: &Path, cause: &rusqlite::Error) -> Result<(), OpenError> {
     tracing::warn!(%cause, database = %path.display(), "the database is damaged: salvaging what can be read");
@@ -41,7 +44,8 @@ pub(super) fn salvage(path: &Path, cause: &rusqlite::Error) -> Result<(), OpenEr
         .and_then(|()| fs::rename(&unfinished, salvaged(path)))
         .and_then(|()| sync_folder(path))
         .map_err(|source| {
-            drop(remove(&unfinished)); // frees the space now; the next attempt would remove it, too
+            // Frees the space now; the next attempt would remove them, too.
+            drop((remove(&unfinished), remove(&beside(path, MENDED))));
             OpenError::Salvage { path: path.to_owned(), damage: cause.to_string(), source }
         })
 }
@@ -100,7 +104,7 @@ pub(super) fn notice(connection: &Connection) -> rusqlite::Result<Option<String>
 }
 
 fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<()> {
-    let copy = beside(path, ".mended");
+    let copy = beside(path, MENDED);
     remove(unfinished)?;
     remove(&copy)?;
     let readable = if header::mend(path, &copy)? { &copy } else { path };
