@@ -208,10 +208,20 @@ impl Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{agents::clients, wire::Acknowledgement};
+    use crate::{
+        agents::clients,
+        session::{stdio::Writer, transport::ClientTransport},
+        wire::Acknowledgement,
+    };
+    use rmcp::{
+        model::{CallToolResult, JsonRpcMessage, ServerResult},
+        transport::Transport,
+    };
+    use tokio::io::{AsyncReadExt, duplex, empty};
+    use tokio_util::sync::CancellationToken;
 
-    #[test]
-    fn mail_of_a_call_given_up_waits_again() {
+    #[tokio::test]
+    async fn mail_of_a_call_given_up_waits_again() {
         let since = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).expect("the machine has run that long");
         for (client, seconds, is_shown) in [
             ("@cline/core", 58, true),
@@ -223,13 +233,22 @@ mod tests {
         ] {
             let link = Arc::new(Link::default());
             link.client.set((clients::named(client), String::new())).expect("not set yet");
-            let (mail, request) = (Mailbox::new(link, Arc::default()), RequestId::Number(1));
+            let (mail, request) = (Arc::new(Mailbox::new(link.clone(), Arc::default())), RequestId::Number(1));
             mail.answering().insert(request.clone(), Call { began: since(seconds), carried: Vec::new() });
             let message = Acknowledgement { id: "m1-abcdef".parse().expect("an id"), outcome: Outcome::Delivered, lease: None };
             let (acknowledger, lease) = (mail.acknowledger.clone(), Some("lease".to_owned()));
             mail.attach(&request, Handover { acknowledger, route: Route::ToolResult, messages: vec![message], lease });
-            mail.claim(&request).into_iter().flatten().for_each(Handover::written);
-            let outcome = if is_shown { Outcome::Delivered } else { Outcome::Released };
+
+            let (mut read, out) = duplex(10_000);
+            let end = CancellationToken::new();
+            let mut transport = ClientTransport::new(Box::new(empty()), Writer::new(out), mail.clone(), link, end);
+            let result = ServerResult::CallToolResult(CallToolResult::success(Vec::new()));
+            transport.send(JsonRpcMessage::response(result, request)).await.expect("it is written");
+            drop(transport);
+            let mut line = String::new();
+            read.read_to_string(&mut line).await.expect("a line");
+            let (key, outcome) = if is_shown { ("result", Outcome::Delivered) } else { ("error", Outcome::Released) };
+            assert!(line.starts_with(&format!(r#"{{"jsonrpc":"2.0","id":1,"{key}":"#)), "{client} after {seconds} s: {line}");
             assert_eq!(mail.acknowledger.queued(), [outcome], "{client} after {seconds} s");
         }
     }
