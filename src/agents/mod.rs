@@ -4,5 +4,15 @@
 pub mod claude;
 #[cfg(feature = "mcp")]
 pub mod clients;
+#[cfg(feature = "mcp")]
+pub mod plugin;
+#[cfg(feature = "mcp")]
+pub mod qwen;
 #[cfg(any(feature = "broker", feature = "cli", feature = "mcp"))]
 pub mod shown;
+#[cfg(any(feature = "broker", feature = "mcp"))]
+pub mod socket;
+
+/// What became of a text behind a door: it is in the conversation that goes to the model, or the reason why it is not.
+#[cfg(feature = "mcp")]
+pub type Fate = Result<(), String>;
