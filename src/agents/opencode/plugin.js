@@ -1,0 +1,295 @@
+// Written by `claude-peers setup`; changes are lost. The door of claude-peers in OpenCode: it shows the messages of other sessions.
+//
+// It listens on a Unix socket. The session's `claude-peers-mcp` connects and says which directory it serves; the plugin tells it
+// which session is open there and whether it is idle, puts the messages into that session, and says so once OpenCode hands them to
+// the model. OpenCode makes one instance of the plugin for each directory; all of a process share the socket.
+
+import fs from "node:fs";
+import net from "node:net";
+import os from "node:os";
+import path from "node:path";
+
+/** The key of our parts' metadata: it finds a message again in what goes to the model. */
+const MARK = "claude-peers";
+
+// ---- One directory ----
+
+/** The instances, by directory. */
+const instances = new Map();
+
+class Instance {
+  constructor(client, directory) {
+    this.client = client;
+    this.directory = real(directory);
+    /** The session of the user's last prompt, or null. */
+    this.session = null;
+    /** How that prompt was sent: its agent, model and variant. Ours go the same way. */
+    this.manner = {};
+    /** Sessions that are subagents', and those in which the model works. */
+    this.subagents = new Set();
+    this.working = new Set();
+    /** Messages to put into the session, in order; only the first is on its way. */
+    this.waiting = [];
+    /** Messages that stand in a session and have not gone to the model yet, by their mark. */
+    this.placed = new Map();
+  }
+
+  get status() {
+    return { session: this.session, idle: !this.working.has(this.session) };
+  }
+
+  /** Runs `change` and tells the servers if the status is another one. */
+  update(change) {
+    const before = JSON.stringify(this.status);
+    change();
+    if (JSON.stringify(this.status) !== before) tell(this.directory);
+  }
+
+  show(server, { frame, text, title }) {
+    if (!this.session) return server.say({ failed: frame, reason: "no session is open: it begins with the user's first prompt" });
+    this.waiting.push({ server, frame, text, title, session: this.session, mark: `${process.pid}-${++marks}` });
+    if (this.waiting.length === 1) this.place();
+  }
+
+  /**
+   * Puts the first message into its session: a line that only the user sees, and the text, which only the model sees. The next one
+   * waits until this one stands there, since OpenCode accepts a prompt before it adds it.
+   */
+  async place() {
+    const { session, title, text, mark } = this.waiting[0];
+    const metadata = { [MARK]: mark };
+    const parts = [
+      { type: "text", text: title, ignored: true },
+      { type: "text", text, synthetic: true, metadata },
+    ];
+    try {
+      const answer = await this.client.session.promptAsync({ path: { id: session }, body: { ...this.manner, parts } });
+      if (answer.error) this.refused(mark, answer.error);
+    } catch (error) {
+      this.refused(mark, error);
+    }
+  }
+
+  refused(mark, error) {
+    if (this.waiting[0]?.mark === mark) this.fail(this.waiting[0], `OpenCode refused it: ${words(error)}`);
+  }
+
+  /** OpenCode adds a message to a session: the user's says which session is theirs; ours lets the next one go. */
+  async added({ sessionID, variant }, { message, parts }) {
+    const mark = markOf(parts);
+    if (mark) return this.stands(mark);
+    if (await this.isSubagent(sessionID)) return;
+    this.manner = { agent: message.agent, model: modelOf(message), variant };
+    this.update(() => (this.session = sessionID));
+  }
+
+  stands(mark) {
+    const [message] = this.waiting;
+    if (message?.mark !== mark) return;
+    this.placed.set(mark, message);
+    this.leave(message);
+  }
+
+  /** OpenCode is about to send these messages to the model. */
+  sent(messages) {
+    if (this.placed.size === 0) return;
+    for (const { parts } of messages) {
+      const mark = markOf(parts);
+      const message = this.placed.get(mark);
+      if (!message) continue;
+      this.placed.delete(mark);
+      message.server.say({ shown: message.frame });
+    }
+  }
+
+  fail(message, reason) {
+    message.server.say({ failed: message.frame, reason });
+    this.placed.delete(message.mark);
+    this.leave(message);
+  }
+
+  /** Takes a message out of the queue. */
+  leave(message) {
+    const wasFirst = this.waiting[0] === message;
+    this.waiting = this.waiting.filter((other) => other !== message);
+    if (wasFirst && this.waiting.length > 0) this.place();
+  }
+
+  async isSubagent(session) {
+    if (this.subagents.has(session)) return true;
+    const { data } = await this.client.session.get({ path: { id: session } });
+    return Boolean(data?.parentID);
+  }
+
+  event({ type, properties }) {
+    if (type === "session.created" && properties.info.parentID) this.subagents.add(properties.info.id);
+    if (type === "session.status") this.works(properties.sessionID, properties.status.type !== "idle");
+    if (type === "session.idle") this.works(properties.sessionID, false);
+    if (type === "session.error" && this.waiting[0]?.session === properties.sessionID) this.refused(this.waiting[0].mark, properties.error);
+    if (type === "session.deleted") this.deleted(properties.info.id);
+  }
+
+  works(session, does) {
+    this.update(() => (does ? this.working.add(session) : this.working.delete(session)));
+  }
+
+  deleted(session) {
+    this.subagents.delete(session);
+    const lost = [...this.waiting, ...this.placed.values()].filter((message) => message.session === session);
+    for (const message of lost) this.fail(message, "its session was deleted");
+    if (session === this.session) this.update(() => (this.session = null));
+  }
+
+  end() {
+    for (const message of [...this.waiting, ...this.placed.values()]) message.server.say({ failed: message.frame, reason: "OpenCode closed the directory" });
+    if (instances.get(this.directory) === this) instances.delete(this.directory);
+    tell(this.directory);
+  }
+}
+
+let marks = 0;
+
+function markOf(parts) {
+  return parts.map((part) => part.metadata?.[MARK]).find(Boolean);
+}
+
+function modelOf({ model }) {
+  return model && { providerID: model.providerID, modelID: model.modelID };
+}
+
+// ---- The servers of all directories ----
+
+const servers = new Set();
+
+/** A server says something. */
+function heard(server, { open, show }) {
+  if (open) {
+    server.directory = real(open.cwd);
+    servers.add(server);
+    tell(server.directory);
+  }
+  if (show) instances.has(server.directory) ? instances.get(server.directory).show(server, show) : server.say({ failed: show.frame, reason: "OpenCode has not opened this directory" });
+}
+
+/** Tells a directory's servers how its session stands. */
+function tell(directory) {
+  const status = instances.get(directory)?.status ?? { session: null, idle: true };
+  for (const server of servers) if (server.directory === directory) server.say(status);
+}
+
+function left(server) {
+  servers.delete(server);
+}
+
+/** A directory's path without symbolic links: a process knows its own directory so. */
+function real(directory) {
+  try {
+    return fs.realpathSync(directory);
+  } catch {
+    return directory;
+  }
+}
+
+// ---- The door ----
+
+const LONGEST_LINE = 64 * 1024;
+/** The longest path of a Unix socket on every system. */
+const LONGEST_PATH = 103;
+
+/** The folder of the broker's socket. */
+function folder() {
+  const { CLAUDE_PEERS_SOCKET: socket, XDG_RUNTIME_DIR: runtime } = process.env;
+  if (socket) return path.dirname(socket);
+  const login = [runtime, `/run/user/${process.getuid()}`].find(isOurs);
+  return login ? path.join(login, "claude-peers") : path.join(os.homedir(), ".claude-peers");
+}
+
+function isOurs(directory) {
+  const found = directory && path.isAbsolute(directory) && fs.statSync(directory, { throwIfNoEntry: false });
+  return Boolean(found) && found.isDirectory() && found.uid === process.getuid();
+}
+
+/** Listens for the servers of the agent process `pid`. */
+function listen(pid) {
+  const file = path.join(folder(), "doors", `${pid}.sock`);
+  if (Buffer.byteLength(file) > LONGEST_PATH) throw new Error(`${file} is too long for a socket`);
+  fs.mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
+  fs.chmodSync(path.dirname(file), 0o700);
+  fs.rmSync(file, { force: true });
+  const door = net.createServer(converse);
+  door.on("error", log);
+  door.listen(file, () => fs.chmodSync(file, 0o600));
+  door.unref();
+  process.on("exit", () => fs.rmSync(file, { force: true }));
+}
+
+/** Reads a server's lines. One that cannot be parsed or is too long ends the connection. */
+function converse(socket) {
+  const server = { say: (line) => socket.writable && socket.write(`${JSON.stringify(line)}\n`) };
+  let rest = "";
+  socket.unref();
+  socket.setEncoding("utf8");
+  socket.on("error", () => socket.destroy());
+  socket.on("close", () => left(server));
+  socket.on("data", (text) => {
+    const lines = (rest + text).split("\n");
+    rest = lines.pop();
+    try {
+      for (const line of lines.map(parse)) heard(server, line);
+      if (Buffer.byteLength(rest) > LONGEST_LINE) throw new Error("a line is too long");
+    } catch (error) {
+      log(error);
+      socket.destroy();
+    }
+  });
+}
+
+function parse(line) {
+  if (Buffer.byteLength(line) > LONGEST_LINE) throw new Error("a line is too long");
+  return JSON.parse(line) ?? {};
+}
+
+function words(error) {
+  return String(error?.data?.message ?? error?.message ?? JSON.stringify(error)).slice(0, 200);
+}
+
+// ---- What OpenCode calls ----
+
+/** Writes into OpenCode's log. Its first client does; nothing is ever shown on the screen. */
+let log = () => {};
+
+function open(client) {
+  log = (error) => void client.app.log({ body: { service: MARK, level: "error", message: words(error) } }).catch(() => {});
+  try {
+    listen(process.pid);
+  } catch (error) {
+    log(error);
+  }
+}
+
+/** An error of ours must not stop a prompt of the user, nor may a slow call of ours hold it up. */
+function quietly(hook) {
+  return async (...given) => {
+    try {
+      Promise.resolve(hook(...given)).catch(log);
+    } catch (error) {
+      log(error);
+    }
+  };
+}
+
+let isOpen = false;
+
+export const ClaudePeers = async ({ client, directory }) => {
+  if (!isOpen) open(client);
+  isOpen = true;
+  const instance = new Instance(client, directory);
+  instances.set(instance.directory, instance);
+  tell(instance.directory);
+  return {
+    event: quietly(({ event }) => instance.event(event)),
+    "chat.message": quietly((input, output) => instance.added(input, output)),
+    "experimental.chat.messages.transform": quietly((_, { messages }) => instance.sent(messages)),
+    dispose: quietly(() => instance.end()),
+  };
+};
