@@ -141,9 +141,13 @@ class Instance {
   }
 
   end() {
-    for (const message of [...this.waiting, ...this.placed.values()]) message.server.say({ failed: message.frame, reason: "OpenCode closed the directory" });
-    if (instances.get(this.directory) === this) instances.delete(this.directory);
+    for (const message of [...this.waiting, ...this.placed.values()]) {
+      message.server.say({ failed: message.frame, reason: "OpenCode closed the directory" });
+    }
+    if (instances.get(this.directory) !== this) return;
+    instances.delete(this.directory);
     tell(this.directory);
+    if (instances.size === 0) close();
   }
 }
 
@@ -177,10 +181,6 @@ function tell(directory) {
   for (const server of servers) if (server.directory === directory) server.say(status);
 }
 
-function left(server) {
-  servers.delete(server);
-}
-
 /** A directory's path without symbolic links: a process knows its own directory so. */
 function real(directory) {
   try {
@@ -190,7 +190,7 @@ function real(directory) {
   }
 }
 
-// ---- The door ----
+// ---- The door: the same in all plugins ----
 
 const LONGEST_LINE = 64 * 1024;
 /** The longest path of a Unix socket on every system. */
@@ -209,18 +209,34 @@ function isOurs(directory) {
   return Boolean(found) && found.isDirectory() && found.uid === process.getuid();
 }
 
-/** Listens for the servers of the agent process `pid`. */
+/** Listens for the servers of the agent process `pid`. Returns what ends it; a socket that has replaced ours since stays. */
 function listen(pid) {
   const file = path.join(folder(), "doors", `${pid}.sock`);
-  if (Buffer.byteLength(file) > LONGEST_PATH) throw new Error(`${file} is too long for a socket`);
+  const fresh = `${file}.${process.pid}`;
+  if (Buffer.byteLength(fresh) > LONGEST_PATH) throw new Error(`${fresh} is too long for a socket`);
   fs.mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
   fs.chmodSync(path.dirname(file), 0o700);
-  fs.rmSync(file, { force: true });
+  fs.rmSync(fresh, { force: true });
+  let own = null;
   const door = net.createServer(converse);
   door.on("error", log);
-  door.listen(file, () => fs.chmodSync(file, 0o600));
+  door.listen(fresh, guarded(() => (own = publish(fresh, file))));
   door.unref();
-  process.on("exit", () => fs.rmSync(file, { force: true }));
+  return () => {
+    door.close();
+    if (own !== null && inode(file) === own) fs.rmSync(file);
+  };
+}
+
+/** Gives the socket its name once it is private, in the place of a left-over one. */
+function publish(fresh, file) {
+  fs.chmodSync(fresh, 0o600);
+  fs.renameSync(fresh, file);
+  return inode(file);
+}
+
+function inode(file) {
+  return fs.statSync(file, { throwIfNoEntry: false })?.ino;
 }
 
 /** Reads a server's lines. One that cannot be parsed or is too long ends the connection. */
@@ -230,13 +246,13 @@ function converse(socket) {
   socket.unref();
   socket.setEncoding("utf8");
   socket.on("error", () => socket.destroy());
-  socket.on("close", () => left(server));
+  socket.on("close", () => servers.delete(server));
   socket.on("data", (text) => {
     const lines = (rest + text).split("\n");
     rest = lines.pop();
     try {
-      for (const line of lines.map(parse)) heard(server, line);
-      if (Buffer.byteLength(rest) > LONGEST_LINE) throw new Error("a line is too long");
+      for (const line of lines) heard(server, JSON.parse(short(line)) ?? {});
+      short(rest);
     } catch (error) {
       log(error);
       socket.destroy();
@@ -244,9 +260,20 @@ function converse(socket) {
   });
 }
 
-function parse(line) {
+function short(line) {
   if (Buffer.byteLength(line) > LONGEST_LINE) throw new Error("a line is too long");
-  return JSON.parse(line) ?? {};
+  return line;
+}
+
+/** The function without its errors: none of ours may disturb the agent. */
+function guarded(run) {
+  return (...given) => {
+    try {
+      return run(...given);
+    } catch (error) {
+      log(error);
+    }
+  };
 }
 
 function words(error) {
@@ -255,41 +282,42 @@ function words(error) {
 
 // ---- What OpenCode calls ----
 
-/** Writes into OpenCode's log. Its first client does; nothing is ever shown on the screen. */
+/** Writes into OpenCode's log; nothing is ever shown on the screen. */
 let log = () => {};
 
+/** Ends the listening; null while nothing listens. */
+let shut = null;
+
+/** The first directory opens the door; the last one closes it. OpenCode ends its directories when it ends, and tells no plugin more. */
 function open(client) {
-  log = (error) => void client.app.log({ body: { service: MARK, level: "error", message: words(error) } }).catch(() => {});
+  log = (error) => void client.app.log({ body: { service: MARK, level: "error", message: `${MARK}: ${words(error)}` } }).catch(() => {});
   try {
-    listen(process.pid);
+    shut ??= listen(process.pid);
   } catch (error) {
     log(error);
   }
 }
 
-/** An error of ours must not stop a prompt of the user, nor may a slow call of ours hold it up. */
-function quietly(hook) {
-  return async (...given) => {
-    try {
-      Promise.resolve(hook(...given)).catch(log);
-    } catch (error) {
-      log(error);
-    }
-  };
+function close() {
+  shut?.();
+  shut = null;
 }
 
-let isOpen = false;
+/** A hook that never holds a prompt of the user up, nor stops it. */
+function aside(run) {
+  const hook = guarded((...given) => Promise.resolve(run(...given)).catch(log));
+  return async (...given) => void hook(...given);
+}
 
 export const ClaudePeers = async ({ client, directory }) => {
-  if (!isOpen) open(client);
-  isOpen = true;
+  open(client);
   const instance = new Instance(client, directory);
   instances.set(instance.directory, instance);
   tell(instance.directory);
   return {
-    event: quietly(({ event }) => instance.event(event)),
-    "chat.message": quietly((input, output) => instance.added(input, output)),
-    "experimental.chat.messages.transform": quietly((_, { messages }) => instance.sent(messages)),
-    dispose: quietly(() => instance.end()),
+    event: aside(({ event }) => instance.event(event)),
+    "chat.message": aside((input, output) => instance.added(input, output)),
+    "experimental.chat.messages.transform": aside((_, { messages }) => instance.sent(messages)),
+    dispose: aside(() => instance.end()),
   };
 };
