@@ -4,6 +4,7 @@
 // which session is open there and whether it is idle, puts the messages into that session, and says so once OpenCode hands them to
 // the model. OpenCode makes one instance of the plugin for each directory; all of a process share the socket.
 
+import { randomUUID } from "node:crypto";
 import fs from "node:fs";
 import net from "node:net";
 import os from "node:os";
@@ -47,7 +48,7 @@ class Instance {
 
   show(server, { frame, text, title }) {
     if (!this.session) return server.say({ failed: frame, reason: "no session is open: it begins with the user's first prompt" });
-    this.waiting.push({ server, frame, text, title, session: this.session, mark: `${process.pid}-${++marks}` });
+    this.waiting.push({ server, frame, text, title, session: this.session, mark: randomUUID() });
     if (this.waiting.length === 1) this.place();
   }
 
@@ -150,8 +151,6 @@ class Instance {
     if (instances.size === 0) close();
   }
 }
-
-let marks = 0;
 
 function markOf(parts) {
   return parts.map((part) => part.metadata?.[MARK]).find(Boolean);
