@@ -212,9 +212,9 @@ function isOurs(directory) {
 function listen(pid) {
   const file = path.join(folder(), "doors", `${pid}.sock`);
   const fresh = `${file}.${process.pid}`;
-  if (Buffer.byteLength(fresh) > LONGEST_PATH) throw new Error(`${fresh} is too long for a socket`);
   fs.mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
   fs.chmodSync(path.dirname(file), 0o700);
+  if (Buffer.byteLength(fresh) > LONGEST_PATH) throw new Error(`${fresh} is too long for a socket`);
   fs.rmSync(fresh, { force: true });
   let own = null;
   const door = net.createServer(converse);
@@ -223,6 +223,7 @@ function listen(pid) {
   door.unref();
   return () => {
     door.close();
+    for (const server of servers) server.end();
     if (own !== null && inode(file) === own) fs.rmSync(file);
   };
 }
@@ -240,7 +241,8 @@ function inode(file) {
 
 /** Reads a server's lines. One that cannot be parsed or is too long ends the connection. */
 function converse(socket) {
-  const server = { say: (line) => socket.writable && socket.write(`${JSON.stringify(line)}\n`) };
+  const say = (line) => socket.writable && socket.write(`${JSON.stringify(line)}\n`);
+  const server = { say, end: () => socket.end() };
   let rest = "";
   socket.unref();
   socket.setEncoding("utf8");

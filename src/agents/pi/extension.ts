@@ -143,6 +143,10 @@ function toolOf({ name, title, description, inputSchema }, server) {
   };
 }
 
+function pause(ms) {
+  return new Promise((done) => void setTimeout(done, ms).unref());
+}
+
 function text(words) {
   return { type: "text", text: words };
 }
@@ -157,20 +161,24 @@ class Session {
     this.idle = context.isIdle();
     /** Messages that Pi has got and not handed to the model yet, by their mark. */
     this.sent = new Map();
+    /** Pi closes no session when it loses its terminal. */
+    this.ending = () => this.end();
     this.server = new Server(context.cwd, this.id);
-    this.close = guarded(listen)(process.pid);
+    this.close = guarded(listen)(PID);
+    process.once("exit", this.ending);
   }
 
   /** Waits for the server's tools, but not so long that a server that hangs keeps the user from Pi. */
   async open() {
-    await Promise.race([this.server.ready, new Promise((done) => setTimeout(done, PATIENCE).unref())]).catch(log);
+    await Promise.race([this.server.ready, pause(PATIENCE)]).catch(() => {}); // told in the log
     for (const tool of this.server.tools) this.pi.registerTool(toolOf(tool, this.server));
   }
 
   end() {
+    process.off("exit", this.ending);
     this.server.end();
-    this.close?.();
     for (const { server, frame } of this.sent.values()) server.say({ failed: frame, reason: "the session was closed" });
+    this.close?.();
   }
 
   show(server, { frame, text }) {
@@ -275,9 +283,9 @@ function isOurs(directory) {
 function listen(pid) {
   const file = path.join(folder(), "doors", `${pid}.sock`);
   const fresh = `${file}.${process.pid}`;
-  if (Buffer.byteLength(fresh) > LONGEST_PATH) throw new Error(`${fresh} is too long for a socket`);
   fs.mkdirSync(path.dirname(file), { recursive: true, mode: 0o700 });
   fs.chmodSync(path.dirname(file), 0o700);
+  if (Buffer.byteLength(fresh) > LONGEST_PATH) throw new Error(`${fresh} is too long for a socket`);
   fs.rmSync(fresh, { force: true });
   let own = null;
   const door = net.createServer(converse);
@@ -286,6 +294,7 @@ function listen(pid) {
   door.unref();
   return () => {
     door.close();
+    for (const server of servers) server.end();
     if (own !== null && inode(file) === own) fs.rmSync(file);
   };
 }
@@ -303,7 +312,8 @@ function inode(file) {
 
 /** Reads a server's lines. One that cannot be parsed or is too long ends the connection. */
 function converse(socket) {
-  const server = { say: (line) => socket.writable && socket.write(`${JSON.stringify(line)}\n`) };
+  const say = (line) => socket.writable && socket.write(`${JSON.stringify(line)}\n`);
+  const server = { say, end: () => socket.end() };
   let rest = "";
   socket.unref();
   socket.setEncoding("utf8");
