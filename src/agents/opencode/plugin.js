@@ -126,8 +126,14 @@ class Instance {
     if (type === "session.created" && properties.info.parentID) this.subagents.add(properties.info.id);
     if (type === "session.status") this.works(properties.sessionID, properties.status.type !== "idle");
     if (type === "session.idle") this.works(properties.sessionID, false);
-    if (type === "session.error" && this.waiting[0]?.session === properties.sessionID) this.refused(this.waiting[0].mark, properties.error);
+    if (type === "session.error") this.erred(properties);
     if (type === "session.deleted") this.deleted(properties.info.id);
+  }
+
+  /** A session's error refuses the message that is on its way there. An interrupted turn is none. */
+  erred({ sessionID, error }) {
+    const [message] = this.waiting;
+    if (message?.session === sessionID && error?.name !== "MessageAbortedError") this.refused(message.mark, error);
   }
 
   works(session, does) {
