@@ -23,6 +23,9 @@ const KIND = "claude-peers";
 const PATIENCE = 5_000;
 const FIRST_PAUSE = 1_000;
 const LONGEST_PAUSE = 60_000;
+/** Pi tells that something is over a moment before it takes the next; and it does not tell that a compaction has failed: in ms. */
+const MOMENT = 20;
+const LONGEST_REWRITING = 300_000;
 
 // ---- The MCP server ----
 
@@ -71,7 +74,7 @@ class Server {
     this.child = null;
     for (const call of calls.values()) call.fail(error);
     if (this.ended) return;
-    setTimeout(() => this.ended || this.start(), this.pause).unref();
+    later(this.pause, () => this.ended || this.start());
     this.pause = Math.min(2 * this.pause, LONGEST_PAUSE);
   }
 
@@ -143,8 +146,9 @@ function toolOf({ name, title, description, inputSchema }, server) {
   };
 }
 
-function pause(ms) {
-  return new Promise((done) => void setTimeout(done, ms).unref());
+/** Runs something after so many ms, unless Pi ends before. */
+function later(ms, run) {
+  return setTimeout(guarded(run), ms).unref();
 }
 
 function text(words) {
@@ -161,6 +165,7 @@ class Session {
     this.idle = context.isIdle();
     /** Messages that Pi has got and not handed to the model yet, by their mark. */
     this.sent = new Map();
+    this.rewriting = false;
     /** Pi closes no session when it loses its terminal. */
     this.ending = () => this.end();
     this.server = new Server(context.cwd, this.id);
@@ -170,7 +175,7 @@ class Session {
 
   /** Waits for the server's tools, but not so long that a server that hangs keeps the user from Pi. */
   async open() {
-    await Promise.race([this.server.ready, pause(PATIENCE)]).catch(() => {}); // told in the log
+    await Promise.race([this.server.ready, new Promise((done) => void later(PATIENCE, done))]).catch(() => {}); // told in the log
     for (const tool of this.server.tools) this.pi.registerTool(toolOf(tool, this.server));
   }
 
@@ -184,7 +189,7 @@ class Session {
   show(server, { frame, text }) {
     const mark = randomUUID();
     this.sent.set(mark, { server, frame, text });
-    this.hand(mark);
+    if (!this.rewriting) this.hand(mark);
   }
 
   /** Idle: a turn begins. Busy: Pi puts the text beside the next tool result, or begins a turn after this one. */
@@ -215,22 +220,45 @@ class Session {
   }
 
   begins() {
+    this.rewriting = false;
     this.update(false);
   }
 
   /** The agent is done. After an error Pi tries again, and has kept what waits. */
   ends({ messages }) {
     this.update(true);
-    if (messages.at(-1)?.stopReason !== "error") this.settle();
+    if (messages.at(-1)?.stopReason !== "error") this.settleSoon();
+  }
+
+  /** Pi begins to rewrite the conversation, as in a compaction: what came in between would be lost. */
+  rewrites({ signal }) {
+    this.rewriting = true;
+    this.update(false);
+    signal?.addEventListener("abort", () => this.rewritten(), { once: true });
+    clearTimeout(this.limit);
+    this.limit = later(LONGEST_REWRITING, () => this.rewritten());
+  }
+
+  rewritten() {
+    clearTimeout(this.limit);
+    later(MOMENT, () => {
+      this.rewriting = false;
+      this.update(this.context.isIdle());
+      this.settle();
+    });
+  }
+
+  settleSoon() {
+    later(MOMENT, () => this.settle());
   }
 
   /**
    * Hands over once more what the model did not get: Pi drops what waits when the user interrupts a turn, and looks no more for it at a
-   * turn's end. Pi tells that a turn is over a little before it takes another.
+   * turn's end.
    */
   settle() {
-    if (this.server.ended || !this.idle) return;
-    if (!this.context.isIdle()) return void setTimeout(guarded(() => this.settle()), 20).unref();
+    if (this.server.ended || !this.idle || this.rewriting) return;
+    if (!this.context.isIdle()) return this.settleSoon();
     for (const mark of this.sent.keys()) this.hand(mark);
   }
 
@@ -386,4 +414,8 @@ export default function (pi) {
   pi.on("agent_start", guarded(() => session?.begins()));
   pi.on("context", guarded((event) => session?.goes(event)));
   pi.on("agent_end", guarded((event) => session?.ends(event)));
+  pi.on("session_before_compact", guarded((event) => session?.rewrites(event)));
+  pi.on("session_compact", guarded(() => session?.rewritten()));
+  pi.on("session_before_tree", guarded((event) => session?.rewrites(event)));
+  pi.on("session_tree", guarded(() => session?.rewritten()));
 }
