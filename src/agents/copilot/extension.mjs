@@ -1,8 +1,9 @@
-// Written by `claude-peers setup`; changes are lost. The door of claude-peers in Copilot CLI: it shows the messages of other sessions.
+// Written by `claude-peers setup`; changes are lost. The door of claude-peers in Copilot CLI.
 //
-// It listens on a Unix socket. The session's `claude-peers-mcp` connects; the extension tells it which session is open and whether it
-// is idle, puts the messages into the session, and says so once the agent takes them into a turn. Copilot runs the extension as a
-// child process, a new one for each session. Standard output is Copilot's own: nothing may be written there.
+// It shows the messages of other sessions in the running one. It listens on a Unix socket. The session's `claude-peers-mcp`
+// connects. The extension tells it which session is open and whether it is idle, puts the messages into the session, and reports
+// a message as shown once Copilot takes it into a turn. Copilot runs the extension as a child process, a new one for each session.
+// Standard output belongs to Copilot: the extension writes nothing there.
 
 import fs from "node:fs";
 import net from "node:net";
@@ -26,10 +27,11 @@ const early = new Set();
 let queue = Promise.resolve();
 
 function show(server, message) {
-  queue = queue.then(() => send(server, message)).catch((error) => server.say({ failed: message.frame, reason: words(error) }));
+  const failed = (error) => server.say({ failed: message.frame, reason: words(error) });
+  queue = queue.then(() => send(server, message)).catch(failed);
 }
 
-/** While the agent works, the text goes beside its next tool result, otherwise it begins a turn. The user sees the title while it waits. */
+/** While the agent works, the text goes beside its next tool result; else it begins a turn. The title shows that it waits. */
 async function send(server, { frame, text, title }) {
   if (!session) throw new Error("no session is open");
   const id = await session.send({ prompt: text, displayPrompt: title, source: SOURCE, mode: isIdle ? "enqueue" : "immediate" });
@@ -45,7 +47,7 @@ function event({ type, data, agentId }) {
   if (type === "session.idle") update(true);
 }
 
-/** A message stands in a turn that goes to the model. Copilot does not show the user what is not theirs, so a line of the log does. */
+/** A message stands in a turn that goes to the model. Copilot shows the user only what is theirs, so we add a line for ours. */
 function shown(id) {
   const message = accepted.get(id);
   if (!message) return early.add(id);

@@ -1,8 +1,9 @@
-// Written by `claude-peers setup`; changes are lost. The door of claude-peers in OpenCode: it shows the messages of other sessions.
+// Written by `claude-peers setup`; changes are lost. The door of claude-peers in OpenCode.
 //
-// It listens on a Unix socket. The session's `claude-peers-mcp` connects and says which directory it serves; the plugin tells it
-// which session is open there and whether it is idle, puts the messages into that session, and says so once OpenCode hands them to
-// the model. OpenCode makes one instance of the plugin for each directory; all of a process share the socket.
+// It shows the messages of other sessions in the running one. It listens on a Unix socket. A `claude-peers-mcp` connects and says
+// which directory it serves. The plugin tells it which session is open there and whether it is idle, puts the messages into that
+// session, and reports a message as shown once OpenCode hands it to the model. OpenCode makes one instance of the plugin for each
+// directory; the instances of a process share the socket.
 
 import { randomUUID } from "node:crypto";
 import fs from "node:fs";
@@ -47,14 +48,14 @@ class Instance {
   }
 
   show(server, { frame, text, title }) {
-    if (!this.session) return server.say({ failed: frame, reason: "no session is open: it begins with the user's first prompt" });
+    if (!this.session) return server.say({ failed: frame, reason: "no session is open before the user's first prompt" });
     this.waiting.push({ server, frame, text, title, session: this.session, mark: randomUUID() });
     if (this.waiting.length === 1) this.place();
   }
 
   /**
-   * Puts the first message into its session: a line that only the user sees, and the text, which only the model sees. The next one
-   * waits until this one stands there, since OpenCode accepts a prompt before it adds it.
+   * Puts the first message into its session: a line that only the user sees, and the text, which only the model sees. The next
+   * one waits until this one stands there, since OpenCode accepts a prompt before it adds it.
    */
   async place() {
     const { session, title, text, mark } = this.waiting[0];
@@ -75,7 +76,7 @@ class Instance {
     if (this.waiting[0]?.mark === mark) this.fail(this.waiting[0], `OpenCode refused it: ${words(error)}`);
   }
 
-  /** OpenCode adds a message to a session: the user's says which session is theirs; ours lets the next one go. */
+  /** OpenCode adds a message to a session. The user's tells which session is theirs; after ours, the next one follows. */
   async added({ sessionID, variant }, { message, parts }) {
     const mark = markOf(parts);
     if (mark) return this.stands(mark);
@@ -130,7 +131,7 @@ class Instance {
     if (type === "session.deleted") this.deleted(properties.info.id);
   }
 
-  /** A session's error refuses the message that is on its way there. An interrupted turn is none. */
+  /** An error of the session refuses the message that is on its way there. An interrupted turn is no such error. */
   erred({ sessionID, error }) {
     const [message] = this.waiting;
     if (message?.session === sessionID && error?.name !== "MessageAbortedError") this.refused(message.mark, error);
@@ -177,7 +178,12 @@ function heard(server, { open, show }) {
     servers.add(server);
     tell(server.directory);
   }
-  if (show) instances.has(server.directory) ? instances.get(server.directory).show(server, show) : server.say({ failed: show.frame, reason: "OpenCode has not opened this directory" });
+  if (show) showIn(instances.get(server.directory), server, show);
+}
+
+function showIn(instance, server, message) {
+  if (instance) return instance.show(server, message);
+  server.say({ failed: message.frame, reason: "OpenCode has not opened this directory" });
 }
 
 /** Tells a directory's servers how its session stands. */
@@ -295,13 +301,21 @@ let log = () => {};
 /** Ends the listening; null while nothing listens. */
 let shut = null;
 
-/** The first directory opens the door; the last one closes it. OpenCode ends its directories when it ends, and tells no plugin more. */
+/** The first directory opens the door, the last one closes it: OpenCode closes its directories before it ends. */
 function open(client) {
-  log = (error) => void client.app.log({ body: { service: MARK, level: "error", message: `${MARK}: ${words(error)}` } }).catch(() => {});
+  log = (error) => report(client, `${MARK}: ${words(error)}`);
   try {
     shut ??= listen(process.pid);
   } catch (error) {
     log(error);
+  }
+}
+
+async function report(client, message) {
+  try {
+    await client.app.log({ body: { service: MARK, level: "error", message } });
+  } catch {
+    // OpenCode is ending.
   }
 }
 
@@ -310,7 +324,7 @@ function close() {
   shut = null;
 }
 
-/** A hook that never holds a prompt of the user up, nor stops it. */
+/** A hook that neither delays nor stops a prompt of the user. */
 function aside(run) {
   const hook = guarded((...given) => Promise.resolve(run(...given)).catch(log));
   return async (...given) => void hook(...given);

@@ -1,8 +1,8 @@
-// Written by `claude-peers setup`; changes are lost. claude-peers in Pi: the tools of its MCP server, and the door for messages.
+// Written by `claude-peers setup`; changes are lost. The tools of claude-peers in Pi, and its door.
 //
-// Pi speaks no MCP, so this extension starts `claude-peers-mcp` for each session and gives its tools to the model. And it listens on a
-// Unix socket: that server connects, learns whether the session is idle, and hands over the messages of other sessions. The extension puts
-// them into the session, and says so once Pi hands them to the model.
+// Pi speaks no MCP, so this extension starts `claude-peers-mcp` for each session and gives its tools to the model. It also
+// listens on a Unix socket. That server connects, learns whether the session is idle, and hands over the messages of other sessions. The
+// extension puts them into the session, and reports a message as shown once Pi hands it to the model.
 
 import { VERSION } from "@earendil-works/pi-coding-agent";
 import { spawn } from "node:child_process";
@@ -19,38 +19,41 @@ const PROTOCOL = "2025-11-25";
 /** The kind of our messages in a session. */
 const KIND = "claude-peers";
 
-/** How long Pi waits for the server when a session begins, and how often one that has ended is started again: in ms. */
+/** How long Pi waits for the server when a session begins, and the pauses before a server that has ended starts again: in ms. */
 const PATIENCE = 5_000;
 const FIRST_PAUSE = 1_000;
 const LONGEST_PAUSE = 60_000;
-/** Pi tells that something is over a moment before it takes the next; and it does not tell that a compaction has failed: in ms. */
+/** Pi says that a turn is over a moment before it takes another: in ms. */
 const MOMENT = 20;
+/** Pi does not say that a compaction has failed, so one counts as over after this time: in ms. */
 const LONGEST_REWRITING = 300_000;
 
 // ---- The MCP server ----
 
 /** The server of one session: a child process, again and again, until the session ends. */
 class Server {
-  constructor(directory, session) {
+  /** `offer` gets the tools whenever the server has started. */
+  constructor(directory, session, offer) {
     this.directory = directory;
     this.session = session;
+    this.offer = offer;
     this.instructions = "";
-    this.tools = [];
     this.pause = FIRST_PAUSE;
     this.ended = false;
     this.start();
   }
 
-  /** `ready` ends when the server has told its tools, or has failed to. */
+  /** `ready` ends when the tools are offered, or with the error that prevents it. */
   start() {
     const env = { ...process.env, CLAUDE_PEERS_PI_SESSION: this.session };
     this.calls = new Map();
     this.last = 0;
-    this.child = spawn(SERVER, [], { cwd: this.directory, env, stdio: ["pipe", "pipe", "ignore"] });
-    this.child.on("error", (error) => this.stopped(error));
-    this.child.on("exit", () => this.stopped(new Error("claude-peers-mcp has ended; it starts again")));
-    this.child.stdin.on("error", log);
-    createInterface({ input: this.child.stdout }).on("line", guarded((line) => this.heard(JSON.parse(line))));
+    const child = spawn(SERVER, [], { cwd: this.directory, env, stdio: ["pipe", "pipe", "ignore"] });
+    this.child = child;
+    child.on("error", (error) => this.stopped(child, error));
+    child.on("exit", () => this.stopped(child, new Error("claude-peers-mcp has ended; it starts again")));
+    child.stdin.on("error", log);
+    createInterface({ input: child.stdout }).on("line", guarded((line) => this.heard(JSON.parse(line))));
     this.ready = this.shake();
     this.ready.catch(log);
   }
@@ -63,16 +66,15 @@ class Server {
     });
     this.send({ method: "notifications/initialized" });
     this.instructions = instructions ?? "";
-    this.tools = (await this.request("tools/list", {})).tools;
+    this.offer((await this.request("tools/list", {})).tools);
     this.pause = FIRST_PAUSE;
   }
 
   /** Whatever was asked fails, and the server starts again after a pause that grows while it fails. */
-  stopped(error) {
-    const { child, calls } = this;
-    if (!child) return;
+  stopped(child, error) {
+    if (this.child !== child) return;
     this.child = null;
-    for (const call of calls.values()) call.fail(error);
+    for (const call of this.calls.values()) call.fail(error);
     if (this.ended) return;
     later(this.pause, () => this.ended || this.start());
     this.pause = Math.min(2 * this.pause, LONGEST_PAUSE);
@@ -85,7 +87,8 @@ class Server {
   }
 
   send(message) {
-    this.child?.stdin.write(`${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`);
+    const input = this.child?.stdin;
+    if (input?.writable) input.write(`${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`);
   }
 
   request(method, params, progressed = () => {}) {
@@ -113,8 +116,10 @@ class Server {
   /** Calls a tool. The server hears of it when the user interrupts the call. */
   async call(name, given, signal, progressed) {
     await this.ready;
+    signal?.throwIfAborted();
     const id = this.last + 1;
-    const cancel = () => this.send({ method: "notifications/cancelled", params: { requestId: id, reason: "the user has interrupted it" } });
+    const params = { requestId: id, reason: "the user has interrupted it" };
+    const cancel = () => this.send({ method: "notifications/cancelled", params });
     const call = this.request("tools/call", { name, arguments: given, _meta: { progressToken: id } }, progressed);
     signal?.addEventListener("abort", cancel, { once: true });
     try {
@@ -137,11 +142,11 @@ function toolOf({ name, title, description, inputSchema }, server) {
     description,
     parameters: inputSchema,
     async execute(_id, given, signal, update) {
-      const progressed = ({ progress, message }) => update?.({ content: [text(message ?? `waiting for ${progress} s`)], details: {} });
+      const progressed = ({ progress, message }) => update?.(shows([text(message ?? `waiting for ${progress} s`)]));
       const { content, isError } = await server.call(name, given, signal, progressed);
-      const words = content.filter(({ type }) => type === "text");
-      if (isError) throw new Error(words.map((part) => part.text).join("\n"));
-      return { content: words, details: {} };
+      const parts = content.filter(({ type }) => type === "text");
+      if (isError) throw new Error(parts.map((part) => part.text).join("\n"));
+      return shows(parts);
     },
   };
 }
@@ -149,6 +154,10 @@ function toolOf({ name, title, description, inputSchema }, server) {
 /** Runs something after so many ms, unless Pi ends before. */
 function later(ms, run) {
   return setTimeout(guarded(run), ms).unref();
+}
+
+function shows(content) {
+  return { content, details: {} };
 }
 
 function text(words) {
@@ -168,15 +177,19 @@ class Session {
     this.rewriting = false;
     /** Pi closes no session when it loses its terminal. */
     this.ending = () => this.end();
-    this.server = new Server(context.cwd, this.id);
+    this.server = new Server(context.cwd, this.id, (tools) => this.offer(tools));
     this.close = guarded(listen)(PID);
     process.once("exit", this.ending);
   }
 
-  /** Waits for the server's tools, but not so long that a server that hangs keeps the user from Pi. */
+  /** Waits for the server's tools, but not so long that a server that hangs keeps the user from Pi. Its errors are in the log. */
   async open() {
-    await Promise.race([this.server.ready, new Promise((done) => void later(PATIENCE, done))]).catch(() => {}); // told in the log
-    for (const tool of this.server.tools) this.pi.registerTool(toolOf(tool, this.server));
+    const patience = new Promise((done) => void later(PATIENCE, done));
+    await Promise.race([this.server.ready, patience]).catch(() => {});
+  }
+
+  offer(tools) {
+    for (const tool of tools) this.pi.registerTool(toolOf(tool, this.server));
   }
 
   end() {
@@ -252,10 +265,7 @@ class Session {
     later(MOMENT, () => this.settle());
   }
 
-  /**
-   * Hands over once more what the model did not get: Pi drops what waits when the user interrupts a turn, and looks no more for it at a
-   * turn's end.
-   */
+  /** Hands over once more what the model did not get: Pi drops what waits if the user interrupts the turn. */
   settle() {
     if (this.server.ended || !this.idle || this.rewriting) return;
     if (!this.context.isIdle()) return this.settleSoon();
@@ -409,7 +419,8 @@ export default function (pi) {
   }));
   pi.on("before_agent_start", guarded(({ systemPrompt }) => {
     session?.begins();
-    return { systemPrompt: `${systemPrompt}\n\n${session?.server.instructions ?? ""}` };
+    const instructions = session?.server.instructions;
+    return instructions ? { systemPrompt: `${systemPrompt}\n\n${instructions}` } : undefined;
   }));
   pi.on("agent_start", guarded(() => session?.begins()));
   pi.on("context", guarded((event) => session?.goes(event)));
