@@ -3,6 +3,7 @@
 //! A client is recognised by the name in its `initialize`. Whatever the server does in another way for one client, it asks here. A client
 //! that is not in the table gets [`UNKNOWN`], which promises nothing. The facts were seen with the versions in `docs/agents.md`.
 
+use super::qwen;
 use serde_json::{Map, Value};
 use std::{path::Path, time::Duration};
 
@@ -52,6 +53,10 @@ pub struct Client {
     /// Its program, and the package with the script if a JavaScript runtime runs it.
     pub program: &'static str,
     package: &'static str,
+    /// The variable in which it passes the path of a session's inbox socket to its child processes.
+    pub inbox: Option<&'static str>,
+    /// Whether our plugin can run in it.
+    pub has_plugin: bool,
     /// The key in a call's `_meta`, and the field under it, that says [`SUBAGENT`] for a subagent's call.
     subagent: Option<[&'static str; 2]>,
 }
@@ -71,16 +76,26 @@ pub static UNKNOWN: Client = client("", Either, false, Silent(60), Nowhere, "", 
 
 /// For each client: its name in `initialize`, what of a result it shows its model, whether it shows the instructions, its patience, where it names its
 /// session, its program and package.
-static KNOWN: [Client; 9] = [
-    client(CLAUDE_CODE, Structured, true, Waits, Variable("CLAUDE_CODE_SESSION_ID"), "claude", "claude-code"),
+static KNOWN: [Client; 10] = [
+    Client {
+        inbox: Some("CLAUDE_CODE_MESSAGING_SOCKET"),
+        ..client(CLAUDE_CODE, Structured, true, Waits, Variable("CLAUDE_CODE_SESSION_ID"), "claude", "claude-code")
+    },
     Client {
         subagent: CODEX_SUBAGENT,
         ..client(CODEX, Structured, true, Silent(130), Meta("threadId"), "codex", "@openai/codex")
     },
     client("gemini-cli-mcp-client*", Text, true, Silent(130), Nowhere, "gemini", "gemini-cli"),
-    client("qwen-cli-mcp-client*", Both, true, Silent(130), Variable("QWEN_CODE_SESSION_ID"), "qwen", "qwen-code"),
-    client("copilot-cli", Both, false, Silent(130), Variable("COPILOT_AGENT_SESSION_ID"), "copilot", "@github/copilot"),
-    client("opencode", Text, true, Cancels(60), Nowhere, "opencode", "opencode-ai"),
+    Client {
+        inbox: Some(qwen::SOCKET),
+        ..client("qwen-cli-mcp-client*", Both, true, Silent(130), Variable(qwen::SESSION), "qwen", "qwen-code")
+    },
+    Client {
+        has_plugin: true,
+        ..client("copilot-cli", Both, false, Silent(130), Variable("COPILOT_AGENT_SESSION_ID"), "copilot", "@github/copilot")
+    },
+    Client { has_plugin: true, ..client("opencode", Text, true, Cancels(60), Nowhere, "opencode", "opencode-ai") },
+    Client { has_plugin: true, ..client("pi", Text, true, Waits, Variable("CLAUDE_PEERS_PI_SESSION"), "pi", "pi-coding-agent") },
     client("goose-cli", Text, true, Silent(130), Variable("AGENT_SESSION_ID"), "goose", "@aaif/goose"),
     client("@cline/core", Both, false, Silent(60), Nowhere, "cline", "@cline/cli"),
     // The name that the Python SDK gives for a program that names none.
@@ -96,7 +111,18 @@ const fn client(
     program: &'static str,
     package: &'static str,
 ) -> Client {
-    Client { name, shows, shows_instructions, patience, session_id, program, package, subagent: None }
+    Client {
+        name,
+        shows,
+        shows_instructions,
+        patience,
+        session_id,
+        program,
+        package,
+        inbox: None,
+        has_plugin: false,
+        subagent: None,
+    }
 }
 
 /// The client with this name.
@@ -111,11 +137,6 @@ pub fn named(name: &str) -> &'static Client {
 impl Client {
     pub fn is_claude_code(&self) -> bool {
         self.name == CLAUDE_CODE
-    }
-
-    /// Whether messages are pushed into its sessions. In other clients they come in the results of our tools.
-    pub fn is_pushed_to(&self) -> bool {
-        self.is_claude_code()
     }
 
     /// The longest wait in one call, if there is a limit: less than its patience, to leave time for the answer.

@@ -28,13 +28,21 @@ mod opencode;
 mod pi;
 #[cfg(feature = "cli")]
 mod places;
+#[cfg(feature = "mcp")]
+pub mod plugin;
 #[cfg(feature = "cli")]
 pub mod program;
-#[cfg(feature = "cli")]
-mod qwen;
+#[cfg(any(feature = "cli", feature = "mcp"))]
+pub mod qwen;
 #[cfg(feature = "cli")]
 pub mod server;
 #[cfg(any(feature = "broker", feature = "cli", feature = "mcp"))]
 pub mod shown;
+#[cfg(any(feature = "broker", feature = "mcp"))]
+pub mod socket;
 #[cfg(feature = "cli")]
 pub mod user_settings;
+
+/// What became of a text behind a door: it is in the conversation that goes to the model, or the reason why it is not.
+#[cfg(feature = "mcp")]
+pub type Fate = Result<(), String>;

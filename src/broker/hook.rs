@@ -28,6 +28,15 @@ const MOST_MESSAGES: usize = 1_000;
 /// Claude Code's name for the permission mode without prompts. Every other mode, known or not, counts as prompting.
 const BYPASS: &str = "bypassPermissions";
 
+/// Whose hook runs.
+#[derive(Debug, Clone)]
+pub enum HookOf {
+    /// The hook of the session that this agent process runs.
+    Agent(Process),
+    /// This session itself, which its door tells what was shown.
+    Peer(PeerId),
+}
+
 impl Broker {
     /// The peer that this agent process runs.
     pub fn peer_of(&self, agent: Process) -> Option<PeerId> {
@@ -42,8 +51,8 @@ impl Broker {
         of_token.max_by_key(|peer| (peer.stream.is_some(), peer.row.last_seen)).and_then(|peer| peer.row.agent)
     }
 
-    /// Handles a prompt hook of the session that `agent` runs.
-    pub async fn hook(self: &Arc<Self>, agent: Option<Process>, request: Hook) -> wire::Result<Hooked> {
+    /// Handles a prompt hook; none says whose it is if the hook could not show it.
+    pub async fn hook(self: &Arc<Self>, of: Option<HookOf>, request: Hook) -> wire::Result<Hooked> {
         if let Some(problem) = &request.problem {
             let short = |text: &str| printable_line(text).chars().take(LONGEST_PROBLEM).collect::<String>();
             tracing::warn!(event = short(&request.event), "a hook says: {}", short(problem));
@@ -51,7 +60,12 @@ impl Broker {
         if request.messages.len() > MOST_MESSAGES {
             return Err(Error::new(Code::InvalidRequest, format!("more than {MOST_MESSAGES} messages in one prompt")));
         }
-        let Some((agent, mut id)) = agent.and_then(|agent| Some((agent, self.peer_of(agent)?))) else { return Ok(Hooked {}) };
+        let found = match of {
+            Some(HookOf::Agent(agent)) => self.peer_of(agent).map(|id| (Some(agent), id)),
+            Some(HookOf::Peer(id)) => Some((self.with_peer(&id, |peer| peer.row.agent)?, id)),
+            None => None,
+        };
+        let Some((agent, mut id)) = found else { return Ok(Hooked {}) };
         if let Some(session) = &request.session_id {
             check_token("sessionId", session)?;
             id = self.switch_session(session.clone(), id).await?;
@@ -76,10 +90,16 @@ impl Broker {
         Ok(Some((cwd, git.flatten())))
     }
 
-    /// Updates the peer in memory, if that agent process still runs it.
-    fn learn(&self, id: &PeerId, agent: Process, place: Option<(String, Option<Git>)>, request: &Hook) -> Option<PeerRow> {
+    /// Updates the peer in memory, if `agent` still runs it.
+    fn learn(
+        &self,
+        id: &PeerId,
+        agent: Option<Process>,
+        place: Option<(String, Option<Git>)>,
+        request: &Hook,
+    ) -> Option<PeerRow> {
         let mut roster = self.roster();
-        let row = &mut roster.peers.get_mut(id).filter(|peer| peer.row.agent == Some(agent))?.row;
+        let row = &mut roster.peers.get_mut(id).filter(|peer| peer.row.agent == agent)?.row;
         if let Some((cwd, git)) = place {
             (row.cwd, row.git) = (cwd, git);
         }

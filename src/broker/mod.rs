@@ -42,6 +42,7 @@ mod whoami;
 
 pub use crate::mailbox::MessageChange;
 pub use core::{Broker, Caller};
+pub use hook::HookOf;
 pub use legacy::LegacyRegister;
 pub use limits::Limits;
 pub use stream::{Stream, StreamItem};

@@ -3,7 +3,7 @@
 use super::{inbox::Inbox, limits::Pace};
 use crate::{
     db::PeerRow,
-    wire::{DeliveryChoice, InboundRule, Process, Route, Sender, Status, Timestamp},
+    wire::{DeliveryChoice, Door, InboundRule, Process, Route, Sender, Status, Timestamp},
 };
 use std::{
     collections::HashMap,
@@ -114,12 +114,17 @@ impl Peer {
             DeliveryChoice::Pull => pull("asked for by CLAUDE_PEERS_DELIVERY"),
             _ if row.inbound == InboundRule::Hold => pull("its settings hold what other sessions send (crossSessionInbound)"),
             _ if row.inbound == InboundRule::Refuse => pull("its settings refuse what other sessions send (crossSessionInbound)"),
-            _ if row.inbox.is_some() && !self.inbox.is_given_up() => {
-                let proof = if row.has_hook() { ", its hook confirms what is let in" } else { "" };
+            _ if row.has_door() && !self.inbox.is_given_up() => {
+                let proof = match row.door {
+                    Some(Door::Inbox) => ", its transcript confirms what is shown".to_owned(),
+                    Some(door) => format!(", its {door} confirms what is shown"),
+                    _ if row.confirms_each() => ", its hook confirms what is let in".to_owned(),
+                    _ => String::new(),
+                };
                 (Route::Inbox, format!("inbox: written into its session at once, {confirmed}{proof}"))
             }
             DeliveryChoice::Auto if row.channel => (Route::Channel, format!("channel: named in the start flags, {confirmed}")),
-            _ if row.inbox.is_some() => pull("its inbox let in none of the last messages"),
+            _ if row.has_door() => pull("its inbox let in none of the last messages"),
             DeliveryChoice::Inbox => pull("CLAUDE_PEERS_DELIVERY asks for the inbox, and its client has none"),
             DeliveryChoice::Auto => pull("its client has no inbox, and no channel is named in its start flags"),
         }

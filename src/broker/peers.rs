@@ -97,6 +97,7 @@ fn as_listed(peer: &Peer, waiting: &HashMap<PeerId, u32>, now: Timestamp) -> wir
         status,
         delivery,
         delivery_reason,
+        agent: row.kind.clone(),
         waiting: waiting.get(&row.id).copied().unwrap_or_default(),
         pid: row.agent.or(row.process).map(|process| process.pid),
         tty: row.tty.clone(),

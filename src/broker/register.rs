@@ -24,7 +24,7 @@ use crate::{
     db::{self, Durability, PeerRow, peers},
     mailbox::{self, Transaction, history, lease, proof, release},
     platform::{clock, process, random},
-    wire::{self, PeerId, Process, Register, Registered, Status, Timestamp, VERSION, text::printable_line},
+    wire::{self, Agent, PeerId, Process, Register, Registered, Status, Timestamp, VERSION, text::printable_line},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -33,6 +33,8 @@ use std::{
 
 /// Length of a secret: 31³² possibilities.
 const SECRET_LENGTH: usize = 32;
+/// Longest name and longest version of an agent, in characters.
+const LONGEST_NAME: usize = 40;
 
 /// The process that registers. The kernel's facts take precedence over the process's own.
 #[derive(Default)]
@@ -238,8 +240,16 @@ fn row(roster: &Roster, request: Register, id: PeerId, old: Option<&PeerRow>, by
         inbound: request.inbound,
         hook_token: request.hook_token.filter(|_| by.agent.is_some()).map(|token| hash(&token)),
         hook_proves_all: request.hook_proves_all,
+        kind: request.agent.map(clean),
+        door: request.door,
         ..kept
     }
+}
+
+/// The agent with what may be shown of its name and version.
+fn clean(agent: Agent) -> Agent {
+    let short = |text: &str| printable_line(text).chars().take(LONGEST_NAME).collect();
+    Agent { name: short(&agent.name), version: short(&agent.version) }
 }
 
 /// The known peer that matches a registration without a secret, if there is one.

@@ -5,7 +5,7 @@
 
 use super::core::{Broker, Caller};
 use crate::{
-    agents::{claude::inbox, shown::Shown},
+    agents::{claude::inbox, shown::Shown, socket},
     db::Durability,
     mailbox::{
         Message,
@@ -37,7 +37,7 @@ impl Broker {
         for message in messages {
             let (from, message_id) = (message.receipt.from.clone(), message.receipt.message_id.clone());
             let frame = self.frame_of(id, message);
-            if let Err(error) = inbox::post(Path::new(&inbox), agent.pid, &frame).await {
+            if let Err(error) = socket::post(Path::new(&inbox), agent.pid, &frame).await {
                 tracing::warn!(peer = %id, message = %message_id, %error, "writing a held message into its inbox failed");
                 continue;
             }

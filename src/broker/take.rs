@@ -108,8 +108,9 @@ impl Broker {
     /// any call while the client holds written messages. The client shows those with the result of this call, so a call that
     /// waited would keep them from the model.
     fn leaves_to_inbox(&self, id: &PeerId, rides_along: bool) -> bool {
-        let leaves =
-            |peer: &mut Peer| peer.route().0 == Route::Inbox && (rides_along || peer.row.has_hook() && peer.inbox.is_pending());
+        let leaves = |peer: &mut Peer| {
+            peer.route().0 == Route::Inbox && (rides_along || peer.row.confirms_each() && peer.inbox.is_pending())
+        };
         self.with_peer(id, leaves).unwrap_or_default()
     }
 

@@ -46,7 +46,7 @@ pub fn seen_from(scope: Scope) -> Result<Option<String>, Failure> {
 /// The peers as a table. On a terminal related facts share a field; elsewhere every fact has a column.
 pub fn table(peers: &[Peer], now: Timestamp, look: Look) -> String {
     let common = ["NAME", "ID", "STATUS", "DELIVERY", "WAITING"];
-    let last: &[&str] = if look.terminal { &["WHERE AND WHAT"] } else { &["SEEN", "REPO", "BRANCH", "CWD", "SUMMARY"] };
+    let last: &[&str] = if look.terminal { &["WHERE AND WHAT"] } else { &["SEEN", "REPO", "BRANCH", "CWD", "SUMMARY", "AGENT"] };
     look.table(&[&common, last].concat(), peers.iter().map(|peer| row(peer, now, look)).collect())
 }
 
@@ -56,8 +56,9 @@ fn row(peer: &Peer, now: Timestamp, look: Look) -> Vec<Field> {
     // A person does not care when a connected peer was last seen.
     let seen_by_person = if look.terminal && peer.status != Status::Connected { seen.as_str() } else { "" };
     let why = peer.delivery_reason.split_once(": ").filter(|_| look.terminal).map_or("", |(_, why)| why);
+    let agent = peer.agent.as_ref().map(ToString::to_string).unwrap_or_default();
     let mut row = vec![
-        Field::new(&peer.name, Tone::Strong),
+        Field::lines(&[&peer.name, if look.terminal { &agent } else { "" }], Tone::Strong),
         peer.id.as_str().into(),
         Field::lines(&[status, seen_by_person], tone),
         Field::lines(&[peer.delivery.as_str(), why], Tone::Plain),
@@ -68,7 +69,7 @@ fn row(peer: &Peer, now: Timestamp, look: Look) -> Vec<Field> {
         row.push(Field::lines(&[&format!("{}{branch}", peer.cwd), &peer.summary], Tone::Plain));
     } else {
         let (repo, branch) = (peer.git_repo.as_deref().unwrap_or("-"), peer.git_branch.as_deref().unwrap_or("-"));
-        row.extend([&seen, repo, branch, &peer.cwd, &peer.summary].map(Field::from));
+        row.extend([&seen, repo, branch, &peer.cwd, &peer.summary, &agent].map(Field::from));
     }
     row
 }

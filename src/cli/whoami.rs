@@ -29,6 +29,7 @@ fn render(peer: &Peer, look: Look) -> String {
     ];
     let optional = [("repository", &peer.git_repo), ("branch", &peer.git_branch)];
     facts.extend(optional.into_iter().filter_map(|(name, value)| Some((name, printable_line(value.as_deref()?).into_owned()))));
+    facts.extend(peer.agent.as_ref().map(|agent| ("agent", printable_line(&agent.to_string()).into_owned())));
     facts.push(("summary", printable_line(&peer.summary).into_owned()));
     look.facts(&facts)
 }

@@ -1,7 +1,7 @@
 //! The table of peers, and the table of their session ids.
 
 use super::{Result, Row, Tx, View, params, sqlite};
-use crate::wire::{DeliveryChoice, Git, InboundRule, PeerId, Process, SummarySource, Timestamp};
+use crate::wire::{Agent, DeliveryChoice, Door, Git, InboundRule, PeerId, Process, SummarySource, Timestamp};
 use rusqlite::types::{FromSql, Value};
 
 /// A peer as it is stored.
@@ -45,6 +45,10 @@ pub struct PeerRow {
     pub hook_token: Option<[u8; 32]>,
     /// Whether that hook runs for every message that is let in.
     pub hook_proves_all: bool,
+    /// The coding agent.
+    pub kind: Option<Agent>,
+    /// The open door into its session, other than `inbox`.
+    pub door: Option<Door>,
 }
 
 impl PeerRow {
@@ -75,7 +79,14 @@ impl PeerRow {
             hooked: None,
             hook_token: None,
             hook_proves_all: false,
+            kind: None,
+            door: None,
         }
+    }
+
+    /// Whether messages can be let into its running session.
+    pub fn has_door(&self) -> bool {
+        self.inbox.is_some() || self.door.is_some()
     }
 
     /// The key of the agent process; the proof of its inbox or channel is tied to it. If the agent process is unknown, the
@@ -92,13 +103,13 @@ impl PeerRow {
         self.proved.as_ref().is_some_and(|(by, _)| *by == self.agent_key())
     }
 
-    /// Whether the prompt hook of its current agent process has run and proves every message that is let in.
-    pub fn has_hook(&self) -> bool {
-        self.hook_proves_all && self.hooked.as_ref().is_some_and(|by| *by == self.agent_key())
+    /// Whether every message that is let in is confirmed: by its door, or by the prompt hook of its current agent process, which has run.
+    pub fn confirms_each(&self) -> bool {
+        self.door.is_some() || self.hook_proves_all && self.hooked.as_ref().is_some_and(|by| *by == self.agent_key())
     }
 
     /// Every column except those of the proof, which only [`put_proof`] writes.
-    fn columns(&self) -> [(&'static str, Value); 25] {
+    fn columns(&self) -> [(&'static str, Value); 28] {
         let started = |process: Option<Process>| process.map(|process| process.started.cast_signed()).into();
         let pid = |process: Option<Process>| process.map(|process| i64::from(process.pid)).into();
         let bytes = |hash: Option<[u8; 32]>| hash.map(|hash| hash.to_vec()).into();
@@ -129,6 +140,9 @@ impl PeerRow {
             ("hooked_by", self.hooked.clone().into()),
             ("hook_token", bytes(self.hook_token)),
             ("hook_proves_all", self.hook_proves_all.into()),
+            ("agent", self.kind.as_ref().map(|kind| kind.name.clone()).into()),
+            ("agent_version", self.kind.as_ref().map(|kind| kind.version.clone()).into()),
+            ("door", self.door.map(|door| door.to_string()).into()),
         ]
     }
 
@@ -165,6 +179,11 @@ impl PeerRow {
             hooked: columns.next()?,
             hook_token: columns.next()?,
             hook_proves_all: columns.next()?,
+            kind: {
+                let (name, version): (Option<String>, Option<String>) = (columns.next()?, columns.next()?);
+                name.map(|name| Agent { name, version: version.unwrap_or_default() })
+            },
+            door: columns.next::<Option<String>>()?.and_then(|door| Door::parse(&door)),
         })
     }
 }

@@ -50,7 +50,7 @@ pub fn acknowledge(tx: &mut Transaction<'_>, peer: &PeerId, route: Route, messag
 /// route hands the message over.
 fn offer(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, route: Route) -> Result<bool> {
     // If the hook runs, it proves each message separately.
-    let trusted = peer.has_proved() && !(route == Route::Inbox && peer.has_hook());
+    let trusted = peer.has_proved() && !(route == Route::Inbox && peer.confirms_each());
     let sql = "UPDATE message SET state = 1, route = ?4, offered_at = ?5, holder = 0, instance = NULL, lease = NULL,
                    pushed_by = ?6, again = ?7, waiting = ?8
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3

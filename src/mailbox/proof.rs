@@ -13,7 +13,7 @@ const PENDING: &str = "to_peer = ?1 AND waiting = 1 AND route = 'inbox' AND agai
 /// Records that the inbox or channel of `peer` has proved itself. Unless a hook proves each message, no other route then repeats
 /// the messages pushed into it.
 pub(super) fn prove(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
-    if !peer.has_hook() {
+    if !peer.confirms_each() {
         let sql = "UPDATE message SET waiting = 0
                    WHERE to_peer = ?1 AND waiting = 1 AND again = 1 AND holder = 0 AND pushed_by = ?2";
         tx.run(sql, [peer.id.as_str(), &peer.agent_key()])?;

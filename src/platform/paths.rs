@@ -82,6 +82,11 @@ pub fn answers(socket: &Path, to: &PeerId, from: &PeerId) -> PathBuf {
     socket.with_file_name("answers").join(format!("{to}-{from}.sock"))
 }
 
+/// The socket on which our plugin in the agent process `agent` listens. It lies beside the broker's `socket`.
+pub fn door(socket: &Path, agent: u32) -> PathBuf {
+    socket.with_file_name("doors").join(format!("{agent}.sock"))
+}
+
 /// The TCP port: `CLAUDE_PEERS_PORT`, else 7899; 0 lets the system choose a free one.
 pub fn port() -> Result<u16, InvalidSetting> {
     settings::PORT.parse()

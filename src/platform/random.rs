@@ -35,3 +35,15 @@ pub fn peer_id() -> PeerId {
 pub fn message_tag() -> String {
     token(TAG_LENGTH)
 }
+
+/// A random UUID (RFC 9562, version 4).
+pub fn uuid() -> String {
+    let mut bytes = [0u8; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        return token(32);
+    }
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}

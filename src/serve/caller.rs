@@ -2,7 +2,7 @@
 
 use super::{access::Connection, app::App};
 use crate::{
-    broker::Caller,
+    broker::{Caller, HookOf},
     platform::process,
     wire::{self, Code, Error, PROCESS_SCHEME, PeerId, Process, SESSION_SCHEME},
 };
@@ -92,21 +92,22 @@ impl Inside {
     }
 }
 
-/// The caller of a hook, which proves the session that started it. The hook shows the token that the session's client gives to
-/// its child processes, or names the agent process.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AsProcess(pub Process);
+/// The caller of a hook, which proves the session that started it: the hook shows the token that the session's client gives to its child
+/// processes, or names the agent process. Behind a door that confirms, the session itself calls.
+#[derive(Debug, Clone)]
+pub(super) struct AsHook(pub HookOf);
 
-impl FromRequestParts<Arc<App>> for AsProcess {
+impl FromRequestParts<Arc<App>> for AsHook {
     type Rejection = Error;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> wire::Result<Self> {
-        let agent = match shown(parts) {
-            Shown::SessionToken(token) => app.broker.agent_by_token(token),
-            Shown::Process(pid) => Some(agent(pid, parts)?),
+        let of = match shown(parts) {
+            Shown::SessionToken(token) => app.broker.agent_by_token(token).map(HookOf::Agent),
+            Shown::Process(pid) => Some(HookOf::Agent(agent(pid, parts)?)),
+            Shown::Secret(secret) => Some(HookOf::Peer(app.broker.authenticate(secret)?)),
             _ => None,
         };
         let help = "send `Authorization: Session TOKEN` or `Process PID`";
-        agent.map(Self).ok_or_else(|| unauthorized("this is for a session's hooks", help))
+        of.map(Self).ok_or_else(|| unauthorized("this is for a session's hooks", help))
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     access::Connection,
     app::{App, AppState},
     body::{InPath, Json, Query},
-    caller::{AsPeer, AsProcess, Inside},
+    caller::{AsHook, AsPeer, Inside},
     events,
 };
 use crate::{
@@ -92,8 +92,8 @@ verbs! { app;
 
     /// Reports that the prompt hook of a session's client runs: which messages its prompt holds, and facts that only hooks know.
     post "/v1/hook" [request_body = Hook, security((), ("process" = [])),]
-    hook(process: wire::Result<AsProcess>, Json(request): Json<Hook>) -> Hooked {
-        app.broker.hook(process.ok().map(|AsProcess(agent)| agent), request).await?
+    hook(of: wire::Result<AsHook>, Json(request): Json<Hook>) -> Hooked {
+        app.broker.hook(of.ok().map(|AsHook(of)| of), request).await?
     }
 
     /// Says what became of messages that were taken or pushed. Repeating it changes nothing.

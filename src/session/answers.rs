@@ -5,7 +5,7 @@
 //! The tool learns only that the connection ended, so the log records each answer's outcome.
 
 use super::{
-    facts::Inbox,
+    doors::Inbox,
     link::{AT_ONCE, Link, Registration, mends_itself},
     log,
 };

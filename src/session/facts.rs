@@ -1,35 +1,30 @@
 //! The facts that a session registers: its directory, its agent process, that process's inbox, and its start flags.
 
-use super::{controls, log};
+use super::{
+    controls,
+    doors::{Door, Doors, Found, started_by},
+    link::Opener,
+};
 use crate::{
-    agents::{
-        claude::inbox,
-        clients::{Client, SessionId},
-    },
+    agents::clients::{Client, SessionId},
     platform::{
         git, process, random,
         settings::{self, InvalidSetting},
     },
-    wire::{ClientInfo, Code, DeliveryChoice, Error, InboundRule, Register, Result, VERSION},
+    wire::{Agent, ClientInfo, Code, DeliveryChoice, Error, InboundRule, Register, Result, VERSION},
 };
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 /// This program's name for the broker.
 pub const PROGRAM: &str = "claude-peers-mcp";
 /// The name under which this server must be registered for its channel to work.
 pub const SERVER: &str = "claude-peers";
-/// The environment variables in which Claude Code passes the path of its inbox and a token to its child processes.
-const INBOX: &str = "CLAUDE_CODE_MESSAGING_SOCKET";
+/// The environment variable in which Claude Code passes a token to its child processes.
 const TOKEN: &str = "CLAUDE_CODE_MESSAGING_TOKEN";
 /// The first Claude Code whose prompt hook also runs for messages in the middle of a turn. Tests with published versions show
 /// that 2.1.257 does not do so and 2.1.263 does.
 const OLDEST_THAT_PROVES_ALL: [u32; 3] = [2, 1, 263];
-/// Programs that may stand between an agent and this process.
-const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "env"];
 /// Length of the random name of this process.
 const INSTANCE_LENGTH: usize = 24;
 /// How long a look at the working directory may take.
@@ -50,48 +45,47 @@ pub struct Session {
     parent: Option<u32>,
     client: &'static Client,
     hook_proves_all: bool,
-}
-
-/// The inbox of this session's client, and the agent process that listens there.
-#[derive(Clone)]
-pub struct Inbox {
-    pub path: PathBuf,
-    pub agent: u32,
+    agent: Agent,
+    pub doors: Doors,
 }
 
 impl Session {
-    /// The session of a client of this version. `parent` is the process that started this one.
-    pub fn new(client: &'static Client, version: &str, parent: Option<u32>) -> Result<Self> {
+    /// The session that this client has opened. `parent` is the process that started this one.
+    pub fn new(opener: &Opener, parent: Option<u32>) -> Result<Self> {
+        let client = opener.client;
         let delivery = settings::DELIVERY.read(DeliveryChoice::parse).map_err(unusable)?;
         let cwd = std::env::current_dir().map_err(|error| {
             Error::new(Code::InvalidPath, format!("the working directory of this session cannot be read: {error}"))
                 .help("start the session again in a directory that exists")
         })?;
-        inbound()?;
+        inbound(client)?;
         Ok(Self {
             instance: random::token(INSTANCE_LENGTH),
             delivery,
             session_id: session_id(client)?,
+            doors: Doors::new(client, cwd.clone(), matches!(delivery, DeliveryChoice::Auto | DeliveryChoice::Inbox)),
             cwd,
             parent,
             client,
-            hook_proves_all: client.is_claude_code() && proves_all(version),
+            hook_proves_all: !client.is_claude_code() || proves_all(&opener.version),
+            agent: Agent { name: opener.name.clone(), version: opener.version.clone() },
         })
     }
 
-    /// The facts to register now, and the client's inbox. Both may change after this process has started.
-    pub async fn facts(&self) -> Result<(Register, Option<Inbox>)> {
+    /// The facts to register now, and the open door. Both may change after this process has started.
+    pub async fn facts(&self) -> Result<(Register, Option<Door>)> {
+        let Found { agent, door, session } = self.doors.find().await;
         // Other clients' environments are not trusted, because a session of Claude Code may have started them.
         let is_claude_code = self.client.is_claude_code();
-        let (agent, inbox) = if is_claude_code { self.agent().await } else { (None, None) };
         let command_line = agent.or(self.parent).filter(|_| is_claude_code).map(process::command_line).unwrap_or_default();
+        let named = session.and_then(|session| self.client.peer_session(&session));
         let cwd = self.cwd.clone();
         let git = in_time(move || git::discover(&cwd)).await.flatten();
         let facts = Register {
             client: ClientInfo { name: PROGRAM.to_owned(), version: VERSION.to_owned() },
             instance: self.instance.clone(),
-            session_id: self.session_id.clone(),
-            adopts: false,
+            adopts: named.is_some(),
+            session_id: named.or_else(|| self.session_id.clone()),
             pid: std::process::id(),
             host: agent.and_then(process::identify),
             git,
@@ -99,47 +93,18 @@ impl Session {
             tty: agent.or(self.parent).and_then(process::terminal),
             channel: names_our_channel(&command_line),
             delivery: self.delivery,
-            inbox: inbox.as_ref().map(|inbox| inbox.path.to_string_lossy().into_owned()),
-            hook_token: inbox.as_ref().and_then(|_| settings::text(TOKEN).ok()?),
+            inbox: match &door {
+                Some(Door::Claude(inbox)) => Some(inbox.path.to_string_lossy().into_owned()),
+                _ => None,
+            },
+            hook_token: matches!(door, Some(Door::Claude(_))).then(|| settings::text(TOKEN).ok().flatten()).flatten(),
             hook_proves_all: self.hook_proves_all,
             bypasses: controls::bypasses(&command_line),
-            inbound: inbound()?,
+            inbound: inbound(self.client)?,
+            agent: Some(self.agent.clone()),
+            door: door.as_ref().and_then(Door::kind),
         };
-        Ok((facts, inbox))
-    }
-
-    /// Whether an inbox may still appear.
-    pub fn awaits_inbox(&self) -> bool {
-        self.client.is_claude_code() && self.wants_inbox() && settings::raw(INBOX).is_some()
-    }
-
-    fn wants_inbox(&self) -> bool {
-        matches!(self.delivery, DeliveryChoice::Auto | DeliveryChoice::Inbox)
-    }
-
-    /// The agent process and its inbox. The agent is the ancestor at the other end of the inbox socket, whatever its name. If
-    /// another agent stands in between, the socket belongs to an outer session, which started this one.
-    async fn agent(&self) -> (Option<u32>, Option<Inbox>) {
-        let mut found = None;
-        if let Some(path) = settings::raw(INBOX).map(PathBuf::from) {
-            match inbox::connect(&path).await {
-                Ok((_, agent)) => found = Some(Inbox { path, agent }),
-                Err(error) => log!("the inbox of this session's client is not used: {error}"),
-            }
-        }
-        for pid in process::ancestors(std::process::id()) {
-            if found.as_ref().is_some_and(|inbox| inbox.agent == pid) {
-                return (Some(pid), found.filter(|_| self.wants_inbox()));
-            }
-            let words = process::command_line(pid);
-            if self.client.runs(&words) || found.as_ref().is_some_and(|inbox| process::same_program(pid, inbox.agent)) {
-                return (Some(pid), None);
-            }
-            if found.is_none() && !is_shell(&words) {
-                break; // a `claude` above a program that is no shell is unrelated
-            }
-        }
-        (None, None)
+        Ok((facts, door))
     }
 }
 
@@ -161,13 +126,14 @@ fn proves_all(version: &str) -> bool {
     version >= OLDEST_THAT_PROVES_ALL
 }
 
-/// Which messages from other sessions are let in: by the client's settings, else by `CLAUDE_PEERS_INBOUND`.
+/// Which messages from other sessions are let in: by Claude Code's settings, else by `CLAUDE_PEERS_INBOUND`.
 ///
 /// # Errors
 /// If that variable cannot be used.
-pub fn inbound() -> Result<InboundRule> {
+pub fn inbound(client: &Client) -> Result<InboundRule> {
     let choice = settings::INBOUND.read(InboundRule::chosen).map_err(unusable)?;
-    Ok(controls::cross_session_inbound().unwrap_or(choice))
+    let of_client = client.is_claude_code().then(controls::cross_session_inbound).flatten();
+    Ok(of_client.unwrap_or(choice))
 }
 
 /// Whether the session's status file says that it is idle. The format is internal to Claude Code, so anything else means no.
@@ -193,17 +159,6 @@ fn session_id(client: &Client) -> Result<Option<String>> {
     }
     let id = settings::raw(variable).filter(|_| started_by(client)).and_then(|id| id.into_string().ok());
     Ok(id.and_then(|id| client.peer_session(&id)))
-}
-
-/// Whether this client's program started this process, directly or through shells. Others only inherit its environment.
-fn started_by(client: &Client) -> bool {
-    let mut lines = process::ancestors(std::process::id()).into_iter().map(process::command_line);
-    lines.find(|words| !is_shell(words)).is_some_and(|words| client.runs(&words))
-}
-
-fn is_shell(words: &[String]) -> bool {
-    let program = words.first().map(|word| word.trim_start_matches('-'));
-    program.and_then(|word| Path::new(word).file_name()).is_some_and(|name| SHELLS.iter().any(|shell| name == *shell))
 }
 
 /// Whether a start flag names this server as a channel: `--channels server:claude-peers`, several values, `=` or commas.

@@ -25,8 +25,6 @@ use tokio_stream::StreamExt;
 /// The first pause after a lost connection. It is short because a socket-activated broker is back at once.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// The first pause before checking again for a missing inbox; it doubles each time.
-const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 pub struct Follower {
     pub link: Arc<Link>,
@@ -40,15 +38,14 @@ pub struct Follower {
 enum End {
     /// Register again on the next call or after a while: the session has ended, or another process serves it.
     Aside,
-    /// Register again: a call came while another process served the session, or named the session; or the inbox has appeared.
+    /// Register again: a call came while another process served the session, or named the session; or another door is open.
     Again,
 }
 
 impl Follower {
     /// Keeps the session registered after its client has identified itself. `parent` is the process that started this one.
     pub async fn run(mut self, parent: Option<u32>) {
-        let (client, version) = self.link.client.wait().await.clone();
-        let session = match Session::new(client, &version, parent) {
+        let session = match Session::new(self.link.opener.wait().await, parent) {
             Ok(session) => session,
             Err(error) => return self.link.refuse(error),
         };
@@ -81,7 +78,7 @@ impl Follower {
     async fn follow(&mut self, session: &Session) -> Result<End> {
         // Looked up each time, because the user's runtime directory may appear after the session starts.
         let client = Client::new(paths::socket_of_session().map_err(facts::unusable)?, facts::PROGRAM);
-        let (mut facts, inbox) = session.facts().await?;
+        let (mut facts, door) = session.facts().await?;
         if let Some(named) = self.link.named() {
             (facts.session_id, facts.adopts) = (Some(named), true);
         }
@@ -100,15 +97,16 @@ impl Follower {
         };
         log!("connected as {} ({}) to broker {}", me.name, me.id, me.broker_version);
         self.mail.mail_waits(); // mail may wait already: the broker announces only new mail
-        let mut inbox_there = pin!(inbox_appears(session, inbox.is_some()));
-        self.link.registered(Registration { client, inbox, session: facts.session_id.clone(), me });
+        let mut door_changes = pin!(session.doors.change(door.as_ref()));
+        self.link.registered(Registration { client, door: door.clone(), session: facts.session_id.clone(), me });
         let mut names_other = pin!(self.link.names_other(facts.session_id.as_deref()));
         let mut stands_by = false;
         loop {
             let event = tokio::select! {
                 event = events.next() => event,
                 () = self.link.nudged.notified(), if stands_by => return Ok(End::Again),
-                () = &mut inbox_there, if !stands_by => return Ok(End::Again),
+                () = &mut door_changes, if !stands_by => return Ok(End::Again),
+                () = self.link.door_fails.notified(), if !stands_by => return Ok(End::Again),
                 () = &mut names_other => return Ok(End::Again),
             };
             let event = event.ok_or_else(|| lost(&"the broker closed it"))?.map_err(|error| lost(&error))?;
@@ -127,19 +125,6 @@ impl Follower {
             }
         }
     }
-}
-
-/// Resolves when the client's missing inbox appears.
-async fn inbox_appears(session: &Session, is_there: bool) {
-    let mut pause = FIRST_LOOK;
-    while !is_there && session.awaits_inbox() {
-        sleep(pause).await;
-        if matches!(session.facts().await, Ok((_, Some(_)))) {
-            return;
-        }
-        pause *= 2;
-    }
-    std::future::pending().await
 }
 
 fn lost(cause: &dyn std::fmt::Display) -> Error {

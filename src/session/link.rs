@@ -3,7 +3,10 @@
 //! Calls wait while the broker restarts. Idempotency keys and leases make every call safe to repeat, so a call that was cut off
 //! is repeated.
 
-use super::{facts::Inbox, log};
+use super::{
+    doors::{self, Door},
+    log,
+};
 use crate::{
     agents::clients::{self, Client},
     client::{self, START_HELP},
@@ -28,7 +31,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// A registration with a broker that is running.
 pub struct Registration {
     pub client: client::Client,
-    pub inbox: Option<Inbox>,
+    pub door: Option<Door>,
     /// The id of the session that it serves, if known.
     pub session: Option<String>,
     /// This session's identity.
@@ -43,6 +46,26 @@ impl Registration {
     /// `POST path` as this session, once. The broker may take `wait` to answer.
     pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize, wait: Duration) -> Result<T> {
         self.client.post_waiting(path, Some(&self.me.secret), body, wait).await
+    }
+}
+
+/// The client that has opened the session.
+#[derive(Debug)]
+pub struct Opener {
+    pub client: &'static Client,
+    /// Its short name, and its version as it reports it.
+    pub name: String,
+    pub version: String,
+    /// Whether messages will probably be let into its session.
+    pub has_door: bool,
+}
+
+impl Opener {
+    /// The client that gives itself this name and version.
+    pub fn new(name: &str, version: String) -> Self {
+        let client = clients::named(name);
+        let short = if client.program.is_empty() { name } else { client.program };
+        Self { client, name: short.to_owned(), version, has_door: doors::has_door(client) }
     }
 }
 
@@ -71,8 +94,9 @@ pub struct Link {
     named: watch::Sender<Option<String>>,
     /// A call needs the broker.
     pub nudged: Notify,
-    /// The client, and its version as it reports it.
-    pub client: SetOnce<(&'static Client, String)>,
+    /// The door does not lead into this session any more.
+    pub door_fails: Notify,
+    pub opener: SetOnce<Opener>,
     /// The client has said that it is initialized, which opens the channel and the inbox.
     pub initialized: SetOnce<()>,
 }
@@ -84,7 +108,8 @@ impl Default for Link {
             state,
             named: watch::Sender::default(),
             nudged: Notify::new(),
-            client: SetOnce::new(),
+            door_fails: Notify::new(),
+            opener: SetOnce::new(),
             initialized: SetOnce::new(),
         }
     }
@@ -120,7 +145,12 @@ impl Link {
 
     /// The client that has opened the session.
     pub fn client(&self) -> &'static Client {
-        self.client.get().map_or(&clients::UNKNOWN, |(client, _)| client)
+        self.opener.get().map_or(&clients::UNKNOWN, |opener| opener.client)
+    }
+
+    /// Whether messages arrive in this session by themselves, as far as was known when it was opened.
+    pub fn has_door(&self) -> bool {
+        self.opener.get().is_some_and(|opener| opener.has_door)
     }
 
     /// The session that the client's first call has named.
@@ -168,15 +198,15 @@ impl Link {
         self.state.borrow().settled()?.ok()
     }
 
-    /// Waits until the session is registered and its client has an inbox; none if this process will not be served. Does not
-    /// nudge, because a process that already serves the session writes to its inbox.
-    pub async fn with_inbox(&self) -> Option<(Arc<Registration>, Inbox)> {
-        let with_inbox = |state: &LinkState| match state {
-            LinkState::Up(up) => Some(Some((up.clone(), up.inbox.clone()?))),
+    /// Waits until the session is registered with an open door; none if this process will not be served. Does not nudge, because a
+    /// process that already serves the session lets its messages in.
+    pub async fn with_door(&self) -> Option<(Arc<Registration>, Door)> {
+        let with_door = |state: &LinkState| match state {
+            LinkState::Up(up) => Some(Some((up.clone(), up.door.clone()?))),
             LinkState::Down(_) => None,
             LinkState::Refused(_) => Some(None),
         };
-        self.wait_for(with_inbox).await
+        self.wait_for(with_door).await
     }
 
     /// Waits until this registration no longer holds.

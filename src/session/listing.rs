@@ -93,6 +93,7 @@ fn readable(peer: &Peer) -> String {
     for (name, value) in [("repo", &peer.git_repo), ("branch", &peer.git_branch)] {
         let _ = value.as_ref().map(|value| write!(out, ", {name} {}", printable_line(value)));
     }
+    let _ = peer.agent.as_ref().map(|agent| write!(out, ", {}", printable_line(&agent.to_string())));
     let _ = match peer.status {
         Status::Connected => write!(out, ", messages go by {}", printable_line(&peer.delivery_reason)),
         Status::Reconnecting => write!(out, ", reconnecting"),

@@ -209,7 +209,7 @@ impl Mailbox {
 mod tests {
     use super::*;
     use crate::{
-        agents::clients,
+        session::link::Opener,
         session::{stdio::Writer, transport::ClientTransport},
         wire::Acknowledgement,
     };
@@ -232,7 +232,7 @@ mod tests {
             ("claude-code", 3_000, true),
         ] {
             let link = Arc::new(Link::default());
-            link.client.set((clients::named(client), String::new())).expect("not set yet");
+            link.opener.set(Opener::new(client, String::new())).expect("not set yet");
             let (mail, request) = (Arc::new(Mailbox::new(link.clone(), Arc::default())), RequestId::Number(1));
             mail.answering().insert(request.clone(), Call { began: since(seconds), carried: Vec::new() });
             let message = Acknowledgement { id: "m1-abcdef".parse().expect("an id"), outcome: Outcome::Delivered, lease: None };

@@ -11,6 +11,7 @@ mod answers;
 mod channel;
 mod controls;
 mod door;
+mod doors;
 mod ending;
 mod facts;
 mod follow;

@@ -77,7 +77,7 @@ impl ServerHandler for Server {
         let channel = [("claude/channel".to_owned(), JsonObject::new())].into();
         let capabilities = ServerCapabilities::builder().enable_experimental_with(channel).enable_tools().build();
         let mut info = ServerConfig::new(capabilities);
-        info.instructions = published::instructions(self.tools.link.client()).map(str::to_owned);
+        info.instructions = published::instructions(self.tools.link.client(), self.tools.link.has_door()).map(str::to_owned);
         info.server_info = Implementation::new(facts::SERVER, VERSION);
         info.protocol_version = NEWEST;
         info
@@ -92,7 +92,7 @@ impl ServerHandler for Server {
         _page: Option<PaginatedRequestParams>,
         _context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        Ok(ListToolsResult::with_all_items(published::definitions(self.tools.link.client())))
+        Ok(ListToolsResult::with_all_items(published::definitions(self.tools.link.client(), self.tools.link.has_door())))
     }
 
     async fn call_tool(

@@ -211,10 +211,10 @@ impl Tools {
             if let Ok(known) = &known {
                 json["state"] = json!(known.question.state);
             }
-            text = words::unanswered(sent, known.as_ref(), self.link.client());
+            text = words::unanswered(sent, known.as_ref(), self.link.has_door());
             json["note"] = text.as_str().into();
         } else {
-            let note = words::interrupted(sent, self.link.client());
+            let note = words::interrupted(sent, self.link.has_door());
             text = format!("{note}\n\n{text}");
             json["note"] = note.into();
         }
@@ -315,7 +315,7 @@ fn wrong(tool: &str, what: impl std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agents::clients;
+    use crate::session::link::Opener;
 
     #[test]
     fn waits_end_before_the_clients_patience() {
@@ -329,7 +329,7 @@ mod tests {
             ("some-new-client", 7, MAX_WAIT_FOR_REPLY, 7),
         ] {
             let link = Arc::new(Link::default());
-            link.client.set((clients::named(client), String::new())).expect("not set yet");
+            link.opener.set(Opener::new(client, String::new())).expect("not set yet");
             let mail = Arc::new(Mailbox::new(link.clone(), Arc::default()));
             let wait = Tools { link, mail }.wait(Some(Whole(seconds)), most);
             assert_eq!(wait, Duration::from_secs(waits), "{client}");

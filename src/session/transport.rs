@@ -10,12 +10,11 @@
 
 use super::{
     acknowledge::Handover,
-    link::Link,
+    link::{Link, Opener},
     log,
     mail::Mailbox,
     stdio::{Reader, Writer},
 };
-use crate::agents::clients;
 use rmcp::{
     RoleServer,
     model::{
@@ -133,7 +132,7 @@ impl ClientTransport {
             "initialize" => {
                 let Initialize { protocol_version, client_info } = read(method, params)?;
                 let said = |field: &str| client_info[field].as_str().unwrap_or_default().to_owned();
-                _ = self.link.client.set((clients::named(&said("name")), said("version"))); // the first time counts
+                _ = self.link.opener.set(Opener::new(&said("name"), said("version"))); // the first time counts
                 self.opened = true;
                 let mut params = InitializeRequestParams::new(ClientCapabilities::default(), Implementation::default());
                 params.protocol_version = protocol_version;

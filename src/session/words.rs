@@ -1,7 +1,7 @@
 //! The state of a sent message, in words for the model.
 
 use crate::{
-    agents::{clients::Client, shown},
+    agents::shown,
     wire::{Asked, Broadcast, Error, Receipt, Recipient, text::printable_line},
 };
 
@@ -15,23 +15,23 @@ pub fn sent(sent: &Receipt) -> String {
     format!("Accepted {}: {}.{note}", to(sent), sent.state)
 }
 
-/// How an answer reaches this client.
-fn arrival(client: &Client) -> &'static str {
-    if client.is_pushed_to() { "will arrive by itself" } else { "will come in a result of these tools" }
+/// How an answer reaches a session.
+fn arrival(has_door: bool) -> &'static str {
+    if has_door { "will arrive by itself" } else { "will come in a result of these tools" }
 }
 
 /// A question whose wait ended because other messages arrived.
-pub fn interrupted(sent: &Receipt, client: &Client) -> String {
+pub fn interrupted(sent: &Receipt, has_door: bool) -> String {
     format!(
         "The {} is not answered yet. The wait ended because the messages below came; you may have to deal with them first. The \
          answer {}; to wait for it again, call check_messages with waitSeconds.",
         to(sent),
-        arrival(client)
+        arrival(has_door)
     )
 }
 
 /// A question without an answer, and its known state.
-pub fn unanswered(sent: &Receipt, known: Result<&Asked, &Error>, client: &Client) -> String {
+pub fn unanswered(sent: &Receipt, known: Result<&Asked, &Error>, has_door: bool) -> String {
     let why = match known {
         Err(error) => format!("what became of it is not known: {error}"),
         Ok(Asked { answer: Some(answer), .. }) => {
@@ -43,7 +43,7 @@ pub fn unanswered(sent: &Receipt, known: Result<&Asked, &Error>, client: &Client
         }
         Ok(known) => shown::fate(known),
     };
-    format!("No answer yet to {}: {why}. An answer {}.", to(sent), arrival(client))
+    format!("No answer yet to {}: {why}. An answer {}.", to(sent), arrival(has_door))
 }
 
 /// The state of a message to everyone in a scope.

@@ -47,6 +47,16 @@ words! {
         Pull = "pull",
     }
 
+    /// What lets messages into a running session, and tells which of them its model was shown.
+    pub enum Door {
+        /// The agent's inbox socket; its transcript tells.
+        Inbox = "inbox",
+        /// Our plugin inside the agent.
+        Plugin = "plugin",
+        /// The daemon that runs the agent's sessions.
+        Daemon = "daemon",
+    }
+
     /// Which messages a session lets in from other sessions: its client's `crossSessionInbound`, else `CLAUDE_PEERS_INBOUND`.
     #[derive(Default)]
     pub enum InboundRule {
@@ -67,6 +77,13 @@ impl std::str::FromStr for Scope {
             Error::new(Code::UnknownScope, format!("scope {text:?} is unknown"))
                 .help("use \"machine\", \"directory\" or \"repo\"")
         })
+    }
+}
+
+/// `codex 0.169.0`
+impl std::fmt::Display for Agent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.name, self.version)
     }
 }
 
@@ -97,6 +114,13 @@ object! {
         pub started: u64,
     }
 
+    /// The coding agent that runs a session.
+    pub struct Agent {
+        /// Its short name, as setup takes it: `claude`, `codex` …; of an unknown agent the name that it gives itself.
+        pub name: String,
+        pub version: String,
+    }
+
     /// A peer, as lists show it. Never holds a secret.
     pub struct Peer {
         pub id: PeerId,
@@ -114,6 +138,7 @@ object! {
         /// The route by which a message will reach it.
         pub delivery: Route,
         pub delivery_reason: String,
+        pub agent: Option<Agent>,
         pub waiting: u32,
         pub pid: Option<u32>,
         pub tty: Option<String>,

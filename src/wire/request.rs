@@ -1,6 +1,6 @@
 use super::{
-    DeliveryChoice, Error, Git, HistoryEntry, Inbound, InboundRule, MessageId, Outcome, Peer, PeerId, Process, Receipt, Route,
-    Status, SummarySource, Timestamp, define::object,
+    Agent, DeliveryChoice, Door, Error, Git, HistoryEntry, Inbound, InboundRule, MessageId, Outcome, Peer, PeerId, Process,
+    Receipt, Route, Status, SummarySource, Timestamp, define::object,
 };
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +56,10 @@ object! {
         pub bypasses: bool,
         #[serde(default)]
         pub inbound: InboundRule,
+        /// The coding agent that runs the session.
+        pub agent: Option<Agent>,
+        /// The open door into the session, other than `inbox`.
+        pub door: Option<Door>,
     }
 
     pub struct Registered {

@@ -17,6 +17,8 @@ pub struct Agent {
     pub env: fn(&World) -> Vec<(&'static str, String)>,
     /// Whether a resumed session is known by its id.
     pub resumes: bool,
+    /// The arguments that run it in a terminal, if messages can be let into its session there.
+    pub terminal: Option<&'static [&'static str]>,
 }
 
 /// The Node that runs them: some need a newer one than the machine may have.
@@ -27,7 +29,7 @@ pub static AGENTS: &[Agent] = &[CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE];
 impl Agent {
     /// Whether the test applies to it.
     pub fn passes(&self, test: &str) -> bool {
-        self.resumes || !test.contains("resumed")
+        (self.resumes || !test.contains("resumed")) && (self.terminal.is_some() || !test.starts_with("doors::"))
     }
 }
 
@@ -56,6 +58,7 @@ const CODEX: Agent = Agent {
     },
     env: |_| vec![("STANDIN_KEY", "dummy".to_owned())],
     resumes: true,
+    terminal: None,
 };
 
 const GEMINI: Agent = Agent {
@@ -75,6 +78,7 @@ const GEMINI: Agent = Agent {
     prompt: |prompt, _| words(&["-p", prompt]),
     env: |world| vec![("GEMINI_API_KEY", "dummy".to_owned()), ("GOOGLE_GEMINI_BASE_URL", world.model.url())],
     resumes: false,
+    terminal: None,
 };
 
 const COPILOT: Agent = Agent {
@@ -98,6 +102,7 @@ const COPILOT: Agent = Agent {
         ]
     },
     resumes: true,
+    terminal: None,
 };
 
 const OPENCODE: Agent = Agent {
@@ -122,6 +127,7 @@ const OPENCODE: Agent = Agent {
         off.map(|name| (name, "1".to_owned())).into()
     },
     resumes: false,
+    terminal: None,
 };
 
 const QWEN: Agent = Agent {
@@ -146,6 +152,7 @@ const QWEN: Agent = Agent {
         ]
     },
     resumes: true,
+    terminal: Some(&[]),
 };
 
 const GOOSE: Agent = Agent {
@@ -173,4 +180,5 @@ const GOOSE: Agent = Agent {
         ]
     },
     resumes: true,
+    terminal: None,
 };

@@ -9,11 +9,13 @@ mod agents;
 #[path = "../claude/alone.rs"]
 mod alone;
 mod calls;
+mod doors;
 mod install;
 mod model;
 #[path = "../suite/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
+mod terminal;
 mod world;
 
 use agents::{AGENTS, Agent};
@@ -42,8 +44,10 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
-        trials.extend(calls::TESTS.iter().filter(|(name, _)| agent.passes(name)).map(|(name, test)| {
-            let (is_skipped, place, test): (_, _, Test) = (place.is_err(), place.clone(), *test);
+        let tests = [("calls", calls::TESTS), ("doors", doors::TESTS)];
+        let tests = tests.iter().flat_map(|(of, tests)| tests.iter().map(move |(name, test)| (format!("{of}::{name}"), *test)));
+        trials.extend(tests.filter(|(name, _)| agent.passes(name)).map(|(name, test)| {
+            let (is_skipped, place): (_, _) = (place.is_err(), place.clone());
             let run = move || {
                 test(agent, place?);
                 Ok(())

@@ -46,6 +46,7 @@ fn list_peers_shows_peers_and_the_caller() {
         assert_eq!(
             fields,
             [
+                "agent",
                 "cwd",
                 "delivery",
                 "deliveryReason",

@@ -1,28 +1,17 @@
-//! Qwen Code.
+//! Qwen Code: how it is set up, what it passes to the programs that its sessions start, and its inbox.
 
-use super::{
-    agent::{Agent, Folder, Mcp},
-    claude::prompt_hook::EVENT,
-    hook::Manner,
-};
+#[cfg(feature = "cli")]
+mod agent;
+#[cfg(feature = "mcp")]
+pub mod inbox;
 
-pub static AGENT: Agent = Agent {
-    name: "qwen",
-    title: "Qwen Code",
-    package: None,
-    folder: Folder { usual: ".qwen", moved: ["QWEN_HOME", ""] },
-    mcp: Some(Mcp {
-        files: &["settings.json"],
-        is_toml: false,
-        key: "mcpServers",
-        add: &["mcp", "add", "--scope", "user", "--trust", "claude-peers"],
-        remove: Some(&["mcp", "remove", "--scope", "user", "claude-peers"]),
-        note: None,
-    }),
-    plugin: None,
-    hook: Some(&HOOK),
-    arrival: "at once, through the session's inbox",
-};
+#[cfg(feature = "cli")]
+pub use agent::AGENT;
 
-/// Its hooks are those of Claude Code, with the time in milliseconds.
-static HOOK: Manner = Manner { event: EVENT, word: "qwen-UserPromptSubmit", timeout: 5000, is_lenient: true };
+/// The environment variables with the path of the session's inbox, a token that shows who was started by the session, and the session's id.
+#[cfg(feature = "mcp")]
+pub const SOCKET: &str = "QWEN_CODE_MESSAGING_SOCKET";
+#[cfg(feature = "mcp")]
+const TOKEN: &str = "QWEN_CODE_MESSAGING_TOKEN";
+#[cfg(feature = "mcp")]
+pub const SESSION: &str = "QWEN_CODE_SESSION_ID";

@@ -1,0 +1,153 @@
+//! The connection to our plugin inside an agent, which puts messages into its session and tells what its model was shown.
+//!
+//! The plugin listens on a socket that is named after the agent's process. Both sides speak lines of JSON; docs/doors.md describes them.
+//! Each frame gets one answer: shown, or why not. If the connection ends first, nothing is known of the frame.
+
+use super::{Fate, socket};
+use crate::platform::process;
+use serde::Deserialize;
+use serde_json::json;
+use std::{
+    collections::HashMap,
+    io,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    net::unix::{OwnedReadHalf, OwnedWriteHalf},
+    sync::{oneshot, watch},
+    time::timeout,
+};
+use tokio_stream::StreamExt;
+use tokio_util::codec::{FramedRead, LinesCodec};
+
+/// The version of the lines.
+const PROTOCOL: u32 = 1;
+/// Longest line from the plugin, in bytes.
+const LONGEST_LINE: usize = 64 * 1024;
+/// How long the plugin may take to say which session there is, and to take a frame.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub struct Plugin {
+    out: tokio::sync::Mutex<OwnedWriteHalf>,
+    state: watch::Sender<Progress>,
+    /// The frames without an answer. Locked for moments only.
+    frames: Mutex<HashMap<String, oneshot::Sender<Fate>>>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Progress {
+    Opening,
+    /// The session into which it puts messages, by the agent's own id.
+    Open(Option<String>),
+    Closed,
+}
+
+/// A line from the plugin.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Shown {
+        shown: String,
+    },
+    Failed {
+        failed: String,
+        reason: Option<String>,
+    },
+    Session {
+        session: Option<String>,
+        #[serde(rename = "idle")]
+        _idle: bool,
+    },
+    Other {},
+}
+
+impl Plugin {
+    /// Connects to the plugin that listens at `path` in the process `agent` or in a child of it, for a session in `cwd`.
+    ///
+    /// # Errors
+    /// If there is none, another process listens, or it does not answer.
+    pub async fn connect(path: &Path, agent: u32, cwd: &Path) -> io::Result<Arc<Self>> {
+        let (stream, pid) = socket::connect(path).await?;
+        if !process::descends_from(pid, agent) {
+            return Err(io::Error::other(format!("{}: process {pid} listens there, not {agent}", path.display())));
+        }
+        let (reader, writer) = stream.into_split();
+        let (state, mut opened) = watch::channel(Progress::Opening);
+        let plugin = Arc::new(Self { out: writer.into(), state, frames: Mutex::default() });
+        tokio::spawn(plugin.clone().read(reader));
+        plugin.say(&json!({"open": {"protocol": PROTOCOL, "cwd": cwd}})).await?;
+        let opened = timeout(PATIENCE, opened.wait_for(|state| *state != Progress::Opening)).await;
+        match opened.map_err(|_| io::ErrorKind::TimedOut)?.map(|state| state.clone()) {
+            Ok(Progress::Open(_)) => Ok(plugin),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    /// The session into which it puts messages; none if there is none, or the plugin is gone.
+    pub fn session(&self) -> Option<String> {
+        match &*self.state.borrow() {
+            Progress::Open(session) => session.clone(),
+            _ => None,
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        *self.state.borrow() == Progress::Closed
+    }
+
+    /// Resolves when its session is another than `this`, or the plugin is gone.
+    pub async fn leaves(&self, this: Option<&str>) {
+        let stays = |state: &Progress| matches!(state, Progress::Open(session) if session.as_deref() == this);
+        _ = self.state.subscribe().wait_for(|state| !stays(state)).await; // no error: the sender lives as long as this
+    }
+
+    /// Hands over a frame with a title for the person. What is returned waits for its fate.
+    ///
+    /// # Errors
+    /// If it was not handed over.
+    pub async fn show(&self, frame: String, title: &str, text: &str) -> io::Result<impl Future<Output = Fate> + use<>> {
+        let (answer, fate) = oneshot::channel();
+        self.frames().insert(frame.clone(), answer);
+        let said = self.say(&json!({"show": {"frame": frame, "title": title, "text": text}})).await;
+        if said.is_err() || self.is_closed() {
+            self.frames().remove(&frame);
+            return said.and(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        Ok(async { fate.await.unwrap_or_else(|_| Err("the plugin is gone".to_owned())) })
+    }
+
+    async fn say(&self, line: &serde_json::Value) -> io::Result<()> {
+        let say = async { self.out.lock().await.write_all(format!("{line}\n").as_bytes()).await };
+        timeout(PATIENCE, say).await.map_err(|_| io::ErrorKind::TimedOut)?
+    }
+
+    /// Follows what the plugin says, to its end.
+    async fn read(self: Arc<Self>, reader: OwnedReadHalf) {
+        let mut lines = FramedRead::new(reader, LinesCodec::new_with_max_length(LONGEST_LINE));
+        while let Some(Ok(line)) = lines.next().await {
+            let Ok(line) = serde_json::from_str(&line) else { break };
+            match line {
+                Line::Shown { shown } => self.answer(&shown, Ok(())),
+                Line::Failed { failed, reason } => self.answer(&failed, Err(reason.unwrap_or_default())),
+                Line::Session { session, .. } => _ = self.state.send_replace(Progress::Open(session)),
+                Line::Other {} => {}
+            }
+        }
+        self.state.send_replace(Progress::Closed);
+        self.frames().clear();
+    }
+
+    fn answer(&self, frame: &str, fate: Fate) {
+        if let Some(waiting) = self.frames().remove(frame) {
+            _ = waiting.send(fate); // nobody may wait any more
+        }
+    }
+
+    fn frames(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Fate>>> {
+        self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

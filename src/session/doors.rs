@@ -1,0 +1,201 @@
+//! The doors into this session: by which of them a message gets into it while it runs.
+//!
+//! - Claude Code and Qwen Code have an inbox socket, which they name in our environment.
+//! - In other agents our plugin listens on a socket that is named after the agent's process.
+//!
+//! A door counts only if the process behind it is the agent that started this process, directly or not. Doors may appear, and a plugin's
+//! session may change, while this process runs.
+
+use super::log;
+use crate::{
+    agents::{clients::Client, plugin::Plugin, qwen, socket},
+    platform::{paths, process, settings},
+    wire,
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::Mutex, time::sleep};
+
+/// The first pause before checking again for a missing door; it doubles each time.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// Programs that may stand between an agent and this process.
+const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "env"];
+
+/// An inbox socket, and the agent process that listens there.
+#[derive(Clone)]
+pub struct Inbox {
+    pub path: PathBuf,
+    pub agent: u32,
+}
+
+#[derive(Clone)]
+pub enum Door {
+    Claude(Inbox),
+    Qwen(qwen::inbox::Inbox),
+    Plugin(Arc<Plugin>),
+}
+
+impl Door {
+    /// Its kind, for the broker; none for Claude Code's inbox, of which the broker knows the path.
+    pub fn kind(&self) -> Option<wire::Door> {
+        match self {
+            Self::Claude(_) => None,
+            Self::Qwen(_) => Some(wire::Door::Inbox),
+            Self::Plugin(_) => Some(wire::Door::Plugin),
+        }
+    }
+}
+
+/// What is found of the agent.
+#[derive(Default)]
+pub struct Found {
+    /// The agent process, if its inbox or its name shows it.
+    pub agent: Option<u32>,
+    pub door: Option<Door>,
+    /// The session into which the door leads, by the agent's own id, if the door tells it.
+    pub session: Option<String>,
+}
+
+/// The doors that this session may have.
+pub struct Doors {
+    client: &'static Client,
+    cwd: PathBuf,
+    /// Whether the user wants messages to be let in.
+    is_wanted: bool,
+    plugin: Mutex<Option<Arc<Plugin>>>,
+}
+
+impl Doors {
+    pub fn new(client: &'static Client, cwd: PathBuf, is_wanted: bool) -> Self {
+        Self { client, cwd, is_wanted, plugin: Mutex::default() }
+    }
+
+    /// The agent and the door that is open now.
+    pub async fn find(&self) -> Found {
+        if self.client.inbox.is_some() {
+            return self.inbox().await;
+        }
+        let plugin = self.plugin().await;
+        let session = plugin.as_ref().and_then(|plugin| plugin.session());
+        Found { agent: None, door: plugin.filter(|_| session.is_some()).map(Door::Plugin), session }
+    }
+
+    /// Resolves when another door than `known` is open, or `known` leads elsewhere.
+    pub async fn change(&self, known: Option<&Door>) {
+        match known {
+            Some(Door::Plugin(plugin)) => {
+                let session = plugin.session();
+                plugin.leaves(session.as_deref()).await;
+            }
+            None if self.may_appear() => self.appears().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn appears(&self) {
+        let mut pause = FIRST_LOOK;
+        loop {
+            if let Some(plugin) = self.plugin.lock().await.clone().filter(|plugin| !plugin.is_closed()) {
+                plugin.leaves(None).await;
+            } else {
+                sleep(pause).await;
+                pause *= 2;
+            }
+            if self.find().await.door.is_some() {
+                return;
+            }
+        }
+    }
+
+    fn may_appear(&self) -> bool {
+        self.is_wanted && (self.client.has_plugin || self.client.inbox.is_some_and(|inbox| settings::raw(inbox).is_some()))
+    }
+
+    /// The connection to our plugin in the agent, opened if there is none.
+    async fn plugin(&self) -> Option<Arc<Plugin>> {
+        if !self.is_wanted || !self.client.has_plugin {
+            return None;
+        }
+        let mut plugin = self.plugin.lock().await;
+        if plugin.as_ref().is_none_or(|plugin| plugin.is_closed()) {
+            *plugin = None;
+            if let Some((path, agent)) = plugin_socket() {
+                match Plugin::connect(&path, agent, &self.cwd).await {
+                    Ok(opened) => *plugin = Some(opened),
+                    Err(error) => log!("the plugin in this session's agent is not used: {}: {error}", path.display()),
+                }
+            }
+        }
+        plugin.clone()
+    }
+
+    /// What is found behind this inbox.
+    fn behind(&self, inbox: Inbox) -> Found {
+        let agent = Some(inbox.agent);
+        if self.client.is_claude_code() {
+            return Found { agent, door: Some(Door::Claude(inbox)), session: None };
+        }
+        match qwen::inbox::Inbox::open(inbox.path, inbox.agent) {
+            Ok(inbox) => Found { agent, session: Some(inbox.session.clone()), door: Some(Door::Qwen(inbox)) },
+            Err(error) => {
+                log!("the inbox of this session's client is not used: {error}");
+                Found { agent, ..Found::default() }
+            }
+        }
+    }
+
+    /// The agent process and its inbox. The agent is the ancestor at the other end of the inbox socket, whatever its name. If
+    /// another agent stands in between, the socket belongs to an outer session, which started this one.
+    async fn inbox(&self) -> Found {
+        let mut found = None;
+        if let Some(path) = self.client.inbox.and_then(settings::raw).map(PathBuf::from) {
+            match socket::connect(&path).await {
+                Ok((_, agent)) => found = Some(Inbox { path, agent }),
+                Err(error) => log!("the inbox of this session's client is not used: {error}"),
+            }
+        }
+        for pid in process::ancestors(std::process::id()) {
+            if found.as_ref().is_some_and(|inbox| inbox.agent == pid) {
+                let Some(inbox) = found.filter(|_| self.is_wanted) else { return Found { agent: Some(pid), ..Found::default() } };
+                return self.behind(inbox);
+            }
+            let words = process::command_line(pid);
+            if self.client.runs(&words) || found.as_ref().is_some_and(|inbox| process::same_program(pid, inbox.agent)) {
+                return Found { agent: Some(pid), ..Found::default() };
+            }
+            if found.is_none() && !is_shell(&words) {
+                break; // an agent above a program that is no shell is unrelated
+            }
+        }
+        Found::default()
+    }
+}
+
+/// Whether messages will probably be let into this client's session: it has named an inbox to us, or our plugin listens in it. Decides the
+/// words that the session is opened with.
+pub fn has_door(client: &Client) -> bool {
+    client.is_claude_code()
+        || client.inbox.is_some_and(|inbox| settings::raw(inbox).is_some()) && started_by(client)
+        || client.has_plugin && plugin_socket().is_some()
+}
+
+/// The socket of our plugin in the nearest agent above this process, and that agent's process.
+fn plugin_socket() -> Option<(PathBuf, u32)> {
+    let broker = paths::socket_of_session().ok()?;
+    let sockets = process::ancestors(std::process::id()).into_iter().map(|pid| (paths::door(&broker, pid), pid));
+    sockets.into_iter().find(|(path, _)| path.exists())
+}
+
+/// Whether this client's program started this process, directly or through shells. Others only inherit its environment.
+pub fn started_by(client: &Client) -> bool {
+    let mut lines = process::ancestors(std::process::id()).into_iter().map(process::command_line);
+    lines.find(|words| !is_shell(words)).is_some_and(|words| client.runs(&words))
+}
+
+fn is_shell(words: &[String]) -> bool {
+    let program = words.first().map(|word| word.trim_start_matches('-'));
+    program.and_then(|word| Path::new(word).file_name()).is_some_and(|name| SHELLS.iter().any(|shell| name == *shell))
+}

@@ -1,0 +1,97 @@
+//! An agent in a terminal: it waits for prompts, and a message can wake it.
+
+use crate::{support::eventually, world::World};
+use serde_json::Value;
+use std::process::{Command, Output, Stdio};
+
+pub struct Terminal<'a> {
+    world: &'a World,
+    name: String,
+}
+
+impl<'a> Terminal<'a> {
+    /// Starts the agent in the directory `name`, and waits until messages can be let into its session.
+    pub fn open(world: &'a World, name: &str) -> Self {
+        let terminal = Self::start(world, name);
+        terminal.reached();
+        terminal
+    }
+
+    /// Starts the agent in the directory `name`.
+    pub fn start(world: &'a World, name: &str) -> Self {
+        let directory = world.directory(name);
+        let terminal = Self { world, name: name.to_owned() };
+        let mut words = vec!["new-session", "-d", "-s", name, "-x", "140", "-y", "40", "-c", directory.to_str().unwrap()];
+        let env: Vec<String> = world.env().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        words.extend(["env", "-i"]);
+        words.extend(env.iter().map(String::as_str));
+        let command = world.interactive();
+        words.extend(command.iter().map(String::as_str));
+        let output = terminal.tmux(&words);
+        assert!(output.status.success(), "{output:?}");
+        terminal
+    }
+
+    /// Its entry in the list of peers, if it is connected.
+    pub fn peer(&self) -> Option<Value> {
+        let directory = self.world.directory(&self.name);
+        let is_it = |peer: &Value| peer["cwd"] == *directory.to_str().unwrap() && peer["status"] == "connected";
+        self.world.broker.peers().into_iter().find(is_it)
+    }
+
+    /// Waits until messages can be let into its session. Returns its entry in the list of peers.
+    #[track_caller]
+    pub fn reached(&self) -> Value {
+        eventually("a door into the session is open", || self.peer().filter(|peer| peer["delivery"] == "inbox"))
+    }
+
+    /// Types a text.
+    pub fn types(&self, text: &str) {
+        self.tmux(&["send-keys", "-t", &self.name, "-l", text]);
+        self.shows(text);
+    }
+
+    /// Types a line, then presses Enter once the line shows.
+    pub fn prompt(&self, line: &str) {
+        self.types(line);
+        self.keys(&["Enter"]);
+    }
+
+    /// Presses keys, given by their tmux names.
+    fn keys(&self, keys: &[&str]) {
+        self.tmux(&[&["send-keys", "-t", &self.name], keys].concat());
+    }
+
+    /// Waits until its screen shows this.
+    #[track_caller]
+    pub fn shows(&self, text: &str) {
+        eventually(&format!("the terminal shows {text:?}"), || self.screen().contains(text).then_some(()));
+    }
+
+    /// Waits until its screen does not show this.
+    #[track_caller]
+    pub fn shows_no_more(&self, text: &str) {
+        eventually(&format!("the terminal hides {text:?}"), || (!self.screen().contains(text)).then_some(()));
+    }
+
+    /// The text on its screen.
+    pub fn screen(&self) -> String {
+        String::from_utf8_lossy(&self.tmux(&["capture-pane", "-p", "-t", &self.name]).stdout).into_owned()
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("tmux");
+        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8").env("TERM", "xterm-256color");
+        command.args(["-f", "/dev/null", "-S"]).arg(self.world.home().join("tmux")).args(arguments);
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+}
+
+impl Drop for Terminal<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- {}'s screen ---\n{}--- end ---", self.name, self.screen());
+        }
+        self.tmux(&["kill-session", "-t", &self.name]);
+    }
+}
