@@ -24,7 +24,7 @@ use crate::{
         report::{Columns, Row},
     },
 };
-use finding::{Finding, Verdict};
+use finding::{Finding, Verdict, skipped};
 use scene::Scene;
 use serde::Serialize;
 
@@ -61,12 +61,17 @@ impl Report {
         report.add("versions", programs::check(&scene).await);
         report.add("database", database::check(&scene.report, scene.broker()));
         report.add("clock", [clock::check(&scene)]);
-        report.add("claude", [claude::program(&program).await]);
-        report.add("registration", claude::registration(&scene, program.ok().flatten()).await);
-        let [hook, rule] = claude::settings(&scene);
-        report.add("hooks", [hook]);
-        report.add("allow-rule", [rule]);
-        report.add("agents", agents::check().await);
+        let agents = agents::check().await;
+        if matches!(program, Ok(None)) && !agents.is_empty() {
+            report.add("claude", [skipped("Claude Code is not installed")]);
+        } else {
+            report.add("claude", [claude::program(&program).await]);
+            report.add("registration", claude::registration(&scene, program.ok().flatten()).await);
+            let [hook, rule] = claude::settings(&scene);
+            report.add("hooks", [hook]);
+            report.add("allow-rule", [rule]);
+        }
+        report.add("agents", agents);
         report.add("session", sessions::check(&scene));
         report.ok = report.checks.iter().all(|finding| finding.state != Verdict::Failed);
         report

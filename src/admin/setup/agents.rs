@@ -46,6 +46,10 @@ pub fn undo(agent: &'static Agent, place: &Place, hooks: bool) -> Result<Vec<Ste
     Ok(all([hook, plugin, registered]))
 }
 
+pub fn is_installed(agent: &Agent) -> bool {
+    matches!(agent.program(), Ok(Some(_)))
+}
+
 pub fn missing(title: &str, name: &str) -> Problem {
     let what = format!("{title} is not installed: `{name}` is neither on PATH nor where installers put it");
     Problem::new(what, format!("install it, or leave out `--agent {name}`"))

@@ -124,8 +124,13 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
 }
 
 async fn set_up_claude(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
-    if args.names(CLAUDE) && Claude::find()?.is_none() {
-        return walk.take("registration", Err::<[Step; 0], _>(agents::missing("Claude Code", CLAUDE))).await;
+    if matches!(Claude::find(), Ok(None)) {
+        if args.names(CLAUDE) {
+            return walk.take("registration", Err::<[Step; 0], _>(agents::missing("Claude Code", CLAUDE))).await;
+        }
+        if args.agents().any(agents::is_installed) {
+            return Ok(());
+        }
     }
     walk.take("registration", claude::register(place, false, !args.no_hooks).await).await?;
     if !args.no_hooks {
