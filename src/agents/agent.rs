@@ -4,7 +4,7 @@
 //! Promises: nothing here changes a file. An agent registers our server itself, through a call of its program.
 
 use super::{
-    files::{Unreadable, parse_lenient, parse_toml, read},
+    files::{BYTE_ORDER_MARK, Unreadable, parse_lenient, parse_toml, read},
     hook::Manner,
     program::Program,
     server::{NAME, Scope, Server},
@@ -137,9 +137,10 @@ impl Mcp {
 
     /// The text of a JSON file of its agent without our entry; none if there is nothing to remove.
     pub fn without_ours(&self, text: &str) -> Option<String> {
-        let root = CstRootNode::parse(text, &ParseOptions::default()).ok()?;
+        let (mark, rest) = text.strip_prefix(BYTE_ORDER_MARK).map_or(("", text), |rest| (BYTE_ORDER_MARK, rest));
+        let root = CstRootNode::parse(rest, &ParseOptions::default()).ok()?;
         root.object_value()?.object_value(self.key)?.get(NAME)?.remove();
-        Some(root.to_string())
+        Some(format!("{mark}{root}"))
     }
 }
 
