@@ -12,7 +12,7 @@ use std::{
 };
 
 /// A stand-in for Codex, Qwen Code and OpenCode, which adds its entry to a file of one line as they do.
-const AGENT: &str = r#"#!/bin/sh
+pub const AGENT: &str = r#"#!/bin/sh
 name=${0##*/}
 [ "$1" = --version ] && { echo "$name-cli 1.2.3"; exit; }
 echo "$name $*" >>"$CALLS"
