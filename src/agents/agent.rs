@@ -6,6 +6,7 @@
 use super::{
     files::{BYTE_ORDER_MARK, Unreadable, parse_lenient, parse_toml, read},
     hook::Manner,
+    names::{NOBODY, Name},
     program::Program,
     server::{NAME, Scope, Server},
     user_settings::UserSettings,
@@ -20,26 +21,19 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 pub struct Agent {
-    /// Its program, and the word for it on our command line.
-    pub name: &'static str,
+    pub name: Name,
     pub title: &'static str,
-    /// Part of its program's real path. Another program has the same name, so this or the folder must show which it is.
-    pub package: Option<&'static str>,
-    pub folder: Folder,
+    /// Another program has the same name. Its folder or the package must show which it is.
+    pub is_ambiguous: bool,
+    /// The folder of its configuration: its place in the home directory; the variable that moves it, and what follows the variable's value
+    /// in the path.
+    pub folder: [&'static str; 3],
     pub mcp: Option<Mcp>,
     pub plugin: Option<Plugin>,
     /// How our hook stands in the `settings.json` in its folder.
     pub hook: Option<&'static Manner>,
     /// How messages arrive.
     pub arrival: &'static str,
-}
-
-/// The folder of its configuration.
-pub struct Folder {
-    /// Where it is in the home directory.
-    pub usual: &'static str,
-    /// The variable that moves it, and the part of the path that follows the variable's value.
-    pub moved: [&'static str; 2],
 }
 
 /// How it registers MCP servers.
@@ -62,7 +56,7 @@ pub struct Plugin {
     /// Its place in the agent's folder.
     pub file: &'static str,
     /// Its text, with [`SERVER`] in place of the path of our server.
-    source: &'static str,
+    pub source: &'static str,
     /// What the user must do to have it run.
     pub needs: Option<&'static str>,
 }
@@ -76,8 +70,20 @@ pub struct Registration {
 const SERVER: &str = "@SERVER@";
 
 impl Agent {
+    /// An agent of which nothing is known.
+    pub const PLAIN: Self = Self {
+        name: NOBODY,
+        title: "",
+        is_ambiguous: false,
+        folder: [""; 3],
+        mcp: None,
+        plugin: None,
+        hook: None,
+        arrival: "beside the results of our tools",
+    };
+
     pub fn folder(&self) -> Result<PathBuf, InvalidSetting> {
-        let Folder { usual, moved: [variable, rest] } = self.folder;
+        let [usual, variable, rest] = self.folder;
         let moved = settings::raw(variable).map(|moved| Path::new(&moved).join(rest)).filter(|moved| moved.is_absolute());
         moved.map_or_else(|| Ok(paths::home()?.join(usual)), Ok)
     }
@@ -85,11 +91,10 @@ impl Agent {
     /// Its program, if it is installed.
     pub fn program(&self) -> Result<Option<Program>, InvalidSetting> {
         let folder = self.folder()?;
-        let is_it = |program: &Program| match (self.package, program.path.canonicalize()) {
-            (Some(package), Ok(path)) => folder.is_dir() || path.to_string_lossy().contains(package),
-            (package, _) => package.is_none(),
-        };
-        Ok(Program::find(self.name)?.filter(is_it))
+        let comes_from = |path: PathBuf| path.to_string_lossy().contains(self.name.package);
+        let is_it =
+            |program: &Program| !self.is_ambiguous || folder.is_dir() || program.path.canonicalize().is_ok_and(comes_from);
+        Ok(Program::find(self.name.program)?.filter(is_it))
     }
 
     /// The user's settings with our hook, if it has hooks.
@@ -127,6 +132,22 @@ impl Agent {
 }
 
 impl Mcp {
+    /// What most have in common.
+    pub const PLAIN: Self = Self {
+        files: &[],
+        is_toml: false,
+        key: "mcpServers",
+        add: &["mcp", "add", NAME, "--"],
+        remove: Some(&["mcp", "remove", NAME]),
+        note: None,
+    };
+    /// What Gemini CLI and its descendants have in common.
+    pub const TRUSTED: Self = Self {
+        add: &["mcp", "add", "--scope", "user", "--trust", NAME],
+        remove: Some(&["mcp", "remove", "--scope", "user", NAME]),
+        ..Self::PLAIN
+    };
+
     pub fn register(&self, program: &Program, server: &str) -> Call {
         program.call(self.add.iter().copied().chain([server]))
     }
@@ -145,10 +166,6 @@ impl Mcp {
 }
 
 impl Plugin {
-    pub const fn new(file: &'static str, source: &'static str, needs: Option<&'static str>) -> Self {
-        Self { file, source, needs }
-    }
-
     /// Its text, for the server at `path`.
     pub fn text(&self, path: &Path) -> String {
         self.source.replace(SERVER, &Value::from(path.to_string_lossy()).to_string())

@@ -1,21 +1,18 @@
 //! Cline.
 
-use super::agent::{Agent, Folder, Mcp};
+use super::{
+    agent::{Agent, Mcp},
+    names::CLINE,
+};
 
 pub static AGENT: Agent = Agent {
-    name: "cline",
+    name: CLINE,
     title: "Cline",
-    package: None,
-    folder: Folder { usual: ".cline", moved: ["CLINE_DIR", ""] },
+    folder: [".cline", "CLINE_DIR", ""],
     mcp: Some(Mcp {
         files: &["data/settings/cline_mcp_settings.json"],
-        is_toml: false,
-        key: "mcpServers",
         add: &["mcp", "add", "claude-peers", "--yes", "--"],
-        remove: Some(&["mcp", "remove", "claude-peers"]),
-        note: None,
+        ..Mcp::PLAIN
     }),
-    plugin: None,
-    hook: None,
-    arrival: "beside the results of our tools",
+    ..Agent::PLAIN
 };

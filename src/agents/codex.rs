@@ -1,21 +1,20 @@
 //! Codex.
 
-use super::agent::{Agent, Folder, Mcp};
+use super::{
+    agent::{Agent, Mcp},
+    names::CODEX,
+};
 
 pub static AGENT: Agent = Agent {
-    name: "codex",
+    name: CODEX,
     title: "Codex",
-    package: None,
-    folder: Folder { usual: ".codex", moved: ["CODEX_HOME", ""] },
+    folder: [".codex", "CODEX_HOME", ""],
     mcp: Some(Mcp {
         files: &["config.toml"],
         is_toml: true,
         key: "mcp_servers",
-        add: &["mcp", "add", "claude-peers", "--"],
-        remove: Some(&["mcp", "remove", "claude-peers"]),
         note: Some("nothing more is to be done: Codex runs our tools without a question"),
+        ..Mcp::PLAIN
     }),
-    plugin: None,
-    hook: None,
-    arrival: "beside the results of our tools",
+    ..Agent::PLAIN
 };

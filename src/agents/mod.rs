@@ -22,6 +22,7 @@ mod halves;
 pub mod hook;
 #[cfg(feature = "cli")]
 pub mod known;
+pub mod names;
 #[cfg(feature = "cli")]
 mod opencode;
 #[cfg(feature = "cli")]

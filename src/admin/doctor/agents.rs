@@ -43,7 +43,7 @@ async fn of(agent: &Agent, program: &Program) -> Finding {
 
 /// What is wrong with the registration.
 fn registered(agent: &Agent, mcp: &Mcp, program: &Program) -> Result<Option<Finding>, Unreadable> {
-    let (title, name) = (agent.title, agent.name);
+    let (title, name) = (agent.title, agent.name.program);
     let Registration { file, entry } = agent.registration(mcp)?;
     let (setup, server) = (format!("`claude-peers setup --agent {name}`"), beside("claude-peers-mcp"));
     let Some(entry) = entry else {
@@ -64,7 +64,7 @@ fn registered(agent: &Agent, mcp: &Mcp, program: &Program) -> Result<Option<Find
 
 /// What is wrong with our plugin or hook.
 fn files(agent: &Agent) -> Result<Option<Finding>, Unreadable> {
-    let (title, setup) = (agent.title, format!("`claude-peers setup --agent {}`", agent.name));
+    let (title, setup) = (agent.title, format!("`claude-peers setup --agent {}`", agent.name.program));
     if let Some(plugin) = &agent.plugin {
         let path = agent.folder()?.join(plugin.file);
         let what = match found(&path) {

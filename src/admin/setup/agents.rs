@@ -27,7 +27,7 @@ use std::{
 /// `named`: the user asks for this agent, so it is an error if it is not installed.
 pub fn set_up(agent: &'static Agent, place: &Place, named: bool, hooks: bool) -> Result<Vec<Step>, Problem> {
     let Some(program) = agent.program()? else {
-        return if named { Err(missing(agent.title, agent.name)) } else { Ok(Vec::new()) };
+        return if named { Err(missing(agent.title, agent.name.program)) } else { Ok(Vec::new()) };
     };
     let registered = agent.mcp.as_ref().map(|mcp| register(agent, mcp, program, place));
     let plugin = agent.plugin.as_ref().map(|plugin| put_plugin(agent, plugin, place));
@@ -35,14 +35,14 @@ pub fn set_up(agent: &'static Agent, place: &Place, named: bool, hooks: bool) ->
     Ok(all([registered, plugin, hook]))
 }
 
-/// Takes back what [`set_up`] did. It says nothing of an agent that is not installed and has nothing of ours.
-pub fn undo(agent: &'static Agent, place: &Place, hooks: bool) -> Result<Vec<Step>, Problem> {
+/// Takes back what [`set_up`] did. It says nothing of an agent that has nothing of ours, if `modest` or the agent is not installed.
+pub fn undo(agent: &'static Agent, place: &Place, modest: bool, hooks: bool) -> Result<Vec<Step>, Problem> {
     let program = agent.program()?;
-    let is_installed = program.is_some();
+    let says = !modest && program.is_some();
     let take_hook = || agent.settings().map(|file| settings::take_hook(file?, place, true)).map_err(Problem::from);
     let hook = hooks.then(take_hook).and_then(Result::transpose);
-    let plugin = agent.plugin.as_ref().and_then(|plugin| take_plugin(agent, plugin, place, is_installed).transpose());
-    let registered = agent.mcp.as_ref().and_then(|mcp| deregister(agent, mcp, program, place).transpose());
+    let plugin = agent.plugin.as_ref().and_then(|plugin| take_plugin(agent, plugin, place, says).transpose());
+    let registered = agent.mcp.as_ref().and_then(|mcp| deregister(agent, mcp, program, place, says).transpose());
     Ok(all([hook, plugin, registered]))
 }
 
@@ -96,14 +96,14 @@ fn register(agent: &'static Agent, mcp: &'static Mcp, program: Program, place: &
 }
 
 fn keep(agent: &Agent, entry: &Server) -> Step {
-    let (title, name) = (agent.title, agent.name);
+    let (title, name) = (agent.title, agent.name.program);
     let help = format!("it is another copy's: that copy's `claude-peers setup --undo --agent {name}` removes it");
     Step::already(format!("keep {title}'s registration of {}", entry.command_line())).note(Some(help))
 }
 
 /// An agent reports success without an effect.
 fn unchanged(agent: &Agent, file: &Path, what: &str) -> Problem {
-    let what = format!("`{} mcp` reports success, but {} {what}", agent.name, file.display());
+    let what = format!("`{} mcp` reports success, but {} {what}", agent.name.program, file.display());
     Problem::new(what, format!("see whether {} has its configuration elsewhere", agent.title))
 }
 
@@ -112,16 +112,17 @@ fn deregister(
     mcp: &'static Mcp,
     program: Option<Program>,
     place: &Place,
+    says: bool,
 ) -> Result<Option<Step>, Problem> {
     let what = format!("remove the registration from {}", agent.title);
     let Registration { file, entry } = agent.registration(mcp)?;
-    let Some(entry) = entry else { return Ok(program.map(|_| Step::already(what))) };
+    let Some(entry) = entry else { return Ok(says.then(|| Step::already(what))) };
     if matches!(entry.owner(&place.server()), Owner::OtherCopy | Owner::Stranger) {
         return Ok(Some(Step::already(format!("keep {}'s registration of {}", agent.title, entry.command_line()))));
     }
     let (call, has_verb) = (program.and_then(|program| mcp.deregister(&program)), mcp.remove.is_some());
     if has_verb && call.is_none() {
-        let what = format!("{what}: there is no `{}` to do so", agent.name);
+        let what = format!("{what}: there is no `{}` to do so", agent.name.program);
         let help = format!("take {NAME} out of `{}` in {}; nothing starts it", mcp.key, file.display());
         return Ok(Some(Step::skipped(what, help)));
     }
@@ -154,12 +155,12 @@ fn put_plugin(agent: &Agent, plugin: &Plugin, place: &Place) -> Result<Step, Pro
     Ok(change(plugin, path, place, true, what)?.note(plugin.needs.map(str::to_owned)))
 }
 
-fn take_plugin(agent: &Agent, plugin: &Plugin, place: &Place, is_installed: bool) -> Result<Option<Step>, Problem> {
+fn take_plugin(agent: &Agent, plugin: &Plugin, place: &Place, says: bool) -> Result<Option<Step>, Problem> {
     let path = agent.folder()?.join(plugin.file);
     let what = format!("remove {}", path.display());
     let other = other_copy(&path, &place.server())?;
     Ok(Some(match found(&path)? {
-        Found::Nothing => return Ok(is_installed.then(|| Step::already(what))),
+        Found::Nothing => return Ok(says.then(|| Step::already(what))),
         Found::Foreign => Step::already(format!("keep {}, which is not a file of setup's", path.display())),
         _ if other.is_some() => Step::already(format!("keep {}, which is another copy's", path.display())),
         Found::Ours | Found::Changed => change(plugin, path, place, false, what)?,

@@ -23,8 +23,9 @@ use crate::{
     },
     agents::{
         agent::Agent,
-        claude::{Claude, OLDEST_WITH_INBOX, PLUGIN, PROGRAM as CLAUDE, WITHOUT_INBOX, has_plugin, user_settings},
+        claude::{Claude, OLDEST_WITH_INBOX, PLUGIN, WITHOUT_INBOX, has_plugin, user_settings},
         known::{KNOWN, names},
+        names::CLAUDE,
         server::NAME,
     },
     console::{
@@ -78,7 +79,7 @@ impl Args {
     }
 
     fn agents(&self) -> impl Iterator<Item = &'static Agent> {
-        KNOWN.into_iter().filter(|agent| self.wants(agent.name))
+        KNOWN.into_iter().filter(|agent| self.wants(agent.name.program))
     }
 
     /// Whether this is about some agents only.
@@ -106,16 +107,16 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
 async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
     let manager = Manager::find().await;
     serve(place, args, &manager, walk).await?;
-    if args.wants(CLAUDE) {
+    if args.wants(CLAUDE.program) {
         set_up_claude(place, args, walk).await?;
     }
     for agent in args.agents() {
-        walk.take(agent.name, agents::set_up(agent, place, args.names(agent.name), !args.no_hooks)).await?;
+        walk.take(agent.name.program, agents::set_up(agent, place, args.names(agent.name.program), !args.no_hooks)).await?;
     }
     let test = test_message(manager.socket(&place.home)).note(place::unseen_settings());
     walk.take("round_trip", Ok::<_, Problem>([test])).await?;
     match Claude::find() {
-        Ok(Some(claude)) if walk.is_well() && !args.dry_run && args.wants(CLAUDE) => {
+        Ok(Some(claude)) if walk.is_well() && !args.dry_run && args.wants(CLAUDE.program) => {
             let how = how_messages_arrive(&claude).await;
             walk.say(|_| how)
         }
@@ -125,8 +126,8 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
 
 async fn set_up_claude(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
     if matches!(Claude::find(), Ok(None)) {
-        if args.names(CLAUDE) {
-            return walk.take("registration", Err::<[Step; 0], _>(agents::missing("Claude Code", CLAUDE))).await;
+        if args.names(CLAUDE.program) {
+            return walk.take("registration", Err::<[Step; 0], _>(agents::missing("Claude Code", CLAUDE.program))).await;
         }
         if args.agents().any(agents::is_installed) {
             return Ok(());
@@ -142,15 +143,16 @@ async fn set_up_claude(place: &Place, args: &Args, walk: &mut Walk) -> Result<()
     Ok(())
 }
 
+/// With `--register-only`: prints nothing if there is nothing to undo, and keeps the service.
 async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
-    if args.wants(CLAUDE) {
+    if args.wants(CLAUDE.program) {
         undo_claude(place, args, walk).await?;
+    }
+    for agent in args.agents() {
+        walk.take(agent.name.program, agents::undo(agent, place, args.register_only, !args.no_hooks)).await?;
     }
     if args.register_only {
         return Ok(());
-    }
-    for agent in args.agents() {
-        walk.take(agent.name, agents::undo(agent, place, !args.no_hooks)).await?;
     }
     if args.selects() {
         return walk.say(|_| "\nThe service stays, for the other agents; `claude-peers setup --undo` removes it.".to_owned());
@@ -160,7 +162,6 @@ async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure
     walk.say(|_| format!("\nMessages are kept, in {}.", database.display()))
 }
 
-/// With `--register-only`: prints nothing if there is nothing to undo.
 async fn undo_claude(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
     if !args.no_hooks {
         walk.take("hooks", user_settings().map(|file| settings::take_hook(file, place, args.register_only))).await?;

@@ -2,6 +2,7 @@
 
 use crate::{
     agents::{
+        names::CLAUDE,
         program::{Program, Version, is_program},
         server::NAME,
     },
@@ -12,8 +13,6 @@ use crate::{
 };
 use std::path::PathBuf;
 
-/// Its program, and the word for it on our command line.
-pub const PROGRAM: &str = "claude";
 /// The oldest Claude Code with channels.
 pub const OLDEST: Version = Version([2, 1, 80]);
 /// The oldest Claude Code that gets our hook: the first that sets `CLAUDE_PID`, by which the hook knows its session. (Tried with the
@@ -31,9 +30,9 @@ impl Claude {
     /// Looks for it where `CLAUDE_PEERS_CLAUDE` says, else where programs of agents are.
     pub fn find() -> Result<Option<Self>, InvalidSetting> {
         let program = match settings::CLAUDE.set()?.map(PathBuf::from) {
-            Some(path) if path.is_absolute() && is_program(&path) => Some(Program::at(PROGRAM, path)?),
+            Some(path) if path.is_absolute() && is_program(&path) => Some(Program::at(CLAUDE.program, path)?),
             Some(path) => return Err(settings::CLAUDE.invalid(path)),
-            None => Program::find(PROGRAM)?,
+            None => Program::find(CLAUDE.program)?,
         };
         Ok(program.map(Self))
     }

@@ -1,21 +1,16 @@
 //! OpenCode.
 
-use super::agent::{Agent, Folder, Mcp, Plugin};
+use super::{
+    agent::{Agent, Mcp, Plugin},
+    names::OPENCODE,
+};
 
 pub static AGENT: Agent = Agent {
-    name: "opencode",
+    name: OPENCODE,
     title: "OpenCode",
-    package: None,
-    folder: Folder { usual: ".config/opencode", moved: ["XDG_CONFIG_HOME", "opencode"] },
-    mcp: Some(Mcp {
-        files: &["opencode.jsonc", "opencode.json", "config.json"],
-        is_toml: false,
-        key: "mcp",
-        add: &["mcp", "add", "claude-peers", "--"],
-        remove: None,
-        note: None,
-    }),
-    plugin: Some(Plugin::new("plugin/claude-peers.js", include_str!("plugin.js"), None)),
-    hook: None,
+    folder: [".config/opencode", "XDG_CONFIG_HOME", "opencode"],
+    mcp: Some(Mcp { files: &["opencode.jsonc", "opencode.json", "config.json"], key: "mcp", remove: None, ..Mcp::PLAIN }),
+    plugin: Some(Plugin { file: "plugin/claude-peers.js", source: include_str!("plugin.js"), needs: None }),
     arrival: "at once, through its plugin",
+    ..Agent::PLAIN
 };

@@ -1,14 +1,16 @@
 //! Pi, which has no MCP: its extension starts our server.
 
-use super::agent::{Agent, Folder, Plugin};
+use super::{
+    agent::{Agent, Plugin},
+    names::PI,
+};
 
 pub static AGENT: Agent = Agent {
-    name: "pi",
+    name: PI,
     title: "Pi",
-    package: Some("pi-coding-agent"),
-    folder: Folder { usual: ".pi/agent", moved: ["PI_CODING_AGENT_DIR", ""] },
-    mcp: None,
-    plugin: Some(Plugin::new("extensions/claude-peers.ts", include_str!("extension.ts"), None)),
-    hook: None,
+    is_ambiguous: true,
+    folder: [".pi/agent", "PI_CODING_AGENT_DIR", ""],
+    plugin: Some(Plugin { file: "extensions/claude-peers.ts", source: include_str!("extension.ts"), needs: None }),
     arrival: "at once, through its extension",
+    ..Agent::PLAIN
 };

@@ -1,27 +1,20 @@
 //! How Qwen Code is set up.
 
 use crate::agents::{
-    agent::{Agent, Folder, Mcp},
+    agent::{Agent, Mcp},
     claude::prompt_hook::EVENT,
     hook::Manner,
+    names::QWEN,
 };
 
 pub static AGENT: Agent = Agent {
-    name: "qwen",
+    name: QWEN,
     title: "Qwen Code",
-    package: None,
-    folder: Folder { usual: ".qwen", moved: ["QWEN_HOME", ""] },
-    mcp: Some(Mcp {
-        files: &["settings.json"],
-        is_toml: false,
-        key: "mcpServers",
-        add: &["mcp", "add", "--scope", "user", "--trust", "claude-peers"],
-        remove: Some(&["mcp", "remove", "--scope", "user", "claude-peers"]),
-        note: None,
-    }),
-    plugin: None,
+    folder: [".qwen", "QWEN_HOME", ""],
+    mcp: Some(Mcp { files: &["settings.json"], ..Mcp::TRUSTED }),
     hook: Some(&HOOK),
     arrival: "at once, through the session's inbox",
+    ..Agent::PLAIN
 };
 
 /// Its hooks are those of Claude Code, with the time in milliseconds.

@@ -114,6 +114,13 @@ fn installed_agents_are_registered_and_undone() {
     assert_eq!(states(&setup(&home, "qwen", &["--undo"]).1), ["undone"; 2]);
     assert!(home.tree() == before, "{:?}", home.tree());
     assert_eq!(states(&setup(&home, "opencode", &["--undo"]).1), ["already"; 2]);
+
+    // A package that is removed undoes only what it may have left with agents, and says nothing else.
+    assert_eq!(home.setup(&["--register-only"]).1.len(), 1);
+    assert_eq!(setup(&home, "codex", &["--agent", "codex"]).0, 0);
+    let undone = |steps: super::Steps| steps.into_iter().map(|(step, (state, _))| (step, state)).collect::<Vec<_>>();
+    let ours = ["codex", "registration"].map(|step| (step.to_owned(), "undone".to_owned()));
+    assert_eq!(undone(home.setup(&["--undo", "--register-only"]).1), ours);
 }
 
 #[test]
