@@ -3,7 +3,10 @@
 //! A client is recognised by the name in its `initialize`. Whatever the server does in another way for one client, it asks here. A client
 //! that is not in the table gets [`UNKNOWN`], which promises nothing. The facts were seen with the versions in `docs/agents.md`.
 
-use super::qwen;
+use super::{
+    names::{self, Name},
+    qwen,
+};
 use serde_json::{Map, Value};
 use std::{path::Path, time::Duration};
 
@@ -72,34 +75,31 @@ const SUBAGENT: &str = "subagent";
 const CODEX_SUBAGENT: Option<[&str; 2]> = Some(["x-codex-turn-metadata", "thread_source"]);
 
 /// Any other client. Most MCP libraries give a call up after 60 s.
-pub static UNKNOWN: Client = client("", Either, false, Silent(60), Nowhere, "", "");
+pub static UNKNOWN: Client = client("", Either, false, Silent(60), Nowhere, names::NOBODY);
 
 /// For each client: its name in `initialize`, what of a result it shows its model, whether it shows the instructions, its patience, where it names its
-/// session, its program and package.
+/// session, and its program.
 static KNOWN: [Client; 10] = [
     Client {
         inbox: Some("CLAUDE_CODE_MESSAGING_SOCKET"),
-        ..client(CLAUDE_CODE, Structured, true, Waits, Variable("CLAUDE_CODE_SESSION_ID"), "claude", "claude-code")
+        ..client(CLAUDE_CODE, Structured, true, Waits, Variable("CLAUDE_CODE_SESSION_ID"), names::CLAUDE)
     },
-    Client {
-        subagent: CODEX_SUBAGENT,
-        ..client(CODEX, Structured, true, Silent(130), Meta("threadId"), "codex", "@openai/codex")
-    },
-    client("gemini-cli-mcp-client*", Text, true, Silent(130), Nowhere, "gemini", "gemini-cli"),
+    Client { subagent: CODEX_SUBAGENT, ..client(CODEX, Structured, true, Silent(130), Meta("threadId"), names::CODEX) },
+    client("gemini-cli-mcp-client*", Text, true, Silent(130), Nowhere, names::GEMINI),
     Client {
         inbox: Some(qwen::SOCKET),
-        ..client("qwen-cli-mcp-client*", Both, true, Silent(130), Variable(qwen::SESSION), "qwen", "qwen-code")
+        ..client("qwen-cli-mcp-client*", Both, true, Silent(130), Variable(qwen::SESSION), names::QWEN)
     },
     Client {
         has_plugin: true,
-        ..client("copilot-cli", Both, false, Silent(130), Variable("COPILOT_AGENT_SESSION_ID"), "copilot", "@github/copilot")
+        ..client("copilot-cli", Both, false, Silent(130), Variable("COPILOT_AGENT_SESSION_ID"), names::COPILOT)
     },
-    Client { has_plugin: true, ..client("opencode", Text, true, Cancels(60), Nowhere, "opencode", "opencode-ai") },
-    Client { has_plugin: true, ..client("pi", Text, true, Waits, Variable("CLAUDE_PEERS_PI_SESSION"), "pi", "pi-coding-agent") },
-    client("goose-cli", Text, true, Silent(130), Variable("AGENT_SESSION_ID"), "goose", "@aaif/goose"),
-    client("@cline/core", Both, false, Silent(60), Nowhere, "cline", "@cline/cli"),
+    Client { has_plugin: true, ..client("opencode", Text, true, Cancels(60), Nowhere, names::OPENCODE) },
+    Client { has_plugin: true, ..client("pi", Text, true, Waits, Variable("CLAUDE_PEERS_PI_SESSION"), names::PI) },
+    client("goose-cli", Text, true, Silent(130), Variable("AGENT_SESSION_ID"), names::GOOSE),
+    client("@cline/core", Both, false, Silent(60), Nowhere, names::CLINE),
     // The name that the Python SDK gives for a program that names none.
-    client("mcp", Either, false, Silent(60), Nowhere, "", ""),
+    client("mcp", Either, false, Silent(60), Nowhere, names::NOBODY),
 ];
 
 const fn client(
@@ -108,8 +108,7 @@ const fn client(
     shows_instructions: bool,
     patience: Patience,
     session_id: SessionId,
-    program: &'static str,
-    package: &'static str,
+    Name { program, package }: Name,
 ) -> Client {
     Client {
         name,

@@ -12,6 +12,7 @@ mod calls;
 mod doors;
 mod install;
 mod model;
+mod setup;
 #[path = "../suite/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
@@ -44,7 +45,7 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
-        let tests = [("calls", calls::TESTS), ("doors", doors::TESTS)];
+        let tests = [("calls", calls::TESTS), ("doors", doors::TESTS), ("setup", setup::TESTS)];
         let tests = tests.iter().flat_map(|(of, tests)| tests.iter().map(move |(name, test)| (format!("{of}::{name}"), *test)));
         trials.extend(tests.filter(|(name, _)| agent.passes(name)).map(|(name, test)| {
             let (is_skipped, place): (_, _) = (place.is_err(), place.clone());
