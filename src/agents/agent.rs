@@ -67,7 +67,8 @@ pub struct Registration {
     pub entry: Option<Server>,
 }
 
-const SERVER: &str = "@SERVER@";
+/// Stands in a plugin, with its quotation marks, for the path of our server.
+const SERVER: &str = "\"@SERVER@\"";
 
 impl Agent {
     /// An agent of which nothing is known.

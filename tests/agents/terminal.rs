@@ -1,6 +1,6 @@
 //! An agent in a terminal: it waits for prompts, and a message can wake it.
 
-use crate::{support::eventually, world::World};
+use crate::{agents::Interactive, support::eventually, world::World};
 use serde_json::Value;
 use std::process::{Command, Output, Stdio};
 
@@ -13,8 +13,30 @@ impl<'a> Terminal<'a> {
     /// Starts the agent in the directory `name`, and waits until messages can be let into its session.
     pub fn open(world: &'a World, name: &str) -> Self {
         let terminal = Self::start(world, name);
+        terminal.shows(world.agent.terminal.unwrap().ready);
+        terminal.begin();
         terminal.reached();
         terminal
+    }
+
+    /// Begins the conversation, where a session begins with it.
+    fn begin(&self) {
+        if let Some(done) = self.world.agent.terminal.unwrap().first_turn {
+            self.prompt("Good morning");
+            self.shows(done);
+        }
+    }
+
+    /// Begins a new conversation in place of the one in which `text` was shown. Returns its peer once that is reached.
+    pub fn clear(&self, text: &str) -> Value {
+        let (Interactive { clear, clear_keeps_peer, .. }, old) = (self.world.agent.terminal.unwrap(), self.reached());
+        self.prompt(clear);
+        self.shows_no_more(text);
+        self.shows(self.world.agent.terminal.unwrap().ready);
+        self.begin();
+        eventually("the new conversation is reached", || {
+            self.peer().filter(|peer| peer["delivery"] == "inbox" && (clear_keeps_peer || peer["id"] != old["id"]))
+        })
     }
 
     /// Starts the agent in the directory `name`.

@@ -13,7 +13,7 @@ const PATIENCE: &str = "60";
 
 /// The environment of a test.
 pub struct World {
-    agent: &'static Agent,
+    pub agent: &'static Agent,
     program: PathBuf,
     pub broker: Broker,
     pub model: Model,
@@ -55,8 +55,7 @@ impl World {
 
     /// The command that runs the agent in a terminal.
     pub fn interactive(&self) -> Vec<String> {
-        let arguments = self.agent.terminal.unwrap_or_default();
-        [self.program.display().to_string()].into_iter().chain(arguments.iter().map(|word| (*word).to_owned())).collect()
+        vec![self.program.display().to_string()]
     }
 
     /// Runs `claude-peers setup` for the agent. Returns its steps there, each with its state and words.
