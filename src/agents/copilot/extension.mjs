@@ -1,9 +1,9 @@
 // Written by `claude-peers setup`; changes are lost. The door of claude-peers in Copilot CLI.
 //
 // It shows the messages of other sessions in the running one. It listens on a Unix socket. The session's `claude-peers-mcp`
-// connects. The extension tells it which session is open and whether it is idle, puts the messages into the session, and reports
-// a message as shown once Copilot takes it into a turn. Copilot runs the extension as a child process, a new one for each session.
-// Standard output belongs to Copilot: the extension writes nothing there.
+// connects. The extension tells it which session is open and whether it is idle, puts the messages into the session, and
+// reports a message as shown once Copilot takes it into a turn. Copilot runs the extension as a child process, a new one for
+// each session. Standard output belongs to Copilot: the extension writes nothing there.
 
 import fs from "node:fs";
 import net from "node:net";
