@@ -56,6 +56,11 @@ function shown(id) {
   session.log(message.title).catch(log);
 }
 
+/** Copilot ends us, since the session is closed or cleared. */
+function abandon() {
+  for (const { server, frame } of accepted.values()) server.say({ failed: frame, reason: "the session was closed" });
+}
+
 function update(idle) {
   if (idle === isIdle) return;
   isIdle = idle;
@@ -192,11 +197,14 @@ const PID = Number(process.env.COPILOT_EXTENSION_PARENT_PID);
 
 /** The session opens its door, and closes it when Copilot ends us. */
 function open() {
-  const close = listen(PID);
-  process.on("exit", close);
+  const close = guarded(listen)(PID);
+  process.on("exit", () => {
+    abandon();
+    close?.();
+  });
   for (const signal of ["SIGTERM", "SIGINT", "SIGHUP"]) process.on(signal, () => process.exit());
 }
 
 session = await joinSession({});
 session.on(guarded(event));
-guarded(open)();
+open();
