@@ -1,8 +1,8 @@
 // Written by `claude-peers setup`; changes are lost. The tools of claude-peers in Pi, and its door.
 //
 // Pi speaks no MCP, so this extension starts `claude-peers-mcp` for each session and gives its tools to the model. It also
-// listens on a Unix socket. That server connects, learns whether the session is idle, and hands over the messages of other sessions. The
-// extension puts them into the session, and reports a message as shown once Pi hands it to the model.
+// listens on a Unix socket. That server connects, learns whether the session is idle, and hands over the messages of other
+// sessions. The extension puts them into the session, and reports a message as shown once Pi hands it to the model.
 
 import { VERSION } from "@earendil-works/pi-coding-agent";
 import { spawn } from "node:child_process";
