@@ -21,7 +21,16 @@ pub struct World {
 
 impl World {
     pub fn new(agent: &'static Agent, program: PathBuf) -> Self {
-        let world = Self { agent, program, broker: Broker::start(), model: Model::start() };
+        Self::with(Broker::start(), agent, program)
+    }
+
+    /// Another agent with a model of its own, in the home of `first`.
+    pub fn beside(first: &Self, agent: &'static Agent, program: PathBuf) -> Self {
+        Self::with(first.broker.shared(), agent, program)
+    }
+
+    fn with(broker: Broker, agent: &'static Agent, program: PathBuf) -> Self {
+        let world = Self { agent, program, broker, model: Model::start() };
         world.directory("tmp");
         (agent.configure)(&world);
         if !agent.files.is_empty() {
