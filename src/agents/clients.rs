@@ -3,7 +3,7 @@
 //! A client is recognised by the name in its `initialize`. Whatever the server does in another way for one client, it asks here. A client
 //! that is not in the table gets [`UNKNOWN`], which promises nothing. The facts were seen with the versions in `docs/agents.md`.
 
-use super::qwen;
+use super::{codex, qwen};
 use serde_json::{Map, Value};
 use std::{path::Path, time::Duration};
 
@@ -57,7 +57,9 @@ pub struct Client {
     pub inbox: Option<&'static str>,
     /// Whether our plugin can run in it.
     pub has_plugin: bool,
-    /// The key in a call's `_meta`, and the field under it, that says [`SUBAGENT`] for a subagent's call.
+    /// Whether a daemon may run its sessions.
+    pub has_daemon: bool,
+    /// The key in a call's `_meta`, and the field under it, that says [`codex::SUBAGENT`] for a subagent's call.
     subagent: Option<[&'static str; 2]>,
 }
 
@@ -67,9 +69,6 @@ const LEEWAY: Duration = Duration::from_secs(10);
 const LONGEST_ID: usize = 128;
 const CLAUDE_CODE: &str = "claude-code";
 const CODEX: &str = "codex-mcp-client";
-/// The word for a call of a subagent.
-const SUBAGENT: &str = "subagent";
-const CODEX_SUBAGENT: Option<[&str; 2]> = Some(["x-codex-turn-metadata", "thread_source"]);
 
 /// Any other client. Most MCP libraries give a call up after 60 s.
 pub static UNKNOWN: Client = client("", Either, false, Silent(60), Nowhere, "", "");
@@ -82,8 +81,9 @@ static KNOWN: [Client; 10] = [
         ..client(CLAUDE_CODE, Structured, true, Waits, Variable("CLAUDE_CODE_SESSION_ID"), "claude", "claude-code")
     },
     Client {
-        subagent: CODEX_SUBAGENT,
-        ..client(CODEX, Structured, true, Silent(130), Meta("threadId"), "codex", "@openai/codex")
+        subagent: Some(codex::THREAD_SOURCE),
+        has_daemon: true,
+        ..client(CODEX, Structured, true, Silent(130), Meta(codex::THREAD), "codex", "@openai/codex")
     },
     client("gemini-cli-mcp-client*", Text, true, Silent(130), Nowhere, "gemini", "gemini-cli"),
     Client {
@@ -121,6 +121,7 @@ const fn client(
         package,
         inbox: None,
         has_plugin: false,
+        has_daemon: false,
         subagent: None,
     }
 }
@@ -174,9 +175,14 @@ impl Client {
         is_usable.then_some(session)
     }
 
+    /// The client's own id of a session that the broker knows under `session`.
+    pub fn own_session<'a>(&self, session: &'a str) -> &'a str {
+        session.strip_prefix(self.program).and_then(|id| id.strip_prefix(':')).unwrap_or(session)
+    }
+
     /// Whether this `_meta` marks the call of a subagent.
     pub fn is_subagents(&self, meta: &Map<String, Value>) -> bool {
-        self.subagent.is_some_and(|[key, field]| meta.get(key).is_some_and(|told| told[field] == SUBAGENT))
+        self.subagent.is_some_and(|[key, field]| meta.get(key).is_some_and(|told| told[field] == codex::SUBAGENT))
     }
 
     /// The session that this `_meta` names, under the id by which the broker knows it.

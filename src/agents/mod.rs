@@ -5,6 +5,8 @@ pub mod claude;
 #[cfg(feature = "mcp")]
 pub mod clients;
 #[cfg(feature = "mcp")]
+pub mod codex;
+#[cfg(feature = "mcp")]
 pub mod plugin;
 #[cfg(feature = "mcp")]
 pub mod qwen;
@@ -12,6 +14,10 @@ pub mod qwen;
 pub mod shown;
 #[cfg(any(feature = "broker", feature = "mcp"))]
 pub mod socket;
+
+/// The name under which agents know our MCP server. Under another one its channel and Codex's door do not work.
+#[cfg(feature = "mcp")]
+pub const SERVER: &str = "claude-peers";
 
 /// What became of a text behind a door: it is in the conversation that goes to the model, or the reason why it is not.
 #[cfg(feature = "mcp")]

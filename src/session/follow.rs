@@ -45,7 +45,7 @@ enum End {
 impl Follower {
     /// Keeps the session registered after its client has identified itself. `parent` is the process that started this one.
     pub async fn run(mut self, parent: Option<u32>) {
-        let session = match Session::new(self.link.opener.wait().await, parent) {
+        let session = match Session::new(&self.link, parent).await {
             Ok(session) => session,
             Err(error) => return self.link.refuse(error),
         };
@@ -79,6 +79,7 @@ impl Follower {
         // Looked up each time, because the user's runtime directory may appear after the session starts.
         let client = Client::new(paths::socket_of_session().map_err(facts::unusable)?, facts::PROGRAM);
         let (mut facts, door) = session.facts().await?;
+        self.link.may_register().await;
         if let Some(named) = self.link.named() {
             (facts.session_id, facts.adopts) = (Some(named), true);
         }

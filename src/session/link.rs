@@ -92,6 +92,7 @@ pub struct Link {
     state: watch::Sender<LinkState>,
     /// The session that the client's first call names.
     named: watch::Sender<Option<String>>,
+    subagent: SetOnce<()>,
     /// A call needs the broker.
     pub nudged: Notify,
     /// The door does not lead into this session any more.
@@ -107,6 +108,7 @@ impl Default for Link {
         Self {
             state,
             named: watch::Sender::default(),
+            subagent: SetOnce::new(),
             nudged: Notify::new(),
             door_fails: Notify::new(),
             opener: SetOnce::new(),
@@ -164,20 +166,42 @@ impl Link {
         _ = named.wait_for(|named| named.is_some() && named.as_deref() != this).await; // no error, as in `wait_for`
     }
 
-    /// Makes this process serve the session that a call names, if it is the first one named. Waits for that, but not for long. False if
-    /// this process serves another session.
-    pub async fn serve(&self, session: String) -> bool {
+    /// Names the session that this process serves, if none is named. False if it is another than the one that is named.
+    pub fn name(&self, session: String) -> bool {
         self.named.send_if_modified(|named| {
             let is_first = named.is_none();
             named.get_or_insert_with(|| session.clone());
             is_first
         });
+        self.named.borrow().as_ref() == Some(&session)
+    }
+
+    /// Follows which session is named.
+    pub fn names(&self) -> watch::Receiver<Option<String>> {
+        self.named.subscribe()
+    }
+
+    /// This process serves a subagent. It is no peer unless it makes a call.
+    pub fn serves_subagent(&self) {
+        _ = self.subagent.set(()); // a second time changes nothing
+    }
+
+    /// Resolves when this process may register: for a subagent, when a call needs the broker.
+    pub async fn may_register(&self) {
+        if self.subagent.initialized() {
+            self.nudged.notified().await;
+        }
+    }
+
+    /// Makes this process serve the session that a call names, if it is the first one named. Waits for that, but not for long. False if
+    /// this process serves another session.
+    pub async fn serve(&self, session: String) -> bool {
         let decided = |state: &LinkState| match state {
             LinkState::Up(up) => (up.session.as_ref() == Some(&session)).then_some(()),
             LinkState::Down(reason) => reason.is_some().then_some(()), // the next registration names the session
             LinkState::Refused(_) => Some(()),
         };
-        let is_its_own = self.named.borrow().as_ref() == Some(&session);
+        let is_its_own = self.name(session.clone());
         if is_its_own {
             _ = timeout(PATIENCE, self.wait_for(decided)).await;
         }

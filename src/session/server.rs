@@ -2,7 +2,6 @@
 //! mail.
 
 use super::{
-    facts,
     mail::Mail,
     progress::Progress,
     published,
@@ -10,7 +9,7 @@ use super::{
     tools::{self, Answer, Tools},
 };
 use crate::{
-    agents::{clients::Shows, shown},
+    agents::{SERVER, clients::Shows, codex, shown},
     wire::{
         VERSION,
         text::{each_text, printable, visible},
@@ -46,6 +45,16 @@ impl Server {
         }
     }
 
+    /// Learns from the daemon which session this process serves.
+    fn is_introduced(&self, meta: Option<&JsonObject>) {
+        let (link, Some(meta)) = (&self.tools.link, meta) else { return };
+        match link.client().session_of(meta) {
+            _ if link.client().is_subagents(meta) => link.serves_subagent(),
+            Some(session) => _ = link.name(session),
+            None => {}
+        }
+    }
+
     async fn complete(&self, request: &RequestId, answer: Answer) -> CallToolResult {
         let Answer { mut json, text, handover, takes_mail } = answer;
         let mut content = vec![ContentBlock::text(text)];
@@ -78,7 +87,7 @@ impl ServerHandler for Server {
         let capabilities = ServerCapabilities::builder().enable_experimental_with(channel).enable_tools().build();
         let mut info = ServerConfig::new(capabilities);
         info.instructions = published::instructions(self.tools.link.client(), self.tools.link.has_door()).map(str::to_owned);
-        info.server_info = Implementation::new(facts::SERVER, VERSION);
+        info.server_info = Implementation::new(SERVER, VERSION);
         info.protocol_version = NEWEST;
         info
     }
@@ -101,6 +110,10 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         _ = self.tools.link.initialized.set(()); // a client that calls tools is initialized, even if it has not said so
+        if call.name == codex::INTRODUCTION {
+            self.is_introduced(call.meta.as_ref().map(|meta| &**meta as &JsonObject));
+            return Ok(CallToolResult::success(Vec::new()).into());
+        }
         if !self.tools.mail.begin(&context.id) {
             return Ok(failed("too many calls are under way; call again when one of them has ended").into());
         }

@@ -19,6 +19,8 @@ pub struct Agent {
     pub resumes: bool,
     /// The arguments that run it in a terminal, if messages can be let into its session there.
     pub terminal: Option<&'static [&'static str]>,
+    /// The command that clears its session.
+    pub clear: Option<&'static str>,
 }
 
 /// The Node that runs them: some need a newer one than the machine may have.
@@ -29,7 +31,12 @@ pub static AGENTS: &[Agent] = &[CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE];
 impl Agent {
     /// Whether the test applies to it.
     pub fn passes(&self, test: &str) -> bool {
-        (self.resumes || !test.contains("resumed")) && (self.terminal.is_some() || !test.starts_with("doors::"))
+        let (of, test) = test.split_once("::").unwrap_or_default();
+        match of {
+            "doors" => self.terminal.is_some() && (self.clear.is_some() || !test.contains("cleared")),
+            "calls" => self.resumes || !test.contains("resumed"),
+            of => of == self.name,
+        }
     }
 }
 
@@ -47,7 +54,8 @@ const CODEX: Agent = Agent {
         let (model, url) = ("model = \"stand-in\"\nmodel_provider = \"standin\"\n", world.model.url());
         let provider =
             format!("name = \"stand-in\"\nbase_url = \"{url}/v1\"\nwire_api = \"responses\"\nenv_key = \"STANDIN_KEY\"\n");
-        let config = format!("{model}check_for_update_on_startup = false\n[model_providers.standin]\n{provider}");
+        let trusted = format!("[projects.{:?}]\ntrust_level = \"trusted\"\n", world.directory("work"));
+        let config = format!("{model}check_for_update_on_startup = false\n[model_providers.standin]\n{provider}{trusted}");
         fs::create_dir(world.home().join(".codex")).unwrap();
         fs::write(world.home().join(".codex/config.toml"), config).unwrap();
         world.run(&words(&["mcp", "add", "claude-peers", "--", SERVER]));
@@ -58,7 +66,8 @@ const CODEX: Agent = Agent {
     },
     env: |_| vec![("STANDIN_KEY", "dummy".to_owned())],
     resumes: true,
-    terminal: None,
+    terminal: Some(&[]),
+    clear: None,
 };
 
 const GEMINI: Agent = Agent {
@@ -79,6 +88,7 @@ const GEMINI: Agent = Agent {
     env: |world| vec![("GEMINI_API_KEY", "dummy".to_owned()), ("GOOGLE_GEMINI_BASE_URL", world.model.url())],
     resumes: false,
     terminal: None,
+    clear: None,
 };
 
 const COPILOT: Agent = Agent {
@@ -103,6 +113,7 @@ const COPILOT: Agent = Agent {
     },
     resumes: true,
     terminal: None,
+    clear: None,
 };
 
 const OPENCODE: Agent = Agent {
@@ -128,6 +139,7 @@ const OPENCODE: Agent = Agent {
     },
     resumes: false,
     terminal: None,
+    clear: None,
 };
 
 const QWEN: Agent = Agent {
@@ -153,6 +165,7 @@ const QWEN: Agent = Agent {
     },
     resumes: true,
     terminal: Some(&[]),
+    clear: Some("/clear"),
 };
 
 const GOOSE: Agent = Agent {
@@ -181,4 +194,5 @@ const GOOSE: Agent = Agent {
     },
     resumes: true,
     terminal: None,
+    clear: None,
 };

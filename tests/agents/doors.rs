@@ -74,7 +74,7 @@ fn cleared_session_keeps_its_mail(agent: &'static Agent, program: PathBuf) {
     let peer = terminal.reached()["id"].clone();
     let id = send(&world, &other, "It is 8080");
     world.broker.message_once("delivered", &id);
-    terminal.prompt("/clear");
+    terminal.prompt(agent.clear.unwrap());
     terminal.shows_no_more("It is 8080");
     let id = send(&world, &other, "It is 9090");
     world.broker.message_once("delivered", &id);
