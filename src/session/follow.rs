@@ -79,7 +79,6 @@ impl Follower {
         // Looked up each time, because the user's runtime directory may appear after the session starts.
         let client = Client::new(paths::socket_of_session().map_err(facts::unusable)?, facts::PROGRAM);
         let (mut facts, door) = session.facts().await?;
-        self.link.may_register().await;
         if let Some(named) = self.link.named() {
             (facts.session_id, facts.adopts) = (Some(named), true);
         }

@@ -92,7 +92,6 @@ pub struct Link {
     state: watch::Sender<LinkState>,
     /// The session that the client's first call names.
     named: watch::Sender<Option<String>>,
-    subagent: SetOnce<()>,
     /// A call needs the broker.
     pub nudged: Notify,
     /// The door does not lead into this session any more.
@@ -108,7 +107,6 @@ impl Default for Link {
         Self {
             state,
             named: watch::Sender::default(),
-            subagent: SetOnce::new(),
             nudged: Notify::new(),
             door_fails: Notify::new(),
             opener: SetOnce::new(),
@@ -179,18 +177,6 @@ impl Link {
     /// Follows which session is named.
     pub fn names(&self) -> watch::Receiver<Option<String>> {
         self.named.subscribe()
-    }
-
-    /// This process serves a subagent. It is no peer unless it makes a call.
-    pub fn serves_subagent(&self) {
-        _ = self.subagent.set(()); // a second time changes nothing
-    }
-
-    /// Resolves when this process may register: for a subagent, when a call needs the broker.
-    pub async fn may_register(&self) {
-        if self.subagent.initialized() {
-            self.nudged.notified().await;
-        }
     }
 
     /// Makes this process serve the session that a call names, if it is the first one named. Waits for that, but not for long. False if

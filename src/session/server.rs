@@ -45,16 +45,6 @@ impl Server {
         }
     }
 
-    /// Learns from the daemon which session this process serves.
-    fn is_introduced(&self, meta: Option<&JsonObject>) {
-        let (link, Some(meta)) = (&self.tools.link, meta) else { return };
-        match link.client().session_of(meta) {
-            _ if link.client().is_subagents(meta) => link.serves_subagent(),
-            Some(session) => _ = link.name(session),
-            None => {}
-        }
-    }
-
     async fn complete(&self, request: &RequestId, answer: Answer) -> CallToolResult {
         let Answer { mut json, text, handover, takes_mail } = answer;
         let mut content = vec![ContentBlock::text(text)];
@@ -110,14 +100,16 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         _ = self.tools.link.initialized.set(()); // a client that calls tools is initialized, even if it has not said so
+        let meta = call.meta.as_ref().map(|meta| &**meta as &JsonObject);
         if call.name == codex::INTRODUCTION {
-            self.is_introduced(call.meta.as_ref().map(|meta| &**meta as &JsonObject));
+            let link = &self.tools.link;
+            _ = meta.and_then(|meta| link.client().session_of(meta)).map(|session| link.name(session));
             return Ok(CallToolResult::success(Vec::new()).into());
         }
         if !self.tools.mail.begin(&context.id) {
             return Ok(failed("too many calls are under way; call again when one of them has ended").into());
         }
-        let takes_mail = self.is_from_session(call.meta.as_ref().map(|meta| &**meta as &JsonObject)).await;
+        let takes_mail = self.is_from_session(meta).await;
         let token = call.meta.as_ref().and_then(RequestMetaObject::get_progress_token);
         let progress = token.map(|token| Progress::of(token, self.out.clone()));
         let called = self.tools.call(&call.name, call.arguments.unwrap_or_default(), takes_mail, context.ct.cancelled()).await;

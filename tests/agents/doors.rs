@@ -18,12 +18,12 @@ pub const TESTS: &[(&str, Test)] = &[
 ];
 
 /// Sends a message to the session in `work`. Returns its id.
-fn send(world: &World, from: &Peer, text: &str) -> Value {
+pub fn send(world: &World, from: &Peer, text: &str) -> Value {
     from.over(&world.broker.http()).post("/v1/send", &json!({"to": "work", "text": text})).json()["messageId"].clone()
 }
 
 /// Waits until its model is shown this text, exactly once.
-fn shown(world: &World, text: &str) {
+pub fn shown(world: &World, text: &str) {
     eventually(&format!("the model is shown {text:?}"), || world.model.last().contains(text).then_some(()));
     assert_eq!(world.model.last().matches(text).count(), 1, "{}", world.model.last());
 }

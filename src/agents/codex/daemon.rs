@@ -8,7 +8,7 @@
 //! - The daemon reports a thread's items only to those who have joined the thread, and keeps it loaded for them. So we leave it as soon
 //!   as the fate of our messages is known.
 
-use super::{INTRODUCTION, SUBAGENT, THREAD, THREAD_SOURCE};
+use super::{INTRODUCTION, THREAD};
 use crate::{
     agents::{Fate, socket},
     platform::random,
@@ -120,10 +120,9 @@ impl Daemon {
         for id in loaded["data"].as_array().into_iter().flatten() {
             let read = self.call("thread/read", json!({THREAD: id})).await?;
             let (source, its_cwd) = (&read["thread"]["threadSource"], read["thread"]["cwd"].as_str().unwrap_or_default());
-            let is_session = source.is_null() || source == "user" || source == SUBAGENT;
+            let is_session = source.is_null() || source == "user"; // a subagent has the server of the session that started it
             if is_session && fs::canonicalize(its_cwd).is_ok_and(|its_cwd| its_cwd == cwd) {
-                let meta = json!({THREAD: id, THREAD_SOURCE[0]: {THREAD_SOURCE[1]: source}});
-                let call = json!({THREAD: id, "server": server, "tool": INTRODUCTION, "arguments": {}, "_meta": meta});
+                let call = json!({THREAD: id, "server": server, "tool": INTRODUCTION, "arguments": {}, "_meta": {THREAD: id}});
                 self.request("mcpServer/tool/call", call).await?; // the answer comes when that server has started
             }
         }
