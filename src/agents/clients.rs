@@ -3,7 +3,11 @@
 //! A client is recognised by the name in its `initialize`. Whatever the server does in another way for one client, it asks here. A client
 //! that is not in the table gets [`UNKNOWN`], which promises nothing. The facts were seen with the versions in `docs/agents.md`.
 
-use super::{codex, qwen};
+use super::{
+    codex::daemon::{SUBAGENT, THREAD, THREAD_SOURCE},
+    names::{self, Name},
+    qwen,
+};
 use serde_json::{Map, Value};
 use std::{path::Path, time::Duration};
 
@@ -59,7 +63,7 @@ pub struct Client {
     pub has_plugin: bool,
     /// Whether a daemon may run its sessions.
     pub has_daemon: bool,
-    /// The key in a call's `_meta`, and the field under it, that says [`codex::SUBAGENT`] for a subagent's call.
+    /// The key in a call's `_meta`, and the field under it, that says [`SUBAGENT`] for a subagent's call.
     subagent: Option<[&'static str; 2]>,
 }
 
@@ -71,35 +75,35 @@ const CLAUDE_CODE: &str = "claude-code";
 const CODEX: &str = "codex-mcp-client";
 
 /// Any other client. Most MCP libraries give a call up after 60 s.
-pub static UNKNOWN: Client = client("", Either, false, Silent(60), Nowhere, "", "");
+pub static UNKNOWN: Client = client("", Either, false, Silent(60), Nowhere, names::NOBODY);
 
 /// For each client: its name in `initialize`, what of a result it shows its model, whether it shows the instructions, its patience, where it names its
-/// session, its program and package.
+/// session, and its program.
 static KNOWN: [Client; 10] = [
     Client {
         inbox: Some("CLAUDE_CODE_MESSAGING_SOCKET"),
-        ..client(CLAUDE_CODE, Structured, true, Waits, Variable("CLAUDE_CODE_SESSION_ID"), "claude", "claude-code")
+        ..client(CLAUDE_CODE, Structured, true, Waits, Variable("CLAUDE_CODE_SESSION_ID"), names::CLAUDE)
     },
     Client {
-        subagent: Some(codex::THREAD_SOURCE),
+        subagent: Some(THREAD_SOURCE),
         has_daemon: true,
-        ..client(CODEX, Structured, true, Silent(130), Meta(codex::THREAD), "codex", "@openai/codex")
+        ..client(CODEX, Structured, true, Silent(130), Meta(THREAD), names::CODEX)
     },
-    client("gemini-cli-mcp-client*", Text, true, Silent(130), Nowhere, "gemini", "gemini-cli"),
+    client("gemini-cli-mcp-client*", Text, true, Silent(130), Nowhere, names::GEMINI),
     Client {
         inbox: Some(qwen::SOCKET),
-        ..client("qwen-cli-mcp-client*", Both, true, Silent(130), Variable(qwen::SESSION), "qwen", "qwen-code")
+        ..client("qwen-cli-mcp-client*", Both, true, Silent(130), Variable(qwen::SESSION), names::QWEN)
     },
     Client {
         has_plugin: true,
-        ..client("copilot-cli", Both, false, Silent(130), Variable("COPILOT_AGENT_SESSION_ID"), "copilot", "@github/copilot")
+        ..client("copilot-cli", Both, false, Silent(130), Variable("COPILOT_AGENT_SESSION_ID"), names::COPILOT)
     },
-    Client { has_plugin: true, ..client("opencode", Text, true, Cancels(60), Nowhere, "opencode", "opencode-ai") },
-    Client { has_plugin: true, ..client("pi", Text, true, Waits, Variable("CLAUDE_PEERS_PI_SESSION"), "pi", "pi-coding-agent") },
-    client("goose-cli", Text, true, Silent(130), Variable("AGENT_SESSION_ID"), "goose", "@aaif/goose"),
-    client("@cline/core", Both, false, Silent(60), Nowhere, "cline", "@cline/cli"),
+    Client { has_plugin: true, ..client("opencode", Text, true, Cancels(60), Nowhere, names::OPENCODE) },
+    Client { has_plugin: true, ..client("pi", Text, true, Waits, Variable("CLAUDE_PEERS_PI_SESSION"), names::PI) },
+    client("goose-cli", Text, true, Silent(130), Variable("AGENT_SESSION_ID"), names::GOOSE),
+    client("@cline/core", Both, false, Silent(60), Nowhere, names::CLINE),
     // The name that the Python SDK gives for a program that names none.
-    client("mcp", Either, false, Silent(60), Nowhere, "", ""),
+    client("mcp", Either, false, Silent(60), Nowhere, names::NOBODY),
 ];
 
 const fn client(
@@ -108,8 +112,7 @@ const fn client(
     shows_instructions: bool,
     patience: Patience,
     session_id: SessionId,
-    program: &'static str,
-    package: &'static str,
+    Name { program, package }: Name,
 ) -> Client {
     Client {
         name,
@@ -182,7 +185,7 @@ impl Client {
 
     /// Whether this `_meta` marks the call of a subagent.
     pub fn is_subagents(&self, meta: &Map<String, Value>) -> bool {
-        self.subagent.is_some_and(|[key, field]| meta.get(key).is_some_and(|told| told[field] == codex::SUBAGENT))
+        self.subagent.is_some_and(|[key, field]| meta.get(key).is_some_and(|told| told[field] == SUBAGENT))
     }
 
     /// The session that this `_meta` names, under the id by which the broker knows it.

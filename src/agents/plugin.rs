@@ -18,6 +18,7 @@ use tokio::{
     io::AsyncWriteExt,
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
     sync::{oneshot, watch},
+    task::AbortHandle,
     time::timeout,
 };
 use tokio_stream::StreamExt;
@@ -30,10 +31,18 @@ const LONGEST_LINE: usize = 64 * 1024;
 /// How long the plugin may take to say which session there is, and to take a frame.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Ends the connection when dropped.
 #[derive(Debug)]
 pub struct Plugin {
+    connection: Arc<Connection>,
+    reading: AbortHandle,
+}
+
+/// The connection, and what the plugin has said.
+#[derive(Debug)]
+struct Connection {
     out: tokio::sync::Mutex<OwnedWriteHalf>,
-    state: watch::Sender<Progress>,
+    progress: watch::Sender<Progress>,
     /// The frames without an answer. Locked for moments only.
     frames: Mutex<HashMap<String, oneshot::Sender<Fate>>>,
 }
@@ -76,9 +85,10 @@ impl Plugin {
             return Err(io::Error::other(format!("{}: process {pid} listens there, not {agent}", path.display())));
         }
         let (reader, writer) = stream.into_split();
-        let (state, mut opened) = watch::channel(Progress::Opening);
-        let plugin = Arc::new(Self { out: writer.into(), state, frames: Mutex::default() });
-        tokio::spawn(plugin.clone().read(reader));
+        let (progress, mut opened) = watch::channel(Progress::Opening);
+        let connection = Arc::new(Connection { out: writer.into(), progress, frames: Mutex::default() });
+        let reading = tokio::spawn(connection.clone().read(reader)).abort_handle();
+        let plugin = Arc::new(Self { connection, reading });
         plugin.say(&json!({"open": {"protocol": PROTOCOL, "cwd": cwd}})).await?;
         let opened = timeout(PATIENCE, opened.wait_for(|state| *state != Progress::Opening)).await;
         match opened.map_err(|_| io::ErrorKind::TimedOut)?.map(|state| state.clone()) {
@@ -89,20 +99,20 @@ impl Plugin {
 
     /// The session into which it puts messages; none if there is none, or the plugin is gone.
     pub fn session(&self) -> Option<String> {
-        match &*self.state.borrow() {
+        match &*self.connection.progress.borrow() {
             Progress::Open(session) => session.clone(),
             _ => None,
         }
     }
 
     pub fn is_closed(&self) -> bool {
-        *self.state.borrow() == Progress::Closed
+        *self.connection.progress.borrow() == Progress::Closed
     }
 
     /// Resolves when its session is another than `this`, or the plugin is gone.
     pub async fn leaves(&self, this: Option<&str>) {
         let stays = |state: &Progress| matches!(state, Progress::Open(session) if session.as_deref() == this);
-        _ = self.state.subscribe().wait_for(|state| !stays(state)).await; // no error: the sender lives as long as this
+        _ = self.connection.progress.subscribe().wait_for(|state| !stays(state)).await; // no error: the sender lives as long as this
     }
 
     /// Hands over a frame with a title for the person. What is returned waits for its fate.
@@ -111,20 +121,28 @@ impl Plugin {
     /// If it was not handed over.
     pub async fn show(&self, frame: String, title: &str, text: &str) -> io::Result<impl Future<Output = Fate> + use<>> {
         let (answer, fate) = oneshot::channel();
-        self.frames().insert(frame.clone(), answer);
+        self.connection.frames().insert(frame.clone(), answer);
         let said = self.say(&json!({"show": {"frame": frame, "title": title, "text": text}})).await;
         if said.is_err() || self.is_closed() {
-            self.frames().remove(&frame);
+            self.connection.frames().remove(&frame);
             return said.and(Err(io::ErrorKind::BrokenPipe.into()));
         }
         Ok(async { fate.await.unwrap_or_else(|_| Err("the plugin is gone".to_owned())) })
     }
 
     async fn say(&self, line: &serde_json::Value) -> io::Result<()> {
-        let say = async { self.out.lock().await.write_all(format!("{line}\n").as_bytes()).await };
+        let say = async { self.connection.out.lock().await.write_all(format!("{line}\n").as_bytes()).await };
         timeout(PATIENCE, say).await.map_err(|_| io::ErrorKind::TimedOut)?
     }
+}
 
+impl Drop for Plugin {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+impl Connection {
     /// Follows what the plugin says, to its end.
     async fn read(self: Arc<Self>, reader: OwnedReadHalf) {
         let mut lines = FramedRead::new(reader, LinesCodec::new_with_max_length(LONGEST_LINE));
@@ -133,12 +151,13 @@ impl Plugin {
             match line {
                 Line::Shown { shown } => self.answer(&shown, Ok(())),
                 Line::Failed { failed, reason } => self.answer(&failed, Err(reason.unwrap_or_default())),
-                Line::Session { session, .. } => _ = self.state.send_replace(Progress::Open(session)),
+                Line::Session { session, .. } => _ = self.progress.send_replace(Progress::Open(session)),
                 Line::Other {} => {}
             }
         }
-        self.state.send_replace(Progress::Closed);
+        self.progress.send_replace(Progress::Closed);
         self.frames().clear();
+        _ = self.out.lock().await.shutdown().await; // it may be gone already
     }
 
     fn answer(&self, frame: &str, fate: Fate) {

@@ -15,8 +15,10 @@ use std::{
 
 /// How long a connection waits for another one's lock: longer than a checkpoint takes on a slow disk.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Each connection's page cache in KiB. A mailbox has few hot pages, and the kernel caches the rest.
+/// The page cache of a connection that writes, in KiB. A mailbox has few hot pages, and the kernel caches the rest.
 const CACHE_KIB: i64 = 1_024;
+/// That of one that only reads: there are several, and they read other pages each time.
+const READER_CACHE_KIB: i64 = 128;
 /// A WAL that grew beyond this many bytes during a burst is cut back to them at the next checkpoint.
 const WAL_LIMIT: i64 = 16 * 1024 * 1024;
 
@@ -116,7 +118,7 @@ pub(super) fn writer(path: &Path) -> rusqlite::Result<Connection> {
 fn open(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     Ok(connection)
 }
 

@@ -69,10 +69,17 @@ impl Call {
 
     /// Returns the standard output of a successful run.
     pub async fn run(&self) -> Result<String, CallFailed> {
-        let Output { status, stdout, stderr } = self.output().await?;
-        if status.success() {
-            return Ok(String::from_utf8_lossy(&stdout).into_owned());
+        let Output { stdout, .. } = self.success().await?;
+        Ok(String::from_utf8_lossy(&stdout).into_owned())
+    }
+
+    /// Returns the output of a successful run.
+    pub async fn success(&self) -> Result<Output, CallFailed> {
+        let output = self.output().await?;
+        if output.status.success() {
+            return Ok(output);
         }
+        let Output { status, stdout, stderr } = output;
         let said =
             [stderr, stdout].map(|stream| String::from_utf8_lossy(&stream).trim().chars().take(MAX_SAID).collect::<String>());
         let said = said.iter().find(|said| !said.is_empty()).map(|said| format!(": {}", printable(said))).unwrap_or_default();

@@ -93,21 +93,19 @@ impl Inside {
 }
 
 /// The caller of a hook, which proves the session that started it: the hook shows the token that the session's client gives to its child
-/// processes, or names the agent process. Behind a door that confirms, the session itself calls.
+/// processes, or names the agent process. None if it shows neither. A session with a door calls itself.
 #[derive(Debug, Clone)]
-pub(super) struct AsHook(pub HookOf);
+pub(super) struct AsHook(pub Option<HookOf>);
 
 impl FromRequestParts<Arc<App>> for AsHook {
     type Rejection = Error;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> wire::Result<Self> {
-        let of = match shown(parts) {
+        Ok(Self(match shown(parts) {
             Shown::SessionToken(token) => app.broker.agent_by_token(token).map(HookOf::Agent),
-            Shown::Process(pid) => Some(HookOf::Agent(agent(pid, parts)?)),
+            Shown::Process(pid) => agent(pid, parts).ok().map(HookOf::Agent),
             Shown::Secret(secret) => Some(HookOf::Peer(app.broker.authenticate(secret)?)),
             _ => None,
-        };
-        let help = "send `Authorization: Session TOKEN` or `Process PID`";
-        of.map(Self).ok_or_else(|| unauthorized("this is for a session's hooks", help))
+        }))
     }
 }
 

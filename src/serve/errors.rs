@@ -47,7 +47,7 @@ const TABLE: &[(&str, &[&[Code]])] = &[
     ("/v1/set-summary", &[CALLER, BODY, &[PeerNotFound]]),
     ("/v1/take", &[CALLER, BODY, &[PeerNotFound]]),
     ("/v1/acknowledge", &[CALLER, BODY, &[PeerNotFound]]),
-    ("/v1/hook", &[BODY, &[InvalidPath]]),
+    ("/v1/hook", &[CALLER, BODY, &[InvalidPath, PeerNotFound]]),
     ("/v1/messages/{id}", &[CALLER, &[InvalidId, MessageNotFound]]),
     ("/v1/messages/{id}/reply", &[CALLER, QUERY, &[InvalidId, MessageNotFound]]),
     ("/v1/messages/{id}/read", &[CALLER, BODY, &[InvalidId]]),

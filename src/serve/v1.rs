@@ -91,9 +91,9 @@ verbs! { app;
     take(AsPeer(id): AsPeer, Json(request): Json<Take>) -> Taken { app.broker.take(&id, request).await? }
 
     /// Reports that the prompt hook of a session's client runs: which messages its prompt holds, and facts that only hooks know.
-    post "/v1/hook" [request_body = Hook, security((), ("process" = [])),]
-    hook(of: wire::Result<AsHook>, Json(request): Json<Hook>) -> Hooked {
-        app.broker.hook(of.ok().map(|AsHook(of)| of), request).await?
+    post "/v1/hook" [request_body = Hook, security((), ("secret" = []), ("process" = [])),]
+    hook(AsHook(of): AsHook, Json(request): Json<Hook>) -> Hooked {
+        app.broker.hook(of, request).await?
     }
 
     /// Says what became of messages that were taken or pushed. Repeating it changes nothing.

@@ -46,7 +46,7 @@ pub async fn run(link: Arc<Link>, acknowledger: Arc<Acknowledger>) {
         lost: Arc::default(),
         fates: JoinSet::new(),
     };
-    let (mut lease, mut look, mut idle) = (random::token(LEASE_LENGTH), None, false);
+    let (mut lease, mut look, mut idle, mut was_lost) = (random::token(LEASE_LENGTH), None, false, false);
     while let Some((up, door)) = link.with_door().await {
         let wait = look.unwrap_or(LONGEST_WAIT);
         let request = Take {
@@ -61,7 +61,8 @@ pub async fn run(link: Arc<Link>, acknowledger: Arc<Acknowledger>) {
             taken = up.post::<Taken>("/v1/take", &request, Duration::from_secs(wait.into())) => taken,
             () = link.leaves(&up) => continue, // the same lease returns the same messages
             () = writer.lost.notified() => {
-                idle = true;
+                (idle, was_lost) = (true, true);
+                writer.acknowledger.settle().await; // the broker first has to know that the frame was written
                 continue;
             }
         };
@@ -83,12 +84,12 @@ pub async fn run(link: Arc<Link>, acknowledger: Arc<Acknowledger>) {
             }
         }
         if taken.messages.is_empty() {
-            idle = taken.pending && look.is_some() && is_idle(&door);
+            idle = taken.pending && look.is_some() && (was_lost || is_idle(&door));
             look = look.filter(|_| taken.pending).map(|look| (look * 2).min(LONGEST_WAIT));
             continue;
         }
         let taken_under = std::mem::replace(&mut lease, random::token(LEASE_LENGTH));
-        (look, idle) = (Some(FIRST_LOOK), false);
+        (look, idle, was_lost) = (Some(FIRST_LOOK), false, false);
         if let Err(error) = writer.write(&up, &door, taken_under, taken.messages).await {
             log!("writing into the session: {error}");
             sleep(PAUSE).await;

@@ -10,9 +10,9 @@
 use super::log;
 use crate::{
     agents::{
-        SERVER,
         clients::Client,
-        codex::{self, daemon::Daemon},
+        codex::daemon::{self, Daemon},
+        names::SERVER,
         plugin::Plugin,
         qwen, socket,
     },
@@ -81,14 +81,15 @@ pub struct Doors {
     /// Whether the user wants messages to be let in.
     is_wanted: bool,
     plugin: Mutex<Option<Arc<Plugin>>>,
-    daemon: Mutex<Option<Arc<Daemon>>>,
+    /// The connection to the daemon that runs the session, or why there is none.
+    daemon: Mutex<Result<Arc<Daemon>, String>>,
     /// The session that a call has named.
     named: watch::Receiver<Option<String>>,
 }
 
 impl Doors {
     pub fn new(client: &'static Client, cwd: PathBuf, is_wanted: bool, named: watch::Receiver<Option<String>>) -> Self {
-        Self { client, cwd, is_wanted, plugin: Mutex::default(), daemon: Mutex::default(), named }
+        Self { client, cwd, is_wanted, plugin: Mutex::default(), daemon: Mutex::new(Err(String::new())), named }
     }
 
     /// The agent and the door that is open now.
@@ -173,18 +174,18 @@ impl Doors {
 
     /// The connection to the daemon that started this process, opened if there is none.
     async fn daemon(&self) -> Option<Arc<Daemon>> {
-        let (path, process) = self.is_wanted.then(codex::socket)??;
+        let (path, process) = self.is_wanted.then(daemon::socket)??;
         let mut daemon = self.daemon.lock().await;
-        if daemon.as_ref().is_none_or(|daemon| daemon.is_closed()) {
-            *daemon = match Daemon::connect(&path, process).await {
-                Ok(opened) => Some(opened),
-                Err(error) => {
-                    log!("the daemon of this session's agent is not used: {}: {error}", path.display());
-                    None
-                }
-            };
+        if daemon.as_ref().map_or(true, |daemon| daemon.is_closed()) {
+            let opened = Daemon::connect(&path, process).await.map_err(|error| error.to_string());
+            if let Err(error) = &opened
+                && daemon.as_ref().err() != Some(error)
+            {
+                log!("the daemon of this session's agent is not used: {}: {error}", path.display());
+            }
+            *daemon = opened;
         }
-        daemon.clone()
+        daemon.as_ref().ok().cloned()
     }
 
     /// What is found behind this inbox.
@@ -236,7 +237,7 @@ pub fn has_door(client: &Client) -> bool {
     client.is_claude_code()
         || client.inbox.is_some_and(|inbox| settings::raw(inbox).is_some()) && started_by(client)
         || client.has_plugin && plugin_socket().is_some()
-        || client.has_daemon && codex::socket().is_some()
+        || client.has_daemon && daemon::socket().is_some()
 }
 
 /// The socket of our plugin in the nearest agent above this process, and that agent's process.

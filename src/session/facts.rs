@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     agents::{
-        SERVER,
         clients::{Client, SessionId},
+        names::SERVER,
     },
     platform::{
         git, process, random,

@@ -9,7 +9,7 @@ use super::{
     tools::{self, Answer, Tools},
 };
 use crate::{
-    agents::{SERVER, clients::Shows, codex, shown},
+    agents::{clients::Shows, codex::daemon::INTRODUCTION, names::SERVER, shown},
     wire::{
         VERSION,
         text::{each_text, printable, visible},
@@ -101,7 +101,7 @@ impl ServerHandler for Server {
     ) -> Result<CallToolResponse, ErrorData> {
         _ = self.tools.link.initialized.set(()); // a client that calls tools is initialized, even if it has not said so
         let meta = call.meta.as_ref().map(|meta| &**meta as &JsonObject);
-        if call.name == codex::INTRODUCTION {
+        if call.name == INTRODUCTION {
             let link = &self.tools.link;
             _ = meta.and_then(|meta| link.client().session_of(meta)).map(|session| link.name(session));
             return Ok(CallToolResult::success(Vec::new()).into());

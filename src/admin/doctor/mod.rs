@@ -4,6 +4,7 @@
 //! safe fixes, then checks everything again, so the report shows the result. Checks run one after the other and hold no lock.
 //! Connecting to the broker's socket may start the broker.
 
+mod agents;
 mod claude;
 mod clock;
 mod database;
@@ -23,14 +24,14 @@ use crate::{
         report::{Columns, Row},
     },
 };
-use finding::{Finding, Verdict};
+use finding::{Finding, Verdict, skipped};
 use scene::Scene;
 use serde::Serialize;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Apply the safe fixes: start failed and stopped sockets, remove left-over socket files, correct permissions, register with
-    /// Claude Code
+    /// the agents
     #[arg(long)]
     pub fix: bool,
 }
@@ -60,11 +61,17 @@ impl Report {
         report.add("versions", programs::check(&scene).await);
         report.add("database", database::check(&scene.report, scene.broker()));
         report.add("clock", [clock::check(&scene)]);
-        report.add("claude", [claude::program(&program).await]);
-        report.add("registration", claude::registration(&scene, program.ok().flatten()).await);
-        let [hook, rule] = claude::settings(&scene);
-        report.add("hooks", [hook]);
-        report.add("allow-rule", [rule]);
+        let agents = agents::check().await;
+        if matches!(program, Ok(None)) && !agents.is_empty() {
+            report.add("claude", [skipped("Claude Code is not installed")]);
+        } else {
+            report.add("claude", [claude::program(&program).await]);
+            report.add("registration", claude::registration(&scene, program.ok().flatten()).await);
+            let [hook, rule] = claude::settings(&scene);
+            report.add("hooks", [hook]);
+            report.add("allow-rule", [rule]);
+        }
+        report.add("agents", agents);
         report.add("session", sessions::check(&scene));
         report.ok = report.checks.iter().all(|finding| finding.state != Verdict::Failed);
         report
@@ -93,8 +100,9 @@ impl Report {
     fn note(&mut self, tried: &[(&'static str, Vec<String>)]) {
         for (check, errors) in tried {
             for finding in self.checks.iter_mut().filter(|finding| finding.check == *check) {
-                finding.fixed = Some(matches!(finding.state, Verdict::Ok | Verdict::Skipped));
-                let errors = errors.iter().map(|error| format!("--fix failed: {error}"));
+                let is_well = matches!(finding.state, Verdict::Ok | Verdict::Skipped);
+                finding.fixed = Some(is_well);
+                let errors = errors.iter().filter(|_| !is_well).map(|error| format!("--fix failed: {error}"));
                 let help: Vec<_> = finding.help.take().into_iter().chain(errors).collect();
                 finding.help = Some(help.join("\n")).filter(|help| !help.is_empty());
             }

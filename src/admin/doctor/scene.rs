@@ -6,7 +6,10 @@ use crate::{
         manager::{Manager, Units},
         setup::Place,
     },
-    agents::claude::{Registrations, Unreadable, has_plugin},
+    agents::{
+        claude::{Registrations, has_plugin},
+        files::Unreadable,
+    },
     client::Client,
     platform::{paths, settings::InvalidSetting},
     wire::{self, BrokerStatus, DatabaseReport, Peer, Peers},

@@ -5,20 +5,27 @@
 //! an empty file if there are none). If the file differs from the copy only in our parts, removing the last of them restores the
 //! copy byte for byte.
 
-use super::{files, place::Place, step::Step};
+use super::{
+    place::Place,
+    settings::{added_rules, change, take_out},
+    step::Step,
+};
 use crate::{
-    agents::claude::{
-        Claude, Installed, OLDEST, OLDEST_WITH_HOOKS, PLUGIN, Policy, RULES, Registrations, Server, Unreadable, UserSettings,
-        Version, WITHOUT_HOOK, by_hand, has_plugin, hooks_forbidden_by, rule,
+    agents::{
+        claude::{
+            Claude, OLDEST, OLDEST_WITH_HOOKS, PLUGIN, Policy, Registrations, by_hand, has_plugin, hooks_forbidden_by,
+            user_settings,
+        },
+        files::Unreadable,
+        hook::{Installed, WITHOUT_HOOK},
+        program::Version,
+        server::Server,
+        user_settings::{RULES, rule},
     },
-    console::exit::{Problem, UNSET},
-    platform::{call::Call, files::resolve},
+    console::exit::Problem,
+    platform::call::Call,
 };
-use std::{
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 /// `modest`: leaves any working entry alone, and says nothing where Claude Code is not installed. `hooks`: the step of the hooks
 /// follows, reads the same files, and reports errors in them.
@@ -56,7 +63,7 @@ pub async fn register(place: &Place, modest: bool, hooks: bool) -> Result<Option
         if entry.starts(&server) {
             return Ok(Some(Step::already(format!("register {path}")).note(warning)));
         }
-        if modest && runs(entry) {
+        if modest && entry.runs() {
             return Ok(Some(Step::already(format!("keep the registration of {line}")).note(warning)));
         }
         if !entry.variables.is_empty() {
@@ -91,7 +98,7 @@ pub fn deregister(place: &Place, modest: bool) -> Result<Option<Step>, Problem> 
         return Ok(Some(Step::already(what).note(note)));
     };
     let of_this = Path::new(&entry.command) == place.server();
-    if !of_this && (runs(entry) || !entry.is_ours()) {
+    if !of_this && (entry.runs() || !entry.is_ours()) {
         let what = format!("keep the registration of {}, which is another copy's", entry.command_line());
         return Ok(Some(Step::already(what)));
     }
@@ -102,13 +109,6 @@ pub fn deregister(place: &Place, modest: bool) -> Result<Option<Step>, Problem> 
     };
     let doing = async move { call(vec![claude.deregister()], "the entry is still there", |entry| entry.is_none()).await };
     Ok(Some(Step::to_do(what, doing)))
-}
-
-/// Whether the entry's program exists.
-fn runs(entry: &Server) -> bool {
-    let path = Path::new(&entry.command);
-    // Claude Code looks up a bare name in its own search path, which may differ from ours.
-    !path.is_absolute() || path.exists()
 }
 
 /// Makes the calls, then checks the state of our entry.
@@ -122,7 +122,7 @@ async fn call(calls: Vec<Call>, otherwise: &str, well: impl FnOnce(Option<&Serve
 }
 
 pub async fn put_hook(place: &Place) -> Result<Step, Problem> {
-    let (file, program) = (UserSettings::read()?, place.command_line());
+    let (file, program) = (user_settings()?, place.command_line());
     let path = file.path.display();
     let what = format!("add a hook to {path}, which confirms that messages arrive");
     let Some(claude) = Claude::find()? else {
@@ -148,17 +148,17 @@ pub async fn put_hook(place: &Place) -> Result<Step, Problem> {
         let what = format!("{what}: Claude Code {version} is older than {OLDEST_WITH_HOOKS}");
         return Ok(Step::skipped(what, "update it (`claude update`) and run this again"));
     }
-    let doing = async move { change(|file| file.with_hook(&program)) };
+    let doing = async move { change(&file, |file| file.with_hook(&program)) };
     Ok(Step::to_do(what + &instead, doing).note(disabled))
 }
 
 pub async fn version_of(claude: &Claude) -> Result<Version, Problem> {
-    claude.version().await.map_err(|error| Problem::new(error, format!("see that {} runs", claude.path.display())))
+    claude.0.version().await.map_err(|error| Problem::new(error, format!("see that {} runs", claude.0.path.display())))
 }
 
 /// None where Claude Code is not installed, and where the step of the registration reports that the plugin's file cannot be read.
 pub fn put_rule() -> Result<Option<Step>, Unreadable> {
-    let file = UserSettings::read()?;
+    let file = user_settings()?;
     let (Ok(plugin), Ok(Some(_))) = (has_plugin(), Claude::find()) else { return Ok(None) };
     let (rule, path) = (rule(plugin), file.path.display());
     let what = format!("let sessions use the claude-peers tools without asking: {rule} in {path}");
@@ -167,29 +167,15 @@ pub fn put_rule() -> Result<Option<Step>, Unreadable> {
         Some((list, theirs)) => {
             Step::already(format!("leave the tools' permission to {path}, which has {theirs} in `permissions.{list}`"))
         }
-        None => Step::to_do(what, async move { change(|file| file.with_rule(rule)) })
+        None => Step::to_do(what, async move { change(&file, |file| file.with_rule(rule)) })
             .note(Some("`claude-peers setup --undo` removes it; `--no-allow` leaves it out".to_owned())),
     }))
-}
-
-/// Removes our hooks, if they are of this copy or of one that is gone. `modest`: says nothing where there are none.
-pub fn take_hook(place: &Place, modest: bool) -> Result<Option<Step>, Unreadable> {
-    let file = UserSettings::read()?;
-    if !file.has_hooks() {
-        return Ok((!modest).then(|| Step::already("remove our hook")));
-    }
-    if !file.is_of(&place.command_line()) {
-        return Ok(Some(Step::already("keep the hooks, which are another copy's")));
-    }
-    let base = place.base(&file.path).to_owned();
-    let doing = async move { take_out(&base, UserSettings::without_hooks) };
-    Ok(Some(Step::to_do(format!("remove our hook from {}", file.path.display()), doing)))
 }
 
 /// Removes the rule if setup has added it, which the copy shows, and if the hooks are not another copy's. `modest`: keeps the plugin's
 /// rule, and says nothing where there is none.
 pub fn take_rule(place: &Place, modest: bool) -> Result<Option<Step>, Unreadable> {
-    let file = UserSettings::read()?;
+    let file = user_settings()?;
     let mut ours = added_rules(&file)?;
     if modest && matches!(has_plugin(), Ok(true)) {
         ours.retain(|theirs| *theirs != rule(true));
@@ -202,93 +188,6 @@ pub fn take_rule(place: &Place, modest: bool) -> Result<Option<Step>, Unreadable
     }
     let what = format!("{what}: {} in {path}", ours.join(" and "));
     let base = place.base(&file.path).to_owned();
-    let doing = async move { ours.into_iter().try_for_each(|rule| take_out(&base, |file| file.without_rule(rule))) };
+    let doing = async move { ours.into_iter().try_for_each(|rule| take_out(&file, &base, |file| file.without_rule(rule))) };
     Ok(Some(Step::to_do(what, doing)))
-}
-
-/// Writes the file as changed by `change`, after saving a copy without our parts.
-fn change(change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Problem> {
-    let file = UserSettings::read()?;
-    let text = changed(&file, change)?;
-    let copy = copy(&file)?;
-    let is_first = copy.text.is_none() || !file.has_hooks() && added_rules(&file)?.is_empty();
-    if is_first {
-        // Earlier versions made no copy if there was no file.
-        let before = changed(&file, UserSettings::without_hooks)?;
-        write(&copy.path, if file.has_hooks() && before.trim() == "{}" { "" } else { &before })?;
-    }
-    write(&file.path, &text).inspect_err(|_| {
-        // If this fails, too, the copy is out of date, which does no harm.
-        let _ = match &copy.text {
-            Some(earlier) if is_first => write(&copy.path, earlier),
-            Some(_) => Ok(()),
-            None => remove(&copy.path, &copy.path),
-        };
-    })
-}
-
-/// Writes the file as `change` makes it, which has less of ours. Folders that this leaves empty go, up to `base`.
-fn take_out(base: &Path, change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Problem> {
-    let file = UserSettings::read()?;
-    let copy = copy(&file)?;
-    let text = changed(&file, change)?;
-    let left = UserSettings::of(file.path, Some(text))?;
-    let is_last = !left.has_hooks() && RULES.iter().all(|rule| left.has_rule(rule) == copy.has_rule(rule));
-    let restores = is_last && copy.text.is_some() && left.is_same_beside_ours(&copy);
-    let there_was_none = is_last && copy.text.as_deref().is_none_or(str::is_empty);
-    let text = if restores { &copy.text } else { &left.text }.as_deref().unwrap_or_default();
-    if there_was_none && ["", "{}"].contains(&text.trim()) {
-        remove(&left.path, base)?;
-    } else {
-        write(&left.path, text)?;
-    }
-    if restores || there_was_none { remove(&copy.path, base) } else { Ok(()) }
-}
-
-/// Removes a file of the user's. A link to it stays, and so does the folder that the link names.
-fn remove(path: &Path, base: &Path) -> Result<(), Problem> {
-    if path.is_symlink() {
-        let target = target(path)?;
-        return files::remove(&target, &target);
-    }
-    files::remove(path, base)
-}
-
-fn changed(file: &UserSettings, change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<String, Problem> {
-    let what = || format!("{} cannot be changed without touching more than our part", file.path.display());
-    change(file).ok_or_else(|| Problem::new(what(), "change it by hand"))
-}
-
-/// The rules that are in the file but not in setup's earlier copy.
-fn added_rules(file: &UserSettings) -> Result<Vec<&'static str>, Unreadable> {
-    let copy = copy(file)?;
-    let added = |rule: &&str| file.has_rule(rule) && copy.text.is_some() && !copy.has_rule(rule);
-    Ok(RULES.into_iter().filter(added).collect())
-}
-
-fn copy(file: &UserSettings) -> Result<UserSettings, Unreadable> {
-    UserSettings::read_at(file.path.with_added_extension("before-claude-peers"))
-}
-
-/// Writes a file of the user's through links, and keeps its mode.
-fn write(path: &Path, text: &str) -> Result<(), Problem> {
-    let target = target(path)?;
-    let rights = fs::metadata(&target).map_or_else(|_| Permissions::from_mode(0o600), |meta| meta.permissions());
-    files::write(&target, text, 0o700, rights)
-}
-
-/// The file itself, behind all links.
-fn target(path: &Path) -> Result<PathBuf, Problem> {
-    resolve(path).map_err(|error| Problem::io("writing", path, &error, "correct or remove the link, then run this again"))
-}
-
-impl From<Unreadable> for Problem {
-    fn from(error: Unreadable) -> Self {
-        let help = match &error {
-            Unreadable::Setting(_) => UNSET,
-            Unreadable::System { .. } => "give yourself the right to read it, then run this again",
-            Unreadable::Broken { .. } => "correct it, or move it away, and run this again",
-        };
-        Self::new(error.to_string(), help)
-    }
 }

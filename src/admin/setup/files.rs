@@ -3,7 +3,7 @@
 //! The mark is a comment in the first lines with a fingerprint of the rest, which reveals later changes.
 
 use super::{place::Place, step::Step};
-use crate::console::exit::Problem;
+use crate::{console::exit::Problem, platform::files::resolve};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, DirBuilder, Permissions},
@@ -15,6 +15,7 @@ use std::{
 const MARK: &str = "# Written by `claude-peers setup`, removed by `claude-peers setup --undo`; fingerprint ";
 /// In XML two hyphens in a row would end the comment.
 const XML_MARK: &str = "<!-- Written by `claude-peers setup`, which also takes it back; fingerprint ";
+const JS_MARK: &str = "// Written by `claude-peers setup`, removed by `claude-peers setup --undo`; fingerprint ";
 /// XML files begin with declarations; the mark follows.
 const MARK_WITHIN: usize = 4;
 
@@ -37,6 +38,11 @@ impl Draft {
     /// A file whose comments begin with `#`.
     pub fn text(path: PathBuf, content: &str) -> Self {
         Self { path, content: format!("{MARK}{}\n{content}", fingerprint(content)) }
+    }
+
+    /// A JavaScript file.
+    pub fn script(path: PathBuf, content: &str) -> Self {
+        Self { path, content: format!("{JS_MARK}{}\n{content}", fingerprint(content)) }
     }
 
     /// An XML file whose declarations have lines of their own.
@@ -126,7 +132,8 @@ pub fn found(path: &Path) -> Result<Found, Problem> {
 /// The fingerprint in the mark, and the content without the mark.
 fn without_mark(content: &str) -> Option<(&str, String)> {
     let mut lines = content.split_inclusive('\n').take(MARK_WITHIN);
-    let (line, mark) = lines.find_map(|line| Some((line, line.strip_prefix(MARK).or_else(|| line.strip_prefix(XML_MARK))?)))?;
+    let (line, mark) =
+        lines.find_map(|line| Some((line, [MARK, XML_MARK, JS_MARK].iter().find_map(|mark| line.strip_prefix(mark))?)))?;
     Some((mark.split_whitespace().next()?, content.replacen(line, "", 1)))
 }
 
@@ -145,4 +152,25 @@ pub fn remove(path: &Path, base: &Path) -> Result<(), Problem> {
     // A folder that is not empty cannot be removed.
     while folders.next().is_some_and(|folder| fs::remove_dir(folder).is_ok()) {}
     Ok(())
+}
+
+/// Removes a file of the user's. A link to it stays, and so does the folder that the link names.
+pub fn remove_theirs(path: &Path, base: &Path) -> Result<(), Problem> {
+    if path.is_symlink() {
+        let target = target(path)?;
+        return remove(&target, &target);
+    }
+    remove(path, base)
+}
+
+/// Writes a file of the user's through links, and keeps its mode.
+pub fn write_theirs(path: &Path, text: &str) -> Result<(), Problem> {
+    let target = target(path)?;
+    let rights = fs::metadata(&target).map_or_else(|_| Permissions::from_mode(0o600), |meta| meta.permissions());
+    write(&target, text, 0o700, rights)
+}
+
+/// The file itself, behind all links.
+fn target(path: &Path) -> Result<PathBuf, Problem> {
+    resolve(path).map_err(|error| Problem::io("writing", path, &error, "correct or remove the link, then run this again"))
 }

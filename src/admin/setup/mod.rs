@@ -1,12 +1,15 @@
-//! `setup`: makes the installed programs a service of this user's, registers them with Claude Code, and checks that it works.
+//! `setup`: makes the installed programs a service of this user's, registers them with the agents that are installed, and checks that
+//! it works.
 //!
 //! It can be run at any time and does only the missing steps. Files that are not ours or cannot be parsed stay as they are.
 //! Failed steps are listed at the end. `--undo` reverts setup's changes and keeps databases; `--dry-run` changes nothing.
 
+mod agents;
 mod claude;
 mod files;
 mod launchd;
 mod place;
+mod settings;
 mod step;
 mod systemd;
 
@@ -18,7 +21,13 @@ use crate::{
         manager::{Absent, Manager, READ_LOG},
         probe,
     },
-    agents::claude::{Claude, NAME, OLDEST_WITH_INBOX, PLUGIN, WITHOUT_INBOX, has_plugin},
+    agents::{
+        agent::Agent,
+        claude::{Claude, OLDEST_WITH_INBOX, PLUGIN, WITHOUT_INBOX, has_plugin, user_settings},
+        known::{KNOWN, names},
+        names::CLAUDE,
+        server::NAME,
+    },
     console::{
         exit::{Failure, Problem},
         out::{Out, Tone},
@@ -26,6 +35,7 @@ use crate::{
     platform::paths,
     wire::VERSION,
 };
+use clap::builder::PossibleValuesParser;
 use std::path::PathBuf;
 use step::{Step, Walk};
 
@@ -38,7 +48,13 @@ pub struct Args {
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,
-    /// Leave the hooks in Claude Code's settings alone: messages then count as delivered only once a reply proves it
+    /// Only this agent, which must be installed; can be repeated. Without it, all agents that are installed
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(names()), conflicts_with = "register_only")]
+    pub agent: Vec<String>,
+    /// All agents that are installed but this one; can be repeated
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(names()), conflicts_with_all = ["agent", "register_only"])]
+    pub no_agent: Vec<String>,
+    /// Leave the hooks in the agents' settings alone: messages then count as delivered only once a reply proves it
     #[arg(long)]
     pub no_hooks: bool,
     /// Leave the rules in Claude Code's settings alone: sessions then ask before they use the claude-peers tools
@@ -50,6 +66,26 @@ pub struct Args {
     /// The TCP port, for legacy clients; 7899 restores the default
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), conflicts_with_all = ["undo", "register_only"])]
     pub port: Option<u16>,
+}
+
+impl Args {
+    /// Whether the user names this agent.
+    fn names(&self, agent: &str) -> bool {
+        self.agent.iter().any(|name| name == agent)
+    }
+
+    fn wants(&self, agent: &str) -> bool {
+        if self.agent.is_empty() { !self.no_agent.iter().any(|name| name == agent) } else { self.names(agent) }
+    }
+
+    fn agents(&self) -> impl Iterator<Item = &'static Agent> {
+        KNOWN.into_iter().filter(|agent| self.wants(agent.name.program))
+    }
+
+    /// Whether this is about some agents only.
+    fn selects(&self) -> bool {
+        !self.agent.is_empty() || !self.no_agent.is_empty()
+    }
 }
 
 pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
@@ -71,17 +107,16 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
 async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
     let manager = Manager::find().await;
     serve(place, args, &manager, walk).await?;
-    walk.take("registration", claude::register(place, false, !args.no_hooks).await).await?;
-    if !args.no_hooks {
-        walk.take("hooks", claude::put_hook(place).await.map(Some)).await?;
+    if args.wants(CLAUDE.program) {
+        set_up_claude(place, args, walk).await?;
     }
-    if !args.no_allow {
-        walk.take("allow_rule", claude::put_rule()).await?;
+    for agent in args.agents() {
+        walk.take(agent.name.program, agents::set_up(agent, place, args.names(agent.name.program), !args.no_hooks)).await?;
     }
     let test = test_message(manager.socket(&place.home)).note(place::unseen_settings());
     walk.take("round_trip", Ok::<_, Problem>([test])).await?;
     match Claude::find() {
-        Ok(Some(claude)) if walk.is_well() && !args.dry_run => {
+        Ok(Some(claude)) if walk.is_well() && !args.dry_run && args.wants(CLAUDE.program) => {
             let how = how_messages_arrive(&claude).await;
             walk.say(|_| how)
         }
@@ -89,21 +124,52 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
     }
 }
 
-/// With `--register-only`: prints nothing if there is nothing to undo, and keeps the service.
-async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
+async fn set_up_claude(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
+    if matches!(Claude::find(), Ok(None)) {
+        if args.names(CLAUDE.program) {
+            return walk.take("registration", Err::<[Step; 0], _>(agents::missing("Claude Code", CLAUDE.program))).await;
+        }
+        if args.agents().any(agents::is_installed) {
+            return Ok(());
+        }
+    }
+    walk.take("registration", claude::register(place, false, !args.no_hooks).await).await?;
     if !args.no_hooks {
-        walk.take("hooks", claude::take_hook(place, args.register_only)).await?;
+        walk.take("hooks", claude::put_hook(place).await.map(Some)).await?;
     }
     if !args.no_allow {
-        walk.take("allow_rule", claude::take_rule(place, args.register_only)).await?;
+        walk.take("allow_rule", claude::put_rule()).await?;
     }
-    walk.take("registration", claude::deregister(place, args.register_only)).await?;
+    Ok(())
+}
+
+/// With `--register-only`: prints nothing if there is nothing to undo, and keeps the service.
+async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
+    if args.wants(CLAUDE.program) {
+        undo_claude(place, args, walk).await?;
+    }
+    for agent in args.agents() {
+        walk.take(agent.name.program, agents::undo(agent, place, args.register_only, !args.no_hooks)).await?;
+    }
     if args.register_only {
         return Ok(());
+    }
+    if args.selects() {
+        return walk.say(|_| "\nThe service stays, for the other agents; `claude-peers setup --undo` removes it.".to_owned());
     }
     serve(place, args, &Manager::find().await, walk).await?;
     let database = paths::database()?;
     walk.say(|_| format!("\nMessages are kept, in {}.", database.display()))
+}
+
+async fn undo_claude(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
+    if !args.no_hooks {
+        walk.take("hooks", user_settings().map(|file| settings::take_hook(file, place, args.register_only))).await?;
+    }
+    if !args.no_allow {
+        walk.take("allow_rule", claude::take_rule(place, args.register_only)).await?;
+    }
+    walk.take("registration", claude::deregister(place, args.register_only)).await
 }
 
 /// Makes the service manager run the broker, or stop running it.
@@ -142,7 +208,7 @@ fn test_message(socket: Option<PathBuf>) -> Step {
 }
 
 async fn how_messages_arrive(claude: &Claude) -> String {
-    let Some(version) = claude.version().await.ok().filter(|version| *version < OLDEST_WITH_INBOX) else {
+    let Some(version) = claude.0.version().await.ok().filter(|version| *version < OLDEST_WITH_INBOX) else {
         return "\nSessions that start from now on get their messages at once.".to_owned();
     };
     let channel = if matches!(has_plugin(), Ok(true)) { format!("plugin:{PLUGIN}") } else { format!("server:{NAME}") };

@@ -1,15 +1,17 @@
 //! Reading Claude Code's files: whether it starts our plugin, and whether an administrator forbids hooks.
 
-use super::halves;
-use crate::platform::{
-    files, paths,
-    settings::{self, InvalidSetting},
+use crate::{
+    agents::files::{Unreadable, parse_or_default, read},
+    platform::{
+        paths,
+        settings::{self, InvalidSetting},
+    },
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -17,28 +19,6 @@ use std::{
 pub const PLUGIN: &str = "peers@claude-peers";
 /// Where each system keeps the settings that an administrator makes for everybody.
 const MANAGED: [&str; 2] = ["/etc/claude-code", "/Library/Application Support/ClaudeCode"];
-/// Longest file that is read; Claude Code's own, with all its projects, reaches tens of megabytes.
-const MAX_FILE: u64 = 256 * 1024 * 1024;
-/// Some editors write this mark at the beginning, and Claude Code skips it.
-pub(super) const BYTE_ORDER_MARK: &str = "\u{feff}";
-
-#[derive(Debug, thiserror::Error)]
-pub enum Unreadable {
-    #[error(transparent)]
-    Setting(#[from] InvalidSetting),
-    #[error("reading {}: {source}", file.display())]
-    System { file: PathBuf, source: io::Error },
-    #[error("{}, line {}, column {}: {}", file.display(), source.line(), source.column(), reason(source))]
-    Broken { file: PathBuf, source: serde_json::Error },
-}
-
-/// The error without its place.
-fn reason(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let place = format!(" at line {} column {}", error.line(), error.column());
-    text.strip_suffix(&place).unwrap_or(&text).to_owned()
-}
-
 /// Where Claude Code's files are, if not in the usual places.
 pub(super) fn moved() -> Option<PathBuf> {
     settings::raw("CLAUDE_CONFIG_DIR").map(PathBuf::from)
@@ -46,31 +26,6 @@ pub(super) fn moved() -> Option<PathBuf> {
 
 pub(super) fn config_folder() -> Result<PathBuf, InvalidSetting> {
     moved().map_or_else(|| Ok(paths::home()?.join(".claude")), Ok)
-}
-
-/// A file's text; none if there is no such file.
-pub(super) fn read(file: &Path) -> Result<Option<String>, Unreadable> {
-    let text = files::read(file, MAX_FILE).and_then(|text| String::from_utf8(text).map_err(io::Error::other));
-    match text {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Unreadable::System { file: file.to_owned(), source }),
-    }
-}
-
-/// Parses a file's text as Claude Code does, which takes the last of repeated keys.
-pub(super) fn parse<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, Unreadable> {
-    let text = &halves::hidden(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text));
-    serde_json::from_str(text).or_else(|source| {
-        let last = serde_json::from_str::<Value>(text).and_then(T::deserialize);
-        last.map_err(|_| Unreadable::Broken { file: file.to_owned(), source })
-    })
-}
-
-/// Parses a file's text. An empty one is the default.
-pub(super) fn parse_or_default<T: DeserializeOwned + Default>(file: &Path, text: &str) -> Result<T, Unreadable> {
-    let is_empty = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text).trim().is_empty();
-    if is_empty { Ok(T::default()) } else { parse(file, text) }
 }
 
 pub(super) fn read_json<T: DeserializeOwned + Default>(file: &Path) -> Result<T, Unreadable> {

@@ -5,8 +5,9 @@
 
 use super::{
     files::{config_folder, managed_settings, read_json},
-    registrations::{Registrations, Scope, Server},
+    registrations::Registrations,
 };
+use crate::agents::server::{Scope, Server};
 use serde_json::Value;
 use std::{
     collections::HashMap,

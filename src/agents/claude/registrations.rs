@@ -1,10 +1,13 @@
 //! The MCP servers that are registered in Claude Code's own file.
 
-use super::{
-    files::{Unreadable, exclusive_servers, moved, parse, read, read_json},
-    program::NAME,
+use super::files::{exclusive_servers, moved, read_json};
+use crate::{
+    agents::{
+        files::{Unreadable, parse, read},
+        server::{NAME, Scope, Server},
+    },
+    platform::{paths, settings::InvalidSetting},
 };
-use crate::platform::{call::quoted, paths, settings::InvalidSetting};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
@@ -12,7 +15,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const PROGRAM: &str = "claude-peers-mcp";
 /// The server of our plugin, as Claude Code names it.
 const OF_PLUGIN: &str = "plugin:peers:claude-peers";
 
@@ -25,26 +27,6 @@ pub struct Registrations {
     pub exclusive: Option<PathBuf>,
     /// The known projects, each with the names of the servers that the user has switched off there.
     pub projects: BTreeMap<PathBuf, Value>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
-    pub name: String,
-    pub scope: Scope,
-    pub command: String,
-    pub arguments: Vec<String>,
-    /// The names of its environment variables. Their values may be secrets.
-    pub variables: Vec<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Scope {
-    Managed,
-    User,
-    /// This user's, in this project.
-    Project(PathBuf),
-    /// Everybody's in this project.
-    Shared(PathBuf),
 }
 
 /// The file, and each project in it.
@@ -111,30 +93,8 @@ impl Registrations {
 }
 
 impl Server {
-    /// The server of an entry; none if it is no program. Other people's entries may be odd, so each is read as far as it can be.
-    fn of(scope: Scope, name: String, entry: &Value) -> Option<Self> {
-        let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let arguments = match &entry["args"] {
-            Value::Null => Vec::new(),
-            Value::Array(words) => words.iter().map(word).collect(),
-            odd => vec![word(odd)],
-        };
-        let variables = match &entry["env"] {
-            Value::Null => Vec::new(),
-            Value::Object(env) => env.keys().cloned().collect(),
-            _ => vec!["unreadable ones".to_owned()],
-        };
-        Some(Self { name, scope, command: entry["command"].as_str()?.to_owned(), arguments, variables })
-    }
-
     fn all(scope: Scope, entries: Option<BTreeMap<String, Value>>) -> impl Iterator<Item = Self> {
         entries.into_iter().flatten().filter_map(move |(name, entry)| Self::of(scope.clone(), name, &entry))
-    }
-
-    /// The user's entry that starts `command`.
-    pub fn registered(command: &Path) -> Self {
-        let command = command.to_string_lossy().into_owned();
-        Self { name: NAME.to_owned(), scope: Scope::User, command, arguments: Vec::new(), variables: Vec::new() }
     }
 
     /// The server that our plugin brings.
@@ -151,21 +111,6 @@ impl Server {
     pub fn is_started_by(&self, words: &[Value]) -> bool {
         let words = words.iter().map(|word| word.as_str().map(expanded));
         words.eq(std::iter::once(&self.command).chain(&self.arguments).map(|word| Some(expanded(word))))
-    }
-
-    /// Whether it is our program, whichever copy of it.
-    pub fn is_ours(&self) -> bool {
-        Path::new(&self.command).file_name().is_some_and(|name| name == PROGRAM)
-    }
-
-    /// Whether it starts this very program.
-    pub fn starts(&self, program: &Path) -> bool {
-        Path::new(&self.command) == program && self.arguments.is_empty()
-    }
-
-    pub fn command_line(&self) -> String {
-        let words = std::iter::once(&self.command).chain(&self.arguments);
-        words.map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
     }
 }
 

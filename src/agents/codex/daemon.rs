@@ -8,10 +8,9 @@
 //! - The daemon reports a thread's items only to those who have joined the thread, and keeps it loaded for them. So we leave it as soon
 //!   as the fate of our messages is known.
 
-use super::{INTRODUCTION, THREAD};
 use crate::{
-    agents::{Fate, socket},
-    platform::random,
+    agents::{Fate, names::CODEX, socket},
+    platform::{paths, process, random},
 };
 use futures_util::{
     SinkExt, StreamExt,
@@ -20,8 +19,10 @@ use futures_util::{
 use serde_json::{Map, Value, json};
 use std::{
     collections::HashMap,
+    ffi::OsStr,
     fs, io,
-    path::Path,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -32,6 +33,22 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
+
+/// The tool by whose call the daemon tells our server which thread it serves. It is not listed.
+pub const INTRODUCTION: &str = "introduce_thread";
+/// The key in a call's `_meta` with the thread's id.
+pub const THREAD: &str = "threadId";
+/// The key in a call's `_meta`, and the field under it, that says where the thread comes from.
+pub const THREAD_SOURCE: [&str; 2] = ["x-codex-turn-metadata", "thread_source"];
+/// The source of a subagent's thread.
+pub const SUBAGENT: &str = "subagent";
+
+/// The word in the daemon's command line.
+const APP_SERVER: &str = "app-server";
+/// Its socket in Codex's folder.
+const SOCKET: &str = "app-server-control/app-server-control.sock";
+/// The variable that names Codex's folder. Codex passes it to its daemon, but not to our server.
+const HOME: &str = "CODEX_HOME=";
 
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,29 +61,44 @@ const TOOL: &str = "claude_peers_message";
 /// The length of the random name of a message.
 const NAME_LENGTH: usize = 24;
 
-type Answer = Result<Value, String>;
+/// The socket of the daemon that started this process, and the daemon's process.
+pub fn socket() -> Option<(PathBuf, u32)> {
+    let lines = process::ancestors(std::process::id()).into_iter().map(|pid| (pid, process::command_line(pid)));
+    let is_codex = |line: &[String]| line.first().is_some_and(|word| Path::new(word).file_name() == Some(CODEX.program.as_ref()));
+    let (daemon, line) = lines.into_iter().find(|(_, line)| is_codex(line))?;
+    if !line.iter().any(|word| word == APP_SERVER) {
+        return None; // without a daemon, Codex itself runs the thread
+    }
+    let environment = process::environment(daemon);
+    let set = environment.iter().find_map(|entry| entry.as_bytes().strip_prefix(HOME.as_bytes()));
+    let home = set.map(|home| PathBuf::from(OsStr::from_bytes(home)));
+    let home = home.or_else(|| Some(paths::home().ok()?.join(".codex")))?;
+    Some((fs::canonicalize(home.join(SOCKET)).ok()?, daemon)) // Codex puts a link there
+}
+
+type Response = Result<Value, String>;
 
 /// The connection to the daemon.
 pub struct Daemon {
     out: tokio::sync::Mutex<SplitSink<WebSocketStream<UnixStream>, Message>>,
     closed: CancellationToken,
     /// Locked for moments only.
-    state: Mutex<State>,
+    exchange: Mutex<Exchange>,
     /// How many of our messages wait for their fate. The thread is joined while there are any.
     waiting: tokio::sync::Mutex<usize>,
 }
 
 #[derive(Default)]
-struct State {
+struct Exchange {
     requests: u64,
     /// The requests without an answer.
-    answers: HashMap<u64, oneshot::Sender<Answer>>,
-    listeners: Vec<mpsc::UnboundedSender<Event>>,
+    answers: HashMap<u64, oneshot::Sender<Response>>,
+    listeners: Vec<mpsc::UnboundedSender<ThreadEvent>>,
 }
 
 /// What happened in a thread.
 #[derive(Clone)]
-enum Event {
+enum ThreadEvent {
     /// The item of a message, by our name for it, is in the thread.
     Item(String),
     /// This turn has ended.
@@ -89,7 +121,7 @@ impl Daemon {
         let daemon = Arc::new(Self {
             out: out.into(),
             closed: CancellationToken::new(),
-            state: Mutex::default(),
+            exchange: Mutex::default(),
             waiting: tokio::sync::Mutex::default(),
         });
         tokio::spawn(daemon.clone().read(reader));
@@ -145,7 +177,7 @@ impl Daemon {
     pub async fn show(self: &Arc<Self>, thread: &str, title: &str, text: &str) -> io::Result<impl Future<Output = Fate> + use<>> {
         let name = random::token(NAME_LENGTH);
         let (listener, events) = mpsc::unbounded_channel();
-        self.state().listeners.push(listener);
+        self.exchange().listeners.push(listener);
         let input = json!([{"type": "text", "text": title, "text_elements": []}]);
         let context = context(&name, text);
         let start = json!({THREAD: thread, "clientUserMessageId": name, "input": input, "additionalContext": context});
@@ -154,27 +186,32 @@ impl Daemon {
             Ok(Ok(answer)) => answer.map_err(io::Error::other)?["turn"]["id"].as_str().map(str::to_owned),
             _ => None, // it may have arrived
         };
-        let frame = Frame { thread: thread.to_owned(), name, turn };
+        let frame = HandedOver { thread: thread.to_owned(), name, turn };
         Ok(self.clone().fate(frame, events))
     }
 
     /// Waits for what becomes of this message.
-    async fn fate(self: Arc<Self>, frame: Frame, events: mpsc::UnboundedReceiver<Event>) -> Fate {
-        self.join(&frame.thread).await;
-        let fate = self.follow(&frame, events).await;
+    async fn fate(self: Arc<Self>, frame: HandedOver, events: mpsc::UnboundedReceiver<ThreadEvent>) -> Fate {
+        let joined = self.join(&frame.thread).await;
+        let fate = match self.has(&frame).await {
+            true => Ok(()), // it was there before this client joined
+            false => match joined {
+                Ok(()) => self.follow(&frame, events).await,
+                Err(error) => Err(error.to_string()),
+            },
+        };
         self.leave(&frame.thread).await;
         fate
     }
 
-    async fn follow(&self, frame: &Frame, mut events: mpsc::UnboundedReceiver<Event>) -> Fate {
-        if self.has(frame).await {
-            return Ok(()); // it was there before this client joined
-        }
+    async fn follow(&self, frame: &HandedOver, mut events: mpsc::UnboundedReceiver<ThreadEvent>) -> Fate {
         loop {
             match events.recv().await {
-                Some(Event::Item(name)) if name == frame.name => return Ok(()),
-                Some(Event::End(turn)) if frame.turn.as_ref() == Some(&turn) && self.has(frame).await => return Ok(()),
-                Some(Event::End(turn)) if frame.turn.as_ref() == Some(&turn) => return Err("its turn ended first".to_owned()),
+                Some(ThreadEvent::Item(name)) if name == frame.name => return Ok(()),
+                Some(ThreadEvent::End(turn)) if frame.turn.as_ref() == Some(&turn) && self.has(frame).await => return Ok(()),
+                Some(ThreadEvent::End(turn)) if frame.turn.as_ref() == Some(&turn) => {
+                    return Err("its turn ended first".to_owned());
+                }
                 Some(_) => {}
                 None => return Err("the daemon is gone".to_owned()),
             }
@@ -182,7 +219,7 @@ impl Daemon {
     }
 
     /// Whether the message is among the last items of its turn.
-    async fn has(&self, frame: &Frame) -> bool {
+    async fn has(&self, frame: &HandedOver) -> bool {
         let newest = json!({THREAD: frame.thread, "turnId": frame.turn, "sortDirection": "desc", "limit": LAST_ITEMS});
         if let Ok(items) = self.call("thread/items/list", newest).await {
             let items = items["data"].as_array().into_iter().flatten();
@@ -195,12 +232,10 @@ impl Daemon {
         items.into_iter().any(|item| item["clientId"] == frame.name.as_str())
     }
 
-    async fn join(&self, thread: &str) {
+    async fn join(&self, thread: &str) -> io::Result<()> {
         let mut waiting = self.waiting.lock().await;
         *waiting += 1;
-        if *waiting == 1 {
-            _ = self.call("thread/resume", json!({THREAD: thread, "excludeTurns": true})).await; // if it fails, no item is seen
-        }
+        self.call("thread/resume", json!({THREAD: thread, "excludeTurns": true})).await.map(drop)
     }
 
     async fn leave(&self, thread: &str) {
@@ -217,13 +252,13 @@ impl Daemon {
     }
 
     /// Makes a request. The receiver gets the answer.
-    async fn request(&self, method: &str, params: Value) -> io::Result<oneshot::Receiver<Answer>> {
+    async fn request(&self, method: &str, params: Value) -> io::Result<oneshot::Receiver<Response>> {
         let (sender, answer) = oneshot::channel();
         let id = {
-            let mut state = self.state();
-            state.requests += 1;
-            let id = state.requests;
-            state.answers.insert(id, sender);
+            let mut exchange = self.exchange();
+            exchange.requests += 1;
+            let id = exchange.requests;
+            exchange.answers.insert(id, sender);
             id
         };
         self.say(&json!({"id": id, "method": method, "params": params})).await?;
@@ -247,40 +282,40 @@ impl Daemon {
                 (None, Some(id)) => {
                     let why = message.get("error").map(|error| error["message"].as_str().unwrap_or_default().to_owned());
                     let answer = why.map_or_else(|| Ok(message.remove("result").unwrap_or_default()), Err);
-                    if let Some(waiting) = self.state().answers.remove(&id) {
+                    if let Some(waiting) = self.exchange().answers.remove(&id) {
                         _ = waiting.send(answer); // nobody may wait any more
                     }
                 }
                 (Some(method), None) => {
                     if let Some(event) = message.get("params").and_then(|params| event(method, params)) {
-                        self.state().listeners.retain(|listener| listener.send(event.clone()).is_ok());
+                        self.exchange().listeners.retain(|listener| listener.send(event.clone()).is_ok());
                     }
                 }
                 _ => {}
             }
         }
         self.closed.cancel();
-        *self.state() = State::default();
+        *self.exchange() = Exchange::default();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn exchange(&self) -> MutexGuard<'_, Exchange> {
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A message that was handed over.
-struct Frame {
+struct HandedOver {
     thread: String,
     name: String,
     /// The turn that was to show it.
     turn: Option<String>,
 }
 
-fn event(method: &str, params: &Value) -> Option<Event> {
+fn event(method: &str, params: &Value) -> Option<ThreadEvent> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     match method {
-        "item/started" | "item/completed" => text(&params["item"]["clientId"]).map(Event::Item),
-        "turn/completed" => text(&params["turn"]["id"]).map(Event::End),
+        "item/started" | "item/completed" => text(&params["item"]["clientId"]).map(ThreadEvent::Item),
+        "turn/completed" => text(&params["turn"]["id"]).map(ThreadEvent::End),
         _ => None,
     }
 }

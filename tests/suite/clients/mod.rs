@@ -1,5 +1,6 @@
 //! Other clients than Claude Code: each is recognised by its name, and gets what fits it.
 
+mod door;
 mod published;
 mod results;
 mod who;
@@ -9,7 +10,7 @@ use std::{os::unix::process::CommandExt, path::Path};
 use tempfile::TempDir;
 
 /// Names that clients give themselves. The last is unknown to us.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "claude-code",
     "codex-mcp-client",
     "gemini-cli-mcp-client",
@@ -17,6 +18,7 @@ const NAMES: [&str; 10] = [
     "copilot-cli",
     "opencode",
     "goose-cli",
+    "pi",
     "@cline/core",
     "mcp",
     "some-new-client",

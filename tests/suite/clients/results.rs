@@ -9,7 +9,7 @@ fn shown(client: &str, result: &Value) -> Vec<String> {
     let texts = || result["content"].as_array().unwrap().iter().map(|block| block["text"].as_str().unwrap().to_owned());
     let structured = || result.get("structuredContent").map(Value::to_string);
     match client {
-        "gemini-cli-mcp-client" | "opencode" | "goose-cli" => texts().collect(),
+        "gemini-cli-mcp-client" | "opencode" | "goose-cli" | "pi" => texts().collect(),
         "qwen-cli-mcp-client-claude-peers" | "copilot-cli" | "@cline/core" => texts().chain(structured()).collect(),
         _ => structured().into_iter().collect(),
     }

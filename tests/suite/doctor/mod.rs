@@ -1,5 +1,6 @@
 //! `claude-peers doctor` finds real faults and reports them with a fix. The host tests cover faults that need a service manager.
 
+mod agents;
 mod claude;
 mod database;
 mod hooks;

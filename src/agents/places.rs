@@ -1,4 +1,4 @@
-//! Where `claude` may be: on `PATH`, then in the folders that installers use.
+//! Where the program of an agent may be: on `PATH`, then in the folders that installers use.
 
 use crate::platform::{
     paths,
@@ -9,10 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Folders in the home directory: those of Claude Code's own installers, then those of node and package managers.
-const BELOW_HOME: [&str; 14] = [
+/// Folders in the home directory: those of the agents' own installers, then those of node and package managers.
+const BELOW_HOME: [&str; 15] = [
     ".local/bin",
     ".claude/local",
+    ".opencode/bin",
     ".npm-global/bin",
     ".volta/bin",
     ".asdf/shims",

@@ -1,0 +1,96 @@
+//! The agents other than Claude Code: for each that is installed, whether its sessions start our MCP server, and whether our plugin and
+//! hook are there.
+
+use super::{
+    finding::{Finding, Fix, failed, ok, warning},
+    scene::beside,
+};
+use crate::{
+    admin::setup::{Found, found},
+    agents::{
+        agent::{Agent, Mcp, Registration},
+        files::Unreadable,
+        hook::{Installed, WITHOUT_HOOK},
+        known::KNOWN,
+        program::Program,
+        server::{NAME, Owner},
+    },
+};
+
+pub async fn check() -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for agent in KNOWN {
+        if let Ok(Some(program)) = agent.program() {
+            findings.push(of(agent, &program).await);
+        }
+    }
+    findings
+}
+
+async fn of(agent: &Agent, program: &Program) -> Finding {
+    let title = agent.title;
+    let version = match program.version().await {
+        Ok(version) => version,
+        Err(error) => return failed(error, format!("see that `{} --version` runs", program.path.display())),
+    };
+    let wrong = agent.mcp.as_ref().map(|mcp| registered(agent, mcp, program)).transpose();
+    match wrong.and_then(|wrong| Ok(wrong.flatten().or(files(agent)?))) {
+        Ok(Some(finding)) => finding,
+        Ok(None) => ok(format!("{title} {version} is set up; messages arrive {}", agent.arrival)),
+        Err(error) => failed(format!("{title}'s configuration cannot be understood: {error}"), "correct it, or move it away"),
+    }
+}
+
+/// What is wrong with the registration.
+fn registered(agent: &Agent, mcp: &Mcp, program: &Program) -> Result<Option<Finding>, Unreadable> {
+    let (title, name) = (agent.title, agent.name.program);
+    let Registration { file, entry } = agent.registration(mcp)?;
+    let (setup, server) = (format!("`claude-peers setup --agent {name}`"), beside("claude-peers-mcp"));
+    let Some(entry) = entry else {
+        let what = format!("{title} has no registration of the MCP server: its sessions do not start it");
+        let register = server.as_ref().and_then(|server| Some(Fix::Run(mcp.register(program, server.to_str()?))));
+        return Ok(Some(warning(what, setup).fixes(register)));
+    };
+    let line = entry.command_line();
+    let (what, help) = match server.map(|server| entry.owner(&server)) {
+        Some(Owner::This) if entry.arguments.is_empty() => return Ok(None),
+        Some(Owner::This) => ("with arguments that it does not take", setup),
+        Some(Owner::Gone) => ("but there is no such program", setup),
+        Some(Owner::Stranger) => ("which is another program", format!("rename or remove that entry, then {setup}")),
+        _ => ("which is another copy", format!("that copy's `claude-peers setup --undo --agent {name}`, then {setup}")),
+    };
+    Ok(Some(failed(format!("{NAME} is registered with {title} as {line}, {what} ({})", file.display()), help)))
+}
+
+/// What is wrong with our plugin or hook.
+fn files(agent: &Agent) -> Result<Option<Finding>, Unreadable> {
+    let (title, setup) = (agent.title, format!("`claude-peers setup --agent {}`", agent.name.program));
+    if let Some(plugin) = &agent.plugin {
+        let path = agent.folder()?.join(plugin.file);
+        let what = match found(&path) {
+            Ok(Found::Nothing) => "is missing",
+            Ok(Found::Foreign) => "is not a file of setup's",
+            Ok(Found::Changed) => "was changed after setup wrote it",
+            Ok(Found::Ours) => "",
+            Err(_) => "cannot be read",
+        };
+        if !what.is_empty() {
+            let what = format!("{} {what}, so messages may not arrive by themselves in {title}", path.display());
+            return Ok(Some(warning(what, format!("move it away if it is there, then {setup}"))));
+        }
+    }
+    let (Some(file), Some(program)) = (agent.settings()?, beside("claude-peers")) else { return Ok(None) };
+    let (path, installed) = (file.path.display(), file.installed(&program));
+    Ok(match installed {
+        Installed::Whole if !file.disabled => None,
+        Installed::Whole => {
+            let what = format!("{path} switches all hooks off (`disableAllHooks`): {WITHOUT_HOOK}");
+            Some(warning(what, format!("take `disableAllHooks` out of {path}, or leave it so")))
+        }
+        Installed::None => Some(warning(format!("{path} has no hook of ours: {WITHOUT_HOOK}"), setup)),
+        Installed::Other(programs) => {
+            let what = format!("the hooks in {path} are of another version or copy ({programs}): {WITHOUT_HOOK}");
+            Some(warning(what, setup))
+        }
+    })
+}

@@ -1,0 +1,173 @@
+//! What setup and doctor need to know of a coding agent: its program, its folder, how it registers an MCP server, and the files of ours
+//! that it reads.
+//!
+//! Promises: nothing here changes a file. An agent registers our server itself, through a call of its program.
+
+use super::{
+    files::{BYTE_ORDER_MARK, Unreadable, parse_lenient, parse_toml, read},
+    hook::Manner,
+    names::{NOBODY, Name},
+    program::Program,
+    server::{NAME, Scope, Server},
+    user_settings::UserSettings,
+};
+use crate::platform::{
+    call::Call,
+    paths,
+    settings::{self, InvalidSetting},
+};
+use jsonc_parser::{ParseOptions, cst::CstRootNode};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+pub struct Agent {
+    pub name: Name,
+    pub title: &'static str,
+    /// Another program has the same name. Its folder or the package must show which it is.
+    pub is_ambiguous: bool,
+    /// The folder of its configuration: its place in the home directory; the variable that moves it, and what follows the variable's value
+    /// in the path.
+    pub folder: [&'static str; 3],
+    pub mcp: Option<Mcp>,
+    pub plugin: Option<Plugin>,
+    /// How our hook stands in the `settings.json` in its folder.
+    pub hook: Option<&'static Manner>,
+    /// How messages arrive.
+    pub arrival: &'static str,
+}
+
+/// How it registers MCP servers.
+pub struct Mcp {
+    /// The files in its folder that may have them. The first counts most.
+    pub files: &'static [&'static str],
+    pub is_toml: bool,
+    /// The table of servers in them.
+    pub key: &'static str,
+    /// The words that register a server; its path follows.
+    pub add: &'static [&'static str],
+    /// The words that remove ours. None if it has no such command.
+    pub remove: Option<&'static [&'static str]>,
+    /// What else the user should know.
+    pub note: Option<&'static str>,
+}
+
+/// A file of ours that it runs.
+pub struct Plugin {
+    /// Its place in the agent's folder.
+    pub file: &'static str,
+    /// Its text, with [`SERVER`] in place of the path of our server.
+    pub source: &'static str,
+    /// What the user must do to have it run.
+    pub needs: Option<&'static str>,
+}
+
+/// An agent's entry for our server, and the file that has it or would get it.
+pub struct Registration {
+    pub file: PathBuf,
+    pub entry: Option<Server>,
+}
+
+const SERVER: &str = "@SERVER@";
+
+impl Agent {
+    /// An agent of which nothing is known.
+    pub const PLAIN: Self = Self {
+        name: NOBODY,
+        title: "",
+        is_ambiguous: false,
+        folder: [""; 3],
+        mcp: None,
+        plugin: None,
+        hook: None,
+        arrival: "beside the results of our tools",
+    };
+
+    pub fn folder(&self) -> Result<PathBuf, InvalidSetting> {
+        let [usual, variable, rest] = self.folder;
+        let moved = settings::raw(variable).map(|moved| Path::new(&moved).join(rest)).filter(|moved| moved.is_absolute());
+        moved.map_or_else(|| Ok(paths::home()?.join(usual)), Ok)
+    }
+
+    /// Its program, if it is installed.
+    pub fn program(&self) -> Result<Option<Program>, InvalidSetting> {
+        let folder = self.folder()?;
+        let comes_from = |path: PathBuf| path.to_string_lossy().contains(self.name.package);
+        let is_it =
+            |program: &Program| !self.is_ambiguous || folder.is_dir() || program.path.canonicalize().is_ok_and(comes_from);
+        Ok(Program::find(self.name.program)?.filter(is_it))
+    }
+
+    /// The user's settings with our hook, if it has hooks.
+    pub fn settings(&self) -> Result<Option<UserSettings>, Unreadable> {
+        let Some(manner) = self.hook else { return Ok(None) };
+        UserSettings::read(self.folder()?.join("settings.json"), manner).map(Some)
+    }
+
+    /// Its entry for our server.
+    pub fn registration(&self, mcp: &Mcp) -> Result<Registration, Unreadable> {
+        let files = self.texts(mcp)?;
+        let mut at = self.folder()?.join(mcp.files[0]);
+        for (file, text) in files {
+            let all: Value = match mcp.is_toml {
+                true => parse_toml(&file, &text)?,
+                false => parse_lenient(&file, &text)?,
+            };
+            if let Some(entry) = Server::of(Scope::User, NAME.to_owned(), &all[mcp.key][NAME]) {
+                return Ok(Registration { file, entry: Some(entry) });
+            }
+            at = file;
+        }
+        Ok(Registration { file: at, entry: None })
+    }
+
+    /// Those of its files that exist, with their texts.
+    pub fn texts(&self, mcp: &Mcp) -> Result<Vec<(PathBuf, String)>, Unreadable> {
+        let folder = self.folder()?;
+        let read = |file: &&str| {
+            let file = folder.join(file);
+            read(&file).map(|text| text.map(|text| (file, text))).transpose()
+        };
+        mcp.files.iter().filter_map(read).collect()
+    }
+}
+
+impl Mcp {
+    /// What most have in common.
+    pub const PLAIN: Self = Self {
+        files: &[],
+        is_toml: false,
+        key: "mcpServers",
+        add: &["mcp", "add", NAME, "--"],
+        remove: Some(&["mcp", "remove", NAME]),
+        note: None,
+    };
+    /// What Gemini CLI and its descendants have in common.
+    pub const TRUSTED: Self = Self {
+        add: &["mcp", "add", "--scope", "user", "--trust", NAME],
+        remove: Some(&["mcp", "remove", "--scope", "user", NAME]),
+        ..Self::PLAIN
+    };
+
+    pub fn register(&self, program: &Program, server: &str) -> Call {
+        program.call(self.add.iter().copied().chain([server]))
+    }
+
+    pub fn deregister(&self, program: &Program) -> Option<Call> {
+        self.remove.map(|words| program.call(words))
+    }
+
+    /// The text of a JSON file of its agent without our entry; none if there is nothing to remove.
+    pub fn without_ours(&self, text: &str) -> Option<String> {
+        let (mark, rest) = text.strip_prefix(BYTE_ORDER_MARK).map_or(("", text), |rest| (BYTE_ORDER_MARK, rest));
+        let root = CstRootNode::parse(rest, &ParseOptions::default()).ok()?;
+        root.object_value()?.object_value(self.key)?.get(NAME)?.remove();
+        Some(format!("{mark}{root}"))
+    }
+}
+
+impl Plugin {
+    /// Its text, for the server at `path`.
+    pub fn text(&self, path: &Path) -> String {
+        self.source.replace(SERVER, &Value::from(path.to_string_lossy()).to_string())
+    }
+}
