@@ -21,6 +21,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("busy_session_reads_it_in_its_turn", busy_session_reads_it_in_its_turn),
     ("interrupted_turn_proves_nothing", interrupted_turn_proves_nothing),
     ("killed_daemon_loses_no_message", killed_daemon_loses_no_message),
+    ("run_without_daemon_has_no_door", run_without_daemon_has_no_door),
     ("new_session_is_another_peer", new_session_is_another_peer),
 ];
 
@@ -144,6 +145,7 @@ fn new_session_is_another_peer(agent: &'static Agent, program: PathBuf) {
     let first = terminal.reached();
     let id = send(&world, &other, "It is 8080");
     world.broker.message_once("delivered", &id);
+    terminal.shows("Worked for"); // `/new` waits for no turn
     terminal.prompt("/new");
     let is_new = |peer: &Value| peer["cwd"] == first["cwd"] && peer["id"] != first["id"] && peer["delivery"] == "inbox";
     let second = eventually("the new session is reached", || world.broker.peers().into_iter().find(is_new));
@@ -152,4 +154,12 @@ fn new_session_is_another_peer(agent: &'static Agent, program: PathBuf) {
     world.broker.message_once("delivered", &id);
     shown(&world, "It is 9090");
     assert!(!world.model.last().contains("It is 8080"), "{}", world.model.last());
+}
+
+fn run_without_daemon_has_no_door(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let _daemon = Terminal::open(&world, "work");
+    world.model.plan(&[("list_peers", json!({"scope": "machine"}))]);
+    let said = world.prompt(false);
+    assert!(world.model.last().contains("its client has no inbox"), "{said}: {}", world.model.last());
 }

@@ -29,7 +29,7 @@ use std::{
 use tokio::{
     net::UnixStream,
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
@@ -52,6 +52,8 @@ const HOME: &str = "CODEX_HOME=";
 
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The first pause before joining a new thread again.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
 /// Most bytes of one piece of context. Codex 0.169 cuts the middle out of a longer one.
 const LONGEST_PIECE: usize = 3_800;
 /// How many of a turn's last items are searched for ours.
@@ -192,19 +194,24 @@ impl Daemon {
 
     /// Waits for what becomes of this message.
     async fn fate(self: Arc<Self>, frame: HandedOver, events: mpsc::UnboundedReceiver<ThreadEvent>) -> Fate {
-        let joined = self.join(&frame.thread).await;
-        let fate = match self.has(&frame).await {
-            true => Ok(()), // it was there before this client joined
-            false => match joined {
-                Ok(()) => self.follow(&frame, events).await,
-                Err(error) => Err(error.to_string()),
-            },
-        };
+        *self.waiting.lock().await += 1;
+        let fate = self.follow(&frame, events).await;
         self.leave(&frame.thread).await;
         fate
     }
 
     async fn follow(&self, frame: &HandedOver, mut events: mpsc::UnboundedReceiver<ThreadEvent>) -> Fate {
+        // A new thread cannot be joined before its first item.
+        let began = Instant::now();
+        while let Err(error) = self.join(&frame.thread).await {
+            if self.is_closed() || began.elapsed() > PATIENCE {
+                return Err(error.to_string());
+            }
+            sleep((began.elapsed() / 8).max(FIRST_LOOK)).await;
+        }
+        if self.has(frame).await {
+            return Ok(()); // it was there before this client joined
+        }
         loop {
             match events.recv().await {
                 Some(ThreadEvent::Item(name)) if name == frame.name => return Ok(()),
@@ -233,8 +240,7 @@ impl Daemon {
     }
 
     async fn join(&self, thread: &str) -> io::Result<()> {
-        let mut waiting = self.waiting.lock().await;
-        *waiting += 1;
+        let _waiting = self.waiting.lock().await; // not while another leaves
         self.call("thread/resume", json!({THREAD: thread, "excludeTurns": true})).await.map(drop)
     }
 
