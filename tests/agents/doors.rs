@@ -3,36 +3,63 @@
 use crate::{
     Test,
     agents::Agent,
-    support::{events::Peer, eventually},
+    support::{Broker, events::Peer, eventually},
     terminal::Terminal,
     world::World,
 };
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::mpsc::{Receiver, Sender, channel},
+};
 
 pub const TESTS: &[(&str, Test)] = &[
     ("idle_session_wakes", idle_session_wakes),
     ("messages_stay_in_order", messages_stay_in_order),
     ("typed_text_stays", typed_text_stays),
-    ("cleared_session_keeps_its_mail", cleared_session_keeps_its_mail),
+    ("busy_session_reads_it_once", busy_session_reads_it_once),
+    ("cleared_session_is_reached", cleared_session_is_reached),
 ];
 
-/// Sends a message to the session in `work`. Returns its id.
-pub fn send(world: &World, from: &Peer, text: &str) -> Value {
-    from.over(&world.broker.http()).post("/v1/send", &json!({"to": "work", "text": text})).json()["messageId"].clone()
+/// Sends a message to this peer. Returns its id.
+pub fn send(world: &World, from: &Peer, to: &Value, text: &str) -> Value {
+    from.over(&world.broker.http()).post("/v1/send", &json!({"to": to, "text": text})).json()["messageId"].clone()
 }
 
 /// Waits until its model is shown this text, exactly once.
 pub fn shown(world: &World, text: &str) {
     eventually(&format!("the model is shown {text:?}"), || world.model.last().contains(text).then_some(()));
-    assert_eq!(world.model.last().matches(text).count(), 1, "{}", world.model.last());
+    assert_eq!(world.model.last().matches(text).count(), 1, "it is shown once");
+}
+
+/// A message that is handed over while the model thinks about the result of its first call.
+pub struct Handed {
+    pub id: Receiver<Value>,
+    /// Lets the model answer.
+    pub answer: Sender<()>,
+}
+
+pub fn hand_over(world: &World, from: &Peer, text: &'static str) -> Handed {
+    let (answer, answers) = channel::<()>();
+    let (broker, from): (Broker, Peer) = (world.broker.shared(), from.clone());
+    let (sender, id) = channel();
+    world.model.plan_with(&[("list_peers", json!({"scope": "machine"}))], move || {
+        let message = json!({"to": "work", "text": text});
+        let id = from.over(&broker.http()).post("/v1/send", &message).json()["messageId"].clone();
+        broker.message_once("offered", &id);
+        sender.send(id).unwrap();
+        _ = answers.recv(); // ends with the test at the latest
+        Value::Null
+    });
+    Handed { id, answer }
 }
 
 fn idle_session_wakes(agent: &'static Agent, program: PathBuf) {
     let world = World::new(agent, program);
     let other = Peer::register(&world.broker.http(), "other", json!({}));
-    let _terminal = Terminal::open(&world, "work");
-    let id = send(&world, &other, "It is 8080");
+    let terminal = Terminal::open(&world, "work");
+    let to = terminal.reached()["id"].clone();
+    let id = send(&world, &other, &to, "It is 8080");
     shown(&world, "It is 8080");
     world.broker.message_once("delivered", &id);
 }
@@ -40,8 +67,9 @@ fn idle_session_wakes(agent: &'static Agent, program: PathBuf) {
 fn messages_stay_in_order(agent: &'static Agent, program: PathBuf) {
     let world = World::new(agent, program);
     let other = Peer::register(&world.broker.http(), "other", json!({}));
-    let _terminal = Terminal::open(&world, "work");
-    let ids: Vec<Value> = (0..5).map(|number| send(&world, &other, &format!("number {number}."))).collect();
+    let terminal = Terminal::open(&world, "work");
+    let to = terminal.reached()["id"].clone();
+    let ids: Vec<Value> = (0..5).map(|number| send(&world, &other, &to, &format!("number {number}."))).collect();
     for id in &ids {
         world.broker.message_once("delivered", id);
     }
@@ -49,10 +77,10 @@ fn messages_stay_in_order(agent: &'static Agent, program: PathBuf) {
     let (text, mut places) = (world.model.last(), Vec::new());
     for number in 0..5 {
         let found: Vec<usize> = text.match_indices(&format!("number {number}.")).map(|(place, _)| place).collect();
-        assert_eq!(found.len(), 1, "{number}: {text}");
+        assert_eq!(found.len(), 1, "number {number} is shown once");
         places.extend(found);
     }
-    assert!(places.is_sorted(), "{text}");
+    assert!(places.is_sorted(), "{places:?}");
 }
 
 fn typed_text_stays(agent: &'static Agent, program: PathBuf) {
@@ -60,25 +88,37 @@ fn typed_text_stays(agent: &'static Agent, program: PathBuf) {
     let other = Peer::register(&world.broker.http(), "other", json!({}));
     let terminal = Terminal::open(&world, "work");
     terminal.types("half a sentence");
-    let id = send(&world, &other, "It is 8080");
+    let id = send(&world, &other, &terminal.reached()["id"], "It is 8080");
     world.broker.message_once("delivered", &id);
     shown(&world, "It is 8080");
-    assert!(!world.model.last().contains("half a sentence"), "{}", world.model.last());
+    assert!(!world.model.last().contains("half a sentence"));
     terminal.shows("half a sentence");
 }
 
-fn cleared_session_keeps_its_mail(agent: &'static Agent, program: PathBuf) {
+fn cleared_session_is_reached(agent: &'static Agent, program: PathBuf) {
     let world = World::new(agent, program);
     let other = Peer::register(&world.broker.http(), "other", json!({}));
     let terminal = Terminal::open(&world, "work");
-    let peer = terminal.reached()["id"].clone();
-    let id = send(&world, &other, "It is 8080");
+    let before = terminal.reached()["id"].clone();
+    let id = send(&world, &other, &before, "It is 8080");
     world.broker.message_once("delivered", &id);
-    terminal.prompt(agent.clear.unwrap());
-    terminal.shows_no_more("It is 8080");
-    let id = send(&world, &other, "It is 9090");
+    let now = terminal.clear("It is 8080")["id"].clone();
+    assert_eq!(now == before, agent.terminal.unwrap().clear_keeps_peer);
+    let id = send(&world, &other, &now, "It is 9090");
     world.broker.message_once("delivered", &id);
     shown(&world, "It is 9090");
-    assert!(!world.model.last().contains("It is 8080"), "{}", world.model.last());
-    assert_eq!(terminal.reached()["id"], peer);
+    assert!(!world.model.last().contains("It is 8080"));
+}
+
+fn busy_session_reads_it_once(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let terminal = Terminal::open(&world, "work");
+    let handed = hand_over(&world, &other, "It is 8080");
+    terminal.prompt("Please call the tools.");
+    let id = handed.id.recv().unwrap();
+    assert_eq!(world.broker.message(&id)["state"], "offered", "the model has not read it yet");
+    handed.answer.send(()).unwrap();
+    world.broker.message_once("delivered", &id);
+    shown(&world, "It is 8080");
 }

@@ -8,6 +8,7 @@
 mod agents;
 #[path = "../claude/alone.rs"]
 mod alone;
+mod between;
 mod calls;
 mod codex;
 mod doors;
@@ -36,6 +37,17 @@ fn main() -> ExitCode {
         .map(|agent| (agent, if arguments.list { Err("only listed".to_owned()) } else { install::installed(agent) }))
         .collect();
     let alone = if arguments.list || alone::is() { Ok(()) } else { alone::become_so().map(|never| match never {}) };
+    let all: Result<Vec<_>, String> =
+        installed.iter().map(|(agent, installed)| installed.clone().map(|program| (*agent, program))).collect();
+    let all = alone.clone().and(all);
+    trials.extend(between::TESTS.iter().map(|(name, test)| {
+        let (is_skipped, all, test) = (all.is_err(), all.clone(), *test);
+        let run = move || {
+            test(all?);
+            Ok(())
+        };
+        Trial::test(format!("between::{name}"), run).with_ignored_flag(is_skipped)
+    }));
     for (agent, installed) in installed {
         let place = alone.clone().and(installed);
         if let Err(missing) = &place

@@ -1,6 +1,6 @@
 //! An agent in a terminal: it waits for prompts, and a message can wake it.
 
-use crate::{support::eventually, world::World};
+use crate::{agents::Interactive, support::eventually, world::World};
 use serde_json::Value;
 use std::process::{Command, Output, Stdio};
 
@@ -18,8 +18,30 @@ impl<'a> Terminal<'a> {
     /// The same, with these arguments.
     pub fn open_with(world: &'a World, name: &str, arguments: &[&str]) -> Self {
         let terminal = Self::start(world, name, arguments);
+        terminal.shows(world.agent.terminal.unwrap().ready);
+        terminal.begin();
         terminal.reached();
         terminal
+    }
+
+    /// Begins the conversation, where a session begins with it.
+    fn begin(&self) {
+        if let Some(done) = self.world.agent.terminal.unwrap().first_turn {
+            self.prompt("Good morning");
+            self.shows(done);
+        }
+    }
+
+    /// Begins a new conversation in place of the one in which `text` was shown. Returns its peer once that is reached.
+    pub fn clear(&self, text: &str) -> Value {
+        let (Interactive { clear, clear_keeps_peer, .. }, old) = (self.world.agent.terminal.unwrap(), self.reached());
+        self.prompt(clear);
+        self.shows_no_more(text);
+        self.shows(self.world.agent.terminal.unwrap().ready);
+        self.begin();
+        eventually("the new conversation is reached", || {
+            self.peer().filter(|peer| peer["delivery"] == "inbox" && (clear_keeps_peer || peer["id"] != old["id"]))
+        })
     }
 
     /// Starts the agent in the directory `name`.
@@ -33,8 +55,8 @@ impl<'a> Terminal<'a> {
         let command = world.interactive();
         words.extend(command.iter().map(String::as_str));
         words.extend(arguments);
-        // The server of a terminal that was closed just now may still be ending.
-        eventually("tmux opens the terminal", || terminal.tmux(&words).status.success().then_some(()));
+        let output = terminal.tmux(&words);
+        assert!(output.status.success(), "{output:?}");
         terminal
     }
 

@@ -1,6 +1,11 @@
 //! A test's own environment: a home in which an agent is set up with our server, a broker and a model.
 
-use crate::{agents::Agent, install, model::Model, support::Broker};
+use crate::{
+    agents::{Agent, words},
+    install,
+    model::Model,
+    support::Broker,
+};
 use serde_json::Value;
 use std::{
     fs,
@@ -13,7 +18,7 @@ const PATIENCE: &str = "60";
 
 /// The environment of a test.
 pub struct World {
-    agent: &'static Agent,
+    pub agent: &'static Agent,
     program: PathBuf,
     pub broker: Broker,
     pub model: Model,
@@ -21,7 +26,16 @@ pub struct World {
 
 impl World {
     pub fn new(agent: &'static Agent, program: PathBuf) -> Self {
-        let world = Self { agent, program, broker: Broker::start(), model: Model::start() };
+        Self::with(Broker::start(), agent, program)
+    }
+
+    /// Another agent with a model of its own, in the home of `first`.
+    pub fn beside(first: &Self, agent: &'static Agent, program: PathBuf) -> Self {
+        Self::with(first.broker.shared(), agent, program)
+    }
+
+    fn with(broker: Broker, agent: &'static Agent, program: PathBuf) -> Self {
+        let world = Self { agent, program, broker, model: Model::start() };
         world.directory("tmp");
         (agent.configure)(&world);
         if !agent.files.is_empty() {
@@ -55,8 +69,8 @@ impl World {
 
     /// The command that runs the agent in a terminal.
     pub fn interactive(&self) -> Vec<String> {
-        let arguments = self.agent.terminal.unwrap_or_default();
-        [self.program.display().to_string()].into_iter().chain(arguments.iter().map(|word| (*word).to_owned())).collect()
+        let arguments = self.agent.terminal.map(|terminal| terminal.arguments).unwrap_or_default();
+        [self.program.display().to_string()].into_iter().chain(words(arguments)).collect()
     }
 
     /// Runs `claude-peers setup` for the agent. Returns its steps there, each with its state and words.
