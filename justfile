@@ -57,7 +57,7 @@ power:
 
 # the figures of docs/benchmarks.md
 bench:
-    cargo bench --locked --bench figures --bench host --bench inbox
+    cargo bench --locked --bench figures --bench host --bench inbox --bench agents
 
 # 10,000 kills of the broker and 5,000 of sessions under a mixed load; prints a table
 chaos kills="15000":

@@ -55,7 +55,7 @@ pub struct Mcp {
 pub struct Plugin {
     /// Its place in the agent's folder.
     pub file: &'static str,
-    /// Its text, with [`SERVER`] in place of the path of our server.
+    /// Its text, with [`DOOR`] in place of what all plugins share, and [`SERVER`] in place of the path of our server.
     pub source: &'static str,
     /// What the user must do to have it run.
     pub needs: Option<&'static str>,
@@ -67,6 +67,8 @@ pub struct Registration {
     pub entry: Option<Server>,
 }
 
+/// Stands in a plugin for what all of them share: how they listen, and speak with our server.
+const DOOR: &str = "// @DOOR@\n";
 /// Stands in a plugin, with its quotation marks, for the path of our server.
 const SERVER: &str = "\"@SERVER@\"";
 
@@ -169,6 +171,7 @@ impl Mcp {
 impl Plugin {
     /// Its text, for the server at `path`.
     pub fn text(&self, path: &Path) -> String {
-        self.source.replace(SERVER, &Value::from(path.to_string_lossy()).to_string())
+        let whole = self.source.replace(DOOR, include_str!("door.js"));
+        whole.replace(SERVER, &Value::from(path.to_string_lossy()).to_string())
     }
 }

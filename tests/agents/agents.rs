@@ -25,6 +25,7 @@ pub struct Agent {
 
 #[derive(Clone, Copy)]
 pub struct Interactive {
+    pub arguments: &'static [&'static str],
     /// What its screen shows when it takes a prompt.
     pub ready: &'static str,
     /// It has no session before the first prompt; what its screen shows after the first turn.
@@ -54,7 +55,7 @@ impl Agent {
 
 const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
 
-fn words(words: &[&str]) -> Vec<String> {
+pub fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
 
@@ -125,7 +126,13 @@ const COPILOT: Agent = Agent {
         ]
     },
     resumes: true,
-    terminal: Some(Interactive { ready: "/ commands", first_turn: None, clear: "/clear", clear_keeps_peer: false }),
+    terminal: Some(Interactive {
+        arguments: &["--allow-tool", "claude-peers"],
+        ready: "/ commands",
+        first_turn: None,
+        clear: "/clear",
+        clear_keeps_peer: false,
+    }),
 };
 
 const OPENCODE: Agent = Agent {
@@ -153,7 +160,13 @@ const OPENCODE: Agent = Agent {
         off.map(|name| (name, "1".to_owned())).into()
     },
     resumes: false,
-    terminal: Some(Interactive { ready: "Ask anything", first_turn: Some("▣"), clear: "/new", clear_keeps_peer: true }),
+    terminal: Some(Interactive {
+        arguments: &[],
+        ready: "Ask anything",
+        first_turn: Some("▣"),
+        clear: "/new",
+        clear_keeps_peer: true,
+    }),
 };
 
 const QWEN: Agent = Agent {
@@ -178,7 +191,13 @@ const QWEN: Agent = Agent {
         ]
     },
     resumes: true,
-    terminal: Some(Interactive { ready: "Type your message", first_turn: None, clear: "/clear", clear_keeps_peer: true }),
+    terminal: Some(Interactive {
+        arguments: &[],
+        ready: "Type your message",
+        first_turn: None,
+        clear: "/clear",
+        clear_keeps_peer: true,
+    }),
 };
 
 const GOOSE: Agent = Agent {
@@ -228,5 +247,5 @@ const PI: Agent = Agent {
     prompt: |prompt, resumes| if resumes { words(&["--continue", "-p", prompt]) } else { words(&["-p", prompt]) },
     env: |_| vec![("PI_OFFLINE", "1".to_owned())],
     resumes: true,
-    terminal: Some(Interactive { ready: "stand-in", first_turn: None, clear: "/new", clear_keeps_peer: false }),
+    terminal: Some(Interactive { arguments: &[], ready: "stand-in", first_turn: None, clear: "/new", clear_keeps_peer: false }),
 };

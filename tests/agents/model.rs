@@ -11,7 +11,10 @@ use std::{
         mpsc::{Receiver, channel},
     },
     thread,
+    time::Instant,
 };
+
+use crate::support::eventually;
 
 pub struct Model {
     port: u16,
@@ -25,8 +28,9 @@ type Meanwhile = Box<dyn FnOnce() + Send>;
 struct Plan {
     calls: VecDeque<(String, Value)>,
     meanwhile: Option<Meanwhile>,
-    /// The last request that offered our tools.
+    /// The last request that offered our tools, and when it came.
     last: String,
+    came: Option<Instant>,
     /// How many calls it has made.
     made: usize,
 }
@@ -83,6 +87,15 @@ impl Model {
     /// How many of the planned calls were not made.
     pub fn left(&self) -> usize {
         self.state().calls.len()
+    }
+
+    /// When the last request came, which has this text. Waits for it.
+    #[allow(dead_code, reason = "for the benchmark")]
+    pub fn arrived(&self, text: &str) -> Instant {
+        eventually("the model is shown the text", || {
+            let plan = self.state();
+            plan.came.filter(|_| plan.last.contains(text))
+        })
     }
 
     /// The whole text of the last request that offered our tools.
@@ -165,7 +178,7 @@ fn tools(format: Format, body: &Value) -> Vec<Tool> {
 fn answer(format: Format, body: &Value, is_streamed: bool, plan: &mut Plan) -> String {
     let tools = tools(format, body);
     if tools.iter().any(|tool| tool.name.ends_with("list_peers")) {
-        plan.last = body.to_string();
+        (plan.last, plan.came) = (body.to_string(), Some(Instant::now()));
         if plan.made == 1
             && let Some(meanwhile) = plan.meanwhile.take()
         {

@@ -1,6 +1,11 @@
 //! A test's own environment: a home in which an agent is set up with our server, a broker and a model.
 
-use crate::{agents::Agent, install, model::Model, support::Broker};
+use crate::{
+    agents::{Agent, words},
+    install,
+    model::Model,
+    support::Broker,
+};
 use serde_json::Value;
 use std::{
     fs,
@@ -64,7 +69,8 @@ impl World {
 
     /// The command that runs the agent in a terminal.
     pub fn interactive(&self) -> Vec<String> {
-        vec![self.program.display().to_string()]
+        let arguments = self.agent.terminal.map(|terminal| terminal.arguments).unwrap_or_default();
+        [self.program.display().to_string()].into_iter().chain(words(arguments)).collect()
     }
 
     /// Runs `claude-peers setup` for the agent. Returns its steps there, each with its state and words.
