@@ -4,6 +4,7 @@
 //! that is not in the table gets [`UNKNOWN`], which promises nothing. The facts were seen with the versions in `docs/agents.md`.
 
 use super::{
+    codex::daemon::{SUBAGENT, THREAD, THREAD_SOURCE},
     names::{self, Name},
     qwen,
 };
@@ -60,6 +61,8 @@ pub struct Client {
     pub inbox: Option<&'static str>,
     /// Whether our plugin can run in it.
     pub has_plugin: bool,
+    /// Whether a daemon may run its sessions.
+    pub has_daemon: bool,
     /// The key in a call's `_meta`, and the field under it, that says [`SUBAGENT`] for a subagent's call.
     subagent: Option<[&'static str; 2]>,
 }
@@ -70,9 +73,6 @@ const LEEWAY: Duration = Duration::from_secs(10);
 const LONGEST_ID: usize = 128;
 const CLAUDE_CODE: &str = "claude-code";
 const CODEX: &str = "codex-mcp-client";
-/// The word for a call of a subagent.
-const SUBAGENT: &str = "subagent";
-const CODEX_SUBAGENT: Option<[&str; 2]> = Some(["x-codex-turn-metadata", "thread_source"]);
 
 /// Any other client. Most MCP libraries give a call up after 60 s.
 pub static UNKNOWN: Client = client("", Either, false, Silent(60), Nowhere, names::NOBODY);
@@ -84,7 +84,11 @@ static KNOWN: [Client; 10] = [
         inbox: Some("CLAUDE_CODE_MESSAGING_SOCKET"),
         ..client(CLAUDE_CODE, Structured, true, Waits, Variable("CLAUDE_CODE_SESSION_ID"), names::CLAUDE)
     },
-    Client { subagent: CODEX_SUBAGENT, ..client(CODEX, Structured, true, Silent(130), Meta("threadId"), names::CODEX) },
+    Client {
+        subagent: Some(THREAD_SOURCE),
+        has_daemon: true,
+        ..client(CODEX, Structured, true, Silent(130), Meta(THREAD), names::CODEX)
+    },
     client("gemini-cli-mcp-client*", Text, true, Silent(130), Nowhere, names::GEMINI),
     Client {
         inbox: Some(qwen::SOCKET),
@@ -120,6 +124,7 @@ const fn client(
         package,
         inbox: None,
         has_plugin: false,
+        has_daemon: false,
         subagent: None,
     }
 }
@@ -171,6 +176,11 @@ impl Client {
         let session = if self.is_claude_code() { id.to_owned() } else { format!("{}:{id}", self.program) };
         let is_usable = !id.is_empty() && session.len() <= LONGEST_ID && session.bytes().all(|byte| byte.is_ascii_graphic());
         is_usable.then_some(session)
+    }
+
+    /// The client's own id of a session that the broker knows under `session`.
+    pub fn own_session<'a>(&self, session: &'a str) -> &'a str {
+        session.strip_prefix(self.program).and_then(|id| id.strip_prefix(':')).unwrap_or(session)
     }
 
     /// Whether this `_meta` marks the call of a subagent.

@@ -8,8 +8,8 @@ pub mod claude;
 pub mod clients;
 #[cfg(feature = "cli")]
 mod cline;
-#[cfg(feature = "cli")]
-mod codex;
+#[cfg(any(feature = "cli", feature = "mcp"))]
+pub mod codex;
 #[cfg(feature = "cli")]
 mod copilot;
 #[cfg(feature = "cli")]

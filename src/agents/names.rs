@@ -1,4 +1,7 @@
-//! The programs of the agents: setup finds them by these names, and the MCP server recognises its client by them.
+//! The programs of the agents: setup finds them by these names, and the MCP server recognises its client by them. And the name of that server.
+
+/// The name under which our MCP server is registered. Claude Code's channel flag must say the same, and Codex's door asks for it.
+pub const SERVER: &str = "claude-peers";
 
 #[derive(Debug, Clone, Copy)]
 pub struct Name {

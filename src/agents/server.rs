@@ -4,8 +4,8 @@ use crate::platform::call::quoted;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// The name under which our MCP server is registered. Claude Code's channel flag must say the same.
-pub const NAME: &str = "claude-peers";
+pub use super::names::SERVER as NAME;
+
 const PROGRAM: &str = "claude-peers-mcp";
 
 #[derive(Debug, Clone, PartialEq, Eq)]

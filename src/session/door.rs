@@ -151,6 +151,12 @@ impl Writer {
                 self.report(shown, fate);
                 Ok(())
             }
+            Door::Codex(daemon, thread) => {
+                let title = format!("Message from {}", printable_line(&from.name));
+                let fate = daemon.show(thread, &title, &shown::frame_with_notice(shown)).await;
+                self.report(shown, fate.inspect_err(|_| self.link.door_fails.notify_one())?);
+                Ok(())
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! The doors into this session: by which of them a message gets into it while it runs.
 //!
 //! - Claude Code and Qwen Code have an inbox socket, which they name in our environment.
+//! - Codex's daemon takes messages for its threads.
 //! - In other agents our plugin listens on a socket that is named after the agent's process.
 //!
 //! A door counts only if the process behind it is the agent that started this process, directly or not. Doors may appear, and a plugin's
@@ -8,7 +9,13 @@
 
 use super::log;
 use crate::{
-    agents::{clients::Client, plugin::Plugin, qwen, socket},
+    agents::{
+        clients::Client,
+        codex::daemon::{self, Daemon},
+        names::SERVER,
+        plugin::Plugin,
+        qwen, socket,
+    },
     platform::{paths, process, settings},
     wire,
 };
@@ -17,10 +24,15 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{sync::Mutex, time::sleep};
+use tokio::{
+    sync::{Mutex, watch},
+    time::{sleep, timeout},
+};
 
 /// The first pause before checking again for a missing door; it doubles each time.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// How long a daemon may take to introduce our session.
+const INTRODUCTION: Duration = Duration::from_secs(2);
 /// Programs that may stand between an agent and this process.
 const SHELLS: [&str; 7] = ["sh", "bash", "dash", "zsh", "ksh", "fish", "env"];
 
@@ -36,6 +48,8 @@ pub enum Door {
     Claude(Inbox),
     Qwen(qwen::inbox::Inbox),
     Plugin(Arc<Plugin>),
+    /// The daemon of Codex, and the thread.
+    Codex(Arc<Daemon>, String),
 }
 
 impl Door {
@@ -45,6 +59,7 @@ impl Door {
             Self::Claude(_) => None,
             Self::Qwen(_) => Some(wire::Door::Inbox),
             Self::Plugin(_) => Some(wire::Door::Plugin),
+            Self::Codex(..) => Some(wire::Door::Daemon),
         }
     }
 }
@@ -66,17 +81,24 @@ pub struct Doors {
     /// Whether the user wants messages to be let in.
     is_wanted: bool,
     plugin: Mutex<Option<Arc<Plugin>>>,
+    /// The connection to the daemon that runs the session, or why there is none.
+    daemon: Mutex<Result<Arc<Daemon>, String>>,
+    /// The session that a call has named.
+    named: watch::Receiver<Option<String>>,
 }
 
 impl Doors {
-    pub fn new(client: &'static Client, cwd: PathBuf, is_wanted: bool) -> Self {
-        Self { client, cwd, is_wanted, plugin: Mutex::default() }
+    pub fn new(client: &'static Client, cwd: PathBuf, is_wanted: bool, named: watch::Receiver<Option<String>>) -> Self {
+        Self { client, cwd, is_wanted, plugin: Mutex::default(), daemon: Mutex::new(Err(String::new())), named }
     }
 
     /// The agent and the door that is open now.
     pub async fn find(&self) -> Found {
         if self.client.inbox.is_some() {
             return self.inbox().await;
+        }
+        if self.client.has_daemon {
+            return Found { door: self.thread().await, ..Found::default() };
         }
         let plugin = self.plugin().await;
         let session = plugin.as_ref().and_then(|plugin| plugin.session());
@@ -90,6 +112,7 @@ impl Doors {
                 let session = plugin.session();
                 plugin.leaves(session.as_deref()).await;
             }
+            Some(Door::Codex(daemon, _)) => daemon.closed().await,
             None if self.may_appear() => self.appears().await,
             _ => std::future::pending().await,
         }
@@ -111,7 +134,10 @@ impl Doors {
     }
 
     fn may_appear(&self) -> bool {
-        self.is_wanted && (self.client.has_plugin || self.client.inbox.is_some_and(|inbox| settings::raw(inbox).is_some()))
+        self.is_wanted
+            && (self.client.has_plugin
+                || self.client.has_daemon
+                || self.client.inbox.is_some_and(|inbox| settings::raw(inbox).is_some()))
     }
 
     /// The connection to our plugin in the agent, opened if there is none.
@@ -130,6 +156,36 @@ impl Doors {
             }
         }
         plugin.clone()
+    }
+
+    /// The door into our thread, once its daemon has told us which one that is.
+    async fn thread(&self) -> Option<Door> {
+        let daemon = self.daemon().await?;
+        let mut named = self.named.clone();
+        if named.borrow().is_none() {
+            if let Err(error) = daemon.introduce(SERVER, &self.cwd).await {
+                log!("the daemon of this session's agent does not tell its threads: {error}");
+            }
+            _ = timeout(INTRODUCTION, named.wait_for(Option::is_some)).await;
+        }
+        let session = named.borrow().clone()?;
+        Some(Door::Codex(daemon, self.client.own_session(&session).to_owned()))
+    }
+
+    /// The connection to the daemon that started this process, opened if there is none.
+    async fn daemon(&self) -> Option<Arc<Daemon>> {
+        let (path, process) = self.is_wanted.then(daemon::socket)??;
+        let mut daemon = self.daemon.lock().await;
+        if daemon.as_ref().map_or(true, |daemon| daemon.is_closed()) {
+            let opened = Daemon::connect(&path, process).await.map_err(|error| error.to_string());
+            if let Err(error) = &opened
+                && daemon.as_ref().err() != Some(error)
+            {
+                log!("the daemon of this session's agent is not used: {}: {error}", path.display());
+            }
+            *daemon = opened;
+        }
+        daemon.as_ref().ok().cloned()
     }
 
     /// What is found behind this inbox.
@@ -174,12 +230,14 @@ impl Doors {
     }
 }
 
-/// Whether messages will probably be let into this client's session: it has named an inbox to us, or our plugin listens in it. Decides the
+/// Whether messages will probably be let into this client's session: it has named an inbox to us, our plugin
+/// listens in it, or its daemon has started us. Decides the
 /// words that the session is opened with.
 pub fn has_door(client: &Client) -> bool {
     client.is_claude_code()
         || client.inbox.is_some_and(|inbox| settings::raw(inbox).is_some()) && started_by(client)
         || client.has_plugin && plugin_socket().is_some()
+        || client.has_daemon && daemon::socket().is_some()
 }
 
 /// The socket of our plugin in the nearest agent above this process, and that agent's process.

@@ -3,10 +3,13 @@
 use super::{
     controls,
     doors::{Door, Doors, Found, started_by},
-    link::Opener,
+    link::Link,
 };
 use crate::{
-    agents::clients::{Client, SessionId},
+    agents::{
+        clients::{Client, SessionId},
+        names::SERVER,
+    },
     platform::{
         git, process, random,
         settings::{self, InvalidSetting},
@@ -18,8 +21,6 @@ use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 /// This program's name for the broker.
 pub const PROGRAM: &str = "claude-peers-mcp";
-/// The name under which this server must be registered for its channel to work.
-pub const SERVER: &str = "claude-peers";
 /// The environment variable in which Claude Code passes a token to its child processes.
 const TOKEN: &str = "CLAUDE_CODE_MESSAGING_TOKEN";
 /// The first Claude Code whose prompt hook also runs for messages in the middle of a turn. Tests with published versions show
@@ -50,8 +51,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// The session that this client has opened. `parent` is the process that started this one.
-    pub fn new(opener: &Opener, parent: Option<u32>) -> Result<Self> {
+    /// The session that the client of this link has opened. `parent` is the process that started this one.
+    pub async fn new(link: &Link, parent: Option<u32>) -> Result<Self> {
+        let opener = link.opener.wait().await;
         let client = opener.client;
         let delivery = settings::DELIVERY.read(DeliveryChoice::parse).map_err(unusable)?;
         let cwd = std::env::current_dir().map_err(|error| {
@@ -63,7 +65,12 @@ impl Session {
             instance: random::token(INSTANCE_LENGTH),
             delivery,
             session_id: session_id(client)?,
-            doors: Doors::new(client, cwd.clone(), matches!(delivery, DeliveryChoice::Auto | DeliveryChoice::Inbox)),
+            doors: Doors::new(
+                client,
+                cwd.clone(),
+                matches!(delivery, DeliveryChoice::Auto | DeliveryChoice::Inbox),
+                link.names(),
+            ),
             cwd,
             parent,
             client,

@@ -45,7 +45,7 @@ enum End {
 impl Follower {
     /// Keeps the session registered after its client has identified itself. `parent` is the process that started this one.
     pub async fn run(mut self, parent: Option<u32>) {
-        let session = match Session::new(self.link.opener.wait().await, parent) {
+        let session = match Session::new(&self.link, parent).await {
             Ok(session) => session,
             Err(error) => return self.link.refuse(error),
         };

@@ -2,7 +2,6 @@
 //! mail.
 
 use super::{
-    facts,
     mail::Mail,
     progress::Progress,
     published,
@@ -10,7 +9,7 @@ use super::{
     tools::{self, Answer, Tools},
 };
 use crate::{
-    agents::{clients::Shows, shown},
+    agents::{clients::Shows, codex::daemon::INTRODUCTION, names::SERVER, shown},
     wire::{
         VERSION,
         text::{each_text, printable, visible},
@@ -78,7 +77,7 @@ impl ServerHandler for Server {
         let capabilities = ServerCapabilities::builder().enable_experimental_with(channel).enable_tools().build();
         let mut info = ServerConfig::new(capabilities);
         info.instructions = published::instructions(self.tools.link.client(), self.tools.link.has_door()).map(str::to_owned);
-        info.server_info = Implementation::new(facts::SERVER, VERSION);
+        info.server_info = Implementation::new(SERVER, VERSION);
         info.protocol_version = NEWEST;
         info
     }
@@ -101,10 +100,16 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         _ = self.tools.link.initialized.set(()); // a client that calls tools is initialized, even if it has not said so
+        let meta = call.meta.as_ref().map(|meta| &**meta as &JsonObject);
+        if call.name == INTRODUCTION {
+            let link = &self.tools.link;
+            _ = meta.and_then(|meta| link.client().session_of(meta)).map(|session| link.name(session));
+            return Ok(CallToolResult::success(Vec::new()).into());
+        }
         if !self.tools.mail.begin(&context.id) {
             return Ok(failed("too many calls are under way; call again when one of them has ended").into());
         }
-        let takes_mail = self.is_from_session(call.meta.as_ref().map(|meta| &**meta as &JsonObject)).await;
+        let takes_mail = self.is_from_session(meta).await;
         let token = call.meta.as_ref().and_then(RequestMetaObject::get_progress_token);
         let progress = token.map(|token| Progress::of(token, self.out.clone()));
         let called = self.tools.call(&call.name, call.arguments.unwrap_or_default(), takes_mail, context.ct.cancelled()).await;

@@ -47,9 +47,13 @@ pub static AGENTS: &[Agent] = &[CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE, P
 impl Agent {
     /// Whether the test applies to it.
     pub fn passes(&self, test: &str) -> bool {
-        (self.resumes || !test.contains("resumed"))
-            && (self.terminal.is_some() || !test.starts_with("doors::"))
-            && (!self.files.is_empty() || !test.starts_with("setup::"))
+        let (of, test) = test.split_once("::").unwrap_or_default();
+        match of {
+            "doors" => self.terminal.is_some(),
+            "calls" => self.resumes || !test.contains("resumed"),
+            "setup" => !self.files.is_empty(),
+            of => of == self.name,
+        }
     }
 }
 
@@ -67,7 +71,8 @@ const CODEX: Agent = Agent {
         let (model, url) = ("model = \"stand-in\"\nmodel_provider = \"standin\"\n", world.model.url());
         let provider =
             format!("name = \"stand-in\"\nbase_url = \"{url}/v1\"\nwire_api = \"responses\"\nenv_key = \"STANDIN_KEY\"\n");
-        let config = format!("{model}check_for_update_on_startup = false\n[model_providers.standin]\n{provider}");
+        let trusted = format!("[projects.{:?}]\ntrust_level = \"trusted\"\n", world.home());
+        let config = format!("{model}check_for_update_on_startup = false\n[model_providers.standin]\n{provider}{trusted}");
         fs::create_dir(world.home().join(".codex")).unwrap();
         fs::write(world.home().join(".codex/config.toml"), config).unwrap();
     },
@@ -78,7 +83,7 @@ const CODEX: Agent = Agent {
     },
     env: |_| vec![("STANDIN_KEY", "dummy".to_owned())],
     resumes: true,
-    terminal: None,
+    terminal: Some(Interactive { arguments: &[], ready: "", first_turn: None, clear: "/new", clear_keeps_peer: false }),
 };
 
 const GEMINI: Agent = Agent {

@@ -3,29 +3,55 @@
 use crate::{
     Test,
     agents::Agent,
-    support::{events::Peer, eventually},
+    support::{Broker, events::Peer, eventually},
     terminal::Terminal,
     world::World,
 };
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::mpsc::{Receiver, Sender, channel},
+};
 
 pub const TESTS: &[(&str, Test)] = &[
     ("idle_session_wakes", idle_session_wakes),
     ("messages_stay_in_order", messages_stay_in_order),
     ("typed_text_stays", typed_text_stays),
+    ("busy_session_reads_it_once", busy_session_reads_it_once),
     ("cleared_session_is_reached", cleared_session_is_reached),
 ];
 
 /// Sends a message to this peer. Returns its id.
-fn send(world: &World, from: &Peer, to: &Value, text: &str) -> Value {
+pub fn send(world: &World, from: &Peer, to: &Value, text: &str) -> Value {
     from.over(&world.broker.http()).post("/v1/send", &json!({"to": to, "text": text})).json()["messageId"].clone()
 }
 
 /// Waits until its model is shown this text, exactly once.
-fn shown(world: &World, text: &str) {
+pub fn shown(world: &World, text: &str) {
     eventually(&format!("the model is shown {text:?}"), || world.model.last().contains(text).then_some(()));
     assert_eq!(world.model.last().matches(text).count(), 1, "it is shown once");
+}
+
+/// A message that is handed over while the model thinks about the result of its first call.
+pub struct Handed {
+    pub id: Receiver<Value>,
+    /// Lets the model answer.
+    pub answer: Sender<()>,
+}
+
+pub fn hand_over(world: &World, from: &Peer, text: &'static str) -> Handed {
+    let (answer, answers) = channel::<()>();
+    let (broker, from): (Broker, Peer) = (world.broker.shared(), from.clone());
+    let (sender, id) = channel();
+    world.model.plan_with(&[("list_peers", json!({"scope": "machine"}))], move || {
+        let message = json!({"to": "work", "text": text});
+        let id = from.over(&broker.http()).post("/v1/send", &message).json()["messageId"].clone();
+        broker.message_once("offered", &id);
+        sender.send(id).unwrap();
+        _ = answers.recv(); // ends with the test at the latest
+        Value::Null
+    });
+    Handed { id, answer }
 }
 
 fn idle_session_wakes(agent: &'static Agent, program: PathBuf) {
@@ -82,4 +108,17 @@ fn cleared_session_is_reached(agent: &'static Agent, program: PathBuf) {
     world.broker.message_once("delivered", &id);
     shown(&world, "It is 9090");
     assert!(!world.model.last().contains("It is 8080"));
+}
+
+fn busy_session_reads_it_once(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let terminal = Terminal::open(&world, "work");
+    let handed = hand_over(&world, &other, "It is 8080");
+    terminal.prompt("Please call the tools.");
+    let id = handed.id.recv().unwrap();
+    assert_eq!(world.broker.message(&id)["state"], "offered", "the model has not read it yet");
+    handed.answer.send(()).unwrap();
+    world.broker.message_once("delivered", &id);
+    shown(&world, "It is 8080");
 }

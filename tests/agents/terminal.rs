@@ -12,7 +12,12 @@ pub struct Terminal<'a> {
 impl<'a> Terminal<'a> {
     /// Starts the agent in the directory `name`, and waits until messages can be let into its session.
     pub fn open(world: &'a World, name: &str) -> Self {
-        let terminal = Self::start(world, name);
+        Self::open_with(world, name, &[])
+    }
+
+    /// The same, with these arguments.
+    pub fn open_with(world: &'a World, name: &str, arguments: &[&str]) -> Self {
+        let terminal = Self::start(world, name, arguments);
         terminal.shows(world.agent.terminal.unwrap().ready);
         terminal.begin();
         terminal.reached();
@@ -40,7 +45,7 @@ impl<'a> Terminal<'a> {
     }
 
     /// Starts the agent in the directory `name`.
-    pub fn start(world: &'a World, name: &str) -> Self {
+    fn start(world: &'a World, name: &str, arguments: &[&str]) -> Self {
         let directory = world.directory(name);
         let terminal = Self { world, name: name.to_owned() };
         let mut words = vec!["new-session", "-d", "-s", name, "-x", "140", "-y", "40", "-c", directory.to_str().unwrap()];
@@ -49,6 +54,7 @@ impl<'a> Terminal<'a> {
         words.extend(env.iter().map(String::as_str));
         let command = world.interactive();
         words.extend(command.iter().map(String::as_str));
+        words.extend(arguments);
         let output = terminal.tmux(&words);
         assert!(output.status.success(), "{output:?}");
         terminal
@@ -80,7 +86,7 @@ impl<'a> Terminal<'a> {
     }
 
     /// Presses keys, given by their tmux names.
-    fn keys(&self, keys: &[&str]) {
+    pub fn keys(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys", "-t", &self.name], keys].concat());
     }
 

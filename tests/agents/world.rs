@@ -104,7 +104,8 @@ impl World {
 
     /// Whether a file in the home directory names our programs.
     pub fn names_us(&self, file: &str) -> bool {
-        fs::read_to_string(self.home().join(file)).is_ok_and(|text| text.contains("claude-peers"))
+        fs::read_to_string(self.home().join(file))
+            .is_ok_and(|text| text.replace(self.home().to_str().unwrap(), "").contains("claude-peers"))
     }
 
     /// Runs the agent with these arguments. Returns its output.

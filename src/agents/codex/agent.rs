@@ -1,6 +1,6 @@
-//! Codex.
+//! How Codex is set up.
 
-use super::{
+use crate::agents::{
     agent::{Agent, Mcp},
     names::CODEX,
 };
@@ -16,5 +16,6 @@ pub static AGENT: Agent = Agent {
         note: Some("nothing more is to be done: Codex runs our tools without a question"),
         ..Mcp::PLAIN
     }),
+    arrival: "at once in its terminals, through its daemon, else beside the results of our tools",
     ..Agent::PLAIN
 };

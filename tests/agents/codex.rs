@@ -1,0 +1,125 @@
+//! What is special to Codex: a daemon runs its sessions, and takes messages for them.
+
+use crate::{
+    Test,
+    agents::Agent,
+    doors::{hand_over, send, shown},
+    support::{broker::signal, events::Peer, eventually},
+    terminal::Terminal,
+    world::World,
+};
+use serde_json::{Value, json};
+use std::{fs, path::PathBuf};
+
+pub const TESTS: &[(&str, Test)] = &[
+    ("text_is_not_the_users", text_is_not_the_users),
+    ("long_text_is_whole", long_text_is_whole),
+    ("interrupted_turn_proves_nothing", interrupted_turn_proves_nothing),
+    ("killed_daemon_loses_no_message", killed_daemon_loses_no_message),
+    ("run_without_daemon_has_no_door", run_without_daemon_has_no_door),
+    ("new_session_is_another_peer", new_session_is_another_peer),
+];
+
+/// The daemon that runs this session.
+fn daemon_of(peer: &Value) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", peer["pid"])).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
+}
+
+/// What the model was shown in its last request.
+fn input(world: &World) -> Vec<Value> {
+    let request: Value = serde_json::from_str(&world.model.last()).unwrap();
+    request["input"].as_array().unwrap().clone()
+}
+
+fn text_is_not_the_users(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let terminal = Terminal::open(&world, "work");
+    let id = send(&world, &other, &json!("work"), "It is 8080");
+    world.broker.message_once("delivered", &id);
+    shown(&world, "It is 8080");
+    let title = format!("Message from {}", other.name);
+    let (texts, others): (Vec<_>, Vec<_>) = input(&world).into_iter().partition(|item| item.to_string().contains("It is 8080"));
+    assert_eq!(texts.len(), 1, "{texts:?}");
+    assert_eq!(texts[0]["type"], "function_call_output");
+    assert!(others.iter().any(|item| item["role"] == "user" && item.to_string().contains(&title)), "{others:?}");
+    terminal.shows(&title);
+}
+
+fn long_text_is_whole(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let _terminal = Terminal::open(&world, "work");
+    let lines: Vec<String> = (0..300).map(|number| format!("Zeile {number:03} über Größe")).collect();
+    let id = send(&world, &other, &json!("work"), &lines.join("\n"));
+    world.broker.message_once("delivered", &id);
+    shown(&world, "Zeile 299");
+    let pieces: Vec<Value> = input(&world).into_iter().filter(|item| item["name"] == "claude_peers_message").collect();
+    let text: String = pieces.iter().map(|item| item["output"].as_str().unwrap()).collect();
+    let places: Vec<Vec<usize>> =
+        lines.iter().map(|line| text.match_indices(line.as_str()).map(|(place, _)| place).collect()).collect();
+    assert!(places.iter().all(|places| places.len() == 1), "{text}");
+    assert!(places.is_sorted(), "{text}");
+}
+
+fn interrupted_turn_proves_nothing(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let handed = hand_over(&world, &other, "It is 8080");
+    let terminal = Terminal::open(&world, "work");
+    terminal.prompt("Please call the tools.");
+    let id = handed.id.recv().unwrap();
+    terminal.keys(&["Escape"]);
+    terminal.shows("interrupted");
+    handed.answer.send(()).unwrap();
+    world.broker.message_once("delivered", &id);
+    shown(&world, "It is 8080");
+    assert!(world.model.last().contains("possible repeat"), "{}", world.model.last());
+}
+
+fn killed_daemon_loses_no_message(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let handed = hand_over(&world, &other, "It is 8080");
+    let terminal = Terminal::open(&world, "work");
+    let peer = terminal.reached();
+    terminal.prompt("Please call the tools.");
+    let id = handed.id.recv().unwrap();
+    signal(daemon_of(&peer).try_into().unwrap(), "KILL");
+    eventually("the session is gone", || terminal.peer().is_none().then_some(()));
+    drop(terminal);
+    handed.answer.send(()).unwrap();
+
+    let terminal = Terminal::open_with(&world, "work", &["resume", "--last"]);
+    assert_eq!(terminal.reached()["id"], peer["id"], "the resumed session is the same peer");
+    world.broker.message_once("delivered", &id);
+    shown(&world, "It is 8080");
+    assert!(world.model.last().contains("possible repeat"), "{}", world.model.last());
+}
+
+fn new_session_is_another_peer(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let terminal = Terminal::open(&world, "work");
+    let first = terminal.reached();
+    let id = send(&world, &other, &json!("work"), "It is 8080");
+    world.broker.message_once("delivered", &id);
+    terminal.shows("Worked for"); // `/new` waits for no turn
+    terminal.prompt("/new");
+    let is_new = |peer: &Value| peer["cwd"] == first["cwd"] && peer["id"] != first["id"] && peer["delivery"] == "inbox";
+    let second = eventually("the new session is reached", || world.broker.peers().into_iter().find(is_new));
+    let message = json!({"to": second["id"], "text": "It is 9090"});
+    let id = other.over(&world.broker.http()).post("/v1/send", &message).json()["messageId"].clone();
+    world.broker.message_once("delivered", &id);
+    shown(&world, "It is 9090");
+    assert!(!world.model.last().contains("It is 8080"), "{}", world.model.last());
+}
+
+fn run_without_daemon_has_no_door(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let _daemon = Terminal::open(&world, "work");
+    world.model.plan(&[("list_peers", json!({"scope": "machine"}))]);
+    let said = world.prompt(false);
+    assert!(world.model.last().contains("its client has no inbox"), "{said}: {}", world.model.last());
+}
