@@ -50,7 +50,7 @@ fn unregistered_agent_is_reported_and_fixed() {
     visited.says("agents", "warning", &["Codex has no registration"], "`claude-peers setup --agent codex`");
     assert_eq!(visited.code, 0);
     let fixed = visit(&broker, &["--fix"]);
-    let finding = fixed.says("agents", "ok", &["Codex 1.2.3 is set up; messages arrive beside the results of our tools"], "");
+    let finding = fixed.says("agents", "ok", &["Codex 1.2.3 is set up; messages arrive "], "");
     assert_eq!(finding["fixed"], true);
     assert_eq!(fs::read_to_string(broker.folder().join(".codex/config.toml")).unwrap(), entry(SERVER));
     assert_eq!(visit(&broker, &[]).findings("agents").len(), 1);
