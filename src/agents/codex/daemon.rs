@@ -348,3 +348,91 @@ fn pieces(mut text: &str) -> Vec<&str> {
     pieces.push(text);
     pieces
 }
+
+/// The protocols of other versions of Codex. `tests/agents` uses the real one.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::UnixListener;
+    use tokio_websockets::ServerBuilder;
+
+    /// A daemon that answers each request as `answer` says, and nothing for none.
+    async fn connect(answer: fn(&str, &Value) -> Option<Value>) -> io::Result<Arc<Daemon>> {
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path)?;
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let (_, mut socket) = ServerBuilder::new().accept(stream).await.expect("a handshake");
+            while let Some(Ok(message)) = socket.next().await {
+                let request: Value = serde_json::from_str(message.as_text().expect("a text")).expect("JSON");
+                let Some(mut answer) = answer(request["method"].as_str().expect("a method"), &request["params"]) else {
+                    continue;
+                };
+                answer["id"] = request["id"].clone();
+                socket.send(Message::text(answer.to_string())).await.expect("the answer is taken");
+            }
+        });
+        Daemon::connect(&path, std::process::id()).await
+    }
+
+    fn knows_our_kind(method: &str, params: &Value) -> Option<Value> {
+        match method {
+            "initialized" => None,
+            "turn/start" if params[THREAD] == "" => {
+                Some(json!({"error": {"message": "unknown variant `claude-peers`, expected `untrusted` or `application`"}}))
+            }
+            "turn/start" => Some(json!({"result": {"turn": {"id": "turn 1"}}})),
+            "thread/items/list" => Some(json!({"error": {"message": "not supported yet"}})),
+            _ => Some(json!({"result": {}})),
+        }
+    }
+
+    #[tokio::test]
+    async fn daemon_without_our_kind_of_context_is_refused() {
+        let ignores_context = |method: &str, params: &Value| match method {
+            "turn/start" => Some(json!({"error": {"message": "invalid thread id"}})),
+            method => knows_our_kind(method, params),
+        };
+        let refused = connect(ignores_context).await.err().expect("it is refused");
+        assert!(refused.to_string().contains("untrusted context"), "{refused}");
+        assert!(connect(knows_our_kind).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn refused_message_is_not_handed_over() {
+        let has_no_thread = |method: &str, params: &Value| match method {
+            "turn/start" if params[THREAD] == "gone" => Some(json!({"error": {"message": "thread not found: gone"}})),
+            method => knows_our_kind(method, params),
+        };
+        let daemon = connect(has_no_thread).await.expect("a connection");
+        let refused = daemon.show("gone", "title", "text").await.err().expect("it is refused");
+        assert!(refused.to_string().contains("not found"), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn old_threads_show_items_in_turns() {
+        fn has_old_threads(method: &str, params: &Value) -> Option<Value> {
+            static NAME: Mutex<Value> = Mutex::new(Value::Null);
+            let mut name = NAME.lock().unwrap_or_else(PoisonError::into_inner);
+            if method == "turn/start" {
+                *name = params["clientUserMessageId"].clone();
+            }
+            match method {
+                "thread/turns/list" => Some(json!({"result": {"data": [{"items": [{"clientId": *name}]}]}})),
+                method => knows_our_kind(method, params),
+            }
+        }
+        let daemon = connect(has_old_threads).await.expect("a connection");
+        let fate = daemon.show("old", "title", "text").await.expect("it is handed over");
+        assert_eq!(fate.await, Ok(()));
+    }
+
+    #[test]
+    fn pieces_end_with_lines_and_are_short() {
+        let text = format!("{}\n{}", "ä".repeat(LONGEST_PIECE / 2 - 1), "ö".repeat(LONGEST_PIECE));
+        let pieces = pieces(&text);
+        assert!(pieces.iter().all(|piece| piece.len() <= LONGEST_PIECE) && pieces[0].ends_with('\n'));
+        assert_eq!(pieces.concat(), text);
+    }
+}
