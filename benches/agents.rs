@@ -25,6 +25,7 @@ mod terminal;
 mod world;
 
 use agents::{AGENTS, Agent};
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -32,10 +33,13 @@ use std::{
     net::Shutdown,
     os::unix::net::UnixStream,
     path::PathBuf,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 use support::events::Peer;
 use terminal::Terminal;
+use tokio::runtime::{Builder, Runtime};
+use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 use world::World;
 
 /// How often a session is woken, in each way.
@@ -43,6 +47,8 @@ const WAKES: usize = 10;
 
 /// How long a session is left alone to end its turn.
 const CALM: Duration = Duration::from_secs(1);
+/// The connection to Codex's daemon.
+type Daemon = WebSocketStream<tokio::net::UnixStream>;
 
 fn main() {
     let named: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
@@ -107,9 +113,57 @@ fn hand_over(world: &World, peer: &Value, text: &str) -> bool {
         }
         return true;
     }
-    if world.agent.name != "qwen" {
-        return false;
+    match world.agent.name {
+        "codex" => codex(world, text),
+        "qwen" => qwen(world, peer, text),
+        _ => return false,
     }
+    true
+}
+
+/// Starts a turn over a connection to the daemon that is kept.
+fn codex(world: &World, text: &str) {
+    static DOOR: Mutex<Option<(Runtime, Daemon, Value)>> = Mutex::new(None);
+    let mut door = DOOR.lock().unwrap();
+    let (runtime, daemon, thread) = door.get_or_insert_with(|| {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let mut daemon = runtime.block_on(async {
+            let socket = world.home().join(".codex/app-server-control/app-server-control.sock");
+            let stream = tokio::net::UnixStream::connect(fs::canonicalize(socket).unwrap()).await.unwrap();
+            ClientBuilder::new().uri("ws://localhost/").unwrap().connect_on(stream).await.unwrap().0
+        });
+        let client = json!({"clientInfo": {"name": "bench", "version": "0"}, "capabilities": {"experimentalApi": true}});
+        runtime.block_on(call(&mut daemon, "initialize", client));
+        let loaded = runtime.block_on(call(&mut daemon, "thread/loaded/list", json!({})));
+        let mut threads = loaded["data"].as_array().unwrap().iter();
+        let is_users = |thread: &&Value| {
+            let read = runtime.block_on(call(&mut daemon, "thread/read", json!({"threadId": thread})));
+            read["thread"]["threadSource"] == "user"
+        };
+        let thread = threads.find(is_users).unwrap().clone();
+        (runtime, daemon, thread)
+    });
+    let context = json!({text: {"kind": "untrusted", "name": "bench", "value": text}});
+    let input = json!([{"type": "text", "text": "A benchmark", "text_elements": []}]);
+    let start = json!({"threadId": thread, "input": input, "additionalContext": context});
+    runtime.block_on(call(daemon, "turn/start", start));
+}
+
+/// Calls the daemon, whose notifications are ignored. No two calls overlap, so they need no numbers.
+async fn call(daemon: &mut Daemon, method: &str, params: Value) -> Value {
+    let request = json!({"id": 1, "method": method, "params": params});
+    daemon.send(Message::text(request.to_string())).await.unwrap();
+    loop {
+        let message = daemon.next().await.unwrap().unwrap();
+        let mut message: Value = serde_json::from_str(message.as_text().unwrap_or("{}")).unwrap();
+        if message["id"] == 1 && message["method"].is_null() {
+            assert!(message["error"].is_null(), "{message}");
+            return message["result"].take();
+        }
+    }
+}
+
+fn qwen(world: &World, peer: &Value, text: &str) {
     let environment = fs::read(format!("/proc/{}/environ", server(world))).unwrap();
     let variable = |name: &str| {
         let entry = environment.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(format!("{name}=").as_bytes()));
@@ -126,7 +180,6 @@ fn hand_over(world: &World, peer: &Value, text: &str) -> bool {
     let mut inbox = UnixStream::connect(variable("QWEN_CODE_MESSAGING_SOCKET")).unwrap();
     inbox.write_all(format!("{auth}\n{frame}\n").as_bytes()).unwrap();
     inbox.shutdown(Shutdown::Write).unwrap();
-    true
 }
 
 /// The process of our server beside the session.

@@ -164,16 +164,6 @@ impl Link {
         _ = named.wait_for(|named| named.is_some() && named.as_deref() != this).await; // no error, as in `wait_for`
     }
 
-    /// Names the session that this process serves, if none is named. False if it is another than the one that is named.
-    pub fn name(&self, session: String) -> bool {
-        self.named.send_if_modified(|named| {
-            let is_first = named.is_none();
-            named.get_or_insert_with(|| session.clone());
-            is_first
-        });
-        self.named.borrow().as_ref() == Some(&session)
-    }
-
     /// Follows which session is named.
     pub fn names(&self) -> watch::Receiver<Option<String>> {
         self.named.subscribe()
@@ -182,12 +172,17 @@ impl Link {
     /// Makes this process serve the session that a call names, if it is the first one named. Waits for that, but not for long. False if
     /// this process serves another session.
     pub async fn serve(&self, session: String) -> bool {
+        self.named.send_if_modified(|named| {
+            let is_first = named.is_none();
+            named.get_or_insert_with(|| session.clone());
+            is_first
+        });
         let decided = |state: &LinkState| match state {
             LinkState::Up(up) => (up.session.as_ref() == Some(&session)).then_some(()),
             LinkState::Down(reason) => reason.is_some().then_some(()), // the next registration names the session
             LinkState::Refused(_) => Some(()),
         };
-        let is_its_own = self.name(session.clone());
+        let is_its_own = self.named.borrow().as_ref() == Some(&session);
         if is_its_own {
             _ = timeout(PATIENCE, self.wait_for(decided)).await;
         }

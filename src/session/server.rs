@@ -9,7 +9,7 @@ use super::{
     tools::{self, Answer, Tools},
 };
 use crate::{
-    agents::{clients::Shows, codex::daemon::INTRODUCTION, names::SERVER, shown},
+    agents::{clients::Shows, names::SERVER, shown},
     wire::{
         VERSION,
         text::{each_text, printable, visible},
@@ -100,16 +100,10 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         _ = self.tools.link.initialized.set(()); // a client that calls tools is initialized, even if it has not said so
-        let meta = call.meta.as_ref().map(|meta| &**meta as &JsonObject);
-        if call.name == INTRODUCTION {
-            let link = &self.tools.link;
-            _ = meta.and_then(|meta| link.client().session_of(meta)).map(|session| link.name(session));
-            return Ok(CallToolResult::success(Vec::new()).into());
-        }
         if !self.tools.mail.begin(&context.id) {
             return Ok(failed("too many calls are under way; call again when one of them has ended").into());
         }
-        let takes_mail = self.is_from_session(meta).await;
+        let takes_mail = self.is_from_session(call.meta.as_ref().map(|meta| &**meta as &JsonObject)).await;
         let token = call.meta.as_ref().and_then(RequestMetaObject::get_progress_token);
         let progress = token.map(|token| Progress::of(token, self.out.clone()));
         let called = self.tools.call(&call.name, call.arguments.unwrap_or_default(), takes_mail, context.ct.cancelled()).await;

@@ -34,14 +34,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
-/// The tool by whose call the daemon tells our server which thread it serves. It is not listed.
-pub const INTRODUCTION: &str = "introduce_thread";
 /// The key in a call's `_meta` with the thread's id.
 pub const THREAD: &str = "threadId";
 /// The key in a call's `_meta`, and the field under it, that says where the thread comes from.
 pub const THREAD_SOURCE: [&str; 2] = ["x-codex-turn-metadata", "thread_source"];
 /// The source of a subagent's thread.
 pub const SUBAGENT: &str = "subagent";
+
+/// A tool that our server does not have. All that counts is that the call names its thread, as every call does.
+const INTRODUCTION: &str = "introduce_thread";
 
 /// The word in the daemon's command line.
 const APP_SERVER: &str = "app-server";
@@ -353,6 +354,7 @@ fn pieces(mut text: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
     use tokio::net::UnixListener;
     use tokio_websockets::ServerBuilder;
 
@@ -410,21 +412,35 @@ mod tests {
         assert!(refused.to_string().contains("not found"), "{refused}");
     }
 
+    /// Its last turn has all items that were named.
+    fn has_old_threads(method: &str, params: &Value) -> Option<Value> {
+        static ITEMS: Mutex<Vec<Value>> = Mutex::new(Vec::new());
+        let mut items = ITEMS.lock().unwrap_or_else(PoisonError::into_inner);
+        if method == "turn/start" {
+            items.push(json!({"clientId": params["clientUserMessageId"]}));
+        }
+        match method {
+            "thread/turns/list" => Some(json!({"result": {"data": [{"items": *items}]}})),
+            method => knows_our_kind(method, params),
+        }
+    }
+
     #[tokio::test]
     async fn old_threads_show_items_in_turns() {
-        fn has_old_threads(method: &str, params: &Value) -> Option<Value> {
-            static NAME: Mutex<Value> = Mutex::new(Value::Null);
-            let mut name = NAME.lock().unwrap_or_else(PoisonError::into_inner);
-            if method == "turn/start" {
-                *name = params["clientUserMessageId"].clone();
-            }
-            match method {
-                "thread/turns/list" => Some(json!({"result": {"data": [{"items": [{"clientId": *name}]}]}})),
-                method => knows_our_kind(method, params),
-            }
-        }
         let daemon = connect(has_old_threads).await.expect("a connection");
         let fate = daemon.show("old", "title", "text").await.expect("it is handed over");
+        assert_eq!(fate.await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn new_thread_is_joined_once_it_can_be() {
+        static REFUSED: AtomicBool = AtomicBool::new(false);
+        let is_new = |method: &str, params: &Value| match method {
+            "thread/resume" if !REFUSED.swap(true, Relaxed) => Some(json!({"error": {"message": "no rollout found"}})),
+            method => has_old_threads(method, params),
+        };
+        let daemon = connect(is_new).await.expect("a connection");
+        let fate = daemon.show("new", "title", "text").await.expect("it is handed over");
         assert_eq!(fate.await, Ok(()));
     }
 
