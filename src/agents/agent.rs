@@ -77,7 +77,7 @@ impl Agent {
         folder: [""; 3],
         mcp: None,
         plugin: None,
-        arrival: "beside the results of our tools",
+        arrival: "with the results of our tools",
     };
 
     pub fn folder(&self) -> Result<PathBuf, InvalidSetting> {

@@ -1,6 +1,6 @@
 //! The MCP clients that are known, and how each treats our server.
 //!
-//! A client is recognised by the name in its `initialize`. Whatever the server does in another way for one client, it asks here. A client
+//! A client is recognised by the name in its `initialize`. The server looks up here whatever it does differently for one client. A client
 //! that is not in the table gets [`UNKNOWN`], which promises nothing. The facts were seen with the versions in `docs/agents.md`.
 
 use super::{
@@ -13,7 +13,7 @@ use std::{path::Path, time::Duration};
 
 use {Patience::*, SessionId::*, Shows::*};
 
-/// What of a result a client shows its model.
+/// Which part of a result a client shows its model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shows {
     Text,
@@ -151,7 +151,7 @@ impl Client {
         }
     }
 
-    /// Whether it may have given up, and not said so, a call that it made this long ago.
+    /// Whether it may have silently given up a call that it made this long ago.
     pub fn may_have_given_up(&self, after: Duration) -> bool {
         matches!(self.patience, Silent(seconds) if after >= Duration::from_secs(seconds))
     }

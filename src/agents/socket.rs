@@ -10,14 +10,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Connects to the socket at `path`; gives the stream and the process at its other end.
 ///
 /// # Errors
-/// If there is none, or another user could be behind it: it must be a socket, no link, that only this user may write, and a process of
+/// If there is none, or another user could be behind it: it must be a socket, not a link, that only this user may write, and a process of
 /// this user must listen.
 pub async fn connect(path: &Path) -> io::Result<(UnixStream, u32)> {
     let refused = |what: &str| io::Error::new(io::ErrorKind::PermissionDenied, format!("{}: {what}", path.display()));
     let meta = fs::symlink_metadata(path)?;
     let ours = rustix::process::getuid().as_raw();
     if !FileType::from_raw_mode(meta.mode()).is_socket() {
-        return Err(refused("is no socket"));
+        return Err(refused("is not a socket"));
     }
     if meta.uid() != ours {
         return Err(refused("belongs to another user"));
@@ -31,7 +31,7 @@ pub async fn connect(path: &Path) -> io::Result<(UnixStream, u32)> {
         return Err(refused("another user's process listens there"));
     }
     let pid = peer.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0);
-    Ok((stream, pid.ok_or_else(|| refused("the process that listens there cannot be told"))?))
+    Ok((stream, pid.ok_or_else(|| refused("cannot find out which process listens there"))?))
 }
 
 /// Connects to the socket at `path`, where the process `agent` listens, and writes `text` as all that it says.

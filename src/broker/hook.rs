@@ -33,7 +33,7 @@ const BYPASS: &str = "bypassPermissions";
 pub enum HookOf {
     /// The hook of the session that this agent process runs.
     Agent(Process),
-    /// This session itself, which its door tells what was shown.
+    /// The session itself; its door reports what was shown.
     Peer(PeerId),
 }
 
@@ -51,7 +51,7 @@ impl Broker {
         of_token.max_by_key(|peer| (peer.stream.is_some(), peer.row.last_seen)).and_then(|peer| peer.row.agent)
     }
 
-    /// Handles a prompt hook; none says whose it is if the hook could not show it.
+    /// Handles a prompt hook. `of` is none if the hook could not prove whose it is.
     pub async fn hook(self: &Arc<Self>, of: Option<HookOf>, request: Hook) -> wire::Result<Hooked> {
         if let Some(problem) = &request.problem {
             let short = |text: &str| printable_line(text).chars().take(LONGEST_PROBLEM).collect::<String>();

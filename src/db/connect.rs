@@ -17,7 +17,7 @@ use std::{
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The page cache of a connection that writes, in KiB. A mailbox has few hot pages, and the kernel caches the rest.
 const CACHE_KIB: i64 = 1_024;
-/// That of one that only reads: there are several, and they read other pages each time.
+/// The page cache of a read-only connection. It is small because there are several, and each read needs different pages.
 const READER_CACHE_KIB: i64 = 128;
 /// A WAL that grew beyond this many bytes during a burst is cut back to them at the next checkpoint.
 const WAL_LIMIT: i64 = 16 * 1024 * 1024;

@@ -103,7 +103,8 @@ impl PeerRow {
         self.proved.as_ref().is_some_and(|(by, _)| *by == self.agent_key())
     }
 
-    /// Whether every message that is let in is confirmed: by its door, or by the prompt hook of its current agent process, which has run.
+    /// Whether something confirms every message that is let in: the door, or a prompt hook that has already run in the current agent
+    /// process.
     pub fn confirms_each(&self) -> bool {
         self.door.is_some() || self.hook_proves_all && self.hooked.as_ref().is_some_and(|by| *by == self.agent_key())
     }

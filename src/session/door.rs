@@ -2,7 +2,7 @@
 //!
 //! The broker decides when to write (`broker::inbox`). Messages are written oldest first, in one frame per sender. A frame counts as
 //! written when the agent has taken all of it; its messages are then only *offered*. Messages that could not be written are released.
-//! Which messages the model was shown, Claude Code's prompt hook tells the broker. Of other agents this process tells it.
+//! Claude Code's prompt hook tells the broker which messages the model was shown. For other agents, this process does.
 
 use super::{
     acknowledge::{Acknowledger, Handover},

@@ -1,4 +1,4 @@
-//! The doors into this session: by which of them a message gets into it while it runs.
+//! Finds the door through which messages get into the running session.
 //!
 //! - Claude Code and Qwen Code have an inbox socket, which they name in our environment.
 //! - Codex's daemon takes messages for its threads.
@@ -53,7 +53,7 @@ pub enum Door {
 }
 
 impl Door {
-    /// Its kind, for the broker; none for Claude Code's inbox, of which the broker knows the path.
+    /// The kind to report to the broker. None for Claude Code's inbox: the broker already has its path.
     pub fn kind(&self) -> Option<wire::Door> {
         match self {
             Self::Claude(_) => None,
@@ -64,7 +64,7 @@ impl Door {
     }
 }
 
-/// What is found of the agent.
+/// What we know about the agent.
 #[derive(Default)]
 pub struct Found {
     /// The agent process, if its inbox or its name shows it.
@@ -164,7 +164,7 @@ impl Doors {
         let mut named = self.named.clone();
         if named.borrow().is_none() {
             if let Err(error) = daemon.introduce(SERVER, &self.cwd).await {
-                log!("the daemon of this session's agent does not tell its threads: {error}");
+                log!("the agent's daemon does not list its threads: {error}");
             }
             _ = timeout(INTRODUCTION, named.wait_for(Option::is_some)).await;
         }
@@ -188,7 +188,7 @@ impl Doors {
         daemon.as_ref().ok().cloned()
     }
 
-    /// What is found behind this inbox.
+    /// The agent, session and door that this inbox leads to.
     fn behind(&self, inbox: Inbox) -> Found {
         let agent = Some(inbox.agent);
         if self.client.is_claude_code() {

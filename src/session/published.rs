@@ -1,6 +1,6 @@
 //! What the server publishes: its instructions and the definitions of its tools, in words that fit the client.
 //!
-//! Into a session with a door messages are pushed. Into any other they come in the results of our tools. Where a client is not known
+//! A door pushes messages into its session. Other sessions get them in the results of our tools. Where a client is not known
 //! to show the instructions to its model, the description of `check_messages` says the essentials instead.
 
 use super::tools::{MAX_WAIT, MAX_WAIT_FOR_REPLY};

@@ -68,7 +68,7 @@ fn files(agent: &Agent) -> Result<Option<Finding>, Unreadable> {
         let path = agent.folder()?.join(plugin.file);
         let what = match found(&path) {
             Ok(Found::Nothing) => "is missing",
-            Ok(Found::Foreign) => "is not a file of setup's",
+            Ok(Found::Foreign) => "was not written by setup",
             Ok(Found::Changed) => "was changed after setup wrote it",
             Ok(Found::Ours) => "",
             Err(_) => "cannot be read",

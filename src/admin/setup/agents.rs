@@ -31,7 +31,7 @@ pub fn set_up(agent: &'static Agent, place: &Place, named: bool) -> Result<Vec<S
     Ok(all([registered, plugin]))
 }
 
-/// Takes back what [`set_up`] did. It says nothing of an agent that has nothing of ours, if `modest` or the agent is not installed.
+/// Undoes [`set_up`]. If there is nothing of ours to remove, it reports that only for an installed agent, and never if `modest`.
 pub fn undo(agent: &'static Agent, place: &Place, modest: bool) -> Result<Vec<Step>, Problem> {
     let program = agent.program()?;
     let says = !modest && program.is_some();
@@ -144,7 +144,7 @@ fn put_plugin(agent: &Agent, plugin: &Plugin, place: &Place) -> Result<Step, Pro
     let path = agent.folder()?.join(plugin.file);
     let what = format!("write {}, through which messages arrive in {}", path.display(), agent.title);
     if let Some(other) = other_copy(&path, &place.server())? {
-        return Ok(Step::already(format!("keep {}, which is of {}", path.display(), other.display())));
+        return Ok(Step::already(format!("keep {}, which belongs to {}", path.display(), other.display())));
     }
     Ok(change(plugin, path, place, true, what)?.note(plugin.needs.map(str::to_owned)))
 }
@@ -155,7 +155,7 @@ fn take_plugin(agent: &Agent, plugin: &Plugin, place: &Place, says: bool) -> Res
     let other = other_copy(&path, &place.server())?;
     Ok(Some(match found(&path)? {
         Found::Nothing => return Ok(says.then(|| Step::already(what))),
-        Found::Foreign => Step::already(format!("keep {}, which is not a file of setup's", path.display())),
+        Found::Foreign => Step::already(format!("keep {}, which setup did not write", path.display())),
         _ if other.is_some() => Step::already(format!("keep {}, which is another copy's", path.display())),
         Found::Ours | Found::Changed => change(plugin, path, place, false, what)?,
     }))

@@ -115,13 +115,17 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
     }
     let test = test_message(manager.socket(&place.home)).note(place::unseen_settings());
     walk.take("round_trip", Ok::<_, Problem>([test])).await?;
-    match Claude::find() {
-        Ok(Some(claude)) if walk.is_well() && !args.dry_run && args.wants(CLAUDE.program) => {
-            let how = how_messages_arrive(&claude).await;
-            walk.say(|_| how)
-        }
-        _ => Ok(()),
+    if !walk.is_well() || args.dry_run {
+        return Ok(());
     }
+    if let (Ok(Some(claude)), true) = (Claude::find(), args.wants(CLAUDE.program)) {
+        let how = how_messages_arrive(&claude).await;
+        walk.say(|_| how)?;
+    }
+    for agent in args.agents().filter(|agent| agents::is_installed(agent)) {
+        walk.say(|_| format!("{}: messages arrive {}.", agent.title, agent.arrival))?;
+    }
+    Ok(())
 }
 
 async fn set_up_claude(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {

@@ -13,9 +13,9 @@ pub static AGENT: Agent = Agent {
         files: &["config.toml"],
         is_toml: true,
         key: "mcp_servers",
-        note: Some("nothing more is to be done: Codex runs our tools without a question"),
+        note: Some("nothing else to do: Codex runs our tools without asking"),
         ..Mcp::PLAIN
     }),
-    arrival: "at once in its terminals, through its daemon, else beside the results of our tools",
+    arrival: "at once in its terminals, through its daemon, else with the results of our tools",
     ..Agent::PLAIN
 };

@@ -17,5 +17,5 @@ pub static AGENT: Agent = Agent {
         source: include_str!("extension.mjs"),
         needs: Some("Copilot CLI runs it only in experimental mode: `copilot --experimental` switches that on"),
     }),
-    arrival: "at once in experimental mode, else beside the results of our tools",
+    arrival: "at once in experimental mode, else with the results of our tools",
 };

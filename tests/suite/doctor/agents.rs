@@ -83,7 +83,7 @@ fn missing_plugin_is_reported() {
     let help = "`claude-peers setup --agent opencode`";
     visit(&broker, &[]).says("agents", "warning", &["plugin/claude-peers.js is missing"], help);
     write(&broker, ".config/opencode/plugin/claude-peers.js", "export {}\n");
-    visit(&broker, &[]).says("agents", "warning", &["is not a file of setup's"], help);
+    visit(&broker, &[]).says("agents", "warning", &["was not written by setup"], help);
 }
 
 #[test]

@@ -76,9 +76,12 @@ fn foreign_inbox_is_not_used() {
     fs::set_permissions(at("own"), Permissions::from_mode(0o600)).unwrap();
     symlink(at("own"), at("link")).unwrap();
     fs::write(at("file"), "").unwrap();
-    for (name, why) in
-        [("open", "may be written by other users"), ("link", "is no socket"), ("file", "is no socket"), ("none", "No such file")]
-    {
+    for (name, why) in [
+        ("open", "may be written by other users"),
+        ("link", "is not a socket"),
+        ("file", "is not a socket"),
+        ("none", "No such file"),
+    ] {
         let env = vec![("CLAUDE_CODE_MESSAGING_SOCKET".to_owned(), at(name).display().to_string())];
         let start = crate::support::mcp::Start { broker: &broker, directory: place.path(), session_id: name, delivery: "", env };
         let mut session = start.go();

@@ -129,7 +129,7 @@ fn only_named_agents_are_set_up() {
     let before = home.tree();
     let (code, steps) = home.setup(&["--agent", "codex"]);
     assert_eq!((code, steps["codex"].0.as_str(), steps["round_trip"].0.as_str()), (0, "done", "done"), "{steps:?}");
-    assert!(steps["codex"].1.contains("nothing more is to be done"), "{steps:?}");
+    assert!(steps["codex"].1.contains("nothing else to do"), "{steps:?}");
     for other in ["registration", "hooks", "allow_rule", "qwen"] {
         assert!(!steps.contains_key(other), "{other}: {steps:?}");
     }
