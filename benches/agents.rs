@@ -45,6 +45,9 @@ use world::World;
 /// How often a session is woken, in each way.
 const WAKES: usize = 10;
 
+/// How long a session is left alone to end its turn.
+const CALM: Duration = Duration::from_secs(1);
+
 /// The connection to Codex's daemon.
 type Daemon = WebSocketStream<tokio::net::UnixStream>;
 
@@ -75,12 +78,13 @@ fn row(agent: &'static Agent, program: PathBuf) {
         let id = other.over(&http).post("/v1/send", &json!({"to": peer["id"], "text": text})).json()["messageId"].clone();
         sent.push(world.model.arrived(&text) - began);
         world.broker.message_once("delivered", &id);
+        std::thread::sleep(CALM);
         let text = format!("bare {number} of the benchmark");
         let began = Instant::now();
         if hand_over(&world, &peer, &text) {
             bare.push(world.model.arrived(&text) - began);
         }
-        std::thread::sleep(Duration::from_millis(500)); // the session ends its turn
+        std::thread::sleep(CALM);
     }
     println!("| {} | {} | {} |", agent.name, figures(sent), figures(bare));
 }

@@ -5,11 +5,9 @@
 
 use super::{
     files::{BYTE_ORDER_MARK, Unreadable, parse_lenient, parse_toml, read},
-    hook::Manner,
     names::{NOBODY, Name},
     program::Program,
     server::{NAME, Scope, Server},
-    user_settings::UserSettings,
 };
 use crate::platform::{
     call::Call,
@@ -30,8 +28,6 @@ pub struct Agent {
     pub folder: [&'static str; 3],
     pub mcp: Option<Mcp>,
     pub plugin: Option<Plugin>,
-    /// How our hook stands in the `settings.json` in its folder.
-    pub hook: Option<&'static Manner>,
     /// How messages arrive.
     pub arrival: &'static str,
 }
@@ -81,7 +77,6 @@ impl Agent {
         folder: [""; 3],
         mcp: None,
         plugin: None,
-        hook: None,
         arrival: "beside the results of our tools",
     };
 
@@ -98,12 +93,6 @@ impl Agent {
         let is_it =
             |program: &Program| !self.is_ambiguous || folder.is_dir() || program.path.canonicalize().is_ok_and(comes_from);
         Ok(Program::find(self.name.program)?.filter(is_it))
-    }
-
-    /// The user's settings with our hook, if it has hooks.
-    pub fn settings(&self) -> Result<Option<UserSettings>, Unreadable> {
-        let Some(manner) = self.hook else { return Ok(None) };
-        UserSettings::read(self.folder()?.join("settings.json"), manner).map(Some)
     }
 
     /// Its entry for our server.

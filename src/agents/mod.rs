@@ -19,8 +19,6 @@ mod gemini;
 #[cfg(feature = "cli")]
 mod halves;
 #[cfg(feature = "cli")]
-pub mod hook;
-#[cfg(feature = "cli")]
 pub mod known;
 pub mod names;
 #[cfg(feature = "cli")]
@@ -41,8 +39,6 @@ pub mod server;
 pub mod shown;
 #[cfg(any(feature = "broker", feature = "mcp"))]
 pub mod socket;
-#[cfg(feature = "cli")]
-pub mod user_settings;
 
 /// What became of a text behind a door: it is in the conversation that goes to the model, or the reason why it is not.
 #[cfg(feature = "mcp")]

@@ -34,13 +34,15 @@ impl<'a> Terminal<'a> {
 
     /// Begins a new conversation in place of the one in which `text` was shown. Returns its peer once that is reached.
     pub fn clear(&self, text: &str) -> Value {
-        let (Interactive { clear, clear_keeps_peer, .. }, old) = (self.world.agent.terminal.unwrap(), self.reached());
+        let (Interactive { done, clear, clear_keeps_peer, .. }, old) = (self.world.agent.terminal.unwrap(), self.reached());
+        self.shows(done);
         self.prompt(clear);
         self.shows_no_more(text);
         self.shows(self.world.agent.terminal.unwrap().ready);
         self.begin();
         eventually("the new conversation is reached", || {
-            self.peer().filter(|peer| peer["delivery"] == "inbox" && (clear_keeps_peer || peer["id"] != old["id"]))
+            let is_it = |peer: &Value| peer["delivery"] == "inbox" && (clear_keeps_peer || peer["id"] != old["id"]);
+            self.peers().find(is_it)
         })
     }
 
@@ -62,9 +64,14 @@ impl<'a> Terminal<'a> {
 
     /// Its entry in the list of peers, if it is connected.
     pub fn peer(&self) -> Option<Value> {
+        self.peers().next()
+    }
+
+    /// The connected peers in its directory.
+    fn peers(&self) -> impl Iterator<Item = Value> {
         let directory = self.world.directory(&self.name);
-        let is_it = |peer: &Value| peer["cwd"] == *directory.to_str().unwrap() && peer["status"] == "connected";
-        self.world.broker.peers().into_iter().find(is_it)
+        let is_it = move |peer: &Value| peer["cwd"] == *directory.to_str().unwrap() && peer["status"] == "connected";
+        self.world.broker.peers().into_iter().filter(is_it)
     }
 
     /// Waits until messages can be let into its session. Returns its entry in the list of peers.

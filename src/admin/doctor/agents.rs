@@ -1,5 +1,5 @@
-//! The agents other than Claude Code: for each that is installed, whether its sessions start our MCP server, and whether our plugin and
-//! hook are there.
+//! The agents other than Claude Code: for each that is installed, whether its sessions start our MCP server, and whether our plugin is
+//! there.
 
 use super::{
     finding::{Finding, Fix, failed, ok, warning},
@@ -10,7 +10,6 @@ use crate::{
     agents::{
         agent::{Agent, Mcp, Registration},
         files::Unreadable,
-        hook::{Installed, WITHOUT_HOOK},
         known::KNOWN,
         program::Program,
         server::{NAME, Owner},
@@ -62,7 +61,7 @@ fn registered(agent: &Agent, mcp: &Mcp, program: &Program) -> Result<Option<Find
     Ok(Some(failed(format!("{NAME} is registered with {title} as {line}, {what} ({})", file.display()), help)))
 }
 
-/// What is wrong with our plugin or hook.
+/// What is wrong with our plugin.
 fn files(agent: &Agent) -> Result<Option<Finding>, Unreadable> {
     let (title, setup) = (agent.title, format!("`claude-peers setup --agent {}`", agent.name.program));
     if let Some(plugin) = &agent.plugin {
@@ -79,18 +78,5 @@ fn files(agent: &Agent) -> Result<Option<Finding>, Unreadable> {
             return Ok(Some(warning(what, format!("move it away if it is there, then {setup}"))));
         }
     }
-    let (Some(file), Some(program)) = (agent.settings()?, beside("claude-peers")) else { return Ok(None) };
-    let (path, installed) = (file.path.display(), file.installed(&program));
-    Ok(match installed {
-        Installed::Whole if !file.disabled => None,
-        Installed::Whole => {
-            let what = format!("{path} switches all hooks off (`disableAllHooks`): {WITHOUT_HOOK}");
-            Some(warning(what, format!("take `disableAllHooks` out of {path}, or leave it so")))
-        }
-        Installed::None => Some(warning(format!("{path} has no hook of ours: {WITHOUT_HOOK}"), setup)),
-        Installed::Other(programs) => {
-            let what = format!("the hooks in {path} are of another version or copy ({programs}): {WITHOUT_HOOK}");
-            Some(warning(what, setup))
-        }
-    })
+    Ok(None)
 }

@@ -9,13 +9,11 @@ use super::{
 use crate::{
     agents::{
         claude::{
-            Barrier, Claude, OLDEST, OLDEST_WITH_INBOX, OLDEST_WITH_INBOX_ALWAYS, PLUGIN, Policy, Registrations, WITHOUT_INBOX,
-            by_hand, hooks_forbidden_by, user_settings,
+            Barrier, Claude, Installed, OLDEST, OLDEST_WITH_INBOX, OLDEST_WITH_INBOX_ALWAYS, PLUGIN, Policy, Registrations,
+            UserSettings, WITHOUT_HOOK, WITHOUT_INBOX, by_hand, hooks_forbidden_by, rule,
         },
         files::Unreadable,
-        hook::{Installed, WITHOUT_HOOK},
         server::{NAME, Scope, Server},
-        user_settings::{UserSettings, rule},
     },
     console::exit::UNSET,
     platform::settings::InvalidSetting,
@@ -224,7 +222,7 @@ fn twice(other: &Server) -> Finding {
 }
 
 pub fn settings(scene: &Scene) -> [Finding; 2] {
-    let (file, plugin) = match (user_settings(), &scene.plugin) {
+    let (file, plugin) = match (UserSettings::read(), &scene.plugin) {
         (Ok(file), Ok(plugin)) => (file, *plugin),
         (Err(error), _) => return not_understood(&error),
         (_, Err(error)) => return not_understood(error),

@@ -1,4 +1,4 @@
-//! Setup's changes to agents other than Claude Code: the registration of our MCP server, our plugin file, and the hook.
+//! Setup's changes to agents other than Claude Code: the registration of our MCP server, and our plugin file.
 //!
 //! An agent's own command adds and removes the registration; where it has none, setup takes our entry out of the file. What belongs to
 //! another copy of these programs that still exists, or to other people, stays.
@@ -6,16 +6,13 @@
 use super::{
     files::{Change, Draft, Found, found, write_theirs},
     place::Place,
-    settings,
     step::Step,
 };
 use crate::{
     agents::{
         agent::{Agent, Mcp, Plugin, Registration},
-        hook::Installed,
         program::Program,
         server::{NAME, Owner, Server},
-        user_settings::UserSettings,
     },
     console::exit::Problem,
 };
@@ -25,25 +22,22 @@ use std::{
 };
 
 /// `named`: the user asks for this agent, so it is an error if it is not installed.
-pub fn set_up(agent: &'static Agent, place: &Place, named: bool, hooks: bool) -> Result<Vec<Step>, Problem> {
+pub fn set_up(agent: &'static Agent, place: &Place, named: bool) -> Result<Vec<Step>, Problem> {
     let Some(program) = agent.program()? else {
         return if named { Err(missing(agent.title, agent.name.program)) } else { Ok(Vec::new()) };
     };
     let registered = agent.mcp.as_ref().map(|mcp| register(agent, mcp, program, place));
     let plugin = agent.plugin.as_ref().map(|plugin| put_plugin(agent, plugin, place));
-    let hook = hooks.then(|| put_hook(agent, place)).and_then(Result::transpose);
-    Ok(all([registered, plugin, hook]))
+    Ok(all([registered, plugin]))
 }
 
 /// Takes back what [`set_up`] did. It says nothing of an agent that has nothing of ours, if `modest` or the agent is not installed.
-pub fn undo(agent: &'static Agent, place: &Place, modest: bool, hooks: bool) -> Result<Vec<Step>, Problem> {
+pub fn undo(agent: &'static Agent, place: &Place, modest: bool) -> Result<Vec<Step>, Problem> {
     let program = agent.program()?;
     let says = !modest && program.is_some();
-    let take_hook = || agent.settings().map(|file| settings::take_hook(file?, place, true)).map_err(Problem::from);
-    let hook = hooks.then(take_hook).and_then(Result::transpose);
     let plugin = agent.plugin.as_ref().and_then(|plugin| take_plugin(agent, plugin, place, says).transpose());
     let registered = agent.mcp.as_ref().and_then(|mcp| deregister(agent, mcp, program, place, says).transpose());
-    Ok(all([hook, plugin, registered]))
+    Ok(all([plugin, registered]))
 }
 
 pub fn is_installed(agent: &Agent) -> bool {
@@ -186,19 +180,4 @@ fn other_copy(path: &Path, server: &Path) -> Result<Option<PathBuf>, Problem> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let is_other = |named: &&Path| named.is_absolute() && named.file_name() == server.file_name() && *named != server;
     Ok(text.split('"').map(Path::new).filter(is_other).find(|named| named.exists()).map(Path::to_owned))
-}
-
-fn put_hook(agent: &Agent, place: &Place) -> Result<Option<Step>, Problem> {
-    let Some(file) = agent.settings()? else { return Ok(None) };
-    let (path, program) = (file.path.display(), place.command_line());
-    let what = format!("add a hook to {path}, which confirms that messages arrive");
-    let disabled = file.disabled.then(|| format!("{path} sets `disableAllHooks`, so it does not run"));
-    if !file.is_of(&program) {
-        return Ok(Some(Step::already(format!("keep the hooks in {path}, which are another copy's"))));
-    }
-    if file.installed(&program) == Installed::Whole {
-        return Ok(Some(Step::already(what).note(disabled)));
-    }
-    let doing = async move { settings::change(&file, |file: &UserSettings| file.with_hook(&program)) };
-    Ok(Some(Step::to_do(what, doing).note(disabled)))
 }

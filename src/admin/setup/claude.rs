@@ -13,14 +13,12 @@ use super::{
 use crate::{
     agents::{
         claude::{
-            Claude, OLDEST, OLDEST_WITH_HOOKS, PLUGIN, Policy, Registrations, by_hand, has_plugin, hooks_forbidden_by,
-            user_settings,
+            Claude, Installed, OLDEST, OLDEST_WITH_HOOKS, PLUGIN, Policy, RULES, Registrations, UserSettings, WITHOUT_HOOK,
+            by_hand, has_plugin, hooks_forbidden_by, rule,
         },
         files::Unreadable,
-        hook::{Installed, WITHOUT_HOOK},
         program::Version,
         server::Server,
-        user_settings::{RULES, rule},
     },
     console::exit::Problem,
     platform::call::Call,
@@ -122,7 +120,7 @@ async fn call(calls: Vec<Call>, otherwise: &str, well: impl FnOnce(Option<&Serve
 }
 
 pub async fn put_hook(place: &Place) -> Result<Step, Problem> {
-    let (file, program) = (user_settings()?, place.command_line());
+    let (file, program) = (UserSettings::read()?, place.command_line());
     let path = file.path.display();
     let what = format!("add a hook to {path}, which confirms that messages arrive");
     let Some(claude) = Claude::find()? else {
@@ -158,7 +156,7 @@ pub async fn version_of(claude: &Claude) -> Result<Version, Problem> {
 
 /// None where Claude Code is not installed, and where the step of the registration reports that the plugin's file cannot be read.
 pub fn put_rule() -> Result<Option<Step>, Unreadable> {
-    let file = user_settings()?;
+    let file = UserSettings::read()?;
     let (Ok(plugin), Ok(Some(_))) = (has_plugin(), Claude::find()) else { return Ok(None) };
     let (rule, path) = (rule(plugin), file.path.display());
     let what = format!("let sessions use the claude-peers tools without asking: {rule} in {path}");
@@ -175,7 +173,7 @@ pub fn put_rule() -> Result<Option<Step>, Unreadable> {
 /// Removes the rule if setup has added it, which the copy shows, and if the hooks are not another copy's. `modest`: keeps the plugin's
 /// rule, and says nothing where there is none.
 pub fn take_rule(place: &Place, modest: bool) -> Result<Option<Step>, Unreadable> {
-    let file = user_settings()?;
+    let file = UserSettings::read()?;
     let mut ours = added_rules(&file)?;
     if modest && matches!(has_plugin(), Ok(true)) {
         ours.retain(|theirs| *theirs != rule(true));

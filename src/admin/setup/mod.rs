@@ -23,7 +23,7 @@ use crate::{
     },
     agents::{
         agent::Agent,
-        claude::{Claude, OLDEST_WITH_INBOX, PLUGIN, WITHOUT_INBOX, has_plugin, user_settings},
+        claude::{Claude, OLDEST_WITH_INBOX, PLUGIN, UserSettings, WITHOUT_INBOX, has_plugin},
         known::{KNOWN, names},
         names::CLAUDE,
         server::NAME,
@@ -111,7 +111,7 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
         set_up_claude(place, args, walk).await?;
     }
     for agent in args.agents() {
-        walk.take(agent.name.program, agents::set_up(agent, place, args.names(agent.name.program), !args.no_hooks)).await?;
+        walk.take(agent.name.program, agents::set_up(agent, place, args.names(agent.name.program))).await?;
     }
     let test = test_message(manager.socket(&place.home)).note(place::unseen_settings());
     walk.take("round_trip", Ok::<_, Problem>([test])).await?;
@@ -149,7 +149,7 @@ async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure
         undo_claude(place, args, walk).await?;
     }
     for agent in args.agents() {
-        walk.take(agent.name.program, agents::undo(agent, place, args.register_only, !args.no_hooks)).await?;
+        walk.take(agent.name.program, agents::undo(agent, place, args.register_only)).await?;
     }
     if args.register_only {
         return Ok(());
@@ -164,7 +164,7 @@ async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure
 
 async fn undo_claude(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure> {
     if !args.no_hooks {
-        walk.take("hooks", user_settings().map(|file| settings::take_hook(file, place, args.register_only))).await?;
+        walk.take("hooks", UserSettings::read().map(|file| settings::take_hook(file, place, args.register_only))).await?;
     }
     if !args.no_allow {
         walk.take("allow_rule", claude::take_rule(place, args.register_only)).await?;

@@ -1,4 +1,4 @@
-//! Changes to the settings of an agent's user: our hook, and Claude Code's rule.
+//! Changes to the user's settings of Claude Code: our hook, and the rule.
 //!
 //! Setup first copies the file (as an empty one if there is none). If the file differs from the copy only in our parts, removing the
 //! last of them restores the copy byte for byte.
@@ -6,8 +6,8 @@
 use super::{files, place::Place, step::Step};
 use crate::{
     agents::{
+        claude::{RULES, UserSettings},
         files::Unreadable,
-        user_settings::{RULES, UserSettings},
     },
     console::exit::{Problem, UNSET},
 };

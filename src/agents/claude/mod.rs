@@ -1,4 +1,4 @@
-//! Claude Code: its program and version, its settings, the registration of our MCP server, its sessions' inbox.
+//! Claude Code: its program and version, its settings, the registration of our MCP server, our hook, its sessions' inbox.
 //!
 //! Promises: this module only reads Claude Code's files. Claude Code itself changes its registrations, through a call of its program;
 //! setup writes the user's settings, for which there is no such call. A file that cannot be parsed is an error that names the file,
@@ -6,6 +6,8 @@
 
 #[cfg(feature = "cli")]
 mod files;
+#[cfg(feature = "cli")]
+mod hook;
 #[cfg(any(feature = "broker", feature = "mcp"))]
 pub mod inbox;
 #[cfg(feature = "cli")]
@@ -17,13 +19,14 @@ pub mod prompt_hook;
 #[cfg(feature = "cli")]
 mod registrations;
 #[cfg(feature = "cli")]
-mod settings;
+mod user_settings;
 
 #[cfg(feature = "cli")]
 pub use self::{
     files::{PLUGIN, has_plugin, hooks_forbidden_by},
+    hook::{Installed, WITHOUT_HOOK},
     policy::{Barrier, Policy},
     program::*,
     registrations::Registrations,
-    settings::user_settings,
+    user_settings::{RULES, UserSettings, rule},
 };

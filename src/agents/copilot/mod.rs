@@ -18,5 +18,4 @@ pub static AGENT: Agent = Agent {
         needs: Some("Copilot CLI runs it only in experimental mode: `copilot --experimental` switches that on"),
     }),
     arrival: "at once in experimental mode, else beside the results of our tools",
-    ..Agent::PLAIN
 };

@@ -1,8 +1,9 @@
-//! Finds, adds and removes our hook in the user's settings of Claude Code, or of an agent with the same kind of hooks.
+//! Finds, adds and removes our hook in the user's settings.
 //!
 //! One hook is wanted: an asynchronous one at each prompt. Any command that runs `claude-peers hook` counts as ours, whichever copy
 //! it runs and at whichever event: earlier versions put in six. Other people's hooks stay.
 
+use super::prompt_hook::EVENT;
 use crate::platform::call::quoted;
 use jsonc_parser::{
     cst::{CstNode, CstObject, CstObjectProp, CstRootNode},
@@ -13,17 +14,8 @@ use std::{collections::BTreeMap, path::Path};
 
 pub const WITHOUT_HOOK: &str = "messages still arrive, but count as delivered only after a reply";
 
-/// How an agent's settings name the hook.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Manner {
-    pub event: &'static str,
-    /// The last word of its command: the event, as our program knows it.
-    pub word: &'static str,
-    /// How long the agent lets it run: in its own unit, five seconds. It ends within milliseconds.
-    pub timeout: u32,
-    /// The file may have comments.
-    pub is_lenient: bool,
-}
+/// How long Claude Code lets the hook run, in seconds. It ends within milliseconds.
+const TIMEOUT: u32 = 5;
 
 /// A hook of ours.
 #[derive(Debug, Clone)]
@@ -47,16 +39,15 @@ pub(super) type Groups = BTreeMap<String, Option<Vec<Value>>>;
 
 impl Hook {
     /// The hooks of ours in `groups`.
-    pub(super) fn ours(groups: &Groups, manner: &Manner) -> Vec<Self> {
+    pub(super) fn ours(groups: &Groups) -> Vec<Self> {
         let all = groups.iter().flat_map(|(event, groups)| groups.iter().flatten().map(move |group| (event, group)));
         let entries = all.flat_map(|(event, group)| {
-            let in_place = event == manner.event && group["matcher"].is_null();
+            let in_place = event == EVENT && group["matcher"].is_null();
             group["hooks"].as_array().into_iter().flatten().map(move |entry| (in_place, entry))
         });
         let hook = |(in_place, entry): (bool, &Value)| {
             let command = entry["command"].as_str().filter(|command| is_ours(command))?.to_owned();
-            let is_right =
-                in_place && entry["async"] == true && entry["asyncRewake"].is_null() && entry["timeout"] == manner.timeout;
+            let is_right = in_place && entry["async"] == true && entry["asyncRewake"].is_null() && entry["timeout"] == TIMEOUT;
             Some(Self { is_right, command })
         };
         entries.filter_map(hook).collect()
@@ -71,10 +62,10 @@ impl Hook {
 
 impl Installed {
     /// Judges `hooks`, if the wanted one runs `program`.
-    pub(super) fn of(hooks: &[Hook], program: &Path, manner: &Manner) -> Self {
+    pub(super) fn of(hooks: &[Hook], program: &Path) -> Self {
         match hooks {
             [] => Self::None,
-            [hook] if hook.is_right && hook.command == command(program, manner) => Self::Whole,
+            [hook] if hook.is_right && hook.command == command(program) => Self::Whole,
             hooks => {
                 let mut programs: Vec<_> = hooks.iter().map(|hook| program_of(&hook.command)).collect();
                 programs.sort_unstable();
@@ -86,22 +77,21 @@ impl Installed {
 }
 
 /// Puts the hook that runs `program` in place of our hooks there.
-pub(super) fn put_in(root: &CstRootNode, program: &Path, manner: &Manner) -> Option<()> {
+pub(super) fn put_in(root: &CstRootNode, program: &Path) -> Option<()> {
     take_out(root);
     let object = root.object_value_or_set();
     let hooks =
         property(&object, "hooks").map_or_else(|| object.object_value_or_set("hooks"), |hooks| hooks.object_value_or_set());
-    let event =
-        property(&hooks, manner.event).map_or_else(|| hooks.array_value_or_set(manner.event), |event| event.array_value_or_set());
-    let hook = json!({ "type": "command", "command": (command(program, manner)), "async": true, "timeout": (manner.timeout) });
+    let event = property(&hooks, EVENT).map_or_else(|| hooks.array_value_or_set(EVENT), |event| event.array_value_or_set());
+    let hook = json!({ "type": "command", "command": (command(program)), "async": true, "timeout": TIMEOUT });
     event.append(json!({ "hooks": [hook] }));
     Some(())
 }
 
 /// The hook's command. It does nothing if the program is gone, and `exec` leaves no shell beside the program.
-fn command(program: &Path, manner: &Manner) -> String {
+fn command(program: &Path) -> String {
     let program = quoted(&program.to_string_lossy()).into_owned();
-    format!("[ ! -x {program} ] || exec {program} hook {}", manner.word)
+    format!("[ ! -x {program} ] || exec {program} hook {EVENT}")
 }
 
 fn is_ours(command: &str) -> bool {

@@ -1,20 +1,23 @@
-//! The user's `settings.json` of Claude Code or Qwen Code, read and changed: our hook, and Claude Code's rule that lets sessions use
-//! our tools without asking.
+//! The user's `settings.json` of Claude Code, read and changed: our hook, and the rule that lets sessions use our tools without
+//! asking.
 //!
 //! Promises: every byte that is not ours stays, except that an object or array on one line is spread over several when something of
 //! ours goes into it. A file of another shape is an error with line and column, and is never written.
 
 use super::{
-    files::{BYTE_ORDER_MARK, Unreadable, parse_lenient, parse_or_default, read},
+    files::config_folder,
+    hook::{self, Groups, Hook, Installed, property, prune},
+};
+use crate::agents::{
+    files::{BYTE_ORDER_MARK, Unreadable, parse_or_default, read},
     halves,
-    hook::{self, Groups, Hook, Installed, Manner, property, prune},
 };
 use jsonc_parser::{
     ParseOptions,
     cst::{CstNode, CstRootNode},
     json,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -33,7 +36,6 @@ pub struct UserSettings {
     pub text: Option<String>,
     /// It switches all hooks off.
     pub disabled: bool,
-    manner: &'static Manner,
     hooks: Vec<Hook>,
     permissions: Permissions,
 }
@@ -54,35 +56,39 @@ struct File {
 }
 
 impl UserSettings {
-    pub fn read(path: PathBuf, manner: &'static Manner) -> Result<Self, Unreadable> {
-        let text = read(&path)?;
-        Self::of(path, text, manner)
+    pub fn read() -> Result<Self, Unreadable> {
+        Self::read_at(config_folder()?.join("settings.json"))
     }
 
-    fn of(path: PathBuf, text: Option<String>, manner: &'static Manner) -> Result<Self, Unreadable> {
-        let File { hooks, disable_all_hooks, permissions } = parse(&path, text.as_deref().unwrap_or_default(), manner)?;
-        let (disabled, hooks) = (disable_all_hooks == Some(true), Hook::ours(&hooks.unwrap_or_default(), manner));
-        Ok(Self { path, text, disabled, manner, hooks, permissions: permissions.unwrap_or_default() })
+    fn read_at(path: PathBuf) -> Result<Self, Unreadable> {
+        let text = read(&path)?;
+        Self::of(path, text)
+    }
+
+    fn of(path: PathBuf, text: Option<String>) -> Result<Self, Unreadable> {
+        let File { hooks, disable_all_hooks, permissions } = parse_or_default(&path, text.as_deref().unwrap_or_default())?;
+        let (disabled, hooks) = (disable_all_hooks == Some(true), Hook::ours(&hooks.unwrap_or_default()));
+        Ok(Self { path, text, disabled, hooks, permissions: permissions.unwrap_or_default() })
     }
 
     /// The file as it is now.
     pub fn again(&self) -> Result<Self, Unreadable> {
-        Self::read(self.path.clone(), self.manner)
+        Self::read_at(self.path.clone())
     }
 
     /// The copy of the file that setup makes.
     pub fn copy(&self) -> Result<Self, Unreadable> {
-        Self::read(self.path.with_added_extension("before-claude-peers"), self.manner)
+        Self::read_at(self.path.with_added_extension("before-claude-peers"))
     }
 
     /// The same file with this text.
     pub fn with_text(self, text: String) -> Result<Self, Unreadable> {
-        Self::of(self.path, Some(text), self.manner)
+        Self::of(self.path, Some(text))
     }
 
     /// Which hooks of ours it has, if the wanted one runs `program`.
     pub fn installed(&self, program: &Path) -> Installed {
-        Installed::of(&self.hooks, program, self.manner)
+        Installed::of(&self.hooks, program)
     }
 
     pub fn has_hooks(&self) -> bool {
@@ -96,7 +102,7 @@ impl UserSettings {
 
     /// Its text with the hook that runs `program` in place of our hooks there.
     pub fn with_hook(&self, program: &Path) -> Option<String> {
-        self.edit(|root| hook::put_in(root, program, self.manner))
+        self.edit(|root| hook::put_in(root, program))
     }
 
     /// Its text without our hooks, and without the lists and objects that then are empty.
@@ -153,7 +159,7 @@ impl UserSettings {
             for rule in RULES {
                 file.text = Some(file.with_rule(rule)?);
             }
-            parse(&file.path, &file.with_hook(Path::new("x"))?, file.manner).ok()
+            parse_or_default(&file.path, &file.with_hook(Path::new("x"))?).ok()
         };
         full(self).is_some_and(|this| full(other) == Some(this))
     }
@@ -172,12 +178,8 @@ impl UserSettings {
             changed.push('\n');
         }
         // A text that could not be read again is not written.
-        parse::<File>(&self.path, &changed, self.manner).ok().map(|_| changed)
+        parse_or_default::<File>(&self.path, &changed).ok().map(|_| changed)
     }
-}
-
-fn parse<T: DeserializeOwned + Default>(file: &Path, text: &str, manner: &Manner) -> Result<T, Unreadable> {
-    if manner.is_lenient { parse_lenient(file, text) } else { parse_or_default(file, text) }
 }
 
 fn texts(rules: &Option<Vec<Value>>) -> impl Iterator<Item = &str> {
