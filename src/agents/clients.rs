@@ -170,6 +170,12 @@ impl Client {
         }
     }
 
+    /// Whether a command line is that of another client that is known.
+    pub fn is_another(&self, command_line: &[String]) -> bool {
+        let is_it = |client: &Client| !client.program.is_empty() && client.runs(command_line);
+        !self.runs(command_line) && KNOWN.iter().any(is_it)
+    }
+
     /// The id under which the broker knows this client's session `id`; none if it is unusable. It names the client, because the ids of
     /// two kinds of client may be equal.
     pub fn peer_session(&self, id: &str) -> Option<String> {

@@ -148,7 +148,7 @@ impl Doors {
         let mut plugin = self.plugin.lock().await;
         if plugin.as_ref().is_none_or(|plugin| plugin.is_closed()) {
             *plugin = None;
-            if let Some((path, agent)) = plugin_socket() {
+            if let Some((path, agent)) = plugin_socket(self.client) {
                 match Plugin::connect(&path, agent, &self.cwd).await {
                     Ok(opened) => *plugin = Some(opened),
                     Err(error) => log!("the plugin in this session's agent is not used: {}: {error}", path.display()),
@@ -230,21 +230,22 @@ impl Doors {
     }
 }
 
-/// Whether messages will probably be let into this client's session: it has named an inbox to us, our plugin
-/// listens in it, or its daemon has started us. Decides the
-/// words that the session is opened with.
+/// Whether messages will probably be let into this client's session: it has named an inbox to us, our plugin listens in
+/// it, or its daemon has started us. Decides the words that the session is opened with.
 pub fn has_door(client: &Client) -> bool {
     client.is_claude_code()
         || client.inbox.is_some_and(|inbox| settings::raw(inbox).is_some()) && started_by(client)
-        || client.has_plugin && plugin_socket().is_some()
+        || client.has_plugin && plugin_socket(client).is_some()
         || client.has_daemon && place::socket().is_some()
 }
 
-/// The socket of our plugin in the nearest agent above this process, and that agent's process.
-fn plugin_socket() -> Option<(PathBuf, u32)> {
+/// The socket of our plugin in the client's process above this one, and that process. If another agent stands in between, the socket
+/// belongs to an outer session, which started this one.
+fn plugin_socket(client: &Client) -> Option<(PathBuf, u32)> {
     let broker = paths::socket_of_session().ok()?;
-    let sockets = process::ancestors(std::process::id()).into_iter().map(|pid| (paths::door(&broker, pid), pid));
-    sockets.into_iter().find(|(path, _)| path.exists())
+    let above = process::ancestors(std::process::id()).into_iter();
+    let within = above.take_while(|pid| !client.is_another(&process::command_line(*pid)));
+    within.map(|pid| (paths::door(&broker, pid), pid)).find(|(path, _)| path.exists())
 }
 
 /// Whether this client's program started this process, directly or through shells. Others only inherit its environment.

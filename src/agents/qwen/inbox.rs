@@ -120,9 +120,9 @@ fn lines_after(file: &Path, place: &mut u64) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Whether a text that the session was given holds this message.
+/// Whether a text that the session was given holds this message. Its id begins a line there, which no line of a message's text does.
 fn is_shown(lines: &[u8], id: &MessageId) -> bool {
-    let id = format!("id {id} ");
+    let id = format!("\\nid {id} ");
     lines.split(|byte| *byte == b'\n').any(|line| {
         let Ok(line) = std::str::from_utf8(line) else { return false };
         line.contains(&id) && serde_json::from_str::<Value>(line).is_ok_and(|line| line["type"] == "user")
@@ -137,4 +137,23 @@ fn frame(token: &str, session: &str, from: &str, text: &str) -> String {
         "message": {"role": "user", "content": text},
     });
     format!("{auth}\n{message}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_message_itself_proves_it() {
+        let id: MessageId = "m7-abcdef".parse().expect("an id");
+        let line = |kind: &str, text: &str| json!({"type": kind, "message": {"parts": [{"text": text}]}}).to_string() + "\n";
+        for (kind, text, expected) in [
+            ("user", "<x>\n> It is 8080\nid m7-abcdef · sent now\n</x>", true),
+            ("assistant", "<x>\n> It is 8080\nid m7-abcdef · sent now\n</x>", false),
+            ("user", "<x>\n> id m7-abcdef · sent now\nid m8-abcdef · sent now\n</x>", false),
+            ("user", "<x>\nid m7-abcdefg · sent now\n</x>", false),
+        ] {
+            assert_eq!(is_shown((line("user", "hello") + &line(kind, text)).as_bytes(), &id), expected, "{kind}: {text}");
+        }
+    }
 }

@@ -1,11 +1,11 @@
 //! Messages are let into a session by a plugin in its agent. Here this process is the agent, and the plugin.
 
-use super::open;
+use super::{open, start, under};
 use crate::support::{Broker, PATIENCE, Session, eventually, folder};
 use serde_json::{Value, json};
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, ErrorKind, Write},
     os::unix::{
         fs::PermissionsExt,
         net::{UnixListener, UnixStream},
@@ -177,4 +177,16 @@ fn line_without_sense_ends_the_connection() {
     scene.plugin.lines.get_ref().write_all(b"no JSON\n").unwrap();
     let mut rest = String::new();
     assert_eq!(scene.plugin.lines.read_line(&mut rest).unwrap(), 0, "{rest}");
+}
+
+#[test]
+fn plugin_of_an_outer_agent_is_no_door() {
+    let (broker, place) = (Broker::start(), folder());
+    let listener = listen(&broker);
+    let mut other = open(&broker, place.path(), "some-new-client");
+    let mut session = under("gemini", &start(&broker, place.path()));
+    session.handshake_as("opencode");
+    eventually("it is listed", || other.peers().into_iter().find(|peer| peer["agent"]["name"] == "opencode"));
+    listener.set_nonblocking(true).unwrap(); // it looks for a door before it registers
+    assert_eq!(listener.accept().map(drop).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
 }
