@@ -47,6 +47,7 @@ const WAKES: usize = 10;
 
 /// How long a session is left alone to end its turn.
 const CALM: Duration = Duration::from_secs(1);
+
 /// The connection to Codex's daemon.
 type Daemon = WebSocketStream<tokio::net::UnixStream>;
 

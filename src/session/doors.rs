@@ -11,7 +11,7 @@ use super::log;
 use crate::{
     agents::{
         clients::Client,
-        codex::daemon::{self, Daemon},
+        codex::{daemon::Daemon, place},
         names::SERVER,
         plugin::Plugin,
         qwen, socket,
@@ -174,7 +174,7 @@ impl Doors {
 
     /// The connection to the daemon that started this process, opened if there is none.
     async fn daemon(&self) -> Option<Arc<Daemon>> {
-        let (path, process) = self.is_wanted.then(daemon::socket)??;
+        let (path, process) = self.is_wanted.then(place::socket)??;
         let mut daemon = self.daemon.lock().await;
         if daemon.as_ref().map_or(true, |daemon| daemon.is_closed()) {
             let opened = Daemon::connect(&path, process).await.map_err(|error| error.to_string());
@@ -230,14 +230,13 @@ impl Doors {
     }
 }
 
-/// Whether messages will probably be let into this client's session: it has named an inbox to us, our plugin
-/// listens in it, or its daemon has started us. Decides the
-/// words that the session is opened with.
+/// Whether messages will probably be let into this client's session: it has named an inbox to us, our plugin listens in
+/// it, or its daemon has started us. Decides the words that the session is opened with.
 pub fn has_door(client: &Client) -> bool {
     client.is_claude_code()
         || client.inbox.is_some_and(|inbox| settings::raw(inbox).is_some()) && started_by(client)
         || client.has_plugin && plugin_socket(client).is_some()
-        || client.has_daemon && daemon::socket().is_some()
+        || client.has_daemon && place::socket().is_some()
 }
 
 /// The socket of our plugin in the client's process above this one, and that process. If another agent stands in between, the socket

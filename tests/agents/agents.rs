@@ -30,6 +30,8 @@ pub struct Interactive {
     pub ready: &'static str,
     /// It has no session before the first prompt; what its screen shows after the first turn.
     pub first_turn: Option<&'static str>,
+    /// What its screen shows after a turn, if it takes no commands before.
+    pub done: &'static str,
     /// The command that begins a new conversation.
     pub clear: &'static str,
     /// It then stays the same peer. Otherwise its server begins anew, too.
@@ -83,7 +85,14 @@ const CODEX: Agent = Agent {
     },
     env: |_| vec![("STANDIN_KEY", "dummy".to_owned())],
     resumes: true,
-    terminal: Some(Interactive { arguments: &[], ready: "", first_turn: None, clear: "/new", clear_keeps_peer: false }),
+    terminal: Some(Interactive {
+        arguments: &[],
+        ready: "",
+        first_turn: None,
+        done: "Worked for",
+        clear: "/new",
+        clear_keeps_peer: false,
+    }),
 };
 
 const GEMINI: Agent = Agent {
@@ -135,6 +144,7 @@ const COPILOT: Agent = Agent {
         arguments: &["--allow-tool", "claude-peers"],
         ready: "/ commands",
         first_turn: None,
+        done: "",
         clear: "/clear",
         clear_keeps_peer: false,
     }),
@@ -169,6 +179,7 @@ const OPENCODE: Agent = Agent {
         arguments: &[],
         ready: "Ask anything",
         first_turn: Some("▣"),
+        done: "",
         clear: "/new",
         clear_keeps_peer: true,
     }),
@@ -200,6 +211,7 @@ const QWEN: Agent = Agent {
         arguments: &[],
         ready: "Type your message",
         first_turn: None,
+        done: "",
         clear: "/clear",
         clear_keeps_peer: true,
     }),
@@ -252,5 +264,12 @@ const PI: Agent = Agent {
     prompt: |prompt, resumes| if resumes { words(&["--continue", "-p", prompt]) } else { words(&["-p", prompt]) },
     env: |_| vec![("PI_OFFLINE", "1".to_owned())],
     resumes: true,
-    terminal: Some(Interactive { arguments: &[], ready: "stand-in", first_turn: None, clear: "/new", clear_keeps_peer: false }),
+    terminal: Some(Interactive {
+        arguments: &[],
+        ready: "stand-in",
+        first_turn: None,
+        done: "",
+        clear: "/new",
+        clear_keeps_peer: false,
+    }),
 };

@@ -17,7 +17,6 @@ pub const TESTS: &[(&str, Test)] = &[
     ("interrupted_turn_proves_nothing", interrupted_turn_proves_nothing),
     ("killed_daemon_loses_no_message", killed_daemon_loses_no_message),
     ("run_without_daemon_has_no_door", run_without_daemon_has_no_door),
-    ("new_session_is_another_peer", new_session_is_another_peer),
 ];
 
 /// The daemon that runs this session.
@@ -96,24 +95,6 @@ fn killed_daemon_loses_no_message(agent: &'static Agent, program: PathBuf) {
     world.broker.message_once("delivered", &id);
     shown(&world, "It is 8080");
     assert!(world.model.last().contains("possible repeat"), "{}", world.model.last());
-}
-
-fn new_session_is_another_peer(agent: &'static Agent, program: PathBuf) {
-    let world = World::new(agent, program);
-    let other = Peer::register(&world.broker.http(), "other", json!({}));
-    let terminal = Terminal::open(&world, "work");
-    let first = terminal.reached();
-    let id = send(&world, &other, &json!("work"), "It is 8080");
-    world.broker.message_once("delivered", &id);
-    terminal.shows("Worked for"); // `/new` waits for no turn
-    terminal.prompt("/new");
-    let is_new = |peer: &Value| peer["cwd"] == first["cwd"] && peer["id"] != first["id"] && peer["delivery"] == "inbox";
-    let second = eventually("the new session is reached", || world.broker.peers().into_iter().find(is_new));
-    let message = json!({"to": second["id"], "text": "It is 9090"});
-    let id = other.over(&world.broker.http()).post("/v1/send", &message).json()["messageId"].clone();
-    world.broker.message_once("delivered", &id);
-    shown(&world, "It is 9090");
-    assert!(!world.model.last().contains("It is 8080"), "{}", world.model.last());
 }
 
 fn run_without_daemon_has_no_door(agent: &'static Agent, program: PathBuf) {

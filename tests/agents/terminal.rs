@@ -34,7 +34,8 @@ impl<'a> Terminal<'a> {
 
     /// Begins a new conversation in place of the one in which `text` was shown. Returns its peer once that is reached.
     pub fn clear(&self, text: &str) -> Value {
-        let (Interactive { clear, clear_keeps_peer, .. }, old) = (self.world.agent.terminal.unwrap(), self.reached());
+        let (Interactive { done, clear, clear_keeps_peer, .. }, old) = (self.world.agent.terminal.unwrap(), self.reached());
+        self.shows(done);
         self.prompt(clear);
         self.shows_no_more(text);
         self.shows(self.world.agent.terminal.unwrap().ready);

@@ -9,8 +9,8 @@
 //!   as the fate of our messages is known.
 
 use crate::{
-    agents::{Fate, names::CODEX, socket},
-    platform::{paths, process, random},
+    agents::{Fate, socket},
+    platform::random,
 };
 use futures_util::{
     SinkExt, StreamExt,
@@ -19,10 +19,8 @@ use futures_util::{
 use serde_json::{Map, Value, json};
 use std::{
     collections::HashMap,
-    ffi::OsStr,
     fs, io,
-    os::unix::ffi::OsStrExt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -44,13 +42,6 @@ pub const SUBAGENT: &str = "subagent";
 /// A tool that our server does not have. All that counts is that the call names its thread, as every call does.
 const INTRODUCTION: &str = "introduce_thread";
 
-/// The word in the daemon's command line.
-const APP_SERVER: &str = "app-server";
-/// Its socket in Codex's folder.
-const SOCKET: &str = "app-server-control/app-server-control.sock";
-/// The variable that names Codex's folder. Codex passes it to its daemon, but not to our server.
-const HOME: &str = "CODEX_HOME=";
-
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The first pause before joining a new thread again.
@@ -63,21 +54,6 @@ const LAST_ITEMS: u32 = 50;
 const TOOL: &str = "claude_peers_message";
 /// The length of the random name of a message.
 const NAME_LENGTH: usize = 24;
-
-/// The socket of the daemon that started this process, and the daemon's process.
-pub fn socket() -> Option<(PathBuf, u32)> {
-    let lines = process::ancestors(std::process::id()).into_iter().map(|pid| (pid, process::command_line(pid)));
-    let is_codex = |line: &[String]| line.first().is_some_and(|word| Path::new(word).file_name() == Some(CODEX.program.as_ref()));
-    let (daemon, line) = lines.into_iter().find(|(_, line)| is_codex(line))?;
-    if !line.iter().any(|word| word == APP_SERVER) {
-        return None; // without a daemon, Codex itself runs the thread
-    }
-    let environment = process::environment(daemon);
-    let set = environment.iter().find_map(|entry| entry.as_bytes().strip_prefix(HOME.as_bytes()));
-    let home = set.map(|home| PathBuf::from(OsStr::from_bytes(home)));
-    let home = home.or_else(|| Some(paths::home().ok()?.join(".codex")))?;
-    Some((fs::canonicalize(home.join(SOCKET)).ok()?, daemon)) // Codex puts a link there
-}
 
 type Response = Result<Value, String>;
 

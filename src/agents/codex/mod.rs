@@ -4,6 +4,8 @@
 mod agent;
 #[cfg(feature = "mcp")]
 pub mod daemon;
+#[cfg(feature = "mcp")]
+pub mod place;
 
 #[cfg(feature = "cli")]
 pub use agent::AGENT;
