@@ -1,6 +1,6 @@
 // ---- The door ----
 
-const LONGEST_LINE = 64 * 1024;
+const LONGEST_LINE = 8 * 1024 * 1024;
 /** The longest path of a Unix socket on every system. */
 const LONGEST_PATH = 103;
 

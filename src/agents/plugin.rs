@@ -19,7 +19,7 @@ use tokio::{
     net::unix::{OwnedReadHalf, OwnedWriteHalf},
     sync::{oneshot, watch},
     task::AbortHandle,
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_stream::StreamExt;
 use tokio_util::codec::{FramedRead, LinesCodec};
@@ -30,6 +30,8 @@ const PROTOCOL: u32 = 1;
 const LONGEST_LINE: usize = 64 * 1024;
 /// How long the plugin may take to say which session there is, and to take a frame.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an idle session may take to begin a turn with a frame.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Ends the connection when dropped.
 #[derive(Debug)]
@@ -50,8 +52,8 @@ struct Connection {
 #[derive(Debug, Clone, PartialEq)]
 enum Progress {
     Opening,
-    /// The session into which it puts messages, by the agent's own id.
-    Open(Option<String>),
+    /// The session into which it puts messages, by the agent's own id, and since when that is idle.
+    Open(Option<String>, Option<Instant>),
     Closed,
 }
 
@@ -59,18 +61,9 @@ enum Progress {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Line {
-    Shown {
-        shown: String,
-    },
-    Failed {
-        failed: String,
-        reason: Option<String>,
-    },
-    Session {
-        session: Option<String>,
-        #[serde(rename = "idle")]
-        _idle: bool,
-    },
+    Shown { shown: String },
+    Failed { failed: String, reason: Option<String> },
+    Session { session: Option<String>, idle: bool },
     Other {},
 }
 
@@ -92,7 +85,7 @@ impl Plugin {
         plugin.say(&json!({"open": {"protocol": PROTOCOL, "cwd": cwd}})).await?;
         let opened = timeout(PATIENCE, opened.wait_for(|state| *state != Progress::Opening)).await;
         match opened.map_err(|_| io::ErrorKind::TimedOut)?.map(|state| state.clone()) {
-            Ok(Progress::Open(_)) => Ok(plugin),
+            Ok(Progress::Open(..)) => Ok(plugin),
             _ => Err(io::ErrorKind::UnexpectedEof.into()),
         }
     }
@@ -100,9 +93,14 @@ impl Plugin {
     /// The session into which it puts messages; none if there is none, or the plugin is gone.
     pub fn session(&self) -> Option<String> {
         match &*self.connection.progress.borrow() {
-            Progress::Open(session) => session.clone(),
+            Progress::Open(session, _) => session.clone(),
             _ => None,
         }
+    }
+
+    /// Whether its session has been idle for so long that a frame from before is lost.
+    pub fn is_idle(&self) -> bool {
+        matches!(&*self.connection.progress.borrow(), Progress::Open(_, Some(since)) if since.elapsed() > IDLE)
     }
 
     pub fn is_closed(&self) -> bool {
@@ -111,18 +109,27 @@ impl Plugin {
 
     /// Resolves when its session is another than `this`, or the plugin is gone.
     pub async fn leaves(&self, this: Option<&str>) {
-        let stays = |state: &Progress| matches!(state, Progress::Open(session) if session.as_deref() == this);
+        let stays = |state: &Progress| matches!(state, Progress::Open(session, _) if session.as_deref() == this);
         _ = self.connection.progress.subscribe().wait_for(|state| !stays(state)).await; // no error: the sender lives as long as this
     }
 
-    /// Hands over a frame with a title for the person. What is returned waits for its fate.
+    /// Hands over a frame for this session, with a title for the person. What is returned waits for its fate.
     ///
     /// # Errors
     /// If it was not handed over.
-    pub async fn show(&self, frame: String, title: &str, text: &str) -> io::Result<impl Future<Output = Fate> + use<>> {
+    pub async fn show(
+        &self,
+        session: &str,
+        frame: String,
+        title: &str,
+        text: &str,
+    ) -> io::Result<impl Future<Output = Fate> + use<>> {
+        if self.session().as_deref() != Some(session) {
+            return Err(io::Error::other("the plugin has another session now"));
+        }
         let (answer, fate) = oneshot::channel();
         self.connection.frames().insert(frame.clone(), answer);
-        let said = self.say(&json!({"show": {"frame": frame, "title": title, "text": text}})).await;
+        let said = self.say(&json!({"show": {"frame": frame, "session": session, "title": title, "text": text}})).await;
         if said.is_err() || self.is_closed() {
             self.connection.frames().remove(&frame);
             return said.and(Err(io::ErrorKind::BrokenPipe.into()));
@@ -151,7 +158,9 @@ impl Connection {
             match line {
                 Line::Shown { shown } => self.answer(&shown, Ok(())),
                 Line::Failed { failed, reason } => self.answer(&failed, Err(reason.unwrap_or_default())),
-                Line::Session { session, .. } => _ = self.progress.send_replace(Progress::Open(session)),
+                Line::Session { session, idle } => {
+                    self.progress.send_replace(Progress::Open(session, idle.then(Instant::now)));
+                }
                 Line::Other {} => {}
             }
         }

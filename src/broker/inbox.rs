@@ -134,11 +134,12 @@ impl Inbox {
         }
     }
 
-    pub fn gate(&self, has_hook: bool, now: Instant) -> Gate {
+    /// `has_door`: which messages are let in, the session itself tells, and it tells of no prompt.
+    pub fn gate(&self, has_hook: bool, has_door: bool, now: Instant) -> Gate {
         let Some(written) = self.written.filter(|_| !has_hook || self.is_pending()) else { return Gate::Open };
         let (at, then) = match (has_hook, self.idle) {
             (true, Some(idle)) => (idle + LATE, Gate::Missed),
-            (true, None) => (written + LONGEST_PENDING, if self.prompted { Gate::Missed } else { Gate::Open }),
+            (true, None) => (written + LONGEST_PENDING, if self.prompted || has_door { Gate::Missed } else { Gate::Open }),
             (false, _) if self.frames == 0 => return Gate::Open, // a message was let in
             (false, _) => {
                 let distance = FIRST_DISTANCE.saturating_mul(1 << self.frames.saturating_sub(1).min(16));
@@ -162,13 +163,13 @@ mod tests {
         let mut inbox = Inbox::default();
         inbox.has_let_in(&id(1)); // the hook's report arrives before the acknowledgement of the write
         inbox.wrote(vec![id(1)]);
-        assert_eq!(inbox.gate(true, Instant::now()), Gate::Open);
+        assert_eq!(inbox.gate(true, false, Instant::now()), Gate::Open);
     }
 
     #[test]
     fn frame_is_missed_once_the_session_idles() {
         let mut inbox = Inbox::default();
-        let is_missed = |inbox: &Inbox, at| match inbox.gate(true, at) {
+        let is_missed = |inbox: &Inbox, at| match inbox.gate(true, false, at) {
             Gate::Missed => true,
             Gate::Until(_) => false,
             other => panic!("{other:?}"),
@@ -185,5 +186,13 @@ mod tests {
             inbox.missed(1);
             assert_eq!(inbox.is_given_up(), miss == MOST_MISSES);
         }
+    }
+
+    #[test]
+    fn frame_without_an_answer_is_missed() {
+        let mut inbox = Inbox::default();
+        inbox.wrote(vec![id(1)]);
+        let at = Instant::now() + LONGEST_PENDING * 2;
+        assert_eq!((inbox.gate(true, true, at), inbox.gate(true, false, at)), (Gate::Missed, Gate::Open));
     }
 }

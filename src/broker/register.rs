@@ -99,11 +99,12 @@ impl Broker {
         })
     }
 
-    /// Makes the process that serves `id` serve this session. Returns its peer, which gets the waiting mail of `id`: nobody will resume
-    /// `id`, which never had a session.
+    /// Makes the process that serves `id` serve this session. Returns its peer. If `id` never had a session, nobody will resume it, so its
+    /// waiting mail moves along.
     async fn adopt(self: &Arc<Self>, session: String, id: PeerId) -> wire::Result<PeerId> {
+        let had_session = self.roster().has_session(&id);
         let adopted = self.switch_session(session, id.clone()).await?;
-        if adopted != id {
+        if adopted != id && !had_session {
             let to = adopted.clone();
             self.commit(Durability::Fsync, move |tx| lease::move_waiting(tx, &id, &to)).await?;
         }

@@ -66,7 +66,11 @@ impl Broker {
         self.with_peer(id, |peer| {
             // A call that waits for a message is a certain route and takes precedence over the inbox.
             let is_closed = peer.route().0 != Route::Inbox || peer.takers > 0;
-            let gate = if is_closed { Gate::Closed } else { peer.inbox.gate(peer.row.confirms_each(), Instant::now()) };
+            let gate = if is_closed {
+                Gate::Closed
+            } else {
+                peer.inbox.gate(peer.row.confirms_each(), peer.row.door.is_some(), Instant::now())
+            };
             (peer.row.agent_key(), gate)
         })
     }

@@ -21,7 +21,7 @@ use crate::{
         socket,
     },
     platform::random,
-    wire::{Hook, Hooked, Inbound, MessageId, Outcome, Route, Take, Taken, text::printable_line},
+    wire::{Code, Hook, Hooked, Inbound, MessageId, Outcome, Route, Take, Taken, text::printable_line},
 };
 use std::{io, sync::Arc, time::Duration};
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
@@ -47,6 +47,7 @@ pub async fn run(link: Arc<Link>, acknowledger: Arc<Acknowledger>) {
         fates: JoinSet::new(),
     };
     let (mut lease, mut look, mut idle, mut was_lost) = (random::token(LEASE_LENGTH), None, false, false);
+    let mut pause = PAUSE;
     while let Some((up, door)) = link.with_door().await {
         let wait = look.unwrap_or(LONGEST_WAIT);
         let request = Take {
@@ -90,16 +91,24 @@ pub async fn run(link: Arc<Link>, acknowledger: Arc<Acknowledger>) {
         }
         let taken_under = std::mem::replace(&mut lease, random::token(LEASE_LENGTH));
         (look, idle, was_lost) = (Some(FIRST_LOOK), false, false);
-        if let Err(error) = writer.write(&up, &door, taken_under, taken.messages).await {
-            log!("writing into the session: {error}");
-            sleep(PAUSE).await;
-        }
+        pause = match writer.write(&up, &door, taken_under, taken.messages).await {
+            Ok(()) => PAUSE,
+            Err(error) => {
+                log!("writing into the session: {error}");
+                sleep(pause).await;
+                (pause * 2).min(LONG_PAUSE)
+            }
+        };
     }
 }
 
 /// Whether the session has ended its turn, as far as it tells.
 fn is_idle(door: &Door) -> bool {
-    matches!(door, Door::Claude(inbox) if facts::is_idle(inbox.agent))
+    match door {
+        Door::Claude(inbox) => facts::is_idle(inbox.agent),
+        Door::Plugin(plugin, _) => plugin.is_idle(),
+        Door::Qwen(_) | Door::Codex(..) => false,
+    }
 }
 
 struct Writer {
@@ -145,9 +154,9 @@ impl Writer {
                 self.report(shown, async move { inbox.shows(place, messages).await });
                 Ok(())
             }
-            Door::Plugin(plugin) => {
+            Door::Plugin(plugin, session) => {
                 let title = format!("Message from {}", printable_line(&from.name));
-                let fate = plugin.show(random::token(LEASE_LENGTH), &title, &shown::frame_with_notice(shown)).await?;
+                let fate = plugin.show(session, random::token(LEASE_LENGTH), &title, &shown::frame_with_notice(shown)).await?;
                 self.report(shown, fate);
                 Ok(())
             }
@@ -181,8 +190,10 @@ async fn were_shown(link: &Link, messages: Vec<MessageId>) {
     let hook = Hook { event: "shown".to_owned(), problem: None, session_id: None, cwd: None, permission_mode: None, messages };
     while let Err(error) = link.post::<Hooked>("/v1/hook", &hook, AT_ONCE).await {
         log!("telling which messages were shown: {error}");
-        if !mends_itself(&error) {
-            return;
+        match error.code {
+            _ if mends_itself(&error) => sleep(PAUSE).await,
+            Code::Internal => sleep(LONG_PAUSE).await, // its disk may be full
+            _ => return,
         }
     }
 }

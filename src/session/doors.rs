@@ -47,7 +47,8 @@ pub struct Inbox {
 pub enum Door {
     Claude(Inbox),
     Qwen(qwen::inbox::Inbox),
-    Plugin(Arc<Plugin>),
+    /// Our plugin, and the session into which it puts messages.
+    Plugin(Arc<Plugin>, String),
     /// The daemon of Codex, and the thread.
     Codex(Arc<Daemon>, String),
 }
@@ -58,7 +59,7 @@ impl Door {
         match self {
             Self::Claude(_) => None,
             Self::Qwen(_) => Some(wire::Door::Inbox),
-            Self::Plugin(_) => Some(wire::Door::Plugin),
+            Self::Plugin(..) => Some(wire::Door::Plugin),
             Self::Codex(..) => Some(wire::Door::Daemon),
         }
     }
@@ -102,16 +103,14 @@ impl Doors {
         }
         let plugin = self.plugin().await;
         let session = plugin.as_ref().and_then(|plugin| plugin.session());
-        Found { agent: None, door: plugin.filter(|_| session.is_some()).map(Door::Plugin), session }
+        let door = plugin.zip(session.clone()).map(|(plugin, session)| Door::Plugin(plugin, session));
+        Found { agent: None, door, session }
     }
 
     /// Resolves when another door than `known` is open, or `known` leads elsewhere.
     pub async fn change(&self, known: Option<&Door>) {
         match known {
-            Some(Door::Plugin(plugin)) => {
-                let session = plugin.session();
-                plugin.leaves(session.as_deref()).await;
-            }
+            Some(Door::Plugin(plugin, session)) => plugin.leaves(Some(session)).await,
             Some(Door::Codex(daemon, _)) => daemon.closed().await,
             None if self.may_appear() => self.appears().await,
             _ => std::future::pending().await,
@@ -121,15 +120,16 @@ impl Doors {
     async fn appears(&self) {
         let mut pause = FIRST_LOOK;
         loop {
-            if let Some(plugin) = self.plugin.lock().await.clone().filter(|plugin| !plugin.is_closed()) {
-                plugin.leaves(None).await;
-            } else {
-                sleep(pause).await;
-                pause *= 2;
+            let plugin = self.plugin.lock().await.clone();
+            match plugin.filter(|plugin| !plugin.is_closed()) {
+                Some(plugin) => plugin.leaves(None).await,
+                None => sleep(pause).await,
             }
             if self.find().await.door.is_some() {
                 return;
             }
+            sleep(FIRST_LOOK).await; // it may say so and close, again and again
+            pause *= 2;
         }
     }
 
@@ -239,13 +239,24 @@ pub fn has_door(client: &Client) -> bool {
         || client.has_daemon && place::socket().is_some()
 }
 
-/// The socket of our plugin in the client's process above this one, and that process. If another agent stands in between, the socket
-/// belongs to an outer session, which started this one.
+/// The socket of our plugin in the client's process above this one, and that process. Beyond another agent, or beyond whatever started
+/// the client, it would be an outer session's.
 fn plugin_socket(client: &Client) -> Option<(PathBuf, u32)> {
     let broker = paths::socket_of_session().ok()?;
-    let above = process::ancestors(std::process::id()).into_iter();
-    let within = above.take_while(|pid| !client.is_another(&process::command_line(*pid)));
-    within.map(|pid| (paths::door(&broker, pid), pid)).find(|(path, _)| path.exists())
+    let mut is_reached = false;
+    for pid in process::ancestors(std::process::id()) {
+        let words = process::command_line(pid);
+        let is_it = client.runs(&words);
+        if client.is_another(&words) || is_reached && !is_it {
+            return None;
+        }
+        is_reached |= is_it;
+        let path = paths::door(&broker, pid);
+        if path.exists() {
+            return Some((path, pid));
+        }
+    }
+    None
 }
 
 /// Whether this client's program started this process, directly or through shells. Others only inherit its environment.

@@ -19,7 +19,7 @@ use crate::{
 };
 use sse_stream::SseStream;
 use std::{pin::pin, sync::Arc, time::Duration};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
 
 /// The first pause after a lost connection. It is short because a socket-activated broker is back at once.
@@ -38,8 +38,10 @@ pub struct Follower {
 enum End {
     /// Register again on the next call or after a while: the session has ended, or another process serves it.
     Aside,
-    /// Register again: a call came while another process served the session, or named the session; or another door is open.
+    /// Register again: a call came while another process served the session, or named the session.
     Again,
+    /// Register again: another door is open.
+    Door,
 }
 
 impl Follower {
@@ -49,10 +51,18 @@ impl Follower {
             Ok(session) => session,
             Err(error) => return self.link.refuse(error),
         };
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut door_pause) = (FIRST_PAUSE, FIRST_PAUSE);
         loop {
+            let began = Instant::now();
             let error = match self.follow(&session).await {
                 Ok(End::Again) => continue,
+                Ok(End::Door) => {
+                    // A door that opens and closes, or fails, again and again must not keep the broker busy.
+                    door_pause = if began.elapsed() > LONGEST_PAUSE { FIRST_PAUSE } else { door_pause };
+                    sleep(door_pause).await;
+                    door_pause = (door_pause * 2).min(LONGEST_PAUSE);
+                    continue;
+                }
                 Ok(End::Aside) => {
                     // If the session lives on, its next call registers this process again.
                     self.link.down(Error::new(Code::Unreachable, "the session has ended, or another process serves it"));
@@ -105,8 +115,8 @@ impl Follower {
             let event = tokio::select! {
                 event = events.next() => event,
                 () = self.link.nudged.notified(), if stands_by => return Ok(End::Again),
-                () = &mut door_changes, if !stands_by => return Ok(End::Again),
-                () = self.link.door_fails.notified(), if !stands_by => return Ok(End::Again),
+                () = &mut door_changes, if !stands_by => return Ok(End::Door),
+                () = self.link.door_fails.notified(), if !stands_by => return Ok(End::Door),
                 () = &mut names_other => return Ok(End::Again),
             };
             let event = event.ok_or_else(|| lost(&"the broker closed it"))?.map_err(|error| lost(&error))?;

@@ -155,7 +155,7 @@ fn take_plugin(agent: &Agent, plugin: &Plugin, place: &Place, says: bool) -> Res
     let other = other_copy(&path, &place.server())?;
     Ok(Some(match found(&path)? {
         Found::Nothing => return Ok(says.then(|| Step::already(what))),
-        Found::Foreign => Step::already(format!("keep {}, which setup did not write", path.display())),
+        Found::Foreign => Step::already(format!("keep {}, which was not written by setup", path.display())),
         _ if other.is_some() => Step::already(format!("keep {}, which is another copy's", path.display())),
         Found::Ours | Found::Changed => change(plugin, path, place, false, what)?,
     }))

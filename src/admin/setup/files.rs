@@ -68,7 +68,7 @@ impl Change {
         for draft in drafts {
             match (found(&draft.path)?, wanted) {
                 (Found::Changed, _) => self.in_the_way.push(kept(&draft.path, "was changed after setup wrote it")),
-                (Found::Foreign, _) => self.in_the_way.push(kept(&draft.path, "is not a file of setup's")),
+                (Found::Foreign, _) => self.in_the_way.push(kept(&draft.path, "was not written by setup")),
                 (Found::Ours, false) => self.remove.push(draft.path),
                 (Found::Nothing, false) => {}
                 (Found::Ours, true) if fs::read_to_string(&draft.path).is_ok_and(|content| content == draft.content) => {}

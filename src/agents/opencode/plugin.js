@@ -47,7 +47,8 @@ class Instance {
     if (JSON.stringify(this.status) !== before) tell(this.directory);
   }
 
-  show(server, { frame, text, title }) {
+  show(server, { frame, session = this.session, text, title }) {
+    if (session !== this.session) return server.say({ failed: frame, reason: "another session is open" });
     if (!this.session) return server.say({ failed: frame, reason: "no session is open before the user's first prompt" });
     this.waiting.push({ server, frame, text, title, session: this.session, mark: randomUUID() });
     if (this.waiting.length === 1) this.place();

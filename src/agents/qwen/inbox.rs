@@ -114,7 +114,8 @@ fn lines_after(file: &Path, place: &mut u64) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(*place))?;
     let mut text = Vec::new();
     file.take(LONGEST_READ).read_to_end(&mut text)?;
-    let end = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+    let is_full = text.len() as u64 == LONGEST_READ; // then a line without an end is too long to be ours
+    let end = text.iter().rposition(|byte| *byte == b'\n').map_or(if is_full { text.len() } else { 0 }, |end| end + 1);
     text.truncate(end);
     *place += end as u64;
     Ok(text)
@@ -122,11 +123,21 @@ fn lines_after(file: &Path, place: &mut u64) -> io::Result<Vec<u8>> {
 
 /// Whether a text that the session was given holds this message. Its id begins a line there, which no line of a message's text does.
 fn is_shown(lines: &[u8], id: &MessageId) -> bool {
-    let id = format!("\\nid {id} ");
+    let id = format!("id {id} ");
     lines.split(|byte| *byte == b'\n').any(|line| {
         let Ok(line) = std::str::from_utf8(line) else { return false };
-        line.contains(&id) && serde_json::from_str::<Value>(line).is_ok_and(|line| line["type"] == "user")
+        line.contains(&id) && serde_json::from_str::<Value>(line).is_ok_and(|line| line["type"] == "user" && has_line(&line, &id))
     })
+}
+
+/// Whether a text in this value has a line that begins so.
+fn has_line(value: &Value, beginning: &str) -> bool {
+    match value {
+        Value::String(text) => text.lines().any(|line| line.starts_with(beginning)),
+        Value::Array(values) => values.iter().any(|value| has_line(value, beginning)),
+        Value::Object(fields) => fields.values().any(|value| has_line(value, beginning)),
+        _ => false,
+    }
 }
 
 /// Two lines of JSON: the token, and the message for this conversation.
@@ -152,6 +163,7 @@ mod tests {
             ("assistant", "<x>\n> It is 8080\nid m7-abcdef · sent now\n</x>", false),
             ("user", "<x>\n> id m7-abcdef · sent now\nid m8-abcdef · sent now\n</x>", false),
             ("user", "<x>\nid m7-abcdefg · sent now\n</x>", false),
+            ("user", "> a log: \\nid m7-abcdef · sent now", false),
         ] {
             assert_eq!(is_shown((line("user", "hello") + &line(kind, text)).as_bytes(), &id), expected, "{kind}: {text}");
         }

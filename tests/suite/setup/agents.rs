@@ -283,7 +283,7 @@ fn plugin_file_of_others_stays() {
     let named = format!("const server = {};\n", json!(other));
     let others = format!("{}{}\n{named}", &line[..line.len() - 16], super::fingerprint(&named));
     for (file, put, taken, words) in [
-        ("export {}\n", "failed", "already", "is not a file of setup's"),
+        ("export {}\n", "failed", "already", "was not written by setup"),
         (&*(ours.clone() + "more\n"), "failed", "failed", "was changed after setup wrote it"),
         (&others, "already", "already", "keep "),
     ] {
