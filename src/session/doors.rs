@@ -78,6 +78,7 @@ pub struct Found {
 /// The doors that this session may have.
 pub struct Doors {
     client: &'static Client,
+    own: Option<String>,
     cwd: PathBuf,
     /// Whether the user wants messages to be let in.
     is_wanted: bool,
@@ -89,8 +90,15 @@ pub struct Doors {
 }
 
 impl Doors {
-    pub fn new(client: &'static Client, cwd: PathBuf, is_wanted: bool, named: watch::Receiver<Option<String>>) -> Self {
-        Self { client, cwd, is_wanted, plugin: Mutex::default(), daemon: Mutex::new(Err(String::new())), named }
+    /// `own` is the session that the environment names, as the broker knows it.
+    pub fn new(
+        client: &'static Client,
+        own: Option<String>,
+        cwd: PathBuf,
+        is_wanted: bool,
+        named: watch::Receiver<Option<String>>,
+    ) -> Self {
+        Self { client, own, cwd, is_wanted, plugin: Mutex::default(), daemon: Mutex::new(Err(String::new())), named }
     }
 
     /// The agent and the door that is open now.
@@ -102,9 +110,14 @@ impl Doors {
             return Found { door: self.thread().await, ..Found::default() };
         }
         let plugin = self.plugin().await;
-        let session = plugin.as_ref().and_then(|plugin| plugin.session());
+        let session = plugin.as_ref().and_then(|plugin| plugin.session()).filter(|session| self.is_own(session));
         let door = plugin.zip(session.clone()).map(|(plugin, session)| Door::Plugin(plugin, session));
         Found { agent: None, door, session }
+    }
+
+    /// Whether a plugin with this session may be ours. While a new session begins, the plugin of the last one may still be there.
+    fn is_own(&self, session: &str) -> bool {
+        self.own.is_none() || self.client.peer_session(session) == self.own
     }
 
     /// Resolves when another door than `known` is open, or `known` leads elsewhere.
@@ -122,7 +135,7 @@ impl Doors {
         loop {
             let plugin = self.plugin.lock().await.clone();
             match plugin.filter(|plugin| !plugin.is_closed()) {
-                Some(plugin) => plugin.leaves(None).await,
+                Some(plugin) => plugin.leaves(plugin.session().as_deref()).await,
                 None => sleep(pause).await,
             }
             if self.find().await.door.is_some() {

@@ -61,16 +61,18 @@ impl Session {
                 .help("start the session again in a directory that exists")
         })?;
         inbound(client)?;
+        let session_id = session_id(client)?;
         Ok(Self {
             instance: random::token(INSTANCE_LENGTH),
             delivery,
-            session_id: session_id(client)?,
             doors: Doors::new(
                 client,
+                session_id.clone(),
                 cwd.clone(),
                 matches!(delivery, DeliveryChoice::Auto | DeliveryChoice::Inbox),
                 link.names(),
             ),
+            session_id,
             cwd,
             parent,
             client,
