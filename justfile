@@ -55,6 +55,10 @@ fuzz SECONDS="60":
 power:
     CLAUDE_PEERS_TEST_POWER_DISKS=100000 cargo test --locked --test power survives -- --nocapture
 
+# other agents in their newest versions
+agents VERSION="latest":
+    CLAUDE_PEERS_AGENTS_VERSION={{VERSION}} cargo test --locked --test agents
+
 # the figures of docs/benchmarks.md
 bench:
     cargo bench --locked --bench figures --bench host --bench inbox --bench agents

@@ -31,6 +31,8 @@ use tokio::{
 
 /// The first pause before checking again for a missing door; it doubles each time.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
+/// The first pause after a plugin's change; it doubles each time, up to the pause above.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 /// How long a daemon may take to introduce our session.
 const INTRODUCTION: Duration = Duration::from_secs(2);
 /// Programs that may stand between an agent and this process.
@@ -131,18 +133,21 @@ impl Doors {
     }
 
     async fn appears(&self) {
-        let mut pause = FIRST_LOOK;
+        let (mut look, mut pause) = (FIRST_LOOK, FIRST_PAUSE);
         loop {
-            let plugin = self.plugin.lock().await.clone();
-            match plugin.filter(|plugin| !plugin.is_closed()) {
-                Some(plugin) => plugin.leaves(plugin.session().as_deref()).await,
-                None => sleep(pause).await,
-            }
+            let plugin = self.plugin.lock().await.clone().filter(|plugin| !plugin.is_closed());
+            let session = plugin.as_ref().and_then(|plugin| plugin.session()); // before the look, so that no change is missed
             if self.find().await.door.is_some() {
                 return;
             }
-            sleep(FIRST_LOOK).await; // it may say so and close, again and again
-            pause *= 2;
+            if let Some(plugin) = plugin {
+                plugin.leaves(session.as_deref()).await;
+                sleep(pause).await; // it may open and close again and again
+                pause = (pause * 2).min(FIRST_LOOK);
+            } else {
+                sleep(look).await;
+                look *= 2;
+            }
         }
     }
 
@@ -244,7 +249,7 @@ impl Doors {
 }
 
 /// Whether messages will probably be let into this client's session: it has named an inbox to us, our plugin listens in
-/// it, or its daemon has started us. Decides the words that the session is opened with.
+/// it, or its daemon has started us. The session's opening texts depend on this.
 pub fn has_door(client: &Client) -> bool {
     client.is_claude_code()
         || client.inbox.is_some_and(|inbox| settings::raw(inbox).is_some()) && started_by(client)

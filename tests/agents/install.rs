@@ -2,10 +2,13 @@
 
 use crate::agents::{Agent, NODE, OPENCODE_PLUGIN};
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
+
+/// The variable that names another version of all agents: `latest`.
+const VERSION: &str = "CLAUDE_PEERS_AGENTS_VERSION";
 
 /// The agent's program.
 ///
@@ -14,9 +17,15 @@ use std::{
 pub fn installed(agent: &Agent) -> Result<PathBuf, String> {
     install("node", NODE, Some("node"))?;
     if agent.name == "opencode" {
-        install("opencode-plugin", OPENCODE_PLUGIN, None)?;
+        install("opencode-plugin", &wanted(OPENCODE_PLUGIN), None)?;
     }
-    install(agent.name, agent.package, Some(agent.program))
+    install(agent.name, &wanted(agent.package), Some(agent.program))
+}
+
+/// The package in the version that is tested: the pinned one, or the one that the variable names.
+fn wanted(package: &str) -> String {
+    let name = package.rsplit_once('@').map_or(package, |(name, _)| name);
+    env::var(VERSION).map_or(package.to_owned(), |version| format!("{name}@{version}"))
 }
 
 /// The folder with the Node that runs the agents.
@@ -37,7 +46,8 @@ fn programs(name: &str) -> PathBuf {
 fn install(name: &str, package: &str, program: Option<&str>) -> Result<PathBuf, String> {
     let (folder, program) = (folder(name), programs(name).join(program.unwrap_or_default()));
     let stamp = folder.join("version"); // written last
-    if fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == package) {
+    let is_there = fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == package);
+    if is_there && !package.ends_with("@latest") {
         return Ok(program);
     }
     let failed = |error: std::io::Error| format!("npm: {error}");
