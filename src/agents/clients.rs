@@ -63,6 +63,8 @@ pub struct Client {
     pub has_plugin: bool,
     /// Whether a daemon may run its sessions.
     pub has_daemon: bool,
+    /// The start flags that bypass its permission prompts, each with its value. Claude Code's modes are more than flags.
+    bypass: &'static [&'static str],
     /// The key in a call's `_meta`, and the field under it, that says [`SUBAGENT`] for a subagent's call.
     subagent: Option<[&'static str; 2]>,
 }
@@ -73,6 +75,9 @@ const LEEWAY: Duration = Duration::from_secs(10);
 const LONGEST_ID: usize = 128;
 const CLAUDE_CODE: &str = "claude-code";
 const CODEX: &str = "codex-mcp-client";
+
+/// The flags of Gemini CLI and its descendants.
+const YOLO: &[&str] = &["--yolo", "-y", "--approval-mode=yolo"];
 
 /// Any other client. Most MCP libraries give a call up after 60 s.
 pub static UNKNOWN: Client = client("", Either, false, Silent(60), Nowhere, names::NOBODY);
@@ -87,15 +92,18 @@ static KNOWN: [Client; 10] = [
     Client {
         subagent: Some(THREAD_SOURCE),
         has_daemon: true,
+        bypass: &["--dangerously-bypass-approvals-and-sandbox", "--yolo"],
         ..client(CODEX, Structured, true, Silent(130), Meta(THREAD), names::CODEX)
     },
-    client("gemini-cli-mcp-client*", Text, true, Silent(130), Nowhere, names::GEMINI),
+    Client { bypass: YOLO, ..client("gemini-cli-mcp-client*", Text, true, Silent(130), Nowhere, names::GEMINI) },
     Client {
         inbox: Some(qwen::SOCKET),
+        bypass: YOLO,
         ..client("qwen-cli-mcp-client*", Both, true, Silent(130), Variable(qwen::SESSION), names::QWEN)
     },
     Client {
         has_plugin: true,
+        bypass: &["--yolo", "--allow-all", "--allow-all-tools"],
         ..client("copilot-cli", Both, false, Silent(130), Variable("COPILOT_AGENT_SESSION_ID"), names::COPILOT)
     },
     Client { has_plugin: true, ..client("opencode", Text, true, Cancels(60), Nowhere, names::OPENCODE) },
@@ -125,6 +133,7 @@ const fn client(
         inbox: None,
         has_plugin: false,
         has_daemon: false,
+        bypass: &[],
         subagent: None,
     }
 }
@@ -174,6 +183,12 @@ impl Client {
     pub fn is_another(&self, command_line: &[String]) -> bool {
         let is_it = |client: &Client| !client.program.is_empty() && client.runs(command_line);
         !self.runs(command_line) && KNOWN.iter().any(is_it)
+    }
+
+    /// Whether this command line of its program bypasses permission prompts.
+    pub fn bypasses(&self, command_line: &[String]) -> bool {
+        let with_value = command_line.windows(2).map(|words| words.join("="));
+        command_line.iter().cloned().chain(with_value).any(|flag| self.bypass.contains(&&*flag))
     }
 
     /// The id under which the broker knows this client's session `id`; none if it is unusable. It names the client, because the ids of

@@ -279,8 +279,13 @@ fn plugin_socket(client: &Client) -> Option<(PathBuf, u32)> {
 
 /// Whether this client's program started this process, directly or through shells. Others only inherit its environment.
 pub fn started_by(client: &Client) -> bool {
+    command_line(client).is_some()
+}
+
+/// The command line of this client's program, if it started this process, directly or through shells.
+pub fn command_line(client: &Client) -> Option<Vec<String>> {
     let mut lines = process::ancestors(std::process::id()).into_iter().map(process::command_line);
-    lines.find(|words| !is_shell(words)).is_some_and(|words| client.runs(&words))
+    lines.find(|words| !is_shell(words)).filter(|words| client.runs(words))
 }
 
 fn is_shell(words: &[String]) -> bool {

@@ -2,7 +2,7 @@
 
 use super::{
     controls,
-    doors::{Door, Doors, Found, started_by},
+    doors::{self, Door, Doors, Found, started_by},
     link::Link,
 };
 use crate::{
@@ -108,7 +108,10 @@ impl Session {
             },
             hook_token: matches!(door, Some(Door::Claude(_))).then(|| settings::text(TOKEN).ok().flatten()).flatten(),
             hook_proves_all: self.hook_proves_all,
-            bypasses: controls::bypasses(&command_line),
+            bypasses: match is_claude_code {
+                true => controls::bypasses(&command_line),
+                false => doors::command_line(self.client).is_some_and(|words| self.client.bypasses(&words)),
+            },
             inbound: inbound(self.client)?,
             agent: Some(self.agent.clone()),
             door: door.as_ref().and_then(Door::kind),

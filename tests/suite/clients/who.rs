@@ -3,7 +3,7 @@
 use super::{one, open, start, under};
 use crate::support::{Broker, Session, eventually, folder, mcp::Start};
 use serde_json::{Value, json};
-use std::{os::unix::process::CommandExt, path::Path};
+use std::{fs, os::unix::process::CommandExt, path::Path};
 
 /// A client, its program, and the variable with its session's id.
 const WITH_VARIABLES: [[&str; 3]; 3] = [
@@ -201,5 +201,32 @@ fn server_finds_the_broker_without_variables() {
         assert_eq!(id_of(&mut session), listed(&broker), "{kept}");
         assert!(session.close().success());
         listed_no_more(&broker);
+    }
+}
+
+// --- modes ---
+
+#[test]
+fn flags_that_bypass_prompts_hold_messages() {
+    let (broker, place) = (Broker::start(), folder());
+    let settings = broker.folder().join(".claude/settings.json"); // which say nothing of other agents
+    fs::create_dir(settings.parent().unwrap()).unwrap();
+    fs::write(settings, json!({"permissions": {"defaultMode": "bypassPermissions"}}).to_string()).unwrap();
+    let mut asker = open(&broker, place.path(), "some-new-client");
+    for (client, program, flags, state) in [
+        ("qwen-cli-mcp-client-claude-peers", "qwen", &["--yolo"][..], "held"),
+        ("gemini-cli-mcp-client", "gemini", &["--approval-mode", "yolo"], "held"),
+        ("gemini-cli-mcp-client", "gemini", &["--approval-mode=auto_edit"], "queued"),
+        ("codex-mcp-client", "codex", &["exec", "--dangerously-bypass-approvals-and-sandbox"], "held"),
+        ("copilot-cli", "copilot", &["--allow-tool", "claude-peers"], "queued"),
+        ("some-new-client", "qwen", &["--yolo"], "queued"),
+    ] {
+        let directory = folder();
+        let mut command = start(&broker, directory.path()).claude("\"$SERVER\"", flags);
+        command.arg0(program);
+        let mut session = Session::spawn(command);
+        session.handshake_as(client);
+        let id = id_of(&mut session);
+        assert_eq!(asker.send(&id, "Which port?")["state"], state, "{client} {flags:?}");
     }
 }
