@@ -52,7 +52,7 @@ struct Connection {
 #[derive(Debug, Clone, PartialEq)]
 enum Progress {
     Opening,
-    /// The session into which it puts messages, by the agent's own id, and since when that is idle.
+    /// The session into which it puts messages, by the agent's own id, and since when that is idle, at least since the last frame.
     Open(Option<String>, Option<Instant>),
     Closed,
 }
@@ -127,6 +127,11 @@ impl Plugin {
         if self.session().as_deref() != Some(session) {
             return Err(io::Error::other("the plugin has another session now"));
         }
+        self.connection.progress.send_modify(|progress| {
+            if let Progress::Open(_, Some(since)) = progress {
+                *since = Instant::now(); // it may take its time to begin a turn
+            }
+        });
         let (answer, fate) = oneshot::channel();
         self.connection.frames().insert(frame.clone(), answer);
         let said = self.say(&json!({"show": {"frame": frame, "session": session, "title": title, "text": text}})).await;
@@ -177,5 +182,32 @@ impl Connection {
 
     fn frames(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<Fate>>> {
         self.frames.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::{io::AsyncWriteExt, net::UnixListener};
+
+    #[tokio::test]
+    async fn idle_session_has_time_for_a_frame() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("door.sock");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        let (plugin, accepted) = tokio::join!(Plugin::connect(&path, std::process::id(), folder.path()), async {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            stream.write_all(b"{\"session\":\"one\",\"idle\":true}\n").await.expect("a line");
+            stream
+        });
+        let plugin = plugin.expect("a plugin");
+        let long_ago = Instant::now().checked_sub(IDLE * 2).expect("the machine runs for longer");
+        plugin.connection.progress.send_replace(Progress::Open(Some("one".to_owned()), Some(long_ago)));
+        assert!(plugin.is_idle());
+        assert!(plugin.show("two", "f".to_owned(), "title", "text").await.is_err(), "it has another session");
+        let fate = plugin.show("one", "f".to_owned(), "title", "text").await.expect("handed over");
+        assert!(!plugin.is_idle(), "its time begins with the frame");
+        drop(accepted);
+        assert!(fate.await.is_err());
     }
 }

@@ -91,6 +91,7 @@ pub async fn run(link: Arc<Link>, acknowledger: Arc<Acknowledger>) {
         }
         let taken_under = std::mem::replace(&mut lease, random::token(LEASE_LENGTH));
         (look, idle, was_lost) = (Some(FIRST_LOOK), false, false);
+        writer.lost = Arc::default(); // what became of earlier frames is known
         pause = match writer.write(&up, &door, taken_under, taken.messages).await {
             Ok(()) => PAUSE,
             Err(error) => {
@@ -115,7 +116,7 @@ struct Writer {
     answers: Answers,
     acknowledger: Arc<Acknowledger>,
     link: Arc<Link>,
-    /// A frame was not shown and never will be.
+    /// A frame of the last hand-over was not shown and never will be.
     lost: Arc<Notify>,
     /// Waits for what becomes of frames.
     fates: JoinSet<()>,
