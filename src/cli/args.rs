@@ -1,6 +1,6 @@
 //! The arguments of the command line, and their `--help`.
 
-use super::{ask, completions, history, manual, message, peers, release, send};
+use super::{ask, completions, history, manual, message, peers, release, send, watch};
 use crate::{
     admin::{doctor, setup, update},
     console::exit,
@@ -29,6 +29,8 @@ pub enum Command {
     Status,
     /// List the sessions
     Peers(peers::Args),
+    /// Watch the sessions and their messages live; send and answer from there
+    Watch(watch::Args),
     /// Send a message to a session
     Send(send::Args),
     /// Ask a session and print its answer

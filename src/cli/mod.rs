@@ -14,6 +14,7 @@ mod release;
 mod send;
 pub(crate) mod status;
 pub(crate) mod summarize;
+mod watch;
 mod whoami;
 
 use crate::{
@@ -52,7 +53,8 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Ask(args) => ask::run(args, &broker()?, out).await,
             Command::Message(args) => message::run(args, &broker()?, out).await,
             Command::Release(args) => release::run(args, &broker()?, out).await,
-            Command::History(args) => history::run(args, &broker()?, out).await,
+            Command::History(args) => history::run(args, broker()?, out).await,
+            Command::Watch(args) => watch::run(args, broker()?, out).await,
             Command::Whoami => whoami::run(&broker()?, out).await,
             Command::Stop => stop::run(&broker()?, out).await,
             Command::Setup(args) => setup::run(args, out).await,

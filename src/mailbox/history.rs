@@ -3,7 +3,7 @@
 use super::{Message, message::read_peer};
 use crate::{
     db::{Result, Tx, View, params},
-    wire::{MessageId, PeerId, Timestamp},
+    wire::{MessageId, MessageState, PeerId, Timestamp},
 };
 use std::collections::HashMap;
 
@@ -12,13 +12,49 @@ pub fn get(view: &View<'_>, id: &MessageId) -> Result<Option<Message>> {
     Message::one(view, "seq = ?1 AND tag = ?2", params![id.seq(), id.tag()])
 }
 
-/// Messages before the place `before`, newest first. With `peers`, only messages from or to one of them.
-pub fn list(view: &View<'_>, peers: Option<&[PeerId]>, before: i64, most: u32) -> Result<Vec<Message>> {
+/// Which messages to list; by default all. Places stand for messages: `m42-…` is 42.
+#[derive(Debug, Default)]
+pub struct Filter {
+    /// From or to one of these.
+    pub peers: Option<Vec<PeerId>>,
+    /// Before this place.
+    pub before: Option<i64>,
+    pub since: Option<Timestamp>,
+    pub state: Option<MessageState>,
+    /// In the conversation of the message at this place.
+    pub thread: Option<i64>,
+}
+
+/// The places of the conversation of the message at `?5`: `up` goes to its beginning, `thread` from there to all answers.
+const THREAD: &str = "
+    WITH RECURSIVE
+    up (seq, reply_to) AS (
+        SELECT seq, reply_to FROM message WHERE seq = ?5
+        UNION SELECT of.seq, of.reply_to FROM up CROSS JOIN message AS of
+            ON of.seq = CAST(substr(up.reply_to, 2) AS INTEGER) AND up.reply_to = 'm' || of.seq || '-' || of.tag),
+    thread (seq, id) AS (
+        SELECT * FROM (SELECT seq, 'm' || seq || '-' || tag FROM message WHERE seq IN (SELECT seq FROM up) ORDER BY seq LIMIT 1)
+        UNION SELECT answer.seq, 'm' || answer.seq || '-' || answer.tag FROM thread CROSS JOIN message AS answer
+            ON answer.reply_to = thread.id)
+    SELECT seq FROM thread";
+
+/// The messages that pass `filter`, newest first.
+pub fn list(view: &View<'_>, filter: &Filter, most: u32) -> Result<Vec<Message>> {
     // Ids contain only plain letters and need no escapes.
-    let peers = peers.map(|peers| format!("[{}]", peers.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",")));
-    let condition = "seq < ?1 AND (?2 IS NULL OR from_peer IN (SELECT value FROM json_each(?2))
-                         OR to_peer IN (SELECT value FROM json_each(?2))) ORDER BY seq DESC LIMIT ?3";
-    Message::all(view, condition, params![before, peers, most])
+    let list = |ids: &Vec<PeerId>| format!("[{}]", ids.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(","));
+    let peers = filter.peers.as_ref().map(list);
+    let thread = filter.thread.map(|_| format!("AND seq IN ({THREAD})")).unwrap_or_default();
+    let condition = format!(
+        "seq < coalesce(?1, 9223372036854775807) AND (?2 IS NULL OR from_peer IN (SELECT value FROM json_each(?2))
+             OR to_peer IN (SELECT value FROM json_each(?2)))
+         AND (?3 IS NULL OR sent_at >= ?3)
+         AND (?4 IS NULL OR ?4 = CASE WHEN state < 2 AND held_at IS NOT NULL THEN 'held' WHEN state = 0 THEN 'queued'
+             WHEN state = 1 THEN 'offered' WHEN state = 2 THEN 'delivered' ELSE 'expired' END)
+         {thread}
+         ORDER BY seq DESC LIMIT ?6"
+    );
+    let (since, state) = (filter.since.map(Timestamp::as_millis), filter.state.map(MessageState::as_str));
+    Message::all(view, &condition, params![filter.before, peers, since, state, filter.thread, most])
 }
 
 /// The first message from `from` to `to` that names `question`.

@@ -35,6 +35,7 @@ const TABLE: &[(&str, &[&[Code]])] = &[
     ("/v1/peers", &[CALLER, QUERY, &[UnknownScope, InvalidPath]]),
     ("/v1/whoami", &[CALLER, QUERY, &[PeerNotFound]]),
     ("/v1/events", &[CALLER, QUERY, &[PeerNotFound]]),
+    ("/v1/watch", &[CALLER]),
     (
         "/v1/send",
         &[

@@ -40,7 +40,7 @@ macro_rules! verbs {
         )*
 
         pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
-            OpenApiRouter::new().routes(routes!(events::events))$(.routes(routes!($name)))*
+            OpenApiRouter::new().routes(routes!(events::events)).routes(routes!(events::watch))$(.routes(routes!($name)))*
         }
     };
 }

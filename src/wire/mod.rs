@@ -27,7 +27,7 @@ pub use recipient::Recipient;
 pub use request::{
     Acknowledge, Acknowledged, Acknowledgement, Asked, AwaitReply, Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Done,
     Event, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, NotSent, Peers, Register, Registered,
-    SendRequest, Sent, SetSummary, Summary, Take, Taken, WhoAmI,
+    SendRequest, Sent, SetSummary, Summary, Take, Taken, WatchEvent, WhoAmI,
 };
 pub use summary::{MAX_SUMMARY, SummaryFacts};
 pub use time::Timestamp;

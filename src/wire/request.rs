@@ -1,6 +1,6 @@
 use super::{
-    Agent, DeliveryChoice, Door, Error, Git, HistoryEntry, Inbound, InboundRule, MessageId, Outcome, Peer, PeerId, Process,
-    Receipt, Route, Status, SummarySource, Timestamp, define::object,
+    Agent, DeliveryChoice, Door, Error, Git, HistoryEntry, Inbound, InboundRule, MessageId, MessageState, Outcome, Peer, PeerId,
+    Process, Receipt, Route, Status, SummarySource, Timestamp, define::object,
 };
 use serde::{Deserialize, Serialize};
 
@@ -216,7 +216,7 @@ object! {
         pub changed: u32,
     }
 
-    /// `GET /v1/history?peer=…&limit=…&before=…`: messages, newest first.
+    /// `GET /v1/history?peer=…&limit=…`: messages, newest first.
     #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct History {
         /// Only messages from or to this peer (id or name).
@@ -225,6 +225,11 @@ object! {
         pub limit: Option<u32>,
         /// Only messages older than this message id.
         pub before: Option<String>,
+        /// Only messages sent at this time or later.
+        pub since: Option<Timestamp>,
+        pub state: Option<MessageState>,
+        /// Only the conversation of this message: what it answers, directly or not, and all answers to that.
+        pub thread: Option<String>,
     }
 
     pub struct HistoryPage {
@@ -310,4 +315,21 @@ pub enum Event {
     Displaced,
     /// The session has ended and its process is about to exit, or the process that displaced this one has ended.
     Ended,
+}
+
+/// An event of the stream `GET /v1/watch`, for people: the SSE event's name, with the JSON of its data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
+#[serde(tag = "event", content = "data", rename_all = "snake_case")]
+pub enum WatchEvent {
+    /// A live peer: at the beginning each, later those that come or change.
+    Peer(Peer),
+    /// The peers so far are all there are; from now on changes are told.
+    Ready,
+    /// This peer is gone.
+    Left(PeerId),
+    /// A message was accepted, or its state has changed.
+    Message(HistoryEntry),
+    /// So many changes of messages came too fast and are left out.
+    Missed(u64),
 }

@@ -45,3 +45,4 @@ mod summary;
 mod support;
 mod tools;
 mod update;
+mod watching;
