@@ -49,6 +49,7 @@ impl Broker {
             since: request.since,
             state: request.state,
             thread: seq(&request.thread)?,
+            ..Filter::default()
         };
         let found = self.store.read(move |view| history::list(view, &filter, limit)).await?;
         let full = u32::try_from(found.len()).is_ok_and(|count| count == limit);
@@ -57,7 +58,7 @@ impl Broker {
     }
 
     /// Every peer with this id or name, including gone ones. A forgotten peer and the command line are found only by id.
-    fn mentioned(&self, reference: &PeerRef) -> wire::Result<Vec<PeerId>> {
+    pub(super) fn mentioned(&self, reference: &PeerRef) -> wire::Result<Vec<PeerId>> {
         let roster = self.roster();
         let id: PeerId = reference.as_str().parse()?;
         let named = roster.named(reference.as_str()).map(|peer| peer.row.id.clone()).filter(|named| *named != id);

@@ -31,6 +31,7 @@ mod release;
 mod reply;
 mod roster;
 mod scene;
+mod search;
 mod send;
 mod status;
 mod stream;

@@ -1,6 +1,6 @@
 //! The arguments of the command line, and their `--help`.
 
-use super::{ask, completions, history, manual, message, peers, release, send, watch};
+use super::{ask, completions, history, manual, message, peers, release, search, send, watch};
 use crate::{
     admin::{doctor, setup, update},
     console::exit,
@@ -41,6 +41,8 @@ pub enum Command {
     Release(release::Args),
     /// Show the messages sent and received, newest first
     History(history::Args),
+    /// Find messages by their words, best first
+    Search(search::Args),
     /// Show which peer this command's session is
     Whoami,
     /// Stop the broker and wait until it is gone; no accepted message is lost

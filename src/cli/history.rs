@@ -3,11 +3,12 @@
 use super::{
     message,
     watch::lines::{self, Wanted, first_words},
+    when,
 };
 use crate::{
     client::{Client, with_query},
     console::{Failure, Field, Look, Out, Tone, out::ago},
-    platform::{clock, settings},
+    platform::clock,
     wire::{HistoryEntry, HistoryPage, MessageId, MessageState, PeerRef, Timestamp},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -29,10 +30,10 @@ pub struct Args {
     #[arg(long, value_name = "ID")]
     pub before: Option<MessageId>,
     /// Only messages sent since: a span such as 30m, 2h or 7d, or a time such as 2026-03-01T09:00:00Z
-    #[arg(long, value_name = "TIME", value_parser = since)]
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
     pub since: Option<Timestamp>,
     /// Only messages in this state
-    #[arg(long, value_parser = PossibleValuesParser::new(["queued", "offered", "held", "delivered", "expired"]).try_map(|state| MessageState::parse(&state).ok_or("unknown")))]
+    #[arg(long, value_parser = states())]
     pub state: Option<MessageState>,
     /// Only this message's conversation: what it answers, and all answers
     #[arg(long, value_name = "ID")]
@@ -42,11 +43,10 @@ pub struct Args {
     pub follow: bool,
 }
 
-fn since(text: &str) -> Result<Timestamp, String> {
-    if let Some(span) = settings::span(text) {
-        return Ok(clock::now().minus(span));
-    }
-    text.parse().map_err(|_| "it is neither a span such as 2h nor a time such as 2026-03-01T09:00:00Z".to_owned())
+/// The states that a message can have.
+pub fn states() -> impl TypedValueParser<Value = MessageState> {
+    let states = ["queued", "offered", "held", "delivered", "expired"];
+    PossibleValuesParser::new(states).try_map(|state| MessageState::parse(&state).ok_or("no such state"))
 }
 
 pub async fn run(args: Args, broker: Client, out: Out) -> Result<(), Failure> {

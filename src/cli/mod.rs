@@ -11,10 +11,12 @@ mod manual;
 mod message;
 pub(crate) mod peers;
 mod release;
+mod search;
 mod send;
 pub(crate) mod status;
 pub(crate) mod summarize;
 mod watch;
+mod when;
 mod whoami;
 
 use crate::{
@@ -54,6 +56,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Message(args) => message::run(args, &broker()?, out).await,
             Command::Release(args) => release::run(args, &broker()?, out).await,
             Command::History(args) => history::run(args, broker()?, out).await,
+            Command::Search(args) => search::run(args, &broker()?, out).await,
             Command::Watch(args) => watch::run(args, broker()?, out).await,
             Command::Whoami => whoami::run(&broker()?, out).await,
             Command::Stop => stop::run(&broker()?, out).await,

@@ -2,7 +2,10 @@
 
 use super::{Message, message::read_peer};
 use crate::{
-    db::{Result, Tx, View, params},
+    db::{
+        Result, Tx, View, params,
+        sqlite::{self, types::Value},
+    },
     wire::{MessageId, MessageState, PeerId, Timestamp},
 };
 use std::collections::HashMap;
@@ -12,17 +15,60 @@ pub fn get(view: &View<'_>, id: &MessageId) -> Result<Option<Message>> {
     Message::one(view, "seq = ?1 AND tag = ?2", params![id.seq(), id.tag()])
 }
 
-/// Which messages to list; by default all. Places stand for messages: `m42-…` is 42.
-#[derive(Debug, Default)]
+/// Which messages; by default all. Places stand for messages: `m42-…` is 42.
+#[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// From or to one of these.
     pub peers: Option<Vec<PeerId>>,
+    /// And from or to one of these.
+    pub repo: Option<Vec<PeerId>>,
     /// Before this place.
     pub before: Option<i64>,
     pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
     pub state: Option<MessageState>,
     /// In the conversation of the message at this place.
     pub thread: Option<i64>,
+}
+
+/// The parameters from 1 on that a [`Filter`] takes; a query's own come after them.
+pub(super) const FILTERS: usize = 7;
+
+impl Filter {
+    /// The condition on a message, with its parameters from 1 to [`FILTERS`].
+    pub(super) fn condition(&self) -> String {
+        let party = |at: u8| {
+            format!(
+                "(?{at} IS NULL OR from_peer IN (SELECT value FROM json_each(?{at})) OR to_peer IN (SELECT value FROM json_each(?{at})))"
+            )
+        };
+        let thread = self.thread.map(|_| format!("AND seq IN ({THREAD})")).unwrap_or_default();
+        format!(
+            "seq < coalesce(?1, 9223372036854775807) AND {} AND {}
+             AND (?3 IS NULL OR sent_at >= ?3) AND (?7 IS NULL OR sent_at < ?7)
+             AND (?4 IS NULL OR ?4 = CASE WHEN state < 2 AND held_at IS NOT NULL THEN 'held' WHEN state = 0 THEN 'queued'
+                 WHEN state = 1 THEN 'offered' WHEN state = 2 THEN 'delivered' ELSE 'expired' END)
+             {thread}",
+            party(2),
+            party(6),
+        )
+    }
+
+    /// The values of its parameters.
+    pub(super) fn values(&self) -> [Value; FILTERS] {
+        // Ids contain only plain letters and need no escapes.
+        let list = |ids: &Vec<PeerId>| format!("[{}]", ids.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(","));
+        let time = |time: Option<Timestamp>| Value::from(time.map(Timestamp::as_millis));
+        [
+            self.before.into(),
+            self.peers.as_ref().map(list).into(),
+            time(self.since),
+            self.state.map(|state| state.as_str().to_owned()).into(),
+            self.thread.into(),
+            self.repo.as_ref().map(list).into(),
+            time(self.until),
+        ]
+    }
 }
 
 /// The places of the conversation of the message at `?5`: `up` goes to its beginning, `thread` from there to all answers.
@@ -40,21 +86,8 @@ const THREAD: &str = "
 
 /// The messages that pass `filter`, newest first.
 pub fn list(view: &View<'_>, filter: &Filter, most: u32) -> Result<Vec<Message>> {
-    // Ids contain only plain letters and need no escapes.
-    let list = |ids: &Vec<PeerId>| format!("[{}]", ids.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(","));
-    let peers = filter.peers.as_ref().map(list);
-    let thread = filter.thread.map(|_| format!("AND seq IN ({THREAD})")).unwrap_or_default();
-    let condition = format!(
-        "seq < coalesce(?1, 9223372036854775807) AND (?2 IS NULL OR from_peer IN (SELECT value FROM json_each(?2))
-             OR to_peer IN (SELECT value FROM json_each(?2)))
-         AND (?3 IS NULL OR sent_at >= ?3)
-         AND (?4 IS NULL OR ?4 = CASE WHEN state < 2 AND held_at IS NOT NULL THEN 'held' WHEN state = 0 THEN 'queued'
-             WHEN state = 1 THEN 'offered' WHEN state = 2 THEN 'delivered' ELSE 'expired' END)
-         {thread}
-         ORDER BY seq DESC LIMIT ?6"
-    );
-    let (since, state) = (filter.since.map(Timestamp::as_millis), filter.state.map(MessageState::as_str));
-    Message::all(view, &condition, params![filter.before, peers, since, state, filter.thread, most])
+    let condition = format!("{} ORDER BY seq DESC LIMIT ?8", filter.condition());
+    Message::all(view, &condition, sqlite::params_from_iter(filter.values().into_iter().chain([most.into()])))
 }
 
 /// The first message from `from` to `to` that names `question`.

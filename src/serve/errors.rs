@@ -54,6 +54,7 @@ const TABLE: &[(&str, &[&[Code]])] = &[
     ("/v1/messages/{id}/read", &[CALLER, BODY, &[InvalidId]]),
     ("/v1/messages/{id}/release", &[CALLER, BODY, &[InvalidId, MessageNotFound]]),
     ("/v1/history", &[CALLER, QUERY, &[InvalidId]]),
+    ("/v1/search", &[CALLER, QUERY, &[InvalidId]]),
     ("/v1/status", &[]),
     ("/v1/stop", &[CALLER, BODY]),
 ];

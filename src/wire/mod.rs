@@ -26,8 +26,8 @@ pub use peer::{Agent, DeliveryChoice, Door, Git, InboundRule, Peer, Process, Sco
 pub use recipient::Recipient;
 pub use request::{
     Acknowledge, Acknowledged, Acknowledgement, Asked, AwaitReply, Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Done,
-    Event, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, NotSent, Peers, Register, Registered,
-    SendRequest, Sent, SetSummary, Summary, Take, Taken, WatchEvent, WhoAmI,
+    Event, Excerpt, Found, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, NotSent, Peers, Register,
+    Registered, Search, SearchPage, SendRequest, Sent, SetSummary, Summary, Take, Taken, WatchEvent, WhoAmI,
 };
 pub use summary::{MAX_SUMMARY, SummaryFacts};
 pub use time::Timestamp;

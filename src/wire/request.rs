@@ -238,6 +238,42 @@ object! {
         pub next: Option<MessageId>,
     }
 
+    /// `GET /v1/search?words=…`: messages by their words, best first.
+    #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
+    pub struct Search {
+        /// Words that must all occur, in any case and order; `"a phrase"`; `begin*` for a beginning.
+        pub words: String,
+        /// Only messages from or to this peer (id or name).
+        pub peer: Option<String>,
+        /// Only messages from or to a peer in a repository of this name.
+        pub repo: Option<String>,
+        /// Only messages sent at this time or later.
+        pub since: Option<Timestamp>,
+        /// Only messages sent before this time.
+        pub before: Option<Timestamp>,
+        pub state: Option<MessageState>,
+        /// At most this many, 1 to 200; 20 by default.
+        pub limit: Option<u32>,
+    }
+
+    pub struct SearchPage {
+        pub messages: Vec<Found>,
+    }
+
+    /// A message that was found.
+    pub struct Found {
+        /// The part of the text around the matches.
+        pub excerpt: Vec<Excerpt>,
+        #[serde(flatten)]
+        pub entry: HistoryEntry,
+    }
+
+    pub struct Excerpt {
+        pub text: String,
+        /// Whether it matches.
+        pub hit: bool,
+    }
+
     /// `GET /v1/whoami?sessionId=…&pids=…`: the peer that a process belongs to. A bearer token takes precedence over both.
     #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct WhoAmI {

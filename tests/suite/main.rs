@@ -36,6 +36,7 @@ mod reference_database;
 mod refusals;
 mod repositories;
 mod scopes;
+mod searching;
 mod secrets;
 mod service;
 mod setup;

@@ -19,7 +19,7 @@ use std::{
 // The document.
 
 /// Every route of the API.
-const ROUTES: [(&str, &str); 19] = [
+const ROUTES: [(&str, &str); 20] = [
     ("get", "/v1/hello"),
     ("post", "/v1/register"),
     ("post", "/v1/unregister"),
@@ -37,6 +37,7 @@ const ROUTES: [(&str, &str); 19] = [
     ("post", "/v1/messages/{id}/read"),
     ("post", "/v1/messages/{id}/release"),
     ("get", "/v1/history"),
+    ("get", "/v1/search"),
     ("get", "/v1/status"),
     ("post", "/v1/stop"),
 ];
@@ -156,6 +157,7 @@ fn answers_match_the_document() {
     );
     get(&http, "/v1/messages/{id}", &format!("/v1/messages/{}", sent["messageId"].as_str().unwrap()));
     get(&http, "/v1/history", "/v1/history?limit=1");
+    get(&http, "/v1/search", "/v1/search?words=hello");
     get(&as_two, "/v1/history", "/v1/history");
 
     let refused = http.post("/v1/send", &json!({"to": "nobody", "text": "x"}));
