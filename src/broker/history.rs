@@ -43,8 +43,10 @@ impl Broker {
             (Caller::User, Some(reference)) => Some(self.mentioned(&reference.parse()?)?),
             (Caller::User, None) => None,
         };
+        let to = request.to.as_deref().map(|to| self.mentioned(&to.parse()?)).transpose()?;
         let filter = Filter {
             peers,
+            to,
             before: seq(&request.before)?,
             since: request.since,
             state: request.state,

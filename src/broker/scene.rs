@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     mailbox::{MessageChange, history},
+    platform::folders::Folders,
     wire::{self, MessageId, Peer, PeerId, Status, Timestamp, WatchEvent},
 };
 use std::{
@@ -29,6 +30,8 @@ pub struct Scene {
     /// The peers as last told.
     peers: BTreeMap<PeerId, Peer>,
     queue: VecDeque<Item>,
+    /// Where agents say what their sessions do; none if the kernel does not tell of changes there.
+    folders: Option<Folders>,
 }
 
 #[derive(Debug)]
@@ -48,7 +51,8 @@ impl Broker {
     pub async fn open_scene(self: &Arc<Self>, caller: &Caller) -> wire::Result<Scene> {
         caller.must_be_user("a session, and sees only its own messages", "leave that to the user: `claude-peers watch`")?;
         let changed = self.changes.subscribe();
-        let mut scene = Scene { broker: self.clone(), changed, peers: BTreeMap::new(), queue: VecDeque::new() };
+        let folders = Folders::new().inspect_err(|error| tracing::warn!(%error, "watching folders failed")).ok();
+        let mut scene = Scene { broker: self.clone(), changed, peers: BTreeMap::new(), queue: VecDeque::new(), folders };
         scene.look().await?;
         scene.queue.push_back(Item::event(WatchEvent::Ready));
         Ok(scene)
@@ -71,16 +75,35 @@ impl Scene {
             }
             tokio::time::sleep(PACE).await;
             // Whether a peer without a connection lives on, only its process shows.
-            let unsure = self.peers.values().any(|peer| peer.status != Status::Connected);
+            let is_unsure = |peer: &Peer| peer.status != Status::Connected || peer.activity.is_some() && !self.is_told();
+            let unsure = self.peers.values().any(is_unsure);
+            let folder_changed = async {
+                match &self.folders {
+                    Some(folders) => folders.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             let batch = tokio::select! {
                 biased;
                 () = self.broker.stopped() => return Ok(None),
                 batch = self.changed.next() => batch,
+                changed = folder_changed => {
+                    if let Err(error) = changed {
+                        tracing::warn!(%error, "watching folders failed");
+                        self.folders = None;
+                    }
+                    Batch::default()
+                }
                 () = tokio::time::sleep(LOOK_AGAIN), if unsure => Batch::default(),
             };
             self.enqueue(batch);
             self.look().await?;
         }
+    }
+
+    /// Whether the kernel tells when an agent says that its session does something else.
+    fn is_told(&self) -> bool {
+        Folders::TELL && self.folders.is_some()
     }
 
     /// Queues each message once, at its last change.
@@ -105,8 +128,22 @@ impl Scene {
             }
             self.peers.insert(peer.id.clone(), peer);
         }
+        self.watch_folders();
         self.queue.extend(gone.into_keys().map(|id| Item::event(WatchEvent::Left(id))));
         Ok(())
+    }
+}
+
+impl Scene {
+    fn watch_folders(&mut self) {
+        let Some(folders) = &mut self.folders else { return };
+        for folder in self.broker.status_folders() {
+            if let Err(error) = folders.watch(&folder) {
+                tracing::warn!(%error, folder = %folder.display(), "watching a folder failed");
+                self.folders = None;
+                return;
+            }
+        }
     }
 }
 

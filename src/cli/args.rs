@@ -1,6 +1,6 @@
 //! The arguments of the command line, and their `--help`.
 
-use super::{ask, completions, history, manual, message, peers, release, search, send, watch};
+use super::{ask, completions, history, inbox, manual, message, peers, release, search, send, watch};
 use crate::{
     admin::{doctor, setup, update},
     console::exit,
@@ -39,6 +39,8 @@ pub enum Command {
     Message(message::Args),
     /// Deliver a message that the recipient's controls hold
     Release(release::Args),
+    /// Show the answers that came for you, and mark them as read
+    Inbox(inbox::Args),
     /// Show the messages sent and received, newest first
     History(history::Args),
     /// Find messages by their words, best first

@@ -7,6 +7,7 @@ mod args;
 mod ask;
 mod completions;
 mod history;
+mod inbox;
 mod manual;
 mod message;
 pub(crate) mod peers;
@@ -55,6 +56,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Ask(args) => ask::run(args, &broker()?, out).await,
             Command::Message(args) => message::run(args, &broker()?, out).await,
             Command::Release(args) => release::run(args, &broker()?, out).await,
+            Command::Inbox(args) => inbox::run(args, &broker()?, out).await,
             Command::History(args) => history::run(args, broker()?, out).await,
             Command::Search(args) => search::run(args, &broker()?, out).await,
             Command::Watch(args) => watch::run(args, broker()?, out).await,

@@ -20,6 +20,7 @@ pub fn get(view: &View<'_>, id: &MessageId) -> Result<Option<Message>> {
 pub struct Filter {
     /// From or to one of these.
     pub peers: Option<Vec<PeerId>>,
+    pub to: Option<Vec<PeerId>>,
     /// And from or to one of these.
     pub repo: Option<Vec<PeerId>>,
     /// Before this place.
@@ -32,7 +33,7 @@ pub struct Filter {
 }
 
 /// The parameters from 1 on that a [`Filter`] takes; a query's own come after them.
-pub(super) const FILTERS: usize = 7;
+pub(super) const FILTERS: usize = 8;
 
 impl Filter {
     /// The condition on a message, with its parameters from 1 to [`FILTERS`].
@@ -45,6 +46,7 @@ impl Filter {
         let thread = self.thread.map(|_| format!("AND seq IN ({THREAD})")).unwrap_or_default();
         format!(
             "seq < coalesce(?1, 9223372036854775807) AND {} AND {}
+             AND (?8 IS NULL OR to_peer IN (SELECT value FROM json_each(?8)))
              AND (?3 IS NULL OR sent_at >= ?3) AND (?7 IS NULL OR sent_at < ?7)
              AND (?4 IS NULL OR ?4 = CASE WHEN state < 2 AND held_at IS NOT NULL THEN 'held' WHEN state = 0 THEN 'queued'
                  WHEN state = 1 THEN 'offered' WHEN state = 2 THEN 'delivered' ELSE 'expired' END)
@@ -67,6 +69,7 @@ impl Filter {
             self.thread.into(),
             self.repo.as_ref().map(list).into(),
             time(self.until),
+            self.to.as_ref().map(list).into(),
         ]
     }
 }
@@ -86,7 +89,7 @@ const THREAD: &str = "
 
 /// The messages that pass `filter`, newest first.
 pub fn list(view: &View<'_>, filter: &Filter, most: u32) -> Result<Vec<Message>> {
-    let condition = format!("{} ORDER BY seq DESC LIMIT ?8", filter.condition());
+    let condition = format!("{} ORDER BY seq DESC LIMIT ?{}", filter.condition(), FILTERS + 1);
     Message::all(view, &condition, sqlite::params_from_iter(filter.values().into_iter().chain([most.into()])))
 }
 

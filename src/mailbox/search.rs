@@ -11,7 +11,7 @@ use crate::db::{
 };
 
 /// How many matches are ranked, from the newest back. It bounds the time for a word that most messages have.
-const RANKED: usize = 10_000;
+const RANKED: usize = 5_000;
 
 /// Reads up to `most` messages into the index; returns whether there are more.
 pub fn catch_up(index: &Tx<'_>, most: u32) -> Result<bool> {

@@ -60,6 +60,8 @@ object! {
         pub agent: Option<Agent>,
         /// The open door into the session, other than `inbox`.
         pub door: Option<Door>,
+        /// The absolute path of the file in which Claude Code says what the session does.
+        pub status_file: Option<String>,
     }
 
     pub struct Registered {
@@ -221,6 +223,8 @@ object! {
     pub struct History {
         /// Only messages from or to this peer (id or name).
         pub peer: Option<String>,
+        /// Only messages to this peer (id or name; `cli` is the command line).
+        pub to: Option<String>,
         /// At most this many, 1 to 1,000; 50 by default.
         pub limit: Option<u32>,
         /// Only messages older than this message id.

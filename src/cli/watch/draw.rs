@@ -4,7 +4,7 @@ use super::model::{Focus, Model, Row, Thread, Typing, lines};
 use crate::{
     cli::{message, peers},
     console::Tone,
-    wire::{HistoryEntry, Peer, Timestamp, text::printable_line},
+    wire::{HistoryEntry, Peer, Status, Timestamp, text::printable_line},
 };
 use ratatui::{
     Frame,
@@ -96,12 +96,15 @@ impl Painter {
             return;
         }
         let rows = peers.iter().map(|peer| {
-            let (status, tone) = peers::status(peer.status);
+            let (doing, tone) = peers::doing(peer);
+            let activity = peer.activity.as_ref().filter(|_| peer.status == Status::Connected);
+            let since = activity.and_then(|activity| activity.since).map(|at| format!(" {}", minute(at))).unwrap_or_default();
+            let needs = activity.and_then(|activity| activity.needs.as_deref());
             let waiting = if peer.waiting == 0 { String::new() } else { peer.waiting.to_string() };
-            let what = if peer.summary.is_empty() { &peer.cwd } else { &peer.summary };
+            let what = needs.unwrap_or(if peer.summary.is_empty() { &peer.cwd } else { &peer.summary });
             TableRow::new([
                 Cell::from(printable_line(&peer.name).into_owned()).style(self.style(Tone::Strong)),
-                Cell::from(status).style(self.style(tone)),
+                Cell::from(format!("{doing}{since}")).style(self.style(tone)),
                 Cell::from(peer.delivery.as_str()),
                 Cell::from(waiting).style(self.style(Tone::Warn)),
                 Cell::from(printable_line(peer.git_branch.as_deref().unwrap_or_default()).into_owned()),
@@ -110,7 +113,7 @@ impl Painter {
         });
         let widths = [
             Constraint::Max(20),
-            Constraint::Length(12),
+            Constraint::Length(15),
             Constraint::Length(7),
             Constraint::Length(3),
             Constraint::Max(14),
@@ -200,6 +203,11 @@ impl Painter {
         let keys = if model.thread.is_some() { THREAD_KEYS } else { KEYS };
         Span::styled(keys, self.style(Tone::Dim)).into()
     }
+}
+
+/// The time of day, to the minute.
+fn minute(at: Timestamp) -> String {
+    clock_time(at).get(..5).unwrap_or_default().to_owned()
 }
 
 /// The time of day.

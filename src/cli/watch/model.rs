@@ -4,6 +4,7 @@ use super::{
     feed::News,
     lines::{changed_at, first_words},
 };
+use crate::cli::peers::doing;
 use crate::wire::{
     CLI_SENDER, HistoryEntry, MessageId, Peer, PeerId, Status, Timestamp, WatchEvent,
     text::{printable, printable_line},
@@ -127,7 +128,7 @@ impl Model {
 
     fn picks_peer(&self, peer: &Peer) -> bool {
         let branch = peer.git_branch.as_deref().unwrap_or_default();
-        self.picks(&[&peer.name, peer.id.as_str(), &peer.cwd, branch, &peer.summary, peer.status.as_str()])
+        self.picks(&[&peer.name, peer.id.as_str(), &peer.cwd, branch, &peer.summary, doing(peer).0])
     }
 
     fn picks_message(&self, entry: &HistoryEntry) -> bool {

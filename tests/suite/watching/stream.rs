@@ -1,8 +1,12 @@
 //! The stream of peers and messages, and the filters of the history.
 
 use super::{peer, send, take};
-use crate::support::{Broker, events::Events};
+use crate::support::{
+    Broker,
+    events::{Events, Peer},
+};
 use serde_json::{Value, json};
+use std::{fs, process::Command};
 
 /// The next event of this kind that `wanted` picks.
 fn next(events: &mut Events, kind: &str, wanted: impl Fn(&Value) -> bool) -> Value {
@@ -41,6 +45,54 @@ fn stream_shows_peers_and_messages_as_they_change() {
     assert_eq!(next(&mut events, "left", |_| true), json!(web.id));
     http.post("/v1/stop", &json!({}));
     assert_eq!(events.next(), None);
+}
+
+#[test]
+fn activity_is_what_the_agent_says() {
+    let broker = Broker::start();
+    let http = broker.http();
+    let file = broker.folder().join("status.json");
+    let says = |status: Value| fs::write(&file, status.to_string()).unwrap();
+    says(json!({"status": "idle", "statusUpdatedAt": 1_747_400_000_000_i64}));
+    let shop = Peer::register(&http, "shop", json!({"cwd": "/src/shop", "statusFile": file}));
+    let _connected = shop.follow(&http);
+    let listed = http.get("/v1/peers?scope=machine").json()["peers"][0]["activity"].clone();
+    assert_eq!(listed, json!({"doing": "idle", "since": "2025-05-16T12:53:20.000Z"}));
+    let mut events = Events::watch(&http);
+    next(&mut events, "ready", |_| true);
+    says(json!({"status": "waiting", "waitingFor": "permission prompt\u{1b}[31m"}));
+    let peer = next(&mut events, "peer", |peer| peer["activity"]["doing"] == "needs_you");
+    assert!(peer["activity"]["needs"].as_str().unwrap().starts_with("permission prompt"), "{peer}");
+    assert!(!peer.to_string().contains("\\u001b"), "{peer}");
+    says(json!({"status": "busy"}));
+    assert_eq!(next(&mut events, "peer", |_| true)["activity"], json!({"doing": "working"}));
+    // A file that is replaced is seen, too.
+    fs::write(file.with_extension("new"), json!({"status": "idle"}).to_string()).unwrap();
+    fs::rename(file.with_extension("new"), &file).unwrap();
+    assert_eq!(next(&mut events, "peer", |_| true)["activity"], json!({"doing": "idle"}));
+    for unknown in [json!({"status": "dancing"}), json!({"status": 7}), json!([]), json!("x".repeat(300_000))] {
+        says(unknown);
+        assert_eq!(next(&mut events, "peer", |_| true)["activity"], Value::Null);
+        says(json!({"status": "busy"}));
+        next(&mut events, "peer", |peer| peer["activity"]["doing"] == "working");
+    }
+}
+
+#[test]
+fn status_files_cannot_hang_the_broker() {
+    let broker = Broker::start();
+    let http = broker.http();
+    let pipe = broker.folder().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for (name, file) in [("pipe", pipe.to_str().unwrap()), ("folder", "/tmp"), ("device", "/dev/zero"), ("relative", "x")] {
+        let peer = http.post(
+            "/v1/register",
+            &json!({"client": {"name": "test", "version": "0"}, "instance": name, "pid": std::process::id(), "cwd": "/tmp", "statusFile": file}),
+        );
+        assert_eq!(peer.status, if name == "relative" { 400 } else { 200 }, "{}", peer.body);
+    }
+    let peers = http.get("/v1/peers?scope=machine").json();
+    assert!(peers["peers"].as_array().unwrap().iter().all(|peer| peer["activity"].is_null()), "{peers}");
 }
 
 #[test]
