@@ -44,11 +44,17 @@ impl Broker {
             (Caller::User, None) => None,
         };
         let to = request.to.as_deref().map(|to| self.mentioned(&to.parse()?)).transpose()?;
+        let after = match request.after.as_deref() {
+            Some("0") => Some(0),
+            _ => seq(&request.after)?,
+        };
         let filter = Filter {
+            after,
             peers,
             to,
             before: seq(&request.before)?,
             since: request.since,
+            until: request.until,
             state: request.state,
             thread: seq(&request.thread)?,
             ..Filter::default()

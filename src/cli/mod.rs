@@ -6,6 +6,7 @@
 mod args;
 mod ask;
 mod completions;
+mod export;
 mod history;
 mod inbox;
 mod manual;
@@ -56,6 +57,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Ask(args) => ask::run(args, &broker()?, out).await,
             Command::Message(args) => message::run(args, &broker()?, out).await,
             Command::Release(args) => release::run(args, &broker()?, out).await,
+            Command::Export(args) => export::run(args, &broker()?, out).await,
             Command::Inbox(args) => inbox::run(args, &broker()?, out).await,
             Command::History(args) => history::run(args, broker()?, out).await,
             Command::Search(args) => search::run(args, &broker()?, out).await,

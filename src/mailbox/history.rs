@@ -25,6 +25,8 @@ pub struct Filter {
     pub repo: Option<Vec<PeerId>>,
     /// Before this place.
     pub before: Option<i64>,
+    /// After this place, and then the oldest first.
+    pub after: Option<i64>,
     pub since: Option<Timestamp>,
     pub until: Option<Timestamp>,
     pub state: Option<MessageState>,
@@ -33,7 +35,7 @@ pub struct Filter {
 }
 
 /// The parameters from 1 on that a [`Filter`] takes; a query's own come after them.
-pub(super) const FILTERS: usize = 8;
+pub(super) const FILTERS: usize = 9;
 
 impl Filter {
     /// The condition on a message, with its parameters from 1 to [`FILTERS`].
@@ -45,7 +47,7 @@ impl Filter {
         };
         let thread = self.thread.map(|_| format!("AND seq IN ({THREAD})")).unwrap_or_default();
         format!(
-            "seq < coalesce(?1, 9223372036854775807) AND {} AND {}
+            "seq < coalesce(?1, 9223372036854775807) AND seq > coalesce(?9, 0) AND {} AND {}
              AND (?8 IS NULL OR to_peer IN (SELECT value FROM json_each(?8)))
              AND (?3 IS NULL OR sent_at >= ?3) AND (?7 IS NULL OR sent_at < ?7)
              AND (?4 IS NULL OR ?4 = CASE WHEN state < 2 AND held_at IS NOT NULL THEN 'held' WHEN state = 0 THEN 'queued'
@@ -70,6 +72,7 @@ impl Filter {
             self.repo.as_ref().map(list).into(),
             time(self.until),
             self.to.as_ref().map(list).into(),
+            self.after.into(),
         ]
     }
 }
@@ -87,9 +90,10 @@ const THREAD: &str = "
             ON answer.reply_to = thread.id)
     SELECT seq FROM thread";
 
-/// The messages that pass `filter`, newest first.
+/// The messages that pass `filter`: newest first, but oldest first if it has `after`.
 pub fn list(view: &View<'_>, filter: &Filter, most: u32) -> Result<Vec<Message>> {
-    let condition = format!("{} ORDER BY seq DESC LIMIT ?{}", filter.condition(), FILTERS + 1);
+    let order = if filter.after.is_some() { "ASC" } else { "DESC" };
+    let condition = format!("{} ORDER BY seq {order} LIMIT ?{}", filter.condition(), FILTERS + 1);
     Message::all(view, &condition, sqlite::params_from_iter(filter.values().into_iter().chain([most.into()])))
 }
 

@@ -229,8 +229,12 @@ object! {
         pub limit: Option<u32>,
         /// Only messages older than this message id.
         pub before: Option<String>,
+        /// Only messages after this message id (`0` for all), the oldest first.
+        pub after: Option<String>,
         /// Only messages sent at this time or later.
         pub since: Option<Timestamp>,
+        /// Only messages sent before this time.
+        pub until: Option<Timestamp>,
         pub state: Option<MessageState>,
         /// Only the conversation of this message: what it answers, directly or not, and all answers to that.
         pub thread: Option<String>,
@@ -238,7 +242,7 @@ object! {
 
     pub struct HistoryPage {
         pub messages: Vec<HistoryEntry>,
-        /// Pass this as `before` to read on; none at the end.
+        /// Pass this as `before`, or as `after` if that was given, to read on; none at the end.
         pub next: Option<MessageId>,
     }
 

@@ -19,6 +19,7 @@ mod delivery;
 mod doctor;
 mod documented;
 mod everyone;
+mod exporting;
 mod handshake;
 mod hidden;
 mod hostile;
