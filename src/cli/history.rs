@@ -2,14 +2,14 @@
 
 use super::{
     message,
-    watch::lines::{self, Wanted, first_words},
+    watch::lines::{self, Wanted},
     when,
 };
 use crate::{
     client::{Client, with_query},
     console::{Failure, Field, Look, Out, Tone, out::ago},
     platform::clock,
-    wire::{HistoryEntry, HistoryPage, MessageId, MessageState, PeerRef, Timestamp},
+    wire::{HistoryEntry, HistoryPage, MessageId, MessageState, PeerRef, Timestamp, text::first_words},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::rc::Rc;

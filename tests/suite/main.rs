@@ -16,6 +16,8 @@ mod crash;
 mod crowds;
 mod database;
 mod delivery;
+#[cfg(all(feature = "dbus", target_os = "linux"))]
+mod desktop;
 mod doctor;
 mod documented;
 mod everyone;

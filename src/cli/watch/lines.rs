@@ -8,7 +8,7 @@ use crate::{
     platform::clock,
     wire::{
         HistoryEntry, HistoryPage, MessageId, MessageState, PeerId, PeerRef, Receipt, Result as Answered, Timestamp, WatchEvent,
-        text::printable_line,
+        text::{first_words, printable_line},
     },
 };
 use std::{
@@ -221,14 +221,4 @@ pub fn changed_at(receipt: &Receipt) -> Timestamp {
     let held = receipt.held.as_ref().map(|held| held.at);
     let times = [receipt.offered_at, held, receipt.delivered_at, receipt.expired_at];
     times.into_iter().flatten().fold(receipt.sent_at, Timestamp::max)
-}
-
-/// A text as one line of at most `most` characters.
-pub fn first_words(text: &str, most: usize) -> String {
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let line = printable_line(&words);
-    match line.char_indices().nth(most) {
-        Some((at, _)) => format!("{}…", &line[..at]),
-        None => line.into_owned(),
-    }
 }

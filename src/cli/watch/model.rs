@@ -1,13 +1,10 @@
 //! What the live view holds, and what a key does to it. No terminal, no broker.
 
-use super::{
-    feed::News,
-    lines::{changed_at, first_words},
-};
+use super::{feed::News, lines::changed_at};
 use crate::cli::peers::doing;
 use crate::wire::{
     CLI_SENDER, HistoryEntry, MessageId, Peer, PeerId, Status, Timestamp, WatchEvent,
-    text::{printable, printable_line},
+    text::{first_words, printable, printable_line},
 };
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use std::collections::{BTreeMap, BTreeSet};
