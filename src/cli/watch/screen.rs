@@ -11,10 +11,17 @@ use crate::{
     platform::random,
     wire::{HistoryPage, MessageId, Receipt, Result as Answered, SendRequest},
 };
-use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste, Event, EventStream, KeyEventKind};
-use futures_util::StreamExt;
+use crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyEventKind};
 use ratatui::{DefaultTerminal, crossterm::execute};
-use std::{io, rc::Rc};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::{
+    fs::File,
+    io::{self, IsTerminal},
+    os::fd::AsFd,
+    rc::Rc,
+    thread,
+    time::Duration,
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -22,6 +29,8 @@ use tokio::{
 
 /// How many messages are loaded at a time.
 const PAGE: &str = "200";
+/// How long the rest of a key's bytes may take.
+const MOMENT: Duration = Duration::from_millis(1);
 /// The length of an idempotency key, in characters.
 const KEY_LENGTH: usize = 22;
 
@@ -82,17 +91,19 @@ impl Screen {
 
     /// Shows what comes and does what keys say, until one ends it.
     async fn live(&mut self, mut feed: mpsc::Receiver<News>) -> Result<(), Failure> {
-        let mut keys = EventStream::new();
+        let mut keys = keys().map_err(unusable)?;
+        let mut resized = signal(SignalKind::window_change()).map_err(unusable)?;
         self.load(None);
         loop {
             let (model, painter) = (&self.model, &mut self.painter);
             self.terminal.draw(|frame| painter.paint(model, frame)).map_err(unusable)?;
             tokio::select! {
                 biased;
-                key = keys.next() => match key {
+                key = keys.recv() => match key {
                     Some(event) => if self.input(&event.map_err(unusable)?)? { return Ok(()) },
-                    None => return Ok(()),
+                    None => return Ok(()), // the terminal is gone
                 },
+                _ = resized.recv() => {} // it is painted again
                 answer = self.answers.1.recv() => answer.into_iter().for_each(|answer| self.answered(answer)),
                 news = feed.recv() => {
                     self.news(news)?;
@@ -129,7 +140,7 @@ impl Screen {
                 self.model.paste(text);
                 None
             }
-            _ => None, // a resize is painted
+            _ => None,
         };
         match action {
             None => {}
@@ -193,6 +204,32 @@ impl Drop for Screen {
         let _ = execute!(io::stdout(), DisableBracketedPaste);
         ratatui::restore();
     }
+}
+
+/// The keys, read by a thread of their own until the terminal is gone. The library would read on for ever then, so it is only asked
+/// while there is something to read. Its way to wait that is named `use-dev-tty` loses no key at a change of the size; the other does.
+fn keys() -> io::Result<mpsc::UnboundedReceiver<io::Result<Event>>> {
+    let (tell, keys) = mpsc::unbounded_channel();
+    // As the library does.
+    let other = if io::stdin().is_terminal() { None } else { Some(File::open("/dev/tty")?) };
+    thread::Builder::new().name("keys".to_owned()).spawn(move || {
+        let stdin = io::stdin();
+        let terminal = other.as_ref().map_or(stdin.as_fd(), AsFd::as_fd);
+        loop {
+            let mut ready = [PollFd::from_borrowed_fd(terminal, PollFlags::IN)];
+            match poll(&mut ready, None) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Ok(_) if ready[0].revents() == PollFlags::IN => {}
+                _ => return,
+            }
+            while event::poll(MOMENT).unwrap_or(false) {
+                if tell.send(event::read()).is_err() {
+                    return; // nobody listens any more
+                }
+            }
+        }
+    })?;
+    Ok(keys)
 }
 
 async fn send(broker: &Client, draft: Draft) -> Answered<Receipt> {

@@ -239,6 +239,18 @@ fn signals_give_the_terminal_back() {
     }
 }
 
+#[test]
+fn closed_terminal_ends_the_view() {
+    let broker = Broker::start();
+    for command in ["claude-peers watch", "trap '' HUP; claude-peers watch"] {
+        let Some(terminal) = Terminal::run(&broker, command, SMALL, &[]) else { return };
+        terminal.shows("q quit");
+        let child = terminal.child();
+        drop(terminal);
+        eventually(&format!("`{command}` ends"), || (!std::path::Path::new(&format!("/proc/{child}")).exists()).then_some(()));
+    }
+}
+
 /// A process that sleeps is never switched to, however slow the machine is.
 #[test]
 fn view_sleeps_while_nothing_happens() {
