@@ -23,6 +23,8 @@ const NAME: &str = "org.freedesktop.Notifications";
 const PATH: &str = "/org/freedesktop/Notifications";
 /// How many notifications a minute.
 const MOST: usize = 10;
+/// How long the login manager may take to answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 const MINUTE: Duration = Duration::from_secs(60);
 /// The action that a click runs.
 const OPEN: &str = "default";
@@ -188,7 +190,7 @@ async fn is_away() -> bool {
         }
         zbus::Result::Ok(away)
     };
-    match tokio::time::timeout(super::PATIENCE, ask).await {
+    match tokio::time::timeout(PATIENCE, ask).await {
         Ok(Ok(away)) => away,
         Ok(Err(error)) => {
             tracing::debug!(%error, "whether the user is away is unknown");
