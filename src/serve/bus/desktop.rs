@@ -14,9 +14,9 @@ use futures_util::StreamExt;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     process::Stdio,
-    sync::Mutex,
     time::{Duration, Instant},
 };
+use tokio::sync::Mutex;
 use zbus::{Connection, MatchRule, MessageStream, Variant, message::Type};
 
 const NAME: &str = "org.freedesktop.Notifications";
@@ -52,7 +52,7 @@ impl When {
     }
 }
 
-/// The notifications on the screen, by the desktop's numbers.
+/// The notifications on the screen, with the desktop's numbers. Locked while one is put up, so that a click finds its number.
 type OnScreen = Mutex<BTreeMap<Subject, u32>>;
 
 /// Shows notifications until the broker stops.
@@ -105,16 +105,14 @@ async fn put_up(connection: &Connection, on_screen: &OnScreen, subject: Subject,
         ("desktop-entry", "claude-peers".into()),
     ]);
     let notification = ("claude-peers", 0_u32, "utilities-terminal", title, text.as_str(), actions, hints, -1_i32);
+    let mut on_screen = on_screen.lock().await;
     let answer = connection.call_method(Some(NAME), PATH, Some(NAME), "Notify", &notification).await?;
-    let number: u32 = answer.body().deserialize()?;
-    if let Ok(mut on_screen) = on_screen.lock() {
-        on_screen.insert(subject, number);
-    }
+    on_screen.insert(subject, answer.body().deserialize()?);
     Ok(())
 }
 
 async fn withdraw(connection: &Connection, on_screen: &OnScreen, subject: &Subject) -> zbus::Result<()> {
-    let number = on_screen.lock().ok().and_then(|mut on_screen| on_screen.remove(subject));
+    let number = on_screen.lock().await.remove(subject);
     if let Some(number) = number {
         connection.call_method(Some(NAME), PATH, Some(NAME), "CloseNotification", &(number,)).await?;
     }
@@ -134,20 +132,18 @@ async fn react(connection: &Connection, on_screen: &OnScreen) -> zbus::Error {
     while let Some(Ok(message)) = signals.next().await {
         let header = message.header();
         let (body, member) = (message.body(), header.member().map(ToString::to_string).unwrap_or_default());
-        let is_ours = |number: u32| on_screen.lock().is_ok_and(|on_screen| on_screen.values().any(|ours| *ours == number));
+        let mut on_screen = on_screen.lock().await;
         match member.as_str() {
             "ActionInvoked" => {
                 if let Ok((number, key)) = body.deserialize::<(u32, String)>()
                     && key == OPEN
-                    && is_ours(number)
+                    && on_screen.values().any(|ours| *ours == number)
                 {
                     open();
                 }
             }
             "NotificationClosed" => {
-                if let Ok((number, _reason)) = body.deserialize::<(u32, u32)>()
-                    && let Ok(mut on_screen) = on_screen.lock()
-                {
+                if let Ok((number, _reason)) = body.deserialize::<(u32, u32)>() {
                     on_screen.retain(|_, ours| *ours != number);
                 }
             }
