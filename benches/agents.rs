@@ -54,7 +54,7 @@ type Daemon = WebSocketStream<tokio::net::UnixStream>;
 fn main() {
     let named: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
     let is_named = |agent: &&Agent| named.is_empty() || named.iter().any(|name| name == agent.name);
-    let agents = AGENTS.iter().filter(|agent| agent.terminal.is_some()).filter(is_named);
+    let agents = AGENTS.iter().filter(|agent| agent.terminal.is_some_and(|terminal| terminal.has_door)).filter(is_named);
     let agents: Vec<_> = agents.map(|agent| (agent, install::installed(agent).unwrap())).collect();
     if !alone::is() {
         let Err(why) = alone::become_so();

@@ -1,6 +1,6 @@
 //! The arguments of the command line, and their `--help`.
 
-use super::{ask, completions, history, manual, message, peers, release, send};
+use super::{ask, completions, doorbell, history, manual, message, peers, release, send};
 use crate::{
     admin::{doctor, setup, update},
     console::exit,
@@ -39,6 +39,8 @@ pub enum Command {
     Release(release::Args),
     /// Show the messages sent and received, newest first
     History(history::Args),
+    /// Tell a session that nothing else wakes, in its tmux pane, that mail waits
+    Doorbell(doorbell::Args),
     /// Show which peer this command's session is
     Whoami,
     /// Stop the broker and wait until it is gone; no accepted message is lost

@@ -6,6 +6,7 @@
 mod args;
 mod ask;
 mod completions;
+mod doorbell;
 mod history;
 mod manual;
 mod message;
@@ -53,6 +54,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Message(args) => message::run(args, &broker()?, out).await,
             Command::Release(args) => release::run(args, &broker()?, out).await,
             Command::History(args) => history::run(args, &broker()?, out).await,
+            Command::Doorbell(args) => doorbell::run(args, &broker()?, out).await,
             Command::Whoami => whoami::run(&broker()?, out).await,
             Command::Stop => stop::run(&broker()?, out).await,
             Command::Setup(args) => setup::run(args, out).await,

@@ -25,9 +25,9 @@ pub use message::{Held, HeldBy, HistoryEntry, Inbound, MessageState, Outcome, Re
 pub use peer::{Agent, DeliveryChoice, Door, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};
 pub use recipient::Recipient;
 pub use request::{
-    Acknowledge, Acknowledged, Acknowledgement, Asked, AwaitReply, Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Done,
-    Event, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, NotSent, Peers, Register, Registered,
-    SendRequest, Sent, SetSummary, Summary, Take, Taken, WhoAmI,
+    Acknowledge, Acknowledged, Acknowledgement, Asked, AwaitMail, AwaitReply, Broadcast, BrokerStatus, ClientInfo,
+    DatabaseStatus, Done, Event, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, Mail, NotSent, Peers,
+    Register, Registered, SendRequest, Sent, SetSummary, Summary, Take, Taken, WhoAmI,
 };
 pub use summary::{MAX_SUMMARY, SummaryFacts};
 pub use time::Timestamp;

@@ -19,12 +19,14 @@ pub struct Agent {
     pub env: fn(&World) -> Vec<(&'static str, String)>,
     /// Whether a resumed session is known by its id.
     pub resumes: bool,
-    /// How it runs in a terminal, if messages can be let into its session there.
+    /// How it runs in a terminal, if that is tested.
     pub terminal: Option<Interactive>,
 }
 
 #[derive(Clone, Copy)]
 pub struct Interactive {
+    /// Messages can be let into its session. Otherwise only a doorbell wakes it.
+    pub has_door: bool,
     pub arguments: &'static [&'static str],
     /// What its screen shows when it takes a prompt.
     pub ready: &'static str,
@@ -51,13 +53,20 @@ impl Agent {
     pub fn passes(&self, test: &str) -> bool {
         let (of, test) = test.split_once("::").unwrap_or_default();
         match of {
-            "doors" => self.terminal.is_some(),
+            "doors" => self.terminal.is_some_and(|terminal| terminal.has_door),
+            "doorbell" if test == "idle_session_is_rung" => self.terminal.is_some_and(|terminal| !terminal.has_door),
+            "doorbell" if test == "door_needs_no_doorbell" => self.name == "pi",
+            "doorbell" => self.name == "goose",
             "calls" => self.resumes || !test.contains("resumed"),
             "setup" => !self.files.is_empty(),
             of => of == self.name,
         }
     }
 }
+
+/// An agent without a door in a terminal.
+const RUNG: Interactive =
+    Interactive { has_door: false, arguments: &[], ready: "", first_turn: None, done: "", clear: "", clear_keeps_peer: false };
 
 const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
 
@@ -86,6 +95,7 @@ const CODEX: Agent = Agent {
     env: |_| vec![("STANDIN_KEY", "dummy".to_owned())],
     resumes: true,
     terminal: Some(Interactive {
+        has_door: true,
         arguments: &[],
         ready: "",
         first_turn: None,
@@ -112,7 +122,7 @@ const GEMINI: Agent = Agent {
     prompt: |prompt, _| words(&["-p", prompt]),
     env: |world| vec![("GEMINI_API_KEY", "dummy".to_owned()), ("GOOGLE_GEMINI_BASE_URL", world.model.url())],
     resumes: false,
-    terminal: None,
+    terminal: Some(Interactive { ready: "Type your message", ..RUNG }),
 };
 
 const COPILOT: Agent = Agent {
@@ -141,6 +151,7 @@ const COPILOT: Agent = Agent {
     },
     resumes: true,
     terminal: Some(Interactive {
+        has_door: true,
         arguments: &["--allow-tool", "claude-peers"],
         ready: "/ commands",
         first_turn: None,
@@ -176,6 +187,7 @@ const OPENCODE: Agent = Agent {
     },
     resumes: false,
     terminal: Some(Interactive {
+        has_door: true,
         arguments: &[],
         ready: "Ask anything",
         first_turn: Some("▣"),
@@ -208,6 +220,7 @@ const QWEN: Agent = Agent {
     },
     resumes: true,
     terminal: Some(Interactive {
+        has_door: true,
         arguments: &[],
         ready: "Type your message",
         first_turn: None,
@@ -228,7 +241,7 @@ const GOOSE: Agent = Agent {
         });
         // YAML contains JSON.
         let settings = json!({
-            "GOOSE_PROVIDER": "openai", "GOOSE_MODEL": "stand-in", "GOOSE_MODE": "auto", "extensions": {"claude-peers": extension},
+            "GOOSE_PROVIDER": "openai", "GOOSE_MODEL": "stand-in", "GOOSE_MODE": "auto", "GOOSE_TELEMETRY_ENABLED": false, "extensions": {"claude-peers": extension},
         });
         fs::create_dir_all(world.home().join(".config/goose")).unwrap();
         fs::write(world.home().join(".config/goose/config.yaml"), settings.to_string()).unwrap();
@@ -243,7 +256,7 @@ const GOOSE: Agent = Agent {
         ]
     },
     resumes: true,
-    terminal: None,
+    terminal: Some(Interactive { arguments: &["session"], ready: "Enter to send", ..RUNG }),
 };
 
 const PI: Agent = Agent {
@@ -265,6 +278,7 @@ const PI: Agent = Agent {
     env: |_| vec![("PI_OFFLINE", "1".to_owned())],
     resumes: true,
     terminal: Some(Interactive {
+        has_door: true,
         arguments: &[],
         ready: "stand-in",
         first_turn: None,

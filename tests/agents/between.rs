@@ -18,7 +18,7 @@ const MANY: usize = 20;
 /// One world for each agent that can be reached in a terminal: they share the home and the broker.
 fn worlds(agents: Vec<(&'static Agent, PathBuf)>) -> Vec<World> {
     let mut worlds: Vec<World> = Vec::new();
-    for (agent, program) in agents.into_iter().filter(|(agent, _)| agent.terminal.is_some()) {
+    for (agent, program) in agents.into_iter().filter(|(agent, _)| agent.terminal.is_some_and(|terminal| terminal.has_door)) {
         let world = match worlds.first() {
             None => World::new(agent, program),
             Some(first) => World::beside(first, agent, program),

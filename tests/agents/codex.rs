@@ -65,7 +65,7 @@ fn long_text_is_whole(agent: &'static Agent, program: PathBuf) {
 fn interrupted_turn_proves_nothing(agent: &'static Agent, program: PathBuf) {
     let world = World::new(agent, program);
     let other = Peer::register(&world.broker.http(), "other", json!({}));
-    let handed = hand_over(&world, &other, "It is 8080");
+    let handed = hand_over(&world, &other, "It is 8080", "offered");
     let terminal = Terminal::open(&world, "work");
     terminal.prompt("Please call the tools.");
     let id = handed.id.recv().unwrap();
@@ -80,7 +80,7 @@ fn interrupted_turn_proves_nothing(agent: &'static Agent, program: PathBuf) {
 fn killed_daemon_loses_no_message(agent: &'static Agent, program: PathBuf) {
     let world = World::new(agent, program);
     let other = Peer::register(&world.broker.http(), "other", json!({}));
-    let handed = hand_over(&world, &other, "It is 8080");
+    let handed = hand_over(&world, &other, "It is 8080", "offered");
     let terminal = Terminal::open(&world, "work");
     let peer = terminal.reached();
     terminal.prompt("Please call the tools.");

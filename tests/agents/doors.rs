@@ -39,14 +39,15 @@ pub struct Handed {
     pub answer: Sender<()>,
 }
 
-pub fn hand_over(world: &World, from: &Peer, text: &'static str) -> Handed {
+/// `state` is what the message has come to by then.
+pub fn hand_over(world: &World, from: &Peer, text: &'static str, state: &'static str) -> Handed {
     let (answer, answers) = channel::<()>();
     let (broker, from): (Broker, Peer) = (world.broker.shared(), from.clone());
     let (sender, id) = channel();
     world.model.plan_with(&[("list_peers", json!({"scope": "machine"}))], move || {
         let message = json!({"to": "work", "text": text});
         let id = from.over(&broker.http()).post("/v1/send", &message).json()["messageId"].clone();
-        broker.message_once("offered", &id);
+        broker.message_once(state, &id);
         sender.send(id).unwrap();
         _ = answers.recv(); // ends with the test at the latest
         Value::Null
@@ -114,7 +115,7 @@ fn busy_session_reads_it_once(agent: &'static Agent, program: PathBuf) {
     let world = World::new(agent, program);
     let other = Peer::register(&world.broker.http(), "other", json!({}));
     let terminal = Terminal::open(&world, "work");
-    let handed = hand_over(&world, &other, "It is 8080");
+    let handed = hand_over(&world, &other, "It is 8080", "offered");
     terminal.prompt("Please call the tools.");
     let id = handed.id.recv().unwrap();
     assert_eq!(world.broker.message(&id)["state"], "offered", "the model has not read it yet");

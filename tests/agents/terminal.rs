@@ -46,17 +46,31 @@ impl<'a> Terminal<'a> {
         })
     }
 
+    /// Starts an agent without a door, and waits until it takes a prompt and its server is connected.
+    pub fn without_door(world: &'a World, name: &str) -> Self {
+        let terminal = Self::start(world, name, &[]);
+        terminal.shows(world.agent.terminal.unwrap().ready);
+        eventually("its server is connected", || terminal.peer());
+        terminal
+    }
+
     /// Starts the agent in the directory `name`.
     fn start(world: &'a World, name: &str, arguments: &[&str]) -> Self {
+        let command = world.interactive();
+        let command = command.iter().map(String::as_str).chain(arguments.iter().copied());
+        Self::run(world, name, &command.collect::<Vec<_>>())
+    }
+
+    /// Runs a command in the directory `name`.
+    pub fn run(world: &'a World, name: &str, command: &[&str]) -> Self {
         let directory = world.directory(name);
         let terminal = Self { world, name: name.to_owned() };
         let mut words = vec!["new-session", "-d", "-s", name, "-x", "140", "-y", "40", "-c", directory.to_str().unwrap()];
-        let env: Vec<String> = world.env().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut env: Vec<String> = world.env().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        env.push(format!("TMUX={},0,0", world.home().join("tmux").display()));
         words.extend(["env", "-i"]);
         words.extend(env.iter().map(String::as_str));
-        let command = world.interactive();
-        words.extend(command.iter().map(String::as_str));
-        words.extend(arguments);
+        words.extend(command);
         let output = terminal.tmux(&words);
         assert!(output.status.success(), "{output:?}");
         terminal
@@ -114,7 +128,8 @@ impl<'a> Terminal<'a> {
         String::from_utf8_lossy(&self.tmux(&["capture-pane", "-p", "-t", &self.name]).stdout).into_owned()
     }
 
-    fn tmux(&self, arguments: &[&str]) -> Output {
+    /// Runs a tmux command on the same server.
+    pub fn tmux(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("tmux");
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8").env("TERM", "xterm-256color");
         command.args(["-f", "/dev/null", "-S"]).arg(self.world.home().join("tmux")).args(arguments);
