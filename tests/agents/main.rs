@@ -15,6 +15,8 @@ mod doorbell;
 mod doors;
 mod install;
 mod model;
+#[path = "../claude/program.rs"]
+mod program;
 mod setup;
 #[path = "../suite/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]

@@ -1,8 +1,15 @@
 //! An agent in a terminal: it waits for prompts, and a message can wake it.
 
-use crate::{agents::Interactive, support::eventually, world::World};
+use crate::{
+    agents::Interactive,
+    support::{broker::signal, eventually},
+    world::World,
+};
 use serde_json::Value;
-use std::process::{Command, Output, Stdio};
+use std::{
+    fs,
+    process::{Command, Output, Stdio},
+};
 
 pub struct Terminal<'a> {
     world: &'a World,
@@ -17,8 +24,10 @@ impl<'a> Terminal<'a> {
 
     /// The same, with these arguments.
     pub fn open_with(world: &'a World, name: &str, arguments: &[&str]) -> Self {
-        let terminal = Self::start(world, name, arguments);
-        terminal.shows(world.agent.terminal.unwrap().ready);
+        let (terminal, Interactive { ready, first_turn, .. }) =
+            (Self::start(world, name, arguments), world.agent.terminal.unwrap());
+        // A resumed session shows its last turn.
+        terminal.shows(first_turn.filter(|_| !arguments.is_empty()).unwrap_or(ready));
         terminal.begin();
         terminal.reached();
         terminal
@@ -71,8 +80,8 @@ impl<'a> Terminal<'a> {
         words.extend(["env", "-i"]);
         words.extend(env.iter().map(String::as_str));
         words.extend(command);
-        let output = terminal.tmux(&words);
-        assert!(output.status.success(), "{output:?}");
+        // The server may be about to end, after its last session.
+        eventually("tmux runs the command", || terminal.tmux(&words).status.success().then_some(()));
         terminal
     }
 
@@ -109,6 +118,22 @@ impl<'a> Terminal<'a> {
     /// Presses keys, given by their tmux names.
     pub fn keys(&self, keys: &[&str]) {
         self.tmux(&[&["send-keys", "-t", &self.name], keys].concat());
+    }
+
+    /// Kills all processes of the agent, but not our server, which it has started.
+    pub fn kill(&self) {
+        let first = self.tmux(&["display-message", "-p", "-t", &self.name, "#{pane_pid}"]).stdout;
+        let mut killed: Vec<u32> = vec![String::from_utf8(first).unwrap().trim().parse().unwrap()];
+        let mut next = 0;
+        while let Some(pid) = killed.get(next) {
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            let children = children.split_whitespace().map(|pid| pid.parse::<u32>().unwrap());
+            let is_ours =
+                |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().contains("claude-peers-mcp");
+            killed.extend(children.filter(|pid| !is_ours(pid)).collect::<Vec<_>>());
+            next += 1;
+        }
+        killed.into_iter().for_each(|pid| signal(pid, "KILL"));
     }
 
     /// Waits until its screen shows this.
