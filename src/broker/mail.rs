@@ -19,7 +19,7 @@ impl Broker {
         let (id, after) = (PeerId::lenient(id), request.after.map(|id| id.parse::<MessageId>()).transpose()?);
         let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
         let deadline = Instant::now() + wait;
-        let mut changes = self.changes.subscribe();
+        let mut changes = self.changes.hints();
         loop {
             let newest = self.store.glance(|view| history::newest_waiting(view, &id, after.as_ref()))?;
             let peer = self.shown(|_| false, Some(&id)).await?.myself;

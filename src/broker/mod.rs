@@ -23,6 +23,8 @@ mod limits;
 mod mail;
 mod maintenance;
 mod names;
+#[cfg(feature = "dbus")]
+mod notifications;
 mod peer;
 mod peers;
 mod presence;
@@ -31,6 +33,8 @@ mod register;
 mod release;
 mod reply;
 mod roster;
+mod scene;
+mod search;
 mod send;
 mod status;
 mod stream;
@@ -46,5 +50,8 @@ pub use core::{Broker, Caller};
 pub use hook::HookOf;
 pub use legacy::LegacyRegister;
 pub use limits::Limits;
+#[cfg(feature = "dbus")]
+pub use notifications::{Notification, Notifications, Subject};
+pub use scene::Scene;
 pub use stream::{Stream, StreamItem};
 pub use watch::{News, Watch};

@@ -36,6 +36,7 @@ const TABLE: &[(&str, &[&[Code]])] = &[
     ("/v1/peers/{id}/mail", &[CALLER, QUERY, &[InvalidId, PeerNotFound]]),
     ("/v1/whoami", &[CALLER, QUERY, &[PeerNotFound]]),
     ("/v1/events", &[CALLER, QUERY, &[PeerNotFound]]),
+    ("/v1/watch", &[CALLER]),
     (
         "/v1/send",
         &[
@@ -54,6 +55,7 @@ const TABLE: &[(&str, &[&[Code]])] = &[
     ("/v1/messages/{id}/read", &[CALLER, BODY, &[InvalidId]]),
     ("/v1/messages/{id}/release", &[CALLER, BODY, &[InvalidId, MessageNotFound]]),
     ("/v1/history", &[CALLER, QUERY, &[InvalidId]]),
+    ("/v1/search", &[CALLER, QUERY, &[InvalidId]]),
     ("/v1/status", &[]),
     ("/v1/stop", &[CALLER, BODY]),
 ];

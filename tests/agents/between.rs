@@ -75,7 +75,7 @@ fn everyone_writes_to_the_next(agents: Vec<(&'static Agent, PathBuf)>) {
 
 fn claude_asks_codex(agents: Vec<(&'static Agent, PathBuf)>) {
     let [asks, answers] = named(agents, ["claude", "codex"]);
-    question_is_answered(&asks, &answers, |asker| id(asker));
+    question_is_answered(&asks, &answers, id);
 }
 
 fn opencode_answers_qwen_by_name(agents: Vec<(&'static Agent, PathBuf)>) {
