@@ -55,9 +55,9 @@ fuzz SECONDS="60":
 power:
     CLAUDE_PEERS_TEST_POWER_DISKS=100000 cargo test --locked --test power survives -- --nocapture
 
-# other agents in their newest versions
+# other agents in their newest versions, 100 messages from each to the next
 agents VERSION="latest":
-    CLAUDE_PEERS_AGENTS_VERSION={{VERSION}} cargo test --locked --test agents
+    CLAUDE_PEERS_AGENTS_MESSAGES=100 CLAUDE_PEERS_AGENTS_VERSION={{VERSION}} cargo test --locked --test agents
 
 # the figures of docs/benchmarks.md
 bench:

@@ -17,6 +17,8 @@ mod alone;
 mod install;
 #[path = "../tests/agents/model.rs"]
 mod model;
+#[path = "../tests/claude/program.rs"]
+mod program;
 #[path = "../tests/suite/support/mod.rs"]
 mod support;
 #[path = "../tests/agents/terminal.rs"]
@@ -54,7 +56,10 @@ type Daemon = WebSocketStream<tokio::net::UnixStream>;
 fn main() {
     let named: Vec<String> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
     let is_named = |agent: &&Agent| named.is_empty() || named.iter().any(|name| name == agent.name);
-    let agents = AGENTS.iter().filter(|agent| agent.terminal.is_some()).filter(is_named);
+    let agents = AGENTS
+        .iter()
+        .filter(|agent| agent.name != "claude" && agent.terminal.is_some_and(|terminal| terminal.has_door))
+        .filter(is_named);
     let agents: Vec<_> = agents.map(|agent| (agent, install::installed(agent).unwrap())).collect();
     if !alone::is() {
         let Err(why) = alone::become_so();

@@ -20,6 +20,7 @@ mod identity;
 mod inbox;
 mod legacy;
 mod limits;
+mod mail;
 mod maintenance;
 mod names;
 #[cfg(feature = "dbus")]

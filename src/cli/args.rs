@@ -1,6 +1,6 @@
 //! The arguments of the command line, and their `--help`.
 
-use super::{ask, completions, export, history, inbox, manual, message, peers, release, search, send, watch};
+use super::{ask, completions, doorbell, export, history, inbox, manual, message, peers, release, search, send, watch};
 use crate::{
     admin::{doctor, setup, update},
     console::exit,
@@ -47,6 +47,8 @@ pub enum Command {
     Search(search::Args),
     /// Write messages to standard output, as JSON lines or as a web page of conversations
     Export(export::Args),
+    /// Tell a session that nothing else wakes, in its tmux pane, that mail waits
+    Doorbell(doorbell::Args),
     /// Show which peer this command's session is
     Whoami,
     /// Stop the broker and wait until it is gone; no accepted message is lost

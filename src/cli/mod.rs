@@ -6,6 +6,7 @@
 mod args;
 mod ask;
 mod completions;
+mod doorbell;
 mod export;
 mod history;
 mod inbox;
@@ -62,6 +63,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::History(args) => history::run(args, broker()?, out).await,
             Command::Search(args) => search::run(args, &broker()?, out).await,
             Command::Watch(args) => watch::run(args, broker()?, out).await,
+            Command::Doorbell(args) => doorbell::run(args, &broker()?, out).await,
             Command::Whoami => whoami::run(&broker()?, out).await,
             Command::Stop => stop::run(&broker()?, out).await,
             Command::Setup(args) => setup::run(args, out).await,

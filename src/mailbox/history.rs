@@ -130,6 +130,17 @@ pub fn is_waiting(view: &View<'_>, peer: &PeerId) -> Result<bool> {
     view.get("SELECT EXISTS (SELECT 1 FROM message WHERE to_peer = ?1 AND waiting = 1)", [peer.as_str()])
 }
 
+/// The newest message that waits for `peer` and is not held. None if one up to `after` still waits.
+pub fn newest_waiting(view: &View<'_>, peer: &PeerId, after: Option<&MessageId>) -> Result<Option<MessageId>> {
+    let waiting = "to_peer = ?1 AND waiting = 1 AND held_at IS NULL";
+    let end = |order| Message::one(view, &format!("{waiting} ORDER BY seq {order} LIMIT 1"), [peer.as_str()]);
+    let is_new = |oldest: Message| after.is_none_or(|after| oldest.receipt.message_id.seq() > after.seq());
+    if !end("ASC")?.is_some_and(is_new) {
+        return Ok(None);
+    }
+    Ok(end("DESC")?.map(|newest| newest.receipt.message_id))
+}
+
 /// The number of waiting messages for each peer that has any.
 pub fn waiting_by_peer(view: &View<'_>) -> Result<HashMap<PeerId, u32>> {
     let sql = "SELECT to_peer, count(*) FROM message WHERE waiting = 1 GROUP BY to_peer";

@@ -5,7 +5,7 @@
 
 use crate::wire::Process;
 
-pub use imp::{command_line, environment, terminal};
+pub use imp::{command_line, environment, foreground, group, terminal};
 #[cfg(target_os = "linux")]
 use proc as imp;
 #[cfg(not(target_os = "linux"))]
@@ -108,6 +108,15 @@ mod proc {
         bytes.split(|b| *b == 0).map(|entry| OsStr::from_bytes(entry).to_owned()).collect()
     }
 
+    pub fn group(pid: u32) -> Option<u32> {
+        field(&stat(pid)?, 5)?.parse().ok()
+    }
+
+    /// The group of processes to which the controlling terminal of this process sends what is typed.
+    pub fn foreground(pid: u32) -> Option<u32> {
+        field(&stat(pid)?, 8)?.parse().ok()
+    }
+
     /// The controlling terminal, such as `/dev/pts/3`.
     pub fn terminal(pid: u32) -> Option<String> {
         let device: u64 = field(&stat(pid)?, 7)?.parse::<i64>().ok()?.try_into().ok()?;
@@ -159,6 +168,14 @@ mod ps {
         ps(pid, "args").map(|args| args.split_whitespace().map(str::to_owned).collect()).unwrap_or_default()
     }
 
+    pub fn group(pid: u32) -> Option<u32> {
+        ps(pid, "pgid")?.parse().ok()
+    }
+
+    pub fn foreground(pid: u32) -> Option<u32> {
+        ps(pid, "tpgid")?.parse().ok()
+    }
+
     /// Not shown by `ps`.
     #[cfg(not(target_os = "linux"))]
     pub fn environment(_pid: u32) -> Vec<std::ffi::OsString> {
@@ -188,6 +205,8 @@ mod tests {
         let pid = child.id();
         assert_eq!(ps::parent_of(pid), proc::parent_of(pid));
         assert_eq!(ps::terminal(pid), proc::terminal(pid));
+        assert_eq!(ps::group(pid), proc::group(pid));
+        assert_eq!(ps::foreground(pid), proc::foreground(pid));
         assert_eq!(ps::command_line(pid), ["sleep", "1000"]);
         let started = ps::started(pid);
         assert!(started.is_some());

@@ -33,6 +33,7 @@ const TABLE: &[(&str, &[&[Code]])] = &[
     ("/v1/register", &[CALLER, BODY, &[InvalidPath]]),
     ("/v1/unregister", &[CALLER, &[PeerNotFound]]),
     ("/v1/peers", &[CALLER, QUERY, &[UnknownScope, InvalidPath]]),
+    ("/v1/peers/{id}/mail", &[CALLER, QUERY, &[InvalidId, PeerNotFound]]),
     ("/v1/whoami", &[CALLER, QUERY, &[PeerNotFound]]),
     ("/v1/events", &[CALLER, QUERY, &[PeerNotFound]]),
     ("/v1/watch", &[CALLER]),

@@ -11,9 +11,9 @@ use super::{
 use crate::{
     broker::Caller,
     wire::{
-        self, API, API_MIN, Acknowledge, Acknowledged, Asked, AwaitReply, BrokerStatus, Code, Done, Error, Hello, History,
-        HistoryEntry, HistoryPage, Hook, Hooked, ListPeers, Peer, Peers, Register, Registered, Search, SearchPage, SendRequest,
-        Sent, SetSummary, Summary, Take, Taken, VERSION, WhoAmI,
+        self, API, API_MIN, Acknowledge, Acknowledged, Asked, AwaitMail, AwaitReply, BrokerStatus, Code, Done, Error, Hello,
+        History, HistoryEntry, HistoryPage, Hook, Hooked, ListPeers, Mail, Peer, Peers, Register, Registered, Search, SearchPage,
+        SendRequest, Sent, SetSummary, Summary, Take, Taken, VERSION, WhoAmI,
     },
 };
 use axum::{Extension, extract::State};
@@ -70,6 +70,12 @@ verbs! { app;
     /// The live peers in a scope; a registered caller is left out and told who it is.
     get "/v1/peers" [security((), ("secret" = [])), params(ListPeers),]
     peers(caller: Caller, Query(request): Query<ListPeers>) -> Peers { app.broker.list(&caller, &request).await? }
+
+    /// Waits until mail waits for a peer that is connected. The mail stays where it is. Not for sessions, nor for processes that they start.
+    get "/v1/peers/{id}/mail" [params(("id" = String, Path, description = "the peer's id"), AwaitMail),]
+    mail(caller: Caller, inside: Inside, InPath(id): InPath, Query(request): Query<AwaitMail>) -> Mail {
+        app.broker.mail_for(&inside.or(caller), &id, request).await?
+    }
 
     /// Which peer a process belongs to.
     get "/v1/whoami" [security((), ("secret" = [])), params(WhoAmI),]

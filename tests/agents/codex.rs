@@ -65,10 +65,10 @@ fn long_text_is_whole(agent: &'static Agent, program: PathBuf) {
 fn interrupted_turn_proves_nothing(agent: &'static Agent, program: PathBuf) {
     let world = World::new(agent, program);
     let other = Peer::register(&world.broker.http(), "other", json!({}));
-    let handed = hand_over(&world, &other, "It is 8080");
+    let handed = hand_over(&world, &other, "It is 8080", "offered");
     let terminal = Terminal::open(&world, "work");
     terminal.prompt("Please call the tools.");
-    let id = handed.id.recv().unwrap();
+    let id = handed.id();
     terminal.keys(&["Escape"]);
     terminal.shows("interrupted");
     handed.answer.send(()).unwrap();
@@ -80,11 +80,11 @@ fn interrupted_turn_proves_nothing(agent: &'static Agent, program: PathBuf) {
 fn killed_daemon_loses_no_message(agent: &'static Agent, program: PathBuf) {
     let world = World::new(agent, program);
     let other = Peer::register(&world.broker.http(), "other", json!({}));
-    let handed = hand_over(&world, &other, "It is 8080");
+    let handed = hand_over(&world, &other, "It is 8080", "offered");
     let terminal = Terminal::open(&world, "work");
     let peer = terminal.reached();
     terminal.prompt("Please call the tools.");
-    let id = handed.id.recv().unwrap();
+    let id = handed.id();
     signal(daemon_of(&peer).try_into().unwrap(), "KILL");
     eventually("the session is gone", || terminal.peer().is_none().then_some(()));
     drop(terminal);

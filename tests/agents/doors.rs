@@ -3,7 +3,7 @@
 use crate::{
     Test,
     agents::Agent,
-    support::{Broker, events::Peer, eventually},
+    support::{Broker, PATIENCE, events::Peer, eventually},
     terminal::Terminal,
     world::World,
 };
@@ -18,6 +18,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("messages_stay_in_order", messages_stay_in_order),
     ("typed_text_stays", typed_text_stays),
     ("busy_session_reads_it_once", busy_session_reads_it_once),
+    ("killed_agent_loses_no_message", killed_agent_loses_no_message),
     ("cleared_session_is_reached", cleared_session_is_reached),
 ];
 
@@ -34,19 +35,27 @@ pub fn shown(world: &World, text: &str) {
 
 /// A message that is handed over while the model thinks about the result of its first call.
 pub struct Handed {
-    pub id: Receiver<Value>,
+    id: Receiver<Value>,
     /// Lets the model answer.
     pub answer: Sender<()>,
 }
 
-pub fn hand_over(world: &World, from: &Peer, text: &'static str) -> Handed {
+/// `state` is what the message has come to by then.
+impl Handed {
+    /// The message, once it is handed over.
+    pub fn id(&self) -> Value {
+        self.id.recv_timeout(PATIENCE).expect("the message is handed over")
+    }
+}
+
+pub fn hand_over(world: &World, from: &Peer, text: &'static str, state: &'static str) -> Handed {
     let (answer, answers) = channel::<()>();
     let (broker, from): (Broker, Peer) = (world.broker.shared(), from.clone());
     let (sender, id) = channel();
     world.model.plan_with(&[("list_peers", json!({"scope": "machine"}))], move || {
         let message = json!({"to": "work", "text": text});
         let id = from.over(&broker.http()).post("/v1/send", &message).json()["messageId"].clone();
-        broker.message_once("offered", &id);
+        broker.message_once(state, &id);
         sender.send(id).unwrap();
         _ = answers.recv(); // ends with the test at the latest
         Value::Null
@@ -114,11 +123,32 @@ fn busy_session_reads_it_once(agent: &'static Agent, program: PathBuf) {
     let world = World::new(agent, program);
     let other = Peer::register(&world.broker.http(), "other", json!({}));
     let terminal = Terminal::open(&world, "work");
-    let handed = hand_over(&world, &other, "It is 8080");
+    let handed = hand_over(&world, &other, "It is 8080", "offered");
     terminal.prompt("Please call the tools.");
-    let id = handed.id.recv().unwrap();
+    let id = handed.id();
     assert_eq!(world.broker.message(&id)["state"], "offered", "the model has not read it yet");
     handed.answer.send(()).unwrap();
     world.broker.message_once("delivered", &id);
     shown(&world, "It is 8080");
+}
+
+fn killed_agent_loses_no_message(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let terminal = Terminal::open(&world, "work");
+    let peer = terminal.reached();
+    let handed = hand_over(&world, &other, "It is 8080", "offered");
+    terminal.prompt("Please call the tools.");
+    let id = handed.id();
+    terminal.kill();
+    eventually("the session is gone", || terminal.peer().is_none().then_some(()));
+    assert_eq!(world.broker.message(&id)["state"], "offered", "nothing proves that it was read");
+    drop(terminal);
+    handed.answer.send(()).unwrap();
+
+    let terminal = Terminal::open_with(&world, "work", agent.terminal.unwrap().resume);
+    assert_eq!(terminal.reached()["id"], peer["id"], "the resumed session is the same peer");
+    world.broker.message_once("delivered", &id);
+    eventually("it is shown again, marked", || world.model.last().contains("possible repeat").then_some(()));
+    assert!(world.model.last().contains("It is 8080"));
 }

@@ -1,6 +1,9 @@
 //! The agents and their Node, installed once from the npm registry and kept between runs, each in its own folder.
 
-use crate::agents::{Agent, NODE, OPENCODE_PLUGIN};
+use crate::{
+    agents::{Agent, NODE, OPENCODE_PLUGIN},
+    program,
+};
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -15,6 +18,9 @@ const VERSION: &str = "CLAUDE_PEERS_AGENTS_VERSION";
 /// # Errors
 /// The reason why it cannot be installed.
 pub fn installed(agent: &Agent) -> Result<PathBuf, String> {
+    if agent.name == "claude" {
+        return program::installed()?.ok_or("npm is not installed".to_owned());
+    }
     install("node", NODE, Some("node"))?;
     if agent.name == "opencode" {
         install("opencode-plugin", &wanted(OPENCODE_PLUGIN), None)?;

@@ -11,9 +11,12 @@ mod alone;
 mod between;
 mod calls;
 mod codex;
+mod doorbell;
 mod doors;
 mod install;
 mod model;
+#[path = "../claude/program.rs"]
+mod program;
 mod setup;
 #[path = "../suite/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
@@ -58,7 +61,8 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
-        let tests = [("calls", calls::TESTS), ("doors", doors::TESTS), ("setup", setup::TESTS), ("codex", codex::TESTS)];
+        let tests = [("calls", calls::TESTS), ("doors", doors::TESTS), ("setup", setup::TESTS)];
+        let tests = [tests.as_slice(), &[("codex", codex::TESTS), ("doorbell", doorbell::TESTS)]].concat();
         let tests = tests.iter().flat_map(|(of, tests)| tests.iter().map(move |(name, test)| (format!("{of}::{name}"), *test)));
         trials.extend(tests.filter(|(name, _)| agent.passes(name)).map(|(name, test)| {
             let (is_skipped, place): (_, _) = (place.is_err(), place.clone());

@@ -1,5 +1,5 @@
-//! A stand-in model on loopback. It speaks three formats (OpenAI's Responses and chat completions, and Gemini's), makes the planned tool
-//! calls one by one, and records what it is shown.
+//! A stand-in model on loopback. It speaks four formats (OpenAI's Responses and chat completions, Anthropic's and Gemini's), makes the
+//! planned tool calls one by one, and records what it is shown.
 
 use serde_json::{Value, json};
 use std::{
@@ -27,12 +27,16 @@ type Meanwhile = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 struct Plan {
     calls: VecDeque<(String, Value)>,
+    /// The calls are only made in answer to a request with this text.
+    cue: String,
     meanwhile: Option<Meanwhile>,
     /// The last request that offered our tools, and when it came.
     last: String,
     came: Option<Instant>,
     /// How many calls it has made.
     made: usize,
+    /// The last of them, until a request shows that it was taken: Codex begins a request anew if a message comes in between.
+    open: Option<(String, Value)>,
 }
 
 /// A format of requests and answers.
@@ -40,6 +44,7 @@ struct Plan {
 enum Format {
     Responses,
     Chat,
+    Messages,
     Gemini,
 }
 
@@ -73,7 +78,14 @@ impl Model {
 
     /// Plans these tool calls.
     pub fn plan(&self, calls: &[(&str, Value)]) {
-        self.state().calls = calls.iter().map(|(tool, input)| ((*tool).to_owned(), input.clone())).collect();
+        self.plan_at("", calls);
+    }
+
+    /// Plans these tool calls, for when it is shown this text.
+    pub fn plan_at(&self, cue: &str, calls: &[(&str, Value)]) {
+        let mut state = self.state();
+        (state.cue, state.open) = (cue.to_owned(), None);
+        state.calls = calls.iter().map(|(tool, input)| ((*tool).to_owned(), input.clone())).collect();
     }
 
     /// Plans these tool calls; `meanwhile` runs once the result of the first has come. The receiver gets what it returns.
@@ -113,10 +125,11 @@ fn serve(connection: &TcpStream, plan: &Mutex<Plan>) -> io::Result<()> {
     let format = match path.as_str() {
         path if path.ends_with("/responses") => Some(Format::Responses),
         path if path.ends_with("/chat/completions") => Some(Format::Chat),
+        path if path.ends_with("/v1/messages") => Some(Format::Messages),
         path if path.ends_with("enerateContent") => Some(Format::Gemini),
         _ => None,
     };
-    let is_streamed = path.ends_with(":streamGenerateContent") || body["stream"] == true;
+    let is_streamed = path.ends_with(":streamGenerateContent") || path.ends_with("/v1/messages") || body["stream"] == true;
     let answer = format.map(|format| answer(format, &body, is_streamed, &mut plan.lock().unwrap()));
     let kind = if is_streamed { "text/event-stream" } else { "application/json" };
     let answer = answer.unwrap_or_else(|| {
@@ -167,6 +180,10 @@ fn tools(format: Format, body: &Value) -> Vec<Tool> {
             }
             Format::Responses => tool(&offered["name"], None).into_iter().collect::<Vec<_>>(),
             Format::Chat => tool(&offered["function"]["name"], None).into_iter().collect(),
+            // Claude Code offers the tools of MCP servers only when asked, and lets them be called before.
+            Format::Messages => ["list_peers", "send_message", "set_summary", "check_messages"]
+                .map(|name| Tool { name: format!("mcp__claude-peers__{name}"), namespace: None })
+                .into(),
             Format::Gemini => {
                 list(&offered["functionDeclarations"]).iter().filter_map(|inner| tool(&inner["name"], None)).collect()
             }
@@ -185,13 +202,26 @@ fn answer(format: Format, body: &Value, is_streamed: bool, plan: &mut Plan) -> S
             meanwhile();
         }
     }
-    let planned = plan.calls.front().and_then(|(name, _)| tools.iter().find(|tool| tool.name.ends_with(name.as_str())));
+    let text = body.to_string();
+    if format == Format::Responses
+        && let Some(open) = plan.open.take()
+        && !text.contains(&format!("\"call_{}\"", plan.made))
+        && tools.iter().any(|tool| tool.name == open.0)
+    {
+        plan.made -= 1;
+        plan.calls.push_front(open);
+    }
+    let is_cued = text.contains(&plan.cue);
+    let planned =
+        plan.calls.front().filter(|_| is_cued).and_then(|(name, _)| tools.iter().find(|tool| tool.name.ends_with(name.as_str())));
     let call = planned.and_then(|tool| Some((tool, plan.calls.pop_front()?.1)));
     plan.made += usize::from(call.is_some());
+    plan.open = call.as_ref().map(|(tool, input)| (tool.name.clone(), input.clone())).or_else(|| plan.open.take());
     let number = plan.made;
     match format {
         Format::Responses => responses(call, number),
         Format::Chat => chat(call, number, is_streamed),
+        Format::Messages => messages(call, number),
         Format::Gemini => gemini(call, is_streamed),
     }
 }
@@ -242,6 +272,28 @@ fn chat(call: Call<'_>, number: usize, is_streamed: bool) -> String {
     }
     let chunk = "chat.completion.chunk";
     events(&[whole(chunk, "delta", &said, Value::Null), whole(chunk, "delta", &json!({}), reason.into())]) + "data: [DONE]\n\n"
+}
+
+fn messages(call: Call<'_>, number: usize) -> String {
+    let (block, delta, reason) = match call {
+        None => (json!({"type": "text", "text": ""}), json!({"type": "text_delta", "text": "ok"}), "end_turn"),
+        Some((tool, input)) => (
+            json!({"type": "tool_use", "id": format!("toolu_{number:04}"), "name": tool.name, "input": {}}),
+            json!({"type": "input_json_delta", "partial_json": input.to_string()}),
+            "tool_use",
+        ),
+    };
+    let usage = json!({"input_tokens": 1, "output_tokens": 1});
+    let message = json!({"id": format!("msg_{number:04}"), "type": "message", "role": "assistant", "content": [], "model": "stand-in",
+        "stop_reason": null, "stop_sequence": null, "usage": usage});
+    events(&[
+        json!({"type": "message_start", "message": message}),
+        json!({"type": "content_block_start", "index": 0, "content_block": block}),
+        json!({"type": "content_block_delta", "index": 0, "delta": delta}),
+        json!({"type": "content_block_stop", "index": 0}),
+        json!({"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": null}, "usage": {"output_tokens": 1}}),
+        json!({"type": "message_stop"}),
+    ])
 }
 
 fn gemini(call: Call<'_>, is_streamed: bool) -> String {

@@ -1,8 +1,15 @@
 //! An agent in a terminal: it waits for prompts, and a message can wake it.
 
-use crate::{agents::Interactive, support::eventually, world::World};
+use crate::{
+    agents::Interactive,
+    support::{broker::signal, eventually},
+    world::World,
+};
 use serde_json::Value;
-use std::process::{Command, Output, Stdio};
+use std::{
+    fs,
+    process::{Command, Output, Stdio},
+};
 
 pub struct Terminal<'a> {
     world: &'a World,
@@ -17,8 +24,10 @@ impl<'a> Terminal<'a> {
 
     /// The same, with these arguments.
     pub fn open_with(world: &'a World, name: &str, arguments: &[&str]) -> Self {
-        let terminal = Self::start(world, name, arguments);
-        terminal.shows(world.agent.terminal.unwrap().ready);
+        let (terminal, Interactive { ready, first_turn, .. }) =
+            (Self::start(world, name, arguments), world.agent.terminal.unwrap());
+        // A resumed session shows its last turn.
+        terminal.shows(first_turn.filter(|_| !arguments.is_empty()).unwrap_or(ready));
         terminal.begin();
         terminal.reached();
         terminal
@@ -46,19 +55,33 @@ impl<'a> Terminal<'a> {
         })
     }
 
+    /// Starts an agent without a door, and waits until it takes a prompt and its server is connected.
+    pub fn without_door(world: &'a World, name: &str) -> Self {
+        let terminal = Self::start(world, name, &[]);
+        terminal.shows(world.agent.terminal.unwrap().ready);
+        eventually("its server is connected", || terminal.peer());
+        terminal
+    }
+
     /// Starts the agent in the directory `name`.
     fn start(world: &'a World, name: &str, arguments: &[&str]) -> Self {
+        let command = world.interactive();
+        let command = command.iter().map(String::as_str).chain(arguments.iter().copied());
+        Self::run(world, name, &command.collect::<Vec<_>>())
+    }
+
+    /// Runs a command in the directory `name`.
+    pub fn run(world: &'a World, name: &str, command: &[&str]) -> Self {
         let directory = world.directory(name);
         let terminal = Self { world, name: name.to_owned() };
         let mut words = vec!["new-session", "-d", "-s", name, "-x", "140", "-y", "40", "-c", directory.to_str().unwrap()];
-        let env: Vec<String> = world.env().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut env: Vec<String> = world.env().into_iter().map(|(name, value)| format!("{name}={value}")).collect();
+        env.push(format!("TMUX={},0,0", world.home().join("tmux").display()));
         words.extend(["env", "-i"]);
         words.extend(env.iter().map(String::as_str));
-        let command = world.interactive();
-        words.extend(command.iter().map(String::as_str));
-        words.extend(arguments);
-        let output = terminal.tmux(&words);
-        assert!(output.status.success(), "{output:?}");
+        words.extend(command);
+        // The server may be about to end, after its last session.
+        eventually("tmux runs the command", || terminal.tmux(&words).status.success().then_some(()));
         terminal
     }
 
@@ -97,6 +120,22 @@ impl<'a> Terminal<'a> {
         self.tmux(&[&["send-keys", "-t", &self.name], keys].concat());
     }
 
+    /// Kills all processes of the agent, but not our server, which it has started.
+    pub fn kill(&self) {
+        let first = self.tmux(&["display-message", "-p", "-t", &self.name, "#{pane_pid}"]).stdout;
+        let mut killed: Vec<u32> = vec![String::from_utf8(first).unwrap().trim().parse().unwrap()];
+        let mut next = 0;
+        while let Some(pid) = killed.get(next) {
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            let children = children.split_whitespace().map(|pid| pid.parse::<u32>().unwrap());
+            let is_ours =
+                |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().contains("claude-peers-mcp");
+            killed.extend(children.filter(|pid| !is_ours(pid)).collect::<Vec<_>>());
+            next += 1;
+        }
+        killed.into_iter().for_each(|pid| signal(pid, "KILL"));
+    }
+
     /// Waits until its screen shows this.
     #[track_caller]
     pub fn shows(&self, text: &str) {
@@ -114,7 +153,8 @@ impl<'a> Terminal<'a> {
         String::from_utf8_lossy(&self.tmux(&["capture-pane", "-p", "-t", &self.name]).stdout).into_owned()
     }
 
-    fn tmux(&self, arguments: &[&str]) -> Output {
+    /// Runs a tmux command on the same server.
+    pub fn tmux(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("tmux");
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8").env("TERM", "xterm-256color");
         command.args(["-f", "/dev/null", "-S"]).arg(self.world.home().join("tmux")).args(arguments);

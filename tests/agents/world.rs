@@ -19,7 +19,7 @@ const PATIENCE: &str = "60";
 /// The environment of a test.
 pub struct World {
     pub agent: &'static Agent,
-    program: PathBuf,
+    pub program: PathBuf,
     pub broker: Broker,
     pub model: Model,
 }

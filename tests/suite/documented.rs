@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 const PAGE: &str = include_str!("../../docs/protocol.md");
 /// What a broker makes: an example has one value for it, a test another, each the same throughout.
-const MADE: [&str; 7] = ["id", "messageId", "from", "to", "secret", "replyTo", "next"];
+const MADE: [&str; 8] = ["id", "messageId", "newest", "from", "to", "secret", "replyTo", "next"];
 /// What depends on the time, the machine or the wording.
 const VARYING: [&str; 18] = [
     "address",
@@ -169,7 +169,10 @@ fn prepare(example: &Example, http: &Http, known: &mut Dictionary) {
 /// The path as it is routed.
 fn template(path: &str) -> String {
     let path = path.split('?').next().unwrap();
-    path.split('/').map(|part| if part.starts_with("m4") { "{id}" } else { part }).collect::<Vec<_>>().join("/")
+    path.split('/')
+        .map(|part| if part.starts_with("m4") || part == "ssjq4f" { "{id}" } else { part })
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 #[test]

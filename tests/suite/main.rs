@@ -30,6 +30,7 @@ mod idle;
 mod inbox;
 mod inside;
 mod legacy;
+mod mail;
 mod manual;
 mod patterns;
 #[cfg(target_os = "linux")]

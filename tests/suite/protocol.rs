@@ -19,13 +19,14 @@ use std::{
 // The document.
 
 /// Every route of the API.
-const ROUTES: [(&str, &str); 20] = [
+const ROUTES: [(&str, &str); 21] = [
     ("get", "/v1/hello"),
     ("post", "/v1/register"),
     ("post", "/v1/unregister"),
     ("get", "/v1/events"),
     ("get", "/v1/watch"),
     ("get", "/v1/peers"),
+    ("get", "/v1/peers/{id}/mail"),
     ("get", "/v1/whoami"),
     ("post", "/v1/send"),
     ("post", "/v1/set-summary"),
