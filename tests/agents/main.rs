@@ -12,6 +12,7 @@ mod between;
 mod calls;
 mod codex;
 mod doors;
+mod gemini;
 mod install;
 mod model;
 mod setup;
@@ -58,7 +59,13 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
-        let tests = [("calls", calls::TESTS), ("doors", doors::TESTS), ("setup", setup::TESTS), ("codex", codex::TESTS)];
+        let tests = [
+            ("calls", calls::TESTS),
+            ("doors", doors::TESTS),
+            ("setup", setup::TESTS),
+            ("codex", codex::TESTS),
+            ("gemini", gemini::TESTS),
+        ];
         let tests = tests.iter().flat_map(|(of, tests)| tests.iter().map(move |(name, test)| (format!("{of}::{name}"), *test)));
         trials.extend(tests.filter(|(name, _)| agent.passes(name)).map(|(name, test)| {
             let (is_skipped, place): (_, _) = (place.is_err(), place.clone());

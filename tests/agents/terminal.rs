@@ -47,7 +47,7 @@ impl<'a> Terminal<'a> {
     }
 
     /// Starts the agent in the directory `name`.
-    fn start(world: &'a World, name: &str, arguments: &[&str]) -> Self {
+    pub fn start(world: &'a World, name: &str, arguments: &[&str]) -> Self {
         let directory = world.directory(name);
         let terminal = Self { world, name: name.to_owned() };
         let mut words = vec!["new-session", "-d", "-s", name, "-x", "140", "-y", "40", "-c", directory.to_str().unwrap()];
