@@ -2,7 +2,10 @@
 
 use super::core::{Broker, Caller};
 use crate::{
-    mailbox::{Message, history},
+    mailbox::{
+        Message,
+        history::{self, Filter},
+    },
     wire::{self, Code, Error, History, HistoryEntry, HistoryPage, MessageId, PeerId, PeerRef, Receipt},
 };
 
@@ -34,23 +37,36 @@ impl Broker {
         if limit == 0 || limit > MOST_ENTRIES {
             return Err(Error::new(Code::InvalidRequest, format!("limit {limit} is not 1 to {MOST_ENTRIES}")));
         }
-        let before = match request.before.as_deref() {
-            Some(id) => id.parse::<MessageId>()?.seq(),
-            None => i64::MAX,
-        };
+        let seq = |id: &Option<String>| id.as_deref().map(|id| id.parse::<MessageId>().map(|id| id.seq())).transpose();
         let peers = match (caller, request.peer.as_deref()) {
             (Caller::Peer(me), _) => Some(vec![me.clone()]),
             (Caller::User, Some(reference)) => Some(self.mentioned(&reference.parse()?)?),
             (Caller::User, None) => None,
         };
-        let found = self.store.read(move |view| history::list(view, peers.as_deref(), before, limit)).await?;
+        let to = request.to.as_deref().map(|to| self.mentioned(&to.parse()?)).transpose()?;
+        let after = match request.after.as_deref() {
+            Some("0") => Some(0),
+            _ => seq(&request.after)?,
+        };
+        let filter = Filter {
+            after,
+            peers,
+            to,
+            before: seq(&request.before)?,
+            since: request.since,
+            until: request.until,
+            state: request.state,
+            thread: seq(&request.thread)?,
+            ..Filter::default()
+        };
+        let found = self.store.read(move |view| history::list(view, &filter, limit)).await?;
         let full = u32::try_from(found.len()).is_ok_and(|count| count == limit);
         let next = found.last().filter(|_| full).map(|message| message.receipt.message_id.clone());
         Ok(HistoryPage { messages: found.into_iter().map(|message| self.entry(message)).collect(), next })
     }
 
     /// Every peer with this id or name, including gone ones. A forgotten peer and the command line are found only by id.
-    fn mentioned(&self, reference: &PeerRef) -> wire::Result<Vec<PeerId>> {
+    pub(super) fn mentioned(&self, reference: &PeerRef) -> wire::Result<Vec<PeerId>> {
         let roster = self.roster();
         let id: PeerId = reference.as_str().parse()?;
         let named = roster.named(reference.as_str()).map(|peer| peer.row.id.clone()).filter(|named| *named != id);

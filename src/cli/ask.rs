@@ -57,7 +57,7 @@ fn no_answer(asked: &Asked) -> Failure {
     let question = &asked.question;
     let (id, name) = (&question.message_id, printable_line(&question.to_name));
     let help = match question.from.as_str() {
-        CLI_SENDER => "a later answer will be in `claude-peers history`",
+        CLI_SENDER => "a later answer will be in `claude-peers inbox`",
         _ => "a later answer will arrive as a message to this session",
     };
     Failure::no_answer(format!("no answer to {id} from {name} yet: {}", shown::fate(asked)), help)

@@ -4,7 +4,7 @@ use crate::{
     client::{Client, with_query},
     console::{Failure, Field, Look, Out, Tone, out::ago},
     platform::clock,
-    wire::{Peer, Peers, Scope, Status, Timestamp},
+    wire::{Doing, Peer, Peers, Scope, Status, Timestamp},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
@@ -79,6 +79,16 @@ pub fn status(status: Status) -> (&'static str, Tone) {
         Status::Connected => ("connected", Tone::Good),
         Status::Reconnecting => ("reconnecting", Tone::Warn),
         Status::Gone => ("gone", Tone::Bad),
+    }
+}
+
+/// What the session does, if that is known, else whether it can be reached.
+pub fn doing(peer: &Peer) -> (&'static str, Tone) {
+    match peer.activity.as_ref().filter(|_| peer.status == Status::Connected).map(|activity| activity.doing) {
+        Some(Doing::Idle) => ("idle", Tone::Plain),
+        Some(Doing::Working) => ("working", Tone::Good),
+        Some(Doing::NeedsYou) => ("needs you", Tone::Warn),
+        None => status(peer.status),
     }
 }
 
