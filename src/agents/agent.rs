@@ -5,6 +5,7 @@
 
 use super::{
     files::{BYTE_ORDER_MARK, Unreadable, parse_lenient, parse_toml, read},
+    hooks::Hooks,
     names::{NOBODY, Name},
     program::Program,
     server::{NAME, Scope, Server},
@@ -28,6 +29,7 @@ pub struct Agent {
     pub folder: [&'static str; 3],
     pub mcp: Option<Mcp>,
     pub plugin: Option<Plugin>,
+    pub hooks: Option<Hooks>,
     /// How messages arrive.
     pub arrival: &'static str,
 }
@@ -77,6 +79,7 @@ impl Agent {
         folder: [""; 3],
         mcp: None,
         plugin: None,
+        hooks: None,
         arrival: "with the results of our tools",
     };
 

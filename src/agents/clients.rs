@@ -63,6 +63,8 @@ pub struct Client {
     pub has_plugin: bool,
     /// Whether a daemon may run its sessions.
     pub has_daemon: bool,
+    /// Whether our hook can run in its sessions, of which each has a process of its own unless it was started with one of these flags.
+    pub hooks: Option<&'static [&'static str]>,
     /// The start flags that bypass its permission prompts, each with its value. Claude Code's modes are more than flags.
     bypass: &'static [&'static str],
     /// The key in a call's `_meta`, and the field under it, that says [`SUBAGENT`] for a subagent's call.
@@ -95,7 +97,11 @@ static KNOWN: [Client; 10] = [
         bypass: &["--dangerously-bypass-approvals-and-sandbox", "--yolo"],
         ..client(CODEX, Structured, true, Silent(130), Meta(THREAD), names::CODEX)
     },
-    Client { bypass: YOLO, ..client("gemini-cli-mcp-client*", Text, true, Silent(130), Nowhere, names::GEMINI) },
+    Client {
+        hooks: Some(&["--acp", "--experimental-acp"]),
+        bypass: YOLO,
+        ..client("gemini-cli-mcp-client*", Text, true, Silent(130), Nowhere, names::GEMINI)
+    },
     Client {
         inbox: Some(qwen::SOCKET),
         bypass: YOLO,
@@ -133,6 +139,7 @@ const fn client(
         inbox: None,
         has_plugin: false,
         has_daemon: false,
+        hooks: None,
         bypass: &[],
         subagent: None,
     }

@@ -35,7 +35,7 @@ impl Unreadable {
 }
 
 /// A file's text; none if there is no such file.
-pub(super) fn read(file: &Path) -> Result<Option<String>, Unreadable> {
+pub fn read(file: &Path) -> Result<Option<String>, Unreadable> {
     let text = files::read(file, MAX_FILE).and_then(|text| String::from_utf8(text).map_err(io::Error::other));
     match text {
         Ok(text) => Ok(Some(text)),

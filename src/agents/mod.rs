@@ -3,6 +3,8 @@
 
 #[cfg(feature = "cli")]
 pub mod agent;
+#[cfg(any(feature = "cli", fuzzing))]
+mod broker;
 pub mod claude;
 #[cfg(feature = "mcp")]
 pub mod clients;
@@ -14,10 +16,12 @@ pub mod codex;
 mod copilot;
 #[cfg(feature = "cli")]
 pub mod files;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", fuzzing))]
 mod gemini;
 #[cfg(feature = "cli")]
 mod halves;
+#[cfg(feature = "cli")]
+pub mod hooks;
 #[cfg(feature = "cli")]
 pub mod known;
 pub mod names;

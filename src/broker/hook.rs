@@ -122,6 +122,9 @@ impl Broker {
                 peers::put(tx, &row)?;
             }
             acknowledge::prompt(tx, &row, request.messages, shown::is_brief)?;
+            if request.is_complete {
+                lease::end_hooks_leases(tx, &row.id)?;
+            }
             if Rule::of(&row) == Rule::of(&stored) { Ok(()) } else { apply_rule(tx, &row) }
         });
         job.await

@@ -67,10 +67,10 @@ pub enum Command {
     /// Write the man pages to a folder (used by packages)
     #[command(hide = true)]
     Manual(manual::Args),
-    /// Tell the broker which messages a session has let in (run by Claude Code's prompt hook)
+    /// Tell the broker which messages a session has let in (run by Claude Code's prompt hook), or bring messages (run by Gemini CLI's hooks)
     #[command(hide = true)]
     Hook {
-        /// The event, as Claude Code names it
+        /// The event, as Claude Code names it, or `gemini`
         event: std::ffi::OsString,
     },
     /// Make a summary from facts in JSON on standard input (used by claude-peers-mcp)

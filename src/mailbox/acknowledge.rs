@@ -107,20 +107,21 @@ pub fn read_by_user(tx: &mut Transaction<'_>, readers: &[PeerId], id: &MessageId
     readers.iter().try_fold(0, |changed, reader| Ok(changed + u32::from(deliver(tx, reader, id, Route::CheckMessages)?)))
 }
 
-/// Records a run of the prompt hook of `peer`. The messages in the prompt were let in, which proves the inbox. If `is_whole` says
-/// that a text is too long for the inbox, only its beginning was let in, and the message still waits.
+/// Records a run of the hook of `peer`. The messages in the prompt were let in, which proves the inbox if there is one. If `is_whole`
+/// says that a text is too long for the inbox, only its beginning was let in, and the message still waits.
 pub fn prompt(tx: &mut Transaction<'_>, peer: &PeerRow, messages: Vec<MessageId>, is_whole: fn(&str) -> bool) -> Result<()> {
     tx.wake(&peer.id);
+    let route = if peer.has_door() || peer.channel { Route::Inbox } else { Route::ToolResult };
     if messages.is_empty() {
         tx.inbox(&peer.id, InboxNews::Prompted);
-    } else if !peer.has_proved() {
+    } else if route == Route::Inbox && !peer.has_proved() {
         proof::note(tx, peer)?;
     }
     for id in messages {
         let message = Message::one(tx, "seq = ?1 AND tag = ?2 AND to_peer = ?3", params![id.seq(), id.tag(), peer.id.as_str()])?;
         if let Some(Message { receipt, text, handed }) = message {
             match (is_whole(&text), receipt.held.is_some()) {
-                (true, is_held) if is_held || handed > 0 => _ = deliver(tx, &peer.id, &id, Route::Inbox)?,
+                (true, is_held) if is_held || handed > 0 => _ = deliver(tx, &peer.id, &id, route)?,
                 (false, true) => {
                     release::let_in_part(tx, &id)?;
                     tx.hint(&peer.id);

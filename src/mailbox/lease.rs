@@ -3,7 +3,7 @@
 use super::{Holder, Message, Result, Transaction, message::COLUMNS, order};
 use crate::{
     db::{self, View, params},
-    wire::PeerId,
+    wire::{HOOK_LEASE, PeerId},
 };
 use std::{
     ops::ControlFlow,
@@ -108,6 +108,16 @@ pub fn move_waiting(tx: &mut Transaction<'_>, from: &PeerId, to: &PeerId) -> Res
     let sql = "UPDATE message SET to_peer = ?2 WHERE to_peer = ?1 AND waiting = 1 AND state = 0 AND holder = 0";
     tx.run(sql, [from.as_str(), to.as_str()])?;
     tx.hint(to);
+    Ok(())
+}
+
+/// Ends the leases of the hooks of `peer`. Their messages wait again and count as possibly shown.
+pub fn end_hooks_leases(tx: &mut Transaction<'_>, peer: &PeerId) -> Result<()> {
+    let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL
+               WHERE to_peer = ?1 AND waiting = 1 AND holder = 2 AND lease LIKE ?2 || '%'";
+    if tx.run(sql, [peer.as_str(), HOOK_LEASE])? > 0 {
+        tx.hint(peer);
+    }
     Ok(())
 }
 

@@ -188,7 +188,15 @@ impl Writer {
 
 /// Tells the broker that the model was shown these messages.
 async fn were_shown(link: &Link, messages: Vec<MessageId>) {
-    let hook = Hook { event: "shown".to_owned(), problem: None, session_id: None, cwd: None, permission_mode: None, messages };
+    let hook = Hook {
+        event: "shown".to_owned(),
+        problem: None,
+        session_id: None,
+        cwd: None,
+        permission_mode: None,
+        messages,
+        is_complete: false,
+    };
     while let Err(error) = link.post::<Hooked>("/v1/hook", &hook, AT_ONCE).await {
         log!("telling which messages were shown: {error}");
         match error.code {

@@ -111,10 +111,19 @@ impl Doors {
         if self.client.has_daemon {
             return Found { door: self.thread().await, ..Found::default() };
         }
+        if let Some(shared) = self.client.hooks {
+            return Found { agent: process::parent().filter(|pid| self.has_hooks(*pid, shared)), ..Found::default() };
+        }
         let plugin = self.plugin().await;
         let session = plugin.as_ref().and_then(|plugin| plugin.session()).filter(|session| self.is_own(session));
         let door = plugin.zip(session.clone()).map(|(plugin, session)| Door::Plugin(plugin, session));
         Found { agent: None, door, session }
+    }
+
+    /// Whether this process is our client's and starts the hooks of our session alone. `shared`: the flags with which it runs several.
+    fn has_hooks(&self, pid: u32, shared: &[&str]) -> bool {
+        let words = process::command_line(pid);
+        self.client.runs(&words) && !words.iter().any(|word| shared.contains(&&**word))
     }
 
     /// Whether a plugin with this session may be ours. While a new session begins, the plugin of the last one may still be there.

@@ -43,6 +43,8 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const API_HEADER: &str = "claude-peers-api";
 /// The header that carries the machine token where the kernel cannot tell who is connecting over TCP.
 pub const TOKEN_HEADER: &str = "claude-peers-token";
+/// The names of leases begin so where a session's hook takes messages.
+pub const HOOK_LEASE: &str = "hook-";
 /// The scheme of `Authorization` by which a hook names the process that runs its session, in place of a secret.
 pub const PROCESS_SCHEME: &str = "Process";
 /// The scheme of `Authorization` by which a hook shows the token that its client gives to the programs it starts. The token proves

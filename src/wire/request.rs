@@ -212,6 +212,9 @@ object! {
         /// The messages in the prompt, which were let in.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pub messages: Vec<MessageId>,
+        /// The session can show no more than `messages` of what its hooks have taken: the rest waits again, as possible repeats.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pub is_complete: bool,
     }
 
     pub struct Hooked {}

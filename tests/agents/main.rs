@@ -13,6 +13,7 @@ mod calls;
 mod codex;
 mod doorbell;
 mod doors;
+mod gemini;
 mod install;
 mod model;
 #[path = "../claude/program.rs"]
@@ -61,8 +62,14 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
-        let tests = [("calls", calls::TESTS), ("doors", doors::TESTS), ("setup", setup::TESTS)];
-        let tests = [tests.as_slice(), &[("codex", codex::TESTS), ("doorbell", doorbell::TESTS)]].concat();
+        let tests = [
+            ("calls", calls::TESTS),
+            ("doors", doors::TESTS),
+            ("setup", setup::TESTS),
+            ("codex", codex::TESTS),
+            ("gemini", gemini::TESTS),
+            ("doorbell", doorbell::TESTS),
+        ];
         let tests = tests.iter().flat_map(|(of, tests)| tests.iter().map(move |(name, test)| (format!("{of}::{name}"), *test)));
         trials.extend(tests.filter(|(name, _)| agent.passes(name)).map(|(name, test)| {
             let (is_skipped, place): (_, _) = (place.is_err(), place.clone());

@@ -21,8 +21,8 @@ pub struct Model {
     shared: Arc<Mutex<Plan>>,
 }
 
-/// What happens after the first of the planned calls.
-type Meanwhile = Box<dyn FnOnce() + Send>;
+/// What happens after so many calls.
+type Meanwhile = (usize, Box<dyn FnOnce() + Send>);
 
 #[derive(Default)]
 struct Plan {
@@ -90,9 +90,14 @@ impl Model {
 
     /// Plans these tool calls; `meanwhile` runs once the result of the first has come. The receiver gets what it returns.
     pub fn plan_with(&self, calls: &[(&str, Value)], meanwhile: impl FnOnce() -> Value + Send + 'static) -> Receiver<Value> {
-        let (sender, receiver) = channel();
         self.plan(calls);
-        self.state().meanwhile = Some(Box::new(move || drop(sender.send(meanwhile()))));
+        self.plan_after(1, meanwhile)
+    }
+
+    /// Runs `meanwhile` before the answer to the first request after so many calls. The receiver gets what it returns.
+    pub fn plan_after(&self, calls: usize, meanwhile: impl FnOnce() -> Value + Send + 'static) -> Receiver<Value> {
+        let (sender, receiver) = channel();
+        self.state().meanwhile = Some((calls, Box::new(move || drop(sender.send(meanwhile())))));
         receiver
     }
 
@@ -196,9 +201,8 @@ fn answer(format: Format, body: &Value, is_streamed: bool, plan: &mut Plan) -> S
     let tools = tools(format, body);
     if tools.iter().any(|tool| tool.name.ends_with("list_peers")) {
         (plan.last, plan.came) = (body.to_string(), Some(Instant::now()));
-        if plan.made == 1
-            && let Some(meanwhile) = plan.meanwhile.take()
-        {
+        let made = plan.made;
+        if let Some((_, meanwhile)) = plan.meanwhile.take_if(|(calls, _)| *calls == made) {
             meanwhile();
         }
     }

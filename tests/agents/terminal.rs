@@ -64,7 +64,7 @@ impl<'a> Terminal<'a> {
     }
 
     /// Starts the agent in the directory `name`.
-    fn start(world: &'a World, name: &str, arguments: &[&str]) -> Self {
+    pub fn start(world: &'a World, name: &str, arguments: &[&str]) -> Self {
         let command = world.interactive();
         let command = command.iter().map(String::as_str).chain(arguments.iter().copied());
         Self::run(world, name, &command.collect::<Vec<_>>())

@@ -1,5 +1,5 @@
-//! The agents other than Claude Code: for each that is installed, whether its sessions start our MCP server, and whether our plugin is
-//! there.
+//! The agents other than Claude Code: for each that is installed, whether its sessions start our MCP server, and whether our plugin or
+//! our hooks are there.
 
 use super::{
     finding::{Finding, Fix, failed, ok, warning},
@@ -9,7 +9,8 @@ use crate::{
     admin::setup::{Found, found},
     agents::{
         agent::{Agent, Mcp, Registration},
-        files::Unreadable,
+        files::{Unreadable, read},
+        hooks::Installed,
         known::KNOWN,
         program::Program,
         server::{NAME, Owner},
@@ -78,5 +79,21 @@ fn files(agent: &Agent) -> Result<Option<Finding>, Unreadable> {
             return Ok(Some(warning(what, format!("move it away if it is there, then {setup}"))));
         }
     }
-    Ok(None)
+    hooks(agent)
+}
+
+/// What is wrong with our hooks.
+fn hooks(agent: &Agent) -> Result<Option<Finding>, Unreadable> {
+    let (Some(hooks), Some(program)) = (&agent.hooks, beside("claude-peers")) else { return Ok(None) };
+    let path = agent.folder()?.join(hooks.file);
+    let text = read(&path)?.unwrap_or_default();
+    let what = match hooks.installed(&path, &text, &program)? {
+        Installed::Whole if hooks.are_off(&path, &text)? => "switches hooks off".to_owned(),
+        Installed::Whole => return Ok(None),
+        Installed::None => "has no hooks of ours".to_owned(),
+        Installed::Other => "has hooks of ours that are out of date".to_owned(),
+        Installed::OtherCopy(other) => format!("has the hooks of {}", other.display()),
+    };
+    let what = format!("{} {what}: in {}, messages come with the results of our tools alone", path.display(), agent.title);
+    Ok(Some(warning(what, format!("`claude-peers setup --agent {}`", agent.name.program))))
 }

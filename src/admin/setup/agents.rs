@@ -1,4 +1,4 @@
-//! Setup's changes to agents other than Claude Code: the registration of our MCP server, and our plugin file.
+//! Setup's changes to agents other than Claude Code: the registration of our MCP server, our plugin file, and our hooks.
 //!
 //! An agent's own command adds and removes the registration; where it has none, setup takes our entry out of the file. What belongs to
 //! another copy of these programs that still exists, or to other people, stays.
@@ -11,6 +11,8 @@ use super::{
 use crate::{
     agents::{
         agent::{Agent, Mcp, Plugin, Registration},
+        files::read,
+        hooks::{Hooks, Installed},
         program::Program,
         server::{NAME, Owner, Server},
     },
@@ -21,23 +23,25 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// `named`: the user asks for this agent, so it is an error if it is not installed.
-pub fn set_up(agent: &'static Agent, place: &Place, named: bool) -> Result<Vec<Step>, Problem> {
+/// `named`: the user asks for this agent, so it is an error if it is not installed. `hooks`: adds our hooks, too.
+pub fn set_up(agent: &'static Agent, place: &Place, named: bool, hooks: bool) -> Result<Vec<Step>, Problem> {
     let Some(program) = agent.program()? else {
         return if named { Err(missing(agent.title, agent.name.program)) } else { Ok(Vec::new()) };
     };
     let registered = agent.mcp.as_ref().map(|mcp| register(agent, mcp, program, place));
     let plugin = agent.plugin.as_ref().map(|plugin| put_plugin(agent, plugin, place));
-    Ok(all([registered, plugin]))
+    let hooks = agent.hooks.as_ref().filter(|_| hooks).map(|hooks| put_hooks(agent, hooks, place));
+    Ok(all([registered, plugin, hooks]))
 }
 
 /// Undoes [`set_up`]. If there is nothing of ours to remove, it reports that only for an installed agent, and never if `modest`.
-pub fn undo(agent: &'static Agent, place: &Place, modest: bool) -> Result<Vec<Step>, Problem> {
+pub fn undo(agent: &'static Agent, place: &Place, modest: bool, hooks: bool) -> Result<Vec<Step>, Problem> {
     let program = agent.program()?;
     let says = !modest && program.is_some();
     let plugin = agent.plugin.as_ref().and_then(|plugin| take_plugin(agent, plugin, place, says).transpose());
+    let hooks = agent.hooks.as_ref().filter(|_| hooks).and_then(|hooks| take_hooks(agent, hooks, place, says).transpose());
     let registered = agent.mcp.as_ref().and_then(|mcp| deregister(agent, mcp, program, place, says).transpose());
-    Ok(all([plugin, registered]))
+    Ok(all([plugin, hooks, registered]))
 }
 
 pub fn is_installed(agent: &Agent) -> bool {
@@ -159,6 +163,43 @@ fn take_plugin(agent: &Agent, plugin: &Plugin, place: &Place, says: bool) -> Res
         _ if other.is_some() => Step::already(format!("keep {}, which is another copy's", path.display())),
         Found::Ours | Found::Changed => change(plugin, path, place, false, what)?,
     }))
+}
+
+fn put_hooks(agent: &Agent, hooks: &'static Hooks, place: &Place) -> Result<Step, Problem> {
+    let (path, program) = (agent.folder()?.join(hooks.file), place.command_line());
+    let what = format!("add hooks to {}, through which messages arrive in {}", path.display(), agent.title);
+    let text = read(&path)?.unwrap_or_default();
+    let off = hooks.are_off(&path, &text)?.then(|| format!("{} switches hooks off, so they do not run", path.display()));
+    let step = match hooks.installed(&path, &text, &program)? {
+        Installed::Whole => Step::already(what),
+        Installed::OtherCopy(other) => {
+            Step::already(format!("keep the hooks in {}, which run {}", path.display(), other.display()))
+        }
+        Installed::None | Installed::Other => {
+            Step::to_do(what, async move { rewrite(&path, |text| hooks.put_in(text, &program)) })
+        }
+    };
+    Ok(step.note(off))
+}
+
+fn take_hooks(agent: &Agent, hooks: &'static Hooks, place: &Place, says: bool) -> Result<Option<Step>, Problem> {
+    let path = agent.folder()?.join(hooks.file);
+    let what = format!("remove our hooks from {}", path.display());
+    let text = read(&path)?.unwrap_or_default();
+    Ok(Some(match hooks.installed(&path, &text, &place.command_line())? {
+        Installed::None => return Ok(says.then(|| Step::already(what))),
+        Installed::OtherCopy(other) => {
+            Step::already(format!("keep the hooks in {}, which run {}", path.display(), other.display()))
+        }
+        Installed::Whole | Installed::Other => Step::to_do(what, async move { rewrite(&path, Hooks::take_out) }),
+    }))
+}
+
+/// Writes the file as `change` makes it from what it has now.
+fn rewrite(path: &Path, change: impl FnOnce(&str) -> Option<String>) -> Result<(), Problem> {
+    let text = read(path)?.unwrap_or_default();
+    let what = || format!("{} cannot be changed without touching more than our part", path.display());
+    write_theirs(path, &change(&text).ok_or_else(|| Problem::new(what(), "change it by hand"))?)
 }
 
 /// Writes or removes the plugin's file.

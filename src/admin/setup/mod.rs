@@ -111,7 +111,7 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
         set_up_claude(place, args, walk).await?;
     }
     for agent in args.agents() {
-        walk.take(agent.name.program, agents::set_up(agent, place, args.names(agent.name.program))).await?;
+        walk.take(agent.name.program, agents::set_up(agent, place, args.names(agent.name.program), !args.no_hooks)).await?;
     }
     let test = test_message(manager.socket(&place.home)).note(place::unseen_settings());
     walk.take("round_trip", Ok::<_, Problem>([test])).await?;
@@ -153,7 +153,7 @@ async fn undo(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failure
         undo_claude(place, args, walk).await?;
     }
     for agent in args.agents() {
-        walk.take(agent.name.program, agents::undo(agent, place, args.register_only)).await?;
+        walk.take(agent.name.program, agents::undo(agent, place, args.register_only, !args.no_hooks)).await?;
     }
     if args.register_only {
         return Ok(());

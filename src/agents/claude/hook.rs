@@ -65,7 +65,7 @@ impl Installed {
     pub(super) fn of(hooks: &[Hook], program: &Path) -> Self {
         match hooks {
             [] => Self::None,
-            [hook] if hook.is_right && hook.command == command(program) => Self::Whole,
+            [hook] if hook.is_right && hook.command == command(program, EVENT) => Self::Whole,
             hooks => {
                 let mut programs: Vec<_> = hooks.iter().map(|hook| program_of(&hook.command)).collect();
                 programs.sort_unstable();
@@ -83,31 +83,31 @@ pub(super) fn put_in(root: &CstRootNode, program: &Path) -> Option<()> {
     let hooks =
         property(&object, "hooks").map_or_else(|| object.object_value_or_set("hooks"), |hooks| hooks.object_value_or_set());
     let event = property(&hooks, EVENT).map_or_else(|| hooks.array_value_or_set(EVENT), |event| event.array_value_or_set());
-    let hook = json!({ "type": "command", "command": (command(program)), "async": true, "timeout": TIMEOUT });
+    let hook = json!({ "type": "command", "command": (command(program, EVENT)), "async": true, "timeout": TIMEOUT });
     event.append(json!({ "hooks": [hook] }));
     Some(())
 }
 
 /// The hook's command. It does nothing if the program is gone, and `exec` leaves no shell beside the program.
-fn command(program: &Path) -> String {
+pub(in crate::agents) fn command(program: &Path, word: &str) -> String {
     let program = quoted(&program.to_string_lossy()).into_owned();
-    format!("[ ! -x {program} ] || exec {program} hook {EVENT}")
+    format!("[ ! -x {program} ] || exec {program} hook {word}")
 }
 
-fn is_ours(command: &str) -> bool {
+pub(in crate::agents) fn is_ours(command: &str) -> bool {
     command.rsplit(' ').nth(1) == Some("hook")
         && Path::new(program_of(command)).file_name().is_some_and(|name| name == "claude-peers")
 }
 
 /// The program that a command of ours runs: `[ ! -x P ] || exec P hook EVENT`, `exec P hook EVENT` or `P hook EVENT`.
-fn program_of(command: &str) -> &str {
+pub(in crate::agents) fn program_of(command: &str) -> &str {
     let program = command.rsplitn(3, ' ').nth(2).unwrap_or(command);
     let program = program.rsplit_once(" ] || exec ").map_or(program, |(_, rest)| rest);
     program.strip_prefix("exec ").unwrap_or(program).trim_matches(['\'', '"'])
 }
 
 /// Removes our hooks, and the groups, lists and objects that are then empty.
-pub(super) fn take_out(root: &CstRootNode) -> Option<()> {
+pub(in crate::agents) fn take_out(root: &CstRootNode) -> Option<()> {
     let object = root.object_value()?;
     let hooks = property(&object, "hooks")?;
     let is_ours = |entry: &CstNode| {
@@ -131,7 +131,7 @@ pub(super) fn take_out(root: &CstRootNode) -> Option<()> {
 }
 
 /// The property `name`: the last where it is repeated, as for Claude Code.
-pub(super) fn property(object: &CstObject, name: &str) -> Option<CstObjectProp> {
+pub(in crate::agents) fn property(object: &CstObject, name: &str) -> Option<CstObjectProp> {
     object.properties().into_iter().rev().find(|property| property.decoded_name().as_deref() == Some(name))
 }
 

@@ -9,7 +9,7 @@ pub mod activity;
 #[cfg(feature = "cli")]
 mod files;
 #[cfg(feature = "cli")]
-mod hook;
+pub(super) mod hook;
 #[cfg(any(feature = "broker", feature = "mcp"))]
 pub mod inbox;
 #[cfg(feature = "cli")]

@@ -17,5 +17,6 @@ pub static AGENT: Agent = Agent {
         source: include_str!("extension.mjs"),
         needs: Some("Copilot CLI runs it only in experimental mode: `copilot --experimental` switches that on"),
     }),
+    hooks: None,
     arrival: "at once in experimental mode, else with the results of our tools",
 };

@@ -6,10 +6,10 @@
 //!
 //! Earlier versions installed hooks for other events, which sessions may still have: those read their input and do nothing.
 
-mod broker;
 mod input;
 
 use crate::{
+    agents::{broker, gemini},
     platform::settings::{self, InvalidSetting},
     wire::{Hook, PROCESS_SCHEME, SESSION_SCHEME},
 };
@@ -30,6 +30,7 @@ const PATIENCE: Duration = Duration::from_millis(30);
 pub fn run(words: &[OsString]) -> ExitCode {
     match words {
         [word] if word == EVENT => prove(),
+        [word] if word == gemini::hook::HOOK => gemini::hook::run(),
         // Claude Code must find a reader.
         _ => drop(io::copy(&mut io::stdin().lock(), &mut io::sink())),
     }
@@ -53,9 +54,10 @@ fn prove() {
         cwd: input.cwd,
         permission_mode: input.permission_mode,
         messages: input.prompt.map(|ids| ids.0).unwrap_or_default(),
+        is_complete: false,
     };
     // If the broker is away or refuses, it learns of the session at the next prompt.
-    drop(broker::tell(session.ok().as_deref(), &hook, Instant::now() + PATIENCE));
+    drop(broker::tell(session.ok().as_deref(), "/v1/hook", &hook, Instant::now() + PATIENCE));
 }
 
 /// The session by its process, which clients without an inbox name.

@@ -1,0 +1,178 @@
+//! `claude-peers hook gemini`, which Gemini CLI runs around tool calls and turns: it puts messages beside results and prompts.
+//!
+//! Promises: it ends with exit code 0. It prints nothing if no message waits or the broker is away, and never waits for the broker
+//! longer than [`PATIENCE`].
+//!
+//! It takes messages under a lease and prints them. Gemini CLI may still drop what a hook prints, for example if the user interrupts the
+//! turn. But it writes what goes to the model into the session's transcript. So the next run of the hook looks there, and tells the
+//! broker which messages the model was given. When a turn begins or ends, the transcript is complete: the other messages that hooks have
+//! taken wait again, as possible repeats.
+
+use crate::{
+    agents::{
+        broker,
+        names::GEMINI,
+        shown::{self, Shown},
+    },
+    platform::{process, random},
+    wire::{Acknowledge, Acknowledged, HOOK_LEASE, Hook, Hooked, MessageId, Outcome, PROCESS_SCHEME, Route, Take, Taken},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{
+    fs::File,
+    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// The word for this hook on our command line.
+pub const HOOK: &str = "gemini";
+/// A tool has ended. Messages go beside its result.
+pub const AFTER_TOOL: &str = "AfterTool";
+/// A turn begins. Messages go beside the prompt.
+pub const BEFORE_AGENT: &str = "BeforeAgent";
+/// A tool is about to run. If it is ours, it may wait for messages, which come only after what was shown before is known to be shown.
+pub const BEFORE_TOOL: &str = "BeforeTool";
+/// A turn has ended.
+pub const AFTER_AGENT: &str = "AfterAgent";
+
+/// How long the broker may take for everything. It takes a few milliseconds.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Most bytes of text in one hand-over.
+const MOST_BYTES: u32 = 24 * 1024;
+/// How much of the end of a transcript is read, in bytes: more than the hooks of one turn add.
+const LONGEST_READ: u64 = 4 * 1024 * 1024;
+/// Stands before what a hook has printed. Gemini CLI escapes such brackets in the rest.
+const MARK: &str = "<hook_context>";
+/// Length of the random part of a lease.
+const LEASE_LENGTH: usize = 24;
+
+#[derive(Deserialize)]
+struct Input {
+    session_id: String,
+    hook_event_name: String,
+    /// Empty if the session is not recorded.
+    transcript_path: PathBuf,
+}
+
+/// Runs the hook. The session goes on even if this fails.
+pub fn run() {
+    let mut from = BufReader::new(io::stdin().lock());
+    let input = serde_json::from_reader::<_, Input>(&mut from);
+    _ = io::copy(&mut from, &mut io::sink()); // Gemini CLI must find a reader
+    // If the broker is away or refuses, messages come with a later result or prompt.
+    if let (Ok(input), Some(agent)) = (input, process::parent()) {
+        _ = react(&input, &format!("{PROCESS_SCHEME} {agent}"), Instant::now() + PATIENCE);
+    }
+}
+
+fn react(input: &Input, session: &str, until: Instant) -> io::Result<()> {
+    let (event, transcript) = (&*input.hook_event_name, &input.transcript_path);
+    if transcript.as_os_str().is_empty() {
+        return Ok(()); // nothing would prove what was shown
+    }
+    let is_complete = [BEFORE_AGENT, AFTER_AGENT].contains(&event);
+    let messages = shown_in(transcript)?;
+    if is_complete || !messages.is_empty() {
+        let session_id = Some(format!("{}:{}", GEMINI.program, input.session_id));
+        let hook =
+            Hook { event: event.to_owned(), problem: None, session_id, cwd: None, permission_mode: None, messages, is_complete };
+        broker::ask::<Hooked>(session, "/v1/hook", &hook, until)?;
+    }
+    if [BEFORE_AGENT, AFTER_TOOL].contains(&event) { bring(event, session, until) } else { Ok(()) }
+}
+
+/// Prints the messages that wait, for the model.
+fn bring(event: &str, session: &str, until: Instant) -> io::Result<()> {
+    let lease = format!("{HOOK_LEASE}{}", random::token(LEASE_LENGTH));
+    let (route, max_bytes) = (Route::ToolResult, Some(MOST_BYTES));
+    let take = Take { lease: lease.clone(), route, max_bytes, wait_seconds: None, idle: false, inbound: None };
+    let taken: Taken = broker::ask(session, "/v1/take", &take, until)?;
+    if taken.messages.is_empty() {
+        return Ok(());
+    }
+    let shown: Vec<Shown> = taken.messages.into_iter().map(Shown::brief).collect();
+    let text = shown::frame_with_notice(&shown);
+    let output = json!({"hookSpecificOutput": {"hookEventName": event, "additionalContext": text}, "suppressOutput": true});
+    writeln!(io::stdout(), "{output}")?;
+    // The transcript proves the messages that were shown whole. The others wait for `check_messages`.
+    let messages: Vec<_> = shown.iter().map(|shown| shown.became(Outcome::Delivered)).collect();
+    let mut messages: Vec<_> = messages.into_iter().filter(|message| message.outcome == Outcome::Announced).collect();
+    if messages.is_empty() {
+        return Ok(());
+    }
+    messages.iter_mut().for_each(|message| message.lease = Some(lease.clone()));
+    broker::ask::<Acknowledged>(session, "/v1/acknowledge", &Acknowledge { route, messages }, until).map(drop)
+}
+
+/// The messages from our hooks in the present turn, by the session's transcript: a line of JSON for each step, in order.
+fn shown_in(transcript: &Path) -> io::Result<Vec<MessageId>> {
+    let mut text = Vec::new();
+    match File::open(transcript) {
+        Ok(mut file) => {
+            let length = file.metadata()?.len();
+            file.seek(SeekFrom::Start(length.saturating_sub(LONGEST_READ)))?;
+            file.take(LONGEST_READ).read_to_end(&mut text)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {} // before the first prompt
+        Err(error) => return Err(error),
+    }
+    Ok(of_turn(&text))
+}
+
+fn of_turn(transcript: &[u8]) -> Vec<MessageId> {
+    let mut messages = Vec::new();
+    for line in transcript.split(|byte| *byte == b'\n').rev() {
+        let Ok(step) = serde_json::from_slice::<Value>(line) else { continue };
+        let is_prompt = step["type"] == "user";
+        collect(if is_prompt { &step["content"] } else { &step["toolCalls"] }, &mut messages);
+        if is_prompt {
+            break;
+        }
+    }
+    messages.sort_unstable();
+    messages.dedup();
+    messages
+}
+
+/// Collects the ids behind our mark in all texts of this value. An id begins a line there, which no line of a message's text does.
+fn collect(value: &Value, messages: &mut Vec<MessageId>) {
+    match value {
+        Value::String(text) => {
+            let context = text.split_once(MARK).map_or("", |(_, context)| context);
+            let id = |line: &str| line.strip_prefix("id ")?.split(' ').next()?.parse().ok();
+            messages.extend(context.lines().filter_map(id));
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect(value, messages)),
+        Value::Object(fields) => fields.values().for_each(|value| collect(value, messages)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_messages_of_this_turn_are_proved() {
+        let prompt = |text: &str| json!({"type": "user", "content": [{"text": text}]}).to_string();
+        let result = |text: &str| {
+            let response = json!({"functionResponse": {"response": {"output": text}}});
+            json!({"type": "gemini", "content": "id m8-abcdef · sent", "toolCalls": [{"args": {"x": "id m9-abcdef"}, "result": [response]}]})
+                .to_string()
+        };
+        let context =
+            |id: &str| format!("\n\n<hook_context>&gt; hello\n&gt; id m7-abcdef · sent now\nid {id} · sent now\n</hook_context>");
+        for (lines, expected) in [
+            (vec![prompt(&context("m1-abcdef")), result(&context("m2-abcdef"))], vec!["m1-abcdef", "m2-abcdef"]),
+            (vec![prompt(&context("m1-abcdef")), prompt("hello")], vec![]),
+            (vec![prompt("id m1-abcdef · sent"), result("id m2-abcdef · sent"), "{\"$set\": {}}".to_owned()], vec![]),
+            (vec![result(&context("m2-abcdef")), "half a li".to_owned()], vec!["m2-abcdef"]),
+            (vec![], vec![]),
+        ] {
+            let found: Vec<_> = of_turn(lines.join("\n").as_bytes()).iter().map(ToString::to_string).collect();
+            assert_eq!(found, expected, "{lines:?}");
+        }
+    }
+}
