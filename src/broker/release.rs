@@ -12,7 +12,7 @@ use crate::{
         release::{Rule, has_to_post, posted, release, to_post},
     },
     platform::paths,
-    wire::{self, Acknowledged, Code, Error, HeldBy, MessageId, PeerId, Receipt, Status},
+    wire::{self, Acknowledged, Code, Error, HeldBy, PeerId, Receipt, Status},
 };
 use std::{path::Path, sync::Arc};
 
@@ -64,7 +64,7 @@ impl Broker {
     pub async fn release(self: &Arc<Self>, caller: &Caller, id: &str) -> wire::Result<Acknowledged> {
         let why = "a session, and only its user lets a held message in";
         caller.must_be_user(why, "run `claude-peers release` in a terminal of your own")?;
-        let id: MessageId = id.parse()?;
+        let id = self.message_id(caller, id).await?;
         let held = id.clone();
         if !self.commit(Durability::Fsync, move |tx| release(tx, &held)).await? {
             return Err(Error::new(Code::MessageNotFound, format!("no message {id} is held"))

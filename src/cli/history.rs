@@ -3,13 +3,22 @@
 use super::message;
 use crate::{
     client::{Client, with_query},
-    console::{Failure, Field, Look, Out, Tone, out::ago},
+    console::{Column, Failure, Field, Look, Out, Tone, out::ago},
     platform::clock,
-    wire::{HistoryEntry, HistoryPage, MessageId, PeerRef, Timestamp},
+    wire::{HistoryEntry, HistoryPage, MessageRef, PeerRef, Timestamp},
 };
 
 /// Most characters of a text in a row; `message ID` shows all of it.
 const SHOWN: usize = 200;
+
+const COLUMNS: [Column; 6] = [
+    Column::whole("MESSAGE"),
+    Column::whole("SENT").droppable(2),
+    Column::cut("FROM", 8).droppable(1),
+    Column::cut("TO", 8).droppable(1),
+    Column::whole("STATE").droppable(3),
+    Column::cut("TEXT", 12),
+];
 
 /// Which messages.
 #[derive(Debug, clap::Args)]
@@ -20,9 +29,9 @@ pub struct Args {
     /// At most this many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub limit: u32,
-    /// Only messages older than this one
+    /// Only messages older than this one: an id, or a number alone (m1042)
     #[arg(long, value_name = "ID")]
-    pub before: Option<MessageId>,
+    pub before: Option<MessageRef>,
 }
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
@@ -42,10 +51,7 @@ fn render(page: &HistoryPage, now: Timestamp, look: Look) -> String {
     if page.messages.is_empty() && look.terminal {
         return "No messages.\n".to_owned();
     }
-    look.table(
-        &["MESSAGE", "SENT", "FROM", "TO", "STATE", "TEXT"],
-        page.messages.iter().map(|entry| row(entry, now, look)).collect(),
-    )
+    look.table(&COLUMNS, page.messages.iter().map(|entry| row(entry, now, look)).collect())
 }
 
 fn row(entry: &HistoryEntry, now: Timestamp, look: Look) -> Vec<Field> {

@@ -12,6 +12,11 @@ pub fn get(view: &View<'_>, id: &MessageId) -> Result<Option<Message>> {
     Message::one(view, "seq = ?1 AND tag = ?2", params![id.seq(), id.tag()])
 }
 
+/// The message with this number.
+pub fn numbered(view: &View<'_>, seq: i64) -> Result<Option<Message>> {
+    Message::one(view, "seq = ?1", [seq])
+}
+
 /// Messages before the place `before`, newest first. With `peers`, only messages from or to one of them.
 pub fn list(view: &View<'_>, peers: Option<&[PeerId]>, before: i64, most: u32) -> Result<Vec<Message>> {
     // Ids contain only plain letters and need no escapes.

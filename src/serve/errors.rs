@@ -50,9 +50,9 @@ const TABLE: &[(&str, &[&[Code]])] = &[
     ("/v1/hook", &[CALLER, BODY, &[InvalidPath, PeerNotFound]]),
     ("/v1/messages/{id}", &[CALLER, &[InvalidId, MessageNotFound]]),
     ("/v1/messages/{id}/reply", &[CALLER, QUERY, &[InvalidId, MessageNotFound]]),
-    ("/v1/messages/{id}/read", &[CALLER, BODY, &[InvalidId]]),
+    ("/v1/messages/{id}/read", &[CALLER, BODY, &[InvalidId, MessageNotFound]]),
     ("/v1/messages/{id}/release", &[CALLER, BODY, &[InvalidId, MessageNotFound]]),
-    ("/v1/history", &[CALLER, QUERY, &[InvalidId]]),
+    ("/v1/history", &[CALLER, QUERY, &[InvalidId, PeerNotFound]]),
     ("/v1/status", &[]),
     ("/v1/stop", &[CALLER, BODY]),
 ];

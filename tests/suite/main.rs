@@ -31,6 +31,7 @@ mod manual;
 mod patterns;
 #[cfg(target_os = "linux")]
 mod pkg;
+mod prompt;
 mod protocol;
 mod reference_database;
 mod refusals;
