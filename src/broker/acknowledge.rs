@@ -24,7 +24,7 @@ impl Broker {
         let durability = if is_delivered { Durability::Fsync } else { Durability::Process };
         let peer = id.clone();
         let changed = self.commit(durability, move |tx| acknowledge::acknowledge(tx, &peer, route, messages)).await?;
-        tracing::debug!(peer = %id, %route, changed, "acknowledged");
+        tracing::debug!(peer = %id, %route, changed, "acknowledged {changed} messages of {id} by {route}");
         Ok(Acknowledged { changed })
     }
 

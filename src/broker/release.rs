@@ -38,7 +38,7 @@ impl Broker {
             let (from, message_id) = (message.receipt.from.clone(), message.receipt.message_id.clone());
             let frame = self.frame_of(id, message);
             if let Err(error) = socket::post(Path::new(&inbox), agent.pid, &frame).await {
-                tracing::warn!(peer = %id, message = %message_id, %error, "writing a held message into its inbox failed");
+                tracing::warn!(peer = %id, _message = %message_id, %error, "writing the held message {message_id} into the inbox of {id} failed: {error}");
                 continue;
             }
             written.push(message_id);
@@ -70,7 +70,7 @@ impl Broker {
             return Err(Error::new(Code::MessageNotFound, format!("no message {id} is held"))
                 .help("`claude-peers history` shows which are, and what became of the others"));
         }
-        tracing::info!(message = %id, "released by the user");
+        tracing::info!(_message = %id, "the user has released {id}");
         Ok(Acknowledged { changed: 1 })
     }
 }

@@ -17,13 +17,33 @@ use crate::{
         accept::{NewMessage, Terms, accept, preview},
     },
     platform::{clock, random},
-    wire::{self, CLI_SENDER, Code, Error, MessageState, PeerId, PeerRef, Receipt, Route, SendRequest, Status, Timestamp},
+    wire::{
+        self, CLI_SENDER, Code, Error, MessageState, PeerId, PeerRef, Receipt, Route, SendRequest, Status, Timestamp,
+        text::printable_line,
+    },
 };
 use std::sync::Arc;
+
+/// The longest name of a recipient in the log.
+const LONGEST_NAME: usize = 64;
 
 impl Broker {
     /// Accepts a message. When this returns, the message is on disk.
     pub async fn send(self: &Arc<Self>, caller: &Caller, request: SendRequest) -> wire::Result<Receipt> {
+        let to = request.to.clone();
+        self.accept_one(caller, request).await.inspect_err(|error| self.log_refusal(caller, &to, error))
+    }
+
+    /// Logs that a message to `to` was refused. Errors of the broker itself are logged elsewhere.
+    pub(super) fn log_refusal(&self, caller: &Caller, to: &str, Error { code, .. }: &Error) {
+        let sender = caller.peer().map_or(CLI_SENDER.to_owned(), |id| self.roster().name(id));
+        let to: String = printable_line(to).chars().take(LONGEST_NAME).collect();
+        if ![Code::Internal, Code::Stopping, Code::DatabaseLocked, Code::DatabaseMoved].contains(code) {
+            tracing::info!(sender, to, %code, "{sender} → {to} refused: {code}");
+        }
+    }
+
+    async fn accept_one(self: &Arc<Self>, caller: &Caller, request: SendRequest) -> wire::Result<Receipt> {
         let reference: PeerRef = request.to.parse()?;
         let reply_to = match request.reply_to.as_deref().filter(|id| !id.is_empty()) {
             Some(id) => Some(self.message_id(caller, id).await?),

@@ -26,6 +26,7 @@ mod identity;
 mod idle;
 mod inbox;
 mod inside;
+mod journal;
 mod legacy;
 mod manual;
 mod patterns;
