@@ -6,7 +6,10 @@ use super::{
     roster::Resolved,
 };
 use crate::{
-    mailbox::{Message, history},
+    mailbox::{
+        Message,
+        history::{self, Filter},
+    },
     platform::clock,
     wire::{
         self, BROKER_SENDER, CLI_SENDER, Code, Error, History, HistoryEntry, HistoryPage, MessageId, MessageRef, PeerId, PeerRef,
@@ -59,17 +62,31 @@ impl Broker {
         if limit == 0 || limit > MOST_ENTRIES {
             return Err(Error::new(Code::InvalidRequest, format!("limit {limit} is not 1 to {MOST_ENTRIES}")));
         }
-        let before = match request.before.as_deref() {
-            Some(id) => named(caller, id)?.seq(),
-            None => i64::MAX,
-        };
+        let seq = |id: &Option<String>| id.as_deref().map(|id| named(caller, id).map(|id| id.seq())).transpose();
         let peers = match (caller, request.peer.as_deref()) {
             (Caller::Peer(me), _) => Some(vec![me.clone()]),
             (Caller::User, Some(reference)) => Some(self.mentioned(&reference.parse()?)?),
             (Caller::User, None) => None,
         };
-        let found = self.store.read(move |view| history::list(view, peers.as_deref(), before, limit)).await?;
-        if let (Caller::User, Some(reference), true) = (caller, request.peer.as_deref(), found.is_empty() && before == i64::MAX) {
+        let to = request.to.as_deref().map(|to| self.mentioned(&to.parse()?)).transpose()?;
+        let after = match request.after.as_deref() {
+            Some("0") => Some(0),
+            _ => seq(&request.after)?,
+        };
+        let filter = Filter {
+            after,
+            peers,
+            to,
+            before: seq(&request.before)?,
+            since: request.since,
+            until: request.until,
+            state: request.state,
+            thread: seq(&request.thread)?,
+            ..Filter::default()
+        };
+        let is_of_all = Filter { peers: filter.peers.clone(), ..Filter::default() } == filter;
+        let found = self.store.read(move |view| history::list(view, &filter, limit)).await?;
+        if let (Caller::User, Some(reference), true) = (caller, request.peer.as_deref(), found.is_empty() && is_of_all) {
             self.must_be_known(&reference.parse()?)?;
         }
         let full = u32::try_from(found.len()).is_ok_and(|count| count == limit);
@@ -78,7 +95,7 @@ impl Broker {
     }
 
     /// Every peer with this id or name, including gone ones. A forgotten peer and the command line are found only by id.
-    fn mentioned(&self, reference: &PeerRef) -> wire::Result<Vec<PeerId>> {
+    pub(super) fn mentioned(&self, reference: &PeerRef) -> wire::Result<Vec<PeerId>> {
         let roster = self.roster();
         let id: PeerId = reference.as_str().parse()?;
         let named = roster.named(reference.as_str()).map(|peer| peer.row.id.clone()).filter(|named| *named != id);

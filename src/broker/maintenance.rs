@@ -51,10 +51,14 @@ impl Broker {
             tokio::time::sleep(PAUSE).await;
         }
         let before = clock::now().minus(self.limits.history);
-        let mut cursor = Some(0);
+        let (mut cursor, mut removed) = (Some(0), 0);
         while let Some(at) = cursor {
+            removed = at;
             cursor = self.store.write(move |tx| history::forget_ended(tx, before, at, STEP)).await?;
             tokio::time::sleep(PAUSE).await;
+        }
+        if let Err(error) = self.maintain_index(removed).await {
+            tracing::warn!(%error, "the search index is not up to date");
         }
         self.forget_unseen(before).await?;
         Ok(self.store.read(expire::next_expiry).await?)

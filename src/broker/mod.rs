@@ -22,6 +22,8 @@ mod legacy;
 mod limits;
 mod maintenance;
 mod names;
+#[cfg(feature = "dbus")]
+mod notifications;
 mod peer;
 mod peers;
 mod presence;
@@ -30,6 +32,8 @@ mod register;
 mod release;
 mod reply;
 mod roster;
+mod scene;
+mod search;
 mod send;
 mod status;
 mod stream;
@@ -45,5 +49,8 @@ pub use core::{Broker, Caller};
 pub use hook::HookOf;
 pub use legacy::LegacyRegister;
 pub use limits::Limits;
+#[cfg(feature = "dbus")]
+pub use notifications::{Notification, Notifications, Subject};
+pub use scene::Scene;
 pub use stream::{Stream, StreamItem};
 pub use watch::{News, Watch};

@@ -43,6 +43,8 @@ pub(super) struct Peer {
     pub pace: Pace,
     /// Whether its processes are alive.
     pub life: Life,
+    /// The file in which its agent says what it does.
+    pub status_file: Option<String>,
 }
 
 impl Peer {
@@ -58,6 +60,7 @@ impl Peer {
             wake: watch::channel(0).0,
             pace: Pace::default(),
             life: Life::default(),
+            status_file: None,
         }
     }
 

@@ -11,7 +11,11 @@ use crate::{
     platform::clock,
     wire::{self, Code, Error, ListPeers, PeerId, Peers, Scope, Status, Timestamp},
 };
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 impl Broker {
     /// The live peers in a scope, by name, without the caller.
@@ -57,22 +61,35 @@ impl Broker {
         self.look(Duration::ZERO, picked).await;
         let waiting = self.store.read(history::waiting_by_peer).await?;
         let now = clock::now();
-        let mut shown: Vec<(wire::Peer, Option<String>)> = {
+        let mut shown: Vec<(wire::Peer, Option<String>, Option<String>)> = {
             let roster = self.roster();
             let there = |peer: &&Peer| Some(&peer.row.id) == me || peer.status(now) != Status::Gone;
-            let listed = |peer: &Peer| (as_listed(peer, &waiting, now), peer.row.git.as_ref().map(|git| git.head.clone()));
+            let head = |peer: &Peer| peer.row.git.as_ref().map(|git| git.head.clone());
+            let listed = |peer: &Peer| (as_listed(peer, &waiting, now), head(peer), peer.status_file.clone());
             roster.peers.values().filter(|peer| picked(peer)).filter(there).map(listed).collect()
         };
-        let branches = self.probes.branches.ask_all(shown.iter().filter_map(|(_, head)| head.clone())).await;
-        for (peer, head) in &mut shown {
+        let (branches, activities) = tokio::join!(
+            self.probes.branches.ask_all(shown.iter().filter_map(|(_, head, _)| head.clone())),
+            self.probes.activities.ask_all(shown.iter().filter_map(|(_, _, file)| file.clone())),
+        );
+        for (peer, head, status_file) in &mut shown {
+            peer.activity = status_file.as_ref().and_then(|file| activities.get(file).cloned()).flatten();
             if let Some(Some(branch)) = head.as_ref().and_then(|head| branches.get(head)) {
                 peer.git_branch.clone_from(branch);
             }
         }
         let (myself, mut peers): (Vec<_>, Vec<_>) =
-            shown.into_iter().map(|(peer, _)| peer).partition(|peer| Some(&peer.id) == me);
+            shown.into_iter().map(|(peer, ..)| peer).partition(|peer| Some(&peer.id) == me);
         peers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         Ok(Peers { peers, myself: myself.into_iter().next() })
+    }
+
+    /// The folders in which agents say what their sessions do, as far as they could be read lately.
+    pub(super) fn status_folders(&self) -> HashSet<PathBuf> {
+        let roster = self.roster();
+        let files = roster.peers.values().filter_map(|peer| peer.status_file.as_ref());
+        let read = files.filter(|file| matches!(self.probes.activities.known(file), Some(Some(_))));
+        read.filter_map(|file| Some(Path::new(file).parent()?.to_owned())).collect()
     }
 
     /// The top folders of these peers' worktrees, for lists of the legacy API. Lookups that take too long are left out.
@@ -98,6 +115,7 @@ fn as_listed(peer: &Peer, waiting: &HashMap<PeerId, u32>, now: Timestamp) -> wir
         delivery,
         delivery_reason,
         agent: row.kind.clone(),
+        activity: None,
         waiting: waiting.get(&row.id).copied().unwrap_or_default(),
         pid: row.agent.or(row.process).map(|process| process.pid),
         tty: row.tty.clone(),

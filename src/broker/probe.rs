@@ -1,8 +1,9 @@
 //! Lookups in parts of the system that may hang: a file on a dead mount, a process table behind `ps`.
 
 use crate::{
+    agents::claude::activity,
     platform::{git, process},
-    wire::{Git, Process},
+    wire::{Activity, Git, Process},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -70,6 +71,11 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Probe<K, 
         keys.into_iter().filter_map(|key| known.get(&key).map(|(_, value)| (key, value.clone()))).collect()
     }
 
+    /// The last answer.
+    pub fn known(&self, key: &K) -> Option<V> {
+        lock(&self.shared).known.get(key).map(|(_, value)| value.clone())
+    }
+
     fn start(&self, keys: &HashSet<K>) {
         let mut shared = lock(&self.shared);
         let kept = if shared.known.len() > MOST_KEPT { RECENT } else { KEPT };
@@ -120,6 +126,8 @@ pub(super) struct Probes {
     /// The branch that a `HEAD` file names; `None` if there is no such file.
     pub branches: Probe<String, Option<Option<String>>>,
     pub repositories: Probe<String, Option<Git>>,
+    /// What a session does, by its status file.
+    pub activities: Probe<String, Option<Activity>>,
     /// The top folder of a worktree.
     pub tops: Probe<String, Option<PathBuf>>,
 }
@@ -130,6 +138,7 @@ impl Default for Probes {
             processes: Probe::new(|process| process::is_alive(*process)),
             branches: Probe::new(|head| Path::new(head).exists().then(|| git::branch(Path::new(head)))),
             repositories: Probe::new(|directory| git::discover(Path::new(directory))),
+            activities: Probe::new(|file| activity::read(Path::new(file))),
             tops: Probe::new(|cwd| git::top(Path::new(cwd))),
         }
     }

@@ -150,6 +150,7 @@ impl Broker {
         };
         let session = request.session_id.take().filter(|session| !is_anothers(session));
         let old = roster.peers.get(&id).map(|peer| peer.row.clone());
+        let status_file = request.status_file.take();
         let row = PeerRow { secret: Some(secret), ..row(&roster, request, id, old.as_ref(), by, now) };
         roster.put(row.clone());
         if let Some(session) = &session {
@@ -158,6 +159,7 @@ impl Broker {
         let is_displaced = old.as_ref().is_some_and(|old| old.instance != row.instance) && !same_process;
         let gone_agent = old.map(|old| old.agent_key()).filter(|old| *old != row.agent_key());
         if let Some(peer) = roster.peers.get_mut(&row.id) {
+            peer.status_file = status_file;
             if is_displaced {
                 peer.cut_off();
             }
@@ -203,6 +205,7 @@ fn check(request: &Register) -> wire::Result<()> {
         ("git.commonDir", git.map(|git| &git.common_dir)),
         ("git.head", git.map(|git| &git.head)),
         ("inbox", request.inbox.as_ref()),
+        ("statusFile", request.status_file.as_ref()),
     ];
     let tokens = [
         ("instance", Some(&request.instance)),

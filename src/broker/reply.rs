@@ -33,7 +33,7 @@ impl Broker {
     pub async fn reply_to(&self, caller: &Caller, inside: Option<&PeerId>, id: &str, request: AwaitReply) -> wire::Result<Asked> {
         let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
         let deadline = Instant::now() + wait;
-        let mut changes = self.changes.subscribe();
+        let mut changes = self.changes.hints();
         let mut asking = None;
         loop {
             if asking.is_none() && !wait.is_zero() {

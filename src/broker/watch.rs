@@ -5,7 +5,7 @@
 
 use super::{
     MessageChange,
-    changes::BACKLOG,
+    changes::{Batch, Changed},
     core::Broker,
     presence::{LOOK, LOOK_AGAIN},
 };
@@ -14,10 +14,6 @@ use crate::{
     wire::{PeerId, Status},
 };
 use std::{collections::HashMap, sync::Arc};
-use tokio::sync::{
-    broadcast::{self, error::RecvError, error::TryRecvError},
-    watch,
-};
 
 /// A peer that came or went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +44,7 @@ impl News {
 #[derive(Debug)]
 pub struct Watch {
     broker: Arc<Broker>,
-    hint: watch::Receiver<()>,
-    messages: broadcast::Receiver<MessageChange>,
+    changed: Changed,
     present: HashMap<PeerId, Presence>,
     waiting: u64,
     /// Whether a peer is present without a stream.
@@ -59,9 +54,8 @@ pub struct Watch {
 impl Broker {
     /// Watches from now on. Peers that are already present are not reported.
     pub async fn watch(self: &Arc<Self>) -> Watch {
-        let messages = self.changes.subscribe_to_messages();
-        let hint = self.changes.subscribe();
-        let mut watch = Watch { broker: self.clone(), hint, messages, present: HashMap::new(), waiting: 0, unsure: false };
+        let changed = self.changes.subscribe();
+        let mut watch = Watch { broker: self.clone(), changed, present: HashMap::new(), waiting: 0, unsure: false };
         watch.look(&mut News::default()).await;
         watch
     }
@@ -76,27 +70,13 @@ impl Watch {
     /// Waits for changes until the broker stops. Changes since the last call are reported together.
     pub async fn next(&mut self) -> Option<News> {
         loop {
-            let mut news = News::default();
-            tokio::select! {
+            let Batch { messages, missed } = tokio::select! {
                 biased;
                 () = self.broker.stopped() => return None,
-                message = self.messages.recv() => match message {
-                    Ok(message) => news.messages.push(message),
-                    Err(RecvError::Lagged(missed)) => news.missed += missed,
-                    Err(RecvError::Closed) => return None,
-                },
-                hint = self.hint.changed() => if hint.is_err() { return None },
-                () = tokio::time::sleep(LOOK_AGAIN), if self.unsure => {}
-            }
-            // Reads no more than the backlog, no matter how fast new changes come.
-            for _ in 0..BACKLOG {
-                match self.messages.try_recv() {
-                    Ok(message) => news.messages.push(message),
-                    Err(TryRecvError::Lagged(missed)) => news.missed += missed,
-                    Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-                }
-            }
-            self.hint.mark_unchanged();
+                batch = self.changed.next() => batch,
+                () = tokio::time::sleep(LOOK_AGAIN), if self.unsure => Batch::default(),
+            };
+            let mut news = News { messages, missed, ..News::default() };
             let counts_changed = self.look(&mut news).await;
             if counts_changed || !news.is_empty() {
                 return Some(news);

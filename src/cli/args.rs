@@ -1,6 +1,6 @@
 //! The arguments of the command line, and their `--help`.
 
-use super::{ask, completions, history, manual, message, peers, release, send};
+use super::{ask, completions, export, history, inbox, manual, message, peers, release, search, send, watch};
 use crate::{
     admin::{doctor, logs, setup, update},
     console::exit,
@@ -29,6 +29,8 @@ pub enum Command {
     Status,
     /// List the sessions
     Peers(peers::Args),
+    /// Watch the sessions and their messages live; send and answer from there
+    Watch(watch::Args),
     /// Send a message to a session
     Send(send::Args),
     /// Ask a session and print its answer
@@ -37,8 +39,14 @@ pub enum Command {
     Message(message::Args),
     /// Deliver a message that the recipient's controls hold
     Release(release::Args),
+    /// Show the answers that came for you, and mark them as read
+    Inbox(inbox::Args),
     /// Show the messages sent and received, newest first
     History(history::Args),
+    /// Find messages by their words, best first
+    Search(search::Args),
+    /// Write messages to standard output, as JSON lines or as a web page of conversations
+    Export(export::Args),
     /// Show which peer this command's session is
     Whoami,
     /// Start the broker and wait until it answers; without a service manager it runs in the background

@@ -69,7 +69,7 @@ fn stopped(question: &Receipt) -> Failure {
 /// Where an answer that comes after the wait can be found.
 fn later(question: &Receipt) -> &'static str {
     match question.from.as_str() {
-        CLI_SENDER => "a later answer will be in `claude-peers history`",
+        CLI_SENDER => "a later answer will be in `claude-peers inbox`",
         _ => "a later answer will arrive as a message to this session",
     }
 }

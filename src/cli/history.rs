@@ -1,17 +1,24 @@
 //! `history`: messages sent and received, newest first.
 
-use super::message;
+use super::{
+    message,
+    watch::lines::{self, Wanted},
+    when,
+};
 use crate::{
     client::{Client, with_query},
     console::{Column, Failure, Field, Look, Out, Tone, out::ago},
     platform::clock,
-    wire::{HistoryEntry, HistoryPage, MessageRef, PeerRef, Timestamp},
+    wire::{HistoryEntry, HistoryPage, MessageId, MessageRef, MessageState, PeerRef, Timestamp, text::first_words},
 };
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use std::rc::Rc;
 
 /// Most characters of a text in a row; `message ID` shows all of it.
 const SHOWN: usize = 200;
 
-const COLUMNS: [Column; 6] = [
+/// The columns of lists of messages.
+pub const COLUMNS: [Column; 6] = [
     Column::whole("MESSAGE"),
     Column::whole("SENT").droppable(2),
     Column::cut("FROM", 8).droppable(1),
@@ -32,19 +39,61 @@ pub struct Args {
     /// Only messages older than this one: an id, or a number alone (m1042)
     #[arg(long, value_name = "ID")]
     pub before: Option<MessageRef>,
+    /// Only messages sent since: a span such as 30m, 2h or 7d, or a time such as 2026-03-01T09:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
+    pub since: Option<Timestamp>,
+    /// Only messages in this state
+    #[arg(long, value_parser = states())]
+    pub state: Option<MessageState>,
+    /// Only this message's conversation: what it answers, and all answers
+    #[arg(long, value_name = "ID")]
+    pub thread: Option<MessageRef>,
+    /// Then print messages as they come and change, one a line, until interrupted
+    #[arg(long, short)]
+    pub follow: bool,
 }
 
-pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
-    let (limit, before) = (args.limit.to_string(), args.before.map(|id| id.to_string()));
+/// The states that a message can have.
+pub fn states() -> impl TypedValueParser<Value = MessageState> {
+    let states = ["queued", "offered", "held", "delivered", "expired"];
+    PossibleValuesParser::new(states).try_map(|state| MessageState::parse(&state).ok_or("no such state"))
+}
+
+pub async fn run(args: Args, broker: Client, out: Out) -> Result<(), Failure> {
+    let text = |id: &Option<MessageRef>| id.as_ref().map(ToString::to_string);
+    let since = args.since.map(|since| since.to_string());
+    let (limit, before, thread) = (args.limit.to_string(), text(&args.before), text(&args.thread));
     let mut query = vec![("limit", limit.as_str())];
     query.extend(args.peer.as_ref().map(|peer| ("peer", peer.as_str())));
     query.extend(before.as_deref().map(|id| ("before", id)));
+    query.extend(since.as_deref().map(|since| ("since", since)));
+    query.extend(args.state.map(|state| ("state", state.as_str())));
+    query.extend(thread.as_deref().map(|id| ("thread", id)));
     let page: HistoryPage = broker.get(&with_query("/v1/history", &query), None).await?;
+    if args.follow {
+        let known = || page.messages.iter().map(|entry| entry.receipt.message_id.clone());
+        let thread = match args.thread {
+            Some(named) => Some(known().chain([whole(named, &broker).await?]).collect()),
+            None => None,
+        };
+        return lines::follow(Rc::new(broker), out, page, Wanted { peer: args.peer, state: args.state, thread }).await;
+    }
     out.answer(&page, |page, look| render(page, clock::now(), look))?;
     if let Some(next) = page.next {
         out.aside(&format!("Older ones: claude-peers history --before {next}"));
     }
     Ok(())
+}
+
+/// The id of the message that the user names.
+async fn whole(named: MessageRef, broker: &Client) -> Result<MessageId, Failure> {
+    match named {
+        MessageRef::Id(id) => Ok(id),
+        MessageRef::Number(_) => {
+            let entry: HistoryEntry = broker.get(&format!("/v1/messages/{named}"), None).await?;
+            Ok(entry.receipt.message_id)
+        }
+    }
 }
 
 fn render(page: &HistoryPage, now: Timestamp, look: Look) -> String {
@@ -58,17 +107,12 @@ fn row(entry: &HistoryEntry, now: Timestamp, look: Look) -> Vec<Field> {
     let receipt = &entry.receipt;
     // People see how long ago it was, scripts see the time.
     let sent = if look.terminal { ago(receipt.sent_at, now) } else { receipt.sent_at.to_string() };
-    let words = entry.text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut text: String = words.chars().take(SHOWN).collect();
-    if text.len() < words.len() {
-        text.push('…');
-    }
     vec![
         receipt.message_id.to_string().into(),
         Field::new(sent, Tone::Dim),
         entry.from_name.as_str().into(),
         receipt.to_name.as_str().into(),
         Field::new(receipt.state.as_str(), message::tone(receipt.state)),
-        text.into(),
+        first_words(&entry.text, SHOWN).into(),
     ]
 }

@@ -6,14 +6,19 @@
 mod args;
 mod ask;
 mod completions;
+mod export;
 mod history;
+mod inbox;
 mod manual;
 mod message;
 pub(crate) mod peers;
 mod release;
+mod search;
 mod send;
 pub(crate) mod status;
 pub(crate) mod summarize;
+mod watch;
+mod when;
 mod whoami;
 
 use crate::{
@@ -52,7 +57,11 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Ask(args) => ask::run(args, &broker()?, out).await,
             Command::Message(args) => message::run(args, &broker()?, out).await,
             Command::Release(args) => release::run(args, &broker()?, out).await,
-            Command::History(args) => history::run(args, &broker()?, out).await,
+            Command::Export(args) => export::run(args, &broker()?, out).await,
+            Command::Inbox(args) => inbox::run(args, &broker()?, out).await,
+            Command::History(args) => history::run(args, broker()?, out).await,
+            Command::Search(args) => search::run(args, &broker()?, out).await,
+            Command::Watch(args) => watch::run(args, broker()?, out).await,
             Command::Whoami => whoami::run(&broker()?, out).await,
             Command::Start => start::start(&broker()?, out).await,
             Command::Restart => start::restart(&broker()?, out).await,

@@ -4,7 +4,7 @@ use crate::{
     client::{Client, with_query},
     console::{Column, Failure, Field, Look, Out, Tone, out::ago},
     platform::{clock, paths},
-    wire::{Peer, Peers, Scope, Status, Timestamp},
+    wire::{Doing, Peer, Peers, Scope, Status, Timestamp},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::{Path, PathBuf};
@@ -79,7 +79,7 @@ pub fn table(peers: &[Peer], now: Timestamp, look: Look) -> String {
 }
 
 fn row_for_people(peer: &Peer, now: Timestamp) -> Vec<Field> {
-    let (status, tone) = status(peer.status);
+    let (status, tone) = doing(peer);
     // A person does not care when a connected peer was last seen.
     let seen = (peer.status != Status::Connected).then(|| format!("{status}, {}", ago(peer.last_seen, now)));
     let delivery = match peer.delivery_reason.split_once(": ") {
@@ -132,6 +132,16 @@ pub fn status(status: Status) -> (&'static str, Tone) {
         Status::Connected => ("connected", Tone::Good),
         Status::Reconnecting => ("reconnecting", Tone::Warn),
         Status::Gone => ("gone", Tone::Bad),
+    }
+}
+
+/// What the session does, if that is known, else whether it can be reached.
+pub fn doing(peer: &Peer) -> (&'static str, Tone) {
+    match peer.activity.as_ref().filter(|_| peer.status == Status::Connected).map(|activity| activity.doing) {
+        Some(Doing::Idle) => ("idle", Tone::Plain),
+        Some(Doing::Working) => ("working", Tone::Good),
+        Some(Doing::NeedsYou) => ("needs you", Tone::Warn),
+        None => status(peer.status),
     }
 }
 

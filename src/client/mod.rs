@@ -92,9 +92,9 @@ impl Client {
     }
 
     /// Opens an event stream on a connection of its own, which ends when the returned body is dropped.
-    pub async fn stream(&self, path: &str, bearer: &str) -> wire::Result<Incoming> {
+    pub async fn stream(&self, path: &str, bearer: Option<&str>) -> wire::Result<Incoming> {
         let (mut connection, _) = self.connect().await?;
-        let request = self.request(&Method::GET, path, Some(bearer), Bytes::new())?;
+        let request = self.request(&Method::GET, path, bearer, Bytes::new())?;
         let answer = connection.send_request(request).await.map_err(|e| self.unreachable(&e))?;
         match answer.status() {
             StatusCode::OK => Ok(answer.into_body()),

@@ -181,6 +181,11 @@ impl Out {
         write_out(&(printable_json(&json) + "\n"))
     }
 
+    /// Writes a text as it is, for a file or a pipe.
+    pub fn raw(self, text: &str) -> Result<(), Failure> {
+        write_out(text)
+    }
+
     pub fn aside(self, text: &str) {
         let look = Look::of(&io::stderr());
         if look.terminal && !self.json {

@@ -2,13 +2,9 @@
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 use std::{
-    ffi::OsString,
     fs::{self, File},
     io,
-    os::{
-        fd::AsRawFd,
-        unix::ffi::{OsStrExt, OsStringExt},
-    },
+    os::{fd::AsRawFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -124,15 +120,18 @@ fn open(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
 
 /// A connection to a file that nobody writes. It takes no locks, and neither creates nor reads side files.
 pub(super) fn undisturbed(path: &Path) -> rusqlite::Result<Connection> {
-    let mut uri = b"file:".to_vec();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'%' | b'?' | b'#' => uri.extend(format!("%{byte:02X}").bytes()),
-            byte => uri.push(*byte),
-        }
-    }
-    uri.extend(b"?immutable=1");
-    open(Path::new(&OsString::from_vec(uri)), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
+    let uri = uri(path, "immutable=1");
+    open(Path::new(&uri), OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI)
+}
+
+/// The file at `path` as SQLite's URI, with these parameters.
+pub(super) fn uri(path: &Path, parameters: &str) -> String {
+    let escaped = |byte: &u8| match byte {
+        b'/' | b'.' | b'-' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => char::from(*byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    let path: String = path.as_os_str().as_bytes().iter().map(escaped).collect();
+    format!("file:{path}?{parameters}")
 }
 
 #[cfg(test)]

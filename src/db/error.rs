@@ -19,6 +19,14 @@ pub enum Error {
     /// Another process kept the database's lock for too long.
     #[error("another process holds the lock of the database {}", .0.display())]
     Locked(PathBuf),
+    /// The search index cannot be used; the messages are untouched.
+    #[error("the search index {path} cannot be used: {why}")]
+    Index {
+        /// Its file.
+        path: PathBuf,
+        /// The reason.
+        why: String,
+    },
     /// The writer has ended: the broker is stopping.
     #[error("the database is closed")]
     Closed,
@@ -29,7 +37,7 @@ impl Error {
         match self {
             Self::Sqlite(error) => Some(error),
             Self::Commit(error) => Some(error),
-            Self::Undone | Self::Moved(_) | Self::Locked(_) | Self::Closed => None,
+            Self::Undone | Self::Moved(_) | Self::Locked(_) | Self::Index { .. } | Self::Closed => None,
         }
     }
 

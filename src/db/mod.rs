@@ -20,6 +20,7 @@ mod error;
 #[cfg(fuzzing)]
 pub(crate) mod fuzz;
 mod header;
+mod index;
 mod kind;
 mod legacy;
 mod lock;
@@ -36,6 +37,7 @@ mod writer;
 
 pub use check::check;
 pub use error::{Error, Fault, OpenError, Result};
+pub use index::{Part, excerpts};
 pub use open::{Extent, open};
 pub use peers::PeerRow;
 pub(crate) use rusqlite::{self as sqlite, Row, params};

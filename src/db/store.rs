@@ -1,6 +1,7 @@
 use super::{
     connect,
     error::{Error, Fault, Result},
+    index::Index,
     lock::Lock,
     place::Place,
     tx::{Met, Tx, View},
@@ -21,6 +22,7 @@ const IDLE_READERS: usize = 4;
 pub struct Store {
     jobs: mpsc::Sender<Box<dyn writer::Job>>,
     readers: Arc<Readers>,
+    index: Arc<Index>,
     path: PathBuf,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     lock: Lock,
@@ -46,7 +48,8 @@ impl Store {
             .name("writer".to_owned())
             .stack_size(512 * 1024)
             .spawn(move || writer::run(&connection, place, &faults, queue))?;
-        Ok(Self { jobs, readers, path: path.to_owned(), thread: Mutex::new(Some(thread)), lock })
+        let index = Arc::new(Index::of(real));
+        Ok(Self { jobs, readers, index, path: path.to_owned(), thread: Mutex::new(Some(thread)), lock })
     }
 
     /// Resolves once the database can no longer be used.
@@ -113,6 +116,20 @@ impl Store {
     /// The error of `work`, or that no connection could be opened.
     pub fn glance<T, E: From<Error>>(&self, work: impl FnOnce(&View<'_>) -> Result<T, E>) -> Result<T, E> {
         self.readers.with(work)
+    }
+
+    /// Runs `work` in a transaction of the search index, which also sees the messages. See [`Index::with`].
+    ///
+    /// # Errors
+    /// The error of `work`, or that the index cannot be used.
+    pub async fn search<T, E, F>(&self, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+        F: Fn(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        let index = self.index.clone();
+        tokio::task::spawn_blocking(move || index.with(work)).await.unwrap_or_else(|_| Err(Error::Closed.into()))
     }
 
     /// Waits until everything passed to [`Store::write`] is committed, then closes the database.

@@ -2,8 +2,11 @@
 
 use super::{Message, message::read_peer};
 use crate::{
-    db::{Result, Tx, View, params},
-    wire::{MessageId, PeerId, Timestamp},
+    db::{
+        Result, Tx, View, params,
+        sqlite::{self, types::Value},
+    },
+    wire::{MessageId, MessageState, PeerId, Timestamp},
 };
 use std::collections::HashMap;
 
@@ -17,13 +20,86 @@ pub fn numbered(view: &View<'_>, seq: i64) -> Result<Option<Message>> {
     Message::one(view, "seq = ?1", [seq])
 }
 
-/// Messages before the place `before`, newest first. With `peers`, only messages from or to one of them.
-pub fn list(view: &View<'_>, peers: Option<&[PeerId]>, before: i64, most: u32) -> Result<Vec<Message>> {
-    // Ids contain only plain letters and need no escapes.
-    let peers = peers.map(|peers| format!("[{}]", peers.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(",")));
-    let condition = "seq < ?1 AND (?2 IS NULL OR from_peer IN (SELECT value FROM json_each(?2))
-                         OR to_peer IN (SELECT value FROM json_each(?2))) ORDER BY seq DESC LIMIT ?3";
-    Message::all(view, condition, params![before, peers, most])
+/// Which messages; by default all. Places stand for messages: `m42-…` is 42.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// From or to one of these.
+    pub peers: Option<Vec<PeerId>>,
+    pub to: Option<Vec<PeerId>>,
+    /// And from or to one of these.
+    pub repo: Option<Vec<PeerId>>,
+    /// Before this place.
+    pub before: Option<i64>,
+    /// After this place, and then the oldest first.
+    pub after: Option<i64>,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    pub state: Option<MessageState>,
+    /// In the conversation of the message at this place.
+    pub thread: Option<i64>,
+}
+
+/// The parameters from 1 on that a [`Filter`] takes; a query's own come after them.
+pub(super) const FILTERS: usize = 9;
+
+impl Filter {
+    /// The condition on a message, with its parameters from 1 to [`FILTERS`].
+    pub(super) fn condition(&self) -> String {
+        let party = |at: u8| {
+            format!(
+                "(?{at} IS NULL OR from_peer IN (SELECT value FROM json_each(?{at})) OR to_peer IN (SELECT value FROM json_each(?{at})))"
+            )
+        };
+        let thread = self.thread.map(|_| format!("AND seq IN ({THREAD})")).unwrap_or_default();
+        format!(
+            "seq < coalesce(?1, 9223372036854775807) AND seq > coalesce(?9, 0) AND {} AND {}
+             AND (?8 IS NULL OR to_peer IN (SELECT value FROM json_each(?8)))
+             AND (?3 IS NULL OR sent_at >= ?3) AND (?7 IS NULL OR sent_at < ?7)
+             AND (?4 IS NULL OR ?4 = CASE WHEN state < 2 AND held_at IS NOT NULL THEN 'held' WHEN state = 0 THEN 'queued'
+                 WHEN state = 1 THEN 'offered' WHEN state = 2 THEN 'delivered' ELSE 'expired' END)
+             {thread}",
+            party(2),
+            party(6),
+        )
+    }
+
+    /// The values of its parameters.
+    pub(super) fn values(&self) -> [Value; FILTERS] {
+        // Ids contain only plain letters and need no escapes.
+        let list = |ids: &Vec<PeerId>| format!("[{}]", ids.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(","));
+        let time = |time: Option<Timestamp>| Value::from(time.map(Timestamp::as_millis));
+        [
+            self.before.into(),
+            self.peers.as_ref().map(list).into(),
+            time(self.since),
+            self.state.map(|state| state.as_str().to_owned()).into(),
+            self.thread.into(),
+            self.repo.as_ref().map(list).into(),
+            time(self.until),
+            self.to.as_ref().map(list).into(),
+            self.after.into(),
+        ]
+    }
+}
+
+/// The places of the conversation of the message at `?5`: `up` goes to its beginning, `thread` from there to all answers.
+const THREAD: &str = "
+    WITH RECURSIVE
+    up (seq, reply_to) AS (
+        SELECT seq, reply_to FROM message WHERE seq = ?5
+        UNION SELECT of.seq, of.reply_to FROM up CROSS JOIN message AS of
+            ON of.seq = CAST(substr(up.reply_to, 2) AS INTEGER) AND up.reply_to = 'm' || of.seq || '-' || of.tag),
+    thread (seq, id) AS (
+        SELECT * FROM (SELECT seq, 'm' || seq || '-' || tag FROM message WHERE seq IN (SELECT seq FROM up) ORDER BY seq LIMIT 1)
+        UNION SELECT answer.seq, 'm' || answer.seq || '-' || answer.tag FROM thread CROSS JOIN message AS answer
+            ON answer.reply_to = thread.id)
+    SELECT seq FROM thread";
+
+/// The messages that pass `filter`: newest first, but oldest first if it has `after`.
+pub fn list(view: &View<'_>, filter: &Filter, most: u32) -> Result<Vec<Message>> {
+    let order = if filter.after.is_some() { "ASC" } else { "DESC" };
+    let condition = format!("{} ORDER BY seq {order} LIMIT ?{}", filter.condition(), FILTERS + 1);
+    Message::all(view, &condition, sqlite::params_from_iter(filter.values().into_iter().chain([most.into()])))
 }
 
 /// The first message from `from` to `to` that names `question`.

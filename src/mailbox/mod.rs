@@ -29,6 +29,7 @@ mod order;
 pub(crate) mod poll;
 pub(crate) mod proof;
 pub(crate) mod release;
+pub(crate) mod search;
 mod transaction;
 
 pub use error::{Error, Refusal, Result};

@@ -4,6 +4,8 @@
 pub mod call;
 pub mod clock;
 pub mod files;
+#[cfg(feature = "broker")]
+pub mod folders;
 pub mod git;
 pub mod kernel;
 #[cfg(feature = "broker")]

@@ -85,6 +85,9 @@ settings! {
         "The broker is unused while no connection is open. The unit takes more than 30 starts in five minutes for a crash loop, so a few seconds are too few.";
     DBUS: "DBUS_SESSION_BUS_ADDRESS", [BROKER], "$XDG_RUNTIME_DIR/bus, if it is there", Text("the address of a bus"),
         "The session bus", "The broker offers dev.claudepeers.Broker1 on it. Without a bus the broker does everything else.";
+    NOTIFY: "CLAUDE_PEERS_NOTIFY", [BROKER], "on", Word(&["on", "away", "off"]), "Desktop notifications: on, away or off",
+        "One appears when a session has waited for you for five seconds, when an answer to you was not read for as long, and when a \
+         message of yours expired. `away` shows them only while the desktop is idle or locked.";
     DELIVERY: "CLAUDE_PEERS_DELIVERY", [SERVER], "auto", Word(&["auto", "inbox", "channel", "pull"]),
         "The way in which messages reach the session",
         "`auto` writes into the inbox of the session's client, or else into its channel; `inbox` uses the inbox only; `channel` \

@@ -35,6 +35,7 @@ const TABLE: &[(&str, &[&[Code]])] = &[
     ("/v1/peers", &[CALLER, QUERY, &[UnknownScope, InvalidPath]]),
     ("/v1/whoami", &[CALLER, QUERY, &[PeerNotFound]]),
     ("/v1/events", &[CALLER, QUERY, &[PeerNotFound]]),
+    ("/v1/watch", &[CALLER]),
     (
         "/v1/send",
         &[
@@ -53,6 +54,7 @@ const TABLE: &[(&str, &[&[Code]])] = &[
     ("/v1/messages/{id}/read", &[CALLER, BODY, &[InvalidId, MessageNotFound]]),
     ("/v1/messages/{id}/release", &[CALLER, BODY, &[InvalidId, MessageNotFound]]),
     ("/v1/history", &[CALLER, QUERY, &[InvalidId, PeerNotFound]]),
+    ("/v1/search", &[CALLER, QUERY, &[InvalidId]]),
     ("/v1/status", &[]),
     ("/v1/stop", &[CALLER, BODY]),
 ];

@@ -1,10 +1,10 @@
-//! The event stream, as server-sent events. Holding it open is what makes a peer connected; it never polls and has no
-//! heartbeat: over a Unix socket the kernel tells at once when the other end is gone.
+//! Event streams, as server-sent events: each peer's own, and the one that people watch. Holding its own open is what makes a peer
+//! connected. Streams never poll and have no heartbeat: over a Unix socket the kernel tells at once when the other end is gone.
 
 use super::{app::AppState, body::Query, caller::AsPeer};
 use crate::{
-    broker::{Stream, StreamItem},
-    wire::{self, Code, Error, Event},
+    broker::{Caller, Scene, Stream, StreamItem},
+    wire::{self, Code, Error, Event, WatchEvent},
 };
 use axum::{
     extract::State,
@@ -58,4 +58,31 @@ fn written(item: StreamItem) -> Result<sse::Event, axum::Error> {
         StreamItem::Event(Event::Message(message)) => ("message", Some(message)),
     };
     sse::Event::default().event(name).json_data(message)
+}
+
+/// What a person watches: `peer` (data: Peer) for each live peer, `ready` (data: null), then `peer` for each that comes or changes, `left`
+/// (data: its id), `message` (data: HistoryEntry) for each that is accepted or changes its state, and `missed` (data: a number) for
+/// changes that came too fast. Not for sessions.
+#[utoipa::path(get, path = "/v1/watch", security(()), responses((status = 200, content_type = "text/event-stream", body = WatchEvent)))]
+pub(super) async fn watch(
+    State(app): AppState,
+    caller: Caller,
+) -> wire::Result<Sse<impl Events<Item = Result<sse::Event, Infallible>>>> {
+    let scene = app.broker.open_scene(&caller).await?;
+    Ok(Sse::new(stream::unfold(scene, async |mut scene: Scene| {
+        let event = scene.next().await.inspect_err(|error| tracing::error!(%error, "a watching stream broke off")).ok()??;
+        let event = seen(event).inspect_err(|error| tracing::error!(%error, "an event cannot be written")).ok()?;
+        Some((Ok(event), scene))
+    })))
+}
+
+fn seen(event: WatchEvent) -> Result<sse::Event, axum::Error> {
+    let named = |name| sse::Event::default().event(name);
+    match event {
+        WatchEvent::Peer(peer) => named("peer").json_data(peer),
+        WatchEvent::Ready => named("ready").json_data(()),
+        WatchEvent::Left(id) => named("left").json_data(id),
+        WatchEvent::Message(entry) => named("message").json_data(entry),
+        WatchEvent::Missed(count) => named("missed").json_data(count),
+    }
 }

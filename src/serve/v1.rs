@@ -12,8 +12,8 @@ use crate::{
     broker::Caller,
     wire::{
         self, API, API_MIN, Acknowledge, Acknowledged, Asked, AwaitReply, BrokerStatus, Code, Done, Error, Hello, History,
-        HistoryEntry, HistoryPage, Hook, Hooked, ListPeers, Peer, Peers, Register, Registered, SendRequest, Sent, SetSummary,
-        Summary, Take, Taken, VERSION, WhoAmI,
+        HistoryEntry, HistoryPage, Hook, Hooked, ListPeers, Peer, Peers, Register, Registered, Search, SearchPage, SendRequest,
+        Sent, SetSummary, Summary, Take, Taken, VERSION, WhoAmI,
     },
 };
 use axum::{Extension, extract::State};
@@ -40,7 +40,7 @@ macro_rules! verbs {
         )*
 
         pub(super) fn routes() -> OpenApiRouter<Arc<App>> {
-            OpenApiRouter::new().routes(routes!(events::events))$(.routes(routes!($name)))*
+            OpenApiRouter::new().routes(routes!(events::events)).routes(routes!(events::watch))$(.routes(routes!($name)))*
         }
     };
 }
@@ -127,6 +127,10 @@ verbs! { app;
     /// Messages, newest first. A peer sees its own; without a secret the user sees all.
     get "/v1/history" [security((), ("secret" = [])), params(History),]
     history(caller: Caller, Query(request): Query<History>) -> HistoryPage { app.broker.history(&caller, &request).await? }
+
+    /// Messages by their words, best first. A peer finds its own; without a secret the user finds all.
+    get "/v1/search" [security((), ("secret" = [])), params(Search),]
+    search(caller: Caller, Query(request): Query<Search>) -> SearchPage { app.broker.search(&caller, &request).await? }
 
     /// The broker's state.
     get "/v1/status" []

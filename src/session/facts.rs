@@ -115,6 +115,10 @@ impl Session {
             inbound: inbound(self.client)?,
             agent: Some(self.agent.clone()),
             door: door.as_ref().and_then(Door::kind),
+            status_file: agent
+                .filter(|_| is_claude_code)
+                .and_then(status_file)
+                .and_then(|file| file.into_os_string().into_string().ok()),
         };
         Ok((facts, door))
     }
@@ -150,8 +154,12 @@ pub fn inbound(client: &Client) -> Result<InboundRule> {
 
 /// Whether the session's status file says that it is idle. The format is internal to Claude Code, so anything else means no.
 pub fn is_idle(agent: u32) -> bool {
-    controls::config_folder()
-        .is_some_and(|folder| controls::read(folder.join(format!("sessions/{agent}.json")))["status"] == "idle")
+    status_file(agent).is_some_and(|file| controls::read(file)["status"] == "idle")
+}
+
+/// The file in which Claude Code says what the session of this process does.
+fn status_file(agent: u32) -> Option<PathBuf> {
+    Some(controls::config_folder()?.join(format!("sessions/{agent}.json")))
 }
 
 /// The error of a setting that cannot be used.

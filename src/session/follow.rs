@@ -100,7 +100,7 @@ impl Follower {
         };
         self.secret = Some(me.secret.clone());
         // No cursor: the channel remembers which messages it has pushed, in any order.
-        let mut events = match client.stream("/v1/events", &me.secret).await {
+        let mut events = match client.stream("/v1/events", Some(&me.secret)).await {
             // Another server of this session registered in between. Displacing it at once could show a message twice.
             Err(error) if error.code == Code::Unauthorized => return Ok(End::Aside),
             events => SseStream::new(events?),

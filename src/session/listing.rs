@@ -3,7 +3,7 @@
 //! A client moves a result of more than 25,000 tokens into a file and shows its model only 2 kB of it. A list that is too long
 //! first gets shorter summaries. If it is still too long, only some peers are shown. Its note says so.
 
-use crate::wire::{Peer, Peers, Scope, Status, text::printable_line};
+use crate::wire::{Doing, Peer, Peers, Scope, Status, text::printable_line};
 use std::fmt::Write;
 
 /// Most bytes of a list, JSON and readable form together, since a client may count both. A token takes four bytes of prose or
@@ -99,6 +99,14 @@ fn readable(peer: &Peer) -> String {
         Status::Reconnecting => write!(out, ", reconnecting"),
         Status::Gone => write!(out, ", gone: messages wait for its return"),
     };
+    if let Some(activity) = &peer.activity {
+        let _ = match (activity.doing, &activity.needs) {
+            (Doing::Idle, _) => write!(out, ", idle"),
+            (Doing::Working, _) => write!(out, ", working"),
+            (Doing::NeedsYou, None) => write!(out, ", waits for its user"),
+            (Doing::NeedsYou, Some(needs)) => write!(out, ", waits for its user ({})", printable_line(needs)),
+        };
+    }
     let _ = writeln!(out, ", last seen {}", peer.last_seen);
     if !peer.summary.is_empty() {
         let _ = writeln!(out, "  {}", printable_line(&peer.summary));

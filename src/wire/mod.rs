@@ -22,12 +22,12 @@ pub use error::{Code, Error, Result};
 pub use exit::BrokerExit;
 pub use id::{MessageId, MessageRef, PeerId, PeerRef};
 pub use message::{Held, HeldBy, HistoryEntry, Inbound, MessageState, Outcome, Receipt, Route, Sender};
-pub use peer::{Agent, DeliveryChoice, Door, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};
+pub use peer::{Activity, Agent, DeliveryChoice, Doing, Door, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};
 pub use recipient::Recipient;
 pub use request::{
     Acknowledge, Acknowledged, Acknowledgement, Asked, AwaitReply, Broadcast, BrokerStatus, ClientInfo, DatabaseStatus, Done,
-    Event, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, NotSent, Peers, Register, Registered,
-    SendRequest, Sent, SetSummary, Summary, Take, Taken, WhoAmI,
+    Event, Excerpt, Found, Hello, History, HistoryPage, Hook, Hooked, ListPeers, ListenerStatus, NotSent, Peers, Register,
+    Registered, Search, SearchPage, SendRequest, Sent, SetSummary, Summary, Take, Taken, WatchEvent, WhoAmI,
 };
 pub use summary::{MAX_SUMMARY, SummaryFacts};
 pub use time::Timestamp;

@@ -23,6 +23,16 @@ words! {
         Gone = "gone",
     }
 
+    /// What a session does.
+    pub enum Doing {
+        /// It waits for a prompt or a message.
+        Idle = "idle",
+        /// Its model works.
+        Working = "working",
+        /// It waits for its user: a permission prompt or a question is open.
+        NeedsYou = "needs_you",
+    }
+
     /// Who wrote a summary; a later kind overrules an earlier one.
     pub enum SummarySource {
         None = "none",
@@ -121,6 +131,14 @@ object! {
         pub version: String,
     }
 
+    /// What a session does now, as its agent says.
+    pub struct Activity {
+        pub doing: Doing,
+        pub since: Option<Timestamp>,
+        /// What it needs its user for, in the agent's words.
+        pub needs: Option<String>,
+    }
+
     /// A peer, as lists show it. Never holds a secret.
     pub struct Peer {
         pub id: PeerId,
@@ -139,6 +157,8 @@ object! {
         pub delivery: Route,
         pub delivery_reason: String,
         pub agent: Option<Agent>,
+        /// None if unknown.
+        pub activity: Option<Activity>,
         pub waiting: u32,
         pub pid: Option<u32>,
         pub tty: Option<String>,

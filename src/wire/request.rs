@@ -1,6 +1,6 @@
 use super::{
-    Agent, DeliveryChoice, Door, Error, Git, HistoryEntry, Inbound, InboundRule, MessageId, Outcome, Peer, PeerId, Process,
-    Receipt, Route, Status, SummarySource, Timestamp, define::object,
+    Agent, DeliveryChoice, Door, Error, Git, HistoryEntry, Inbound, InboundRule, MessageId, MessageState, Outcome, Peer, PeerId,
+    Process, Receipt, Route, Status, SummarySource, Timestamp, define::object,
 };
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,8 @@ object! {
         pub agent: Option<Agent>,
         /// The open door into the session, other than `inbox`.
         pub door: Option<Door>,
+        /// The absolute path of the file in which Claude Code says what the session does.
+        pub status_file: Option<String>,
     }
 
     pub struct Registered {
@@ -216,21 +218,68 @@ object! {
         pub changed: u32,
     }
 
-    /// `GET /v1/history?peer=…&limit=…&before=…`: messages, newest first.
+    /// `GET /v1/history?peer=…&limit=…`: messages, newest first.
     #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct History {
         /// Only messages from or to this peer (id or name).
         pub peer: Option<String>,
+        /// Only messages to this peer (id or name; `cli` is the command line).
+        pub to: Option<String>,
         /// At most this many, 1 to 1,000; 50 by default.
         pub limit: Option<u32>,
         /// Only messages older than this message id.
         pub before: Option<String>,
+        /// Only messages after this message id (`0` for all), the oldest first.
+        pub after: Option<String>,
+        /// Only messages sent at this time or later.
+        pub since: Option<Timestamp>,
+        /// Only messages sent before this time.
+        pub until: Option<Timestamp>,
+        pub state: Option<MessageState>,
+        /// Only the conversation of this message: what it answers, directly or not, and all answers to that.
+        pub thread: Option<String>,
     }
 
     pub struct HistoryPage {
         pub messages: Vec<HistoryEntry>,
-        /// Pass this as `before` to read on; none at the end.
+        /// Pass this as `before`, or as `after` if that was given, to read on; none at the end.
         pub next: Option<MessageId>,
+    }
+
+    /// `GET /v1/search?words=…`: messages by their words, best first.
+    #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
+    pub struct Search {
+        /// Words that must all occur, in any case and order; `"a phrase"`; `begin*` for a beginning.
+        pub words: String,
+        /// Only messages from or to this peer (id or name).
+        pub peer: Option<String>,
+        /// Only messages from or to a peer in a repository of this name.
+        pub repo: Option<String>,
+        /// Only messages sent at this time or later.
+        pub since: Option<Timestamp>,
+        /// Only messages sent before this time.
+        pub before: Option<Timestamp>,
+        pub state: Option<MessageState>,
+        /// At most this many, 1 to 200; 20 by default.
+        pub limit: Option<u32>,
+    }
+
+    pub struct SearchPage {
+        pub messages: Vec<Found>,
+    }
+
+    /// A message that was found.
+    pub struct Found {
+        /// The part of the text around the matches.
+        pub excerpt: Vec<Excerpt>,
+        #[serde(flatten)]
+        pub entry: HistoryEntry,
+    }
+
+    pub struct Excerpt {
+        pub text: String,
+        /// Whether it matches.
+        pub hit: bool,
     }
 
     /// `GET /v1/whoami?sessionId=…&pids=…`: the peer that a process belongs to. A bearer token takes precedence over both.
@@ -310,4 +359,21 @@ pub enum Event {
     Displaced,
     /// The session has ended and its process is about to exit, or the process that displaced this one has ended.
     Ended,
+}
+
+/// An event of the stream `GET /v1/watch`, for people: the SSE event's name, with the JSON of its data.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
+#[serde(tag = "event", content = "data", rename_all = "snake_case")]
+pub enum WatchEvent {
+    /// A live peer: at the beginning each, later those that come or change.
+    Peer(Peer),
+    /// The peers so far are all there are; from now on changes are told.
+    Ready,
+    /// This peer is gone.
+    Left(PeerId),
+    /// A message was accepted, or its state has changed.
+    Message(HistoryEntry),
+    /// So many changes of messages came too fast and are left out.
+    Missed(u64),
 }

@@ -180,6 +180,16 @@ pub fn check(text: &str) {
     assert_eq!(serde_json::from_str::<Value>(&plain).unwrap_or_default(), text);
 }
 
+/// A text as one line of at most `most` characters, harmless for a terminal.
+pub fn first_words(text: &str, most: usize) -> String {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = printable_line(&words);
+    match line.char_indices().nth(most) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line.into_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

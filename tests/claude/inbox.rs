@@ -88,14 +88,25 @@ fn unhooked(claude: &Path) {
 fn asked(claude: &Path) {
     let world = World::hooked(claude);
     let (ada, bob) = (Claude::start(&world, "ada"), Claude::start(&world, "bob"));
+    let does = |doing: &str| {
+        eventually(&format!("bob is shown as {doing}"), || {
+            let peers = world.broker().peers();
+            let activity = &peers.iter().find(|peer| peer["name"] == "bob")?["activity"];
+            (activity["doing"] == doing && activity["since"].is_string()).then(|| activity.clone())
+        })
+    };
+    bob.reached();
+    does("idle");
     let task = world.model.plan("bob", &[("Bash", json!({"command": "touch made", "description": "make a file"}))]);
     bob.prompt(&task.cue);
     eventually("the dialog is open", || bob.screen().contains("Do you want to proceed?").then_some(()));
+    assert!(does("needs_you")["needs"].is_string());
     let sent = ada.send("bob", "Stop: the schema changed.");
     let state = world.broker().message_once("offered", &sent["messageId"]);
     assert_eq!(state["route"], "inbox");
     bob.keys(&["Enter"]);
     bob.lets_in(&sent["messageId"], "Stop: the schema changed.");
+    does("idle");
 }
 
 fn interrupted(claude: &Path) {

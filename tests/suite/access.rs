@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Requests that would change or reveal something if they were allowed.
-const REQUESTS: [(&str, &str, &str); 22] = [
+const REQUESTS: [(&str, &str, &str); 24] = [
     ("GET", "/health", ""),
     ("POST", "/register", r#"{"pid":1,"cwd":"/tmp","git_root":null,"tty":null,"summary":"evil"}"#),
     ("POST", "/heartbeat", r#"{"id":"victim"}"#),
@@ -32,7 +32,9 @@ const REQUESTS: [(&str, &str, &str); 22] = [
     ("POST", "/v1/take", r#"{"lease":"evil","route":"check_messages"}"#),
     ("POST", "/v1/stop", "{}"),
     ("GET", "/v1/events", ""),
+    ("GET", "/v1/watch", ""),
     ("GET", "/v1/history", ""),
+    ("GET", "/v1/search?words=x", ""),
     ("GET", "/v1/status", ""),
     ("GET", "/v1/openapi.json", ""),
     ("GET", "/", ""),

@@ -272,3 +272,25 @@ fn late_answer_is_kept_and_unasked_one_refused() {
     let (exit, error) = place.broker.cli_json(&["ask", "worker", "still there?"]);
     assert_eq!((exit, &error["error"]["code"]), (7, &json!("no_answer")), "at once");
 }
+
+#[test]
+fn inbox_shows_each_answer_until_it_is_read() {
+    let broker = Broker::start();
+    let http = broker.http();
+    let shop = Peer::register(&http, "shop", json!({"cwd": "/src/shop"}));
+    let question = http.post("/v1/send", &json!({"to": "shop", "text": "Are the tests green?"})).json();
+    let inbox = |arguments: &[&str]| {
+        let (code, page) = broker.cli_json(&[&["inbox"], arguments].concat());
+        assert_eq!(code, 0);
+        page["messages"].as_array().unwrap().iter().map(|entry| entry["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(inbox(&[]).is_empty());
+    let answer = json!({"to": "cli", "text": "All green.", "replyTo": question["messageId"]});
+    shop.over(&http).post("/v1/send", &answer).json();
+    assert_eq!(inbox(&["--keep"]), ["All green."]);
+    let text = String::from_utf8(broker.cli(&["inbox"]).output().unwrap().stdout).unwrap();
+    let id = question["messageId"].as_str().unwrap();
+    assert!(text.contains(&format!("shop in answer to {id}, now  new\nAll green.")), "{text}");
+    assert!(inbox(&[]).is_empty(), "it is read");
+    assert_eq!(inbox(&["--all"]), ["All green."]);
+}

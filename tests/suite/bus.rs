@@ -61,6 +61,7 @@ fn introspection_names_and_explains_every_member() {
         "method ListPeers, in scope s, in directory s, out peers aa{sv}",
         "method Send, in recipient s, in text s, in options a{sv}, out message_id s, out receipt a{sv}",
         "method MessageState, in message_id s, out state s, out receipt a{sv}",
+        "method Search, in words s, in options a{sv}, out messages aa{sv}",
         "method SetLogLevel, in level s",
         "method Stop",
         "signal PeerJoined, id s, name s, directory s",

@@ -1,6 +1,12 @@
 //! The OpenAPI document matches the served API, and incompatible versions are reported.
 
-use crate::support::{Broker, Session, events::Peer, folder, http::Http, mcp::Start};
+use crate::support::{
+    Broker, Session,
+    events::{Events, Peer},
+    folder,
+    http::Http,
+    mcp::Start,
+};
 use serde_json::{Map, Value, json};
 use std::{
     collections::BTreeSet,
@@ -13,11 +19,12 @@ use std::{
 // The document.
 
 /// Every route of the API.
-const ROUTES: [(&str, &str); 18] = [
+const ROUTES: [(&str, &str); 20] = [
     ("get", "/v1/hello"),
     ("post", "/v1/register"),
     ("post", "/v1/unregister"),
     ("get", "/v1/events"),
+    ("get", "/v1/watch"),
     ("get", "/v1/peers"),
     ("get", "/v1/whoami"),
     ("post", "/v1/send"),
@@ -30,6 +37,7 @@ const ROUTES: [(&str, &str); 18] = [
     ("post", "/v1/messages/{id}/read"),
     ("post", "/v1/messages/{id}/release"),
     ("get", "/v1/history"),
+    ("get", "/v1/search"),
     ("get", "/v1/status"),
     ("post", "/v1/stop"),
 ];
@@ -50,8 +58,8 @@ fn document_lists_every_path_and_has_no_gaps() {
     assert_eq!(listed.collect::<BTreeSet<_>>(), ROUTES.into_iter().collect::<BTreeSet<_>>());
     let peer = Peer::register(&broker.http(), "peer", json!({}));
     for (verb, path) in ROUTES {
-        // A peer may not stop the broker. The stream, mail and unregistering need a secret.
-        let http = if path == "/v1/stop" { peer.over(&broker.http()) } else { broker.http() };
+        // A peer may neither stop the broker nor watch it. The stream, mail and unregistering need a secret.
+        let http = if ["/v1/stop", "/v1/watch"].contains(&path) { peer.over(&broker.http()) } else { broker.http() };
         let answer =
             http.request(&verb.to_uppercase(), &path.replace("{id}", "m1-abcdef"), &[("Content-Type", "application/json")], "{}");
         assert!(answer.status != 405 && !answer.body.contains("\"not_found\""), "{verb} {path} is listed and not served");
@@ -149,6 +157,7 @@ fn answers_match_the_document() {
     );
     get(&http, "/v1/messages/{id}", &format!("/v1/messages/{}", sent["messageId"].as_str().unwrap()));
     get(&http, "/v1/history", "/v1/history?limit=1");
+    get(&http, "/v1/search", "/v1/search?words=hello");
     get(&as_two, "/v1/history", "/v1/history");
 
     let refused = http.post("/v1/send", &json!({"to": "nobody", "text": "x"}));
@@ -163,6 +172,13 @@ fn answers_match_the_document() {
     let mut events = two.follow(&http);
     let (name, data) = events.next().unwrap();
     Schema(&document).fits(event, &json!({"event": name, "data": data})).unwrap();
+    let event = &document["paths"]["/v1/watch"]["get"]["responses"]["200"]["content"]["text/event-stream"]["schema"];
+    let mut watched = Events::watch(&http);
+    for expected in ["peer", "peer", "ready"] {
+        let (name, data) = watched.next().unwrap();
+        assert_eq!(name, expected);
+        Schema(&document).fits(event, &json!({"event": name, "data": data})).unwrap();
+    }
 
     as_two.post("/v1/unregister", &json!({}));
     fits("post", "/v1/stop", &http.post("/v1/stop", &json!({})).json());

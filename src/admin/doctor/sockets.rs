@@ -127,6 +127,9 @@ pub async fn tcp(scene: &Scene) -> Finding {
     };
     match (scene.broker(), kernel::listening(port)) {
         (Some(broker), _) if listener.is_some_and(|listener| listener.listening) => served_by(scene, broker, port),
+        (None, None) if scene.units.as_ref().is_some_and(|units| units.tcp.is_ruled_out()) => {
+            skipped(format!("of a system user; a broker takes port {port} when it starts, if the port is free"))
+        }
         (_, None) => unheld(scene, port),
         (_, Some(holder))
             if is_ours(&holder) && listener.is_none() && scene.units.as_ref().is_some_and(|u| u.tcp.is_active()) =>
@@ -191,7 +194,9 @@ async fn held(port: u16, holder: &Socket) -> Finding {
         (false, false) => (format!("a program of user {user}"), "only they can end it"),
     };
     let next = port.checked_add(1).unwrap_or(paths::DEFAULT_PORT);
-    failed(
+    // Two users of one machine are nothing wrong.
+    let finding = if !is_ours(holder) && is_broker { warning } else { failed };
+    finding(
         format!(
             "port {port} is held by {who}{}; legacy clients cannot reach your broker, all others can",
             process.unwrap_or_default()

@@ -20,7 +20,7 @@ pub const SETUP_SERVICE: &str = "claude-peers-setup.service";
 pub const SOCKETS: [&str; 2] = [SOCKET, TCP_SOCKET];
 /// The properties that [`Unit::get`] can return.
 const PROPERTIES: &str = "--property=Id,LoadState,LoadError,ActiveState,SubState,UnitFileState,FragmentPath,Listen,NeedDaemonReload,\
-                          Result,NRestarts,MainPID,ExecStart,ExecMainStatus,Environment";
+                          Result,ConditionResult,NRestarts,MainPID,ExecStart,ExecMainStatus,Environment";
 
 #[derive(Debug, Clone)]
 pub struct Systemd {
@@ -65,6 +65,11 @@ impl Unit {
 
     pub fn is_failed(&self) -> bool {
         self.get("ActiveState") == "failed"
+    }
+
+    /// Whether a condition in the unit kept it from starting.
+    pub fn is_ruled_out(&self) -> bool {
+        self.get("ConditionResult") == "no" && self.get("ActiveState") == "inactive"
     }
 
     pub fn is_enabled(&self) -> bool {

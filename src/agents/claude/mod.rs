@@ -4,6 +4,8 @@
 //! setup writes the user's settings, for which there is no such call. A file that cannot be parsed is an error that names the file,
 //! line and column.
 
+#[cfg(feature = "broker")]
+pub mod activity;
 #[cfg(feature = "cli")]
 mod files;
 #[cfg(feature = "cli")]

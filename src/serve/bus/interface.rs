@@ -10,6 +10,8 @@ use crate::{
 use std::{collections::HashMap, sync::Arc};
 use zbus::{Variant, object_server::SignalEmitter};
 
+const SEND_OPTIONS: &str = "replyTo (s) and key (s)";
+
 pub struct Interface {
     app: Arc<App>,
 }
@@ -38,7 +40,7 @@ impl Interface {
     ///
     /// peers: each with id (s), name (s), cwd (s), summary (s), status (s: connected, reconnecting), delivery (s),
     /// deliveryReason (s), waiting (t), lastSeen (s), registeredAt (s), and where known gitRepo (s), gitBranch (s), pid (t),
-    /// tty (s), agent (a{sv}: name (s) and version (s)).
+    /// tty (s), agent (a{sv}: name (s) and version (s)), activity (a{sv}: doing (s: idle, working, needs_you), since (s), needs (s)).
     #[zbus(out_args("peers"))]
     async fn list_peers(&self, scope: &str, directory: &str) -> wire::Result<Vec<Dict>> {
         let scope = if scope.is_empty() { Scope::Machine.as_str() } else { scope };
@@ -63,9 +65,9 @@ impl Interface {
             let place = match name.as_str() {
                 "replyTo" => &mut request.reply_to,
                 "key" => &mut request.key,
-                _ => return Err(wrong_option(name, "is unknown")),
+                _ => return Err(wrong_option(name, "is unknown", SEND_OPTIONS)),
             };
-            *place = Some(value.downcast_ref::<String>().map_err(|_| wrong_option(name, "is no text"))?);
+            *place = Some(value.downcast_ref::<String>().map_err(|_| wrong_option(name, "is no text", SEND_OPTIONS))?);
         }
         let receipt = self.app.broker.send(&Caller::User, request).await?;
         Ok((receipt.message_id.to_string(), dict(&receipt)?))
@@ -80,6 +82,34 @@ impl Interface {
     async fn message_state(&self, message_id: &str) -> wire::Result<(String, Dict)> {
         let receipt = self.app.broker.message(&Caller::User, message_id).await?.receipt;
         Ok((receipt.state.to_string(), dict(&receipt)?))
+    }
+
+    /// Messages by their words, best first.
+    ///
+    /// words: all must occur; a phrase in quotes; begin* for a beginning.
+    ///
+    /// options: peer (s), an id or a name; repo (s), the name of a repository; since (s) and before (s), times; state (s); limit
+    /// (t), at most 200, by default 20.
+    ///
+    /// messages: each with messageId (s), fromName (s), toName (s), text (s), excerpt (aa{sv}: text (s) and hit (b)), and the fields
+    /// of a receipt.
+    #[zbus(out_args("messages"))]
+    async fn search(&self, words: &str, options: HashMap<String, Variant<'_>>) -> wire::Result<Vec<Dict>> {
+        let wrong =
+            |name: &str, why: &str| wrong_option(name, why, "peer (s), repo (s), since (s), before (s), state (s) and limit (t)");
+        let mut request = serde_json::Map::from_iter([("words".to_owned(), words.into())]);
+        for (name, value) in &options {
+            let text = || value.downcast_ref::<String>().map_err(|_| wrong(name, "is no text"));
+            let value: serde_json::Value = match name.as_str() {
+                "peer" | "repo" | "since" | "before" | "state" => text()?.into(),
+                "limit" => value.downcast_ref::<u64>().map_err(|_| wrong(name, "is no number (t)"))?.into(),
+                _ => return Err(wrong(name, "is unknown")),
+            };
+            request.insert(name.clone(), value);
+        }
+        let request = serde_json::from_value(request.into())
+            .map_err(|error| Error::new(Code::InvalidRequest, format!("the options cannot be used: {error}")))?;
+        self.app.broker.search(&Caller::User, &request).await?.messages.iter().map(dict).collect()
     }
 
     /// Logs from this level on, until the broker ends: error, warn, info, debug or trace.
@@ -151,7 +181,7 @@ impl Interface {
     ) -> zbus::Result<()>;
 }
 
-fn wrong_option(name: &str, why: &str) -> Error {
+fn wrong_option(name: &str, why: &str, options: &str) -> Error {
     let name: String = name.chars().take(40).collect();
-    Error::new(Code::InvalidRequest, format!("option {name:?} {why}")).help("there are replyTo (s) and key (s)")
+    Error::new(Code::InvalidRequest, format!("option {name:?} {why}")).help(format!("there are {options}"))
 }

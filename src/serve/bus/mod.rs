@@ -4,6 +4,7 @@
 //! that another program holds costs a bounded wait and a notice, never the broker. A slow bus misses signals and delays nobody.
 //! Calls under way when the broker stops get their answer, `Stop` included.
 
+mod desktop;
 mod interface;
 mod values;
 
@@ -13,6 +14,7 @@ use crate::{
     platform::settings::{self, InvalidSetting},
     wire::text::printable,
 };
+use desktop::When;
 use interface::Interface;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use zbus::{Connection, connection, object_server::InterfaceRef};
@@ -33,6 +35,7 @@ pub struct Bus {
     app: Arc<App>,
     connection: Connection,
     watch: Watch,
+    when: When,
 }
 
 /// Why the broker is not on the bus.
@@ -55,6 +58,7 @@ enum NotJoined {
 impl Bus {
     /// Connects to the session bus, if there is one, and takes the name. A failure becomes a notice.
     pub async fn join(app: &Arc<App>) -> Option<Self> {
+        let when = When::from_env();
         let joined = match address() {
             Ok(None) => {
                 tracing::info!("there is no session bus: going on without D-Bus");
@@ -66,7 +70,11 @@ impl Bus {
         match joined {
             Ok(connection) => {
                 tracing::info!("serving D-Bus as {NAME}");
-                Some(Self { app: app.clone(), connection, watch: app.broker.watch().await })
+                let when = when.unwrap_or_else(|error| {
+                    app.broker.notice(format!("desktop notifications are off: {error}"));
+                    When::Off
+                });
+                Some(Self { app: app.clone(), connection, watch: app.broker.watch().await, when })
             }
             Err(error) => {
                 app.broker.notice(format!("D-Bus is not served as {NAME}: {error}"));
@@ -77,7 +85,8 @@ impl Bus {
 
     /// Sends the signals until the broker stops or the bus is gone.
     pub async fn serve(self) {
-        let Self { app, connection, watch } = self;
+        let Self { app, connection, watch, when } = self;
+        let notifications = app.broker.notifications();
         let closed = connection.clone();
         let orderly = async {
             tell(watch, &connection).await?;
@@ -87,7 +96,12 @@ impl Bus {
             app.broker.stopped().await;
             tokio::time::sleep(LEAVE).await;
         };
+        let notifying = async {
+            desktop::notify(notifications, &closed, when).await;
+            std::future::pending::<()>().await;
+        };
         let lost = tokio::select! {
+            () = notifying => None,
             ended = orderly => ended.err().map(|error| error.to_string()),
             () = closed.closed() => Some("it closed the connection".to_owned()),
             () = late => return tracing::warn!("the session bus does not answer: leaving it as it is"),

@@ -177,3 +177,80 @@ fn json(value: &Variant<'_>) -> Value {
         other => panic!("{other:?} is no type of ours"),
     }
 }
+
+/// A program that shows notifications (org.freedesktop.Notifications), and says which.
+pub struct Desktop {
+    runtime: Runtime,
+    connection: Connection,
+    events: std::sync::mpsc::Receiver<Value>,
+}
+
+struct Notifications {
+    events: std::sync::mpsc::Sender<Value>,
+    count: u32,
+}
+
+#[zbus::interface(name = "org.freedesktop.Notifications")]
+impl Notifications {
+    fn get_capabilities(&self) -> Vec<String> {
+        ["actions", "body", "body-markup"].map(str::to_owned).into()
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the specification's")]
+    fn notify(
+        &mut self,
+        _program: &str,
+        _replaces: u32,
+        _icon: &str,
+        title: &str,
+        text: &str,
+        actions: Vec<String>,
+        _hints: std::collections::HashMap<String, Variant<'_>>,
+        _patience: i32,
+    ) -> u32 {
+        self.count += 1;
+        drop(self.events.send(serde_json::json!({"number": self.count, "title": title, "text": text, "actions": actions})));
+        self.count
+    }
+
+    fn close_notification(&mut self, number: u32) {
+        drop(self.events.send(serde_json::json!({"closed": number})));
+    }
+}
+
+impl Bus {
+    /// A desktop on this bus.
+    pub fn desktop(&self) -> Desktop {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (tell, events) = std::sync::mpsc::channel();
+        let connection = runtime.block_on(async {
+            let connection = zbus::connection::Builder::address(self.address()).build().await.unwrap();
+            let shown = Notifications { events: tell, count: 0 };
+            connection.object_server().at("/org/freedesktop/Notifications", shown).await.unwrap();
+            connection.request_name("org.freedesktop.Notifications").await.unwrap();
+            connection
+        });
+        Desktop { runtime, connection, events }
+    }
+}
+
+impl Desktop {
+    /// What happens next: a notification, or that one is closed.
+    pub fn next(&self) -> Value {
+        self.events.recv_timeout(PATIENCE).unwrap()
+    }
+
+    /// Whether nothing has happened since. A broker that shows something after a commit does so within a moment.
+    pub fn is_silent(&self) -> bool {
+        self.events.recv_timeout(std::time::Duration::from_secs(1)).is_err()
+    }
+
+    /// Clicks on a notification.
+    pub fn click(&self, number: &Value) {
+        let number = u32::try_from(number.as_u64().unwrap()).unwrap();
+        let (path, name) = ("/org/freedesktop/Notifications", "org.freedesktop.Notifications");
+        let body = (number, "default");
+        let clicked = self.connection.emit_signal(None::<&str>, path, name, "ActionInvoked", &body);
+        self.runtime.block_on(clicked).unwrap();
+    }
+}

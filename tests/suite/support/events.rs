@@ -52,12 +52,20 @@ pub struct Events {
 impl Events {
     /// Opens the stream of the peer that `http` acts as, and reads its `ready`.
     pub fn open(http: &Http) -> Self {
-        let mut wire = http.connect();
-        let request = http.written("GET", "/v1/events", &[("Connection", "keep-alive")], "");
-        wire.write_all(&request).unwrap();
-        let mut events = Self { reader: BufReader::new(wire) };
+        let mut events = Self::of(http, "/v1/events");
         assert_eq!(events.next().map(|event| event.0).as_deref(), Some("ready"));
         events
+    }
+
+    /// Opens the stream that people watch, whose first events are the peers.
+    pub fn watch(http: &Http) -> Self {
+        Self::of(http, "/v1/watch")
+    }
+
+    fn of(http: &Http, path: &str) -> Self {
+        let mut wire = http.connect();
+        wire.write_all(&http.written("GET", path, &[("Connection", "keep-alive")], "")).unwrap();
+        Self { reader: BufReader::new(wire) }
     }
 
     /// The next event's name and data, or `None` at the end of the stream. Skips all other lines, such as the head and the sizes

@@ -14,6 +14,7 @@ pub mod mount;
 pub mod other;
 pub mod plugin;
 pub mod random;
+pub mod terminal;
 
 pub use broker::Broker;
 pub use mcp::Session;

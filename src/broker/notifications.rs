@@ -1,0 +1,212 @@
+//! When the person is needed: a session waits for them, an answer to them is not read, a message of theirs has expired.
+//!
+//! Each is told once, after a moment in which it may be settled, and withdrawn when it is settled later. Nothing is looked at as long
+//! as nothing changes.
+
+use super::{changes::Changed, core::Broker, presence::LOOK_AGAIN};
+use crate::{
+    mailbox::{MessageChange, history},
+    platform::{clock, folders::Folders},
+    wire::{CLI_SENDER, Doing, MessageId, MessageState, PeerId, Status, text::first_words},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// How long something may be settled before the person is called.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The pause after each batch of changes.
+const PACE: Duration = Duration::from_millis(50);
+/// How long a new session may take to write its status file.
+const SETTLED: Duration = Duration::from_secs(10);
+/// Most characters of a text that are shown.
+const SHOWN: usize = 160;
+
+/// What a notification is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// This session waits for the person.
+    Session(PeerId),
+    /// This message is an answer to the person.
+    Answer(MessageId),
+    /// This message of the person has expired.
+    Expired(MessageId),
+}
+
+/// A change of what is to be shown.
+#[derive(Debug)]
+pub enum Notification {
+    Show { subject: Subject, title: String, text: String },
+    Withdraw(Subject),
+}
+
+/// Follows when the person is needed.
+#[derive(Debug)]
+pub struct Notifications {
+    broker: Arc<Broker>,
+    changed: Changed,
+    folders: Option<Folders>,
+    /// The status files that were looked at last, with their sessions.
+    files: BTreeMap<String, (PeerId, String)>,
+    /// A file has changed since.
+    is_outdated: bool,
+    /// A file could not be read. Until this time it is looked at again: a new session may still have to write it.
+    unread: Option<Instant>,
+    /// Not shown yet, with the time to do so.
+    pending: BTreeMap<Subject, Instant>,
+    shown: BTreeSet<Subject>,
+    queue: VecDeque<Notification>,
+}
+
+impl Broker {
+    /// Follows from now on when the person is needed.
+    pub fn notifications(self: &Arc<Self>) -> Notifications {
+        Notifications {
+            broker: self.clone(),
+            changed: self.changes.subscribe(),
+            folders: Folders::new().inspect_err(|error| tracing::warn!(%error, "watching folders failed")).ok(),
+            files: BTreeMap::new(),
+            is_outdated: false,
+            unread: None,
+            pending: BTreeMap::new(),
+            shown: BTreeSet::new(),
+            queue: VecDeque::new(),
+        }
+    }
+}
+
+impl Notifications {
+    /// The next change, until the broker stops. Not cancel-safe.
+    pub async fn next(&mut self) -> Option<Notification> {
+        loop {
+            self.look().await;
+            if let Some(next) = self.queue.pop_front() {
+                return Some(next);
+            }
+            let due = self.pending.values().min().copied();
+            let is_told = Folders::TELL && self.folders.is_some();
+            let folder_changed = async {
+                match &self.folders {
+                    Some(folders) => folders.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.broker.stopped() => return None,
+                changed = folder_changed => {
+                    if let Err(error) = changed {
+                        tracing::warn!(%error, "watching folders failed");
+                        self.folders = None;
+                    }
+                    self.is_outdated = true;
+                }
+                batch = self.changed.next() => {
+                    batch.messages.iter().for_each(|change| self.heed(change));
+                    sleep(PACE).await;
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.call(),
+                () = sleep(LOOK_AGAIN), if self.unread.is_some() || !is_told && !self.files.is_empty() => self.is_outdated = true,
+            }
+        }
+    }
+
+    fn heed(&mut self, change: &MessageChange) {
+        let (id, due) = (change.id.clone(), Instant::now() + PATIENCE);
+        if change.to.as_str() == CLI_SENDER {
+            let answer = Subject::Answer(id);
+            match change.state {
+                MessageState::Queued => _ = self.pending.insert(answer, due),
+                _ => self.settle(&answer),
+            }
+        } else if change.from.as_str() == CLI_SENDER && change.state == MessageState::Expired {
+            self.pending.insert(Subject::Expired(id), Instant::now());
+        }
+    }
+
+    fn settle(&mut self, subject: &Subject) {
+        self.pending.remove(subject);
+        if self.shown.remove(subject) {
+            self.queue.push_back(Notification::Withdraw(subject.clone()));
+        }
+    }
+
+    /// Looks at what sessions do, if one has come or gone, or a file has changed.
+    async fn look(&mut self) {
+        let files = self.status_files();
+        let are_same = files == self.files;
+        if are_same && !std::mem::take(&mut self.is_outdated) {
+            return;
+        }
+        let activities = self.broker.probes.activities.ask_all(files.keys().cloned()).await;
+        let needy = |file: &String| matches!(activities.get(file), Some(Some(activity)) if activity.doing == Doing::NeedsYou);
+        let waiting: BTreeSet<Subject> =
+            files.iter().filter(|(file, _)| needy(file)).map(|(_, (id, _))| Subject::Session(id.clone())).collect();
+        let known = self.pending.keys().chain(&self.shown).filter(|subject| matches!(subject, Subject::Session(_)));
+        let settled: Vec<Subject> = known.filter(|subject| !waiting.contains(subject)).cloned().collect();
+        settled.iter().for_each(|subject| self.settle(subject));
+        for subject in waiting.into_iter().filter(|subject| !self.shown.contains(subject)) {
+            self.pending.entry(subject).or_insert_with(|| Instant::now() + PATIENCE);
+        }
+        let are_read = files.keys().all(|file| matches!(activities.get(file), Some(Some(_))));
+        let until = if are_same { self.unread } else { Some(Instant::now() + SETTLED) };
+        self.unread = until.filter(|until| !are_read && Instant::now() < *until);
+        self.files = files;
+        if let Some(folders) = &mut self.folders {
+            let watched = self.broker.status_folders().iter().try_for_each(|folder| folders.watch(folder));
+            if let Err(error) = watched {
+                tracing::warn!(%error, "watching a folder failed");
+                self.folders = None;
+            }
+        }
+    }
+
+    fn status_files(&self) -> BTreeMap<String, (PeerId, String)> {
+        let (now, roster) = (clock::now(), self.broker.roster());
+        let live = roster.peers.values().filter(|peer| peer.status(now) == Status::Connected);
+        live.filter_map(|peer| Some((peer.status_file.clone()?, (peer.row.id.clone(), peer.row.name.clone())))).collect()
+    }
+
+    /// Shows what is due and not settled.
+    fn call(&mut self) {
+        let now = Instant::now();
+        let due: Vec<Subject> = self.pending.iter().filter(|(_, at)| **at <= now).map(|(subject, _)| subject.clone()).collect();
+        for subject in due {
+            self.pending.remove(&subject);
+            if let Some((title, text)) = self.words(&subject) {
+                // An expired message can never be settled.
+                if !matches!(subject, Subject::Expired(_)) {
+                    self.shown.insert(subject.clone());
+                }
+                self.queue.push_back(Notification::Show { subject, title, text });
+            }
+        }
+    }
+
+    /// The title and text of a notification; none if it is settled.
+    fn words(&self, subject: &Subject) -> Option<(String, String)> {
+        let message = |id: &MessageId| {
+            let found = self.broker.store.glance(|view| history::get(view, id));
+            let found = found.inspect_err(|error| tracing::warn!(%error, "reading a message for a notification failed"));
+            Some(self.broker.entry(found.ok()??))
+        };
+        Some(match subject {
+            Subject::Session(id) => {
+                let (file, (_, name)) = self.files.iter().find(|(_, (peer, _))| peer == id)?;
+                let activity = self.broker.probes.activities.known(file)??;
+                (format!("{name} needs you"), activity.needs.unwrap_or_else(|| "It waits for your answer.".to_owned()))
+            }
+            Subject::Answer(id) => {
+                let entry = message(id).filter(|entry| entry.receipt.state == MessageState::Queued)?;
+                (format!("{} has answered", entry.from_name), first_words(&entry.text, SHOWN))
+            }
+            Subject::Expired(id) => {
+                let entry = message(id)?;
+                (format!("{} never saw your message", entry.receipt.to_name), first_words(&entry.text, SHOWN))
+            }
+        })
+    }
+}

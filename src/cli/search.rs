@@ -1,0 +1,90 @@
+//! `search`: messages by their words.
+
+use super::{history, message, when};
+use crate::{
+    client::{Client, with_query},
+    console::{Failure, Field, Look, Out, Tone, out::ago},
+    platform::clock,
+    wire::{Excerpt, Found, MessageState, PeerRef, SearchPage, Timestamp, text::printable_line},
+};
+use std::time::Duration;
+
+/// The first search after an upgrade reads all messages: seconds for a million.
+const FIRST_SEARCH: Duration = Duration::from_secs(600);
+
+/// Which messages.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  claude-peers search price orders
+  claude-peers search '\"which port\"' --peer shop-api --since 7d
+  claude-peers search 'migrat*' --state delivered")]
+pub struct Args {
+    /// Words that must all occur, in any case and order; \"a phrase\" in quotes; begin* for a beginning
+    #[arg(required = true)]
+    pub words: Vec<String>,
+    /// Only messages from or to this peer (an id or a name; `cli` is you)
+    #[arg(long)]
+    pub peer: Option<PeerRef>,
+    /// Only messages from or to a session in a repository of this name
+    #[arg(long, value_name = "NAME")]
+    pub repo: Option<String>,
+    /// Only messages sent since: a span such as 2h or 7d, or a time
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
+    pub since: Option<Timestamp>,
+    /// Only messages sent before: a span such as 2h or 7d, or a time
+    #[arg(long, value_name = "TIME", value_parser = when::parse)]
+    pub before: Option<Timestamp>,
+    /// Only messages in this state
+    #[arg(long, value_parser = history::states())]
+    pub state: Option<MessageState>,
+    /// At most this many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub limit: u32,
+}
+
+pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
+    let words = args.words.join(" ");
+    let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
+    let (limit, since, before) = (args.limit.to_string(), time(args.since), time(args.before));
+    let mut query = vec![("words", words.as_str()), ("limit", &limit)];
+    query.extend(args.peer.as_ref().map(|peer| ("peer", peer.as_str())));
+    query.extend(args.repo.as_deref().map(|repo| ("repo", repo)));
+    query.extend(since.as_deref().map(|since| ("since", since)));
+    query.extend(before.as_deref().map(|before| ("before", before)));
+    query.extend(args.state.map(|state| ("state", state.as_str())));
+    let page: SearchPage = broker.get_waiting(&with_query("/v1/search", &query), None, FIRST_SEARCH).await?;
+    out.answer(&page, render)
+}
+
+fn render(page: &SearchPage, look: Look) -> String {
+    if !look.terminal {
+        return look.table(&history::COLUMNS, page.messages.iter().map(row).collect());
+    }
+    if page.messages.is_empty() {
+        return "No message has these words.\n".to_owned();
+    }
+    page.messages.iter().map(|found| shown(found, look)).collect()
+}
+
+fn row(Found { entry, excerpt }: &Found) -> Vec<Field> {
+    let receipt = &entry.receipt;
+    let excerpt: String = excerpt.iter().map(|part| part.text.as_str()).collect();
+    let (id, sent) = (receipt.message_id.to_string(), receipt.sent_at.to_string());
+    let text = excerpt.split_whitespace().collect::<Vec<_>>().join(" ");
+    [&id, &sent, &entry.from_name, &receipt.to_name, receipt.state.as_str(), &text].map(Field::from).into()
+}
+
+/// A line about the message, and one with what was found in bold.
+fn shown(Found { entry, excerpt }: &Found, look: Look) -> String {
+    let receipt = &entry.receipt;
+    let (from, to) = (printable_line(&entry.from_name), printable_line(&receipt.to_name));
+    let state = look.paint(message::tone(receipt.state), receipt.state.as_str());
+    let sent = look.paint(Tone::Dim, ago(receipt.sent_at, clock::now()));
+    let part = |part: &Excerpt| {
+        let text = part.text.replace(char::is_whitespace, " ");
+        look.paint(if part.hit { Tone::Strong } else { Tone::Plain }, printable_line(&text))
+    };
+    let text: String = excerpt.iter().map(part).collect();
+    format!("{}  {sent}  {from} → {to}  {state}\n    {}\n", receipt.message_id, text.trim())
+}

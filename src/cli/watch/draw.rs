@@ -1,0 +1,216 @@
+//! Paints the live view: peers above, messages or a conversation below, the keys at the foot.
+
+use super::model::{Focus, Model, Row, Thread, Typing, lines};
+use crate::{
+    cli::{message, peers},
+    console::Tone,
+    wire::{HistoryEntry, Peer, Status, Timestamp, text::printable_line},
+};
+use ratatui::{
+    Frame,
+    layout::{Constraint, Layout, Rect},
+    style::{Color, Modifier, Style},
+    text::{Line, Span},
+    widgets::{Block, Borders, Cell, Paragraph, Row as TableRow, Table, TableState, Wrap},
+};
+
+const KEYS: &str = "Tab list  ↑↓ move  Enter open  / filter  s send  a answer  q quit";
+const THREAD_KEYS: &str = "↑↓ scroll  a answer  Esc back  q quit";
+const TYPING_KEYS: &str = "Enter done  Esc cancel";
+
+/// How the view looks, and what it measures.
+pub struct Painter {
+    pub colour: bool,
+    /// The rows of the list below, as last painted.
+    pub page: usize,
+}
+
+impl Painter {
+    pub fn new(colour: bool) -> Self {
+        Self { colour, page: 1 }
+    }
+
+    fn style(&self, tone: Tone) -> Style {
+        let colour = |colour| if self.colour { Style::new().fg(colour) } else { Style::new() };
+        match tone {
+            Tone::Plain => Style::new(),
+            Tone::Strong => Style::new().add_modifier(Modifier::BOLD),
+            Tone::Dim => Style::new().add_modifier(Modifier::DIM),
+            Tone::Good => colour(Color::Green),
+            Tone::Warn => colour(Color::Yellow),
+            Tone::Bad => colour(Color::Red),
+        }
+    }
+
+    pub fn paint(&mut self, model: &Model, frame: &mut Frame<'_>) {
+        let peers = model.peers();
+        // The peers get as many rows as they need, up to two fifths of the screen.
+        let wanted = u16::try_from(peers.len().max(1)).unwrap_or(u16::MAX).saturating_add(2);
+        let most = (frame.area().height * 2 / 5).max(3);
+        let [head, above, below, foot] = Layout::vertical([
+            Constraint::Length(1),
+            Constraint::Length(wanted.min(most)),
+            Constraint::Min(3),
+            Constraint::Length(1),
+        ])
+        .areas(frame.area());
+        frame.render_widget(self.head(model), head);
+        self.peers(model, &peers, frame, above);
+        match &model.thread {
+            Some(thread) => self.thread(thread, frame, below),
+            None => self.messages(model, frame, below),
+        }
+        frame.render_widget(self.foot(model), foot);
+    }
+
+    fn head(&self, model: &Model) -> Line<'static> {
+        let (live, waiting) = model.counts();
+        let mut parts = vec![
+            Span::styled("claude-peers", self.style(Tone::Strong)),
+            format!("  {live} session{}, ", if live == 1 { "" } else { "s" }).into(),
+            Span::styled(format!("{waiting} waiting"), self.style(if waiting == 0 { Tone::Dim } else { Tone::Warn })),
+        ];
+        if !model.filter.is_empty() {
+            parts.push(format!("  filter: {}", printable_line(&model.filter)).into());
+        }
+        if let Some(why) = &model.away {
+            parts.push(Span::styled(format!("  the broker is away: {}", printable_line(why)), self.style(Tone::Bad)));
+        }
+        parts.into()
+    }
+
+    fn frame(&self, title: &'static str, has_focus: bool) -> Block<'static> {
+        let tone = if has_focus { Tone::Strong } else { Tone::Dim };
+        Block::new().borders(Borders::TOP).border_style(self.style(tone)).title(title)
+    }
+
+    fn peers(&self, model: &Model, peers: &[&Peer], frame: &mut Frame<'_>, area: Rect) {
+        let has_focus = model.focus == Focus::Peers && model.thread.is_none();
+        let block = self.frame(" Sessions ", has_focus);
+        if peers.is_empty() {
+            let text = match model.filter.is_empty() {
+                true => "No sessions. A session appears here when its claude-peers MCP server starts.",
+                false => "No session fits the filter.",
+            };
+            frame.render_widget(Paragraph::new(text).style(self.style(Tone::Dim)).wrap(Wrap::default()).block(block), area);
+            return;
+        }
+        let rows = peers.iter().map(|peer| {
+            let (doing, tone) = peers::doing(peer);
+            let activity = peer.activity.as_ref().filter(|_| peer.status == Status::Connected);
+            let since = activity.and_then(|activity| activity.since).map(|at| format!(" {}", minute(at))).unwrap_or_default();
+            let needs = activity.and_then(|activity| activity.needs.as_deref());
+            let waiting = if peer.waiting == 0 { String::new() } else { peer.waiting.to_string() };
+            let what = needs.unwrap_or(if peer.summary.is_empty() { &peer.cwd } else { &peer.summary });
+            TableRow::new([
+                Cell::from(printable_line(&peer.name).into_owned()).style(self.style(Tone::Strong)),
+                Cell::from(format!("{doing}{since}")).style(self.style(tone)),
+                Cell::from(peer.delivery.as_str()),
+                Cell::from(waiting).style(self.style(Tone::Warn)),
+                Cell::from(printable_line(peer.git_branch.as_deref().unwrap_or_default()).into_owned()),
+                Cell::from(printable_line(what).into_owned()),
+            ])
+        });
+        let widths = [
+            Constraint::Max(20),
+            Constraint::Length(15),
+            Constraint::Length(7),
+            Constraint::Length(3),
+            Constraint::Max(14),
+            Constraint::Fill(1),
+        ];
+        let mut state = TableState::new().with_selected(model.selected_peer(peers).filter(|_| has_focus));
+        let table = Table::new(rows, widths).block(block).row_highlight_style(Modifier::REVERSED);
+        frame.render_stateful_widget(table, area, &mut state);
+    }
+
+    fn messages(&mut self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
+        let has_focus = model.focus == Focus::Messages;
+        let block = self.frame(" Messages ", has_focus);
+        let messages = model.messages();
+        if messages.is_empty() {
+            let text = if model.filter.is_empty() { "No messages yet." } else { "No message fits the filter." };
+            frame.render_widget(Paragraph::new(text).style(self.style(Tone::Dim)).block(block), area);
+            return;
+        }
+        self.page = usize::from(area.height.saturating_sub(1)).max(1);
+        let selected = model.selected_message(&messages).unwrap_or_default();
+        // Only what is seen is laid out: the list may be long.
+        let first = selected.saturating_sub(self.page / 2).min(messages.len().saturating_sub(self.page));
+        let shown = &messages[first..messages.len().min(first + self.page)];
+        let parties = shown.iter().map(|entry| Line::from(Row::of(entry, 0).parties).width()).max().unwrap_or_default();
+        let rows = shown.iter().map(|entry| self.message(entry, usize::from(area.width)));
+        let most = usize::from(area.width) / 3;
+        let widths = [
+            Constraint::Length(8),
+            Constraint::Length(7),
+            Constraint::Length(u16::try_from(parties.min(most)).unwrap_or_default()),
+            Constraint::Length(9),
+            Constraint::Fill(1),
+        ];
+        let mut state = TableState::new().with_selected(has_focus.then_some(selected - first));
+        let table = Table::new(rows, widths).block(block).row_highlight_style(Modifier::REVERSED);
+        frame.render_stateful_widget(table, area, &mut state);
+    }
+
+    fn message(&self, entry: &HistoryEntry, width: usize) -> TableRow<'static> {
+        let (row, state) = (Row::of(entry, width), entry.receipt.state);
+        TableRow::new([
+            Cell::from(clock_time(row.at)).style(self.style(Tone::Dim)),
+            Cell::from(row.id),
+            Cell::from(row.parties),
+            Cell::from(state.as_str()).style(self.style(message::tone(state))),
+            Cell::from(row.text),
+        ])
+    }
+
+    fn thread(&mut self, thread: &Thread, frame: &mut Frame<'_>, area: Rect) {
+        let mut text: Vec<Line<'_>> = Vec::new();
+        for entry in &thread.messages {
+            let (row, state) = (Row::of(entry, 0), entry.receipt.state);
+            text.push(Line::from(vec![
+                Span::styled(format!("{} {}  ", clock_time(row.at), row.id), self.style(Tone::Dim)),
+                Span::styled(row.parties, self.style(Tone::Strong)),
+                Span::styled(format!("  {}", state.as_str()), self.style(message::tone(state))),
+            ]));
+            text.extend(lines(&entry.text).into_iter().map(|line| Line::from(format!("  {line}"))));
+            text.push(Line::default());
+        }
+        self.page = usize::from(area.height.saturating_sub(1)).max(1);
+        let paragraph = Paragraph::new(text).wrap(Wrap { trim: false });
+        let most = paragraph.line_count(area.width).saturating_sub(self.page);
+        let scrolled = thread.scrolled.min(u16::try_from(most).unwrap_or(u16::MAX));
+        frame.render_widget(paragraph.scroll((scrolled, 0)).block(self.frame(" Conversation ", true)), area);
+    }
+
+    fn foot(&self, model: &Model) -> Line<'static> {
+        if let Some(typing) = &model.typing {
+            let (prompt, text) = match typing {
+                Typing::Filter => ("/".to_owned(), &model.filter),
+                Typing::Message(draft) => (format!("to {}: ", printable_line(&draft.to_name)), &draft.text),
+            };
+            return Line::from(vec![
+                Span::styled(prompt, self.style(Tone::Strong)),
+                printable_line(text).into_owned().into(),
+                Span::styled("█", self.style(Tone::Dim)),
+                Span::styled(format!("   {TYPING_KEYS}"), self.style(Tone::Dim)),
+            ]);
+        }
+        if let Some((is_failure, text)) = &model.notice {
+            let tone = if *is_failure { Tone::Bad } else { Tone::Good };
+            return Span::styled(printable_line(text).into_owned(), self.style(tone)).into();
+        }
+        let keys = if model.thread.is_some() { THREAD_KEYS } else { KEYS };
+        Span::styled(keys, self.style(Tone::Dim)).into()
+    }
+}
+
+/// The time of day, to the minute.
+fn minute(at: Timestamp) -> String {
+    clock_time(at).get(..5).unwrap_or_default().to_owned()
+}
+
+/// The time of day.
+fn clock_time(at: Timestamp) -> String {
+    at.to_string().get(11..19).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,207 @@
+//! The terminal of the live view. It is taken over at the start, and given back at every end: a key, a signal, a failure, a panic.
+
+use super::{
+    draw::Painter,
+    feed::{self, News},
+    model::{Action, Draft, Model, Thread},
+};
+use crate::{
+    client::{Client, with_query},
+    console::{Failure, Out},
+    platform::random,
+    wire::{HistoryPage, MessageId, Receipt, Result as Answered, SendRequest},
+};
+use crossterm::event::{DisableBracketedPaste, EnableBracketedPaste, Event, EventStream, KeyEventKind};
+use futures_util::StreamExt;
+use ratatui::{DefaultTerminal, crossterm::execute};
+use std::{io, rc::Rc};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+/// How many messages are loaded at a time.
+const PAGE: &str = "200";
+/// The length of an idempotency key, in characters.
+const KEY_LENGTH: usize = 22;
+
+/// What the broker has answered to an action.
+enum Answer {
+    Sent(Receipt),
+    Thread(HistoryPage),
+    Page(HistoryPage),
+}
+
+pub async fn run(broker: Rc<Client>, out: Out) -> Result<(), Failure> {
+    let feed = feed::open(broker.clone()).await?;
+    let signals = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()].map(signal);
+    let [mut terminated, mut hung_up, mut interrupted] = {
+        let [a, b, c] = signals;
+        [a.map_err(unusable)?, b.map_err(unusable)?, c.map_err(unusable)?]
+    };
+    let mut screen = Screen::take(broker, out)?;
+    tokio::select! {
+        ended = screen.live(feed) => ended,
+        _ = terminated.recv() => Ok(()),
+        _ = hung_up.recv() => Ok(()),
+        _ = interrupted.recv() => Ok(()),
+    }
+}
+
+fn unusable(error: io::Error) -> Failure {
+    Failure::local(format!("the terminal cannot be used: {error}"), "use `claude-peers watch --plain`")
+}
+
+/// The terminal while it shows the view.
+struct Screen {
+    terminal: DefaultTerminal,
+    broker: Rc<Client>,
+    model: Model,
+    painter: Painter,
+    answers: (mpsc::UnboundedSender<Answered<Answer>>, mpsc::UnboundedReceiver<Answered<Answer>>),
+}
+
+impl Screen {
+    fn take(broker: Rc<Client>, out: Out) -> Result<Self, Failure> {
+        // It also has a panic give the terminal back.
+        let terminal = ratatui::try_init().map_err(unusable)?;
+        let mut screen = Self {
+            terminal,
+            broker,
+            model: Model::new(),
+            painter: Painter::new(out.look.colour),
+            answers: mpsc::unbounded_channel(),
+        };
+        screen.enter().map_err(unusable)?;
+        Ok(screen)
+    }
+
+    fn enter(&mut self) -> io::Result<()> {
+        execute!(io::stdout(), EnableBracketedPaste)
+    }
+
+    /// Shows what comes and does what keys say, until one ends it.
+    async fn live(&mut self, mut feed: mpsc::Receiver<News>) -> Result<(), Failure> {
+        let mut keys = EventStream::new();
+        self.load(None);
+        loop {
+            let (model, painter) = (&self.model, &mut self.painter);
+            self.terminal.draw(|frame| painter.paint(model, frame)).map_err(unusable)?;
+            tokio::select! {
+                biased;
+                key = keys.next() => match key {
+                    Some(event) => if self.input(&event.map_err(unusable)?)? { return Ok(()) },
+                    None => return Ok(()),
+                },
+                answer = self.answers.1.recv() => answer.into_iter().for_each(|answer| self.answered(answer)),
+                news = feed.recv() => {
+                    self.news(news)?;
+                    // All that has come by now is painted at once.
+                    while let Ok(news) = feed.try_recv() {
+                        self.news(Some(news))?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn news(&mut self, news: Option<News>) -> Result<(), Failure> {
+        match news {
+            Some(News::Failed(error)) => Err(error.into()),
+            Some(News::Open) => {
+                self.model.hear(News::Open);
+                self.load(None);
+                Ok(())
+            }
+            Some(news) => {
+                self.model.hear(news);
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Returns whether it ends the view.
+    fn input(&mut self, event: &Event) -> Result<bool, Failure> {
+        let action = match event {
+            Event::Key(key) if key.kind != KeyEventKind::Release => self.model.press(*key, self.painter.page),
+            Event::Paste(text) => {
+                self.model.paste(text);
+                None
+            }
+            _ => None, // a resize is painted
+        };
+        match action {
+            None => {}
+            Some(Action::Quit) => return Ok(true),
+            Some(Action::Suspend) => self.suspend().map_err(unusable)?,
+            Some(Action::LoadBefore(id)) => self.load(Some(id)),
+            Some(Action::Send(draft)) => self.ask(async |broker| send(broker, draft).await.map(Answer::Sent)),
+            Some(Action::OpenThread(id)) => {
+                let path = with_query("/v1/history", &[("thread", &id.to_string()), ("limit", "1000")]);
+                self.ask(async move |broker| broker.get(&path, None).await.map(Answer::Thread));
+            }
+        }
+        Ok(false)
+    }
+
+    fn load(&self, before: Option<MessageId>) {
+        let before = before.map(|id| id.to_string());
+        let mut query = vec![("limit", PAGE)];
+        query.extend(before.as_deref().map(|id| ("before", id)));
+        let path = with_query("/v1/history", &query);
+        self.ask(async move |broker| broker.get(&path, None).await.map(Answer::Page));
+    }
+
+    /// Asks the broker without keeping the keys waiting.
+    fn ask(&self, request: impl AsyncFnOnce(&Client) -> Answered<Answer> + 'static) {
+        let (broker, answers) = (self.broker.clone(), self.answers.0.clone());
+        tokio::task::spawn_local(async move {
+            let _ = answers.send(request(&broker).await); // the view may have ended
+        });
+    }
+
+    fn answered(&mut self, answer: Answered<Answer>) {
+        match answer {
+            Ok(Answer::Sent(receipt)) => {
+                let warning = receipt.warning.map(|warning| format!(": {warning}")).unwrap_or_default();
+                let text = format!("m{} {} to {}{warning}", receipt.message_id.seq(), receipt.state, receipt.to_name);
+                self.model.notice = Some((false, text));
+            }
+            Ok(Answer::Thread(page)) => {
+                let messages = page.messages.into_iter().rev().collect();
+                self.model.thread = Some(Thread { messages, scrolled: 0 });
+            }
+            Ok(Answer::Page(page)) => self.model.load(page.messages, page.next.is_some()),
+            Err(error) => self.model.notice = Some((true, error.to_string())),
+        }
+    }
+
+    /// Gives the terminal to the shell until the user comes back.
+    fn suspend(&mut self) -> io::Result<()> {
+        execute!(io::stdout(), DisableBracketedPaste)?;
+        ratatui::try_restore()?;
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
+        self.terminal = ratatui::try_init()?;
+        self.enter()
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        // If this fails, the terminal is gone.
+        let _ = execute!(io::stdout(), DisableBracketedPaste);
+        ratatui::restore();
+    }
+}
+
+async fn send(broker: &Client, draft: Draft) -> Answered<Receipt> {
+    let request = SendRequest {
+        to: draft.to.to_string(),
+        text: draft.text,
+        reply_to: draft.reply_to.map(|id| id.to_string()),
+        key: Some(random::token(KEY_LENGTH)),
+        cwd: None,
+    };
+    broker.post("/v1/send", None, &request).await
+}

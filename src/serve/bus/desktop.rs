@@ -1,0 +1,199 @@
+//! Desktop notifications (org.freedesktop.Notifications). Without a program that shows them, nothing happens.
+//!
+//! Promises: not more than [`MOST`] a minute. A notification disappears when it is settled. Text of sessions is only text, never
+//! markup. A slow desktop delays nobody else.
+
+use crate::{
+    broker::{Notification, Notifications, Subject},
+    platform::{
+        paths,
+        settings::{self, InvalidSetting},
+    },
+};
+use futures_util::StreamExt;
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    process::Stdio,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+use zbus::{Connection, MatchRule, MessageStream, Variant, message::Type};
+
+const NAME: &str = "org.freedesktop.Notifications";
+const PATH: &str = "/org/freedesktop/Notifications";
+/// How many notifications a minute.
+const MOST: usize = 10;
+const MINUTE: Duration = Duration::from_secs(60);
+/// The action that a click runs.
+const OPEN: &str = "default";
+/// Opens the live view in the user's terminal.
+const SHOW: &str = "for terminal in xdg-terminal-exec 'x-terminal-emulator -e'; do
+    command -v \"${terminal%% *}\" >/dev/null && exec $terminal \"$0\" watch
+done
+echo 'there is no terminal: install xdg-terminal-exec' >&2; exit 1";
+
+/// When to notify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    On,
+    Away,
+    Off,
+}
+
+impl When {
+    pub(super) fn from_env() -> Result<Self, InvalidSetting> {
+        Ok(match settings::NOTIFY.text()?.as_str() {
+            "off" => Self::Off,
+            "away" => Self::Away,
+            _ => Self::On,
+        })
+    }
+}
+
+/// The notifications on the screen, by the desktop's numbers.
+type OnScreen = Mutex<BTreeMap<Subject, u32>>;
+
+/// Shows notifications until the broker stops.
+pub(super) async fn notify(notifications: Notifications, connection: &Connection, when: When) {
+    if when == When::Off {
+        return;
+    }
+    let on_screen = OnScreen::default();
+    tokio::select! {
+        () = show(notifications, connection, when, &on_screen) => {}
+        error = react(connection, &on_screen) => tracing::debug!(%error, "clicks on notifications are not heard"),
+    }
+}
+
+async fn show(mut notifications: Notifications, connection: &Connection, when: When, on_screen: &OnScreen) {
+    let mut recent: VecDeque<Instant> = VecDeque::new();
+    while let Some(next) = notifications.next().await {
+        let done = match next {
+            Notification::Withdraw(subject) => withdraw(connection, on_screen, &subject).await,
+            Notification::Show { .. } if when == When::Away && !is_away().await => Ok(()),
+            Notification::Show { subject, title, text } => {
+                recent.retain(|at| at.elapsed() < MINUTE);
+                if recent.len() >= MOST {
+                    tracing::debug!("too many notifications in a minute: {title}");
+                    continue;
+                }
+                recent.push_back(Instant::now());
+                put_up(connection, on_screen, subject, &title, &text).await
+            }
+        };
+        if let Err(error) = done {
+            tracing::debug!(%error, "the desktop shows no notifications");
+        }
+    }
+}
+
+async fn put_up(connection: &Connection, on_screen: &OnScreen, subject: Subject, title: &str, text: &str) -> zbus::Result<()> {
+    let capabilities = connection.call_method(Some(NAME), PATH, Some(NAME), "GetCapabilities", &()).await?;
+    let capabilities: Vec<String> = capabilities.body().deserialize()?;
+    let can = |what: &str| capabilities.iter().any(|capability| capability == what);
+    let text = match can("body-markup") {
+        true => text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"),
+        false => text.to_owned(),
+    };
+    let actions = if can("actions") && can_open() { vec![OPEN, "Show"] } else { vec![] };
+    let urgency: u8 = if matches!(subject, Subject::Expired(_)) { 0 } else { 1 };
+    let hints: HashMap<&str, Variant<'_>> = HashMap::from([
+        ("urgency", urgency.into()),
+        ("category", "im.received".into()),
+        ("desktop-entry", "claude-peers".into()),
+    ]);
+    let notification = ("claude-peers", 0_u32, "utilities-terminal", title, text.as_str(), actions, hints, -1_i32);
+    let answer = connection.call_method(Some(NAME), PATH, Some(NAME), "Notify", &notification).await?;
+    let number: u32 = answer.body().deserialize()?;
+    if let Ok(mut on_screen) = on_screen.lock() {
+        on_screen.insert(subject, number);
+    }
+    Ok(())
+}
+
+async fn withdraw(connection: &Connection, on_screen: &OnScreen, subject: &Subject) -> zbus::Result<()> {
+    let number = on_screen.lock().ok().and_then(|mut on_screen| on_screen.remove(subject));
+    if let Some(number) = number {
+        connection.call_method(Some(NAME), PATH, Some(NAME), "CloseNotification", &(number,)).await?;
+    }
+    Ok(())
+}
+
+/// Opens the live view at a click, and forgets what the user has closed. Returns only with an error.
+async fn react(connection: &Connection, on_screen: &OnScreen) -> zbus::Error {
+    let heard = async {
+        let rule = MatchRule::builder().msg_type(Type::Signal).interface(NAME).build()?;
+        MessageStream::for_match_rule(rule, connection, None).await
+    };
+    let mut signals = match heard.await {
+        Ok(signals) => signals,
+        Err(error) => return error,
+    };
+    while let Some(Ok(message)) = signals.next().await {
+        let header = message.header();
+        let (body, member) = (message.body(), header.member().map(ToString::to_string).unwrap_or_default());
+        let is_ours = |number: u32| on_screen.lock().is_ok_and(|on_screen| on_screen.values().any(|ours| *ours == number));
+        match member.as_str() {
+            "ActionInvoked" => {
+                if let Ok((number, key)) = body.deserialize::<(u32, String)>()
+                    && key == OPEN
+                    && is_ours(number)
+                {
+                    open();
+                }
+            }
+            "NotificationClosed" => {
+                if let Ok((number, _reason)) = body.deserialize::<(u32, u32)>()
+                    && let Ok(mut on_screen) = on_screen.lock()
+                {
+                    on_screen.retain(|_, ours| *ours != number);
+                }
+            }
+            _ => {}
+        }
+    }
+    std::future::pending().await // the connection is gone, and so is the broker's part on the bus
+}
+
+/// Whether the user's manager can start a terminal outside of the broker's sandbox.
+fn can_open() -> bool {
+    paths::runtime_dir().is_some_and(|runtime| runtime.join("systemd/private").exists())
+}
+
+fn open() {
+    let program = std::env::current_exe().ok().map(|broker| broker.with_file_name("claude-peers"));
+    let Some(program) = program.filter(|program| program.exists()) else {
+        return tracing::warn!("the program claude-peers is not beside the broker: the live view cannot be opened");
+    };
+    let mut command = tokio::process::Command::new("systemd-run");
+    command.args(["--user", "--quiet", "--collect", "--", "sh", "-c", SHOW]).arg(program);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    match command.spawn() {
+        Ok(mut child) => _ = tokio::spawn(async move { child.wait().await }), // systemd logs what becomes of it
+        Err(error) => tracing::warn!(%error, "the live view cannot be opened: systemd-run failed"),
+    }
+}
+
+/// Whether the user's desktop is idle or locked. If nobody can say, they may be away.
+async fn is_away() -> bool {
+    let ask = async {
+        let system = Connection::system().await?;
+        let mut away = false;
+        for property in ["IdleHint", "LockedHint"] {
+            let (manager, session, properties) =
+                ("org.freedesktop.login1", "/org/freedesktop/login1/session/auto", "org.freedesktop.DBus.Properties");
+            let arguments = ("org.freedesktop.login1.Session", property);
+            let answer = system.call_method(Some(manager), session, Some(properties), "Get", &arguments).await?;
+            away |= answer.body().deserialize::<Variant<'_>>()?.downcast_ref::<bool>()?;
+        }
+        zbus::Result::Ok(away)
+    };
+    match tokio::time::timeout(super::PATIENCE, ask).await {
+        Ok(Ok(away)) => away,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "whether the user is away is unknown");
+            true
+        }
+        Err(_) => true,
+    }
+}
