@@ -73,9 +73,10 @@ const FOR_SCRIPTS: [Column; 11] = [
 
 /// The peers as a table, one line a peer.
 pub fn table(peers: &[Peer], now: Timestamp, look: Look) -> String {
-    let (columns, row): (&[Column], fn(&Peer, Timestamp) -> Vec<Field>) =
-        if look.terminal { (&FOR_PEOPLE, row_for_people) } else { (&FOR_SCRIPTS, row_for_scripts) };
-    look.table(columns, peers.iter().map(|peer| row(peer, now)).collect())
+    match look.terminal {
+        true => look.table(&FOR_PEOPLE, peers.iter().map(|peer| row_for_people(peer, now)).collect()),
+        false => look.table(&FOR_SCRIPTS, peers.iter().map(|peer| row_for_scripts(peer, now)).collect()),
+    }
 }
 
 fn row_for_people(peer: &Peer, now: Timestamp) -> Vec<Field> {
