@@ -1,6 +1,6 @@
 //! What the broker logs: who did what to whom, once, at the right level, with fields in the journal, and never a message's text.
 
-use crate::support::{Broker, Session, events::Peer, eventually, folder, mount::with_mounts};
+use crate::support::{Broker, PATIENCE, events::Peer, folder, mount::with_mounts};
 use serde_json::json;
 use std::{
     collections::BTreeMap,
@@ -46,26 +46,6 @@ fn line_says_who_did_what_to_whom() {
     assert!(!log.contains(TEXT) && !log.contains("ERROR") && !log.contains("WARN"), "{log}");
 }
 
-#[test]
-fn normal_stop_is_no_error() {
-    let (mut broker, place) = (Broker::start(), folder());
-    let mut session = Session::start(&broker, place.path(), "session-a");
-    session.id();
-    let peer = Peer::register(&broker.http(), "peer", json!({}));
-    let events = peer.follow(&broker.http());
-    let mut take = peer.over(&broker.http()).converse();
-    let body = json!({"lease": "l", "route": "check_messages", "waitSeconds": 600}).to_string();
-    take.say(&peer.over(&broker.http()).written("POST", "/v1/take", &[("Content-Type", "application/json")], &body)).unwrap();
-    let asking =
-        broker.cli(&["ask", &peer.id, "hm?", "--wait", "1"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    eventually("the question is stored", || (broker.stored().0 == 1).then_some(()));
-    assert!(broker.terminate().success());
-    let log = broker.log();
-    assert!(log.contains("INFO stopped") && !log.contains("ERROR"), "{log}");
-    drop((events, take));
-    asking.wait_with_output().unwrap();
-}
-
 /// An entry of the journal's native protocol, in which every value has its length before it.
 fn entry(mut datagram: &[u8]) -> BTreeMap<String, String> {
     let mut fields = BTreeMap::new();
@@ -87,6 +67,7 @@ fn entry(mut datagram: &[u8]) -> BTreeMap<String, String> {
 fn journal_has_the_documented_fields() {
     let (mut broker, place) = (Broker::prepared(&[]), folder());
     let journal = UnixDatagram::bind(place.path().join("socket")).unwrap();
+    journal.set_read_timeout(Some(PATIENCE)).unwrap();
     let log = OpenOptions::new().create(true).append(true).open(broker.folder().join("log")).unwrap();
     let meta = log.metadata().unwrap();
     let mut command = broker.command();
