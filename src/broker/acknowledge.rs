@@ -2,7 +2,7 @@ use super::core::{Broker, Caller};
 use crate::{
     db::Durability,
     mailbox::acknowledge,
-    wire::{self, Acknowledge, Acknowledged, CLI_SENDER, Code, Error, MessageId, Outcome, PeerId},
+    wire::{self, Acknowledge, Acknowledged, CLI_SENDER, Code, Error, Outcome, PeerId},
 };
 use std::sync::Arc;
 
@@ -24,14 +24,14 @@ impl Broker {
         let durability = if is_delivered { Durability::Fsync } else { Durability::Process };
         let peer = id.clone();
         let changed = self.commit(durability, move |tx| acknowledge::acknowledge(tx, &peer, route, messages)).await?;
-        tracing::debug!(peer = %id, %route, changed, "acknowledged");
+        tracing::debug!(peer = %id, %route, changed, "acknowledged {changed} messages of {id} by {route}");
         Ok(Acknowledged { changed })
     }
 
     /// Records that the user has read an answer to the command line, or to the session in which the command line runs.
     pub async fn read_by_user(self: &Arc<Self>, caller: &Caller, inside: Option<PeerId>, id: &str) -> wire::Result<Acknowledged> {
         caller.must_be_user("not the command line", "acknowledge your own messages")?;
-        let id: MessageId = id.parse()?;
+        let id = self.message_id(caller, id).await?;
         let readers: Vec<PeerId> = std::iter::once(CLI_SENDER.parse()?).chain(inside).collect();
         let changed = self.commit(Durability::Fsync, move |tx| acknowledge::read_by_user(tx, &readers, &id)).await?;
         Ok(Acknowledged { changed })

@@ -1,11 +1,11 @@
 //! Changes: a job for the writing thread and, after its commit, the effects on connected peers. Only this file does either.
 
-use super::core::Broker;
+use super::{core::Broker, roster::Roster};
 use crate::{
     db::{self, Durability},
-    mailbox::{self, Effects, InboxNews, Transaction},
+    mailbox::{self, Effects, InboxNews, MessageChange, Transaction},
     platform::clock,
-    wire,
+    wire::{self, MessageState, Timestamp},
 };
 use std::{
     pin::Pin,
@@ -65,14 +65,14 @@ impl Broker {
     fn apply(&self, effects: Effects) {
         let mut roster = self.roster();
         for (id, agent, at) in effects.proofs {
-            tracing::info!(peer = %id, "its inbox or channel has proved itself");
+            tracing::info!(peer = %id, "the inbox or channel of {} has proved itself", roster.called(&id));
             if let Some(peer) = roster.peers.get_mut(&id) {
                 peer.row.proved = Some((agent, at));
             }
         }
         for (id, news) in effects.inbox {
             if let InboxNews::Missed(messages @ 1..) = news {
-                tracing::warn!(peer = %id, messages, "the last frame in its inbox was not let in: its messages wait again");
+                tracing::warn!(peer = %id, messages, "{} has not let in the last frame in its inbox: {messages} messages wait again", roster.called(&id));
             }
             if let Some(peer) = roster.peers.get_mut(&id) {
                 peer.inbox.hear(news);
@@ -84,11 +84,36 @@ impl Broker {
                 peer.wake();
             }
         }
+        let now = clock::now();
+        effects.changes.iter().for_each(|change| log(change, &roster, now));
         drop(roster);
-        for change in &effects.changes {
-            let (route, state) = (change.route.map(tracing::field::display), change.state);
-            tracing::info!(message = %change.id, peer = %change.to, sender = %change.from, %state, route, "message");
-        }
         self.changes.messages(effects.changes);
     }
+}
+
+/// Logs who sent a message to whom and what has become of it. Its number is in the text, its id in a field.
+fn log(change: &MessageChange, roster: &Roster, now: Timestamp) {
+    let MessageChange { id, from, to, state, route, sent_at } = change;
+    let (sender, peer, number) = (roster.name(from), roster.name(to), id.seq());
+    let after = after(now.as_millis() - sent_at.as_millis());
+    let route = route.map(tracing::field::display);
+    match (state, &route) {
+        (MessageState::Offered, Some(by)) => {
+            tracing::debug!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} offered by {by} after {after}")
+        }
+        (MessageState::Delivered, Some(by)) => {
+            tracing::info!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} delivered by {by} after {after}")
+        }
+        (MessageState::Queued, _) => {
+            tracing::info!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} queued")
+        }
+        _ => {
+            tracing::info!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} {state} after {after}")
+        }
+    }
+}
+
+/// A span in milliseconds, to the second where it is long.
+fn after(millis: i64) -> String {
+    if millis < 10_000 { format!("{} ms", millis.max(0)) } else { format!("{} s", millis / 1_000) }
 }

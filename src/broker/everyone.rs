@@ -19,7 +19,10 @@ impl Broker {
     /// Accepts a message to a peer, or to everyone in a scope. When this returns, every accepted copy is on disk.
     pub async fn send_to(self: &Arc<Self>, caller: &Caller, request: SendRequest) -> wire::Result<Sent> {
         match request.to.parse()? {
-            Recipient::Everyone(scope) => Ok(Sent::Everyone(self.send_to_everyone(caller, scope, request).await?)),
+            Recipient::Everyone(scope) => {
+                let sent = self.send_to_everyone(caller, scope, request).await;
+                sent.map(Sent::Everyone).inspect_err(|error| self.log_refusal(caller, &format!("@{scope}"), error))
+            }
             Recipient::One(_) => Ok(Sent::One(self.send(caller, request).await?)),
         }
     }
@@ -46,7 +49,11 @@ impl Broker {
         for (to, copy) in self.accept(caller, copies, true).await? {
             match copy {
                 Ok(message) => sent.receipts.push(self.receipt(message, draft.sent_at)),
-                Err(error) => sent.refused.push(NotSent { to_name: self.roster().name(&to), to, error }),
+                Err(error) => {
+                    let to_name = self.roster().name(&to);
+                    self.log_refusal(caller, &to_name, &error);
+                    sent.refused.push(NotSent { to_name, to, error });
+                }
             }
         }
         sent.receipts.sort_by(|a, b| (&a.to_name, &a.to).cmp(&(&b.to_name, &b.to)));

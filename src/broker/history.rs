@@ -1,12 +1,20 @@
 //! Receipts and the history.
 
-use super::core::{Broker, Caller};
+use super::{
+    core::{Broker, Caller},
+    names::unknown,
+    roster::Resolved,
+};
 use crate::{
     mailbox::{
         Message,
         history::{self, Filter},
     },
-    wire::{self, Code, Error, History, HistoryEntry, HistoryPage, MessageId, PeerId, PeerRef, Receipt},
+    platform::clock,
+    wire::{
+        self, BROKER_SENDER, CLI_SENDER, Code, Error, History, HistoryEntry, HistoryPage, MessageId, MessageRef, PeerId, PeerRef,
+        Receipt,
+    },
 };
 
 /// How many entries a request gets by default, and at most.
@@ -16,13 +24,7 @@ const MOST_ENTRIES: u32 = 1_000;
 impl Broker {
     /// A message with its receipt. A peer may see messages that it sent or received; the user may see all.
     pub async fn message(&self, caller: &Caller, id: &str) -> wire::Result<HistoryEntry> {
-        let id: MessageId = id.parse()?;
-        let wanted = id.clone();
-        let found = self.store.read(move |view| history::get(view, &wanted)).await?;
-        let message = found.ok_or_else(|| {
-            Error::new(Code::MessageNotFound, format!("message {id} not found"))
-                .help("check the id; messages are kept for 30 days after they were delivered or expired, or as long as CLAUDE_PEERS_HISTORY says")
-        })?;
+        let (id, message) = self.meant(caller, id).await?;
         match caller {
             Caller::Peer(peer) if message.receipt.from != *peer && message.receipt.to != *peer => {
                 Err(Error::new(Code::Forbidden, format!("message {id} is neither from nor to {peer}")))
@@ -31,13 +33,36 @@ impl Broker {
         }
     }
 
+    /// The id that `text` names. The user may name a message by its number alone. A session needs the whole id: the random part
+    /// keeps it from naming a message that it has not read.
+    pub(super) async fn message_id(&self, caller: &Caller, text: &str) -> wire::Result<MessageId> {
+        match text.parse()? {
+            MessageRef::Id(id) => Ok(id),
+            MessageRef::Number(_) => Ok(self.meant(caller, text).await?.1.receipt.message_id),
+        }
+    }
+
+    async fn meant(&self, caller: &Caller, text: &str) -> wire::Result<(MessageRef, Message)> {
+        let meant = named(caller, text)?;
+        let wanted = meant.clone();
+        let found = match wanted {
+            MessageRef::Id(id) => self.store.read(move |view| history::get(view, &id)).await?,
+            MessageRef::Number(seq) => self.store.read(move |view| history::numbered(view, seq)).await?,
+        };
+        let missing = || {
+            Error::new(Code::MessageNotFound, format!("message {meant} not found"))
+                .help("check the id; messages are kept for 30 days after they were delivered or expired, or as long as CLAUDE_PEERS_HISTORY says")
+        };
+        Ok((meant.clone(), found.ok_or_else(missing)?))
+    }
+
     /// Messages, newest first. A peer sees its own; the user sees all.
     pub async fn history(&self, caller: &Caller, request: &History) -> wire::Result<HistoryPage> {
         let limit = request.limit.unwrap_or(DEFAULT_ENTRIES);
         if limit == 0 || limit > MOST_ENTRIES {
             return Err(Error::new(Code::InvalidRequest, format!("limit {limit} is not 1 to {MOST_ENTRIES}")));
         }
-        let seq = |id: &Option<String>| id.as_deref().map(|id| id.parse::<MessageId>().map(|id| id.seq())).transpose();
+        let seq = |id: &Option<String>| id.as_deref().map(|id| named(caller, id).map(|id| id.seq())).transpose();
         let peers = match (caller, request.peer.as_deref()) {
             (Caller::Peer(me), _) => Some(vec![me.clone()]),
             (Caller::User, Some(reference)) => Some(self.mentioned(&reference.parse()?)?),
@@ -59,7 +84,11 @@ impl Broker {
             thread: seq(&request.thread)?,
             ..Filter::default()
         };
+        let is_of_all = Filter { peers: filter.peers.clone(), ..Filter::default() } == filter;
         let found = self.store.read(move |view| history::list(view, &filter, limit)).await?;
+        if let (Caller::User, Some(reference), true) = (caller, request.peer.as_deref(), found.is_empty() && is_of_all) {
+            self.must_be_known(&reference.parse()?)?;
+        }
         let full = u32::try_from(found.len()).is_ok_and(|count| count == limit);
         let next = found.last().filter(|_| full).map(|message| message.receipt.message_id.clone());
         Ok(HistoryPage { messages: found.into_iter().map(|message| self.entry(message)).collect(), next })
@@ -77,10 +106,26 @@ impl Broker {
         Ok(meant)
     }
 
+    /// Refuses a reference that fits nobody. A forgotten peer is unknown once its last message is forgotten, too.
+    fn must_be_known(&self, reference: &PeerRef) -> wire::Result<()> {
+        let is_ours = [CLI_SENDER, BROKER_SENDER].contains(&reference.as_str());
+        let roster = self.roster();
+        let is_known = is_ours || !matches!(roster.resolve(reference, clock::now()), Resolved::None);
+        if is_known { Ok(()) } else { Err(unknown(&roster, reference)) }
+    }
+
     /// A stored message with the names of its sender and recipient.
     pub(super) fn entry(&self, message: Message) -> HistoryEntry {
         let (roster, Message { receipt, text, .. }) = (self.roster(), message);
         let to_name = roster.name(&receipt.to);
         HistoryEntry { from_name: roster.name(&receipt.from), text, receipt: Receipt { to_name, ..receipt } }
+    }
+}
+
+/// How `caller` names a message: a session only by its whole id.
+fn named(caller: &Caller, text: &str) -> wire::Result<MessageRef> {
+    match (caller, text.parse()?) {
+        (Caller::Peer(_), MessageRef::Number(_)) => Ok(MessageRef::Id(text.parse()?)),
+        (_, named) => Ok(named),
     }
 }

@@ -171,7 +171,11 @@ impl Broker {
         });
         job.await?;
         self.changes.hint();
-        tracing::info!(peer = %other, before = %id, "a session has switched to another conversation");
+        let (left, taken) = {
+            let roster = self.roster();
+            (roster.called(&id), roster.called(&other))
+        };
+        tracing::info!(peer = %other, before = %id, "the session of {left} has switched to the conversation of {taken}");
         Ok(other)
     }
 }

@@ -130,7 +130,11 @@ impl Inbox {
         self.idle = None;
         self.misses += u32::from(messages > 0);
         if self.is_given_up() && messages > 0 {
-            tracing::warn!(agent = self.agent, "an inbox is given up: it has let in none of {MOST_MISSES} frames");
+            tracing::warn!(
+                agent = self.agent,
+                "the inbox of the agent process {} is given up: it has let in none of {MOST_MISSES} frames",
+                self.agent
+            );
         }
     }
 

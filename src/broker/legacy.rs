@@ -68,7 +68,7 @@ impl Broker {
         let stored = row.clone();
         self.commit(Durability::Fsync, move |tx| Ok(peers::put(tx, &stored)?)).await?;
         self.changes.hint();
-        tracing::info!(peer = %row.id, name = row.name, pid, "registered through the legacy API");
+        tracing::info!(peer = %row.id, name = row.name, pid, "{} ({}) has registered through the legacy API, process {pid}", row.name, row.id);
         Ok(row.id)
     }
 

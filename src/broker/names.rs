@@ -1,11 +1,14 @@
 //! Readable names: `poker-engine`, `poker-engine-2`.
 
 use super::roster::Roster;
-use crate::wire::{BROKER_SENDER, CLI_SENDER, Git, PeerId, Status, Timestamp};
-use std::path::Path;
+use crate::wire::{BROKER_SENDER, CLI_SENDER, Code, Error, Git, PeerId, PeerRef, Status, Timestamp};
+use std::{collections::BTreeSet, path::Path};
 
 /// The longest name without its number: short enough for a table and a prompt.
 const LONGEST: usize = 32;
+/// Shortest part of a name by which it is suggested, and how many are.
+const SHORTEST_PART: usize = 3;
+const MOST_MEANT: usize = 3;
 /// Words with another meaning in our commands.
 const RESERVED: [&str; 7] = [CLI_SENDER, BROKER_SENDER, "self", "all", "machine", "directory", "repo"];
 
@@ -39,6 +42,32 @@ pub(super) fn free(roster: &Roster, wish: &str, owner: &PeerId, now: Timestamp) 
     };
     let numbered = (2_u32..).map(|number| format!("{wish}-{number}"));
     std::iter::once(wish.to_owned()).chain(numbered).find(|name| !taken(name)).unwrap_or_default()
+}
+
+/// The error for a peer that nobody knows, with the names that are like it.
+pub(super) fn unknown(roster: &Roster, reference: &PeerRef) -> Error {
+    let list = "list the peers to see who is there, and use an id or name from that list";
+    let help = match like(roster, reference.as_str()).join(" or ") {
+        names if names.is_empty() => list.to_owned(),
+        names => format!("did you mean {names}? If not, {list}"),
+    };
+    Error::new(Code::PeerNotFound, format!("Peer {reference} not found")).help(help)
+}
+
+/// The names that are the most like `given`: with few mistakes (one, and one more for every four letters), or as a part of them.
+fn like(roster: &Roster, given: &str) -> Vec<String> {
+    let given = given.to_ascii_lowercase();
+    let far = |name: &str| {
+        let mistakes = strsim::osa_distance(&given, &name.to_ascii_lowercase());
+        let is_part = given.len() >= SHORTEST_PART && name.to_ascii_lowercase().contains(&given);
+        (mistakes <= 1 + given.len() / 4 || is_part).then_some(mistakes)
+    };
+    let names: BTreeSet<&str> = roster.peers.values().map(|peer| peer.row.name.as_str()).collect();
+    let mut near: Vec<(usize, &str)> = names.into_iter().filter_map(|name| Some((far(name)?, name))).collect();
+    near.sort_unstable();
+    let nearest = near.first().map(|(mistakes, _)| *mistakes);
+    let near = near.into_iter().filter(|(mistakes, _)| Some(*mistakes) == nearest);
+    near.take(MOST_MEANT).map(|(_, name)| name.to_owned()).collect()
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Probe<K, 
             // Not a thread of the runtime: the broker's exit must not wait for a hanging lookup.
             let worker = thread::Builder::new().name("probe".to_owned()).stack_size(256 * 1024);
             if let Err(error) = worker.spawn(move || work(look, &shared, &answered)) {
-                tracing::warn!(%error, "starting a thread that looks at the system failed");
+                tracing::warn!(%error, "starting a thread that looks at the system failed: {error}");
             }
         }
     }

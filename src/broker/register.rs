@@ -86,7 +86,9 @@ impl Broker {
         let (row, resumed) = (registration.row.clone(), registration.resumed);
         let waiting = self.commit(Durability::Fsync, move |tx| registration.store(tx)).await?;
         self.changes.hint();
-        tracing::info!(peer = %row.id, name = row.name, pid, resumed, client = %printable_line(&version), "registered");
+        let client = printable_line(&version);
+        let how = if resumed { "again" } else { "for the first time" };
+        tracing::info!(peer = %row.id, name = row.name, pid, resumed, %client, "{} ({}) has registered {how}, process {pid}, client {client}", row.name, row.id);
         Ok(Registered {
             id: row.id,
             name: row.name,

@@ -12,7 +12,7 @@ use crate::{
         release::{Rule, has_to_post, posted, release, to_post},
     },
     platform::paths,
-    wire::{self, Acknowledged, Code, Error, HeldBy, MessageId, PeerId, Receipt, Status},
+    wire::{self, Acknowledged, Code, Error, HeldBy, PeerId, Receipt, Status},
 };
 use std::{path::Path, sync::Arc};
 
@@ -38,7 +38,7 @@ impl Broker {
             let (from, message_id) = (message.receipt.from.clone(), message.receipt.message_id.clone());
             let frame = self.frame_of(id, message);
             if let Err(error) = socket::post(Path::new(&inbox), agent.pid, &frame).await {
-                tracing::warn!(peer = %id, message = %message_id, %error, "writing a held message into its inbox failed");
+                tracing::warn!(peer = %id, _message = %message_id, %error, "writing the held message {message_id} into the inbox of {id} failed: {error}");
                 continue;
             }
             written.push(message_id);
@@ -64,13 +64,13 @@ impl Broker {
     pub async fn release(self: &Arc<Self>, caller: &Caller, id: &str) -> wire::Result<Acknowledged> {
         let why = "a session, and only its user lets a held message in";
         caller.must_be_user(why, "run `claude-peers release` in a terminal of your own")?;
-        let id: MessageId = id.parse()?;
+        let id = self.message_id(caller, id).await?;
         let held = id.clone();
         if !self.commit(Durability::Fsync, move |tx| release(tx, &held)).await? {
             return Err(Error::new(Code::MessageNotFound, format!("no message {id} is held"))
                 .help("`claude-peers history` shows which are, and what became of the others"));
         }
-        tracing::info!(message = %id, "released by the user");
+        tracing::info!(_message = %id, "the user has released {id}");
         Ok(Acknowledged { changed: 1 })
     }
 }

@@ -106,6 +106,11 @@ impl Roster {
         self.peers.get(id).map_or_else(|| id.to_string(), |peer| peer.row.name.clone())
     }
 
+    /// A peer's name and id, for the log.
+    pub fn called(&self, id: &PeerId) -> String {
+        self.peers.get(id).map_or_else(|| id.to_string(), |peer| format!("{} ({id})", peer.row.name))
+    }
+
     /// Finds the peer that `reference` names: by id, then by name among live peers, then the newest gone peer of that name.
     pub fn resolve(&self, reference: &PeerRef, now: Timestamp) -> Resolved {
         let text = reference.as_str();

@@ -4,6 +4,7 @@ use super::{
     core::{Broker, Caller},
     identity::check_token,
     limits::Pace,
+    names::unknown,
     peer::Peer,
     presence::LOOK,
     release,
@@ -16,15 +17,38 @@ use crate::{
         accept::{NewMessage, Terms, accept, preview},
     },
     platform::{clock, random},
-    wire::{self, CLI_SENDER, Code, Error, MessageState, PeerId, PeerRef, Receipt, Route, SendRequest, Status, Timestamp},
+    wire::{
+        self, CLI_SENDER, Code, Error, MessageState, PeerId, PeerRef, Receipt, Route, SendRequest, Status, Timestamp,
+        text::printable_line,
+    },
 };
 use std::sync::Arc;
+
+/// The longest name of a recipient in the log.
+const LONGEST_NAME: usize = 64;
 
 impl Broker {
     /// Accepts a message. When this returns, the message is on disk.
     pub async fn send(self: &Arc<Self>, caller: &Caller, request: SendRequest) -> wire::Result<Receipt> {
+        let to = request.to.clone();
+        self.accept_one(caller, request).await.inspect_err(|error| self.log_refusal(caller, &to, error))
+    }
+
+    /// Logs that a message to `to` was refused. Errors of the broker itself are logged elsewhere.
+    pub(super) fn log_refusal(&self, caller: &Caller, to: &str, Error { code, .. }: &Error) {
+        let sender = caller.peer().map_or(CLI_SENDER.to_owned(), |id| self.roster().name(id));
+        let to: String = printable_line(to).chars().take(LONGEST_NAME).collect();
+        if ![Code::Internal, Code::Stopping, Code::DatabaseLocked, Code::DatabaseMoved].contains(code) {
+            tracing::info!(sender, to, %code, "{sender} → {to} refused: {code}");
+        }
+    }
+
+    async fn accept_one(self: &Arc<Self>, caller: &Caller, request: SendRequest) -> wire::Result<Receipt> {
         let reference: PeerRef = request.to.parse()?;
-        let reply_to = request.reply_to.as_deref().filter(|id| !id.is_empty()).map(str::parse).transpose()?;
+        let reply_to = match request.reply_to.as_deref().filter(|id| !id.is_empty()) {
+            Some(id) => Some(self.message_id(caller, id).await?),
+            None => None,
+        };
         let mut new = NewMessage { reply_to, ..self.draft(caller, request)? };
         let (mut notes, mut names_question) = (Vec::new(), true);
         let is_to_cli = reference.as_str() == CLI_SENDER && *caller != Caller::User;
@@ -145,15 +169,15 @@ impl Broker {
         }
         let name = reference.as_str();
         self.look(LOOK, |peer| peer.row.id.as_str() == name || peer.row.name.eq_ignore_ascii_case(name)).await;
-        match self.roster().resolve(reference, clock::now()) {
+        let roster = self.roster();
+        match roster.resolve(reference, clock::now()) {
             Resolved::One(id) | Resolved::Newest(id, _) if id == *from => no_mailbox("a peer cannot write to itself"),
             Resolved::One(id) => Ok((id, None)),
             Resolved::Newest(id, gone) => {
                 let note = format!("{gone} sessions named {reference} are gone; this goes to the newest, {id}");
                 Ok((id, Some(note)))
             }
-            Resolved::None => Err(Error::new(Code::PeerNotFound, format!("Peer {reference} not found"))
-                .help("list the peers to see who is there, and use an id or name from that list")),
+            Resolved::None => Err(unknown(&roster, reference)),
             Resolved::Many(ids) => {
                 Err(Error::new(Code::AmbiguousPeer, format!("{reference} fits {}", ids.join(", "))).help("use one of these ids"))
             }

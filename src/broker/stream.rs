@@ -81,7 +81,7 @@ impl Broker {
             (peer.row.instance.clone(), peer.wake.subscribe())
         })?;
         self.changes.hint();
-        tracing::info!(peer = %id, "connected");
+        tracing::info!(peer = %id, "{} is connected", self.roster().called(id));
         let (broker, peer, buffer) = (self.clone(), id.clone(), VecDeque::new());
         Ok(Stream { broker, peer, instance, number, after, phase: Phase::Opened, buffer, wake })
     }
@@ -181,9 +181,10 @@ impl Drop for Stream {
         let now = clock::now();
         (peer.stream, peer.row.last_seen) = (None, now);
         peer.wake(); // lets a displaced stream see that its successor is gone
+        let name = roster.called(&self.peer);
         drop(roster);
         self.broker.changes.hint();
-        tracing::info!(peer = %self.peer, "disconnected");
+        tracing::info!(peer = %self.peer, "{name} has disconnected");
         if *self.broker.stopping.borrow() {
             return; // the store is about to close, and every peer will reconnect
         }
@@ -193,7 +194,7 @@ impl Drop for Stream {
                 let peer = id.clone();
                 let job = broker.commit(Durability::Process, move |tx| Ok(peers::seen(tx, &peer, now)?));
                 if let Err(error) = job.await {
-                    tracing::debug!(peer = %id, %error, "noting its last sign of life failed");
+                    tracing::debug!(peer = %id, %error, "noting its last sign of life failed: {error}");
                 }
             });
         }

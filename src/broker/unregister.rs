@@ -21,7 +21,7 @@ impl Broker {
             Ok(peers::change(tx, &peer, |row| (row.ended, row.last_seen) = (true, now)).map(drop)?)
         });
         job.await?;
-        tracing::info!(peer = %id, "left");
+        tracing::info!(peer = %id, "{} has left", self.roster().called(id));
         Ok(())
     }
 }

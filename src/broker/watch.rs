@@ -88,7 +88,7 @@ impl Watch {
     async fn look(&mut self, news: &mut News) -> bool {
         self.broker.look(LOOK, |_| true).await;
         let waiting = self.broker.waiting_count().unwrap_or_else(|error| {
-            tracing::warn!(%error, "counting what waits failed");
+            tracing::warn!(%error, "counting what waits failed: {error}");
             self.waiting
         });
         let now = clock::now();

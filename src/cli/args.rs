@@ -2,7 +2,7 @@
 
 use super::{ask, completions, doorbell, export, history, inbox, manual, message, peers, release, search, send, watch};
 use crate::{
-    admin::{doctor, setup, update},
+    admin::{doctor, logs, setup, update},
     console::exit,
     platform::settings,
 };
@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
 
 /// Watch the coding-agent sessions on this machine talk to each other, and join in.
 ///
-/// Every command asks the broker, `claude-peersd`. Answers are tables on a terminal and plain aligned lines in a pipe. With
+/// Every command asks the broker, `claude-peersd`. Answers are tables that fit the terminal; in a pipe they are complete. With
 /// --json, answers and errors are one line of JSON.
 #[derive(Debug, Parser)]
 #[command(name = "claude-peers", version, arg_required_else_help = true, max_term_width = 110, after_help = after_help())]
@@ -51,6 +51,12 @@ pub enum Command {
     Doorbell(doorbell::Args),
     /// Show which peer this command's session is
     Whoami,
+    /// Start the broker and wait until it answers; without a service manager it runs in the background
+    Start,
+    /// Restart the broker; sessions reconnect by themselves and no accepted message is lost
+    Restart,
+    /// Show what the broker has logged
+    Logs(logs::Args),
     /// Stop the broker and wait until it is gone; no accepted message is lost
     #[command(visible_alias = "kill-broker")]
     Stop,

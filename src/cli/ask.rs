@@ -11,6 +11,7 @@ use crate::{
     },
 };
 use std::time::{Duration, Instant};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What to ask, whom, and how long to wait.
 #[derive(Debug, clap::Args)]
@@ -26,8 +27,16 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
+    // Before the question: Ctrl-C never hides its id.
+    let help = "try again; if it stays, look at the limits of this session (`ulimit -a`)";
+    let interrupts = signal(SignalKind::interrupt());
+    let mut interrupts = interrupts.map_err(|e| Failure::local(format!("listening for Ctrl-C: {e}"), help))?;
     let question: Receipt = send::send(&send::message(&args.peer, &args.text)?, broker, out).await?;
-    let asked = answer(&question, Duration::from_secs(args.wait.into()), broker, out).await?;
+    out.aside(&waiting(&question, args.wait));
+    let asked = tokio::select! {
+        asked = answer(&question, Duration::from_secs(args.wait.into()), broker, out) => asked?,
+        Some(()) = interrupts.recv() => return Err(stopped(&question)),
+    };
     let Some(answer) = &asked.answer else { return Err(no_answer(&asked)) };
     out.answer(&asked, |_, look| render(&answer.text, look))?;
     let read = format!("/v1/messages/{}/read", answer.receipt.message_id);
@@ -47,6 +56,24 @@ async fn answer(question: &Receipt, patience: Duration, broker: &Client, out: Ou
     send::patiently(deadline, out, attempt).await
 }
 
+fn waiting(question: &Receipt, seconds: u32) -> String {
+    let (id, name) = (&question.message_id, printable_line(&question.to_name));
+    format!("Asked {name} ({id}); waiting up to {seconds} s for the answer. Ctrl-C stops the waiting.")
+}
+
+fn stopped(question: &Receipt) -> Failure {
+    let (id, name) = (&question.message_id, printable_line(&question.to_name));
+    Failure::interrupted(format!("stopped waiting for the answer to {id} from {name}; the question stays"), later(question))
+}
+
+/// Where an answer that comes after the wait can be found.
+fn later(question: &Receipt) -> &'static str {
+    match question.from.as_str() {
+        CLI_SENDER => "a later answer will be in `claude-peers inbox`",
+        _ => "a later answer will arrive as a message to this session",
+    }
+}
+
 fn render(text: &str, look: Look) -> String {
     // A script gets the text as it is; on a terminal, control characters are made visible.
     let text = if look.terminal { printable(text) } else { text.into() };
@@ -56,9 +83,5 @@ fn render(text: &str, look: Look) -> String {
 fn no_answer(asked: &Asked) -> Failure {
     let question = &asked.question;
     let (id, name) = (&question.message_id, printable_line(&question.to_name));
-    let help = match question.from.as_str() {
-        CLI_SENDER => "a later answer will be in `claude-peers inbox`",
-        _ => "a later answer will arrive as a message to this session",
-    };
-    Failure::no_answer(format!("no answer to {id} from {name} yet: {}", shown::fate(asked)), help)
+    Failure::no_answer(format!("no answer to {id} from {name} yet: {}", shown::fate(asked)), later(question))
 }

@@ -7,15 +7,25 @@ use super::{
 };
 use crate::{
     client::{Client, with_query},
-    console::{Failure, Field, Look, Out, Tone, out::ago},
+    console::{Column, Failure, Field, Look, Out, Tone, out::ago},
     platform::clock,
-    wire::{HistoryEntry, HistoryPage, MessageId, MessageState, PeerRef, Timestamp, text::first_words},
+    wire::{HistoryEntry, HistoryPage, MessageId, MessageRef, MessageState, PeerRef, Timestamp, text::first_words},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::rc::Rc;
 
 /// Most characters of a text in a row; `message ID` shows all of it.
 const SHOWN: usize = 200;
+
+/// The columns of lists of messages.
+pub const COLUMNS: [Column; 6] = [
+    Column::whole("MESSAGE"),
+    Column::whole("SENT").droppable(2),
+    Column::cut("FROM", 8).droppable(1),
+    Column::cut("TO", 8).droppable(1),
+    Column::whole("STATE").droppable(3),
+    Column::cut("TEXT", 12),
+];
 
 /// Which messages.
 #[derive(Debug, clap::Args)]
@@ -26,9 +36,9 @@ pub struct Args {
     /// At most this many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub limit: u32,
-    /// Only messages older than this one
+    /// Only messages older than this one: an id, or a number alone (m1042)
     #[arg(long, value_name = "ID")]
-    pub before: Option<MessageId>,
+    pub before: Option<MessageRef>,
     /// Only messages sent since: a span such as 30m, 2h or 7d, or a time such as 2026-03-01T09:00:00Z
     #[arg(long, value_name = "TIME", value_parser = when::parse)]
     pub since: Option<Timestamp>,
@@ -37,7 +47,7 @@ pub struct Args {
     pub state: Option<MessageState>,
     /// Only this message's conversation: what it answers, and all answers
     #[arg(long, value_name = "ID")]
-    pub thread: Option<MessageId>,
+    pub thread: Option<MessageRef>,
     /// Then print messages as they come and change, one a line, until interrupted
     #[arg(long, short)]
     pub follow: bool,
@@ -50,7 +60,7 @@ pub fn states() -> impl TypedValueParser<Value = MessageState> {
 }
 
 pub async fn run(args: Args, broker: Client, out: Out) -> Result<(), Failure> {
-    let text = |id: &Option<MessageId>| id.as_ref().map(ToString::to_string);
+    let text = |id: &Option<MessageRef>| id.as_ref().map(ToString::to_string);
     let since = args.since.map(|since| since.to_string());
     let (limit, before, thread) = (args.limit.to_string(), text(&args.before), text(&args.thread));
     let mut query = vec![("limit", limit.as_str())];
@@ -62,7 +72,10 @@ pub async fn run(args: Args, broker: Client, out: Out) -> Result<(), Failure> {
     let page: HistoryPage = broker.get(&with_query("/v1/history", &query), None).await?;
     if args.follow {
         let known = || page.messages.iter().map(|entry| entry.receipt.message_id.clone());
-        let thread = args.thread.map(|id| known().chain([id]).collect());
+        let thread = match args.thread {
+            Some(named) => Some(known().chain([whole(named, &broker).await?]).collect()),
+            None => None,
+        };
         return lines::follow(Rc::new(broker), out, page, Wanted { peer: args.peer, state: args.state, thread }).await;
     }
     out.answer(&page, |page, look| render(page, clock::now(), look))?;
@@ -72,14 +85,22 @@ pub async fn run(args: Args, broker: Client, out: Out) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The id of the message that the user names.
+async fn whole(named: MessageRef, broker: &Client) -> Result<MessageId, Failure> {
+    match named {
+        MessageRef::Id(id) => Ok(id),
+        MessageRef::Number(_) => {
+            let entry: HistoryEntry = broker.get(&format!("/v1/messages/{named}"), None).await?;
+            Ok(entry.receipt.message_id)
+        }
+    }
+}
+
 fn render(page: &HistoryPage, now: Timestamp, look: Look) -> String {
     if page.messages.is_empty() && look.terminal {
         return "No messages.\n".to_owned();
     }
-    look.table(
-        &["MESSAGE", "SENT", "FROM", "TO", "STATE", "TEXT"],
-        page.messages.iter().map(|entry| row(entry, now, look)).collect(),
-    )
+    look.table(&COLUMNS, page.messages.iter().map(|entry| row(entry, now, look)).collect())
 }
 
 fn row(entry: &HistoryEntry, now: Timestamp, look: Look) -> Vec<Field> {

@@ -4,7 +4,7 @@ use crate::{
     client::Client,
     console::{Failure, Look, Out, Tone},
     wire::{
-        HistoryEntry, MessageId, MessageState,
+        HistoryEntry, MessageRef, MessageState,
         text::{printable, printable_line},
     },
 };
@@ -12,8 +12,8 @@ use crate::{
 /// Which message.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The message's id, as `send` and `history` show it
-    pub id: MessageId,
+    /// The message: its id, as `send` and `history` show it, or its number alone (m1042)
+    pub id: MessageRef,
 }
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
@@ -40,16 +40,18 @@ fn render(entry: &HistoryEntry, look: Look) -> String {
         ("from", party(&entry.from_name, receipt.from.as_str())),
         ("to", party(&receipt.to_name, receipt.to.as_str())),
         ("state", state + &route),
-        ("sent", receipt.sent_at.to_string()),
+        ("sent", look.time(receipt.sent_at)),
     ];
     let held = receipt.held.as_ref().map(|held| held.at);
     let times =
         [("offered", receipt.offered_at), ("held", held), ("delivered", receipt.delivered_at), ("expired", receipt.expired_at)];
-    facts.extend(times.into_iter().filter_map(|(name, time)| Some((name, time?.to_string()))));
+    facts.extend(times.into_iter().filter_map(|(name, time)| Some((name, look.time(time?)))));
     if matches!(receipt.state, MessageState::Queued | MessageState::Offered | MessageState::Held) {
-        facts.push(("expires", receipt.expires_at.to_string()));
+        facts.push(("expires", look.time(receipt.expires_at)));
     }
     facts.extend(receipt.reply_to.as_ref().map(|id| ("answers", id.to_string())));
-    facts.extend(receipt.warning.as_ref().map(|warning| ("warning", look.paint(Tone::Warn, printable_line(warning)))));
+    facts.extend(
+        receipt.warning.as_ref().map(|warning| ("warning", look.paint(Tone::Warn, printable_line(&look.sentence(warning))))),
+    );
     format!("{}\n{}\n", look.facts(&facts), printable(&entry.text))
 }

@@ -23,7 +23,7 @@ mod when;
 mod whoami;
 
 use crate::{
-    admin::{demo, doctor, setup, stop, update},
+    admin::{demo, doctor, logs, setup, start, stop, update},
     client::Client,
     console::{Exit, Failure, Out},
     platform::paths,
@@ -65,6 +65,9 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Watch(args) => watch::run(args, broker()?, out).await,
             Command::Doorbell(args) => doorbell::run(args, &broker()?, out).await,
             Command::Whoami => whoami::run(&broker()?, out).await,
+            Command::Start => start::start(&broker()?, out).await,
+            Command::Restart => start::restart(&broker()?, out).await,
+            Command::Logs(args) => logs::run(args, out).await,
             Command::Stop => stop::run(&broker()?, out).await,
             Command::Setup(args) => setup::run(args, out).await,
             Command::Doctor(args) => doctor::run(args, out).await,

@@ -2,11 +2,12 @@
 
 use crate::{
     client::{Client, with_query},
-    console::{Failure, Field, Look, Out, Tone, out::ago},
-    platform::clock,
+    console::{Column, Failure, Field, Look, Out, Tone, out::ago},
+    platform::{clock, paths},
     wire::{Doing, Peer, Peers, Scope, Status, Timestamp},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use std::path::{Path, PathBuf};
 
 /// Which sessions to list.
 #[derive(Debug, clap::Args)]
@@ -43,35 +44,88 @@ pub fn seen_from(scope: Scope) -> Result<Option<String>, Failure> {
     cwd.into_os_string().into_string().map(Some).map_err(|cwd| Failure::local(not_text(cwd), help))
 }
 
-/// The peers as a table. On a terminal related facts share a field; elsewhere every fact has a column.
+/// The columns for people, who look at what a session is and does.
+const FOR_PEOPLE: [Column; 9] = [
+    Column::cut("NAME", 12),
+    Column::whole("ID").droppable(3),
+    Column::cut("STATUS", 9),
+    Column::cut("DELIVERY", 8).droppable(4),
+    Column::whole("WAITING").droppable(2),
+    Column::cut("BRANCH", 8).droppable(5),
+    Column::cut("DIRECTORY", 12).droppable(6),
+    Column::cut("SUMMARY", 12).droppable(1),
+    Column::cut("AGENT", 8).droppable(7),
+];
+/// The columns for scripts: every fact has one of its own.
+const FOR_SCRIPTS: [Column; 11] = [
+    Column::whole("NAME"),
+    Column::whole("ID"),
+    Column::whole("STATUS"),
+    Column::whole("DELIVERY"),
+    Column::whole("WAITING"),
+    Column::whole("SEEN"),
+    Column::whole("REPO"),
+    Column::whole("BRANCH"),
+    Column::whole("CWD"),
+    Column::whole("SUMMARY"),
+    Column::whole("AGENT"),
+];
+
+/// The peers as a table, one line a peer.
 pub fn table(peers: &[Peer], now: Timestamp, look: Look) -> String {
-    let common = ["NAME", "ID", "STATUS", "DELIVERY", "WAITING"];
-    let last: &[&str] = if look.terminal { &["WHERE AND WHAT"] } else { &["SEEN", "REPO", "BRANCH", "CWD", "SUMMARY", "AGENT"] };
-    look.table(&[&common, last].concat(), peers.iter().map(|peer| row(peer, now, look)).collect())
+    match look.terminal {
+        true => look.table(&FOR_PEOPLE, peers.iter().map(|peer| row_for_people(peer, now)).collect()),
+        false => look.table(&FOR_SCRIPTS, peers.iter().map(|peer| row_for_scripts(peer, now)).collect()),
+    }
 }
 
-fn row(peer: &Peer, now: Timestamp, look: Look) -> Vec<Field> {
-    let ((status, tone), seen) = (status(peer.status), ago(peer.last_seen, now));
-    let waiting = if peer.waiting == 0 { Tone::Dim } else { Tone::Warn };
+fn row_for_people(peer: &Peer, now: Timestamp) -> Vec<Field> {
+    let (status, tone) = doing(peer);
     // A person does not care when a connected peer was last seen.
-    let seen_by_person = if look.terminal && peer.status != Status::Connected { seen.as_str() } else { "" };
-    let why = peer.delivery_reason.split_once(": ").filter(|_| look.terminal).map_or("", |(_, why)| why);
-    let agent = peer.agent.as_ref().map(ToString::to_string).unwrap_or_default();
-    let mut row = vec![
-        Field::lines(&[&peer.name, if look.terminal { &agent } else { "" }], Tone::Strong),
+    let seen = (peer.status != Status::Connected).then(|| format!("{status}, {}", ago(peer.last_seen, now)));
+    let delivery = match peer.delivery_reason.split_once(": ") {
+        Some((_, why)) => format!("{}: {why}", peer.delivery.as_str()),
+        None => peer.delivery.as_str().to_owned(),
+    };
+    vec![
+        Field::new(&peer.name, Tone::Strong),
         peer.id.as_str().into(),
-        Field::lines(&[status, seen_by_person], tone),
-        Field::lines(&[peer.delivery.as_str(), why], Tone::Plain),
-        Field::new(peer.waiting.to_string(), waiting),
+        Field::new(seen.as_deref().unwrap_or(status), tone),
+        delivery.into(),
+        waiting(peer),
+        peer.git_branch.as_deref().unwrap_or_default().into(),
+        at_home(&peer.cwd).into(),
+        peer.summary.as_str().into(),
+        agent(peer).into(),
+    ]
+}
+
+fn row_for_scripts(peer: &Peer, now: Timestamp) -> Vec<Field> {
+    let ((status, tone), seen) = (status(peer.status), ago(peer.last_seen, now));
+    let (repo, branch) = (peer.git_repo.as_deref().unwrap_or("-"), peer.git_branch.as_deref().unwrap_or("-"));
+    let mut row = vec![
+        Field::new(&peer.name, Tone::Strong),
+        peer.id.as_str().into(),
+        Field::new(status, tone),
+        peer.delivery.as_str().into(),
+        waiting(peer),
     ];
-    if look.terminal {
-        let branch = peer.git_branch.as_deref().map(|branch| format!(" ({branch})")).unwrap_or_default();
-        row.push(Field::lines(&[&format!("{}{branch}", peer.cwd), &peer.summary], Tone::Plain));
-    } else {
-        let (repo, branch) = (peer.git_repo.as_deref().unwrap_or("-"), peer.git_branch.as_deref().unwrap_or("-"));
-        row.extend([&seen, repo, branch, &peer.cwd, &peer.summary, &agent].map(Field::from));
-    }
+    row.extend([&seen, repo, branch, &peer.cwd, &peer.summary, &agent(peer)].map(Field::from));
     row
+}
+
+fn waiting(peer: &Peer) -> Field {
+    Field::new(peer.waiting.to_string(), if peer.waiting == 0 { Tone::Dim } else { Tone::Warn })
+}
+
+fn agent(peer: &Peer) -> String {
+    peer.agent.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+/// A path as people write it: `~` for the home directory.
+fn at_home(path: &str) -> String {
+    let within = |home: PathBuf| Path::new(path).strip_prefix(home).ok().map(|rest| Path::new("~").join(rest));
+    paths::home().ok().and_then(within).map_or_else(|| path.to_owned(), |short| short.display().to_string())
 }
 
 pub fn status(status: Status) -> (&'static str, Tone) {
@@ -98,7 +152,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_peer_shares_fields_only_on_a_terminal() {
+    fn a_peer_has_one_line() {
         let peer = json!({
             "id": "k7xq2m", "name": "poker-engine", "cwd": "/src/poker-engine", "gitBranch": "main", "summary": "",
             "status": "connected", "delivery": "channel", "deliveryReason": "channel: not confirmed yet", "waiting": 2,
@@ -107,6 +161,6 @@ mod tests {
         let peers = [serde_json::from_value(peer).expect("a peer")];
         assert_eq!(table(&peers, clock::now(), Look::PLAIN).lines().count(), 2);
         let framed = table(&peers, clock::now(), Look { terminal: true, colour: false });
-        assert!(framed.contains("/src/poker-engine (main)") && framed.contains("not confirmed yet"), "{framed}");
+        assert!(framed.contains("channel: not confirmed yet") && framed.lines().count() == 2, "{framed}");
     }
 }

@@ -3,14 +3,14 @@
 use crate::{
     client::Client,
     console::{Failure, Out},
-    wire::{Acknowledged, MessageId},
+    wire::{Acknowledged, MessageRef},
 };
 
 /// Which message.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The message's id, as `message` and `history` show it
-    pub id: MessageId,
+    /// The message: its id, as `message` and `history` show it, or its number alone (m1042)
+    pub id: MessageRef,
 }
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {

@@ -59,7 +59,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
 
 fn render(page: &SearchPage, look: Look) -> String {
     if !look.terminal {
-        return look.table(&["MESSAGE", "SENT", "FROM", "TO", "STATE", "TEXT"], page.messages.iter().map(row).collect());
+        return look.table(&history::COLUMNS, page.messages.iter().map(row).collect());
     }
     if page.messages.is_empty() {
         return "No message has these words.\n".to_owned();

@@ -6,7 +6,7 @@ use crate::{
     console::{Failure, Look, Out, Tone},
     platform::{random, retry::Retry},
     wire::{
-        Broadcast, CLI_SENDER, Code, MessageId, Receipt, Recipient, Result as Answered, SendRequest, Sent, text::printable_line,
+        Broadcast, CLI_SENDER, Code, MessageRef, Receipt, Recipient, Result as Answered, SendRequest, Sent, text::printable_line,
     },
 };
 use serde::de::DeserializeOwned;
@@ -32,9 +32,9 @@ pub struct Args {
     /// The message; words are joined by spaces, `-` alone reads standard input (its last line break is left out)
     #[arg(required = true)]
     pub text: Vec<String>,
-    /// The id of the message that this one answers
+    /// The message that this one answers: its id or, outside of a session, its number alone (m1042)
     #[arg(long, value_name = "ID")]
-    pub reply_to: Option<MessageId>,
+    pub reply_to: Option<MessageRef>,
 }
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
@@ -107,7 +107,7 @@ fn render(receipt: &Receipt, look: Look) -> String {
     let from = if from.as_str() == CLI_SENDER { String::new() } else { format!(", from the session {from}") };
     let mut out = format!("{id}  {}  to {to} ({}){from}\n", look.paint(Tone::Good, state.as_str()), receipt.to);
     if let Some(warning) = &receipt.warning {
-        out += &format!("{} {}\n", look.paint(Tone::Warn, "warning:"), printable_line(warning));
+        out += &format!("{} {}\n", look.paint(Tone::Warn, "warning:"), printable_line(&look.sentence(warning)));
     }
     out
 }

@@ -24,7 +24,7 @@ use std::{
 use tokio::{net::UnixStream, time::timeout};
 
 /// Advice for when the broker cannot be reached.
-pub const START_HELP: &str = "`claude-peers doctor` finds out why; to run it by hand: `claude-peersd`";
+pub const START_HELP: &str = "`claude-peers start` starts it; `claude-peers doctor` finds out why it does not run";
 pub const OUTSIDE: &str = "run it outside the sandbox; for Claude Code's Bash, add `claude-peers *` to `sandbox.excludedCommands` \
      in its settings.json";
 

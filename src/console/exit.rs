@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::{io, path::Path, process::ExitCode};
 
 /// The exit codes, for `--help`.
-pub const HELP: [(Exit, &str); 8] = [
+pub const HELP: [(Exit, &str); 9] = [
     (Exit::Success, "success"),
     (Exit::Failure, "the command failed for another reason"),
     (Exit::Usage, "wrong usage, or a setting that cannot be used"),
@@ -18,6 +18,7 @@ pub const HELP: [(Exit, &str); 8] = [
     (Exit::Refused, "refused by a limit or a rule: rate, repeat, mailbox full, too large,\n     forbidden"),
     (Exit::Version, "the versions of this program and the broker do not match"),
     (Exit::NoAnswer, "no answer came in time, or none can come"),
+    (Exit::Interrupted, "stopped with Ctrl-C"),
 ];
 
 pub const UNSET: &str = "correct or unset the variable";
@@ -33,6 +34,7 @@ pub enum Exit {
     Refused = 5,
     Version = 6,
     NoAnswer = 7,
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {
@@ -101,6 +103,11 @@ impl Failure {
 
     pub fn no_answer(what: impl Into<String>, help: impl Into<String>) -> Self {
         Self::new(Exit::NoAnswer, "no_answer", what, Some(help.into()))
+    }
+
+    /// The user pressed Ctrl-C.
+    pub fn interrupted(what: impl Into<String>, help: impl Into<String>) -> Self {
+        Self::new(Exit::Interrupted, "interrupted", what, Some(help.into()))
     }
 
     /// Standard output cannot be written.

@@ -1,9 +1,12 @@
-//! Output: one line of JSON, or text with tables on a terminal and plain aligned lines elsewhere.
+//! Output: one line of JSON, or text with tables that fit the terminal, and are as wide as they need to be elsewhere.
 //!
 //! Text from a peer passes through [`Field`] or `wire::text`, so it cannot steer the terminal. Colours appear only on a terminal and
 //! never with `NO_COLOR`. Every write is checked.
 
-use super::exit::{Exit, Failure};
+use super::{
+    exit::{Exit, Failure},
+    fit::{self, Column},
+};
 use crate::{
     platform::settings,
     wire::{
@@ -15,6 +18,7 @@ use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
+use unicode_width::UnicodeWidthStr;
 
 /// The meaning of a piece of text, which decides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -64,12 +68,6 @@ impl Field {
     pub fn new(text: impl AsRef<str>, tone: Tone) -> Self {
         Self { text: printable_line(text.as_ref()).into_owned(), tone }
     }
-
-    /// The lines of one field; empty ones are left out.
-    pub fn lines(lines: &[&str], tone: Tone) -> Self {
-        let lines: Vec<_> = lines.iter().filter(|line| !line.is_empty()).map(|line| printable_line(line)).collect();
-        Self { text: lines.join("\n"), tone }
-    }
 }
 
 impl<T: AsRef<str>> From<T> for Field {
@@ -109,25 +107,34 @@ impl Look {
         if self.colour { "\x1b[K" } else { "" }
     }
 
-    /// A table, framed and wrapped to the terminal's width, or with one plain line a row.
-    pub fn table(self, header: &[&str], rows: Vec<Vec<Field>>) -> String {
-        let mut table = Table::new();
-        let wrapped = if self.terminal { ContentArrangement::Dynamic } else { ContentArrangement::Disabled };
-        table.load_style(if self.terminal { presets::UTF8_HORIZONTAL_ONLY } else { presets::NOTHING });
-        table.set_content_arrangement(wrapped);
-        if let Some(width) = table.width().filter(|_| self.terminal) {
-            table.set_width(width);
+    /// A table with one line a row. On a terminal it is as wide as that: columns are dropped and texts cut, see [`Column`].
+    pub fn table(self, columns: &[Column], rows: Vec<Vec<Field>>) -> String {
+        let width = Table::new().width().filter(|_| self.terminal).map_or(usize::MAX, usize::from);
+        self.table_in(width, columns, rows)
+    }
+
+    fn table_in(self, width: usize, columns: &[Column], rows: Vec<Vec<Field>>) -> String {
+        let mut widest: Vec<usize> = columns.iter().map(|column| column.name.width()).collect();
+        for row in &rows {
+            widest.iter_mut().zip(row).for_each(|(widest, field)| *widest = field.text.width().max(*widest));
         }
+        let widths = fit::widths(columns, &widest, width);
+        let kept = |fields: Vec<Field>| {
+            let fields = fields.into_iter().zip(&widths).filter_map(|(field, width)| Some((field, (*width)?)));
+            fields.map(|(field, width)| field.tone.cell(&fit::cut(&field.text, width))).collect::<Vec<_>>()
+        };
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_content_arrangement(ContentArrangement::Disabled);
         if !self.colour {
             table.force_no_tty();
         }
-        table.set_header(header.iter().map(|name| Tone::Strong.cell(name)).collect::<Vec<_>>());
-        table.add_rows(rows.into_iter().map(|row| row.into_iter().map(|field| field.tone.cell(&field.text)).collect::<Vec<_>>()));
-        if !self.terminal {
-            table.column_iter_mut().for_each(|column| {
-                column.set_padding((0, 2));
-            });
-        }
+        table.set_header(kept(columns.iter().map(|column| Field::new(column.name, Tone::Strong)).collect()));
+        table.add_rows(rows.into_iter().map(kept));
+        let last = widths.iter().flatten().count().saturating_sub(1);
+        table.column_iter_mut().enumerate().for_each(|(at, column)| {
+            column.set_padding((0, if at == last && self.terminal { 0 } else { fit::GAP as u16 }));
+        });
         table.trim_fmt() + "\n"
     }
 
@@ -192,7 +199,7 @@ impl Out {
         // If writing fails, there is nowhere left to report it; the exit code still tells.
         if let Some(report) = report {
             let look = Look::of(&io::stderr());
-            let line = |tone, mark, text: &str| format!("{} {}\n", look.paint(tone, mark), printable(text));
+            let line = |tone, mark, text: &str| format!("{} {}\n", look.paint(tone, mark), printable(&look.sentence(text)));
             let help = report.help.as_ref().map(|help| line(Tone::Strong, " help:", help)).unwrap_or_default();
             let _ = match self.json {
                 true => self.json(&serde_json::json!({ "error": report })).is_ok(),

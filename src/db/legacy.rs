@@ -77,7 +77,11 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
             ],
         )?;
     }
-    tracing::info!(peers = imported_peers, messages = imported_messages, "copied the legacy database");
+    tracing::info!(
+        peers = imported_peers,
+        messages = imported_messages,
+        "copied the legacy database: {imported_peers} peers, {imported_messages} messages"
+    );
     Ok(())
 }
 

@@ -75,7 +75,7 @@ impl Place {
 /// Saves a removed log, which is still open here, by writing its contents into the database.
 fn keep(connection: &Connection) {
     if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
-        tracing::error!(%error, "the removed write-ahead log could not be saved");
+        tracing::error!(%error, "the removed write-ahead log could not be saved: {error}");
     }
 }
 

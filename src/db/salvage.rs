@@ -37,7 +37,7 @@ const MENDED: &str = ".mended";
 
 /// Builds the new database beside the damaged one at `path`. On return it is complete and on disk.
 pub(super) fn salvage(path: &Path, cause: &rusqlite::Error) -> Result<(), OpenError> {
-    tracing::warn!(%cause, database = %path.display(), "the database is damaged: salvaging what can be read");
+    tracing::warn!(%cause, database = %path.display(), "the database is damaged ({cause}): salvaging what can be read");
     let unfinished = beside(path, ".salvaging");
     build(path, &unfinished, cause)
         .and_then(|()| File::open(&unfinished)?.sync_all())

@@ -142,7 +142,7 @@ pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mu
                 tracing::error!(jobs = group.len(), "a change failed halfway; the whole transaction is undone")
             }
             Err(Failure::Commit(error)) => {
-                tracing::error!(%error, jobs = group.len(), "committing to the database failed");
+                tracing::error!(%error, jobs = group.len(), "committing to the database failed: {error}");
                 Fault::of(error).into_iter().for_each(|fault| note(faults, fault));
             }
             Err(Failure::Locked(file)) => {
@@ -164,7 +164,7 @@ pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mu
     if faults.borrow().is_some()
         && let Err(error) = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
     {
-        tracing::error!(%error, "the database's log may be deleted");
+        tracing::error!(%error, "the database's log may be deleted: {error}");
     }
 }
 

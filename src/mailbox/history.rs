@@ -15,8 +15,13 @@ pub fn get(view: &View<'_>, id: &MessageId) -> Result<Option<Message>> {
     Message::one(view, "seq = ?1 AND tag = ?2", params![id.seq(), id.tag()])
 }
 
+/// The message with this number.
+pub fn numbered(view: &View<'_>, seq: i64) -> Result<Option<Message>> {
+    Message::one(view, "seq = ?1", [seq])
+}
+
 /// Which messages; by default all. Places stand for messages: `m42-…` is 42.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// From or to one of these.
     pub peers: Option<Vec<PeerId>>,

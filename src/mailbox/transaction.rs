@@ -51,6 +51,7 @@ pub struct MessageChange {
     pub state: MessageState,
     /// The last route that handed it over, or tried to.
     pub route: Option<Route>,
+    pub sent_at: Timestamp,
 }
 
 impl<'a> Transaction<'a> {
@@ -80,10 +81,11 @@ impl<'a> Transaction<'a> {
 
     /// Runs an `UPDATE` that changes the states of messages, and records each change. Returns the messages in order.
     pub(super) fn update(&mut self, sql: &str, values: impl Params) -> Result<Vec<MessageId>> {
-        let sql = format!("{sql} RETURNING seq, tag, from_peer, to_peer, state, held_at, route");
+        let sql = format!("{sql} RETURNING seq, tag, from_peer, to_peer, state, held_at, route, sent_at");
         let mut changes = self.tx.all(&sql, values, |row| {
             let (id, from, to) = (read_id(row)?, read_peer(row, 2)?, read_peer(row, 3)?);
-            Ok(MessageChange { id, from, to, state: read_state(row, 4, 5)?, route: read_route(row, 6)? })
+            let (state, route, sent_at) = (read_state(row, 4, 5)?, read_route(row, 6)?, Timestamp::from_millis(row.get(7)?));
+            Ok(MessageChange { id, from, to, state, route, sent_at })
         })?;
         changes.sort_by(|a, b| a.id.cmp(&b.id)); // RETURNING promises no order
         let ids = changes.iter().map(|change| change.id.clone()).collect();
@@ -94,10 +96,10 @@ impl<'a> Transaction<'a> {
     /// Records that a message was accepted. Its recipient looks again. Unless its stream pushes the message, it is told that
     /// messages wait.
     pub(super) fn accepted(&mut self, message: &Message, is_pushed: bool) {
-        let Receipt { message_id: id, from, to, state, .. } = &message.receipt;
+        let Receipt { message_id: id, from, to, state, sent_at, .. } = &message.receipt;
         self.look(to, !is_pushed);
         let (id, from, to, state) = (id.clone(), from.clone(), to.clone(), *state);
-        self.effects.changes.push(MessageChange { id, from, to, state, route: None });
+        self.effects.changes.push(MessageChange { id, from, to, state, route: None, sent_at: *sent_at });
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
     let mut response = match admit(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => {
-            tracing::warn!(path = %printable_line(&path), code = %error.code, "refused: {}", error.message);
+            tracing::warn!(path = %printable_line(&path), code = %error.code, "refused {}: {}", printable_line(&path), error.message);
             error.into_response()
         }
     };
@@ -90,8 +90,8 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
             "{path} answers with {}, which is not in its table",
             error.code
         );
-        // The daemon reports once that the database is no longer its own.
-        if response.status().is_server_error() && error.code != Code::DatabaseMoved {
+        // The daemon reports once that the database is no longer its own, and that it stops.
+        if response.status().is_server_error() && ![Code::DatabaseMoved, Code::Stopping].contains(&error.code) {
             tracing::error!(code = %error.code, "{}", error.message);
         }
     }

@@ -101,7 +101,7 @@ impl Server {
             };
             match (accepted, slots.clone().try_acquire_owned()) {
                 (Err(error), _) => {
-                    tracing::warn!(%error, "accepting a connection failed");
+                    tracing::warn!(%error, "accepting a connection failed: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
                 (Ok(stream), Err(_)) => {
@@ -131,7 +131,7 @@ impl Server {
             Either::Left(unix) => {
                 let peer = unix.peer_cred().ok()?;
                 if peer.uid() != ours {
-                    tracing::warn!(uid = peer.uid(), "another user connected to the Unix socket: refused");
+                    tracing::warn!(uid = peer.uid(), "refused a connection of the user {} to the Unix socket", peer.uid());
                     return None;
                 }
                 Some(Connection::Unix { pid: peer.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0) })
@@ -145,7 +145,7 @@ impl Server {
                 let _turn = self.lookups.acquire().await.ok()?;
                 let connecting = tokio::task::spawn_blocking(move || kernel::connecting(peer, local)).await.ok().flatten();
                 let Some(socket) = connecting.filter(|socket| socket.uid == ours) else {
-                    tracing::warn!(%peer, "a TCP connection that is not this user's: refused");
+                    tracing::warn!(%peer, "refused a TCP connection from {peer}, which is not this user's");
                     return None;
                 };
                 Some(Connection::Tcp { inode: Some(socket.inode), port, token })
@@ -180,7 +180,7 @@ impl Server {
             }
         };
         if let Err(error) = result {
-            tracing::debug!(%error, "a connection ended early");
+            tracing::debug!(%error, "a connection ended early: {error}");
         }
     }
 }
@@ -234,7 +234,7 @@ fn places() -> usize {
     let (now, possible) = (current.unwrap_or(wanted), maximum.unwrap_or(wanted).min(wanted));
     let raised = now < possible
         && setrlimit(Resource::Nofile, Rlimit { current: Some(possible), maximum })
-            .inspect_err(|error| tracing::warn!(%error, files = now, "the limit on open files stays as it is"))
+            .inspect_err(|error| tracing::warn!(%error, files = now, "the limit on open files stays as it is: {error}"))
             .is_ok();
     let files = if raised { possible } else { now };
     let each = (files.saturating_sub(OTHER_FILES) / 2).clamp(1, MOST);

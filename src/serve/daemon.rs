@@ -174,7 +174,7 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         tracing::info!("leaves after {} s without a connection", span.as_secs());
     }
     tasks.spawn(notify::ready(&broker).await);
-    tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready");
+    tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready: version {}, database {}", wire::VERSION, config.database.display());
     for socket in sockets {
         tasks.spawn(server.clone().accept(socket));
     }

@@ -4,7 +4,7 @@
 use super::{app::AppState, body::Query, caller::AsPeer};
 use crate::{
     broker::{Caller, Scene, Stream, StreamItem},
-    wire::{self, Event, WatchEvent},
+    wire::{self, Code, Error, Event, WatchEvent},
 };
 use axum::{
     extract::State,
@@ -38,9 +38,15 @@ pub(super) async fn events(
 
 /// Ends at an error: the client reconnects and goes on from its cursor.
 async fn next(mut stream: Stream) -> Option<(Result<sse::Event, Infallible>, Stream)> {
-    let item = stream.next().await.inspect_err(|error| tracing::error!(%error, "an event stream broke off")).ok()??;
-    let event = written(item).inspect_err(|error| tracing::error!(%error, "an event cannot be written")).ok()?;
+    let item = stream.next().await.inspect_err(broke_off).ok()??;
+    let event = written(item).inspect_err(|error| tracing::error!(%error, "an event cannot be written: {error}")).ok()?;
     Some((Ok(event), stream))
+}
+
+fn broke_off(error: &Error) {
+    if error.code != Code::Stopping {
+        tracing::error!(%error, "an event stream broke off: {error}");
+    }
 }
 
 fn written(item: StreamItem) -> Result<sse::Event, axum::Error> {

@@ -233,6 +233,6 @@ pub(super) fn remove(made: Option<(PathBuf, u64)>) {
         && fs::symlink_metadata(&path).is_ok_and(|meta| meta.ino() == inode)
         && let Err(error) = fs::remove_file(&path)
     {
-        tracing::warn!(%error, "removing {}", path.display());
+        tracing::warn!(%error, "removing {}: {error}", path.display());
     }
 }

@@ -1,14 +1,27 @@
 //! Logs: to the journal, with fields of their own (`CLAUDE_PEERS_PEER`, `CLAUDE_PEERS_MESSAGE` …), where standard error is the
-//! journal; readable lines on standard error otherwise. Neither ever holds a secret or a message's text.
+//! journal; lines on standard error otherwise. A line says all in its text, so that people need no fields. Neither ever holds a
+//! secret or a message's text.
+//!
+//! `message` is tracing's own name for the text, so a message's id is in the field `_message`: the journal leaves the `_` out.
 
 use crate::{
     platform::settings::{self, InvalidSetting},
-    wire::{self, Code, Error},
+    wire::{self, Code, Error, text::printable_line},
 };
 use rustix::fs::fstat;
-use std::sync::OnceLock;
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::{Layer, Registry, layer::SubscriberExt, reload, util::SubscriberInitExt};
+use std::{
+    fmt::{self, Debug},
+    sync::OnceLock,
+};
+use tracing::{field::Field, level_filters::LevelFilter};
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::{
+    Layer, Registry,
+    fmt::format::{Writer, debug_fn},
+    layer::SubscriberExt,
+    reload,
+    util::SubscriberInitExt,
+};
 
 /// The level of the process's only log.
 static LEVEL: OnceLock<reload::Handle<LevelFilter, Registry>> = OnceLock::new();
@@ -20,7 +33,10 @@ pub(super) fn start() -> Result<(), InvalidSetting> {
     LEVEL.get_or_init(|| handle);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match journal() {
         Some(journal) => journal.boxed(),
-        None => tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(is_terminal()).boxed(),
+        None => {
+            let text = tracing_subscriber::fmt::layer().fmt_fields(debug_fn(text));
+            text.with_writer(std::io::stderr).with_target(false).with_ansi(is_terminal()).boxed()
+        }
     };
     tracing_subscriber::registry().with(layer.with_filter(level)).init();
     Ok(())
@@ -51,7 +67,14 @@ fn journal() -> Option<tracing_journald::Layer> {
         return None;
     }
     let journal = tracing_journald::layer().ok()?;
+    let priorities = PriorityMappings { info: Priority::Informational, debug: Priority::Debug, ..PriorityMappings::new() };
+    let journal = journal.with_priority_mappings(priorities);
     Some(journal.with_field_prefix(Some("CLAUDE_PEERS".to_owned())).with_syslog_identifier("claude-peersd".to_owned()))
+}
+
+/// Writes the text of a line, made harmless; the fields repeat it.
+fn text(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
+    if field.name() == "message" { writer.write_str(&printable_line(&format!("{value:?}"))) } else { Ok(()) }
 }
 
 fn is_terminal() -> bool {

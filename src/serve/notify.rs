@@ -19,7 +19,7 @@ fn heard(told: io::Result<()>) -> bool {
     match &told {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => tracing::debug!("the service manager's queue is full"),
-        Err(error) => tracing::warn!(%error, "telling the service manager failed"),
+        Err(error) => tracing::warn!(%error, "telling the service manager failed: {error}"),
     }
     told.is_ok()
 }
@@ -86,7 +86,7 @@ pub(super) async fn watchdog(broker: Arc<Broker>) {
             Ok(()) => _ = say(&[NotifyState::Watchdog]),
             // The writer answers. A new broker would wait for the same lock.
             Err(error) if error.code == Code::DatabaseLocked => _ = say(&[NotifyState::Watchdog]),
-            Err(error) => tracing::error!(%error, "the writer fails; the watchdog is not pinged"),
+            Err(error) => tracing::error!(%error, "the writer fails; the watchdog is not pinged: {error}"),
         }
     }
 }

@@ -118,6 +118,43 @@ impl fmt::Display for MessageId {
     }
 }
 
+/// How the user names a message: its id, or its number alone (`m1042`). The broker resolves it; a session needs the whole id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MessageRef {
+    Id(MessageId),
+    Number(i64),
+}
+
+impl MessageRef {
+    /// The place in the store.
+    pub fn seq(&self) -> i64 {
+        match self {
+            Self::Id(id) => id.seq(),
+            Self::Number(seq) => *seq,
+        }
+    }
+}
+
+impl FromStr for MessageRef {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let number = text.trim().strip_prefix('m').filter(|number| !number.starts_with('0'));
+        match number.filter(|number| number.bytes().all(|b| b.is_ascii_digit())).map(str::parse) {
+            Some(Ok(number)) => Ok(Self::Number(number)),
+            _ => text.parse().map(Self::Id),
+        }
+    }
+}
+
+impl fmt::Display for MessageRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Number(seq) => write!(f, "m{seq}"),
+        }
+    }
+}
+
 /// In the OpenAPI document a message id is the text it travels as.
 #[cfg(feature = "broker")]
 impl utoipa::PartialSchema for MessageId {
@@ -139,6 +176,9 @@ mod tests {
         #[test]
         fn an_id_has_one_spelling(text in "[ m]?[0-9+]{0,3}[-]?[a-zA-Z0-9_.é-]{0,70}[ \\n]?") {
             if let Ok(id) = text.parse::<MessageId>() {
+                prop_assert_eq!(id.to_string(), text.trim());
+            }
+            if let Ok(id) = text.parse::<MessageRef>() {
                 prop_assert_eq!(id.to_string(), text.trim());
             }
             if let Ok(id) = text.parse::<PeerId>() {

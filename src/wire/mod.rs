@@ -20,7 +20,7 @@ mod time;
 pub use database::{DatabaseReport, DatabaseState};
 pub use error::{Code, Error, Result};
 pub use exit::BrokerExit;
-pub use id::{MessageId, PeerId, PeerRef};
+pub use id::{MessageId, MessageRef, PeerId, PeerRef};
 pub use message::{Held, HeldBy, HistoryEntry, Inbound, MessageState, Outcome, Receipt, Route, Sender};
 pub use peer::{Activity, Agent, DeliveryChoice, Doing, Door, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};
 pub use recipient::Recipient;

@@ -39,15 +39,27 @@ fn first_connection_starts_the_broker(prepared: &Prepared) {
         // Journal fields let people find the entries of one session.
         let lines = machine.ada(&format!("journalctl --user CLAUDE_PEERS_PEER={id} -o json --no-pager")).ok();
         let entries: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let registered = entries.iter().find(|entry| entry["MESSAGE"].as_str().unwrap().starts_with("registered")).expect(&lines);
+        let registered =
+            entries.iter().find(|entry| entry["MESSAGE"].as_str().unwrap().contains("has registered")).expect(&lines);
         for (field, value) in
-            [("SYSLOG_IDENTIFIER", "claude-peersd"), ("_SYSTEMD_USER_UNIT", "claude-peers.service"), ("PRIORITY", "5")]
+            [("SYSLOG_IDENTIFIER", "claude-peersd"), ("_SYSTEMD_USER_UNIT", "claude-peers.service"), ("PRIORITY", "6")]
         {
             assert_eq!(registered[field], value, "{registered}");
         }
         // It sent READY=1 before it served the first session, but systemd may read that later.
-        let at = |words: &str| unit.lines().position(|line| line.starts_with(words)).expect(&unit);
-        assert!(at("ready") < at("registered"), "{unit}");
+        let at = |words: &str| unit.lines().position(|line| line.contains(words)).expect(&unit);
+        assert!(at("ready: ") < at("has registered"), "{unit}");
+        let sent = machine.ada(&format!("claude-peers send {id} 'Is it up?' --json")).json();
+        session.pushed();
+        let message = sent["messageId"].as_str().unwrap();
+        let lines = machine.ada(&format!("journalctl --user CLAUDE_PEERS_MESSAGE={message} -o json --no-pager")).ok();
+        let queued: Value = serde_json::from_str(lines.lines().next().expect("the message is logged")).unwrap();
+        for (field, value) in
+            [("CLAUDE_PEERS_PEER", id.as_str()), ("CLAUDE_PEERS_SENDER", "cli"), ("CLAUDE_PEERS_STATE", "queued")]
+        {
+            assert_eq!(queued[field], value, "{queued}");
+        }
+        assert!(!lines.contains("Is it up?"), "{lines}");
         assert!(session.close().success());
     }
 }

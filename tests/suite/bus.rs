@@ -226,7 +226,7 @@ fn log_level_can_change_at_run_time() {
     let acknowledge = |name: &str| {
         let peer = Peer::register(&broker.http(), name, json!({}));
         peer.over(&broker.http()).post("/v1/acknowledge", &json!({"route": "hook", "messages": []})).json();
-        broker.log().contains("DEBUG acknowledged")
+        broker.log().contains("DEBUG acknowledged 0 messages")
     };
     assert!(!acknowledge("one"));
     client.call("SetLogLevel", &("debug",)).unwrap();

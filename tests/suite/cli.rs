@@ -187,7 +187,7 @@ fn exit_code_tells_the_kind_of_failure() {
         (&["send", "peer", " "], 2, "empty_message"),
         (&["send", "a/b", "x"], 2, "usage"),
         (&["send", "peer"], 2, "usage"),
-        (&["send", "peer", "x", "--reply-to", "m1"], 2, "usage"),
+        (&["send", "peer", "x", "--reply-to", "m01"], 2, "usage"),
         (&["send", "full", "x", "--reply-to", "m99-abcdef"], 5, "rate_limited"),
         (&["message", "m99-abcdef"], 4, "message_not_found"),
         (&["message", "nonsense"], 2, "usage"),
@@ -226,11 +226,7 @@ fn missing_broker_is_reported_with_a_fix() {
     }
     let said = run(&mut broker.cli(&["status"]));
     assert!(said.err.contains(&format!("cannot be reached at {}", broker.socket().display())), "{}", said.err);
-    assert!(
-        said.err.contains("help: `claude-peers doctor` finds out why") && said.err.contains("`claude-peersd`"),
-        "{}",
-        said.err
-    );
+    assert!(said.err.contains("help: `claude-peers start` starts it; `claude-peers doctor` finds out why"), "{}", said.err);
 }
 
 #[test]

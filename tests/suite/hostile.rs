@@ -195,7 +195,7 @@ fn invalid_query_gets_its_error_code() {
         ("invalid_request", "/v1/history?limit=1001"),
         ("invalid_request", "/v1/history?limit=-1"),
         ("invalid_request", "/v1/history?limit=many"),
-        ("invalid_id", "/v1/history?before=m1"),
+        ("invalid_id", "/v1/history?before=m01"),
         ("invalid_id", "/v1/history?peer=a%20b"),
         ("invalid_id", "/v1/messages/nonsense"),
         ("invalid_id", "/v1/messages/m99999999999999999999-abc"),

@@ -29,12 +29,14 @@ mod identity;
 mod idle;
 mod inbox;
 mod inside;
+mod journal;
 mod legacy;
 mod mail;
 mod manual;
 mod patterns;
 #[cfg(target_os = "linux")]
 mod pkg;
+mod prompt;
 mod protocol;
 mod reference_database;
 mod refusals;

@@ -167,7 +167,7 @@ fn tools_report_a_missing_broker_and_recover() {
             broker.socket().to_str().unwrap(),
             "No such file",
             "claude-peers doctor",
-            "claude-peersd",
+            "claude-peers start",
         ] {
             assert!(said.contains(part), "{tool} says {part:?}: {said}");
         }

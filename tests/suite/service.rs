@@ -214,6 +214,7 @@ fn sigterm_ends_waits_and_finishes_requests() {
     assert!(broker.wait().success());
     let log = broker.log();
     assert!(log.contains("SIGTERM: stopping") && log.contains("INFO stopped") && !log.contains("cut off"), "{log}");
+    assert!(!log.contains("ERROR"), "a normal stop is no error: {log}");
     assert!(!broker.socket().exists(), "its socket is gone");
     assert!(!broker.folder().join("peers.db-wal").exists(), "the database is one whole file");
 

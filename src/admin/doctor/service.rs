@@ -24,7 +24,7 @@ const NOT_RUN: &str = "203";
 pub async fn check(scene: &Scene) -> Vec<Finding> {
     let finding = match (&scene.manager, &scene.units) {
         (Manager::None(absent), _) => {
-            let what = format!("{}; a broker runs only while somebody runs `claude-peersd`", absent.reason);
+            let what = format!("{}; a broker runs only once `claude-peers start` has started it", absent.reason);
             absent.help.map_or_else(|| skipped(&what), |help| warning(&what, help))
         }
         (Manager::Launchd(launchd), _) => agent(launchd).await,

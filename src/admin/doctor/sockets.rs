@@ -91,7 +91,7 @@ fn start_help(scene: &Scene) -> String {
             "make the service manager listen: `systemctl --user start claude-peers.socket claude-peers-tcp.socket`"
         }
         (Some(_), _) => "`claude-peers setup` makes it start on demand; or run `claude-peersd` in a terminal of its own",
-        (None, Manager::None(_)) => "run `claude-peersd` in a terminal of its own",
+        (None, Manager::None(_)) => "`claude-peers start` runs it in the background",
         (None, _) => "`claude-peers setup` makes launchd start it on demand",
     };
     help.to_owned()

@@ -9,9 +9,6 @@ pub use systemd::{SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET, Unit, Units};
 use crate::platform::call::{Call, CallFailed};
 use std::path::{Path, PathBuf};
 
-pub const READ_LOG: &str =
-    if cfg!(target_os = "macos") { "less ~/Library/Logs/claude-peers/broker.log" } else { "journalctl --user -u claude-peers" };
-
 #[derive(Debug, Clone)]
 pub enum Manager {
     Systemd(Systemd),

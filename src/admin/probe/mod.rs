@@ -18,22 +18,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Sends a message between two sessions, through the broker behind `service` or a private one. Returns the time until it was
+/// Sends a message between two sessions, through the broker at `socket`. Returns the time until it was
 /// received.
 ///
 /// The two peers are the same every time, so repeated trials leave no more behind than one trial.
-pub async fn round_trip(service: Option<PathBuf>) -> Result<Duration, Failure> {
+pub async fn round_trip(socket: PathBuf) -> Result<Duration, Failure> {
     let mut stage = Stage::new("setup")?;
-    let mut own = None;
-    match service {
-        Some(socket) => stage.socket = socket,
-        None => own = Some(Broker::start(&stage).await?.0),
-    }
-    let delivered = deliver(&stage).await;
-    if let Some(broker) = own {
-        broker.stop().await?;
-    }
-    let time = delivered.map_err(|failure| {
+    stage.socket = socket;
+    let time = deliver(&stage).await.map_err(|failure| {
         let Problem { what, help } = failure.into();
         Problem::new(what + &stage.logs(), help)
     })?;

@@ -18,8 +18,8 @@ pub use place::{PROGRAMS, Place, this_program};
 
 use crate::{
     admin::{
-        manager::{Absent, Manager, READ_LOG},
-        probe,
+        manager::{Absent, Manager},
+        probe, start, stop,
     },
     agents::{
         agent::Agent,
@@ -28,12 +28,13 @@ use crate::{
         names::CLAUDE,
         server::NAME,
     },
+    client::Client,
     console::{
         exit::{Failure, Problem},
         out::{Out, Tone},
     },
     platform::paths,
-    wire::VERSION,
+    wire::{Hello, VERSION},
 };
 use clap::builder::PossibleValuesParser;
 use std::path::PathBuf;
@@ -113,8 +114,11 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
     for agent in args.agents() {
         walk.take(agent.name.program, agents::set_up(agent, place, args.names(agent.name.program), !args.no_hooks)).await?;
     }
-    let test = test_message(manager.socket(&place.home)).note(place::unseen_settings());
-    walk.take("round_trip", Ok::<_, Problem>([test])).await?;
+    if !matches!(&manager, Manager::None(absent) if absent.help.is_some()) {
+        let socket = manager.socket(&place.home).map_or_else(paths::socket, Ok)?;
+        let test = test_message(socket).note(place::unseen_settings());
+        walk.take("round_trip", Ok::<_, Problem>([test])).await?;
+    }
     if !walk.is_well() || args.dry_run {
         return Ok(());
     }
@@ -193,21 +197,38 @@ fn unmanaged(place: &Place, absent: &Absent, undo: bool) -> Result<Step, Problem
         return Err(Problem::new(&absent.reason, format!("{help}; then run this again")));
     }
     if undo {
-        let instead = "`claude-peers stop` ends a broker that was started by hand";
-        return Ok(Step::skipped(format!("end the service: {}", absent.reason), instead));
+        return Ok(Step::telling("stop the broker that runs in the background", async {
+            let broker = Client::new(paths::socket()?, "claude-peers");
+            let runs = broker.hello().await.is_ok();
+            if runs {
+                stop::stop(&broker).await?;
+            }
+            Ok((!runs).then(|| "no broker runs".to_owned()))
+        }));
     }
-    let broker = place.bin.join("claude-peersd");
-    let instead = format!("run {} in a terminal, or from whatever starts programs on this machine", broker.display());
-    Ok(Step::skipped(format!("run the broker as a service: {}", absent.reason), instead))
+    let (bin, reason) = (place.bin.clone(), absent.reason.clone());
+    Ok(Step::telling(format!("start the broker in the background: {reason}"), async move {
+        let broker = Client::new(paths::socket()?, "claude-peers");
+        if let Ok(hello) = broker.hello().await {
+            return Ok(Some(format!("the broker runs already (pid {}); {reason}", hello.pid)));
+        }
+        let (hello, log) = start::in_background(&bin).await?;
+        let again = "`claude-peers start` starts it again after a restart of this machine";
+        Ok(Some(format!(
+            "the broker runs in the background (pid {}), since {reason}; {again}; its log: {}",
+            hello.pid,
+            log.display()
+        )))
+    }))
 }
 
-/// A message through the service behind `socket`, or through a private broker.
-fn test_message(socket: Option<PathBuf>) -> Step {
-    let through = if socket.is_some() { "through the service" } else { "through a private broker" };
-    Step::telling(format!("send a test message {through}"), async move {
-        let help = format!("`claude-peers doctor` finds the cause; the broker's log: `{READ_LOG}`");
+/// A message through the broker at `socket`.
+fn test_message(socket: PathBuf) -> Step {
+    Step::telling("send a test message through the broker", async move {
+        let help = "`claude-peers doctor` finds the cause; the broker's log: `claude-peers logs`".to_owned();
+        let _: Hello = Client::new(socket.clone(), "claude-peers").hello().await.map_err(Failure::from)?;
         let time = probe::round_trip(socket).await.map_err(|failure| Problem { help, ..failure.into() })?;
-        Ok(Some(format!("test message delivered in {} ms {through}", time.as_millis().max(1))))
+        Ok(Some(format!("test message delivered in {} ms through the broker", time.as_millis().max(1))))
     })
 }
 

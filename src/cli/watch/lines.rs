@@ -213,7 +213,7 @@ fn line(event: &WatchEvent, look: Look) -> String {
 }
 
 fn time(at: Timestamp, look: Look) -> String {
-    look.paint(Tone::Dim, at.to_string())
+    look.paint(Tone::Dim, look.time(at))
 }
 
 /// When the message came into the state that it is in.

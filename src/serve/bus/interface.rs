@@ -116,9 +116,9 @@ impl Interface {
     async fn set_log_level(&self, level: &str, #[zbus(signal_emitter)] to: SignalEmitter<'_>) -> wire::Result<()> {
         if level != log::level() {
             log::set_level(level)?;
-            tracing::info!(level, "the log level was set");
+            tracing::info!(level, "the log level was set to {level}");
             if let Err(error) = self.log_level_changed(&to).await {
-                tracing::debug!(%error, "telling the bus of the log level failed");
+                tracing::debug!(%error, "telling the bus of the log level failed: {error}");
             }
         }
         Ok(())

@@ -175,7 +175,11 @@ async fn signal(interface: &InterfaceRef<Interface>, news: &News) -> zbus::Resul
         Interface::peer_left(to, peer.id.as_str(), &peer.name).await?;
     }
     if news.missed > 0 {
-        tracing::warn!(missed = news.missed, "messages change faster than the bus is told; some signals were left out");
+        tracing::warn!(
+            missed = news.missed,
+            "messages change faster than the bus is told; some signals were left out ({} of them)",
+            news.missed
+        );
     }
     Ok(())
 }

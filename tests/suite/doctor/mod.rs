@@ -141,13 +141,13 @@ fn missing_broker_does_not_stop_other_checks() {
     let broker = Broker::prepared(&[]);
     with_claude(&broker);
     let visited = visit(&broker, &[]);
-    visited.says("unix-socket", "failed", &["no broker runs", broker.socket().to_str().unwrap()], "claude-peersd");
+    visited.says("unix-socket", "failed", &["no broker runs", broker.socket().to_str().unwrap()], "claude-peers");
     visited.says("database", "ok", &["not there yet"], "");
     visited.says("registration", "ok", &[], "");
     visited.says("session", "skipped", &[], "");
     let text = String::from_utf8(doctor(&broker, &[]).output().unwrap().stdout).unwrap();
     assert!(text.lines().any(|line| line.starts_with("FAILED   unix-socket")), "{text}");
-    assert!(text.lines().any(|line| line.starts_with("           ") && line.contains("claude-peersd")), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("           ") && line.contains("`claude-peers ")), "{text}");
     assert!(text.trim_end().lines().last().unwrap().contains("1 failed"), "{text}");
 }
 

@@ -1,0 +1,161 @@
+//! `start` and `restart`: the service manager runs the broker. Where there is none, as in most containers, it runs in the background.
+//! Either returns once the broker answers.
+
+use super::{
+    manager::{Absent, Manager, SERVICE, SOCKET},
+    setup::this_program,
+    stop,
+};
+use crate::{
+    client::Client,
+    console::{
+        exit::{Failure, Problem},
+        out::Out,
+    },
+    platform::{paths, retry::Retry},
+    wire::Hello,
+};
+use serde::Serialize;
+use std::{
+    fs::{self, DirBuilder, File},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+use tokio::process::Command;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+const READY: Retry = Retry { pause: (Duration::from_millis(5), Duration::from_millis(100)), patience: PATIENCE };
+/// Variables that would tie the broker to the service, or to the terminal, that starts it.
+const TIES: [&str; 6] = ["NOTIFY_SOCKET", "JOURNAL_STREAM", "LISTEN_FDS", "LISTEN_PID", "WATCHDOG_USEC", "INVOCATION_ID"];
+const SETUP: &str = "run `claude-peers setup`";
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Started {
+    pid: u32,
+    version: String,
+    /// It ran before.
+    already: bool,
+    /// The log of a broker in the background.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<PathBuf>,
+}
+
+impl Started {
+    fn new(hello: Hello, already: bool, log: Option<PathBuf>) -> Self {
+        Self { pid: hello.pid, version: hello.version, already, log }
+    }
+
+    fn text(&self) -> String {
+        let pid = self.pid;
+        match (&self.log, self.already) {
+            (_, true) => format!("The broker runs already (pid {pid}).\n"),
+            (None, _) => format!("The broker runs (pid {pid}), as a service.\n"),
+            (Some(log), _) => format!("The broker runs in the background (pid {pid}).\n{ONCE}\nIts log: {}\n", log.display()),
+        }
+    }
+}
+
+const ONCE: &str = "Nothing starts it when this machine starts again: run `claude-peers start` then.";
+
+pub async fn start(broker: &Client, out: Out) -> Result<(), Failure> {
+    let manager = Manager::find().await;
+    let started = match (&manager, manager.runs_broker().await) {
+        (Manager::None(_), _) if let Ok(hello) = broker.hello().await => Started::new(hello, true, None),
+        (_, Some(Ok(true))) => Started::new(ready(broker).await?, true, None),
+        _ => bring_up(&manager, broker).await?,
+    };
+    out.answer(&started, |started, _| started.text())
+}
+
+pub async fn restart(broker: &Client, out: Out) -> Result<(), Failure> {
+    let manager = Manager::find().await;
+    let started = match (manager.restart(), manager.runs_broker().await) {
+        (Some(restart), Some(Ok(true))) => {
+            restart.run().await.map_err(Problem::from)?;
+            Started::new(ready(broker).await?, false, None)
+        }
+        _ => {
+            if matches!(manager, Manager::None(_)) && broker.hello().await.is_ok() {
+                stop::stop(broker).await?;
+            }
+            bring_up(&manager, broker).await?
+        }
+    };
+    out.answer(&started, |started, _| started.text())
+}
+
+async fn bring_up(manager: &Manager, broker: &Client) -> Result<Started, Failure> {
+    match manager {
+        Manager::Systemd(systemd) => {
+            if !systemd.our_units().await.map_err(Problem::from)?.installed() {
+                return Err(Problem::new("systemd does not know the broker", SETUP).into());
+            }
+            systemd.on("start", [SOCKET, SERVICE]).run().await.map_err(Problem::from)?;
+        }
+        Manager::Launchd(launchd) => {
+            if !launchd.knows().await {
+                return Err(Problem::new("launchd does not know the broker", SETUP).into());
+            }
+            launchd.kickstart().run().await.map_err(Problem::from)?;
+        }
+        Manager::None(absent) => {
+            let (hello, log) = unmanaged(absent).await?;
+            return Ok(Started::new(hello, false, Some(log)));
+        }
+    }
+    Ok(Started::new(ready(broker).await?, false, None))
+}
+
+async fn ready(broker: &Client) -> Result<Hello, Failure> {
+    Ok(READY.run(async || broker.hello().await, Result::is_err).await?)
+}
+
+async fn unmanaged(absent: &Absent) -> Result<(Hello, PathBuf), Problem> {
+    match absent.help {
+        Some(help) => Err(Problem::new(&absent.reason, help)),
+        None => in_background(this_program()?.parent().unwrap_or(Path::new("/"))).await,
+    }
+}
+
+/// The log of a broker in the background. A new broker keeps the log of the one before it, under another name.
+pub fn log() -> Result<PathBuf, Problem> {
+    Ok(paths::socket()?.with_extension("log"))
+}
+
+/// Starts the broker in `bin` in the background; it outlives this process and its terminal. Waits until it answers.
+pub async fn in_background(bin: &Path) -> Result<(Hello, PathBuf), Problem> {
+    let log = log()?;
+    let mut process = spawn(bin, &log)?;
+    let broker = Client::new(paths::socket()?, "claude-peers");
+    let failed = |what: String| Problem::new(what, format!("its log tells why: {}", log.display()));
+    tokio::select! {
+        hello = READY.run(async || broker.hello().await, Result::is_err) => match hello {
+            Ok(hello) => Ok((hello, log)),
+            Err(error) => Err(failed(format!("claude-peersd was not ready within {} s: {error}", PATIENCE.as_secs()))),
+        },
+        ended = process.wait() => {
+            let how = ended.map_or_else(|error| error.to_string(), |status| status.to_string());
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            Err(failed(format!("claude-peersd ended before it was ready ({how}): {}", said.lines().last().unwrap_or_default())))
+        }
+    }
+}
+
+fn spawn(bin: &Path, log: &Path) -> Result<tokio::process::Child, Problem> {
+    let folder = log.parent().unwrap_or(Path::new("/"));
+    let help = "make it writable for you";
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| Problem::io("making", folder, &e, help))?;
+    drop(fs::rename(log, log.with_extension("log.old"))); // there may be none
+    let file = File::create(log).map_err(|e| Problem::io("writing", log, &e, help))?;
+    let program = bin.join("claude-peersd");
+    let mut command = Command::new(&program);
+    for variable in TIES {
+        command.env_remove(variable);
+    }
+    // A group of its own: Ctrl-C in the terminal does not reach it.
+    command.process_group(0).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
+    command.spawn().map_err(|e| Problem::io("running", &program, &e, "install all three programs together"))
+}

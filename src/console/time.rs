@@ -1,0 +1,59 @@
+//! Times for people: in the zone of the reader, as `TZ` or the system sets it. Scripts and pipes get RFC 3339 in UTC.
+
+use super::Look;
+use crate::wire::Timestamp;
+use chrono::{DateTime, Local};
+use std::borrow::Cow;
+
+/// How long a time in a sentence of the broker is: `2026-05-16T12:36:00.000Z`.
+const LENGTH: usize = 24;
+
+impl Look {
+    /// A time, to the second.
+    pub fn time(self, time: Timestamp) -> String {
+        if self.terminal { local(time) } else { time.to_string() }
+    }
+
+    /// A sentence of the broker. It does not know the zone of its reader, so the times in it are UTC.
+    pub fn sentence(self, text: &str) -> Cow<'_, str> {
+        if !self.terminal {
+            return Cow::Borrowed(text);
+        }
+        let (mut local_text, mut rest) = (String::new(), text);
+        while let Some((before, time)) = next(rest) {
+            local_text.push_str(before);
+            local_text.push_str(&local(time));
+            rest = &rest[before.len() + LENGTH..];
+        }
+        if local_text.is_empty() && rest.len() == text.len() { Cow::Borrowed(text) } else { Cow::Owned(local_text + rest) }
+    }
+}
+
+/// The first time in `text`, with what is before it.
+fn next(text: &str) -> Option<(&str, Timestamp)> {
+    let at = |start: usize| {
+        let word = text.get(start..start + LENGTH).filter(|word| word.ends_with('Z'))?;
+        Some((&text[..start], word.parse().ok()?))
+    };
+    text.char_indices().filter(|(_, c)| c.is_ascii_digit()).find_map(|(start, _)| at(start))
+}
+
+fn local(time: Timestamp) -> String {
+    let utc = DateTime::from_timestamp_millis(time.as_millis()).unwrap_or_default();
+    utc.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_name_local_times_on_terminals_only() {
+        let person = Look { terminal: true, colour: false };
+        let time: Timestamp = "2026-05-16T12:36:00Z".parse().expect("a time");
+        let text = format!("api – waits until {time}, sent {time}; 2026");
+        assert_eq!(Look::PLAIN.sentence(&text), text);
+        assert_eq!(person.sentence(&text), text.replace(&time.to_string(), &person.time(time)));
+        assert!(!person.time(time).contains('Z'));
+    }
+}
