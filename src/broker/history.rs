@@ -63,11 +63,7 @@ impl Broker {
             return Err(Error::new(Code::InvalidRequest, format!("limit {limit} is not 1 to {MOST_ENTRIES}")));
         }
         let seq = |id: &Option<String>| id.as_deref().map(|id| named(caller, id).map(|id| id.seq())).transpose();
-        let peers = match (caller, request.peer.as_deref()) {
-            (Caller::Peer(me), _) => Some(vec![me.clone()]),
-            (Caller::User, Some(reference)) => Some(self.mentioned(&reference.parse()?)?),
-            (Caller::User, None) => None,
-        };
+        let peers = self.parties(caller, request.peer.as_deref())?;
         let to = request.to.as_deref().map(|to| self.mentioned(&to.parse()?)).transpose()?;
         let after = match request.after.as_deref() {
             Some("0") => Some(0),
@@ -94,8 +90,17 @@ impl Broker {
         Ok(HistoryPage { messages: found.into_iter().map(|message| self.entry(message)).collect(), next })
     }
 
+    /// Whose messages `caller` may see, of those that it asks for: a peer its own, the user all, or those of one peer.
+    pub(super) fn parties(&self, caller: &Caller, peer: Option<&str>) -> wire::Result<Option<Vec<PeerId>>> {
+        match (caller, peer) {
+            (Caller::Peer(me), _) => Ok(Some(vec![me.clone()])),
+            (Caller::User, Some(reference)) => self.mentioned(&reference.parse()?).map(Some),
+            (Caller::User, None) => Ok(None),
+        }
+    }
+
     /// Every peer with this id or name, including gone ones. A forgotten peer and the command line are found only by id.
-    pub(super) fn mentioned(&self, reference: &PeerRef) -> wire::Result<Vec<PeerId>> {
+    fn mentioned(&self, reference: &PeerRef) -> wire::Result<Vec<PeerId>> {
         let roster = self.roster();
         let id: PeerId = reference.as_str().parse()?;
         let named = roster.named(reference.as_str()).map(|peer| peer.row.id.clone()).filter(|named| *named != id);

@@ -55,6 +55,7 @@ pub struct Notifications {
     is_outdated: bool,
     /// A file could not be read. Until this time it is looked at again: a new session may still have to write it.
     unread: Option<Instant>,
+    looked: Instant,
     /// Not shown yet, with the time to do so.
     pending: BTreeMap<Subject, Instant>,
     shown: BTreeSet<Subject>,
@@ -71,6 +72,7 @@ impl Broker {
             files: BTreeMap::new(),
             is_outdated: false,
             unread: None,
+            looked: Instant::now(),
             pending: BTreeMap::new(),
             shown: BTreeSet::new(),
             queue: VecDeque::new(),
@@ -83,11 +85,13 @@ impl Notifications {
     pub async fn next(&mut self) -> Option<Notification> {
         loop {
             self.look().await;
+            self.call();
             if let Some(next) = self.queue.pop_front() {
                 return Some(next);
             }
             let due = self.pending.values().min().copied();
             let is_told = Folders::TELL && self.folders.is_some();
+            let must_look = self.unread.is_some() || !is_told && !self.files.is_empty();
             let folder_changed = async {
                 match &self.folders {
                     Some(folders) => folders.changed().await,
@@ -106,10 +110,15 @@ impl Notifications {
                 }
                 batch = self.changed.next() => {
                     batch.messages.iter().for_each(|change| self.heed(change));
+                    if batch.missed > 0 {
+                        self.check();
+                    }
                     sleep(PACE).await;
+                    // While changes come one after another, the arms below never run.
+                    self.is_outdated |= must_look && self.looked.elapsed() > LOOK_AGAIN;
                 }
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.call(),
-                () = sleep(LOOK_AGAIN), if self.unread.is_some() || !is_told && !self.files.is_empty() => self.is_outdated = true,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+                () = sleep_until(self.looked + LOOK_AGAIN), if must_look => self.is_outdated = true,
             }
         }
     }
@@ -127,6 +136,13 @@ impl Notifications {
         }
     }
 
+    /// Settles the answers that were read while changes were missed.
+    fn check(&mut self) {
+        let settled = |subject: &&Subject| matches!(subject, Subject::Answer(_)) && self.words(subject).is_none();
+        let settled: Vec<Subject> = self.shown.iter().filter(settled).cloned().collect();
+        settled.iter().for_each(|subject| self.settle(subject));
+    }
+
     fn settle(&mut self, subject: &Subject) {
         self.pending.remove(subject);
         if self.shown.remove(subject) {
@@ -141,6 +157,7 @@ impl Notifications {
         if are_same && !std::mem::take(&mut self.is_outdated) {
             return;
         }
+        self.looked = Instant::now();
         let activities = self.broker.probes.activities.ask_all(files.keys().cloned()).await;
         let needy = |file: &String| matches!(activities.get(file), Some(Some(activity)) if activity.doing == Doing::NeedsYou);
         let waiting: BTreeSet<Subject> =
@@ -156,10 +173,13 @@ impl Notifications {
         self.unread = until.filter(|until| !are_read && Instant::now() < *until);
         self.files = files;
         if let Some(folders) = &mut self.folders {
-            let watched = self.broker.status_folders().iter().try_for_each(|folder| folders.watch(folder));
-            if let Err(error) = watched {
-                tracing::warn!(%error, "watching a folder failed");
-                self.folders = None;
+            match folders.watch_all(self.broker.status_folders()) {
+                // What was written before is not told.
+                Ok(are_new) => self.is_outdated |= are_new,
+                Err(error) => {
+                    tracing::warn!(%error, "watching a folder failed");
+                    self.folders = None;
+                }
             }
         }
     }

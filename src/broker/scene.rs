@@ -16,11 +16,13 @@ use crate::{
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The pause after each look at the peers: changes in between are told together.
 const PACE: Duration = Duration::from_millis(50);
+/// How long a new session may take to write its status file.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// A watching person's view of the broker.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub struct Scene {
     queue: VecDeque<Item>,
     /// Where agents say what their sessions do; none if the kernel does not tell of changes there.
     folders: Option<Folders>,
+    /// Until then a new session may still have to write what it does.
+    settled: Instant,
 }
 
 #[derive(Debug)]
@@ -52,7 +56,14 @@ impl Broker {
         caller.must_be_user("a session, and sees only its own messages", "leave that to the user: `claude-peers watch`")?;
         let changed = self.changes.subscribe();
         let folders = Folders::new().inspect_err(|error| tracing::warn!(%error, "watching folders failed")).ok();
-        let mut scene = Scene { broker: self.clone(), changed, peers: BTreeMap::new(), queue: VecDeque::new(), folders };
+        let mut scene = Scene {
+            broker: self.clone(),
+            changed,
+            peers: BTreeMap::new(),
+            queue: VecDeque::new(),
+            folders,
+            settled: Instant::now(),
+        };
         scene.look().await?;
         scene.queue.push_back(Item::event(WatchEvent::Ready));
         Ok(scene)
@@ -74,9 +85,9 @@ impl Scene {
                 }
             }
             tokio::time::sleep(PACE).await;
-            // Whether a peer without a connection lives on, only its process shows.
+            // Only its process shows whether a peer without a connection lives on.
             let is_unsure = |peer: &Peer| peer.status != Status::Connected || peer.activity.is_some() && !self.is_told();
-            let unsure = self.peers.values().any(is_unsure);
+            let unsure = self.peers.values().any(is_unsure) || Instant::now() < self.settled;
             let folder_changed = async {
                 match &self.folders {
                     Some(folders) => folders.changed().await,
@@ -122,28 +133,32 @@ impl Scene {
         let shown = self.broker.shown(|_| true, None).await?.peers;
         let mut gone = std::mem::take(&mut self.peers);
         for peer in shown {
-            let told = gone.remove(&peer.id).is_some_and(|told| timeless(&told) == timeless(&peer));
+            let before = gone.remove(&peer.id);
+            if before.is_none() {
+                self.settled = Instant::now() + SETTLED;
+            }
+            let told = before.is_some_and(|told| timeless(&told) == timeless(&peer));
             if !told {
                 self.queue.push_back(Item::event(WatchEvent::Peer(peer.clone())));
             }
             self.peers.insert(peer.id.clone(), peer);
         }
-        self.watch_folders();
+        if self.watch_folders() {
+            self.settled = Instant::now() + SETTLED; // what was written before is not told
+        }
         self.queue.extend(gone.into_keys().map(|id| Item::event(WatchEvent::Left(id))));
         Ok(())
     }
-}
 
-impl Scene {
-    fn watch_folders(&mut self) {
-        let Some(folders) = &mut self.folders else { return };
-        for folder in self.broker.status_folders() {
-            if let Err(error) = folders.watch(&folder) {
-                tracing::warn!(%error, folder = %folder.display(), "watching a folder failed");
-                self.folders = None;
-                return;
-            }
-        }
+    /// Watches where agents say what their sessions do. Returns whether a folder is new.
+    fn watch_folders(&mut self) -> bool {
+        let Some(folders) = &mut self.folders else { return false };
+        let are_new = folders.watch_all(self.broker.status_folders());
+        are_new.unwrap_or_else(|error| {
+            tracing::warn!(%error, "watching a folder failed");
+            self.folders = None;
+            false
+        })
     }
 }
 

@@ -27,19 +27,18 @@ impl Broker {
             return Err(Error::new(Code::InvalidRequest, format!("limit {limit} is not 1 to {MOST_RESULTS}")));
         }
         let matching = matching(&request.words)?;
-        let peers = match (caller, request.peer.as_deref()) {
-            (Caller::Peer(me), _) => Some(vec![me.clone()]),
-            (Caller::User, Some(reference)) => Some(self.mentioned(&reference.parse()?)?),
-            (Caller::User, None) => None,
-        };
+        let peers = self.parties(caller, request.peer.as_deref())?;
         let repo = request.repo.as_deref().map(|name| self.in_repo(name));
         let (since, until, state) = (request.since, request.before, request.state);
         let filter = Filter { peers, repo, since, until, state, ..Filter::default() };
         while self.read_into_index().await? {}
-        let query = matching.clone();
-        let found = self.store.search(move |index| search::find(index, &query, &filter, limit)).await?;
-        let texts: Vec<&str> = found.iter().map(|message| message.text.as_str()).collect();
-        let excerpts = excerpts(&matching, &texts)?;
+        let find = move |index: &db::Tx<'_>| {
+            let found = search::find(index, &matching, &filter, limit)?;
+            let texts: Vec<&str> = found.iter().map(|message| message.text.as_str()).collect();
+            let excerpts = excerpts(&matching, &texts)?;
+            Ok::<_, db::Error>((found, excerpts))
+        };
+        let (found, excerpts) = self.store.search(find).await?;
         let shown = |(message, excerpt): (_, Option<Vec<db::Part>>)| {
             let excerpt = excerpt?.into_iter().map(|(text, hit)| Excerpt { text, hit }).collect();
             Some(Found { excerpt, entry: self.entry(message) })

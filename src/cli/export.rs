@@ -33,15 +33,15 @@ Examples:
   claude-peers export --html --peer shop-api >shop-api.html")]
 pub struct Args {
     /// One web page of conversations instead of a line of JSON for each message
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     pub html: bool,
     /// Only messages from or to this peer (an id or a name; `cli` is you)
     #[arg(long)]
     pub peer: Option<PeerRef>,
-    /// Only messages sent since: a span such as 2h or 7d, or a time
+    /// Only messages sent since: a span such as 2h or 7d, a day such as 2026-03-01, or a time
     #[arg(long, value_name = "TIME", value_parser = when::parse)]
     pub since: Option<Timestamp>,
-    /// Only messages sent before: a span such as 2h or 7d, or a time
+    /// Only messages sent before: a span such as 2h or 7d, a day such as 2026-03-01, or a time
     #[arg(long, value_name = "TIME", value_parser = when::parse)]
     pub before: Option<Timestamp>,
 }

@@ -12,7 +12,7 @@ use crate::{
     wire::{HistoryEntry, HistoryPage, MessageId, MessageRef, MessageState, PeerRef, Timestamp, text::first_words},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use std::rc::Rc;
+use std::{collections::BTreeSet, rc::Rc};
 
 /// Most characters of a text in a row; `message ID` shows all of it.
 const SHOWN: usize = 200;
@@ -39,7 +39,7 @@ pub struct Args {
     /// Only messages older than this one: an id, or a number alone (m1042)
     #[arg(long, value_name = "ID")]
     pub before: Option<MessageRef>,
-    /// Only messages sent since: a span such as 30m, 2h or 7d, or a time such as 2026-03-01T09:00:00Z
+    /// Only messages sent since: a span such as 2h or 7d, a day such as 2026-03-01, or a time
     #[arg(long, value_name = "TIME", value_parser = when::parse)]
     pub since: Option<Timestamp>,
     /// Only messages in this state
@@ -49,7 +49,7 @@ pub struct Args {
     #[arg(long, value_name = "ID")]
     pub thread: Option<MessageRef>,
     /// Then print messages as they come and change, one a line, until interrupted
-    #[arg(long, short)]
+    #[arg(long, short, conflicts_with = "before")]
     pub follow: bool,
 }
 
@@ -57,6 +57,13 @@ pub struct Args {
 pub fn states() -> impl TypedValueParser<Value = MessageState> {
     let states = ["queued", "offered", "held", "delivered", "expired"];
     PossibleValuesParser::new(states).try_map(|state| MessageState::parse(&state).ok_or("no such state"))
+}
+
+/// The messages of this one's conversation.
+async fn conversation(id: MessageId, broker: &Client) -> Result<BTreeSet<MessageId>, Failure> {
+    let path = with_query("/v1/history", &[("thread", &id.to_string()), ("limit", "1000")]);
+    let page: HistoryPage = broker.get(&path, None).await?;
+    Ok(page.messages.into_iter().map(|entry| entry.receipt.message_id).chain([id]).collect())
 }
 
 pub async fn run(args: Args, broker: Client, out: Out) -> Result<(), Failure> {
@@ -69,14 +76,15 @@ pub async fn run(args: Args, broker: Client, out: Out) -> Result<(), Failure> {
     query.extend(since.as_deref().map(|since| ("since", since)));
     query.extend(args.state.map(|state| ("state", state.as_str())));
     query.extend(thread.as_deref().map(|id| ("thread", id)));
+    let newest = if args.follow { lines::newest(&broker).await? } else { None };
     let page: HistoryPage = broker.get(&with_query("/v1/history", &query), None).await?;
     if args.follow {
-        let known = || page.messages.iter().map(|entry| entry.receipt.message_id.clone());
         let thread = match args.thread {
-            Some(named) => Some(known().chain([whole(named, &broker).await?]).collect()),
+            Some(named) => Some(conversation(whole(named, &broker).await?, &broker).await?),
             None => None,
         };
-        return lines::follow(Rc::new(broker), out, page, Wanted { peer: args.peer, state: args.state, thread }).await;
+        let wanted = Wanted { peer: args.peer, state: args.state, thread };
+        return lines::follow(Rc::new(broker), out, page, newest, wanted).await;
     }
     out.answer(&page, |page, look| render(page, clock::now(), look))?;
     if let Some(next) = page.next {

@@ -31,6 +31,9 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     query.extend((!args.all).then_some(("state", MessageState::Queued.as_str())));
     let page: HistoryPage = broker.get(&with_query("/v1/history", &query), None).await?;
     out.answer(&page, |page, look| render(page, args.all, look))?;
+    if page.next.is_some() {
+        out.aside(&format!("There are more than {}: `claude-peers inbox` again, or --limit.", args.limit));
+    }
     // Only what was written out counts as read.
     let unread = page.messages.iter().filter(|entry| entry.receipt.state == MessageState::Queued && !args.keep);
     for entry in unread {

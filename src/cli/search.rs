@@ -29,10 +29,10 @@ pub struct Args {
     /// Only messages from or to a session in a repository of this name
     #[arg(long, value_name = "NAME")]
     pub repo: Option<String>,
-    /// Only messages sent since: a span such as 2h or 7d, or a time
+    /// Only messages sent since: a span such as 2h or 7d, a day such as 2026-03-01, or a time
     #[arg(long, value_name = "TIME", value_parser = when::parse)]
     pub since: Option<Timestamp>,
-    /// Only messages sent before: a span such as 2h or 7d, or a time
+    /// Only messages sent before: a span such as 2h or 7d, a day such as 2026-03-01, or a time
     #[arg(long, value_name = "TIME", value_parser = when::parse)]
     pub before: Option<Timestamp>,
     /// Only messages in this state

@@ -9,3 +9,4 @@ mod time;
 pub use exit::{Exit, Failure};
 pub use fit::Column;
 pub use out::{Field, Look, Out, Tone};
+pub use time::{brief, day};

@@ -2,7 +2,7 @@
 
 use super::Look;
 use crate::wire::Timestamp;
-use chrono::{DateTime, Local};
+use chrono::{DateTime, Local, NaiveDate, NaiveTime, TimeDelta};
 use std::borrow::Cow;
 
 /// How long a time in a sentence of the broker is: `2026-05-16T12:36:00.000Z`.
@@ -39,8 +39,27 @@ fn next(text: &str) -> Option<(&str, Timestamp)> {
 }
 
 fn local(time: Timestamp) -> String {
-    let utc = DateTime::from_timestamp_millis(time.as_millis()).unwrap_or_default();
-    utc.with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string()
+    here(time).format("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// A time in at most eleven characters: of today `12:36:00`, of another day `05-16 12:36`.
+pub fn brief(time: Timestamp, now: Timestamp) -> String {
+    let (time, now) = (here(time), here(now));
+    let format = if time.date_naive() == now.date_naive() { "%H:%M:%S" } else { "%m-%d %H:%M" };
+    time.format(format).to_string()
+}
+
+/// The beginning of a local day, given as `2026-05-16`. None if it is no day.
+pub fn day(text: &str) -> Option<Timestamp> {
+    let begin = text.parse::<NaiveDate>().ok()?.and_time(NaiveTime::MIN);
+    // Where the clock skips midnight, the day begins later.
+    let begin =
+        begin.and_local_timezone(Local).earliest().or_else(|| (begin + TimeDelta::hours(1)).and_local_timezone(Local).earliest());
+    Some(Timestamp::from_millis(begin?.timestamp_millis()))
+}
+
+fn here(time: Timestamp) -> DateTime<Local> {
+    DateTime::from_timestamp_millis(time.as_millis()).unwrap_or_default().with_timezone(&Local)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Promises:
 //! - It is made from the messages alone and may be deleted at any time. It is made anew if it is missing, damaged, of another
 //!   version or of another database.
-//! - Accepting a message never touches it. Whoever searches first brings it up to date.
+//! - Accepting a message never touches it. Each search, and maintenance, bring it up to date.
 //! - A file of its name that is not ours is left untouched.
 //!
 //! Locks: one transaction at a time; it reads the messages beside the writer.

@@ -8,19 +8,15 @@ pub use other::Folders;
 #[cfg(target_os = "linux")]
 mod linux {
     use rustix::fs::inotify::{CreateFlags, WatchFlags, add_watch, init};
-    use std::{
-        collections::HashSet,
-        io,
-        os::fd::OwnedFd,
-        path::{Path, PathBuf},
-    };
+    use std::{collections::HashSet, io, os::fd::OwnedFd, path::PathBuf};
     use tokio::io::unix::AsyncFd;
 
     /// Watched folders.
     #[derive(Debug)]
     pub struct Folders {
         changes: AsyncFd<OwnedFd>,
-        watched: HashSet<PathBuf>,
+        /// The kernel's numbers of the folders.
+        watched: HashSet<i32>,
     }
 
     impl Folders {
@@ -35,14 +31,13 @@ mod linux {
             Ok(Self { changes, watched: HashSet::new() })
         }
 
-        /// Also watches `folder`, if it is not watched yet.
-        pub fn watch(&mut self, folder: &Path) -> io::Result<()> {
-            if !self.watched.contains(folder) {
-                let events = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
-                add_watch(self.changes.get_ref(), folder, events)?;
-                self.watched.insert(folder.to_owned());
-            }
-            Ok(())
+        /// Watches these folders, too. Returns whether one of them is new. A folder that was made anew since is watched again.
+        pub fn watch_all(&mut self, folders: impl IntoIterator<Item = PathBuf>) -> io::Result<bool> {
+            let events = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
+            folders.into_iter().try_fold(false, |are_new, folder| {
+                let number = add_watch(self.changes.get_ref(), &folder, events)?;
+                Ok(self.watched.insert(number) || are_new)
+            })
         }
 
         /// Resolves once a file in one of the folders was written or put there. Cancel-safe.
@@ -59,7 +54,7 @@ mod linux {
 
 #[cfg(not(target_os = "linux"))]
 mod other {
-    use std::{io, path::Path};
+    use std::{io, path::PathBuf};
 
     #[derive(Debug)]
     pub struct Folders;
@@ -72,8 +67,8 @@ mod other {
         }
 
         #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as on Linux")]
-        pub fn watch(&mut self, _folder: &Path) -> io::Result<()> {
-            Ok(())
+        pub fn watch_all(&mut self, _folders: impl IntoIterator<Item = PathBuf>) -> io::Result<bool> {
+            Ok(false)
         }
 
         pub async fn changed(&self) -> io::Result<()> {

@@ -228,6 +228,8 @@ fn command_line_searches() {
     let output = broker.cli(&["search", "port"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.lines().nth(1).unwrap().contains("Which port does the API use?") && text.lines().count() == 2, "{text}");
+    assert_eq!(texts(&broker.cli_json(&["search", "port", "--since", "2020-01-31", "--before", "2999-01-01"]).1).len(), 1);
+    assert_eq!(broker.cli(&["search", "port", "--since", "2020-02-31"]).output().unwrap().status.code(), Some(2));
     assert_eq!(broker.cli(&["search", "!!"]).output().unwrap().status.code(), Some(2));
     assert_eq!(broker.cli(&["search"]).output().unwrap().status.code(), Some(2));
 }

@@ -3,8 +3,9 @@
 use super::model::{Focus, Model, Row, Thread, Typing, lines};
 use crate::{
     cli::{message, peers},
-    console::Tone,
-    wire::{HistoryEntry, Peer, Status, Timestamp, text::printable_line},
+    console::{Tone, brief},
+    platform::clock,
+    wire::{Peer, Status, text::printable_line},
 };
 use ratatui::{
     Frame,
@@ -60,7 +61,7 @@ impl Painter {
             Some(thread) => self.thread(thread, frame, below),
             None => self.messages(model, frame, below),
         }
-        frame.render_widget(self.foot(model), foot);
+        frame.render_widget(self.foot(model, foot.width), foot);
     }
 
     fn head(&self, model: &Model) -> Line<'static> {
@@ -95,33 +96,36 @@ impl Painter {
             frame.render_widget(Paragraph::new(text).style(self.style(Tone::Dim)).wrap(Wrap::default()).block(block), area);
             return;
         }
+        let now = clock::now();
         let rows = peers.iter().map(|peer| {
             let (doing, tone) = peers::doing(peer);
             let activity = peer.activity.as_ref().filter(|_| peer.status == Status::Connected);
-            let since = activity.and_then(|activity| activity.since).map(|at| format!(" {}", minute(at))).unwrap_or_default();
+            let since = activity.and_then(|activity| activity.since).map(|at| format!(" {}", brief(at, now))).unwrap_or_default();
             let needs = activity.and_then(|activity| activity.needs.as_deref());
             let waiting = if peer.waiting == 0 { String::new() } else { peer.waiting.to_string() };
             let what = needs.unwrap_or(if peer.summary.is_empty() { &peer.cwd } else { &peer.summary });
-            TableRow::new([
-                Cell::from(printable_line(&peer.name).into_owned()).style(self.style(Tone::Strong)),
-                Cell::from(format!("{doing}{since}")).style(self.style(tone)),
-                Cell::from(peer.delivery.as_str()),
-                Cell::from(waiting).style(self.style(Tone::Warn)),
-                Cell::from(printable_line(peer.git_branch.as_deref().unwrap_or_default()).into_owned()),
-                Cell::from(printable_line(what).into_owned()),
-            ])
+            [
+                (printable_line(&peer.name).into_owned(), Tone::Strong),
+                (format!("{doing}{since}"), tone),
+                (peer.delivery.to_string(), Tone::Plain),
+                (waiting, Tone::Warn),
+                (printable_line(peer.git_branch.as_deref().unwrap_or_default()).into_owned(), Tone::Plain),
+                (printable_line(what).into_owned(), Tone::Plain),
+            ]
         });
-        let widths = [
-            Constraint::Max(20),
-            Constraint::Length(15),
-            Constraint::Length(7),
-            Constraint::Length(3),
-            Constraint::Max(14),
-            Constraint::Fill(1),
-        ];
         let mut state = TableState::new().with_selected(model.selected_peer(peers).filter(|_| has_focus));
-        let table = Table::new(rows, widths).block(block).row_highlight_style(Modifier::REVERSED);
+        let table = self.table(rows.collect(), [20, 21, 7, 4, 14]).block(block);
         frame.render_stateful_widget(table, area, &mut state);
+    }
+
+    /// A table with each column as wide as its texts, up to `most`, and the last one as wide as there is room.
+    fn table<const N: usize, const M: usize>(&self, rows: Vec<[(String, Tone); N]>, most: [u16; M]) -> Table<'static> {
+        let widest = |column: usize| rows.iter().map(|row| Line::from(row[column].0.as_str()).width()).max().unwrap_or_default();
+        let width = |(column, most): (usize, &u16)| Constraint::Length(u16::try_from(widest(column)).unwrap_or(*most).min(*most));
+        let widths: Vec<Constraint> = most.iter().enumerate().map(width).chain([Constraint::Fill(1)]).collect();
+        let cell = |(text, tone): (String, Tone)| Cell::from(text).style(self.style(tone));
+        let rows = rows.into_iter().map(|row| TableRow::new(row.map(cell)));
+        Table::new(rows, widths).row_highlight_style(Modifier::REVERSED)
     }
 
     fn messages(&mut self, model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -138,30 +142,19 @@ impl Painter {
         // Only what is seen is laid out: the list may be long.
         let first = selected.saturating_sub(self.page / 2).min(messages.len().saturating_sub(self.page));
         let shown = &messages[first..messages.len().min(first + self.page)];
-        let parties = shown.iter().map(|entry| Line::from(Row::of(entry, 0).parties).width()).max().unwrap_or_default();
-        let rows = shown.iter().map(|entry| self.message(entry, usize::from(area.width)));
-        let most = usize::from(area.width) / 3;
-        let widths = [
-            Constraint::Length(8),
-            Constraint::Length(7),
-            Constraint::Length(u16::try_from(parties.min(most)).unwrap_or_default()),
-            Constraint::Length(9),
-            Constraint::Fill(1),
-        ];
+        let rows = shown.iter().map(|entry| {
+            let (row, state) = (Row::of(entry, usize::from(area.width)), entry.receipt.state);
+            [
+                (brief(row.at, clock::now()), Tone::Dim),
+                (row.id, Tone::Plain),
+                (row.parties, Tone::Plain),
+                (state.to_string(), message::tone(state)),
+                (row.text, Tone::Plain),
+            ]
+        });
         let mut state = TableState::new().with_selected(has_focus.then_some(selected - first));
-        let table = Table::new(rows, widths).block(block).row_highlight_style(Modifier::REVERSED);
+        let table = self.table(rows.collect(), [11, 9, area.width / 3, 9]).block(block);
         frame.render_stateful_widget(table, area, &mut state);
-    }
-
-    fn message(&self, entry: &HistoryEntry, width: usize) -> TableRow<'static> {
-        let (row, state) = (Row::of(entry, width), entry.receipt.state);
-        TableRow::new([
-            Cell::from(clock_time(row.at)).style(self.style(Tone::Dim)),
-            Cell::from(row.id),
-            Cell::from(row.parties),
-            Cell::from(state.as_str()).style(self.style(message::tone(state))),
-            Cell::from(row.text),
-        ])
     }
 
     fn thread(&mut self, thread: &Thread, frame: &mut Frame<'_>, area: Rect) {
@@ -169,7 +162,7 @@ impl Painter {
         for entry in &thread.messages {
             let (row, state) = (Row::of(entry, 0), entry.receipt.state);
             text.push(Line::from(vec![
-                Span::styled(format!("{} {}  ", clock_time(row.at), row.id), self.style(Tone::Dim)),
+                Span::styled(format!("{} {}  ", brief(row.at, clock::now()), row.id), self.style(Tone::Dim)),
                 Span::styled(row.parties, self.style(Tone::Strong)),
                 Span::styled(format!("  {}", state.as_str()), self.style(message::tone(state))),
             ]));
@@ -183,15 +176,20 @@ impl Painter {
         frame.render_widget(paragraph.scroll((scrolled, 0)).block(self.frame(" Conversation ", true)), area);
     }
 
-    fn foot(&self, model: &Model) -> Line<'static> {
+    fn foot(&self, model: &Model, width: u16) -> Line<'static> {
         if let Some(typing) = &model.typing {
             let (prompt, text) = match typing {
                 Typing::Filter => ("/".to_owned(), &model.filter),
                 Typing::Message(draft) => (format!("to {}: ", printable_line(&draft.to_name)), &draft.text),
             };
+            // Of a long line, its end is shown.
+            let room = usize::from(width).saturating_sub(Line::from(prompt.as_str()).width() + 1);
+            let text = printable_line(text);
+            let fits = |(at, _): &(usize, char)| Line::from(&text[*at..]).width() <= room;
+            let from = text.char_indices().find(fits).map_or(text.len(), |(at, _)| at);
             return Line::from(vec![
                 Span::styled(prompt, self.style(Tone::Strong)),
-                printable_line(text).into_owned().into(),
+                text[from..].to_owned().into(),
                 Span::styled("█", self.style(Tone::Dim)),
                 Span::styled(format!("   {TYPING_KEYS}"), self.style(Tone::Dim)),
             ]);
@@ -203,14 +201,4 @@ impl Painter {
         let keys = if model.thread.is_some() { THREAD_KEYS } else { KEYS };
         Span::styled(keys, self.style(Tone::Dim)).into()
     }
-}
-
-/// The time of day, to the minute.
-fn minute(at: Timestamp) -> String {
-    clock_time(at).get(..5).unwrap_or_default().to_owned()
-}
-
-/// The time of day.
-fn clock_time(at: Timestamp) -> String {
-    at.to_string().get(11..19).unwrap_or_default().to_owned()
 }

@@ -7,19 +7,24 @@ use crate::{
     console::{Failure, Look, Out, Tone},
     platform::clock,
     wire::{
-        HistoryEntry, HistoryPage, MessageId, MessageState, PeerId, PeerRef, Receipt, Result as Answered, Timestamp, WatchEvent,
+        Code, HistoryEntry, HistoryPage, MessageId, MessageState, PeerId, PeerRef, Receipt, Result as Answered, Timestamp,
+        WatchEvent,
         text::{first_words, printable_line},
     },
 };
+use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
+    time::Duration,
 };
 
 /// Most characters of a text in a line.
 const SHOWN: usize = 200;
 /// How many messages a page of the history has when it is read after the broker was away.
 const PAGE: &str = "1000";
+/// The pause before the broker is asked again.
+const PAUSE: Duration = Duration::from_millis(200);
 /// For how many messages is remembered how they were printed.
 const REMEMBERED: usize = 1_000;
 
@@ -52,23 +57,25 @@ impl Wanted {
 
 /// Prints peers and messages as they change, until it is interrupted.
 pub async fn run(broker: Rc<Client>, out: Out) -> Result<(), Failure> {
-    Printer {
-        broker,
-        out,
-        wanted: Wanted::default(),
-        peers: Some(BTreeMap::new()),
-        newest: None,
-        behind: false,
-        printed: BTreeMap::new(),
-    }
-    .run()
-    .await
+    let newest = newest(&broker).await?;
+    Printer { broker, out, wanted: Wanted::default(), peers: Some(BTreeMap::new()), newest, printed: BTreeMap::new() }.run().await
 }
 
-/// Prints the messages of `page`, oldest first, then those that change.
-pub async fn follow(broker: Rc<Client>, out: Out, page: HistoryPage, wanted: Wanted) -> Result<(), Failure> {
-    let newest = page.messages.first().map_or(0, |entry| entry.receipt.message_id.seq());
-    let mut printer = Printer { broker, out, wanted, peers: None, newest: Some(newest), behind: false, printed: BTreeMap::new() };
+/// The newest message that there is.
+pub async fn newest(broker: &Client) -> Answered<Option<MessageId>> {
+    let page: HistoryPage = broker.get("/v1/history?limit=1", None).await?;
+    Ok(page.messages.into_iter().next().map(|entry| entry.receipt.message_id))
+}
+
+/// Prints the messages of `page`, oldest first, then those that change. `newest` was the newest of all before the page was read.
+pub async fn follow(
+    broker: Rc<Client>,
+    out: Out,
+    page: HistoryPage,
+    newest: Option<MessageId>,
+    wanted: Wanted,
+) -> Result<(), Failure> {
+    let mut printer = Printer { broker, out, wanted, peers: None, newest, printed: BTreeMap::new() };
     page.messages.into_iter().rev().try_for_each(|entry| printer.message(entry))?;
     printer.run().await
 }
@@ -79,12 +86,10 @@ struct Printer {
     wanted: Wanted,
     /// The names of the peers that were shown; none if only messages are.
     peers: Option<BTreeMap<PeerId, String>>,
-    /// The place of the newest message that was printed, once it is known.
-    newest: Option<i64>,
-    /// Messages after the newest one may be missing.
-    behind: bool,
+    /// The newest message that was heard of.
+    newest: Option<MessageId>,
     /// The last messages that were printed, and as of when.
-    printed: BTreeMap<i64, (MessageState, Timestamp)>,
+    printed: BTreeMap<i64, (MessageId, MessageState, Timestamp)>,
 }
 
 impl Printer {
@@ -132,49 +137,52 @@ impl Printer {
     /// Prints a message that is wanted, unless it has been printed as it is.
     fn message(&mut self, entry: HistoryEntry) -> Result<(), Failure> {
         let receipt = &entry.receipt;
-        let (seq, as_it_is) = (receipt.message_id.seq(), (receipt.state, changed_at(receipt)));
-        if !self.behind {
-            self.newest = self.newest.max(Some(seq));
+        let id = receipt.message_id.clone();
+        if self.newest.as_ref().is_none_or(|newest| newest.seq() < id.seq()) {
+            self.newest = Some(id.clone());
         }
-        if !self.wanted.picks(&entry) || self.printed.insert(seq, as_it_is) == Some(as_it_is) {
+        let (seq, as_it_is) = (id.seq(), (id, receipt.state, changed_at(receipt)));
+        if !self.wanted.picks(&entry) || self.printed.get(&seq) == Some(&as_it_is) {
             return Ok(());
         }
+        self.printed.insert(seq, as_it_is);
         if self.printed.len() > REMEMBERED {
             self.printed.pop_first();
         }
         self.print(&WatchEvent::Message(entry))
     }
 
-    /// Prints the messages that were accepted while nobody listened.
+    /// Prints what has happened while nobody listened: new messages, and changes of those that were printed. Meanwhile the stream waits.
     async fn catch_up(&mut self) -> Result<(), Failure> {
-        self.behind = true;
-        match self.missed().await {
-            Ok(missed) => {
-                self.behind = false;
-                missed.into_iter().rev().try_for_each(|entry| self.message(entry))
+        let mut after = self.newest.as_ref().map_or_else(|| "0".to_owned(), ToString::to_string);
+        loop {
+            let path = with_query("/v1/history", &[("limit", PAGE), ("after", &after)]);
+            let page: HistoryPage = self.read(&path).await?;
+            page.messages.into_iter().try_for_each(|entry| self.message(entry))?;
+            match page.next {
+                Some(next) => after = next.to_string(),
+                None => break,
             }
-            Err(error) if feed::mends_itself(&error) => Ok(()), // the stream has ended, too, and opens again
-            Err(error) => Err(error.into()),
         }
+        let is_open = |state: &MessageState| !matches!(state, MessageState::Delivered | MessageState::Expired);
+        let open: Vec<MessageId> =
+            self.printed.values().filter(|(_, state, _)| is_open(state)).map(|(id, ..)| id.clone()).collect();
+        for id in open {
+            match self.read(&format!("/v1/messages/{id}")).await {
+                Ok(entry) => self.message(entry)?,
+                Err(error) if error.code == Code::MessageNotFound => {} // removed from the history
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
-    /// The messages after the newest that was printed, newest first.
-    async fn missed(&mut self) -> Answered<Vec<HistoryEntry>> {
-        let (mut missed, mut before) = (Vec::new(), None::<MessageId>);
+    /// Asks the broker, again and again while it is away.
+    async fn read<T: DeserializeOwned>(&self, path: &str) -> Answered<T> {
         loop {
-            let before_text = before.as_ref().map(ToString::to_string);
-            let mut query = vec![("limit", if self.newest.is_some() { PAGE } else { "1" })];
-            query.extend(before_text.as_deref().map(|id| ("before", id)));
-            let page: HistoryPage = self.broker.get(&with_query("/v1/history", &query), None).await?;
-            let Some(newest) = self.newest else {
-                self.newest = Some(page.messages.first().map_or(0, |entry| entry.receipt.message_id.seq()));
-                return Ok(missed);
-            };
-            let found = page.messages.len();
-            missed.extend(page.messages.into_iter().filter(|entry| entry.receipt.message_id.seq() > newest));
-            before = page.next.filter(|next| next.seq() > newest);
-            if before.is_none() || found == 0 {
-                return Ok(missed);
+            match self.broker.get(path, None).await {
+                Err(error) if feed::mends_itself(&error) => tokio::time::sleep(PAUSE).await,
+                answer => return answer,
             }
         }
     }

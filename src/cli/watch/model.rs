@@ -11,6 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How many messages are kept; older ones are loaded again when someone scrolls to them.
 const KEPT: usize = 2_000;
+/// How many are kept for someone who has scrolled back.
+const KEPT_BACK: usize = 10_000;
+/// How many peers that are gone are kept.
+const KEPT_GONE: usize = 100;
 
 /// Which list the arrow keys move in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +47,19 @@ pub struct Thread {
     pub scrolled: u16,
 }
 
+impl Thread {
+    /// Takes in a message that is part of the conversation or answers one of it.
+    fn put(&mut self, entry: &HistoryEntry) {
+        let receipt = &entry.receipt;
+        let is_asked = |other: &HistoryEntry| Some(&other.receipt.message_id) == receipt.reply_to.as_ref();
+        if let Some(known) = self.messages.iter_mut().find(|other| other.receipt.message_id == receipt.message_id) {
+            known.clone_from(entry);
+        } else if self.messages.iter().any(is_asked) {
+            self.messages.push(entry.clone());
+        }
+    }
+}
+
 /// What a key asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
@@ -60,6 +77,8 @@ pub struct Model {
     /// The peers that a new stream has not told yet.
     untold: BTreeSet<PeerId>,
     messages: BTreeMap<i64, HistoryEntry>,
+    /// Those of them that the stream has told; a page of the history may be older.
+    told: BTreeSet<i64>,
     /// Whether the broker has messages that are older than all here.
     has_older: bool,
     pub focus: Focus,
@@ -68,6 +87,8 @@ pub struct Model {
     message: Option<i64>,
     pub thread: Option<Thread>,
     pub typing: Option<Typing>,
+    /// A message that could not be sent; the next one to the same peer begins with its text.
+    pub unsent: Option<Draft>,
     pub filter: String,
     /// What happened last, and whether it is a failure.
     pub notice: Option<(bool, String)>,
@@ -81,12 +102,14 @@ impl Model {
             peers: BTreeMap::new(),
             untold: BTreeSet::new(),
             messages: BTreeMap::new(),
+            told: BTreeSet::new(),
             has_older: false,
             focus: Focus::Messages,
             peer: None,
             message: None,
             thread: None,
             typing: None,
+            unsent: None,
             filter: String::new(),
             notice: None,
             away: None,
@@ -142,7 +165,10 @@ impl Model {
     /// Takes in what the broker tells.
     pub fn hear(&mut self, news: News) {
         match news {
-            News::Open => self.untold = self.peers.keys().cloned().collect(),
+            News::Open => {
+                self.untold = self.peers.keys().cloned().collect();
+                self.told.clear();
+            }
             News::Event(event) => self.see(*event),
             News::Away(error) | News::Failed(error) => self.away = Some(error.message),
         }
@@ -170,34 +196,53 @@ impl Model {
         if let Some(peer) = self.peers.get_mut(id) {
             peer.status = Status::Gone;
         }
+        let gone = |peer: &&Peer| peer.status == Status::Gone;
+        if self.peers.values().filter(gone).count() > KEPT_GONE
+            && let Some(oldest) = self.peers.values().filter(gone).min_by_key(|peer| peer.last_seen).map(|peer| peer.id.clone())
+        {
+            self.peers.remove(&oldest);
+        }
     }
 
     fn put(&mut self, entry: HistoryEntry) {
-        let receipt = &entry.receipt;
         if let Some(thread) = &mut self.thread {
-            let is_same = |other: &HistoryEntry| other.receipt.message_id == receipt.message_id;
-            let is_asked = |other: &HistoryEntry| Some(&other.receipt.message_id) == receipt.reply_to.as_ref();
-            if let Some(known) = thread.messages.iter_mut().find(|other| is_same(other)) {
-                known.clone_from(&entry);
-            } else if thread.messages.iter().any(is_asked) {
-                thread.messages.push(entry.clone());
-            }
+            thread.put(&entry);
         }
-        self.messages.insert(receipt.message_id.seq(), entry);
-        // Someone who has scrolled back keeps what is there.
-        if self.message.is_none() && self.messages.len() > KEPT {
-            self.messages.pop_first();
+        let seq = entry.receipt.message_id.seq();
+        self.told.insert(seq);
+        self.messages.insert(seq, entry);
+        // Someone who has scrolled back keeps more of what is there.
+        let kept = if self.message.is_none() { KEPT } else { KEPT_BACK };
+        while self.messages.len() > kept
+            && let Some((oldest, _)) = self.messages.pop_first()
+        {
+            self.told.remove(&oldest);
             self.has_older = true;
         }
     }
 
-    /// Takes in a page of the history; `has_older` if there are more.
+    /// Takes in a page of the history, newest first; `has_older` if there are more.
     pub fn load(&mut self, entries: Vec<HistoryEntry>, has_older: bool) {
-        let is_oldest = entries.last().map(|entry| entry.receipt.message_id.seq()) < self.messages.keys().next().copied();
-        if self.messages.is_empty() || is_oldest {
+        let seq = |entry: &HistoryEntry| entry.receipt.message_id.seq();
+        let Some(oldest) = entries.last().map(seq) else { return };
+        let newest_before = self.messages.keys().rfind(|seq| !self.told.contains(seq));
+        if has_older && newest_before.is_some_and(|newest| *newest < oldest) {
+            // There may be messages in between, which scrolling loads again.
+            self.messages = self.messages.split_off(&oldest);
+        }
+        if self.messages.keys().next().is_none_or(|first| oldest <= *first) {
             self.has_older = has_older;
         }
-        entries.into_iter().for_each(|entry| _ = self.messages.insert(entry.receipt.message_id.seq(), entry));
+        let untold = entries.into_iter().filter(|entry| !self.told.contains(&seq(entry)));
+        self.messages.extend(untold.map(|entry| (seq(&entry), entry)));
+    }
+
+    /// Opens a conversation, which is given oldest first.
+    pub fn open(&mut self, messages: Vec<HistoryEntry>) {
+        let mut thread = Thread { messages, scrolled: 0 };
+        // The stream may have told more in the meantime.
+        self.told.iter().filter_map(|seq| self.messages.get(seq)).for_each(|entry| thread.put(entry));
+        self.thread = Some(thread);
     }
 
     /// Does what a key means.
@@ -316,7 +361,7 @@ impl Model {
             text: String::new(),
         });
         match draft {
-            Some(draft) => self.typing = Some(Typing::Message(draft)),
+            Some(draft) => self.write(draft),
             None => self.notice = Some((true, "there is no session to send to".to_owned())),
         }
     }
@@ -334,7 +379,15 @@ impl Model {
         let (to, to_name) = if is_own { (&receipt.to, &receipt.to_name) } else { (&receipt.from, &entry.from_name) };
         // An answer names a question to you; a word to others stands by itself.
         let reply_to = (receipt.to.as_str() == CLI_SENDER).then(|| receipt.message_id.clone());
-        self.typing = Some(Typing::Message(Draft { to: to.clone(), to_name: to_name.clone(), reply_to, text: String::new() }));
+        let draft = Draft { to: to.clone(), to_name: to_name.clone(), reply_to, text: String::new() };
+        self.write(draft);
+    }
+
+    fn write(&mut self, mut draft: Draft) {
+        if let Some(unsent) = self.unsent.take_if(|unsent| unsent.to == draft.to) {
+            draft.text = unsent.text;
+        }
+        self.typing = Some(Typing::Message(draft));
     }
 }
 

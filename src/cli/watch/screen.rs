@@ -3,13 +3,13 @@
 use super::{
     draw::Painter,
     feed::{self, News},
-    model::{Action, Draft, Model, Thread},
+    model::{Action, Draft, Model},
 };
 use crate::{
     client::{Client, with_query},
     console::{Failure, Out},
     platform::random,
-    wire::{HistoryPage, MessageId, Receipt, Result as Answered, SendRequest},
+    wire::{Error, HistoryPage, MessageId, Receipt, Result as Answered, SendRequest},
 };
 use crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyEventKind};
 use ratatui::{DefaultTerminal, crossterm::execute};
@@ -37,6 +37,7 @@ const KEY_LENGTH: usize = 22;
 /// What the broker has answered to an action.
 enum Answer {
     Sent(Receipt),
+    NotSent(Draft, Error),
     Thread(HistoryPage),
     Page(HistoryPage),
 }
@@ -147,7 +148,10 @@ impl Screen {
             Some(Action::Quit) => return Ok(true),
             Some(Action::Suspend) => self.suspend().map_err(unusable)?,
             Some(Action::LoadBefore(id)) => self.load(Some(id)),
-            Some(Action::Send(draft)) => self.ask(async |broker| send(broker, draft).await.map(Answer::Sent)),
+            Some(Action::Send(draft)) => self.ask(async |broker| {
+                let sent = send(broker, &draft).await;
+                Ok(sent.map_or_else(|error| Answer::NotSent(draft, error), Answer::Sent))
+            }),
             Some(Action::OpenThread(id)) => {
                 let path = with_query("/v1/history", &[("thread", &id.to_string()), ("limit", "1000")]);
                 self.ask(async move |broker| broker.get(&path, None).await.map(Answer::Thread));
@@ -179,10 +183,11 @@ impl Screen {
                 let text = format!("m{} {} to {}{warning}", receipt.message_id.seq(), receipt.state, receipt.to_name);
                 self.model.notice = Some((false, text));
             }
-            Ok(Answer::Thread(page)) => {
-                let messages = page.messages.into_iter().rev().collect();
-                self.model.thread = Some(Thread { messages, scrolled: 0 });
+            Ok(Answer::NotSent(draft, error)) => {
+                self.model.notice = Some((true, error.to_string()));
+                self.model.unsent = Some(draft);
             }
+            Ok(Answer::Thread(page)) => self.model.open(page.messages.into_iter().rev().collect()),
             Ok(Answer::Page(page)) => self.model.load(page.messages, page.next.is_some()),
             Err(error) => self.model.notice = Some((true, error.to_string())),
         }
@@ -207,7 +212,7 @@ impl Drop for Screen {
 }
 
 /// The keys, read by a thread of their own until the terminal is gone. The library would read on for ever then, so it is only asked
-/// while there is something to read. Its way to wait that is named `use-dev-tty` loses no key at a change of the size; the other does.
+/// while there is something to read. Its feature `use-dev-tty` loses no key when the size changes; without it, keys are lost.
 fn keys() -> io::Result<mpsc::UnboundedReceiver<io::Result<Event>>> {
     let (tell, keys) = mpsc::unbounded_channel();
     // As the library does.
@@ -232,11 +237,11 @@ fn keys() -> io::Result<mpsc::UnboundedReceiver<io::Result<Event>>> {
     Ok(keys)
 }
 
-async fn send(broker: &Client, draft: Draft) -> Answered<Receipt> {
+async fn send(broker: &Client, draft: &Draft) -> Answered<Receipt> {
     let request = SendRequest {
         to: draft.to.to_string(),
-        text: draft.text,
-        reply_to: draft.reply_to.map(|id| id.to_string()),
+        text: draft.text.clone(),
+        reply_to: draft.reply_to.as_ref().map(ToString::to_string),
         key: Some(random::token(KEY_LENGTH)),
         cwd: None,
     };

@@ -61,9 +61,15 @@ pub(super) async fn notify(notifications: Notifications, connection: &Connection
         return;
     }
     let on_screen = OnScreen::default();
+    let clicks = async {
+        if let Err(error) = react(connection, &on_screen).await {
+            tracing::debug!(%error, "clicks on notifications are not heard");
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         () = show(notifications, connection, when, &on_screen) => {}
-        error = react(connection, &on_screen) => tracing::debug!(%error, "clicks on notifications are not heard"),
+        () = clicks => {}
     }
 }
 
@@ -119,16 +125,10 @@ async fn withdraw(connection: &Connection, on_screen: &OnScreen, subject: &Subje
     Ok(())
 }
 
-/// Opens the live view at a click, and forgets what the user has closed. Returns only with an error.
-async fn react(connection: &Connection, on_screen: &OnScreen) -> zbus::Error {
-    let heard = async {
-        let rule = MatchRule::builder().msg_type(Type::Signal).interface(NAME).build()?;
-        MessageStream::for_match_rule(rule, connection, None).await
-    };
-    let mut signals = match heard.await {
-        Ok(signals) => signals,
-        Err(error) => return error,
-    };
+/// Opens the live view at a click, and forgets what the user has closed, as long as the connection lasts.
+async fn react(connection: &Connection, on_screen: &OnScreen) -> zbus::Result<()> {
+    let rule = MatchRule::builder().msg_type(Type::Signal).sender(NAME).interface(NAME).build()?;
+    let mut signals = MessageStream::for_match_rule(rule, connection, None).await?;
     while let Some(Ok(message)) = signals.next().await {
         let header = message.header();
         let (body, member) = (message.body(), header.member().map(ToString::to_string).unwrap_or_default());
@@ -150,7 +150,7 @@ async fn react(connection: &Connection, on_screen: &OnScreen) -> zbus::Error {
             _ => {}
         }
     }
-    std::future::pending().await // the connection is gone, and so is the broker's part on the bus
+    Ok(())
 }
 
 /// Whether the user's manager can start a terminal outside of the broker's sandbox.

@@ -139,3 +139,30 @@ fn absent_broker_is_said_at_once() {
         assert_eq!(broker.cli(arguments).output().unwrap().status.code(), Some(3), "{arguments:?}");
     }
 }
+
+#[test]
+fn followed_history_begins_where_it_is_asked_to() {
+    let broker = Broker::start();
+    let http = broker.http();
+    peer(&http, "shop");
+    let web = peer(&http, "web").over(&http);
+    send(&web, "shop", "old", None);
+    for arguments in [&["history", "--follow", "--peer", "cli"][..], &["history", "--follow", "--state", "expired"]] {
+        let lines = Lines::of(&broker, arguments);
+        // Its first line shows that it listens, so the old message would have come before.
+        let shown = std::iter::from_fn(|| {
+            send(&http, "shop", &format!("{arguments:?} {}", stored(&broker)), None);
+            lines.lines.recv_timeout(std::time::Duration::from_millis(200)).ok().or(Some(String::new()))
+        });
+        if arguments.contains(&"cli") {
+            let first = shown.take(100).find(|line| !line.is_empty()).unwrap();
+            assert!(!first.ends_with("old"), "{first}");
+        } else {
+            assert!(shown.take(5).all(|line| line.is_empty()));
+        }
+    }
+}
+
+fn stored(broker: &Broker) -> i64 {
+    broker.count("SELECT count(*) FROM message")
+}
