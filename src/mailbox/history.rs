@@ -39,54 +39,68 @@ pub struct Filter {
     pub thread: Option<i64>,
 }
 
-/// The parameters from 1 on that a [`Filter`] takes; a query's own come after them.
-pub(super) const FILTERS: usize = 9;
+/// What stands for one of a list of peers, given as JSON.
+const PEERS: &str = "IN (SELECT value FROM json_each";
+/// The messages that are under way, found by an index: they are few beside a long history.
+const UNDER_WAY: &str = "seq IN (SELECT seq FROM message INDEXED BY message_expiry WHERE state < 2)";
+
+/// A condition on a message, with its named parameters.
+pub(super) struct Condition {
+    pub sql: String,
+    pub values: Vec<(&'static str, Value)>,
+}
 
 impl Filter {
-    /// The condition on a message, with its parameters from 1 to [`FILTERS`].
-    pub(super) fn condition(&self) -> String {
-        let party = |at: u8| {
-            format!(
-                "(?{at} IS NULL OR from_peer IN (SELECT value FROM json_each(?{at})) OR to_peer IN (SELECT value FROM json_each(?{at})))"
-            )
-        };
-        let thread = self.thread.map(|_| format!("AND seq IN ({THREAD})")).unwrap_or_default();
-        format!(
-            "seq < coalesce(?1, 9223372036854775807) AND seq > coalesce(?9, 0) AND {} AND {}
-             AND (?8 IS NULL OR to_peer IN (SELECT value FROM json_each(?8)))
-             AND (?3 IS NULL OR sent_at >= ?3) AND (?7 IS NULL OR sent_at < ?7)
-             AND (?4 IS NULL OR ?4 = CASE WHEN state < 2 AND held_at IS NOT NULL THEN 'held' WHEN state = 0 THEN 'queued'
-                 WHEN state = 1 THEN 'offered' WHEN state = 2 THEN 'delivered' ELSE 'expired' END)
-             {thread}",
-            party(2),
-            party(6),
-        )
-    }
-
-    /// The values of its parameters.
-    pub(super) fn values(&self) -> [Value; FILTERS] {
+    /// The condition that a message passes this filter.
+    pub(super) fn condition(&self) -> Condition {
         // Ids contain only plain letters and need no escapes.
         let list = |ids: &Vec<PeerId>| format!("[{}]", ids.iter().map(|id| format!("\"{id}\"")).collect::<Vec<_>>().join(","));
-        let time = |time: Option<Timestamp>| Value::from(time.map(Timestamp::as_millis));
-        [
-            self.before.into(),
-            self.peers.as_ref().map(list).into(),
-            time(self.since),
-            self.state.map(|state| state.as_str().to_owned()).into(),
-            self.thread.into(),
-            self.repo.as_ref().map(list).into(),
-            time(self.until),
-            self.to.as_ref().map(list).into(),
-            self.after.into(),
-        ]
+        let party = |name: &str| format!("(from_peer {PEERS}({name})) OR to_peer {PEERS}({name})))");
+        let terms = [
+            (":before", self.before.map(Value::from), "seq < :before".to_owned()),
+            (":after", self.after.map(Value::from), "seq > :after".to_owned()),
+            (":since", self.since.map(|time| time.as_millis().into()), "sent_at >= :since".to_owned()),
+            (":until", self.until.map(|time| time.as_millis().into()), "sent_at < :until".to_owned()),
+            (":peers", self.peers.as_ref().map(|ids| list(ids).into()), party(":peers")),
+            (":repo", self.repo.as_ref().map(|ids| list(ids).into()), party(":repo")),
+            (":to", self.to.as_ref().map(|ids| list(ids).into()), format!("to_peer {PEERS}(:to))")),
+            (":thread", self.thread.map(Value::from), format!("seq IN ({THREAD})")),
+        ];
+        let mut condition = Condition { sql: "TRUE".to_owned(), values: Vec::new() };
+        for (name, value, term) in terms {
+            if let Some(value) = value {
+                condition.sql += &format!(" AND {term}");
+                condition.values.push((name, value));
+            }
+        }
+        condition.sql += &match self.state {
+            None => String::new(),
+            Some(MessageState::Queued) => format!(" AND {UNDER_WAY} AND state = 0 AND held_at IS NULL"),
+            Some(MessageState::Offered) => format!(" AND {UNDER_WAY} AND state = 1 AND held_at IS NULL"),
+            Some(MessageState::Held) => format!(" AND {UNDER_WAY} AND held_at IS NOT NULL"),
+            Some(MessageState::Delivered) => " AND state = 2".to_owned(),
+            Some(MessageState::Expired) => " AND state > 2".to_owned(),
+        };
+        condition
     }
 }
 
-/// The places of the conversation of the message at `?5`: `up` goes to its beginning, `thread` from there to all answers.
+impl Condition {
+    /// The values as the database takes them, and those of a query's own parameters.
+    pub(super) fn with<'a>(
+        &'a self,
+        own: &[(&'static str, &'a dyn sqlite::ToSql)],
+    ) -> Vec<(&'static str, &'a dyn sqlite::ToSql)> {
+        let values = self.values.iter().map(|(name, value)| (*name, value as &dyn sqlite::ToSql));
+        values.chain(own.iter().copied()).collect()
+    }
+}
+
+/// The places of the conversation of the message at `:thread`: `up` goes to its beginning, `thread` from there to all answers.
 const THREAD: &str = "
     WITH RECURSIVE
     up (seq, reply_to) AS (
-        SELECT seq, reply_to FROM message WHERE seq = ?5
+        SELECT seq, reply_to FROM message WHERE seq = :thread
         UNION SELECT of.seq, of.reply_to FROM up CROSS JOIN message AS of
             ON of.seq = CAST(substr(up.reply_to, 2) AS INTEGER) AND up.reply_to = 'm' || of.seq || '-' || of.tag),
     thread (seq, id) AS (
@@ -98,8 +112,9 @@ const THREAD: &str = "
 /// The messages that pass `filter`: newest first, but oldest first if it has `after`.
 pub fn list(view: &View<'_>, filter: &Filter, most: u32) -> Result<Vec<Message>> {
     let order = if filter.after.is_some() { "ASC" } else { "DESC" };
-    let condition = format!("{} ORDER BY seq {order} LIMIT ?{}", filter.condition(), FILTERS + 1);
-    Message::all(view, &condition, sqlite::params_from_iter(filter.values().into_iter().chain([most.into()])))
+    let condition = filter.condition();
+    let ordered = format!("{} ORDER BY seq {order} LIMIT :most", condition.sql);
+    Message::all(view, &ordered, &condition.with(&[(":most", &most)])[..])
 }
 
 /// The first message from `from` to `to` that names `question`.

@@ -1,14 +1,7 @@
 //! Full-text search: brings the index up to date, and finds messages by their words. The index is [`crate::db::Index`].
 
-use super::{
-    Message,
-    history::{FILTERS, Filter},
-    message::COLUMNS,
-};
-use crate::db::{
-    Result, Tx, params,
-    sqlite::{self, types::Value},
-};
+use super::{Message, history::Filter, message::COLUMNS};
+use crate::db::{Result, Tx, params};
 
 /// How many matches are ranked, from the newest back. It bounds the time for a word that most messages have.
 const RANKED: usize = 5_000;
@@ -46,14 +39,13 @@ pub fn forget(index: &Tx<'_>, cursor: i64, most: u32) -> Result<Option<i64>> {
 
 /// The messages that match and pass `filter`, best first.
 pub fn find(index: &Tx<'_>, matching: &str, filter: &Filter, most: u32) -> Result<Vec<Message>> {
-    let (of, ranked, limit) = (FILTERS + 1, FILTERS + 2, FILTERS + 3);
+    let condition = filter.condition();
     let sql = format!(
         "SELECT {COLUMNS} FROM
              (SELECT words.rank AS score, message.* FROM words CROSS JOIN message ON seq = words.rowid
-              WHERE words MATCH ?{of} AND {} ORDER BY words.rowid DESC LIMIT ?{ranked})
-         ORDER BY score, seq DESC LIMIT ?{limit}",
-        filter.condition()
+              WHERE words MATCH :words AND {} ORDER BY words.rowid DESC LIMIT {RANKED})
+         ORDER BY score, seq DESC LIMIT :most",
+        condition.sql
     );
-    let own = [Value::from(matching.to_owned()), i64::try_from(RANKED).unwrap_or(i64::MAX).into(), most.into()];
-    index.all(&sql, sqlite::params_from_iter(filter.values().into_iter().chain(own)), Message::read)
+    index.all(&sql, &condition.with(&[(":words", &matching), (":most", &most)])[..], Message::read)
 }
