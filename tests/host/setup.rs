@@ -91,7 +91,7 @@ fn copy_becomes_a_service_and_is_removed(prepared: &Prepared) {
         steps(&machine, &format!("{setup} --undo"));
         let mut after = home(&machine);
         let kept: Vec<_> = after.keys().filter(|path| !before.contains_key(*path)).cloned().collect();
-        assert_eq!(kept, ["./.claude-peers.db"], "all but the messages");
+        assert_eq!(kept, ["./.claude-peers.db", "./.claude-peers.db-search"], "all but the messages and their index");
         after.retain(|path, _| !kept.contains(path));
         assert_eq!(after, before);
         assert!(servers(&machine).get("claude-peers").is_none(), "{}", servers(&machine));
