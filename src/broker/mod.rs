@@ -9,6 +9,7 @@
 //! call to the store, or a read of the disk or the process table. The writing thread never takes it.
 
 mod acknowledge;
+mod activities;
 mod changes;
 mod commit;
 mod core;

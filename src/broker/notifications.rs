@@ -3,10 +3,10 @@
 //! Each is told once, after a moment in which it may be settled, and withdrawn when it is settled later. Nothing is looked at as long
 //! as nothing changes.
 
-use super::{changes::Changed, core::Broker, presence::LOOK_AGAIN};
+use super::{activities::Activities, changes::Changed, core::Broker};
 use crate::{
     mailbox::{MessageChange, history},
-    platform::{clock, folders::Folders},
+    platform::clock,
     wire::{CLI_SENDER, Doing, MessageId, MessageState, PeerId, Status, text::first_words},
 };
 use std::{
@@ -20,8 +20,6 @@ use tokio::time::{Instant, sleep, sleep_until};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The pause after each batch of changes.
 const PACE: Duration = Duration::from_millis(50);
-/// How long a new session may take to write its status file.
-const SETTLED: Duration = Duration::from_secs(10);
 /// Most characters of a text that are shown.
 const SHOWN: usize = 160;
 
@@ -48,14 +46,11 @@ pub enum Notification {
 pub struct Notifications {
     broker: Arc<Broker>,
     changed: Changed,
-    folders: Option<Folders>,
+    activities: Activities,
     /// The status files that were looked at last, with their sessions.
     files: BTreeMap<String, (PeerId, String)>,
-    /// A file has changed since.
+    /// A file may have changed since.
     is_outdated: bool,
-    /// A file could not be read. Until this time it is looked at again: a new session may still have to write it.
-    unread: Option<Instant>,
-    looked: Instant,
     /// Not shown yet, with the time to do so.
     pending: BTreeMap<Subject, Instant>,
     shown: BTreeSet<Subject>,
@@ -68,11 +63,9 @@ impl Broker {
         Notifications {
             broker: self.clone(),
             changed: self.changes.subscribe(),
-            folders: Folders::new().inspect_err(|error| tracing::warn!(%error, "watching folders failed")).ok(),
+            activities: Activities::of(self),
             files: BTreeMap::new(),
             is_outdated: false,
-            unread: None,
-            looked: Instant::now(),
             pending: BTreeMap::new(),
             shown: BTreeSet::new(),
             queue: VecDeque::new(),
@@ -90,35 +83,18 @@ impl Notifications {
                 return Some(next);
             }
             let due = self.pending.values().min().copied();
-            let is_told = Folders::TELL && self.folders.is_some();
-            let must_look = self.unread.is_some() || !is_told && !self.files.is_empty();
-            let folder_changed = async {
-                match &self.folders {
-                    Some(folders) => folders.changed().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 () = self.broker.stopped() => return None,
-                changed = folder_changed => {
-                    if let Err(error) = changed {
-                        tracing::warn!(%error, "watching folders failed");
-                        self.folders = None;
-                    }
-                    self.is_outdated = true;
-                }
+                () = self.activities.changed() => self.is_outdated = true,
                 batch = self.changed.next() => {
                     batch.messages.iter().for_each(|change| self.heed(change));
                     if batch.missed > 0 {
                         self.check();
                     }
                     sleep(PACE).await;
-                    // While changes come one after another, the arms below never run.
-                    self.is_outdated |= must_look && self.looked.elapsed() > LOOK_AGAIN;
                 }
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
-                () = sleep_until(self.looked + LOOK_AGAIN), if must_look => self.is_outdated = true,
             }
         }
     }
@@ -152,12 +128,10 @@ impl Notifications {
 
     /// Looks at what sessions do, if one has come or gone, or a file has changed.
     async fn look(&mut self) {
-        let files = self.status_files();
-        let are_same = files == self.files;
-        if are_same && !std::mem::take(&mut self.is_outdated) {
+        let files = self.files_of_sessions();
+        if !std::mem::take(&mut self.is_outdated) && files == self.files {
             return;
         }
-        self.looked = Instant::now();
         let activities = self.broker.probes.activities.ask_all(files.keys().cloned()).await;
         let needy = |file: &String| matches!(activities.get(file), Some(Some(activity)) if activity.doing == Doing::NeedsYou);
         let waiting: BTreeSet<Subject> =
@@ -168,23 +142,11 @@ impl Notifications {
         for subject in waiting.into_iter().filter(|subject| !self.shown.contains(subject)) {
             self.pending.entry(subject).or_insert_with(|| Instant::now() + PATIENCE);
         }
-        let are_read = files.keys().all(|file| matches!(activities.get(file), Some(Some(_))));
-        let until = if are_same { self.unread } else { Some(Instant::now() + SETTLED) };
-        self.unread = until.filter(|until| !are_read && Instant::now() < *until);
         self.files = files;
-        if let Some(folders) = &mut self.folders {
-            match folders.watch_all(self.broker.status_folders()) {
-                // What was written before is not told.
-                Ok(are_new) => self.is_outdated |= are_new,
-                Err(error) => {
-                    tracing::warn!(%error, "watching a folder failed");
-                    self.folders = None;
-                }
-            }
-        }
+        self.activities.looked();
     }
 
-    fn status_files(&self) -> BTreeMap<String, (PeerId, String)> {
+    fn files_of_sessions(&self) -> BTreeMap<String, (PeerId, String)> {
         let (now, roster) = (clock::now(), self.broker.roster());
         let live = roster.peers.values().filter(|peer| peer.status(now) == Status::Connected);
         live.filter_map(|peer| Some((peer.status_file.clone()?, (peer.row.id.clone(), peer.row.name.clone())))).collect()

@@ -12,7 +12,7 @@ use crate::{
     wire::{self, Code, Error, ListPeers, PeerId, Peers, Scope, Status, Timestamp},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -82,6 +82,11 @@ impl Broker {
             shown.into_iter().map(|(peer, ..)| peer).partition(|peer| Some(&peer.id) == me);
         peers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         Ok(Peers { peers, myself: myself.into_iter().next() })
+    }
+
+    /// The files in which agents say what their sessions do.
+    pub(super) fn status_files(&self) -> BTreeSet<String> {
+        self.roster().peers.values().filter_map(|peer| peer.status_file.clone()).collect()
     }
 
     /// The folders in which agents say what their sessions do, as far as they could be read lately.

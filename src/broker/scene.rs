@@ -4,25 +4,23 @@
 //! reads are counted and left out. A watcher delays nobody.
 
 use super::{
+    activities::Activities,
     changes::{Batch, Changed},
     core::{Broker, Caller},
     presence::LOOK_AGAIN,
 };
 use crate::{
     mailbox::{MessageChange, history},
-    platform::folders::Folders,
     wire::{self, MessageId, Peer, PeerId, Status, Timestamp, WatchEvent},
 };
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// The pause after each look at the peers: changes in between are told together.
 const PACE: Duration = Duration::from_millis(50);
-/// How long a new session may take to write its status file.
-const SETTLED: Duration = Duration::from_secs(10);
 
 /// A watching person's view of the broker.
 #[derive(Debug)]
@@ -32,10 +30,7 @@ pub struct Scene {
     /// The peers as last told.
     peers: BTreeMap<PeerId, Peer>,
     queue: VecDeque<Item>,
-    /// Where agents say what their sessions do; none if the kernel does not tell of changes there.
-    folders: Option<Folders>,
-    /// Until then a new session may still have to write what it does.
-    settled: Instant,
+    activities: Activities,
 }
 
 #[derive(Debug)]
@@ -55,14 +50,12 @@ impl Broker {
     pub async fn open_scene(self: &Arc<Self>, caller: &Caller) -> wire::Result<Scene> {
         caller.must_be_user("a session, and sees only its own messages", "leave that to the user: `claude-peers watch`")?;
         let changed = self.changes.subscribe();
-        let folders = Folders::new().inspect_err(|error| tracing::warn!(%error, "watching folders failed")).ok();
         let mut scene = Scene {
             broker: self.clone(),
             changed,
             peers: BTreeMap::new(),
             queue: VecDeque::new(),
-            folders,
-            settled: Instant::now(),
+            activities: Activities::of(self),
         };
         scene.look().await?;
         scene.queue.push_back(Item::event(WatchEvent::Ready));
@@ -86,35 +79,17 @@ impl Scene {
             }
             tokio::time::sleep(PACE).await;
             // Only its process shows whether a peer without a connection lives on.
-            let is_unsure = |peer: &Peer| peer.status != Status::Connected || peer.activity.is_some() && !self.is_told();
-            let unsure = self.peers.values().any(is_unsure) || Instant::now() < self.settled;
-            let folder_changed = async {
-                match &self.folders {
-                    Some(folders) => folders.changed().await,
-                    None => std::future::pending().await,
-                }
-            };
+            let unsure = self.peers.values().any(|peer| peer.status != Status::Connected);
             let batch = tokio::select! {
                 biased;
                 () = self.broker.stopped() => return Ok(None),
                 batch = self.changed.next() => batch,
-                changed = folder_changed => {
-                    if let Err(error) = changed {
-                        tracing::warn!(%error, "watching folders failed");
-                        self.folders = None;
-                    }
-                    Batch::default()
-                }
+                () = self.activities.changed() => Batch::default(),
                 () = tokio::time::sleep(LOOK_AGAIN), if unsure => Batch::default(),
             };
             self.enqueue(batch);
             self.look().await?;
         }
-    }
-
-    /// Whether the kernel tells when an agent says that its session does something else.
-    fn is_told(&self) -> bool {
-        Folders::TELL && self.folders.is_some()
     }
 
     /// Queues each message once, at its last change.
@@ -133,32 +108,15 @@ impl Scene {
         let shown = self.broker.shown(|_| true, None).await?.peers;
         let mut gone = std::mem::take(&mut self.peers);
         for peer in shown {
-            let before = gone.remove(&peer.id);
-            if before.is_none() {
-                self.settled = Instant::now() + SETTLED;
-            }
-            let told = before.is_some_and(|told| timeless(&told) == timeless(&peer));
+            let told = gone.remove(&peer.id).is_some_and(|told| timeless(&told) == timeless(&peer));
             if !told {
                 self.queue.push_back(Item::event(WatchEvent::Peer(peer.clone())));
             }
             self.peers.insert(peer.id.clone(), peer);
         }
-        if self.watch_folders() {
-            self.settled = Instant::now() + SETTLED; // what was written before is not told
-        }
+        self.activities.looked();
         self.queue.extend(gone.into_keys().map(|id| Item::event(WatchEvent::Left(id))));
         Ok(())
-    }
-
-    /// Watches where agents say what their sessions do. Returns whether a folder is new.
-    fn watch_folders(&mut self) -> bool {
-        let Some(folders) = &mut self.folders else { return false };
-        let are_new = folders.watch_all(self.broker.status_folders());
-        are_new.unwrap_or_else(|error| {
-            tracing::warn!(%error, "watching a folder failed");
-            self.folders = None;
-            false
-        })
     }
 }
 
