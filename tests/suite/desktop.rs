@@ -6,11 +6,7 @@ use crate::support::{
     events::Peer,
 };
 use serde_json::{Value, json};
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 /// A broker on a bus with a desktop that shows notifications.
 fn place(settings: &[(&str, &str)]) -> (Bus, Desktop, Broker) {
@@ -68,27 +64,6 @@ fn unread_answer_is_shown_until_it_is_read() {
     assert_eq!((&shown["title"], &shown["text"]), (&json!("shop has answered"), &json!("Green. All of them.")));
     assert!(broker.cli(&["inbox"]).output().unwrap().status.success());
     assert_eq!(desktop.next(), json!({"closed": shown["number"]}));
-}
-
-/// Traffic of others must not keep the person waiting.
-#[test]
-fn busy_broker_still_calls() {
-    let (_bus, desktop, broker) = place(&[("CLAUDE_PEERS_RATE_LIMIT", "0"), ("CLAUDE_PEERS_WAITING_LIMIT", "10000000")]);
-    let shop = Peer::register(&broker.http(), "shop", json!({"cwd": "/src/shop"}));
-    Peer::register(&broker.http(), "web", json!({"cwd": "/src/web"}));
-    answered(&broker, &shop, "Green.");
-    let is_shown = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let shop = shop.over(&broker.http());
-            while !is_shown.load(Ordering::SeqCst) {
-                shop.post("/v1/send", &json!({"to": "web", "text": "x"})).json();
-            }
-        });
-        let shown = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| desktop.next()));
-        is_shown.store(true, Ordering::SeqCst);
-        assert_eq!(shown.unwrap()["title"], "shop has answered");
-    });
 }
 
 #[test]
