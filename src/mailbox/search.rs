@@ -1,4 +1,4 @@
-//! Full-text search: brings the index up to date, and finds messages by their words. The index is [`crate::db::Index`].
+//! Full-text search: brings the index up to date, and finds messages by their words. The index itself is in `db/index.rs`.
 
 use super::{Message, history::Filter, message::COLUMNS};
 use crate::db::{Result, Tx, params};
