@@ -24,7 +24,7 @@ mod limits;
 mod mail;
 mod maintenance;
 mod names;
-#[cfg(feature = "dbus")]
+#[cfg(any(feature = "dbus", target_os = "macos"))]
 mod notifications;
 mod peer;
 mod peers;
@@ -51,7 +51,7 @@ pub use core::{Broker, Caller};
 pub use hook::HookOf;
 pub use legacy::LegacyRegister;
 pub use limits::Limits;
-#[cfg(feature = "dbus")]
+#[cfg(any(feature = "dbus", target_os = "macos"))]
 pub use notifications::{Notification, Notifications, Subject};
 pub use scene::Scene;
 pub use stream::{Stream, StreamItem};

@@ -111,7 +111,8 @@ fn render(page: &HistoryPage, now: Timestamp, look: Look) -> String {
     look.table(&COLUMNS, page.messages.iter().map(|entry| row(entry, now, look)).collect())
 }
 
-fn row(entry: &HistoryEntry, now: Timestamp, look: Look) -> Vec<Field> {
+/// A message's row in lists of messages.
+pub fn row(entry: &HistoryEntry, now: Timestamp, look: Look) -> Vec<Field> {
     let receipt = &entry.receipt;
     // People see how long ago it was, scripts see the time.
     let sent = if look.terminal { ago(receipt.sent_at, now) } else { receipt.sent_at.to_string() };

@@ -1,13 +1,19 @@
-//! `message`: shows a message and its state.
+//! `message`: shows a message, its state and its conversation.
 
+use super::history;
 use crate::{
-    client::Client,
+    client::{Client, with_query},
     console::{Failure, Look, Out, Tone},
+    platform::clock,
     wire::{
-        HistoryEntry, MessageRef, MessageState,
+        HistoryEntry, HistoryPage, MessageRef, MessageState, Timestamp,
         text::{printable, printable_line},
     },
 };
+use serde::Serialize;
+
+/// Most messages of a conversation that are shown, the newest ones; `history --thread` shows more.
+const SHOWN: usize = 50;
 
 /// Which message.
 #[derive(Debug, clap::Args)]
@@ -16,8 +22,30 @@ pub struct Args {
     pub id: MessageRef,
 }
 
+/// What `message` prints.
+#[derive(Debug, Serialize)]
+struct Answer {
+    #[serde(flatten)]
+    entry: HistoryEntry,
+    /// The messages of its conversation, oldest first; empty if it is the only one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    thread: Vec<HistoryEntry>,
+}
+
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
-    out.answer(&broker.get::<HistoryEntry>(&format!("/v1/messages/{}", args.id), None).await?, render)
+    let entry: HistoryEntry = broker.get(&format!("/v1/messages/{}", args.id), None).await?;
+    let (id, limit) = (entry.receipt.message_id.to_string(), SHOWN.to_string());
+    let path = with_query("/v1/history", &[("thread", id.as_str()), ("limit", &limit)]);
+    let HistoryPage { messages: mut thread, next, .. } = broker.get(&path, None).await?;
+    thread.reverse();
+    if thread.len() == 1 && next.is_none() {
+        thread.clear();
+    }
+    out.answer(&Answer { entry, thread }, |answer, look| render(answer, clock::now(), look))?;
+    if next.is_some() {
+        out.aside(&format!("The conversation has more messages: claude-peers history --thread {id} --limit 1000"));
+    }
+    Ok(())
 }
 
 /// The tone in which a state is shown.
@@ -30,7 +58,17 @@ pub fn tone(state: MessageState) -> Tone {
     }
 }
 
-fn render(entry: &HistoryEntry, look: Look) -> String {
+fn render(answer: &Answer, now: Timestamp, look: Look) -> String {
+    let mut text = alone(&answer.entry, look);
+    if !answer.thread.is_empty() {
+        let rows = answer.thread.iter().map(|entry| history::row(entry, now, look)).collect();
+        text += &format!("\nIts conversation:\n{}", look.table(&history::COLUMNS, rows));
+    }
+    text
+}
+
+/// The message and what is known of it.
+fn alone(entry: &HistoryEntry, look: Look) -> String {
     let receipt = &entry.receipt;
     let party = |name: &str, id: &str| if name == id { id.to_owned() } else { format!("{} ({id})", printable_line(name)) };
     let state = look.paint(tone(receipt.state), receipt.state.as_str());

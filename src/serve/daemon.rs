@@ -162,6 +162,8 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     if let Some(bus) = super::bus::Bus::join(&app).await {
         tasks.spawn(bus.serve());
     }
+    #[cfg(target_os = "macos")]
+    tasks.spawn(super::mac::notify(broker.clone()));
     let open = Open::default();
     let token = match listeners.tcp {
         Some(_) if !kernel::can_tell() => Some(machine_token(&config.socket).map_err(system("writing the machine token"))?),

@@ -12,6 +12,8 @@ mod caller;
 mod config;
 mod connections;
 mod daemon;
+#[cfg(any(all(feature = "dbus", target_os = "linux"), target_os = "macos"))]
+mod desktop;
 mod errors;
 mod events;
 #[cfg(fuzzing)]
@@ -20,6 +22,8 @@ mod idle;
 mod legacy;
 mod listen;
 mod log;
+#[cfg(any(target_os = "macos", all(test, feature = "dbus", target_os = "linux")))]
+mod mac;
 mod notify;
 mod router;
 mod v1;

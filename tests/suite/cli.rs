@@ -95,9 +95,16 @@ fn every_command_prints_text_and_json() {
     broker.message_once("delivered", &sent["messageId"]);
     let text = human(&broker, &["message", id]).split_whitespace().collect::<Vec<_>>().join(" ");
     let words = format!("message {id} from cli to web ({a_id}) state delivered, by check_messages sent 2");
-    assert!(text.starts_with(&words) && text.ends_with(" second"), "{text}");
+    let (alone, thread) = text.split_once(" second Its conversation: MESSAGE SENT FROM TO STATE TEXT ").unwrap();
+    assert!(alone.starts_with(&words), "{text}");
+    let (first, second) = thread.split_once(" second ").unwrap();
+    assert!(first.starts_with(id) && second.ends_with(" a follow-up"), "{text}");
     let message = script(&broker, &["message", id]);
     assert_eq!((&message["state"], &message["text"]), (&json!("delivered"), &json!("second")));
+    let thread: Vec<_> = message["thread"].as_array().unwrap().iter().map(|entry| &entry["messageId"]).collect();
+    assert_eq!(thread, [&sent["messageId"], &reply["messageId"]]);
+    let asked = script(&broker, &["history", "--peer", "web"])["messages"][2]["messageId"].clone();
+    assert_eq!(script(&broker, &["message", asked.as_str().unwrap()]).get("thread"), None, "nobody answered");
 
     let text = human(&broker, &["history"]);
     let rows: Vec<&str> = text.lines().collect();

@@ -415,3 +415,29 @@ impl Row {
 pub fn lines(text: &str) -> Vec<String> {
     printable(text).lines().map(str::to_owned).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{from_value, json};
+
+    fn message(state: &str) -> HistoryEntry {
+        let (time, id) = ("2026-01-01T00:00:00.000Z", "m7-abcdef");
+        from_value(json!({
+            "messageId": id, "from": "aaaaaa", "fromName": "web", "to": "bbbbbb", "toName": "api", "state": state, "sentAt": time,
+            "expiresAt": time, "text": "Which port?",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn older_page_does_not_undo_what_the_stream_told() {
+        let mut model = Model::new();
+        model.hear(News::Event(Box::new(WatchEvent::Message(message("delivered")))));
+        model.load(vec![message("queued")], false);
+        model.open(vec![message("queued")]);
+        let shown = [&model.messages()[0].receipt, &model.thread.as_ref().unwrap().messages[0].receipt]
+            .map(|receipt| receipt.state.as_str());
+        assert_eq!(shown, ["delivered"; 2]);
+    }
+}

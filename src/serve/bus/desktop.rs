@@ -1,31 +1,26 @@
-//! Desktop notifications (org.freedesktop.Notifications). Without a program that shows them, nothing happens.
+//! Desktop notifications on the session bus (org.freedesktop.Notifications). Without a program that shows them, nothing happens.
 //!
-//! Promises: not more than [`MOST`] a minute. A notification disappears when it is settled. Text of sessions is only text, never
+//! Promises: a notification disappears when it is settled, and a click opens the live view. Text of sessions is only text, never
 //! markup. A slow desktop delays nobody else.
 
 use crate::{
-    broker::{Notification, Notifications, Subject},
-    platform::{
-        paths,
-        settings::{self, InvalidSetting},
-    },
+    broker::{Notifications, Subject},
+    platform::paths,
+    serve::desktop::{self, Desktop, When},
 };
 use futures_util::StreamExt;
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     process::Stdio,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tokio::sync::Mutex;
 use zbus::{Connection, MatchRule, MessageStream, Variant, message::Type};
 
 const NAME: &str = "org.freedesktop.Notifications";
 const PATH: &str = "/org/freedesktop/Notifications";
-/// How many notifications a minute.
-const MOST: usize = 10;
 /// How long the login manager may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-const MINUTE: Duration = Duration::from_secs(60);
 /// The action that a click runs.
 const OPEN: &str = "default";
 /// Opens the live view in the user's terminal.
@@ -34,26 +29,14 @@ const SHOW: &str = "for terminal in xdg-terminal-exec 'x-terminal-emulator -e'; 
 done
 echo 'there is no terminal: install xdg-terminal-exec' >&2; exit 1";
 
-/// When to notify.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum When {
-    On,
-    Away,
-    Off,
-}
-
-impl When {
-    pub(super) fn from_env() -> Result<Self, InvalidSetting> {
-        Ok(match settings::NOTIFY.text()?.as_str() {
-            "off" => Self::Off,
-            "away" => Self::Away,
-            _ => Self::On,
-        })
-    }
-}
-
 /// The notifications on the screen, with the desktop's numbers. Locked while one is put up, so that a click finds its number.
 type OnScreen = Mutex<BTreeMap<Subject, u32>>;
+
+/// The desktop at the other end of the session bus.
+struct OnBus<'a> {
+    connection: &'a Connection,
+    on_screen: &'a OnScreen,
+}
 
 /// Shows notifications until the broker stops.
 pub(super) async fn notify(notifications: Notifications, connection: &Connection, when: When) {
@@ -67,62 +50,69 @@ pub(super) async fn notify(notifications: Notifications, connection: &Connection
         }
         std::future::pending::<()>().await;
     };
+    let on_bus = OnBus { connection, on_screen: &on_screen };
     tokio::select! {
-        () = show(notifications, connection, when, &on_screen) => {}
+        () = desktop::notify(notifications, &on_bus, when) => {}
         () = clicks => {}
     }
 }
 
-async fn show(mut notifications: Notifications, connection: &Connection, when: When, on_screen: &OnScreen) {
-    let mut recent: VecDeque<Instant> = VecDeque::new();
-    while let Some(next) = notifications.next().await {
-        let done = match next {
-            Notification::Withdraw(subject) => withdraw(connection, on_screen, &subject).await,
-            Notification::Show { .. } if when == When::Away && !is_away().await => Ok(()),
-            Notification::Show { subject, title, text } => {
-                recent.retain(|at| at.elapsed() < MINUTE);
-                if recent.len() >= MOST {
-                    tracing::debug!("too many notifications in a minute: {title}");
-                    continue;
-                }
-                recent.push_back(Instant::now());
-                put_up(connection, on_screen, subject, &title, &text).await
-            }
+impl Desktop for OnBus<'_> {
+    type Error = zbus::Error;
+
+    async fn put_up(&self, subject: Subject, title: &str, text: &str) -> zbus::Result<()> {
+        let capabilities = self.connection.call_method(Some(NAME), PATH, Some(NAME), "GetCapabilities", &()).await?;
+        let capabilities: Vec<String> = capabilities.body().deserialize()?;
+        let can = |what: &str| capabilities.iter().any(|capability| capability == what);
+        let text = match can("body-markup") {
+            true => text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"),
+            false => text.to_owned(),
         };
-        if let Err(error) = done {
-            tracing::debug!(%error, "the desktop shows no notifications");
+        let actions = if can("actions") && can_open() { vec![OPEN, "Show"] } else { vec![] };
+        let urgency: u8 = if matches!(subject, Subject::Expired(_)) { 0 } else { 1 };
+        let hints: HashMap<&str, Variant<'_>> = HashMap::from([
+            ("urgency", urgency.into()),
+            ("category", "im.received".into()),
+            ("desktop-entry", "claude-peers".into()),
+        ]);
+        let notification = ("claude-peers", 0_u32, "utilities-terminal", title, text.as_str(), actions, hints, -1_i32);
+        let mut on_screen = self.on_screen.lock().await;
+        let answer = self.connection.call_method(Some(NAME), PATH, Some(NAME), "Notify", &notification).await?;
+        on_screen.insert(subject, answer.body().deserialize()?);
+        Ok(())
+    }
+
+    async fn withdraw(&self, subject: &Subject) -> zbus::Result<()> {
+        let number = self.on_screen.lock().await.remove(subject);
+        if let Some(number) = number {
+            self.connection.call_method(Some(NAME), PATH, Some(NAME), "CloseNotification", &(number,)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the desktop is idle or locked, as the login manager says.
+    async fn is_away(&self) -> bool {
+        let ask = async {
+            let system = Connection::system().await?;
+            let mut away = false;
+            for property in ["IdleHint", "LockedHint"] {
+                let (manager, session, properties) =
+                    ("org.freedesktop.login1", "/org/freedesktop/login1/session/auto", "org.freedesktop.DBus.Properties");
+                let arguments = ("org.freedesktop.login1.Session", property);
+                let answer = system.call_method(Some(manager), session, Some(properties), "Get", &arguments).await?;
+                away |= answer.body().deserialize::<Variant<'_>>()?.downcast_ref::<bool>()?;
+            }
+            zbus::Result::Ok(away)
+        };
+        match tokio::time::timeout(PATIENCE, ask).await {
+            Ok(Ok(away)) => away,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "whether the user is away is unknown");
+                true
+            }
+            Err(_) => true,
         }
     }
-}
-
-async fn put_up(connection: &Connection, on_screen: &OnScreen, subject: Subject, title: &str, text: &str) -> zbus::Result<()> {
-    let capabilities = connection.call_method(Some(NAME), PATH, Some(NAME), "GetCapabilities", &()).await?;
-    let capabilities: Vec<String> = capabilities.body().deserialize()?;
-    let can = |what: &str| capabilities.iter().any(|capability| capability == what);
-    let text = match can("body-markup") {
-        true => text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;"),
-        false => text.to_owned(),
-    };
-    let actions = if can("actions") && can_open() { vec![OPEN, "Show"] } else { vec![] };
-    let urgency: u8 = if matches!(subject, Subject::Expired(_)) { 0 } else { 1 };
-    let hints: HashMap<&str, Variant<'_>> = HashMap::from([
-        ("urgency", urgency.into()),
-        ("category", "im.received".into()),
-        ("desktop-entry", "claude-peers".into()),
-    ]);
-    let notification = ("claude-peers", 0_u32, "utilities-terminal", title, text.as_str(), actions, hints, -1_i32);
-    let mut on_screen = on_screen.lock().await;
-    let answer = connection.call_method(Some(NAME), PATH, Some(NAME), "Notify", &notification).await?;
-    on_screen.insert(subject, answer.body().deserialize()?);
-    Ok(())
-}
-
-async fn withdraw(connection: &Connection, on_screen: &OnScreen, subject: &Subject) -> zbus::Result<()> {
-    let number = on_screen.lock().await.remove(subject);
-    if let Some(number) = number {
-        connection.call_method(Some(NAME), PATH, Some(NAME), "CloseNotification", &(number,)).await?;
-    }
-    Ok(())
 }
 
 /// Opens the live view at a click, and forgets what the user has closed, as long as the connection lasts.
@@ -169,29 +159,5 @@ fn open() {
     match command.spawn() {
         Ok(mut child) => _ = tokio::spawn(async move { child.wait().await }), // systemd logs what becomes of it
         Err(error) => tracing::warn!(%error, "the live view cannot be opened: systemd-run failed"),
-    }
-}
-
-/// Whether the user's desktop is idle or locked. If nobody can say, they may be away.
-async fn is_away() -> bool {
-    let ask = async {
-        let system = Connection::system().await?;
-        let mut away = false;
-        for property in ["IdleHint", "LockedHint"] {
-            let (manager, session, properties) =
-                ("org.freedesktop.login1", "/org/freedesktop/login1/session/auto", "org.freedesktop.DBus.Properties");
-            let arguments = ("org.freedesktop.login1.Session", property);
-            let answer = system.call_method(Some(manager), session, Some(properties), "Get", &arguments).await?;
-            away |= answer.body().deserialize::<Variant<'_>>()?.downcast_ref::<bool>()?;
-        }
-        zbus::Result::Ok(away)
-    };
-    match tokio::time::timeout(PATIENCE, ask).await {
-        Ok(Ok(away)) => away,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "whether the user is away is unknown");
-            true
-        }
-        Err(_) => true,
     }
 }

@@ -8,13 +8,12 @@ mod desktop;
 mod interface;
 mod values;
 
-use super::app::App;
+use super::{app::App, desktop::When};
 use crate::{
     broker::{News, Watch},
     platform::settings::{self, InvalidSetting},
     wire::text::printable,
 };
-use desktop::When;
 use interface::Interface;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use zbus::{Connection, connection, object_server::InterfaceRef};
