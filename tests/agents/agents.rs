@@ -40,6 +40,9 @@ pub struct Interactive {
     pub clear_keeps_peer: bool,
     /// The arguments that resume the last session, if the session ends with the process in the terminal.
     pub resume: &'static [&'static str],
+    /// The folder in the home directory with a folder for each session, and the file there that holds the conversation; if it writes
+    /// that file only a while after a prompt, and resumes no session without it.
+    pub late: Option<[&'static str; 2]>,
 }
 
 /// The Node that runs them: some need a newer one than the machine may have.
@@ -79,6 +82,7 @@ const RUNG: Interactive = Interactive {
     clear: "",
     clear_keeps_peer: false,
     resume: &[],
+    late: None,
 };
 
 const SERVER: &str = env!("CARGO_BIN_EXE_claude-peers-mcp");
@@ -155,6 +159,7 @@ const CODEX: Agent = Agent {
         clear: "/new",
         clear_keeps_peer: false,
         resume: &[],
+        late: None,
     }),
 };
 
@@ -212,6 +217,7 @@ const COPILOT: Agent = Agent {
         clear: "/clear",
         clear_keeps_peer: false,
         resume: &["--continue"],
+        late: Some([".copilot/session-state", "events.jsonl"]),
     }),
 };
 
@@ -249,6 +255,7 @@ const OPENCODE: Agent = Agent {
         clear: "/new",
         clear_keeps_peer: true,
         resume: &["--continue"],
+        late: None,
     }),
 };
 
@@ -283,6 +290,7 @@ const QWEN: Agent = Agent {
         clear: "/clear",
         clear_keeps_peer: true,
         resume: &["--continue"],
+        late: None,
     }),
 };
 
@@ -342,5 +350,6 @@ const PI: Agent = Agent {
         clear: "/new",
         clear_keeps_peer: false,
         resume: &["--continue"],
+        late: None,
     }),
 };

@@ -140,6 +140,7 @@ fn killed_agent_loses_no_message(agent: &'static Agent, program: PathBuf) {
     let handed = hand_over(&world, &other, "It is 8080", "offered");
     terminal.prompt("Please call the tools.");
     let id = handed.id();
+    terminal.stored("Please call the tools.");
     terminal.kill();
     eventually("the session is gone", || terminal.peer().is_none().then_some(()));
     assert_eq!(world.broker.message(&id)["state"], "offered", "nothing proves that it was read");

@@ -120,6 +120,14 @@ impl<'a> Terminal<'a> {
         self.tmux(&[&["send-keys", "-t", &self.name], keys].concat());
     }
 
+    /// Waits until the agent has stored this prompt, if it does so late.
+    pub fn stored(&self, prompt: &str) {
+        let Some([folder, file]) = self.world.agent.terminal.unwrap().late else { return };
+        let sessions = || fs::read_dir(self.world.home().join(folder)).into_iter().flatten().flatten();
+        let holds = |session: fs::DirEntry| fs::read_to_string(session.path().join(file)).is_ok_and(|text| text.contains(prompt));
+        eventually("the prompt is stored", || sessions().any(holds).then_some(()));
+    }
+
     /// Kills all processes of the agent, but not our server, which it has started.
     pub fn kill(&self) {
         let first = self.tmux(&["display-message", "-p", "-t", &self.name, "#{pane_pid}"]).stdout;
