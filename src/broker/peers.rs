@@ -9,7 +9,7 @@ use crate::{
     db::PeerRow,
     mailbox::history,
     platform::clock,
-    wire::{self, Code, Error, ListPeers, PeerId, Peers, Scope, Status, Timestamp},
+    wire::{self, Activity, Code, Doing, Error, ListPeers, PeerId, Peers, Process, Scope, Status, Timestamp},
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -61,25 +61,29 @@ impl Broker {
         self.look(Duration::ZERO, picked).await;
         let waiting = self.store.read(history::waiting_by_peer).await?;
         let now = clock::now();
-        let mut shown: Vec<(wire::Peer, Option<String>, Option<String>)> = {
+        let mut shown: Vec<(wire::Peer, Sources)> = {
             let roster = self.roster();
             let there = |peer: &&Peer| Some(&peer.row.id) == me || peer.status(now) != Status::Gone;
-            let head = |peer: &Peer| peer.row.git.as_ref().map(|git| git.head.clone());
-            let listed = |peer: &Peer| (as_listed(peer, &waiting, now), head(peer), peer.status_file.clone());
+            let listed = |peer: &Peer| (as_listed(peer, &waiting, now), Sources::of(peer));
             roster.peers.values().filter(|peer| picked(peer)).filter(there).map(listed).collect()
         };
-        let (branches, activities) = tokio::join!(
-            self.probes.branches.ask_all(shown.iter().filter_map(|(_, head, _)| head.clone())),
-            self.probes.activities.ask_all(shown.iter().filter_map(|(_, _, file)| file.clone())),
+        let (branches, activities, terminals) = tokio::join!(
+            self.probes.branches.ask_all(shown.iter().filter_map(|(_, sources)| sources.head.clone())),
+            self.probes.activities.ask_all(shown.iter().filter_map(|(_, sources)| sources.status_file.clone())),
+            self.probes.terminals.ask_all(shown.iter().filter_map(|(_, sources)| sources.in_terminal)),
         );
-        for (peer, head, status_file) in &mut shown {
-            peer.activity = status_file.as_ref().and_then(|file| activities.get(file).cloned()).flatten();
-            if let Some(Some(branch)) = head.as_ref().and_then(|head| branches.get(head)) {
+        for (peer, sources) in &mut shown {
+            let unattended = Activity { doing: Doing::Unattended, since: None, needs: None };
+            peer.activity = match sources.in_terminal.and_then(|agent| terminals.get(&agent)) {
+                Some(false) => Some(unattended),
+                _ => sources.status_file.as_ref().and_then(|file| activities.get(file).cloned()).flatten(),
+            };
+            if let Some(Some(branch)) = sources.head.as_ref().and_then(|head| branches.get(head)) {
                 peer.git_branch.clone_from(branch);
             }
         }
         let (myself, mut peers): (Vec<_>, Vec<_>) =
-            shown.into_iter().map(|(peer, ..)| peer).partition(|peer| Some(&peer.id) == me);
+            shown.into_iter().map(|(peer, _)| peer).partition(|peer| Some(&peer.id) == me);
         peers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
         Ok(Peers { peers, myself: myself.into_iter().next() })
     }
@@ -101,6 +105,24 @@ impl Broker {
     pub async fn git_roots(&self, peers: impl Iterator<Item = &wire::Peer>) -> HashMap<String, String> {
         let tops = self.probes.tops.ask_all(peers.map(|peer| peer.cwd.clone())).await;
         tops.into_iter().filter_map(|(cwd, top)| Some((cwd, top?.to_string_lossy().into_owned()))).collect()
+    }
+}
+
+/// Where to look for what a list shows as it is now.
+struct Sources {
+    head: Option<String>,
+    status_file: Option<String>,
+    /// The agent's process, if it began in a terminal.
+    in_terminal: Option<Process>,
+}
+
+impl Sources {
+    fn of(peer: &Peer) -> Self {
+        Self {
+            head: peer.row.git.as_ref().map(|git| git.head.clone()),
+            status_file: peer.status_file.clone(),
+            in_terminal: peer.row.agent.filter(|_| peer.row.tty.is_some()),
+        }
     }
 }
 

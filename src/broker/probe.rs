@@ -128,6 +128,8 @@ pub(super) struct Probes {
     pub repositories: Probe<String, Option<Git>>,
     /// What a session does, by its status file.
     pub activities: Probe<String, Option<Activity>>,
+    /// Whether a process has a terminal.
+    pub terminals: Probe<Process, bool>,
     /// The top folder of a worktree.
     pub tops: Probe<String, Option<PathBuf>>,
 }
@@ -139,6 +141,7 @@ impl Default for Probes {
             branches: Probe::new(|head| Path::new(head).exists().then(|| git::branch(Path::new(head)))),
             repositories: Probe::new(|directory| git::discover(Path::new(directory))),
             activities: Probe::new(|file| activity::read(Path::new(file))),
+            terminals: Probe::new(|process| process::terminal(process.pid).is_some()),
             tops: Probe::new(|cwd| git::top(Path::new(cwd))),
         }
     }

@@ -142,6 +142,7 @@ pub fn doing(peer: &Peer) -> (&'static str, Tone) {
         Some(Doing::Idle) => ("idle", Tone::Plain),
         Some(Doing::Working) => ("working", Tone::Good),
         Some(Doing::NeedsYou) => ("needs you", Tone::Warn),
+        Some(Doing::Unattended) => ("unattended", Tone::Warn),
         None => status(peer.status),
     }
 }

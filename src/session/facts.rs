@@ -16,7 +16,7 @@ use crate::{
     },
     wire::{Agent, ClientInfo, Code, DeliveryChoice, Error, InboundRule, Register, Result, VERSION},
 };
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::OnceLock, time::Duration};
 use tokio::{sync::Semaphore, task::spawn_blocking, time::timeout};
 
 /// This program's name for the broker.
@@ -47,6 +47,8 @@ pub struct Session {
     client: &'static Client,
     hook_proves_all: bool,
     agent: Agent,
+    /// The terminal in which the agent was when it was first seen in one; the agent may outlive it.
+    tty: OnceLock<String>,
     pub doors: Doors,
 }
 
@@ -78,6 +80,7 @@ impl Session {
             client,
             hook_proves_all: !client.is_claude_code() || proves_all(&opener.version),
             agent: Agent { name: opener.name.clone(), version: opener.version.clone() },
+            tty: OnceLock::new(),
         })
     }
 
@@ -88,6 +91,9 @@ impl Session {
         let is_claude_code = self.client.is_claude_code();
         let command_line = agent.or(self.parent).filter(|_| is_claude_code).map(process::command_line).unwrap_or_default();
         let named = session.and_then(|session| self.client.peer_session(&session));
+        if let Some(tty) = agent.or(self.parent).and_then(process::terminal) {
+            self.tty.get_or_init(|| tty);
+        }
         let cwd = self.cwd.clone();
         let git = in_time(move || git::discover(&cwd)).await.flatten();
         let facts = Register {
@@ -99,7 +105,7 @@ impl Session {
             host: agent.and_then(process::identify),
             git,
             cwd: self.cwd.to_string_lossy().into_owned(),
-            tty: agent.or(self.parent).and_then(process::terminal),
+            tty: self.tty.get().cloned(),
             channel: names_our_channel(&command_line),
             delivery: self.delivery,
             inbox: match &door {

@@ -103,6 +103,7 @@ fn readable(peer: &Peer) -> String {
         let _ = match (activity.doing, &activity.needs) {
             (Doing::Idle, _) => write!(out, ", idle"),
             (Doing::Working, _) => write!(out, ", working"),
+            (Doing::Unattended, _) => write!(out, ", unattended: its user has left"),
             (Doing::NeedsYou, None) => write!(out, ", waits for its user"),
             (Doing::NeedsYou, Some(needs)) => write!(out, ", waits for its user ({})", printable_line(needs)),
         };

@@ -31,6 +31,8 @@ words! {
         Working = "working",
         /// It waits for its user: a permission prompt or a question is open.
         NeedsYou = "needs_you",
+        /// Its agent has outlived the terminal that it ran in: nobody sees what it does.
+        Unattended = "unattended",
     }
 
     /// Who wrote a summary; a later kind overrules an earlier one.

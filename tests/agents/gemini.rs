@@ -18,6 +18,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ("dropped_message_comes_again", dropped_message_comes_again),
     ("held_message_waits_for_its_release", held_message_waits_for_its_release),
     ("session_goes_on_without_a_broker", session_goes_on_without_a_broker),
+    ("session_without_its_terminal_is_unattended", session_without_its_terminal_is_unattended),
 ];
 
 /// A call of a tool that is not ours.
@@ -154,4 +155,12 @@ fn session_goes_on_without_a_broker(agent: &'static Agent, program: PathBuf) {
     let said = world.prompt(false);
     assert_eq!(world.model.left(), 0, "{said}");
     assert!(!world.model.last().contains("</hook_context>"), "{}", world.model.last());
+}
+
+fn session_without_its_terminal_is_unattended(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let (terminal, _) = open(&world, &[]);
+    terminal.close();
+    let doing = |peer: Value| peer["activity"]["doing"].as_str().map(str::to_owned);
+    eventually("the session is unattended", || terminal.peer().and_then(doing).filter(|doing| doing == "unattended"));
 }

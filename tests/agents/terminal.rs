@@ -128,6 +128,11 @@ impl<'a> Terminal<'a> {
         eventually("the prompt is stored", || sessions().any(holds).then_some(()));
     }
 
+    /// Closes the terminal, as a person does who leaves.
+    pub fn close(&self) {
+        self.tmux(&["kill-session", "-t", &self.name]);
+    }
+
     /// Kills all processes of the agent, but not our server, which it has started.
     pub fn kill(&self) {
         let first = self.tmux(&["display-message", "-p", "-t", &self.name, "#{pane_pid}"]).stdout;

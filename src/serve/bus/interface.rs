@@ -40,7 +40,7 @@ impl Interface {
     ///
     /// peers: each with id (s), name (s), cwd (s), summary (s), status (s: connected, reconnecting), delivery (s),
     /// deliveryReason (s), waiting (t), lastSeen (s), registeredAt (s), and where known gitRepo (s), gitBranch (s), pid (t),
-    /// tty (s), agent (a{sv}: name (s) and version (s)), activity (a{sv}: doing (s: idle, working, needs_you), since (s), needs (s)).
+    /// tty (s), agent (a{sv}: name (s) and version (s)), activity (a{sv}: doing (s: idle, working, needs_you, unattended), since (s), needs (s)).
     #[zbus(out_args("peers"))]
     async fn list_peers(&self, scope: &str, directory: &str) -> wire::Result<Vec<Dict>> {
         let scope = if scope.is_empty() { Scope::Machine.as_str() } else { scope };
