@@ -26,7 +26,8 @@ pub struct World {
 
 impl World {
     pub fn new(agent: &'static Agent, program: PathBuf) -> Self {
-        Self::with(Broker::start(), agent, program)
+        // The sessions of these tests write faster than a model does.
+        Self::with(Broker::with(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]), agent, program)
     }
 
     /// Another agent with a model of its own, in the home of `first`.
