@@ -20,6 +20,7 @@ mod idle;
 mod legacy;
 mod listen;
 mod log;
+mod metrics;
 mod notify;
 mod router;
 mod v1;

@@ -33,6 +33,7 @@ mod journal;
 mod legacy;
 mod mail;
 mod manual;
+mod metrics;
 mod patterns;
 #[cfg(target_os = "linux")]
 mod pkg;
