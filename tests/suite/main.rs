@@ -7,6 +7,7 @@
 
 mod access;
 mod asking;
+mod browser;
 #[cfg(all(feature = "dbus", target_os = "linux"))]
 mod bus;
 mod chaos;
