@@ -32,6 +32,11 @@ pub(super) fn router(app: Arc<App>) -> Router {
     routes.with_state(app)
 }
 
+/// An error is told without its words, which may name paths.
 async fn metrics(State(app): AppState) -> wire::Result<Response> {
-    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], app.broker.scrape().await?).into_response())
+    let text = app.broker.scrape().await.map_err(|error| {
+        tracing::warn!(%error, "the metrics cannot be read: {error}");
+        Error::new(error.code, "the metrics cannot be read").help("see `claude-peers logs`")
+    })?;
+    Ok(([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response())
 }
