@@ -85,7 +85,10 @@ impl Broker {
             }
         }
         let now = clock::now();
-        effects.changes.iter().for_each(|change| log(change, &roster, now));
+        for change in &effects.changes {
+            log(change, &roster, now);
+            self.metrics.message(change, now);
+        }
         drop(roster);
         self.changes.messages(effects.changes);
     }

@@ -1,4 +1,4 @@
-use super::{changes::Changes, identity::hash, limits::Limits, peer::Peer, probe::Probes, roster::Roster};
+use super::{changes::Changes, identity::hash, limits::Limits, metrics::Metrics, peer::Peer, probe::Probes, roster::Roster};
 use crate::{
     db::{self, Store},
     platform::clock,
@@ -47,6 +47,7 @@ pub struct Broker {
     pub(super) started_at: Timestamp,
     pub(super) notices: Mutex<Vec<String>>,
     pub(super) changes: Changes,
+    pub(super) metrics: Metrics,
     pub(super) stopping: sync::watch::Sender<bool>,
     /// The broker's own socket. Addresses for answers are in the same folder.
     pub(super) socket: PathBuf,
@@ -57,6 +58,7 @@ impl Broker {
     pub async fn open(store: Store, limits: Limits, socket: PathBuf) -> wire::Result<Arc<Self>> {
         let known = |view: &db::View<'_>| Ok::<_, db::Error>((db::peers::all(view)?, db::peers::sessions(view)?));
         let (peers, sessions) = store.read(known).await?;
+        let metrics = Metrics::of(&store);
         Ok(Arc::new(Self {
             store,
             roster: Mutex::new(Roster::new(peers, sessions)),
@@ -65,6 +67,7 @@ impl Broker {
             started_at: clock::now(),
             notices: Mutex::default(),
             changes: Changes::default(),
+            metrics,
             stopping: sync::watch::Sender::new(false),
             socket,
         }))

@@ -21,7 +21,7 @@ impl Broker {
         match request.to.parse()? {
             Recipient::Everyone(scope) => {
                 let sent = self.send_to_everyone(caller, scope, request).await;
-                sent.map(Sent::Everyone).inspect_err(|error| self.log_refusal(caller, &format!("@{scope}"), error))
+                sent.map(Sent::Everyone).inspect_err(|error| self.note_refusal(caller, &format!("@{scope}"), error))
             }
             Recipient::One(_) => Ok(Sent::One(self.send(caller, request).await?)),
         }
@@ -51,7 +51,7 @@ impl Broker {
                 Ok(message) => sent.receipts.push(self.receipt(message, draft.sent_at)),
                 Err(error) => {
                     let to_name = self.roster().name(&to);
-                    self.log_refusal(caller, &to_name, &error);
+                    self.note_refusal(caller, &to_name, &error);
                     sent.refused.push(NotSent { to_name, to, error });
                 }
             }

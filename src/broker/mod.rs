@@ -23,6 +23,7 @@ mod legacy;
 mod limits;
 mod mail;
 mod maintenance;
+mod metrics;
 mod names;
 #[cfg(any(feature = "dbus", target_os = "macos"))]
 mod notifications;
@@ -35,6 +36,7 @@ mod release;
 mod reply;
 mod roster;
 mod scene;
+mod scrape;
 mod search;
 mod send;
 mod status;

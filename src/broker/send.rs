@@ -31,11 +31,12 @@ impl Broker {
     /// Accepts a message. When this returns, the message is on disk.
     pub async fn send(self: &Arc<Self>, caller: &Caller, request: SendRequest) -> wire::Result<Receipt> {
         let to = request.to.clone();
-        self.accept_one(caller, request).await.inspect_err(|error| self.log_refusal(caller, &to, error))
+        self.accept_one(caller, request).await.inspect_err(|error| self.note_refusal(caller, &to, error))
     }
 
-    /// Logs that a message to `to` was refused. Errors of the broker itself are logged elsewhere.
-    pub(super) fn log_refusal(&self, caller: &Caller, to: &str, Error { code, .. }: &Error) {
+    /// Counts and logs that a message to `to` was refused. Errors of the broker itself are logged elsewhere.
+    pub(super) fn note_refusal(&self, caller: &Caller, to: &str, Error { code, .. }: &Error) {
+        self.metrics.refused_message(*code);
         let sender = caller.peer().map_or(CLI_SENDER.to_owned(), |id| self.roster().name(id));
         let to: String = printable_line(to).chars().take(LONGEST_NAME).collect();
         if ![Code::Internal, Code::Stopping, Code::DatabaseLocked, Code::DatabaseMoved].contains(code) {

@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 
 /// How many messages one request brings.
 const PAGE: &str = "500";
-/// The page needs nothing else: no script runs in it, and it loads nothing.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'";
+/// The page needs nothing else: no script runs in it, and it loads and sends nothing.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 const STYLE: &str = "
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: #fff }
 section { margin: 2.5rem 0; border-left: 2px solid #bbb; padding-left: 1.2rem }

@@ -7,6 +7,7 @@ use super::{
     tx::{Met, Tx, View},
     writer::{self, Durability, Faults},
 };
+use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::Connection;
 use std::{
     path::{Path, PathBuf},
@@ -16,6 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How many reading connections are kept for reuse. More are opened on demand and closed after use.
 const IDLE_READERS: usize = 4;
+/// The upper bounds by which commits are counted, in seconds: from a fast SSD to a disk on which people notice the wait.
+const COMMIT_SECONDS: [f64; 11] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 
 /// An open database: one writing thread, and connections for reading.
 #[derive(Debug)]
@@ -23,6 +26,7 @@ pub struct Store {
     jobs: mpsc::Sender<Box<dyn writer::Job>>,
     readers: Arc<Readers>,
     index: Arc<Index>,
+    commits: Histogram,
     path: PathBuf,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
     lock: Lock,
@@ -43,13 +47,14 @@ impl Store {
     pub(super) fn start(connection: Connection, place: Place, path: &Path, real: &Path, lock: Lock) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel(writer::QUEUE);
         let readers = Arc::new(Readers { real: real.to_owned(), idle: Mutex::default(), faults: Faults::new(None) });
-        let faults = readers.faults.clone();
+        let commits = Histogram::new(COMMIT_SECONDS);
+        let (faults, observed) = (readers.faults.clone(), commits.clone());
         let thread = std::thread::Builder::new()
             .name("writer".to_owned())
             .stack_size(512 * 1024)
-            .spawn(move || writer::run(&connection, place, &faults, queue))?;
+            .spawn(move || writer::run(&connection, place, &faults, &observed, queue))?;
         let index = Arc::new(Index::of(real));
-        Ok(Self { jobs, readers, index, path: path.to_owned(), thread: Mutex::new(Some(thread)), lock })
+        Ok(Self { jobs, readers, index, commits, path: path.to_owned(), thread: Mutex::new(Some(thread)), lock })
     }
 
     /// Resolves once the database can no longer be used.
@@ -146,6 +151,11 @@ impl Store {
             tracing::error!("the database's writer ended with a panic");
         }
         drop(lock);
+    }
+
+    /// How long transactions take that change something, from the begin to the end of the commit.
+    pub fn commits(&self) -> &Histogram {
+        &self.commits
     }
 
     /// The path of the database.

@@ -5,10 +5,12 @@ use super::{
     place::Place,
     tx::{Met, Tx},
 };
+use prometheus_client::metrics::histogram::Histogram;
 use rusqlite::{Connection, ErrorCode, config::DbConfig};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -122,13 +124,19 @@ impl<T: Send, E: From<Error> + Send, F: FnOnce(&Tx<'_>) -> Result<T, E> + Send> 
 }
 
 /// Runs until every [`super::Store`] handle is gone and the queue is empty. Reports success only while the open files are still
-/// the ones at their paths. Once they are not, every job fails.
-pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+/// the ones at their paths. Once they are not, every job fails. `commits` gets the seconds of each transaction that changed something.
+pub(super) fn run(
+    connection: &Connection,
+    mut place: Place,
+    faults: &Faults,
+    commits: &Histogram,
+    mut jobs: mpsc::Receiver<Box<dyn Job>>,
+) {
     let (mut group, mut moved): (Vec<Box<dyn Job>>, _) = (Vec::with_capacity(GROUP), None);
     // Whether commits are fsynced now, as the connection is opened.
     let mut is_full = true;
     while jobs.blocking_recv_many(&mut group, GROUP) > 0 {
-        let met = Met::default();
+        let (met, began, before) = (Met::default(), Instant::now(), connection.total_changes());
         let commit = || {
             place.check(connection).map_err(Failure::Moved)?;
             let committed = commit(connection, &met, &mut is_full, &mut group).map_err(|failure| locked(failure, place.path()));
@@ -137,6 +145,7 @@ pub(super) fn run(connection: &Connection, mut place: Place, faults: &Faults, mu
         };
         let commit = moved.clone().map_or_else(commit, Err);
         match &commit {
+            Ok(()) if connection.total_changes() != before => commits.observe(began.elapsed().as_secs_f64()),
             Ok(()) => {}
             Err(Failure::Undone) => {
                 tracing::error!(jobs = group.len(), "a change failed halfway; the whole transaction is undone")

@@ -4,10 +4,11 @@
 //! An unusable value is an error that names the variable, the value and the allowed values; no default silently replaces it. An
 //! empty variable counts as not set.
 
-use Kind::{File, Number, Socket, Span, SpanOrOff, Text, Word};
+use Kind::{File, Loopback, Number, Socket, Span, SpanOrOff, Text, Word};
 use std::{
     ffi::{OsStr, OsString},
     fmt,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
     str::FromStr,
     time::Duration,
@@ -38,6 +39,8 @@ pub struct Setting {
 pub enum Kind {
     /// A whole number within these bounds, and its unit.
     Number(u32, u32, &'static str),
+    /// A port with an address that only this machine reaches.
+    Loopback,
     Span,
     SpanOrOff,
     /// One of these words.
@@ -64,6 +67,9 @@ settings! {
         "Without a runtime directory it is `~/.claude-peers/broker.sock`. A broker run as a service serves the socket of its unit.";
     PORT: "CLAUDE_PEERS_PORT", [BROKER], "7899", Number(0, 65_535, "a port, 0 for any free one"),
         "TCP port on 127.0.0.1, 0 for any free one", "";
+    METRICS: "CLAUDE_PEERS_METRICS", [BROKER], "", Loopback, "Where Prometheus finds the metrics: 127.0.0.1:PORT",
+        "There the broker serves `/metrics` and nothing else, to every user of this machine. It has no names and no texts. \
+         Prometheus counts as a connection, so a broker that it scrapes does not leave.";
     DB: "CLAUDE_PEERS_DB", [BROKER], "~/.claude-peers.db", File, "The database", "";
     LOG: "CLAUDE_PEERS_LOG", [BROKER], "info", Word(&["error", "warn", "info", "debug", "trace"]), "Log level: error, warn, info, debug or trace", "";
     RATE_LIMIT: "CLAUDE_PEERS_RATE_LIMIT", [BROKER], "120", Number(0, 1_000_000, "messages a minute, 0 for no limit"),
@@ -155,6 +161,7 @@ impl Setting {
             (Socket, _) => path.is_absolute() && value.len() <= MAX_SOCKET_PATH && path.file_name().is_some(),
             (File, _) => (path.is_absolute() || path.starts_with("~")) && path.file_name().is_some(),
             (Text(_), _) => true,
+            (Loopback, Some(text)) => loopback(text).is_some(),
             (Number(least, most, _), Some(text)) => text.parse().is_ok_and(|number| (*least..=*most).contains(&number)),
             (Span, Some(text)) => span(text).is_some(),
             (SpanOrOff, Some(text)) => text == "off" || span(text).is_some(),
@@ -171,6 +178,7 @@ impl fmt::Display for Kind {
             Number(least, most, counted) => write!(f, "a whole number from {least} to {most} ({counted})"),
             Span => f.write_str("a span of time such as 90s, 30m, 12h or 7d"),
             SpanOrOff => f.write_str("off, or a span of time such as 90s, 10m or 1h"),
+            Loopback => f.write_str("127.0.0.1:PORT or [::1]:PORT, with 0 for any free port"),
             Word([others @ .., last]) => write!(f, "{} or {last}", others.join(", ")),
             Word([]) => Ok(()),
             Socket => write!(f, "an absolute path of at most {MAX_SOCKET_PATH} bytes"),
@@ -221,6 +229,12 @@ pub fn text(variable: &str) -> Result<Option<String>, InvalidSetting> {
         .transpose()
 }
 
+/// Reads a port with a loopback address that the broker's check of the header `Host` knows.
+pub fn loopback(text: &str) -> Option<SocketAddr> {
+    let address: SocketAddr = text.parse().ok()?;
+    (address.ip() == Ipv4Addr::LOCALHOST || address.ip() == Ipv6Addr::LOCALHOST).then_some(address)
+}
+
 /// Reads a span of time: a whole number followed by `s`, `m`, `h` or `d`.
 pub fn span(text: &str) -> Option<Duration> {
     let split = text.len().checked_sub(1)?;
@@ -251,7 +265,7 @@ mod tests {
 
     #[test]
     fn every_default_is_allowed() {
-        let in_words = [&SOCKET, &IDLE_EXIT].map(|setting| setting.name);
+        let in_words = [&SOCKET, &METRICS, &IDLE_EXIT].map(|setting| setting.name);
         for setting in ALL.iter().filter(|setting| !in_words.contains(&setting.name)) {
             assert!(setting.allows(setting.default.as_ref()), "{setting:?}");
         }

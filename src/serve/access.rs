@@ -2,18 +2,18 @@
 //!
 //! | who | gets | how |
 //! |---|---|---|
-//! | another user | nothing | the Unix socket's peer credentials; for TCP the owner of the connecting socket, from the kernel; where the kernel cannot tell, a token from a file only we can read |
+//! | another user | nothing but the metrics, where a setting opens a port for them | the Unix socket's peer credentials; for TCP the owner of the connecting socket, from the kernel; where the kernel cannot tell, a token from a file only we can read |
 //! | a web page | 403 | any `Origin` or `Sec-Fetch-Site`, any `Host` but this port's loopback names |
 //! | a session's shell | the session's name on what it sends | the kernel shows that the connecting process descends from its agent |
 //! | a liar | 401, 403 | a peer is who its secret says; a hook belongs to the session whose process the kernel shows it to descend from; a legacy client is bound to its process |
 
-use super::errors;
+use super::{app::AppState, errors};
 use crate::{
     platform::{kernel, process},
     wire::{self, API, API_HEADER, API_MIN, Code, Error, Process, TOKEN_HEADER, VERSION, text::printable_line},
 };
 use axum::{
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     http::{Extensions, HeaderMap, HeaderValue, header, uri::Authority},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -73,8 +73,8 @@ impl Connection {
     }
 }
 
-/// Admits or refuses a request, stamps every answer, and puts errors into the form that the client reads.
-pub(super) async fn check(request: Request, next: Next) -> Response {
+/// Admits or refuses a request, stamps every answer, and puts errors into the form that the client reads. Errors are counted.
+pub(super) async fn check(State(app): AppState, request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let routed = request.extensions().get::<MatchedPath>().cloned();
     let mut response = match admit(&request) {
@@ -85,6 +85,7 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
         }
     };
     if let Some(error) = response.extensions().get::<Error>() {
+        app.broker.refused_request(error.code);
         debug_assert!(
             routed.is_none_or(|routed| errors::allows(routed.as_str(), error.code)),
             "{path} answers with {}, which is not in its table",

@@ -8,13 +8,15 @@ use crate::{
         settings::{self, InvalidSetting},
     },
 };
-use std::{num::NonZeroU32, path::PathBuf};
+use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
 
 #[derive(Debug, Clone)]
 pub(super) struct Config {
     pub socket: PathBuf,
     /// The TCP port on 127.0.0.1; 0 for any free one.
     pub port: u16,
+    /// Where the metrics are served for Prometheus, if they are.
+    pub metrics: Option<SocketAddr>,
     pub database: PathBuf,
     pub limits: Limits,
     pub idle_exit: IdleExit,
@@ -36,6 +38,7 @@ impl Config {
         Ok(Self {
             socket: paths::socket()?,
             port: paths::port()?,
+            metrics: settings::METRICS.set()?.map(|_| settings::METRICS.read(settings::loopback)).transpose()?,
             database: paths::database()?,
             limits,
             idle_exit: IdleExit::from_env()?,

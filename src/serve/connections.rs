@@ -49,6 +49,8 @@ const REFUSED_REQUEST: u64 = 1024 * 1024;
 const REFUSALS: usize = 32;
 /// Most open connections on each socket: far more than a user has sessions, and each costs some 20 KiB.
 const MOST: u64 = 1_024;
+/// Most open connections on the socket of the metrics, which every user can reach.
+const SCRAPERS: usize = 8;
 /// Open files that are not served connections: the database, its readers, and connections being refused.
 const OTHER_FILES: u64 = 128;
 
@@ -69,6 +71,15 @@ async fn accept_from(listener: &Listener) -> io::Result<Stream> {
     }
 }
 
+/// Who may connect over TCP.
+#[derive(Debug)]
+pub(super) enum Callers {
+    /// This user, by the kernel's word, or by the token that every request must carry if the kernel cannot tell who connects.
+    Ours(Option<Arc<str>>),
+    /// Every user of this machine.
+    Anyone,
+}
+
 /// How connections are served.
 #[derive(Debug)]
 pub(super) struct Server {
@@ -76,16 +87,16 @@ pub(super) struct Server {
     broker: Arc<Broker>,
     /// Counts the open connections.
     open: Open,
-    /// The token that every TCP request must carry if the kernel cannot tell who connects.
-    token: Option<Arc<str>>,
+    callers: Callers,
     /// How many connections each socket serves at once.
     places: usize,
     lookups: Semaphore,
 }
 
 impl Server {
-    pub fn new(router: Router, broker: Arc<Broker>, open: Open, token: Option<Arc<str>>) -> Self {
-        Self { router, broker, open, token, places: places(), lookups: Semaphore::new(LOOKUPS) }
+    pub fn new(router: Router, broker: Arc<Broker>, open: Open, callers: Callers) -> Self {
+        let places = if matches!(callers, Callers::Anyone) { SCRAPERS } else { places() };
+        Self { router, broker, open, callers, places, lookups: Semaphore::new(LOOKUPS) }
     }
 
     /// Accepts connections until the broker stops, then waits for those that are open.
@@ -106,6 +117,7 @@ impl Server {
                 }
                 (Ok(stream), Err(_)) => {
                     let patience = if connections.len() < self.places + REFUSALS { REFUSAL_TIMEOUT } else { Duration::ZERO };
+                    self.broker.refused_request(Code::Busy);
                     connections.spawn(refuse(stream, Code::Busy, "too many connections", patience));
                 }
                 (Ok(stream), Ok(slot)) => {
@@ -113,7 +125,10 @@ impl Server {
                     connections.spawn(async move {
                         match server.identify(&stream).await {
                             Some(connection) => server.serve(stream, connection).await,
-                            None => refuse(stream, Code::Forbidden, "this broker belongs to another user", REFUSAL_TIMEOUT).await,
+                            None => {
+                                server.broker.refused_request(Code::Forbidden);
+                                refuse(stream, Code::Forbidden, "this broker belongs to another user", REFUSAL_TIMEOUT).await;
+                            }
                         }
                         drop((slot, counted));
                     });
@@ -124,7 +139,8 @@ impl Server {
         while connections.join_next().await.is_some() {}
     }
 
-    /// The kernel's facts about a connection; none if it belongs to another user. If there is a token, the token decides.
+    /// The kernel's facts about a connection; none if it belongs to another user who may not connect. If there is a token, the token
+    /// decides.
     async fn identify(&self, stream: &Stream) -> Option<Connection> {
         let ours = rustix::process::geteuid().as_raw();
         match stream {
@@ -138,9 +154,11 @@ impl Server {
             }
             Either::Right(tcp) => {
                 let (peer, local) = (tcp.peer_addr().ok()?, tcp.local_addr().ok()?);
-                let (port, token) = (local.port(), self.token.clone());
-                if token.is_some() {
-                    return Some(Connection::Tcp { inode: None, port, token });
+                let port = local.port();
+                match &self.callers {
+                    Callers::Anyone => return Some(Connection::Tcp { inode: None, port, token: None }),
+                    Callers::Ours(Some(token)) => return Some(Connection::Tcp { inode: None, port, token: Some(token.clone()) }),
+                    Callers::Ours(None) => {}
                 }
                 let _turn = self.lookups.acquire().await.ok()?;
                 let connecting = tokio::task::spawn_blocking(move || kernel::connecting(peer, local)).await.ok().flatten();
@@ -148,7 +166,7 @@ impl Server {
                     tracing::warn!(%peer, "refused a TCP connection from {peer}, which is not this user's");
                     return None;
                 };
-                Some(Connection::Tcp { inode: Some(socket.inode), port, token })
+                Some(Connection::Tcp { inode: Some(socket.inode), port, token: None })
             }
         }
     }

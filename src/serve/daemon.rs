@@ -3,10 +3,10 @@
 use super::{
     app::App,
     config::Config,
-    connections::{Listener, Server},
+    connections::{Callers, Listener, Server},
     idle::Open,
     listen::{self, Given, ListenError},
-    log, notify, router,
+    log, metrics, notify, router,
 };
 use crate::{
     broker::Broker,
@@ -146,7 +146,7 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     // Opens the database first: of two brokers started together, only the one with its lock touches the sockets.
     let opened = db::open(&config.database, Extent::UnderWay)?;
     let comes_back = given.comes_back();
-    let listeners = listen::complete(given, &config.socket, config.port)?;
+    let listeners = listen::complete(given, &config.socket, config.port, config.metrics)?;
     let broker = Broker::open(opened.store, config.limits, config.socket.clone()).await?;
     opened.notices.into_iter().for_each(|notice| broker.notice(notice));
     for ListenerStatus { kind, address, origin, problem, .. } in &listeners.status {
@@ -170,7 +170,12 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         _ => None,
     };
     let sockets = sockets(listeners.unix, listeners.tcp).map_err(system("listening on the sockets"))?;
-    let server = Arc::new(Server::new(router::router(app), broker.clone(), open.clone(), token));
+    let metrics = listeners.metrics.map(own_tcp).transpose().map_err(system("listening for Prometheus"))?;
+    let metrics = metrics.map(|socket| {
+        let server = Server::new(metrics::router(app.clone()), broker.clone(), open.clone(), Callers::Anyone);
+        Arc::new(server).accept(socket)
+    });
+    let server = Arc::new(Server::new(router::router(app), broker.clone(), open.clone(), Callers::Ours(token)));
     let idle_exit = config.idle_exit.span(comes_back);
     if let Some(span) = idle_exit {
         tracing::info!("leaves after {} s without a connection", span.as_secs());
@@ -179,6 +184,9 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready: version {}, database {}", wire::VERSION, config.database.display());
     for socket in sockets {
         tasks.spawn(server.clone().accept(socket));
+    }
+    if let Some(metrics) = metrics {
+        tasks.spawn(metrics);
     }
     drop(server); // the server holds the broker, which closes once nothing else holds it
     tasks.spawn(broker.clone().maintain());
@@ -226,8 +234,13 @@ fn sockets(
 ) -> io::Result<impl Iterator<Item = Listener>> {
     unix.set_nonblocking(true)?;
     let unix = Listener::Left(UnixListener::from_std(unix)?);
-    let tcp = tcp.map(|tcp| tcp.set_nonblocking(true).and_then(|()| TcpListener::from_std(tcp))).transpose()?;
-    Ok([unix].into_iter().chain(tcp.map(Listener::Right)))
+    let tcp = tcp.map(own_tcp).transpose()?;
+    Ok([unix].into_iter().chain(tcp))
+}
+
+fn own_tcp(tcp: std::net::TcpListener) -> io::Result<Listener> {
+    tcp.set_nonblocking(true)?;
+    TcpListener::from_std(tcp).map(Listener::Right)
 }
 
 /// For machines whose kernel cannot tell who connects over TCP: a fresh token in a file that only this user can read.

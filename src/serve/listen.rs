@@ -1,7 +1,8 @@
-//! The two sockets: passed by the service manager and identified by name, or bound here.
+//! The sockets: the two of the protocol, passed by the service manager and identified by name, or bound here; and that of the
+//! metrics, if a setting asks for it.
 //!
 //! Promises: without a Unix socket the broker does not start. A taken TCP port is reported with its holder and does not stop the
-//! Unix socket. A stale socket file is replaced; a running broker's file never is.
+//! others. A stale socket file is replaced; a running broker's file never is.
 
 use crate::{
     platform::{kernel, process},
@@ -40,7 +41,9 @@ pub(super) struct Listeners {
     pub unix: UnixListener,
     /// None if the port is taken.
     pub tcp: Option<TcpListener>,
-    /// Both, as `status` shows them.
+    /// None if nobody asked for it, or the port is taken.
+    pub metrics: Option<TcpListener>,
+    /// All, as `status` shows them.
     pub status: Vec<ListenerStatus>,
     /// The socket file that this process made, with its inode, for removal at the end.
     pub made: Option<(PathBuf, u64)>,
@@ -119,10 +122,14 @@ fn inherited() -> io::Result<Vec<(RawFd, String)>> {
     Ok(sockets)
 }
 
+/// What is lost if the TCP port of the protocol, or that of the metrics, is taken.
+const WITHOUT_TCP: &str = "sessions of the reference system cannot reach this broker, all others use the Unix socket; set \
+                           CLAUDE_PEERS_PORT for another port";
+const WITHOUT_METRICS: &str = "Prometheus gets no metrics, all else goes on; set CLAUDE_PEERS_METRICS for another port";
+
 /// Binds the sockets that were not passed in. Fails if there can be no Unix socket.
-pub(super) fn complete(given: Given, socket: &Path, port: u16) -> Result<Listeners, ListenError> {
-    let origin = |is_given: bool| if is_given { "service manager" } else { "own" }.to_owned();
-    let origins = [given.unix.is_some(), given.tcp.is_some()].map(origin);
+pub(super) fn complete(given: Given, socket: &Path, port: u16, metrics: Option<SocketAddr>) -> Result<Listeners, ListenError> {
+    let unix_origin = origin(given.unix.is_some());
     let (unix, made) = match given.unix {
         Some(unix) => (unix, None),
         None => {
@@ -132,23 +139,31 @@ pub(super) fn complete(given: Given, socket: &Path, port: u16) -> Result<Listene
     };
     let path = unix.local_addr().ok().and_then(|address| address.as_pathname().map(Path::to_owned));
     let path = path.unwrap_or_else(|| socket.to_owned());
-    let wanted = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let tcp = given.tcp.map_or_else(|| TcpListener::bind(wanted), Ok);
-    let address = tcp.as_ref().ok().and_then(|tcp| tcp.local_addr().ok()).unwrap_or(wanted);
-    let status = |kind: &str, address, origin, listening, problem| ListenerStatus {
-        kind: kind.to_owned(),
-        address,
-        listening,
-        origin,
-        problem,
+    let unix_status = ListenerStatus {
+        kind: "unix".to_owned(),
+        address: path.to_string_lossy().into_owned(),
+        listening: true,
+        origin: unix_origin,
+        problem: shared_folder(&path),
     };
-    let [unix_origin, tcp_origin] = origins;
-    let tcp_problem = tcp.as_ref().err().map(|error| taken(port, error));
-    let status = vec![
-        status("unix", path.to_string_lossy().into_owned(), unix_origin, true, shared_folder(&path)),
-        status("tcp", address.to_string(), tcp_origin, tcp.is_ok(), tcp_problem),
-    ];
-    Ok(Listeners { unix, tcp: tcp.ok(), status, made })
+    let (tcp, tcp_status) = bind_tcp("tcp", given.tcp, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), WITHOUT_TCP);
+    let (metrics, metrics_status) = metrics.map(|wanted| bind_tcp("metrics", None, wanted, WITHOUT_METRICS)).unzip();
+    let status = [unix_status, tcp_status].into_iter().chain(metrics_status).collect();
+    Ok(Listeners { unix, tcp, metrics: metrics.flatten(), status, made })
+}
+
+fn origin(is_given: bool) -> String {
+    if is_given { "service manager" } else { "own" }.to_owned()
+}
+
+/// The given socket, or one bound here, with its status; none if the port is taken, with `loss` in the status.
+fn bind_tcp(kind: &str, given: Option<TcpListener>, wanted: SocketAddr, loss: &str) -> (Option<TcpListener>, ListenerStatus) {
+    let origin = origin(given.is_some());
+    let tcp = given.map_or_else(|| TcpListener::bind(wanted), Ok);
+    let address = tcp.as_ref().ok().and_then(|tcp| tcp.local_addr().ok()).unwrap_or(wanted);
+    let problem = tcp.as_ref().err().map(|error| taken(wanted, error, loss));
+    let (kind, address, listening) = (kind.to_owned(), address.to_string(), tcp.is_ok());
+    (tcp.ok(), ListenerStatus { kind, address, listening, origin, problem })
 }
 
 fn failed(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ListenError {
@@ -210,10 +225,11 @@ fn shared_folder(socket: &Path) -> Option<String> {
     })
 }
 
-fn taken(port: u16, error: &io::Error) -> String {
+fn taken(wanted: SocketAddr, error: &io::Error, loss: &str) -> String {
     if error.kind() != ErrorKind::AddrInUse {
-        return format!("binding 127.0.0.1:{port}: {error}");
+        return format!("binding {wanted}: {error}");
     }
+    let port = wanted.port();
     let holder = match kernel::listening(port) {
         None => "another program".to_owned(),
         Some(socket) => match kernel::owner(socket.inode) {
@@ -221,10 +237,7 @@ fn taken(port: u16, error: &io::Error) -> String {
             None => format!("a program of user {}", socket.uid),
         },
     };
-    format!(
-        "port {port} is held by {holder}; sessions of the reference system cannot reach this broker, all others use the Unix \
-         socket; set CLAUDE_PEERS_PORT for another port"
-    )
+    format!("port {port} is held by {holder}; {loss}")
 }
 
 /// Removes this process's socket file at the end, unless another has replaced it.

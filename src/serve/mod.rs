@@ -24,6 +24,7 @@ mod listen;
 mod log;
 #[cfg(any(target_os = "macos", all(test, feature = "dbus", target_os = "linux")))]
 mod mac;
+mod metrics;
 mod notify;
 mod router;
 mod v1;

@@ -4,7 +4,7 @@ use super::{
     access,
     app::App,
     errors::{self, ErrorBody},
-    legacy, v1,
+    legacy, metrics, v1,
 };
 use crate::wire::{Code, Error, VERSION};
 use axum::{Router, http::Uri, middleware, routing::get};
@@ -22,6 +22,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         // Made for each request: it would take a megabyte of memory.
         .route("/v1/openapi.json", get(|| async { axum::Json(documented().1) }))
         .merge(legacy::routes())
+        .merge(metrics::routes())
         .fallback(|uri: Uri| async move {
             let path: String = uri.path().chars().take(100).collect();
             Error::new(Code::NotFound, format!("there is no path {path}")).help("see /v1/openapi.json for the paths there are")
@@ -30,7 +31,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
             Error::new(Code::MethodNotAllowed, "this path is not for this HTTP method")
                 .help("see /v1/openapi.json for the method it takes")
         })
-        .layer(middleware::from_fn(access::check))
+        .layer(middleware::from_fn_with_state(app.clone(), access::check))
         .with_state(app)
 }
 

@@ -21,6 +21,9 @@ macro_rules! words {
         pub enum $name { $($(#[$variant_meta])* #[serde(rename = $word)] $variant),* }
 
         impl $name {
+            #[allow(dead_code, reason = "not all are listed")]
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $word),* }
             }

@@ -15,7 +15,7 @@ use std::{
 };
 
 /// Requests that would change or reveal something if they were allowed.
-const REQUESTS: [(&str, &str, &str); 24] = [
+const REQUESTS: [(&str, &str, &str); 25] = [
     ("GET", "/health", ""),
     ("POST", "/register", r#"{"pid":1,"cwd":"/tmp","git_root":null,"tty":null,"summary":"evil"}"#),
     ("POST", "/heartbeat", r#"{"id":"victim"}"#),
@@ -37,6 +37,7 @@ const REQUESTS: [(&str, &str, &str); 24] = [
     ("GET", "/v1/search?words=x", ""),
     ("GET", "/v1/status", ""),
     ("GET", "/v1/openapi.json", ""),
+    ("GET", "/metrics", ""),
     ("GET", "/", ""),
     ("POST", "/nowhere", "{}"),
     ("POST", "/v1/nowhere", "{}"),

@@ -3,10 +3,13 @@
 use crate::support::{
     Broker,
     bus::{Bus, Desktop},
+    dunst::Dunst,
     events::Peer,
+    eventually, folder,
 };
 use serde_json::{Value, json};
 use std::{fs, os::unix::fs::PermissionsExt};
+use tempfile::TempDir;
 
 /// A broker on a bus with a desktop that shows notifications.
 fn place(settings: &[(&str, &str)]) -> (Bus, Desktop, Broker) {
@@ -75,28 +78,73 @@ fn expired_message_of_the_person_is_shown() {
     assert_eq!((&shown["title"], &shown["text"]), (&json!("shop never saw your message"), &json!("Are you there?")));
 }
 
-#[test]
-fn click_opens_the_live_view() {
-    let bus = Bus::start();
-    let desktop = bus.desktop();
-    let broker = Broker::prepared(&[]);
-    let runtime = broker.folder().join("runtime");
+/// A broker on this bus that can open a terminal, and the folder for the words of the command that would open one.
+fn broker_with_a_terminal(bus: &Bus) -> (Broker, TempDir) {
+    let folder = folder();
+    let runtime = folder.path().join("runtime");
     fs::create_dir_all(runtime.join("systemd")).unwrap();
     fs::write(runtime.join("systemd/private"), "").unwrap();
-    let (tools, asked) = (broker.folder().join("tools"), broker.folder().join("asked"));
+    let (tools, asked) = (folder.path().join("tools"), folder.path().join("asked"));
     fs::create_dir(&tools).unwrap();
     fs::write(tools.join("systemd-run"), format!("#!/bin/sh\necho \"$@\" >{0}.new; mv {0}.new {0}", asked.display())).unwrap();
     fs::set_permissions(tools.join("systemd-run"), fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("{}:/usr/bin:/bin", tools.display());
     let settings = [("DBUS_SESSION_BUS_ADDRESS", bus.address()), ("XDG_RUNTIME_DIR", runtime.to_str().unwrap()), ("PATH", &path)];
-    let broker = Broker::with(&settings);
+    (Broker::with(&settings), folder)
+}
+
+fn opens_the_live_view(folder: &TempDir) {
+    let words = eventually("a terminal is started", || fs::read_to_string(folder.path().join("asked")).ok());
+    assert!(words.starts_with("--user ") && words.trim_end().ends_with("/claude-peers"), "{words}");
+}
+
+#[test]
+fn click_opens_the_live_view() {
+    let bus = Bus::start();
+    let desktop = bus.desktop();
+    let (broker, folder) = broker_with_a_terminal(&bus);
     let shop = Peer::register(&broker.http(), "shop", json!({"cwd": "/src/shop"}));
     answered(&broker, &shop, "Green.");
     let shown = desktop.next();
     assert_eq!(shown["actions"], json!(["default", "Show"]));
     desktop.click(&shown["number"]);
-    let words = crate::support::eventually("a terminal is started", || fs::read_to_string(&asked).ok());
-    assert!(words.starts_with("--user ") && words.trim_end().ends_with("/claude-peers"), "{words}");
+    opens_the_live_view(&folder);
+}
+
+// A real program that shows notifications.
+
+#[test]
+fn dunst_shows_text_as_data_until_read() {
+    for markup in ["full", "no"] {
+        let bus = Bus::start();
+        let Some(dunst) = Dunst::start(&bus, markup) else { return };
+        let broker = Broker::with(&[("DBUS_SESSION_BUS_ADDRESS", bus.address())]);
+        let shop = Peer::register(&broker.http(), "shop", json!({"cwd": "/src/shop"}));
+        answered(&broker, &shop, "<b>Green</b> & <img src=\"file:///x\"> &amp; \u{202e}all");
+        eventually("the answer is shown", || (dunst.displayed() == 1).then_some(()));
+        assert!(broker.cli(&["inbox"]).output().unwrap().status.success());
+        eventually("it is withdrawn", || (dunst.displayed() == 0).then_some(()));
+        let [shown] = &dunst.history()[..] else { panic!("{:?}", dunst.history()) };
+        assert_eq!(shown["summary"], "shop has answered");
+        // What it has drawn is markup, whose only tags are those around the summary.
+        let drawn = shown["message"].as_str().unwrap().strip_prefix("<b>shop has answered</b>\n").unwrap();
+        assert!(!drawn.contains(['<', '>', '\u{202e}']), "{drawn}");
+        let read =
+            drawn.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&apos;", "'").replace("&amp;", "&");
+        assert!(read.starts_with("<b>Green</b> & <img src=\"file:///x\"> &amp; ") && read.ends_with("all"), "{markup}: {read}");
+    }
+}
+
+#[test]
+fn action_of_dunst_opens_the_live_view() {
+    let bus = Bus::start();
+    let Some(dunst) = Dunst::start(&bus, "full") else { return };
+    let (broker, folder) = broker_with_a_terminal(&bus);
+    let shop = Peer::register(&broker.http(), "shop", json!({"cwd": "/src/shop"}));
+    answered(&broker, &shop, "Green.");
+    eventually("the answer is shown", || (dunst.displayed() == 1).then_some(()));
+    dunst.action();
+    opens_the_live_view(&folder);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 mod access;
 mod asking;
+mod browser;
 #[cfg(all(feature = "dbus", target_os = "linux"))]
 mod bus;
 mod chaos;
@@ -33,6 +34,7 @@ mod journal;
 mod legacy;
 mod mail;
 mod manual;
+mod metrics;
 mod patterns;
 #[cfg(target_os = "linux")]
 mod pkg;

@@ -162,7 +162,8 @@ fn served_by(scene: &Scene, broker: &BrokerStatus, port: u16) -> Finding {
 }
 
 fn unheld(scene: &Scene, port: u16) -> Finding {
-    let problem = scene.broker().and_then(|broker| broker.listeners.iter().find_map(|listener| listener.problem.clone()));
+    let listener = scene.broker().and_then(|broker| broker.listeners.iter().find(|listener| listener.kind == "tcp"));
+    let problem = listener.and_then(|listener| listener.problem.clone());
     match problem {
         // The broker detected this when it started.
         Some(problem) if kernel::can_tell() => failed(

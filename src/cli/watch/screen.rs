@@ -1,4 +1,5 @@
 //! The terminal of the live view. It is taken over at the start, and given back at every end: a key, a signal, a failure, a panic.
+//! The shell also has it while the view is stopped, by Ctrl-Z or from outside.
 
 use super::{
     draw::Painter,
@@ -13,7 +14,10 @@ use crate::{
 };
 use crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyEventKind};
 use ratatui::{DefaultTerminal, crossterm::execute};
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    process::{Signal, getpid, kill_current_process_group, kill_process},
+};
 use std::{
     fs::File,
     io::{self, IsTerminal},
@@ -94,6 +98,8 @@ impl Screen {
     async fn live(&mut self, mut feed: mpsc::Receiver<News>) -> Result<(), Failure> {
         let mut keys = keys().map_err(unusable)?;
         let mut resized = signal(SignalKind::window_change()).map_err(unusable)?;
+        let [stopped, continued] = [Signal::TSTP, Signal::CONT].map(|name| signal(SignalKind::from_raw(name.as_raw())));
+        let (mut stopped, mut continued) = (stopped.map_err(unusable)?, continued.map_err(unusable)?);
         self.load(None);
         loop {
             let (model, painter) = (&self.model, &mut self.painter);
@@ -105,6 +111,16 @@ impl Screen {
                     None => return Ok(()), // the terminal is gone
                 },
                 _ = resized.recv() => {} // it is painted again
+                _ = stopped.recv() => {
+                    self.give_back().map_err(unusable)?;
+                    kill_process(getpid(), Signal::STOP).map_err(io::Error::from).map_err(unusable)?;
+                    continued.recv().await;
+                    self.take_again().map_err(unusable)?;
+                }
+                _ = continued.recv() => {
+                    // It was stopped without a word (SIGSTOP), so the shell has its own modes and our screen.
+                    self.give_back().and_then(|()| self.take_again()).map_err(unusable)?;
+                }
                 answer = self.answers.1.recv() => answer.into_iter().for_each(|answer| self.answered(answer)),
                 news = feed.recv() => {
                     self.news(news)?;
@@ -146,7 +162,8 @@ impl Screen {
         match action {
             None => {}
             Some(Action::Quit) => return Ok(true),
-            Some(Action::Suspend) => self.suspend().map_err(unusable)?,
+            // As the terminal would: the signal also stops a script that runs the view.
+            Some(Action::Suspend) => kill_current_process_group(Signal::TSTP).map_err(io::Error::from).map_err(unusable)?,
             Some(Action::LoadBefore(id)) => self.load(Some(id)),
             Some(Action::Send(draft)) => self.ask(async |broker| {
                 let sent = send(broker, &draft).await;
@@ -193,11 +210,12 @@ impl Screen {
         }
     }
 
-    /// Gives the terminal to the shell until the user comes back.
-    fn suspend(&mut self) -> io::Result<()> {
+    fn give_back(&self) -> io::Result<()> {
         execute!(io::stdout(), DisableBracketedPaste)?;
-        ratatui::try_restore()?;
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP)?;
+        ratatui::try_restore()
+    }
+
+    fn take_again(&mut self) -> io::Result<()> {
         self.terminal = ratatui::try_init()?;
         self.enter()
     }

@@ -125,8 +125,13 @@ impl Client {
 
     /// Whether the broker's name is taken.
     pub fn broker_is_there(&self) -> bool {
+        self.owns(NAME)
+    }
+
+    /// Whether a program has this name.
+    pub fn owns(&self, name: &str) -> bool {
         let bus = "org.freedesktop.DBus";
-        self.call_of(bus, "/org/freedesktop/DBus", bus, "NameHasOwner", &(NAME,)).unwrap()[0] == true
+        self.call_of(bus, "/org/freedesktop/DBus", bus, "NameHasOwner", &(name,)).unwrap()[0] == true
     }
 
     /// Takes the broker's name.
@@ -168,6 +173,8 @@ fn body(message: &zbus::message::Message) -> Value {
 fn json(value: &Variant<'_>) -> Value {
     match value {
         Variant::Bool(yes) => (*yes).into(),
+        Variant::I32(number) => (*number).into(),
+        Variant::I64(number) => (*number).into(),
         Variant::U32(number) => (*number).into(),
         Variant::U64(number) => (*number).into(),
         Variant::Str(text) => text.as_str().into(),

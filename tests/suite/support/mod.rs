@@ -5,6 +5,8 @@ pub mod agent;
 pub mod broker;
 #[cfg(all(feature = "dbus", target_os = "linux"))]
 pub mod bus;
+#[cfg(all(feature = "dbus", target_os = "linux"))]
+pub mod dunst;
 pub mod events;
 pub mod git;
 pub mod http;
@@ -23,6 +25,18 @@ use std::time::Duration;
 
 /// How long an event may take before a test gives up. It is generous, because it only limits hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Whether this program is installed. Without it a test is skipped, which is said; with `CLAUDE_PEERS_HOST_TESTS=required` that is a
+/// failure.
+pub fn installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|folder| folder.join(program).is_file()) {
+        return true;
+    }
+    assert!(std::env::var_os("CLAUDE_PEERS_HOST_TESTS").is_none_or(|value| value != "required"), "{program} is missing");
+    eprintln!("SKIPPED: there is no {program}");
+    false
+}
 
 /// Polls `condition` until it returns something, for facts that no event announces.
 pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {

@@ -2,6 +2,7 @@
 
 mod lines;
 mod screen;
+mod stopping;
 mod stream;
 
 use crate::support::{events::Peer, http::Http};
