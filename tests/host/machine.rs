@@ -18,6 +18,19 @@ use std::{
 /// How long a machine may take to boot, or a command in it to end. It only limits hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The address of a machine's web server.
+pub const WEB: &str = "http://127.0.0.1:8080";
+/// Answers one request for a file of `/srv/www`.
+const SERVE: &str = r#"
+    read -r _ path _
+    while read -r line && [ ${#line} -gt 1 ]; do :; done
+    printf -v file '/srv/www%b' "${path//%/\\x}"
+    status='200 OK'
+    [ -f "$file" ] || file=/dev/null status='404 Not Found'
+    printf 'HTTP/1.1 %s\r\ncontent-length: %s\r\nconnection: close\r\n\r\n' "$status" "$(stat -c %s "$file")"
+    exec cat "$file"
+"#;
+
 /// The users of every machine. Each has a running user manager.
 pub const USERS: [&str; 2] = ["ada", "bob"];
 
@@ -189,6 +202,14 @@ impl Machine {
             self.run(user, "mkdir -p ~/.local/bin && ln -s /opt/claude/claude ~/.local/bin/claude").ok();
         }
         prepared.claude.is_some()
+    }
+
+    /// Starts a web server on [`WEB`] for the files in `/srv/www`.
+    pub fn serve(&self) {
+        fs::write(self.path("/srv/serve"), SERVE).unwrap();
+        let listen = "systemd-socket-activate --listen=127.0.0.1:8080 --accept --inetd bash /srv/serve";
+        self.root(&format!("systemd-run --quiet --unit=web --property=Type=exec {listen}")).ok();
+        self.root(&format!("curl -sS --retry 50 --retry-connrefused --retry-delay 0 -o /dev/null {WEB}/")).ok();
     }
 
     /// Installs a package.
