@@ -68,7 +68,8 @@ fn units_pass_systemd_analyze(prepared: &Prepared) {
     for release in [Release::Bookworm, Release::Trixie] {
         let machine = Machine::boot(prepared, release);
         machine.install(&prepared.package).ok();
-        let units = "claude-peers.service claude-peers.socket claude-peers-tcp.socket claude-peers-setup.service";
+        let units = "claude-peers.service claude-peers.socket claude-peers-tcp.socket claude-peers-port-taken.service \
+                     claude-peers-setup.service";
         let verify = machine.ada(&format!("cd /usr/lib/systemd/user && systemd-analyze --user --man=no verify {units}"));
         assert_eq!((verify.code, verify.out.as_str(), verify.err.as_str()), (0, "", ""), "{}", release.name());
         // The broker works within its unit's restrictions: none of its system calls is refused.
