@@ -1,5 +1,6 @@
 //! `message`: shows a message and its state.
 
+use super::candidates;
 use crate::{
     client::Client,
     console::{Failure, Look, Out, Tone},
@@ -13,6 +14,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The message: its id, as `send` and `history` show it, or its number alone (m1042)
+    #[arg(add = candidates::messages())]
     pub id: MessageRef,
 }
 
