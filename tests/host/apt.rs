@@ -20,11 +20,11 @@ pub const TESTS: &[(&str, Test)] = &[
 const ADDRESS: &str = "https://claude-peers.github.io/claude-peers/apt";
 
 /// Keys of a GnuPG of its own.
-struct Keys(tempfile::TempDir);
+pub struct Keys(tempfile::TempDir);
 
 impl Keys {
     /// Two keys, `ours` and `other`.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let keys = Self(tempfile::tempdir().unwrap());
         for name in ["ours", "other"] {
             let make = ["--quick-generate-key", name, "ed25519", "sign", "never"];
@@ -41,9 +41,14 @@ impl Keys {
 
     /// Publishes a package on a machine's web server, signed with this key.
     fn publish(&self, key: &str, machine: &Machine, package: &Path) {
+        self.publish_at(&format!("{WEB}/apt"), key, machine, package);
+    }
+
+    /// The same for machines that find the folder at `url`.
+    pub fn publish_at(&self, url: &str, key: &str, machine: &Machine, package: &Path) {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/apt/publish");
         let mut command = self.command(script);
-        call(command.args(["--key", key, "--url", &format!("{WEB}/apt")]).arg(machine.path("/srv/www/apt")).arg(package));
+        call(command.args(["--key", key, "--url", url]).arg(machine.path("/srv/www/apt")).arg(package));
     }
 }
 

@@ -9,6 +9,7 @@ mod apt;
 mod bus;
 #[path = "../claude/program.rs"]
 mod claude;
+mod container;
 mod copies;
 mod doctor;
 mod faults;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         bus::TESTS,
         upgrade::TESTS,
         apt::TESTS,
+        container::TESTS,
         update::TESTS,
         remove::TESTS,
     ]
