@@ -2,7 +2,7 @@
 
 use crate::{
     Test,
-    apt::Keys,
+    apt::{AS_FILES, Keys, NO_OTHER},
     machine::Machine,
     prepare::{Prepared, Release},
 };
@@ -11,8 +11,6 @@ use std::{fs, path::Path};
 
 pub const TESTS: &[(&str, Test)] =
     &[("container::feature_installs_and_starts_the_broker", feature_installs_and_starts_the_broker)];
-
-const REPOSITORY: &str = "file:///srv/www/apt";
 
 /// The feature's folder.
 fn feature() -> &'static Path {
@@ -34,7 +32,7 @@ fn feature_installs_and_starts_the_broker(prepared: &Prepared) {
     let (create, start) = (feature["postCreateCommand"].as_str().unwrap(), feature["postStartCommand"].as_str().unwrap());
     // The commands run as the user of the container, once and at each start.
     let lived = format!(
-        "set -e; rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*; \"$@\" >/dev/null
+        "set -e; {NO_OTHER}; \"$@\" >/dev/null
          cat >/srv/life <<'END'
          set -e; cd; {create} >&2; {start}; claude-peers stop >&2; {start}; claude-peers status
 END
@@ -42,11 +40,11 @@ END
     );
     let keys = Keys::new();
     for (release, options) in [
-        (Release::Bookworm, format!("REPOSITORY={REPOSITORY} VERSION={}", env!("CARGO_PKG_VERSION"))),
+        (Release::Bookworm, format!("REPOSITORY={AS_FILES} VERSION={}", env!("CARGO_PKG_VERSION"))),
         (Release::Trixie, "PACKAGE=/srv/claude-peers.deb".to_owned()),
     ] {
         let image = image(prepared, release);
-        keys.publish_at(REPOSITORY, "ours", &image, &prepared.package);
+        keys.publish(AS_FILES, "ours", &image, &prepared.package);
         let missing = image.in_container("PACKAGE=/srv/none.deb sh /srv/install.sh");
         assert!(missing.code == 1 && missing.err.contains("no package /srv/none.deb"), "{missing:?}");
         let said = image.in_container(&format!("set -- env {options} sh /srv/install.sh; {lived}")).ok();
