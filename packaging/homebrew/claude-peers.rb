@@ -2,8 +2,6 @@
 class ClaudePeers < Formula
   desc "Lets the Claude Code sessions on a machine find each other and talk"
   homepage "https://github.com/claude-peers/claude-peers"
-  url "https://github.com/claude-peers/claude-peers/archive/refs/tags/v0.1.0.tar.gz"
-  sha256 "0000000000000000000000000000000000000000000000000000000000000000" # set by the release
   license "MIT"
   head "https://github.com/claude-peers/claude-peers.git", branch: "main"
 

@@ -87,6 +87,19 @@ pub async fn restart(broker: &Client, out: Out) -> Result<(), Failure> {
     out.answer(&started, |started, _| started.text())
 }
 
+/// Whether a connection to `socket` reaches a broker that runs, or fails. It does not make the service manager start one.
+pub async fn is_running(socket: &Path) -> bool {
+    let manager = Manager::find().await;
+    let of_service = paths::home().ok().and_then(|home| manager.socket(&home));
+    match &manager {
+        _ if of_service.as_deref() != Some(socket) => true,
+        Manager::Systemd(systemd) => {
+            systemd.our_units().await.is_ok_and(|units| units.service.is_active() || !units.socket.is_active())
+        }
+        _ => matches!(manager.runs_broker().await, Some(Ok(true))),
+    }
+}
+
 async fn bring_up(manager: &Manager, broker: &Client) -> Result<Started, Failure> {
     match manager {
         Manager::Systemd(systemd) => {

@@ -1,6 +1,6 @@
 //! `ask`: a question to a session, and its answer.
 
-use super::send;
+use super::{candidates, send};
 use crate::{
     agents::shown,
     client::{Client, with_query},
@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The session: an id or a name, as `claude-peers peers` shows them
+    #[arg(add = candidates::peers())]
     pub peer: PeerRef,
     /// The question; words are joined by spaces, `-` alone reads standard input (its last line break is left out)
     #[arg(required = true)]

@@ -1,6 +1,6 @@
 //! `export`: messages as JSON lines, or as one web page of conversations.
 
-use super::when;
+use super::{candidates, when};
 use crate::{
     client::{Client, with_query},
     console::{Failure, Out},
@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "json")]
     pub html: bool,
     /// Only messages from or to this peer (an id or a name; `cli` is you)
-    #[arg(long)]
+    #[arg(long, add = candidates::correspondents())]
     pub peer: Option<PeerRef>,
     /// Only messages sent since: a span such as 2h or 7d, a day such as 2026-03-01, or a time
     #[arg(long, value_name = "TIME", value_parser = when::parse)]

@@ -1,7 +1,7 @@
 //! `history`: messages sent and received, newest first.
 
 use super::{
-    message,
+    candidates, message,
     watch::lines::{self, Wanted},
     when,
 };
@@ -31,13 +31,13 @@ pub const COLUMNS: [Column; 6] = [
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only messages from or to this peer (an id or a name; `cli` is you)
-    #[arg(long)]
+    #[arg(long, add = candidates::correspondents())]
     pub peer: Option<PeerRef>,
     /// At most this many
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub limit: u32,
     /// Only messages older than this one: an id, or a number alone (m1042)
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = candidates::messages())]
     pub before: Option<MessageRef>,
     /// Only messages sent since: a span such as 2h or 7d, a day such as 2026-03-01, or a time
     #[arg(long, value_name = "TIME", value_parser = when::parse)]
@@ -46,7 +46,7 @@ pub struct Args {
     #[arg(long, value_parser = states())]
     pub state: Option<MessageState>,
     /// Only this message's conversation: what it answers, and all answers
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = candidates::messages())]
     pub thread: Option<MessageRef>,
     /// Then print messages as they come and change, one a line, until interrupted
     #[arg(long, short, conflicts_with = "before")]

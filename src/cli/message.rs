@@ -1,6 +1,6 @@
 //! `message`: shows a message, its state and its conversation.
 
-use super::history;
+use super::{candidates, history};
 use crate::{
     client::{Client, with_query},
     console::{Failure, Look, Out, Tone},
@@ -19,6 +19,7 @@ const SHOWN: usize = 50;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The message: its id, as `send` and `history` show it, or its number alone (m1042)
+    #[arg(add = candidates::messages())]
     pub id: MessageRef,
 }
 

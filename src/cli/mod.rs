@@ -5,6 +5,7 @@
 
 mod args;
 mod ask;
+mod candidates;
 mod completions;
 mod doorbell;
 mod export;
@@ -35,6 +36,9 @@ use tokio::runtime::{Builder, LocalOptions};
 
 /// Does what the process's arguments say.
 pub fn run() -> ExitCode {
+    if let Some(exit) = completions::answer(Cli::command) {
+        return exit.into();
+    }
     let exit = match Cli::try_parse() {
         Ok(cli) => {
             let out = Out::new(cli.json);
@@ -73,7 +77,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Doctor(args) => doctor::run(args, out).await,
             Command::Update(args) => update::run(args, out).await,
             Command::Demo => demo::run(out).await,
-            Command::Completions(args) => completions::run(&args, &Cli::command(), out),
+            Command::Completions(args) => completions::run(&args, out),
             Command::Manual(args) => manual::run(&args, Cli::command(), out),
             Command::Summarize => summarize::run(out),
             // The program's `main` runs a well-formed `hook` before it gets here.

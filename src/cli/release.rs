@@ -1,5 +1,6 @@
 //! `release`: delivers a message that the recipient's controls hold.
 
+use super::candidates;
 use crate::{
     client::Client,
     console::{Failure, Out},
@@ -10,6 +11,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The message: its id, as `message` and `history` show it, or its number alone (m1042)
+    #[arg(add = candidates::held_messages())]
     pub id: MessageRef,
 }
 

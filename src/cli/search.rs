@@ -1,6 +1,6 @@
 //! `search`: messages by their words.
 
-use super::{history, message, when};
+use super::{candidates, history, message, when};
 use crate::{
     client::{Client, with_query},
     console::{Failure, Field, Look, Out, Tone, out::ago},
@@ -24,7 +24,7 @@ pub struct Args {
     #[arg(required = true)]
     pub words: Vec<String>,
     /// Only messages from or to this peer (an id or a name; `cli` is you)
-    #[arg(long)]
+    #[arg(long, add = candidates::correspondents())]
     pub peer: Option<PeerRef>,
     /// Only messages from or to a session in a repository of this name
     #[arg(long, value_name = "NAME")]

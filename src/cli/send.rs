@@ -1,6 +1,6 @@
 //! `send`: a message from the person at the keyboard or a script; inside a session, from that session.
 
-use super::peers;
+use super::{candidates, peers};
 use crate::{
     client::Client,
     console::{Failure, Look, Out, Tone},
@@ -28,12 +28,13 @@ const KEY_LENGTH: usize = 32;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The recipient: an id or a name, as `claude-peers peers` shows them, or all in a scope: @machine, @directory, @repo
+    #[arg(add = candidates::recipients())]
     pub peer: Recipient,
     /// The message; words are joined by spaces, `-` alone reads standard input (its last line break is left out)
     #[arg(required = true)]
     pub text: Vec<String>,
     /// The message that this one answers: its id or, outside of a session, its number alone (m1042)
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", add = candidates::messages())]
     pub reply_to: Option<MessageRef>,
 }
 

@@ -22,7 +22,19 @@ fn first_connection_starts_the_broker(prepared: &Prepared) {
             assert_eq!(machine.property(user, "claude-peers.socket", "ActiveState"), "active", "{user}");
             assert_eq!(machine.property(user, "claude-peers.service", "ActiveState"), "inactive", "{user}");
         }
+        // TAB completes, but starts no broker.
+        let tab = |words: &str| machine.ada(&format!("_CLAUDE_PEERS_COMPLETE=fish claude-peers -- claude-peers {words}"));
+        let offered = tab("send ''");
+        assert!(offered.out.starts_with("@repo\t") && offered.err.is_empty(), "{offered:?}");
         assert_ne!(machine.root("pgrep -x claude-peersd").code, 0, "nobody has asked for a broker yet");
+        for (shell, file) in [
+            ("bash", "bash-completion/completions/claude-peers"),
+            ("zsh", "zsh/vendor-completions/_claude-peers"),
+            ("fish", "fish/vendor_completions.d/claude-peers.fish"),
+        ] {
+            let installed = machine.root(&format!("cat /usr/share/{file}")).ok();
+            assert_eq!(installed, machine.root(&format!("claude-peers completions {shell}")).ok());
+        }
         let mode = machine.ada("stat -c '%a %U' $XDG_RUNTIME_DIR/claude-peers $XDG_RUNTIME_DIR/claude-peers/broker.sock").ok();
         assert_eq!(mode, "700 ada\n600 ada\n");
 
@@ -30,6 +42,7 @@ fn first_connection_starts_the_broker(prepared: &Prepared) {
         let id = session.id();
         assert_eq!(machine.property("ada", "claude-peers.service", "ActiveState"), "active");
         assert_eq!(machine.property("bob", "claude-peers.service", "ActiveState"), "inactive");
+        eventually("TAB offers the session", || tab("ask ada").out.starts_with("ada\t").then_some(()));
         eventually("the unit says who is there", || {
             (machine.property("ada", "claude-peers.service", "StatusText") == "1 peer").then_some(())
         });
@@ -68,7 +81,8 @@ fn units_pass_systemd_analyze(prepared: &Prepared) {
     for release in [Release::Bookworm, Release::Trixie] {
         let machine = Machine::boot(prepared, release);
         machine.install(&prepared.package).ok();
-        let units = "claude-peers.service claude-peers.socket claude-peers-tcp.socket claude-peers-setup.service";
+        let units = "claude-peers.service claude-peers.socket claude-peers-tcp.socket claude-peers-port-taken.service \
+                     claude-peers-setup.service";
         let verify = machine.ada(&format!("cd /usr/lib/systemd/user && systemd-analyze --user --man=no verify {units}"));
         assert_eq!((verify.code, verify.out.as_str(), verify.err.as_str()), (0, "", ""), "{}", release.name());
         // The broker works within its unit's restrictions: none of its system calls is refused.

@@ -11,12 +11,27 @@ use std::{
     ffi::OsStr,
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
 /// How long a machine may take to boot, or a command in it to end. It only limits hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Boots a machine.
+const BOOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/host/boot");
+/// The address of a machine's web server.
+pub const WEB: &str = "http://127.0.0.1:8080";
+/// Answers one request for a file of `/srv/www`.
+const SERVE: &str = r#"
+    read -r _ path _
+    while read -r line && [ ${#line} -gt 1 ]; do :; done
+    printf -v file '/srv/www%b' "${path//%/\\x}"
+    status='200 OK'
+    [ -f "$file" ] || file=/dev/null status='404 Not Found'
+    printf 'HTTP/1.1 %s\r\ncontent-length: %s\r\nconnection: close\r\n\r\n' "$status" "$(stat -c %s "$file")"
+    exec cat "$file"
+"#;
 
 /// The users of every machine. Each has a running user manager.
 pub const USERS: [&str; 2] = ["ada", "bob"];
@@ -36,6 +51,11 @@ pub struct Run {
 }
 
 impl Run {
+    fn of(output: &Output) -> Self {
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        Self { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+
     /// The output of a command that must have succeeded.
     #[track_caller]
     pub fn ok(self) -> String {
@@ -53,11 +73,18 @@ impl Run {
 impl Machine {
     /// Boots a machine with this release and waits for its users' managers.
     pub fn boot(prepared: &Prepared, release: Release) -> Self {
+        let mut machine = Self::switched_off(prepared, release);
+        machine.start();
+        machine
+    }
+
+    /// A machine that does not run.
+    pub fn switched_off(prepared: &Prepared, release: Release) -> Self {
         let folder = tempfile::Builder::new().prefix("machine-").tempdir_in(prepared.place()).unwrap();
         for part in ["upper", "work", "root"] {
             fs::create_dir(folder.path().join(part)).unwrap();
         }
-        let mut machine = Self { folder, boot: None };
+        let machine = Self { folder, boot: None };
         let layers = format!(
             "lowerdir={},upperdir={1}/upper,workdir={1}/work",
             prepared.root(release).display(),
@@ -69,16 +96,25 @@ impl Machine {
             fs::create_dir_all(&target).unwrap();
             call(Command::new("mount").arg("--bind").arg(source).arg(target));
         }
-        machine.start();
         machine
+    }
+
+    /// Runs a script as root in its file system, without systemd: a container.
+    pub fn in_container(&self, script: &str) -> Run {
+        let mut command = Command::new("bash");
+        command.arg(BOOT).arg(self.path("/")).args(["timeout", &PATIENCE.as_secs().to_string(), "sh", "-c", script]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let id = child.id();
+        let run = Run::of(&child.wait_with_output().unwrap());
+        remove_group(id);
+        run
     }
 
     /// Boots the machine.
     pub fn start(&mut self) {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/host/boot");
         let log = fs::File::create(self.folder.path().join("boot.log")).unwrap();
         let mut command = Command::new("bash");
-        command.arg(script).arg(self.path("/")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.arg(BOOT).arg(self.path("/")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let mut child = command.spawn().unwrap();
         let children = format!("/proc/{0}/task/{0}/children", child.id());
         let init = eventually("the machine starts", || {
@@ -138,9 +174,7 @@ impl Machine {
     /// Runs a script as this user.
     pub fn run(&self, user: &str, script: &str) -> Run {
         let mut command = self.command(user, "timeout");
-        let output = command.args([&PATIENCE.as_secs().to_string(), "sh", "-c", script]).output().unwrap();
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        Run { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+        Run::of(&command.args([&PATIENCE.as_secs().to_string(), "sh", "-c", script]).output().unwrap())
     }
 
     /// Runs a script as root.
@@ -191,6 +225,14 @@ impl Machine {
         prepared.claude.is_some()
     }
 
+    /// Starts a web server on [`WEB`] for the files in `/srv/www`.
+    pub fn serve(&self) {
+        fs::write(self.path("/srv/serve"), SERVE).unwrap();
+        let listen = "systemd-socket-activate --listen=127.0.0.1:8080 --accept --inetd bash /srv/serve";
+        self.root(&format!("systemd-run --quiet --unit=web --property=Type=exec {listen}")).ok();
+        self.root(&format!("curl -sS --retry 50 --retry-connrefused --retry-delay 0 -o /dev/null {WEB}/")).ok();
+    }
+
     /// Installs a package.
     pub fn install(&self, package: &Path) -> Run {
         let name = package.file_name().unwrap().to_str().unwrap();
@@ -216,9 +258,13 @@ impl Drop for Machine {
 /// Waits for a machine to end and removes its control group.
 fn gone(mut boot: Child) {
     drop(boot.wait());
+    remove_group(boot.id());
+}
+
+fn remove_group(boot: u32) {
     let script = "group=$(awk '$3 == \"cgroup2\" { print $2; exit }' /proc/mounts)/claude-peers-host-$0\n\
         for try in 1 2 3 4 5; do find $group -depth -type d -exec rmdir {} + 2>/dev/null && break; sleep 0.1; done";
-    drop(Command::new("sh").args(["-c", script, &boot.id().to_string()]).output());
+    drop(Command::new("sh").args(["-c", script, &boot.to_string()]).output());
 }
 
 /// Runs a command that must succeed.

@@ -1,13 +1,15 @@
 //! The packaged service on a real Debian with systemd as process 1 and two users.
 //!
-//! The tests need root, debootstrap and cargo-deb. If something is missing, they are skipped with a message, unless
+//! The tests need root, debootstrap, cargo-deb, apt-ftparchive and gpg. If something is missing, they are skipped with a message, unless
 //! `CLAUDE_PEERS_HOST_TESTS=required`. Tests wait for events; timeouts only make a broken build fail.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
+mod apt;
 mod bus;
 #[path = "../claude/program.rs"]
 mod claude;
+mod container;
 mod copies;
 mod doctor;
 mod faults;
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
         setup::TESTS,
         bus::TESTS,
         upgrade::TESTS,
+        apt::TESTS,
+        container::TESTS,
         update::TESTS,
         remove::TESTS,
     ]

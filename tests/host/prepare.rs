@@ -58,7 +58,7 @@ impl Prepared {
         if !rustix::process::geteuid().is_root() {
             return Err("only root can boot a machine".to_owned());
         }
-        for program in ["bash", "unshare", "nsenter", "mount", "debootstrap", "cargo-deb"] {
+        for program in ["bash", "unshare", "nsenter", "mount", "debootstrap", "cargo-deb", "apt-ftparchive", "gpg"] {
             if which(program).is_none() {
                 return Err(format!("{program} is not installed"));
             }

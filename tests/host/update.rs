@@ -3,7 +3,7 @@
 use crate::{
     Test,
     copies::{self, VERSION},
-    machine::Machine,
+    machine::{Machine, WEB as URL},
     prepare::{Prepared, Release},
     release::{Entry, archive_name, files, key, pack, sign, with_sums},
     upgrade::ask_for_ever,
@@ -14,16 +14,6 @@ use tar::EntryType;
 pub const TESTS: &[(&str, Test)] = &[("update::copy_updates_itself_and_refuses_nobody", copy_updates_itself_and_refuses_nobody)];
 
 const BIN: &str = "/home/ada/claude-peers";
-const URL: &str = "http://127.0.0.1:8080";
-/// Serves a machine's files over HTTP, one request per run.
-const SERVE: &str = "#!/bin/sh\n\
-    read -r _ path _\n\
-    while read -r line && [ ${#line} -gt 1 ]; do :; done\n\
-    file=/srv/release$path status='200 OK'\n\
-    [ -f $file ] || file=/dev/null status='404 Not Found'\n\
-    printf 'HTTP/1.1 %s\\r\\ncontent-length: %s\\r\\nconnection: close\\r\\n\\r\\n' \"$status\" $(stat -c %s $file)\n\
-    exec cat $file\n";
-
 /// Starts a release server in the machine that offers this version.
 fn offer(machine: &Machine, version: &str) {
     let programs = copies::programs(version).into_iter();
@@ -31,15 +21,12 @@ fn offer(machine: &Machine, version: &str) {
     let name = archive_name(version);
     let archive = sign(&pack(&entries), &key(1), &name);
     for (path, content) in files(URL, version, &with_sums(&[(name, archive)])) {
-        let path = machine.path(&format!("/srv/release{path}"));
+        let path = machine.path(&format!("/srv/www{path}"));
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
     }
     fs::write(machine.path("/srv/key.pub"), key(1).verifying_key().to_bytes()).unwrap();
-    fs::write(machine.path("/srv/serve"), SERVE).unwrap();
-    let listen = "systemd-socket-activate --listen=127.0.0.1:8080 --accept --inetd sh /srv/serve";
-    machine.root(&format!("systemd-run --quiet --unit=releases --property=Type=exec {listen}")).ok();
-    machine.root(&format!("curl -sS --retry 50 --retry-connrefused --retry-delay 0 -o /dev/null {URL}/SHA256SUMS")).ok();
+    machine.serve();
 }
 
 fn copy_updates_itself_and_refuses_nobody(prepared: &Prepared) {

@@ -2,12 +2,13 @@
 
 use crate::{
     Test,
-    machine::Machine,
+    machine::{Machine, USERS, eventually},
     prepare::{Prepared, Release},
 };
 
 pub const TESTS: &[(&str, Test)] = &[
     ("users::users_cannot_reach_each_other", users_cannot_reach_each_other),
+    ("users::taken_port_degrades_no_user", taken_port_degrades_no_user),
     ("users::system_users_have_a_broker", system_users_have_a_broker),
 ];
 
@@ -58,6 +59,37 @@ fn users_cannot_reach_each_other(prepared: &Prepared) {
         0
     );
     assert_ne!(machine.run(other, &format!("cat ~{owner}/.claude-peers.db")).code, 0);
+}
+
+fn taken_port_degrades_no_user(prepared: &Prepared) {
+    for release in [Release::Bookworm, Release::Trixie] {
+        let mut machine = Machine::boot(prepared, release);
+        machine.install(&prepared.package).ok();
+        for rebooted in [false, true] {
+            if rebooted {
+                machine.cut_power();
+                machine.start();
+            }
+            let port = |user| machine.property(user, "claude-peers-tcp.socket", "ActiveState");
+            let (owner, other) = if port("ada") == "active" { ("ada", "bob") } else { ("bob", "ada") };
+            assert_eq!(port(owner), "active");
+            // Its own broker tries the port once more.
+            machine.run(other, "claude-peers status").ok();
+            eventually("the failed try is noted", || (port(other) == "inactive").then_some(()));
+            for user in USERS {
+                let state = machine.run(user, "systemctl --user is-system-running --wait");
+                assert_eq!(state.out.trim(), "running", "{user}: {}", machine.run(user, "systemctl --user --failed").out);
+            }
+            // The first connection to the port starts its owner's broker.
+            assert_eq!(machine.property(owner, "claude-peers.service", "ActiveState"), "inactive");
+            machine.run(owner, "curl -sSf http://127.0.0.1:7899/health").ok();
+            assert_eq!(machine.property(owner, "claude-peers.service", "ActiveState"), "active");
+            // Once the port is free, the other user's next broker gets it.
+            machine.run(owner, "systemctl --user stop claude-peers-tcp.socket claude-peers.service").ok();
+            machine.run(other, "systemctl --user restart claude-peers.service && curl -sSf http://127.0.0.1:7899/health").ok();
+            assert_eq!(port(other), "active");
+        }
+    }
 }
 
 /// Lima and Colima give their user a uid below 1000; root works in many containers.

@@ -52,6 +52,7 @@ mod smoke;
 mod soak;
 mod summary;
 mod support;
+mod tab;
 mod tools;
 mod update;
 mod watching;

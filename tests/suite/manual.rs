@@ -1,4 +1,4 @@
-//! Every command has a man page and completions that match `--help`.
+//! Every command has a man page that matches `--help`.
 
 use crate::support::folder;
 use std::{
@@ -105,39 +105,6 @@ fn settings_page_is_made_from_the_table() {
         let help = listed(&says(program, &["--help"]), "Environment:");
         assert!(help.keys().all(|name| name.starts_with("claude-peersd(1)") || rows.contains(name)), "{help:?}");
     }
-}
-
-#[test]
-fn every_shell_completes_commands() {
-    for shell in ["bash", "zsh", "fish"] {
-        let script = says(CLI, &["completions", shell]);
-        for command in commands() {
-            assert!(script.contains(&command), "{shell}: {command}");
-        }
-        assert!(!script.contains("summarize"), "{shell} completes what is hidden");
-    }
-    assert_eq!(Command::new(CLI).args(["completions", "tcsh"]).output().unwrap().status.code(), Some(2));
-}
-
-/// Runs a real bash to complete `claude-peers s` and the options of a command.
-#[test]
-fn bash_completes_commands_and_options() {
-    let place = folder();
-    let script = place.path().join("claude-peers");
-    fs::write(&script, says(CLI, &["completions", "bash"])).unwrap();
-    let offered = |words: &str| {
-        let ask = format!(
-            "set -e; source '{}'; [[ $(complete -p claude-peers) =~ -F\\ ([^ ]+) ]]; COMP_WORDS=({words}); \
-             COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); now=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}}; \
-             ${{BASH_REMATCH[1]}} claude-peers \"$now\" \"$before\"; echo \"${{COMPREPLY[@]}}\"",
-            script.display()
-        );
-        says("bash", &["--norc", "-c", &ask]).split_whitespace().map(str::to_owned).collect::<BTreeSet<_>>()
-    };
-    let starting: BTreeSet<_> = commands().into_iter().filter(|command| command.starts_with('s')).collect();
-    assert_eq!(offered("claude-peers s"), starting);
-    assert!(offered("claude-peers history --p").contains("--peer"));
-    assert_eq!(offered("claude-peers completions b"), BTreeSet::from(["bash".to_owned()]));
 }
 
 /// dpkg runs them with /bin/sh, and a mistake would abort the installation.

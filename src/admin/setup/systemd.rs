@@ -20,9 +20,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const UNITS: [(&str, &str); 3] = [
+const UNITS: [(&str, &str); 4] = [
     (SOCKET, include_str!("../../../systemd/claude-peers.socket")),
     (TCP_SOCKET, include_str!("../../../systemd/claude-peers-tcp.socket")),
+    ("claude-peers-port-taken.service", include_str!("../../../systemd/claude-peers-port-taken.service")),
     (SERVICE, include_str!("../../../systemd/claude-peers.service")),
 ];
 /// Makes the session bus start the service.

@@ -2,7 +2,7 @@
 
 use super::{
     CURRENT, Ended, Installed, ended,
-    server::{NEWER, PROGRAMS, Server, archive_name, key, program},
+    server::{NEWER, PROGRAMS, Server, archive_name, key, program, sum},
 };
 use crate::support::folder;
 use std::{
@@ -117,4 +117,44 @@ fn output_of_the_release_script_installs() {
     fs::remove_file(out.join(&name)).unwrap();
     assert_ne!(archive(target, &programs).code, 0);
     assert!(!out.join(&name).exists());
+}
+
+/// It replaces `{ name }` and the like in the addresses of `Cargo.toml`.
+#[test]
+fn cargo_binstall_finds_the_archives() {
+    let manifest: toml::Table = fs::read_to_string(project().join("Cargo.toml")).unwrap().parse().unwrap();
+    let package = &manifest["package"];
+    let metadata = &package["metadata"]["binstall"];
+    let filled = |template: &str, program: &str| {
+        let text = metadata[template].as_str().unwrap().to_owned();
+        let (name, repository) = (package["name"].as_str().unwrap(), package["repository"].as_str().unwrap());
+        let values = [("name", name), ("repo", repository), ("version", NEWER), ("target", self_update::get_target())];
+        values
+            .into_iter()
+            .chain([("bin", program), ("binary-ext", "")])
+            .fold(text, |text, (word, value)| text.replace(&format!("{{ {word} }}"), value))
+    };
+    let release = format!("https://github.com/claude-peers/claude-peers/releases/download/v{NEWER}");
+    assert_eq!(filled("pkg-url", ""), format!("{release}/{}", archive_name(NEWER)));
+    assert_eq!(filled("pkg-fmt", ""), "tgz");
+    for program in PROGRAMS {
+        assert_eq!(filled("bin-dir", program), program, "the programs are at the top of the archive");
+    }
+}
+
+#[test]
+fn formula_names_the_archive_and_its_checksum() {
+    let place = folder();
+    let name = format!("claude-peers-{NEWER}.tar.gz");
+    let archive = place.path().join(&name);
+    fs::write(&archive, "the source").unwrap();
+    let formula = |version: &str| ended(Command::new(project().join("packaging/homebrew/formula")).arg(version).arg(&archive));
+    let made = formula(NEWER);
+    assert_eq!((made.code, made.err.as_str()), (0, ""), "{}", made.out);
+    let url = format!("https://github.com/claude-peers/claude-peers/releases/download/v{NEWER}/{name}");
+    let checksum = sum(b"the source", "");
+    let lines = format!("  url \"{url}\"\n  sha256 \"{}\"\n  license", checksum.trim_end());
+    assert!(made.out.contains(&lines), "{}", made.out);
+    let other = formula("1.2.3");
+    assert!(other.code != 0 && other.err.contains("claude-peers-1.2.3.tar.gz"), "{}", other.err);
 }
