@@ -12,6 +12,7 @@ use std::{
 };
 
 pub const TESTS: &[(&str, Test)] = &[
+    ("apt::every_file_names_the_same_address", every_file_names_the_same_address),
     ("apt::repository_keeps_every_version_of_both_architectures", repository_keeps_every_version_of_both_architectures),
     ("apt::package_is_installed_and_upgraded_by_name", package_is_installed_and_upgraded_by_name),
     ("apt::other_key_or_changed_package_is_refused", other_key_or_changed_package_is_refused),
@@ -60,6 +61,19 @@ impl Keys {
 impl Drop for Keys {
     fn drop(&mut self) {
         drop(self.command("gpgconf").args(["--kill", "all"]).output());
+    }
+}
+
+fn every_file_names_the_same_address(_: &Prepared) {
+    for file in [
+        "README.md",
+        "docs/manual.md",
+        ".github/workflows/release.yml",
+        "packaging/oci/claude-peers/install.sh",
+        "packaging/oci/claude-peers/devcontainer-feature.json",
+    ] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        assert!(text.contains(ADDRESS), "{file}");
     }
 }
 
