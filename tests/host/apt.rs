@@ -65,10 +65,14 @@ impl Drop for Keys {
 }
 
 fn every_file_names_the_same_address(_: &Prepared) {
-    let feature = "packaging/oci/claude-peers";
-    let files = [format!("{feature}/install.sh"), format!("{feature}/devcontainer-feature.json")];
-    for file in ["README.md", "docs/manual.md", ".github/workflows/release.yml"].map(str::to_owned).into_iter().chain(files) {
-        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&file)).unwrap();
+    for file in [
+        "README.md",
+        "docs/manual.md",
+        ".github/workflows/release.yml",
+        "packaging/oci/claude-peers/install.sh",
+        "packaging/oci/claude-peers/devcontainer-feature.json",
+    ] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
         assert!(text.contains(ADDRESS), "{file}");
     }
 }
