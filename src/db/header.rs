@@ -10,7 +10,8 @@ use std::{
 };
 
 const LENGTH: usize = 100;
-const PAGE: u64 = 4096;
+/// The size of a page of our databases.
+pub(super) const PAGE: u64 = 4096;
 /// Where bytes are the same in each database, and which: the magic text and the page size; no reserved bytes, and the payload
 /// fractions; no automatic vacuum; no incremental one.
 const FIXED: [(usize, &[u8]); 4] =

@@ -3,7 +3,7 @@
 use super::legacy;
 use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
-use std::{collections::BTreeSet, sync::LazyLock};
+use std::{collections::BTreeSet, sync::{LazyLock, OnceLock}};
 
 /// **Only append**: a database written by any earlier version must open.
 static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
@@ -39,9 +39,17 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
 
 /// The columns of tables and indexes that the database lacks, each as `table.column`.
 pub(super) fn missing(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
-    let mut fresh = Connection::open_in_memory()?;
-    migrate(&mut fresh)?;
-    Ok(&shape(&fresh)? - &shape(connection)?)
+    static WHOLE: OnceLock<BTreeSet<String>> = OnceLock::new();
+    let whole = match WHOLE.get() {
+        Some(whole) => whole,
+        None => {
+            let mut fresh = Connection::open_in_memory()?;
+            migrate(&mut fresh)?;
+            let whole = shape(&fresh)?;
+            WHOLE.get_or_init(|| whole)
+        }
+    };
+    Ok(whole - &shape(connection)?)
 }
 
 /// Whether it has at least half of the names of our tables and indexes.
