@@ -7,8 +7,9 @@ use super::{
     damage::is_readable,
     error::{OpenError, damage},
     header::{self, PAGE},
+    legacy::{self, LEGACY_TABLES},
     lock::Lock,
-    schema::{LEGACY_TABLES, TABLES, migrate},
+    schema::{TABLES, migrate},
 };
 use crate::{
     platform::{clock, random},
@@ -160,8 +161,8 @@ struct Copied {
 fn copy_all(path: &Path, new: &mut Connection) -> rusqlite::Result<Vec<Copied>> {
     new.execute_batch("PRAGMA journal_mode = memory; PRAGMA synchronous = off")?; // one fsync at the end is enough
     let created = |damaged: &Connection, table: &str| {
-        let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-        damaged.query_row(sql, [table], |row| row.get::<_, String>(0)).optional()
+        let sql = "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        damaged.query_row(sql, [table], |row| row.get::<_, Vec<u8>>(0)).optional()
     };
     let Ok(damaged) = lenient_reader(path).and_then(|damaged| created(&damaged, "peer").map(|_| damaged)) else {
         migrate(new)?;
@@ -172,11 +173,14 @@ fn copy_all(path: &Path, new: &mut Connection) -> rusqlite::Result<Vec<Copied>> 
     let patience = PATIENCE * (1 + size(path) / PAGE);
     let mut copied = Vec::new();
     if !is_ours {
-        for table in LEGACY_TABLES {
+        for (table, usual, columns) in LEGACY_TABLES {
             if let Ok(Some(sql)) = created(&damaged, table) {
                 // The text may be damaged, too.
-                let is_created = new.execute_batch(&sql).and_then(|()| columns(new, table)).is_ok_and(|names| !names.is_empty());
-                copied.push(if is_created { copy(&damaged, new, table, patience)? } else { Copied { name: table, rows: 0, lost: 1 } });
+                let made = new.execute_batch(&String::from_utf8_lossy(&sql));
+                if made.is_err() || !legacy::has_all(new, table, columns)? {
+                    new.execute_batch(&format!("DROP TABLE IF EXISTS {table}; {usual}"))?;
+                }
+                copied.push(copy(&damaged, new, table, patience)?);
             }
         }
     }
@@ -317,7 +321,7 @@ fn mended(column: &str, value: ValueRef<'_>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use crate::db::{Extent, open};
+    use crate::db::{Extent, legacy::LEGACY_TABLES, open};
     use rusqlite::Connection;
     use std::{fs, path::Path};
 
@@ -359,6 +363,27 @@ mod tests {
         assert_eq!((opened(&legacy), opened(&legacy)), ((1, 0), (0, 0)), "the text of a legacy table");
     }
 
+    #[test]
+    fn damaged_name_of_a_legacy_column_costs_no_message() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let rows = "INSERT INTO peers VALUES ('ada', 7, '/', NULL, NULL, '', '', '');
+                    INSERT INTO messages VALUES (1, 'eve', 'ada', 'first', '', 0)";
+        let [(_, peers, _), (_, messages, _)] = LEGACY_TABLES;
+        Connection::open(&path).unwrap().execute_batch(&format!("{peers}; {messages}; {rows}")).unwrap();
+        let sound = fs::read(&path).unwrap();
+        for damaged in [b"sent_af", b"sent\x97at"] {
+            let mut bytes = sound.clone();
+            let at = bytes.windows(7).position(|part| part == b"sent_at").unwrap();
+            bytes[at..at + 7].copy_from_slice(damaged);
+            fs::write(&path, bytes).unwrap();
+            let opened = open(&path, Extent::Whole).unwrap();
+            let text = opened.store.glance(|view| view.get::<String>("SELECT max(text) FROM message WHERE to_peer = 'ada'", []));
+            assert_eq!((text.unwrap().as_str(), opened.notices.len()), ("first", 1), "{:?}", opened.notices);
+            opened.store.close();
+        }
+    }
+
     /// Neither the table nor the index of its key tells where the last row is.
     #[test]
     fn rows_between_damaged_pages_are_kept() {
@@ -368,7 +393,7 @@ mod tests {
         let fill = "INSERT INTO session WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
                     SELECT i || hex(zeroblob(50)), 'peer', i FROM n";
         Connection::open(&path).unwrap().execute_batch(fill).unwrap();
-        let pages = |thing: &str, kind: &str| -> Vec<(usize, i64)> {
+        let pages = |thing: &str, kind: &str| -> Vec<(u32, i64)> {
             let database = Connection::open(&path).unwrap();
             let mut pages =
                 database.prepare("SELECT pageno, ncell FROM dbstat WHERE name = ?1 AND pagetype = ?2 ORDER BY path").unwrap();
@@ -379,7 +404,7 @@ mod tests {
         let damaged = [leaves[1], leaves[leaves.len() - 1]];
         let mut bytes = fs::read(&path).unwrap();
         for (page, _) in damaged.into_iter().chain(roots) {
-            bytes[(page - 1) * 4096..][..8].fill(0xff);
+            bytes[(page as usize - 1) * 4096..][..8].fill(0xff);
         }
         fs::write(&path, bytes).unwrap();
         assert_eq!(opened(&path), (1, 200 - damaged[0].1 - damaged[1].1));

@@ -28,9 +28,8 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     })
 }
 
-/// The tables of our schema, then those of the legacy broker.
+/// The tables of our schema.
 pub(super) const TABLES: [&str; 3] = ["peer", "session", "message"];
-pub(super) const LEGACY_TABLES: [&str; 2] = ["peers", "messages"];
 
 /// The schema version that a database claims.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
