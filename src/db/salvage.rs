@@ -356,6 +356,14 @@ mod tests {
         Connection::open(&first).unwrap().execute_batch(&format!("{lax}; {rows}")).unwrap();
         assert_eq!((opened(&first), opened(&first)), ((1, 1), (0, 1)), "a value that a migration copies");
 
+        let altered = folder.path().join("altered.db");
+        let lax = include_str!("migrations/0001-mailboxes.sql").replace("cwd            TEXT NOT NULL", "cwd            TEXT");
+        let rows = "INSERT INTO session VALUES ('one', 'peer', 1); PRAGMA user_version = 1; PRAGMA writable_schema = 1;
+                    INSERT INTO peer (id, name, registered_at, last_seen) VALUES ('one', 'one', 1, 1);
+                    UPDATE sqlite_schema SET sql = replace(sql, 'cwd            TEXT', 'cwd            TEXT NOT NULL')";
+        Connection::open(&altered).unwrap().execute_batch(&format!("{lax}; {rows}")).unwrap();
+        assert_eq!((opened(&altered), opened(&altered)), ((1, 1), (0, 1)), "a value that a migration checks");
+
         let legacy = folder.path().join("legacy.db");
         Connection::open(&legacy).unwrap().execute_batch(LEGACY).unwrap();
         let text = replaced(&fs::read(&legacy).unwrap(), "to_id TEXT", "to_id TEX(");
