@@ -3,7 +3,10 @@
 use super::legacy;
 use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
-use std::{collections::BTreeSet, sync::{LazyLock, OnceLock}};
+use std::{
+    collections::BTreeSet,
+    sync::{LazyLock, OnceLock},
+};
 
 /// **Only append**: a database written by any earlier version must open.
 static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
