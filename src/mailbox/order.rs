@@ -15,8 +15,8 @@ pub(super) fn barrier(view: &View<'_>, peer: &PeerId, holder: &Holder) -> Result
     }
     let sql = "SELECT coalesce(min(seq), 9223372036854775807) FROM message INDEXED BY message_fresh
                WHERE to_peer = ?1 AND waiting = 1 AND again = 0 AND holder > 0
-               AND (holder <> ?2 OR instance IS NOT ?3 OR lease IS NOT ?4)";
-    view.get(sql, params![peer.as_str(), holder.kind(), holder.instance(), holder.lease()])
+               AND (instance IS NOT ?2 OR lease IS NOT ?3)";
+    view.get(sql, params![peer.as_str(), holder.instance(), holder.lease()])
 }
 
 /// Whether a message accepted now may go to the stream of `instance` at once. For that, the process must serve the peer, and its
