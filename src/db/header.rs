@@ -78,7 +78,7 @@ fn mended(mut header: [u8; LENGTH]) -> [u8; LENGTH] {
 
 #[cfg(test)]
 mod tests {
-    use crate::db::{Extent, open};
+    use crate::db::{Extent, open, schema::SCHEMA};
     use rusqlite::Connection;
     use std::{fs, path::Path};
 
@@ -117,10 +117,13 @@ mod tests {
         Connection::open(&path).unwrap().execute_batch(FILL).unwrap();
         let sound = fs::read(&path).unwrap();
         for at in 0..super::LENGTH {
-            let is_newer = |byte: &u8| (60..64).contains(&at) && *byte > sound[at];
-            for byte in [1, 4, 5, 6, 7].map(|bits| sound[at] ^ bits).into_iter().filter(|byte| !is_newer(byte)) {
+            for byte in [1, 4, 5, 6, 7, 0x80].map(|bits| sound[at] ^ bits) {
                 let mut bytes = sound.clone();
                 bytes[at] = byte;
+                let version = i32::from_be_bytes(bytes[60..64].try_into().unwrap());
+                if (i32::try_from(SCHEMA).unwrap() + 1..1_000).contains(&version) {
+                    continue;
+                }
                 fs::write(&path, bytes).unwrap();
                 assert_eq!(sessions(&path), 500, "byte {at} is {byte}");
                 assert_eq!(sessions(&path), 500, "byte {at} was {byte}");

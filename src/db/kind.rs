@@ -28,7 +28,10 @@ pub(super) enum FileKind {
     Foreign,
 }
 
-/// Refuses files that the broker must not touch. Accepts a damaged database.
+/// Refuses files that the broker must not touch.
+///
+/// # Errors
+/// Also the damage of a database of ours.
 pub(super) fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     let refused = |source| OpenError::Sqlite { path: path.to_owned(), source };
     if !is_filled(path) {
@@ -46,7 +49,7 @@ pub(super) fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
         Ok(FileKind::Newer(found)) => Err(OpenError::TooNew { path: path.to_owned(), found, known: SCHEMA }),
         Ok(FileKind::Foreign) => Err(OpenError::Foreign { path: path.to_owned() }),
         Err(error) if is_damage(&error) => match has_marks(path) {
-            Ok(true) => Ok(()),
+            Ok(true) => Err(refused(error)),
             Ok(false) => Err(OpenError::Foreign { path: path.to_owned() }),
             Err(source) => Err(OpenError::File { path: path.to_owned(), source }),
         },
