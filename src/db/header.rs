@@ -39,12 +39,25 @@ pub(super) fn mend(path: &Path, copy: &Path) -> io::Result<bool> {
     if header == found {
         return Ok(false);
     }
+    copy_with(path, copy, &header)?;
+    Ok(true)
+}
+
+/// Copies the database to `copy`, with the first page of `new`: all new databases have their tables in the same places.
+pub(super) fn lend_first_page(new: &Path, path: &Path, copy: &Path) -> io::Result<()> {
+    let mut page = Vec::new();
+    File::open(new)?.take(PAGE).read_to_end(&mut page)?;
+    page[PAGES].fill(0);
+    copy_with(path, copy, &page)
+}
+
+/// Copies the database and its log to `copy`, with `beginning` over its first bytes.
+fn copy_with(path: &Path, copy: &Path, beginning: &[u8]) -> io::Result<()> {
     fs::copy(path, copy)?;
     if wal(path).exists() {
         fs::copy(wal(path), wal(copy))?;
     }
-    OpenOptions::new().write(true).open(copy)?.write_all(&header)?;
-    Ok(true)
+    OpenOptions::new().write(true).open(copy)?.write_all(beginning)
 }
 
 /// The header and the number of pages, of a file that has both and pages of our size.
@@ -78,7 +91,8 @@ fn mended(mut header: [u8; LENGTH]) -> [u8; LENGTH] {
 
 #[cfg(test)]
 mod tests {
-    use crate::db::{Extent, open, schema::SCHEMA};
+    use super::PAGE;
+    use crate::db::{Extent, OpenError, open, schema::SCHEMA};
     use rusqlite::Connection;
     use std::{fs, path::Path};
 
@@ -106,6 +120,28 @@ mod tests {
         assert_eq!(opened.notices, [""; 0]);
         opened.store.close();
         assert_eq!((sessions(&path), fs::read(&path).unwrap()[16]), (500, 0x20));
+    }
+
+    #[test]
+    fn lost_first_page_costs_no_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        open(&path, Extent::Whole).unwrap().store.close();
+        Connection::open(&path).unwrap().execute_batch(FILL).unwrap();
+        let sound = fs::read(&path).unwrap();
+        for noise in [0, 0xa5] {
+            fs::write(&path, [&[noise; PAGE as usize], &sound[PAGE as usize..]].concat()).unwrap();
+            assert_eq!((sessions(&path), sessions(&path)), (500, 500), "{noise}");
+        }
+        // Nothing else tells whose it is.
+        Connection::open(folder.path().join("other.db"))
+            .unwrap()
+            .execute_batch("CREATE TABLE other (x); CREATE TABLE more (x)")
+            .unwrap();
+        let other = [vec![0; PAGE as usize], fs::read(folder.path().join("other.db")).unwrap().split_off(PAGE as usize)].concat();
+        fs::write(&path, &other).unwrap();
+        assert!(matches!(open(&path, Extent::Whole), Err(OpenError::Foreign { .. })));
+        assert_eq!(fs::read(&path).unwrap(), other);
     }
 
     /// The version of the schema is left out above ours: a database with a newer one is refused.

@@ -7,6 +7,7 @@ use super::{
     damage::is_readable,
     error::{OpenError, damage},
     header::{self, PAGE},
+    kind,
     legacy::{self, LEGACY_TABLES},
     lock::Lock,
     schema::{TABLES, migrate},
@@ -109,9 +110,14 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
     let copy = beside(path, MENDED);
     remove(unfinished)?;
     remove(&copy)?;
-    let readable = if header::mend(path, &copy)? { &copy } else { path };
+    let mut readable = if header::mend(path, &copy)? { &copy } else { path };
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished)?;
     let mut new = Connection::open(unfinished).map_err(io::Error::other)?;
+    if !has_schema(readable) && kind::has_roots(path)? {
+        migrate(&mut new).map_err(io::Error::other)?;
+        header::lend_first_page(unfinished, path, &copy)?;
+        readable = &copy;
+    }
     let (aside, copied) = (dated(path), copy_all(readable, &mut new).map_err(io::Error::other)?);
     remove(&copy)?;
     let words = |count: fn(&Copied) -> u64, tables: &[Copied]| {
@@ -141,6 +147,11 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
     };
     finish().map_err(io::Error::other)?;
     new.close().map_err(|(_, error)| io::Error::other(error))
+}
+
+fn has_schema(path: &Path) -> bool {
+    let has_some = |damaged: Connection| damaged.query_row("SELECT count(*) > 0 FROM sqlite_schema", [], |row| row.get(0));
+    lenient_reader(path).and_then(has_some).unwrap_or(false)
 }
 
 /// Removes a database and its side files, as far as they exist.
@@ -348,7 +359,7 @@ mod tests {
         assert_eq!((opened(&path), opened(&path)), ((1, 1), (0, 1)), "the name of a column");
         // The number of entries in the schema, in the head of its page.
         fs::write(&path, [&sound[..103], &[0, 0], &sound[105..]].concat()).unwrap();
-        assert_eq!((opened(&path), opened(&path)), ((1, 0), (0, 0)), "the number of entries");
+        assert_eq!((opened(&path), opened(&path)), ((1, 1), (0, 1)), "the number of entries");
 
         let first = folder.path().join("first.db");
         let lax = include_str!("migrations/0001-mailboxes.sql").replace("seen_at    INTEGER NOT NULL", "seen_at    INTEGER");

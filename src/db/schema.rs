@@ -39,19 +39,33 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
+/// A new database.
+struct Fresh {
+    shape: BTreeSet<String>,
+    roots: Vec<(u64, bool)>,
+}
+
+fn fresh() -> rusqlite::Result<&'static Fresh> {
+    static FRESH: OnceLock<Fresh> = OnceLock::new();
+    if let Some(fresh) = FRESH.get() {
+        return Ok(fresh);
+    }
+    let mut memory = Connection::open_in_memory()?;
+    migrate(&mut memory)?;
+    let mut roots = memory.prepare("SELECT rootpage, type = 'table' FROM sqlite_schema WHERE rootpage > 1")?;
+    let roots = roots.query_map([], |row| Ok((row.get::<_, u32>(0)?.into(), row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    let fresh = Fresh { shape: shape(&memory)?, roots };
+    Ok(FRESH.get_or_init(|| fresh))
+}
+
 /// The columns of tables and indexes that the database lacks, each as `table.column`.
 pub(super) fn missing(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
-    static WHOLE: OnceLock<BTreeSet<String>> = OnceLock::new();
-    let whole = match WHOLE.get() {
-        Some(whole) => whole,
-        None => {
-            let mut fresh = Connection::open_in_memory()?;
-            migrate(&mut fresh)?;
-            let whole = shape(&fresh)?;
-            WHOLE.get_or_init(|| whole)
-        }
-    };
-    Ok(whole - &shape(connection)?)
+    Ok(&fresh()?.shape - &shape(connection)?)
+}
+
+/// The pages where a new database has its tables and indexes, each with whether it is a table.
+pub(super) fn roots() -> rusqlite::Result<&'static [(u64, bool)]> {
+    Ok(&fresh()?.roots)
 }
 
 /// Whether it has at least half of the names of our tables and indexes.
