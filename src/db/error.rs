@@ -153,16 +153,8 @@ pub enum OpenError {
     },
 }
 
-/// What SQLite says of damage that it does not call so. It checks the rows of a table that gets a new column.
-const SIGNS: [&str; 7] = [
-    "no such table",
-    "no such column",
-    "has no column",
-    "duplicate column name",
-    "unsupported file format",
-    "constraint failed",
-    "type mismatch on DEFAULT",
-];
+/// What SQLite says of damage that it does not call so.
+const SIGNS: [&str; 5] = ["no such table", "no such column", "has no column", "duplicate column name", "unsupported file format"];
 
 /// Whether the file itself is at fault: SQLite reports damage, a value does not fit its column, or the schema is incomplete.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {

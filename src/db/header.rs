@@ -153,7 +153,7 @@ mod tests {
         Connection::open(&path).unwrap().execute_batch(FILL).unwrap();
         let sound = fs::read(&path).unwrap();
         for at in 0..super::LENGTH {
-            for byte in [1, 4, 5, 6, 7, 0x80].map(|bits| sound[at] ^ bits) {
+            for byte in [1, 2, 3, 4, 5, 6, 7, 0x80].map(|bits| sound[at] ^ bits) {
                 let mut bytes = sound.clone();
                 bytes[at] = byte;
                 let version = i32::from_be_bytes(bytes[60..64].try_into().unwrap());
