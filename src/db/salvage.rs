@@ -255,10 +255,13 @@ fn search(damaged: &Connection, new: &Connection, copied: &mut Copied, newest: i
     let (mut parts, mut fruitless) = (VecDeque::from([(0, newest)]), 0);
     while let Some((mut from, mut to)) = parts.pop_front() {
         let mut attempt = |select: &mut Statement<'_>, from, to, before| {
-            let end = copy_part(select, (from, to, before), &columns, |values| match insert.execute(params_from_iter(values)) {
-                Ok(_) => Ok(copied.rows += 1),
-                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => Ok(copied.lost += 1),
-                Err(error) => Err(error),
+            let end = copy_part(select, (from, to, before), &columns, |values| {
+                match insert.execute(params_from_iter(values)) {
+                    Ok(_) => copied.rows += 1,
+                    Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => copied.lost += 1,
+                    Err(error) => return Err(error),
+                }
+                Ok(())
             })?;
             fruitless = if end == Some(before) { fruitless + 1 } else { 0 };
             Ok::<_, rusqlite::Error>(end)
