@@ -144,6 +144,7 @@ fn last_file_of_an_administrator_decides() {
     let words: Vec<&str> = iter::once(server.get_program()).chain(server.get_args()).map(|word| word.to_str().unwrap()).collect();
     let mut eve = Agent::launch(&scene.broker, &directory(&scene.place, "eve"), "s-3", &[], &[], &words);
     eve.session.handshake();
+    eve.session.list(); // it is registered when this returns
     let id = scene.ada.send("eve", "an order")["messageId"].as_str().unwrap().to_owned();
     assert_eq!(scene.once(&id, "held")["held"]["by"], "refuse");
 }
