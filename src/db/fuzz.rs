@@ -3,6 +3,7 @@
 use super::{
     connect::{wal, writer},
     error::OpenError,
+    legacy::LEGACY_TABLES,
     open::{Extent, open},
 };
 use rusqlite::{Connection, config::DbConfig};
@@ -15,11 +16,7 @@ const ROWS: &str = "
     INSERT INTO peer (id, name, cwd, registered_at, last_seen) VALUES ('ada', 'Ada', '/srv/a', 1, 2), ('eve', 'Eve', '/srv/e', 3, 4);
     INSERT INTO message (tag, from_peer, to_peer, text, key, sent_at, expires_at, state, waiting)
         VALUES ('abcdef', 'ada', 'eve', 'first', 'a key', 5, 9e12, 0, 1), ('bcdefg', 'eve', 'ada', 'second', NULL, 6, 9e12, 2, 0);";
-const LEGACY: &str = "
-    CREATE TABLE peers (id TEXT PRIMARY KEY, pid INTEGER NOT NULL, cwd TEXT NOT NULL, git_root TEXT, tty TEXT,
-        summary TEXT NOT NULL DEFAULT '', registered_at TEXT NOT NULL, last_seen TEXT NOT NULL);
-    CREATE TABLE messages (id INTEGER PRIMARY KEY AUTOINCREMENT, from_id TEXT NOT NULL, to_id TEXT NOT NULL, text TEXT NOT NULL,
-        sent_at TEXT NOT NULL, delivered INTEGER NOT NULL DEFAULT 0);
+const LEGACY_ROWS: &str = "
     INSERT INTO peers VALUES ('ada', 7, '/srv/a', NULL, NULL, 'works', '2026-05-16T12:36:00.000Z', '2026-05-16T12:36:00.000Z');
     INSERT INTO messages VALUES (1, 'eve', 'ada', 'first', '2026-05-16T12:36:00.000Z', 0);";
 
@@ -124,7 +121,8 @@ fn sound() -> [Files; 4] {
     connection.close().unwrap();
     writer(&logged).unwrap().execute_batch(ROWS).unwrap(); // leaves the log
     let first = format!("{}; {ROWS} PRAGMA user_version = 1", include_str!("migrations/0001-mailboxes.sql"));
-    [read(&ours), read(&logged), fresh(&folder.path().join("first"), &first), fresh(&folder.path().join("legacy"), LEGACY)]
+    let legacy = format!("{}; {}; {LEGACY_ROWS}", LEGACY_TABLES[0].1, LEGACY_TABLES[1].1);
+    [read(&ours), read(&logged), fresh(&folder.path().join("first"), &first), fresh(&folder.path().join("legacy"), &legacy)]
 }
 
 fn fresh(path: &Path, sql: &str) -> Files {

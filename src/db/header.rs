@@ -10,7 +10,8 @@ use std::{
 };
 
 const LENGTH: usize = 100;
-const PAGE: u64 = 4096;
+/// The size of a page of our databases.
+pub(super) const PAGE: u64 = 4096;
 /// Where bytes are the same in each database, and which: the magic text and the page size; no reserved bytes, and the payload
 /// fractions; no automatic vacuum; no incremental one.
 const FIXED: [(usize, &[u8]); 4] =
@@ -38,12 +39,25 @@ pub(super) fn mend(path: &Path, copy: &Path) -> io::Result<bool> {
     if header == found {
         return Ok(false);
     }
+    copy_with(path, copy, &header)?;
+    Ok(true)
+}
+
+/// Copies the database to `copy`, with the first page of `new`: all new databases have their tables in the same places.
+pub(super) fn lend_first_page(new: &Path, path: &Path, copy: &Path) -> io::Result<()> {
+    let mut page = Vec::new();
+    File::open(new)?.take(PAGE).read_to_end(&mut page)?;
+    page[PAGES].fill(0);
+    copy_with(path, copy, &page)
+}
+
+/// Copies the database and its log to `copy`, with `beginning` over its first bytes.
+fn copy_with(path: &Path, copy: &Path, beginning: &[u8]) -> io::Result<()> {
     fs::copy(path, copy)?;
     if wal(path).exists() {
         fs::copy(wal(path), wal(copy))?;
     }
-    OpenOptions::new().write(true).open(copy)?.write_all(&header)?;
-    Ok(true)
+    OpenOptions::new().write(true).open(copy)?.write_all(beginning)
 }
 
 /// The header and the number of pages, of a file that has both and pages of our size.
@@ -77,7 +91,8 @@ fn mended(mut header: [u8; LENGTH]) -> [u8; LENGTH] {
 
 #[cfg(test)]
 mod tests {
-    use crate::db::{Extent, open};
+    use super::PAGE;
+    use crate::db::{Extent, OpenError, open, schema::SCHEMA};
     use rusqlite::Connection;
     use std::{fs, path::Path};
 
@@ -107,6 +122,28 @@ mod tests {
         assert_eq!((sessions(&path), fs::read(&path).unwrap()[16]), (500, 0x20));
     }
 
+    #[test]
+    fn lost_first_page_costs_no_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        open(&path, Extent::Whole).unwrap().store.close();
+        Connection::open(&path).unwrap().execute_batch(FILL).unwrap();
+        let sound = fs::read(&path).unwrap();
+        for noise in [0, 0xa5] {
+            fs::write(&path, [&[noise; PAGE as usize], &sound[PAGE as usize..]].concat()).unwrap();
+            assert_eq!((sessions(&path), sessions(&path)), (500, 500), "{noise}");
+        }
+        // Nothing else tells whose it is.
+        Connection::open(folder.path().join("other.db"))
+            .unwrap()
+            .execute_batch("CREATE TABLE other (x); CREATE TABLE more (x)")
+            .unwrap();
+        let other = [vec![0; PAGE as usize], fs::read(folder.path().join("other.db")).unwrap().split_off(PAGE as usize)].concat();
+        fs::write(&path, &other).unwrap();
+        assert!(matches!(open(&path, Extent::Whole), Err(OpenError::Foreign { .. })));
+        assert_eq!(fs::read(&path).unwrap(), other);
+    }
+
     /// The version of the schema is left out above ours: a database with a newer one is refused.
     #[test]
     fn no_byte_of_the_header_costs_a_row() {
@@ -116,10 +153,13 @@ mod tests {
         Connection::open(&path).unwrap().execute_batch(FILL).unwrap();
         let sound = fs::read(&path).unwrap();
         for at in 0..super::LENGTH {
-            let is_newer = |byte: &u8| (60..64).contains(&at) && *byte > sound[at];
-            for byte in [1, 4, 5, 6, 7].map(|bits| sound[at] ^ bits).into_iter().filter(|byte| !is_newer(byte)) {
+            for byte in [1, 2, 3, 4, 5, 6, 7, 0x80].map(|bits| sound[at] ^ bits) {
                 let mut bytes = sound.clone();
                 bytes[at] = byte;
+                let version = i32::from_be_bytes(bytes[60..64].try_into().unwrap());
+                if (i32::try_from(SCHEMA).unwrap() + 1..1_000).contains(&version) {
+                    continue;
+                }
                 fs::write(&path, bytes).unwrap();
                 assert_eq!(sessions(&path), 500, "byte {at} is {byte}");
                 assert_eq!(sessions(&path), 500, "byte {at} was {byte}");

@@ -3,6 +3,7 @@
 use super::{
     connect::{is_filled, reader, wal},
     error::{OpenError, damage, is_damage},
+    header::PAGE,
     legacy,
     schema::{self, SCHEMA},
 };
@@ -10,11 +11,15 @@ use rusqlite::{Connection, ErrorCode};
 use std::{
     fs::File,
     io::{self, Read},
+    os::unix::fs::FileExt,
     path::Path,
 };
 
 /// Every database of ours contains one of these texts. They identify it when SQLite cannot read its schema.
 const MARKS: [&[u8]; 3] = [b"CREATE TABLE peer (\n", b"INDEX message_waiting ON message", b"CREATE TABLE peers ("];
+/// The first byte of a page of a table, and of an index.
+const TABLE: [u8; 2] = [5, 13];
+const INDEX: [u8; 2] = [2, 10];
 /// A version from this number on means damage.
 const FARTHEST: i64 = 1_000;
 
@@ -28,7 +33,10 @@ pub(super) enum FileKind {
     Foreign,
 }
 
-/// Refuses files that the broker must not touch. Accepts a damaged database.
+/// Refuses files that the broker must not touch.
+///
+/// # Errors
+/// Also the damage of a database of ours.
 pub(super) fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     let refused = |source| OpenError::Sqlite { path: path.to_owned(), source };
     if !is_filled(path) {
@@ -46,7 +54,7 @@ pub(super) fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
         Ok(FileKind::Newer(found)) => Err(OpenError::TooNew { path: path.to_owned(), found, known: SCHEMA }),
         Ok(FileKind::Foreign) => Err(OpenError::Foreign { path: path.to_owned() }),
         Err(error) if is_damage(&error) => match has_marks(path) {
-            Ok(true) => Ok(()),
+            Ok(true) => Err(refused(error)),
             Ok(false) => Err(OpenError::Foreign { path: path.to_owned() }),
             Err(source) => Err(OpenError::File { path: path.to_owned(), source }),
         },
@@ -72,9 +80,24 @@ pub(super) fn look(connection: &Connection) -> rusqlite::Result<FileKind> {
     })
 }
 
-/// Whether the file or its log contains the marks of our schema, or is blank because all its contents were lost.
+/// Whether the file or its log contains the marks of our schema, or is blank because all its contents were lost, or has lost no more
+/// than its first page.
 pub(super) fn has_marks(path: &Path) -> io::Result<bool> {
-    Ok(scan(path)? || (is_filled(&wal(path)) && scan(&wal(path))?))
+    Ok(scan(path)? || (is_filled(&wal(path)) && scan(&wal(path))?) || has_roots(path)?)
+}
+
+/// Whether tables and indexes begin where a new database of ours has them.
+pub(super) fn has_roots(path: &Path) -> io::Result<bool> {
+    let file = File::open(path)?;
+    for &(page, is_table) in schema::roots().map_err(io::Error::other)? {
+        let mut kind = [0];
+        match file.read_exact_at(&mut kind, (page - 1) * PAGE) {
+            Ok(()) if is_table == TABLE.contains(&kind[0]) && is_table != INDEX.contains(&kind[0]) => {}
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+            _ => return Ok(false),
+        }
+    }
+    Ok(true)
 }
 
 fn scan(path: &Path) -> io::Result<bool> {

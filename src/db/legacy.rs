@@ -1,10 +1,27 @@
 //! Imports the database of the legacy broker (user_version 0, tables `peers` and `messages`). Peers and messages are copied
 //! into our tables. The legacy tables stay as they are, so going back to that broker loses nothing.
 
+use super::error::damage;
 use crate::platform::{clock, random};
 use crate::wire::{PeerId, Timestamp};
 use rusqlite::{Connection, Transaction, params};
 use std::time::Duration;
+
+/// The tables of the legacy broker: as it creates them, and the columns that are read here.
+pub(super) const LEGACY_TABLES: [(&str, &str, &[&str]); 2] = [
+    (
+        "peers",
+        "CREATE TABLE peers (id TEXT PRIMARY KEY, pid INTEGER NOT NULL, cwd TEXT NOT NULL, git_root TEXT, tty TEXT,
+             summary TEXT NOT NULL DEFAULT '', registered_at TEXT NOT NULL, last_seen TEXT NOT NULL)",
+        &["id", "pid", "cwd", "tty", "summary", "registered_at", "last_seen"],
+    ),
+    (
+        "messages",
+        "CREATE TABLE messages (id INTEGER PRIMARY KEY AUTOINCREMENT, from_id TEXT NOT NULL, to_id TEXT NOT NULL,
+             text TEXT NOT NULL, sent_at TEXT NOT NULL, delivered INTEGER NOT NULL DEFAULT 0)",
+        &["id", "from_id", "to_id", "text", "sent_at", "delivered"],
+    ),
+];
 
 /// How long imported messages wait for their recipients.
 const EXPIRY_OF_IMPORTED: Duration = Duration::from_secs(7 * 86_400);
@@ -14,6 +31,11 @@ const EXPIRY_OF_IMPORTED: Duration = Duration::from_secs(7 * 86_400);
 pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     if !is_there(tx)? {
         return Ok(());
+    }
+    for (table, _, columns) in LEGACY_TABLES {
+        if !has_all(tx, table, columns)? {
+            return Err(damage(format!("the legacy table {table} lacks a column")));
+        }
     }
     let now = clock::now();
     // SQLite's loose types let these columns hold values of any type, so each is cast to the type it should have.
@@ -88,6 +110,10 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
 /// Whether the legacy tables exist.
 pub(super) fn is_there(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(has(connection, "peers", "last_seen")? && has(connection, "messages", "delivered")?)
+}
+
+pub(super) fn has_all(connection: &Connection, table: &str, columns: &[&str]) -> rusqlite::Result<bool> {
+    columns.iter().try_fold(true, |all, column| Ok(all && has(connection, table, column)?))
 }
 
 fn has(connection: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {

@@ -90,7 +90,7 @@ fn prepare(real: &Path, extent: Extent) -> Result<Connection, OpenError> {
         return Err(sqlite(damage("its header is damaged".to_owned())));
     }
     let mut connection = writer(real).map_err(sqlite)?;
-    schema::migrate(&mut connection).map_err(|error| sqlite(broken_rule(error)))?;
+    schema::migrate(&mut connection).map_err(|error| sqlite(unfit(error)))?;
     let check = || {
         probe(&connection)?;
         match extent {
@@ -104,10 +104,10 @@ fn prepare(real: &Path, extent: Extent) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// Migrations break no rule of the tables, unless damage has broken it before.
-fn broken_rule(error: rusqlite::Error) -> rusqlite::Error {
+/// Migrations fit every database of their version and break no rule of its tables, so it is damaged, or its version is.
+fn unfit(error: rusqlite::Error) -> rusqlite::Error {
     match error.sqlite_error_code() {
-        Some(ErrorCode::ConstraintViolation) => damage(error.to_string()),
+        Some(ErrorCode::ConstraintViolation | ErrorCode::Unknown) => damage(error.to_string()),
         _ => error,
     }
 }

@@ -3,19 +3,21 @@
 //! only finishes the replacement. The damaged database is kept under a dated name.
 
 use super::{
-    connect::{beside, lenient_reader, reader, side_files, sync_folder},
+    connect::{beside, lenient_reader, reader, side_files, size, sync_folder},
     damage::is_readable,
     error::{OpenError, damage},
-    header,
+    header::{self, PAGE},
+    kind,
+    legacy::{self, LEGACY_TABLES},
     lock::Lock,
-    schema::{LEGACY_TABLES, TABLES, migrate},
+    schema::{TABLES, migrate},
 };
 use crate::{
     platform::{clock, random},
     wire::MessageId,
 };
 use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, params_from_iter,
+    Connection, ErrorCode, OptionalExtension, Statement, params_from_iter,
     types::{Value, ValueRef},
 };
 use std::{
@@ -27,8 +29,9 @@ use std::{
     time::Duration,
 };
 
-/// How many parts of a damaged table are searched for readable rows before the rest counts as lost.
-const MOST_ATTEMPTS: u32 = 10_000;
+/// How many attempts in a row may find no row, for each page of the database, before the rest of a table counts as lost. A page
+/// that cannot be read costs a few attempts for each of its rows.
+const PATIENCE: u64 = 64;
 /// The highest row number to search for if the damaged table does not tell it.
 const FAR: i64 = 1 << 20;
 
@@ -107,9 +110,14 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
     let copy = beside(path, MENDED);
     remove(unfinished)?;
     remove(&copy)?;
-    let readable = if header::mend(path, &copy)? { &copy } else { path };
+    let mut readable = if header::mend(path, &copy)? { &copy } else { path };
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished)?;
     let mut new = Connection::open(unfinished).map_err(io::Error::other)?;
+    if !has_schema(readable) && kind::has_roots(path)? {
+        migrate(&mut new).map_err(io::Error::other)?;
+        header::lend_first_page(unfinished, path, &copy)?;
+        readable = &copy;
+    }
     let (aside, copied) = (dated(path), copy_all(readable, &mut new).map_err(io::Error::other)?);
     remove(&copy)?;
     let words = |count: fn(&Copied) -> u64, tables: &[Copied]| {
@@ -141,6 +149,11 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
     new.close().map_err(|(_, error)| io::Error::other(error))
 }
 
+fn has_schema(path: &Path) -> bool {
+    let has_some = |damaged: Connection| damaged.query_row("SELECT count(*) > 0 FROM sqlite_schema", [], |row| row.get(0));
+    lenient_reader(path).and_then(has_some).unwrap_or(false)
+}
+
 /// Removes a database and its side files, as far as they exist.
 fn remove(database: &Path) -> io::Result<()> {
     let files = side_files(database).into_iter().chain([database.to_owned()]);
@@ -159,58 +172,51 @@ struct Copied {
 fn copy_all(path: &Path, new: &mut Connection) -> rusqlite::Result<Vec<Copied>> {
     new.execute_batch("PRAGMA journal_mode = memory; PRAGMA synchronous = off")?; // one fsync at the end is enough
     let created = |damaged: &Connection, table: &str| {
-        let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-        damaged.query_row(sql, [table], |row| row.get::<_, String>(0)).optional()
+        let sql = "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        damaged.query_row(sql, [table], |row| row.get::<_, Vec<u8>>(0)).optional()
     };
     let Ok(damaged) = lenient_reader(path).and_then(|damaged| created(&damaged, "peer").map(|_| damaged)) else {
         migrate(new)?;
         return Ok(Vec::new());
     };
     let is_ours = matches!(created(&damaged, "peer"), Ok(Some(_)));
+    damaged.execute_batch("BEGIN")?; // or each attempt locks the file
+    let patience = PATIENCE * (1 + size(path) / PAGE);
     let mut copied = Vec::new();
     if !is_ours {
-        for table in LEGACY_TABLES {
+        for (table, usual, columns) in LEGACY_TABLES {
             if let Ok(Some(sql)) = created(&damaged, table) {
                 // The text may be damaged, too.
-                let is_created = new.execute_batch(&sql).and_then(|()| columns(new, table)).is_ok_and(|names| !names.is_empty());
-                copied.push(if is_created { copy(&damaged, new, table)? } else { Copied { name: table, rows: 0, lost: 1 } });
+                let made = new.execute_batch(&String::from_utf8_lossy(&sql));
+                if made.is_err() || !legacy::has_all(new, table, columns)? {
+                    new.execute_batch(&format!("DROP TABLE IF EXISTS {table}; {usual}"))?;
+                }
+                copied.push(copy(&damaged, new, table, patience)?);
             }
         }
     }
     migrate(new)?;
     if is_ours {
         for table in TABLES {
-            copied.push(copy(&damaged, new, table)?);
+            copied.push(copy(&damaged, new, table, patience)?);
         }
     }
     Ok(copied)
 }
 
-/// Copies the rows of a table. Halves an unreadable part again and again, until only damaged rows are left.
-fn copy(damaged: &Connection, new: &Connection, name: &'static str) -> rusqlite::Result<Copied> {
+/// Copies the rows of a table. `patience` is how many attempts in a row may find no row before the rest counts as lost.
+fn copy(damaged: &Connection, new: &Connection, name: &'static str, patience: u64) -> rusqlite::Result<Copied> {
     let mut copied = Copied { name, rows: 0, lost: 0 };
     let number =
         |sql: &str| damaged.query_row(sql, [], |row| row.get::<_, i64>(0)).ok().filter(|number| (0..1 << 53).contains(number));
     let given = number(&format!("SELECT seq FROM sqlite_sequence WHERE name = '{name}'"));
-    let newest = number(&format!("SELECT max(rowid) FROM {name}")).max(given).unwrap_or(FAR);
+    // If the table does not tell its last row, the index of its key may.
+    let newest = number(&format!("SELECT max(rowid) FROM {name}"))
+        .or_else(|| number(&format!("SELECT max(rowid) FROM {name} INDEXED BY sqlite_autoindex_{name}_1")))
+        .max(given)
+        .unwrap_or(FAR);
     let together = new.unchecked_transaction()?;
-    let (mut parts, mut attempts) = (VecDeque::from([(0, newest)]), 0);
-    while let Some((mut from, mut to)) = parts.pop_front() {
-        for order in ["ASC", "DESC"] {
-            attempts += 1;
-            let Some(at) = copy_part(damaged, new, &mut copied, (from, to), order)? else {
-                (from, to) = (1, 0); // the part was read to its end
-                break;
-            };
-            if order == "ASC" { from = at + 1 } else { to = at - 1 }
-        }
-        if from < to && attempts < MOST_ATTEMPTS {
-            let middle = from + (to - from) / 2;
-            parts.extend([(from, middle), (middle + 1, to)]);
-        } else {
-            copied.lost += u64::try_from(to - from + 1).unwrap_or_default();
-        }
-    }
+    search(damaged, new, &mut copied, newest, patience)?;
     // The broker may be unable to use a row that SQLite can read.
     if TABLES.contains(&name) {
         let mut select = new.prepare(&format!("SELECT *, rowid AS place FROM {name}"))?;
@@ -231,26 +237,68 @@ fn copy(damaged: &Connection, new: &Connection, name: &'static str) -> rusqlite:
     Ok(copied)
 }
 
-/// Copies the rows of a part from one end. Returns the last row before the damage, or `None` if there is no damage.
-fn copy_part(
-    damaged: &Connection,
-    new: &Connection,
-    copied: &mut Copied,
-    (from, to): (i64, i64),
-    order: &str,
-) -> rusqlite::Result<Option<i64>> {
-    let mut at = if order == "ASC" { from - 1 } else { to + 1 };
-    let sql = format!("SELECT rowid, * FROM {} WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid {order}", copied.name);
-    let Ok(mut select) = damaged.prepare(&sql) else { return Ok(Some(at)) };
+/// Copies all readable rows up to number `newest`. Splits an unreadable part again and again, until only damaged rows are left.
+fn search(damaged: &Connection, new: &Connection, copied: &mut Copied, newest: i64, patience: u64) -> rusqlite::Result<()> {
+    let select = |order: &str| {
+        let sql = format!("SELECT rowid, * FROM {} WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid {order}", copied.name);
+        damaged.prepare(&sql)
+    };
+    let (Ok(mut up), Ok(mut down)) = (select("ASC"), select("DESC")) else {
+        copied.lost = count(0, newest);
+        return Ok(());
+    };
     // Of each version the columns have this order. Damage may be in their names.
     let mut columns = columns(new, copied.name)?;
-    columns.truncate(select.column_count() - 1);
-    let mut insert = new.prepare_cached(&format!(
-        "INSERT INTO {} ({}) VALUES ({})",
-        copied.name,
-        columns.join(", "),
-        vec!["?"; columns.len()].join(", ")
-    ))?;
+    columns.truncate(up.column_count() - 1);
+    let values = vec!["?"; columns.len()].join(", ");
+    let mut insert = new.prepare(&format!("INSERT INTO {} ({}) VALUES ({values})", copied.name, columns.join(", ")))?;
+    let (mut parts, mut fruitless) = (VecDeque::from([(0, newest)]), 0);
+    while let Some((mut from, mut to)) = parts.pop_front() {
+        let mut attempt = |select: &mut Statement<'_>, from, to, before| {
+            let end = copy_part(select, (from, to, before), &columns, |values| {
+                match insert.execute(params_from_iter(values)) {
+                    Ok(_) => copied.rows += 1,
+                    Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => copied.lost += 1,
+                    Err(error) => return Err(error),
+                }
+                Ok(())
+            })?;
+            fruitless = if end == Some(before) { fruitless + 1 } else { 0 };
+            Ok::<_, rusqlite::Error>(end)
+        };
+        let Some(last) = attempt(&mut up, from, to, from - 1)? else { continue };
+        from = last + 1;
+        let Some(first) = attempt(&mut down, from, to, to + 1)? else { continue };
+        to = first - 1;
+        if from < to && fruitless < patience {
+            parts.extend(pieces(from, to));
+        } else {
+            copied.lost += count(from, to);
+        }
+    }
+    Ok(())
+}
+
+/// Splits a part into pieces, each twice as long as the one before: the next readable row may be near, and the end of the part
+/// far beyond the last row.
+fn pieces(from: i64, to: i64) -> impl Iterator<Item = (i64, i64)> {
+    let starts = (0..i64::BITS - 1).map_while(move |power| from.checked_add((1 << power) - 1).filter(|start| *start <= to));
+    starts.map(move |start| (start, to.min(start + (start - from))))
+}
+
+fn count(from: i64, to: i64) -> u64 {
+    u64::try_from(to - from + 1).unwrap_or_default()
+}
+
+/// Reads the rows of a part from one end. Returns the last row before the damage, or `before` if that comes first; `None` if there
+/// is no damage.
+fn copy_part(
+    select: &mut Statement<'_>,
+    (from, to, before): (i64, i64, i64),
+    columns: &[String],
+    mut insert: impl FnMut(Vec<Value>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Option<i64>> {
+    let mut at = before;
     let mut rows = select.query([from, to])?;
     loop {
         let row = match rows.next() {
@@ -264,11 +312,7 @@ fn copy_part(
         };
         let Ok((rowid, values)) = read() else { return Ok(Some(at)) };
         at = rowid;
-        match insert.execute(params_from_iter(values)) {
-            Ok(_) => copied.rows += 1,
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => copied.lost += 1,
-            Err(error) => return Err(error),
-        }
+        insert(values)?;
     }
 }
 
@@ -291,7 +335,7 @@ fn mended(column: &str, value: ValueRef<'_>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use crate::db::{Extent, open};
+    use crate::db::{Extent, legacy::LEGACY_TABLES, open};
     use rusqlite::Connection;
     use std::{fs, path::Path};
 
@@ -318,7 +362,7 @@ mod tests {
         assert_eq!((opened(&path), opened(&path)), ((1, 1), (0, 1)), "the name of a column");
         // The number of entries in the schema, in the head of its page.
         fs::write(&path, [&sound[..103], &[0, 0], &sound[105..]].concat()).unwrap();
-        assert_eq!((opened(&path), opened(&path)), ((1, 0), (0, 0)), "the number of entries");
+        assert_eq!((opened(&path), opened(&path)), ((1, 1), (0, 1)), "the number of entries");
 
         let first = folder.path().join("first.db");
         let lax = include_str!("migrations/0001-mailboxes.sql").replace("seen_at    INTEGER NOT NULL", "seen_at    INTEGER");
@@ -326,11 +370,66 @@ mod tests {
         Connection::open(&first).unwrap().execute_batch(&format!("{lax}; {rows}")).unwrap();
         assert_eq!((opened(&first), opened(&first)), ((1, 1), (0, 1)), "a value that a migration copies");
 
+        let altered = folder.path().join("altered.db");
+        let lax = include_str!("migrations/0001-mailboxes.sql").replace("cwd            TEXT NOT NULL", "cwd            TEXT");
+        let rows = "INSERT INTO session VALUES ('one', 'peer', 1); PRAGMA user_version = 1; PRAGMA writable_schema = 1;
+                    INSERT INTO peer (id, name, registered_at, last_seen) VALUES ('one', 'one', 1, 1);
+                    UPDATE sqlite_schema SET sql = replace(sql, 'cwd            TEXT', 'cwd            TEXT NOT NULL')";
+        Connection::open(&altered).unwrap().execute_batch(&format!("{lax}; {rows}")).unwrap();
+        assert_eq!((opened(&altered), opened(&altered)), ((1, 1), (0, 1)), "a value that a migration checks");
+
         let legacy = folder.path().join("legacy.db");
         Connection::open(&legacy).unwrap().execute_batch(LEGACY).unwrap();
         let text = replaced(&fs::read(&legacy).unwrap(), "to_id TEXT", "to_id TEX(");
         fs::write(&legacy, text).unwrap();
         assert_eq!((opened(&legacy), opened(&legacy)), ((1, 0), (0, 0)), "the text of a legacy table");
+    }
+
+    #[test]
+    fn damaged_name_of_a_legacy_column_costs_no_message() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let rows = "INSERT INTO peers VALUES ('ada', 7, '/', NULL, NULL, '', '', '');
+                    INSERT INTO messages VALUES (1, 'eve', 'ada', 'first', '', 0)";
+        let [(_, peers, _), (_, messages, _)] = LEGACY_TABLES;
+        Connection::open(&path).unwrap().execute_batch(&format!("{peers}; {messages}; {rows}")).unwrap();
+        let sound = fs::read(&path).unwrap();
+        for damaged in [b"sent_af", b"sent\x97at"] {
+            let mut bytes = sound.clone();
+            let at = bytes.windows(7).position(|part| part == b"sent_at").unwrap();
+            bytes[at..at + 7].copy_from_slice(damaged);
+            fs::write(&path, bytes).unwrap();
+            let opened = open(&path, Extent::Whole).unwrap();
+            let text = opened.store.glance(|view| view.get::<String>("SELECT max(text) FROM message WHERE to_peer = 'ada'", []));
+            assert_eq!((text.unwrap().as_str(), opened.notices.len()), ("first", 1), "{:?}", opened.notices);
+            opened.store.close();
+        }
+    }
+
+    /// Neither the table nor the index of its key tells where the last row is.
+    #[test]
+    fn rows_between_damaged_pages_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        opened(&path);
+        let fill = "INSERT INTO session WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
+                    SELECT i || hex(zeroblob(50)), 'peer', i FROM n";
+        Connection::open(&path).unwrap().execute_batch(fill).unwrap();
+        let pages = |thing: &str, kind: &str| -> Vec<(u32, i64)> {
+            let database = Connection::open(&path).unwrap();
+            let mut pages =
+                database.prepare("SELECT pageno, ncell FROM dbstat WHERE name = ?1 AND pagetype = ?2 ORDER BY path").unwrap();
+            pages.query_map([thing, kind], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
+        };
+        let (leaves, roots) = (pages("session", "leaf"), pages("sqlite_autoindex_session_1", "internal"));
+        assert!(leaves.len() > 5 && roots.len() == 1, "{leaves:?} {roots:?}");
+        let damaged = [leaves[1], leaves[leaves.len() - 1]];
+        let mut bytes = fs::read(&path).unwrap();
+        for (page, _) in damaged.into_iter().chain(roots) {
+            bytes[(page as usize - 1) * 4096..][..8].fill(0xff);
+        }
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(opened(&path), (1, 200 - damaged[0].1 - damaged[1].1));
     }
 
     fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {

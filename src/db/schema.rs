@@ -3,7 +3,10 @@
 use super::legacy;
 use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
-use std::{collections::BTreeSet, sync::LazyLock};
+use std::{
+    collections::BTreeSet,
+    sync::{LazyLock, OnceLock},
+};
 
 /// **Only append**: a database written by any earlier version must open.
 static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
@@ -28,20 +31,41 @@ pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
     })
 }
 
-/// The tables of our schema, then those of the legacy broker.
+/// The tables of our schema.
 pub(super) const TABLES: [&str; 3] = ["peer", "session", "message"];
-pub(super) const LEGACY_TABLES: [&str; 2] = ["peers", "messages"];
 
 /// The schema version that a database claims.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
+/// A new database.
+struct Fresh {
+    shape: BTreeSet<String>,
+    roots: Vec<(u64, bool)>,
+}
+
+fn fresh() -> rusqlite::Result<&'static Fresh> {
+    static FRESH: OnceLock<Fresh> = OnceLock::new();
+    if let Some(fresh) = FRESH.get() {
+        return Ok(fresh);
+    }
+    let mut memory = Connection::open_in_memory()?;
+    migrate(&mut memory)?;
+    let mut roots = memory.prepare("SELECT rootpage, type = 'table' FROM sqlite_schema WHERE rootpage > 1")?;
+    let roots = roots.query_map([], |row| Ok((row.get::<_, u32>(0)?.into(), row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    let fresh = Fresh { shape: shape(&memory)?, roots };
+    Ok(FRESH.get_or_init(|| fresh))
+}
+
 /// The columns of tables and indexes that the database lacks, each as `table.column`.
 pub(super) fn missing(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
-    let mut fresh = Connection::open_in_memory()?;
-    migrate(&mut fresh)?;
-    Ok(&shape(&fresh)? - &shape(connection)?)
+    Ok(&fresh()?.shape - &shape(connection)?)
+}
+
+/// The pages where a new database has its tables and indexes, each with whether it is a table.
+pub(super) fn roots() -> rusqlite::Result<&'static [(u64, bool)]> {
+    Ok(&fresh()?.roots)
 }
 
 /// Whether it has at least half of the names of our tables and indexes.

@@ -138,7 +138,7 @@ fn store(
     question: Option<Question>,
     terms: Terms,
 ) -> Result<Message> {
-    let is_answer = question.as_ref().is_some_and(|asked| asked.from == new.to && asked.to == new.from);
+    let is_answer = question.as_ref().is_some_and(|asked| asked.from == new.to);
     // The permission modes matter neither for messages that the user sends by hand nor for answers, which were asked for.
     let passes = terms.by_user || is_answer;
     let bypassed = sender.is_some_and(|sender| sender.bypasses);

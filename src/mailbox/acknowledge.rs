@@ -54,7 +54,7 @@ fn offer(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, route: Route)
     let sql = "UPDATE message SET state = 1, route = ?4, offered_at = ?5, holder = 0, instance = NULL, lease = NULL,
                    pushed_by = ?6, again = ?7, waiting = ?8
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3
-               AND (state = 0 OR state = 1 AND waiting = 1 AND ?4 = 'inbox' AND holder = 2)";
+               AND (state = 0 OR ?4 = 'inbox' AND holder = 2)";
     let (agent, to, now) = (peer.agent_key(), peer.id.as_str(), tx.now.as_millis());
     let values = params![id.seq(), id.tag(), to, route.as_str(), now, agent, Shown::Pushed, !trusted];
     let has_changed = !tx.update(sql, values)?.is_empty();
@@ -121,7 +121,7 @@ pub fn prompt(tx: &mut Transaction<'_>, peer: &PeerRow, messages: Vec<MessageId>
         let message = Message::one(tx, "seq = ?1 AND tag = ?2 AND to_peer = ?3", params![id.seq(), id.tag(), peer.id.as_str()])?;
         if let Some(Message { receipt, text, handed }) = message {
             match (is_whole(&text), receipt.held.is_some()) {
-                (true, is_held) if is_held || handed > 0 => _ = deliver(tx, &peer.id, &id, route)?,
+                (true, _) if handed > 0 => _ = deliver(tx, &peer.id, &id, route)?,
                 (false, true) => {
                     release::let_in_part(tx, &id)?;
                     tx.hint(&peer.id);

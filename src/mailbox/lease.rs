@@ -71,9 +71,8 @@ pub fn is_any(view: &View<'_>, claim: &Claim) -> db::Result<bool> {
 
 /// The messages after the place `after` that `holder` has leased, in order.
 pub fn leased(view: &View<'_>, peer: &PeerId, holder: &Holder, after: i64, most: u32) -> db::Result<Vec<Message>> {
-    let condition =
-        "to_peer = ?1 AND waiting = 1 AND holder = ?2 AND instance = ?3 AND lease IS ?4 AND seq > ?5 ORDER BY seq LIMIT ?6";
-    let values = params![peer.as_str(), holder.kind(), holder.instance(), holder.lease(), after, most];
+    let condition = "to_peer = ?1 AND waiting = 1 AND instance = ?2 AND lease IS ?3 AND seq > ?4 ORDER BY seq LIMIT ?5";
+    let values = params![peer.as_str(), holder.instance(), holder.lease(), after, most];
     Message::all(view, condition, values)
 }
 
@@ -125,7 +124,7 @@ pub fn end_hooks_leases(tx: &mut Transaction<'_>, peer: &PeerId) -> Result<()> {
 /// have shown the messages, so these wait again and count as possibly shown.
 pub fn end_leases(tx: &mut Transaction<'_>, peer: &PeerId, instance: &str) -> Result<()> {
     let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL
-               WHERE to_peer = ?1 AND waiting = 1 AND holder > 0 AND instance IS NOT ?2";
+               WHERE to_peer = ?1 AND waiting = 1 AND instance <> ?2";
     tx.run(sql, [peer.as_str(), instance])?;
     tx.hint(peer);
     Ok(())

@@ -4,6 +4,7 @@
 //! because the client applies its own settings to its inbox anyway.
 
 use crate::{
+    agents::claude::managed_settings,
     platform::{files, paths, settings},
     wire::InboundRule,
 };
@@ -11,12 +12,6 @@ use serde::Deserialize;
 use serde_json::Value;
 use std::path::PathBuf;
 
-/// An administrator's settings.
-const MANAGED: &str = if cfg!(target_os = "macos") {
-    "/Library/Application Support/ClaudeCode/managed-settings.json"
-} else {
-    "/etc/claude-code/managed-settings.json"
-};
 /// Longest settings file, in bytes.
 const MAX_SETTINGS: u64 = 1024 * 1024;
 /// The permission mode that bypasses prompts.
@@ -36,8 +31,9 @@ pub fn cross_session_inbound() -> Option<InboundRule> {
         let rule = InboundRule::deserialize(&settings["crossSessionInbound"]).ok()?;
         (rule != InboundRule::Match).then_some(rule)
     };
-    if let Some(rule) = said(read(PathBuf::from(MANAGED))) {
-        return Some(rule);
+    let managed = managed_settings().into_iter().rev().find_map(|file| said(read(file)));
+    if managed.is_some() {
+        return managed;
     }
     let of_project = project().into_iter().filter_map(said).filter(|rule| *rule != InboundRule::Accept);
     let rules: Vec<InboundRule> = said(user()).into_iter().chain(of_project).collect();

@@ -22,6 +22,7 @@ pub struct Row {
     pub id: String,
     pub text: String,
     pub is_delivered: bool,
+    is_held: bool,
     /// How often it may have been shown, unless that was not asked for.
     handed: Option<u32>,
 }
@@ -72,10 +73,11 @@ pub fn opened(tree: &Tree) -> Result<Found, String> {
 
 /// The messages and peers, and SQLite's verdict on the file.
 fn read(database: &Connection) -> rusqlite::Result<(Vec<Row>, BTreeSet<String>, String)> {
-    let sql = "SELECT 'm' || seq || '-' || tag, text, state, handed FROM message ORDER BY seq";
+    let sql = "SELECT 'm' || seq || '-' || tag, text, state, handed, held_at IS NOT NULL FROM message ORDER BY seq";
     let mut rows = database.prepare(sql)?;
     let rows = rows.query_map([], |row| {
-        Ok(Row { id: row.get(0)?, text: row.get(1)?, is_delivered: row.get::<_, u8>(2)? == 2, handed: row.get(3)? })
+        let (state, handed, is_held) = (row.get::<_, u8>(2)?, row.get(3)?, row.get(4)?);
+        Ok(Row { id: row.get(0)?, text: row.get(1)?, is_delivered: state == 2, is_held, handed })
     })?;
     let mut peers = database.prepare("SELECT id FROM peer")?;
     let peers = peers.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
@@ -98,6 +100,7 @@ fn asked(tree: &Tree, promised: &[&Promise]) -> Result<Found, String> {
         id: text(&entry["messageId"]),
         text: text(&entry["text"]),
         is_delivered: entry["state"] == "delivered",
+        is_held: entry["state"] == "held",
         handed: None,
     });
     let rows = rows.collect();
@@ -136,6 +139,8 @@ pub fn check(recording: &Recording, steps: usize, tree: &Tree, by_broker: bool) 
                 counts.get(sender.as_str()) > Some(number) && rows.get(id.as_str()).is_some_and(|row| row.text == *text)
             }
             Promise::Shown { id } => rows.get(id.as_str()).is_some_and(|row| row.handed.is_none_or(|handed| handed > 0)),
+            Promise::Held { id } => rows.get(id.as_str()).is_some_and(|row| row.is_held),
+            Promise::Released { id } => rows.get(id.as_str()).is_some_and(|row| !row.is_held),
             Promise::Delivered { id } => rows.get(id.as_str()).is_some_and(|row| row.is_delivered),
         };
         if !is_kept {

@@ -177,6 +177,7 @@ fn missing_sync_of_the_log_is_caught() {
     let recording = workload::load();
     is_caught(&recording, "broken: Accepted", |disk, step| syncs(disk, step, "-wal"));
     is_caught(&recording, "broken: Delivered", |disk, step| syncs(disk, step, "-wal"));
+    is_caught(&workload::fresh(), "broken: Released", |disk, step| syncs(disk, step, "-wal"));
 }
 
 #[test]

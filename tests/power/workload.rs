@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     fs::{self, OpenOptions},
-    os::unix::fs::FileExt,
+    os::unix::{fs::FileExt, process::parent_id},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -36,6 +36,10 @@ pub enum Promise {
     Shown { id: String },
     /// It is delivered and never comes again.
     Delivered { id: String },
+    /// Its recipient's controls hold it, and nobody releases it.
+    Held { id: String },
+    /// The user has released it.
+    Released { id: String },
 }
 
 /// One recorded run of the broker.
@@ -118,15 +122,19 @@ impl Scene {
     }
 
     fn register(&self, name: &str) -> Peer {
-        let peer = Peer::register(&self.broker.http(), name, json!({"cwd": format!("/srv/{name}")}));
+        self.register_as(name, json!({"cwd": format!("/srv/{name}")}))
+    }
+
+    fn register_as(&self, name: &str, facts: Value) -> Peer {
+        let peer = Peer::register(&self.broker.http(), name, facts);
         self.hear(Promise::Registered { id: peer.id.clone(), secret: peer.secret.clone() });
         peer
     }
 
-    /// Sends `count` messages from `from` to `to`, one after the other, each of up to `longest` bytes.
-    fn send(&self, from: &Peer, to: &Peer, count: usize, longest: usize) {
+    /// Sends `count` messages from `from` to `to`, one after the other, each of up to `longest` bytes. Returns their ids.
+    fn send(&self, from: &Peer, to: &Peer, count: usize, longest: usize) -> Vec<String> {
         let sender = &from.id;
-        for _ in 0..count {
+        let send = |_| {
             let mut tried = self.tried.lock().unwrap();
             let texts = tried.entry(sender.clone()).or_default();
             let number = texts.len();
@@ -136,7 +144,47 @@ impl Scene {
             drop(tried);
             let sent = from.over(&self.broker.http()).post("/v1/send", &json!({"to": to.id, "text": text})).json();
             let id = sent["messageId"].as_str().unwrap().to_owned();
-            self.hear(Promise::Accepted { sender: sender.clone(), number, id });
+            self.hear(Promise::Accepted { sender: sender.clone(), number, id: id.clone() });
+            id
+        };
+        (0..count).map(send).collect()
+    }
+
+    /// Messages to a session whose controls hold all of them; the user releases the second half.
+    fn hold(&self, from: &Peer, name: &str) {
+        let ids = self.send(from, &self.register_as(name, json!({"inbound": "hold"})), 6, 400);
+        let (stay, go) = ids.split_at(3);
+        stay.iter().for_each(|id| self.hear(Promise::Held { id: id.clone() }));
+        for id in go {
+            let released = self.broker.http().post(&format!("/v1/messages/{id}/release"), &json!({}));
+            assert_eq!(released.status, 200, "{}", released.body);
+            self.hear(Promise::Released { id: id.clone() });
+        }
+    }
+
+    /// Messages to a session with an inbox: they are written in frames, and its hook proves all but the last frame.
+    fn let_in(&self, from: &Peer, name: &str) {
+        let agent = json!({"pid": parent_id(), "started": 1});
+        let facts = json!({"inbox": "/tmp/inbox", "host": agent, "hookToken": name, "hookProvesAll": true});
+        let to = self.register_as(name, facts);
+        let http = to.over(&self.broker.http());
+        for round in 0..3 {
+            self.send(from, &to, 2, 400);
+            let taken = http.post("/v1/take", &json!({"lease": format!("frame-{round}"), "route": "inbox"})).json();
+            let ids: Vec<String> =
+                taken["messages"].as_array().unwrap().iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect();
+            assert_eq!(ids.len(), 2, "{taken}");
+            ids.iter().for_each(|id| self.hear(Promise::Shown { id: id.clone() }));
+            let offered: Vec<Value> = ids.iter().map(|id| json!({"id": id, "outcome": "offered"})).collect();
+            http.post("/v1/acknowledge", &json!({"route": "inbox", "messages": offered})).json();
+            if round < 2 {
+                let report = json!({"event": "UserPromptSubmit", "messages": ids}).to_string();
+                let authorization = format!("Session {name}");
+                let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+                let told = self.broker.http().request("POST", "/v1/hook", &headers, &report);
+                assert_eq!(told.status, 200, "{}", told.body);
+                ids.iter().for_each(|id| self.hear(Promise::Delivered { id: id.clone() }));
+            }
         }
     }
 
@@ -174,7 +222,7 @@ impl Scene {
             let sending: Vec<_> = peers.iter().map(|peer| scope.spawn(|| self.send(peer, to, count, longest))).collect();
             let sent: Vec<_> = sending.into_iter().map(thread::ScopedJoinHandle::join).collect();
             is_over.store(true, Ordering::Relaxed);
-            sent.into_iter().for_each(|sent| sent.unwrap());
+            sent.into_iter().for_each(|sent| drop(sent.unwrap()));
             reader.join().unwrap();
         });
     }
@@ -215,18 +263,21 @@ pub fn sizes(tree: &Tree) -> Vec<(&str, usize)> {
     tree.iter().map(|(name, content)| (name.as_str(), content.as_ref().map_or(0, Vec::len))).collect()
 }
 
-/// A new database; stops, restarts and a kill with a few messages between them.
+/// A new database; stops, restarts and a kill with a few messages between them, some of them held, some for an inbox.
 pub fn fresh() -> Recording {
     let mut scene = Scene::new("fresh");
     scene.launch();
     let (from, to) = (scene.register("from"), scene.register("to"));
     scene.send(&from, &to, 6, 400);
+    scene.hold(&from, "guarded");
     scene.terminate();
     scene.launch();
     scene.send(&from, &to, 6, 400);
+    scene.let_in(&from, "inboxed");
     scene.broker.kill();
     scene.launch();
     scene.send(&from, &to, 4, 400);
+    scene.hold(&from, "guarded-again");
     scene.end()
 }
 

@@ -1,5 +1,6 @@
 //! Reading Claude Code's files: whether it starts our plugin, and whether an administrator forbids hooks.
 
+use super::managed::managed_settings;
 use crate::{
     agents::files::{Unreadable, parse_or_default, read},
     platform::{
@@ -11,14 +12,11 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
 };
 
 /// Our plugin, as Claude Code names it: with the marketplace that it comes from. Claude Code reserves names that begin with `claude-`.
 pub const PLUGIN: &str = "peers@claude-peers";
-/// Where each system keeps the settings that an administrator makes for everybody.
-const MANAGED: [&str; 2] = ["/etc/claude-code", "/Library/Application Support/ClaudeCode"];
 /// Where Claude Code's files are, if not in the usual places.
 pub(super) fn moved() -> Option<PathBuf> {
     settings::raw("CLAUDE_CONFIG_DIR").map(PathBuf::from)
@@ -64,22 +62,6 @@ pub fn hooks_forbidden_by() -> Result<Option<PathBuf>, Unreadable> {
     Ok(None)
 }
 
-/// The files of settings that an administrator makes.
-pub(super) fn managed_settings() -> Vec<PathBuf> {
-    MANAGED.iter().flat_map(|folder| managed(Path::new(folder))).collect()
-}
-
-/// The file with the servers of an administrator, if it exists: then no others are started.
-pub(super) fn exclusive_servers() -> Option<PathBuf> {
-    MANAGED.iter().map(|folder| Path::new(folder).join("managed-mcp.json")).find(|file| file.exists())
-}
-
-fn managed(folder: &Path) -> Vec<PathBuf> {
-    let more = fs::read_dir(folder.join("managed-settings.d")).into_iter().flatten().flatten().map(|entry| entry.path());
-    let more = more.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
-    std::iter::once(folder.join("managed-settings.json")).chain(more).collect()
-}
-
 fn forbids_hooks(file: &Path) -> Result<bool, Unreadable> {
     #[derive(Default, Deserialize)]
     #[serde(default, rename_all = "camelCase")]
@@ -93,7 +75,8 @@ fn forbids_hooks(file: &Path) -> Result<bool, Unreadable> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::managed::settings_in, *};
+    use std::fs;
 
     #[test]
     fn forbidden_hooks_are_found_in_every_managed_file() {
@@ -110,6 +93,6 @@ mod tests {
             assert_eq!(forbids_hooks(&files[1]).expect("read"), forbids, "{text}");
         }
         fs::write(place.path().join("managed-settings.d/notes.txt"), "{").expect("written");
-        assert_eq!(managed(place.path()), files);
+        assert_eq!(settings_in(place.path()), files);
     }
 }

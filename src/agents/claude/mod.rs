@@ -12,6 +12,8 @@ mod files;
 pub(super) mod hook;
 #[cfg(any(feature = "broker", feature = "mcp"))]
 pub mod inbox;
+#[cfg(any(feature = "cli", feature = "mcp"))]
+mod managed;
 #[cfg(feature = "cli")]
 mod policy;
 #[cfg(feature = "cli")]
@@ -23,6 +25,8 @@ mod registrations;
 #[cfg(feature = "cli")]
 mod user_settings;
 
+#[cfg(any(feature = "cli", feature = "mcp"))]
+pub use self::managed::managed_settings;
 #[cfg(feature = "cli")]
 pub use self::{
     files::{PLUGIN, has_plugin, hooks_forbidden_by},

@@ -4,7 +4,8 @@
 //! Servers of an administrator need no place on it. (Tried with 2.1.330.)
 
 use super::{
-    files::{config_folder, managed_settings, read_json},
+    files::{config_folder, read_json},
+    managed::managed_settings,
     registrations::Registrations,
 };
 use crate::agents::server::{Scope, Server};

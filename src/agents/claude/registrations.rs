@@ -1,6 +1,9 @@
 //! The MCP servers that are registered in Claude Code's own file.
 
-use super::files::{exclusive_servers, moved, read_json};
+use super::{
+    files::{moved, read_json},
+    managed::exclusive_servers,
+};
 use crate::{
     agents::{
         files::{Unreadable, parse, read},

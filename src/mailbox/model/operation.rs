@@ -72,10 +72,11 @@ pub enum Operation {
     ToPost,
     Posted(Vec<i64>),
     Release(i64),
-    /// The recipient's controls change.
+    /// The recipient's controls change, or are told again later.
     Control {
         inbound: InboundRule,
         bypasses: bool,
+        is_again: bool,
     },
     Expire,
     Poll,
@@ -164,7 +165,10 @@ fn row(tx: &Transaction<'_>) -> PeerRow {
 
 impl Operation {
     pub fn time(&self) -> Timestamp {
-        if *self == Self::Expire { LATER } else { NOW }
+        match self {
+            Self::Expire | Self::Control { is_again: true, .. } => LATER,
+            _ => NOW,
+        }
     }
 
     pub fn run(&self, tx: &mut Transaction<'_>) -> Answer {
@@ -201,7 +205,7 @@ impl Operation {
             Self::ToPost => return to_post(tx),
             Self::Posted(messages) => release::posted(tx, &messages.iter().map(|seq| id(*seq)).collect::<Vec<_>>()).unwrap(),
             Self::Release(seq) => return Answer::Yes(release::release(tx, &id(*seq)).unwrap()),
-            Self::Control { inbound, bypasses } => control(tx, *inbound, *bypasses),
+            Self::Control { inbound, bypasses, .. } => control(tx, *inbound, *bypasses),
             Self::Expire => {
                 let is_due = expire::next_expiry(tx).unwrap().is_some_and(|next| next <= LATER);
                 let expired = expire::expire(tx, Duration::from_secs(1), 100, || TAG.to_owned()).unwrap();

@@ -26,6 +26,14 @@ pub fn broken(world: &World) -> Option<String> {
     if outcome.answer != Answer::Number(0) || outcome.tables != *tables {
         return Some("a message is accepted that must be refused".to_owned());
     }
+    let outcome = sent(vec![Draft { stream: Some("another".to_owned()), ..draft("a", RECIPIENT) }]);
+    if outcome.tables.mail.iter().any(|stored| stored.holder.as_ref().is_some_and(|(instance, _)| instance == "another")) {
+        return Some("a message is pushed to a process that does not serve the session".to_owned());
+    }
+    if let Some(seq) = mail.iter().filter(|stored| is_taken(stored)).map(|stored| stored.seq).find(|seq| !is_obeyed(world, *seq))
+    {
+        return Some(format!("message {seq} is given back without the name of its lease, and stays leased"));
+    }
     let drafts = accepted(world);
     let (number, outcome) = (drafts.len(), sent(drafts));
     if outcome.answer != Answer::Number(i64::try_from(number).unwrap()) {
@@ -72,6 +80,18 @@ fn idle(stored: &Stored) -> Vec<Operation> {
         idle.push(Operation::Posted(vec![seq]));
     }
     idle
+}
+
+fn is_taken(stored: &Stored) -> bool {
+    stored.holder.as_ref().is_some_and(|(_, lease)| lease.is_some())
+}
+
+/// A client need not name the lease of what it gives back or announces.
+fn is_obeyed(world: &World, seq: i64) -> bool {
+    [Outcome::Released, Outcome::Announced].into_iter().all(|outcome| {
+        let tables = world.tables.run(&acknowledge(RECIPIENT, Route::CheckMessages, seq, outcome, None)).tables;
+        tables.mail.iter().all(|stored| stored.seq != seq || stored.holder.is_none())
+    })
 }
 
 /// Reports of the hook under a guessed id, and for a message that was never handed over.

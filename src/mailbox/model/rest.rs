@@ -4,6 +4,7 @@ use super::{
     operation::{Operation, Taking},
     promises,
     steps::Step,
+    tables::Stored,
     world::{Door, Server, Slot, Stage, World, instance},
 };
 
@@ -23,6 +24,9 @@ fn does_not_rest(world: &World) -> Option<String> {
     let (mut world, mut steps) = (world.clone(), Vec::new());
     for _ in 0..TO_REST {
         let Some(step) = toward_rest(&world) else { return unseen(&world) };
+        if let (Step::Call { .. }, Some(seq)) = (step, left_by_inbox(&world)) {
+            return Some(format!("message {seq} could go into the inbox, and is left to a call"));
+        }
         world = world.next(step);
         steps.push(step);
         if let Some(broken) = &world.broken {
@@ -46,6 +50,15 @@ fn unseen(world: &World) -> Option<String> {
         }
     }
     None
+}
+
+/// A message that nobody has given to this agent process, though its inbox works.
+fn left_by_inbox(world: &World) -> Option<i64> {
+    let is_left = |stored: &&Stored| {
+        let is_new = world.fates.get(&stored.seq).is_none_or(|fate| fate.pushed != Some(world.agent.number));
+        stored.waiting && !stored.held && !stored.is_announced && stored.holder.is_none() && is_new
+    };
+    world.tables.mail.iter().filter(|_| world.pushes_by(Taking::Inbox)).find(is_left).map(|stored| stored.seq)
 }
 
 /// The next step of a run without faults in which the session calls `check_messages` until nothing waits.

@@ -249,7 +249,10 @@ impl World {
     }
 
     fn control(&mut self, inbound: InboundRule, bypasses: bool) {
-        self.run(&Operation::Control { inbound, bypasses });
+        self.run(&Operation::Control { inbound, bypasses, is_again: false });
+        if self.tables.run(&Operation::Control { inbound, bypasses, is_again: true }).tables != self.tables {
+            self.break_promise("controls that stay as they are change messages");
+        }
         (self.inbound, self.bypasses) = (inbound, bypasses);
         self.wake();
     }

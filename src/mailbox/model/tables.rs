@@ -57,6 +57,8 @@ pub struct Stored {
     /// How often it may have been shown.
     pub handed: i64,
     pub is_offered: bool,
+    /// Only its beginning was shown.
+    pub is_announced: bool,
     /// Whether [`SOUND`] is true of it.
     is_sound: bool,
 }
@@ -64,7 +66,7 @@ pub struct Stored {
 /// A row that does not contradict itself.
 const SOUND: &str = "(holder = 0) = (instance IS NULL) AND (holder = 2) = (lease IS NOT NULL)
     AND (holder = 0 OR waiting = 1 AND state < 2 AND held_at IS NULL) AND (held_at IS NULL OR state <> 2 AND held_by > 0)
-    AND (state < 2 OR waiting = 0) AND (state NOT IN (1, 2) OR route IS NOT NULL) AND (state <> 2 OR route <> 'channel')
+    AND (state > 0 OR waiting = 1 AND route IS NULL) AND (state < 2 OR waiting = 0) AND (state NOT IN (1, 2) OR route IS NOT NULL) AND (state <> 2 OR route <> 'channel')
     AND (state <> 1 OR offered_at IS NOT NULL) AND (state = 2) = (delivered_at IS NOT NULL)
     AND (state <> 3 OR expired_at IS NOT NULL) AND (state > 1 OR expired_at IS NULL) AND handed >= 0";
 
@@ -157,7 +159,8 @@ impl Tables {
     fn read(tx: &Tx<'_>) -> Self {
         let peers = tx.all("SELECT * FROM peer ORDER BY id", [], cells).unwrap();
         let messages = tx.all("SELECT * FROM message WHERE seq > 0 ORDER BY seq", [], cells).unwrap();
-        let sql = "SELECT seq, state, waiting, held_at IS NOT NULL, holder, instance, lease, handed, offered_at IS NOT NULL";
+        let sql =
+            "SELECT seq, state, waiting, held_at IS NOT NULL, holder, instance, lease, handed, offered_at IS NOT NULL, again = 2";
         let mail = format!("{sql}, {SOUND} FROM message WHERE to_peer = ?1 AND seq > 0 ORDER BY seq");
         let mail = tx.all(&mail, [RECIPIENT], Stored::read).unwrap();
         let sql = "SELECT to_peer, reply_to FROM message WHERE from_peer = 'broker' AND seq > 0";
@@ -175,7 +178,7 @@ impl Stored {
         let is_held_by = row.get::<_, i64>(4)? > 0;
         let holder =
             instance.filter(|_| is_held_by).map(|instance| Ok::<_, sqlite::Error>((instance, row.get(6)?))).transpose()?;
-        let (handed, is_offered, is_sound) = (row.get(7)?, row.get(8)?, row.get(9)?);
+        let (handed, is_offered, is_announced, is_sound) = (row.get(7)?, row.get(8)?, row.get(9)?, row.get(10)?);
         Ok(Self {
             seq: row.get(0)?,
             state: row.get(1)?,
@@ -184,6 +187,7 @@ impl Stored {
             holder,
             handed,
             is_offered,
+            is_announced,
             is_sound,
         })
     }

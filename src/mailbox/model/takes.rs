@@ -124,6 +124,10 @@ impl World {
         }
         let operation = Operation::Lease { instance, lease, route: take.route, is_outdated: take.is_outdated };
         let given = self.mail(&operation);
+        let is_announced = |given: &Given| self.tables.mail.iter().any(|stored| stored.seq == given.seq && stored.is_announced);
+        if take.route == Taking::Result && given.iter().any(is_announced) {
+            self.break_promise(format!("of {given:?} the beginning was shown, and a result shows it again"));
+        }
         let fresh: Vec<Given> = given.iter().filter(|given| !before.contains(&given.seq)).cloned().collect();
         promises::note_given(self, &fresh);
         let waiting = self.tables.mail.iter().filter(|stored| stored.waiting).count();

@@ -1,9 +1,11 @@
 //! Messages that are held for the session's user, and how the user lets them in.
 
 use super::{BYPASS, Scene, directory};
-use crate::support::{Broker, Session, agent::Agent, events::Peer, eventually};
+use crate::support::{
+    Broker, Session, agent::Agent, events::Peer, eventually, managed::MANAGED, mcp::SERVER, mount::with_mounts,
+};
 use serde_json::{Value, json};
-use std::fs;
+use std::{fs, iter, process::Command};
 
 fn settings(scene: &Scene, text: &str) {
     fs::create_dir_all(scene.broker.folder().join(".claude")).unwrap();
@@ -124,12 +126,35 @@ fn inbound_setting_of_the_client_decides() {
     assert_eq!(scene.bob.frame().ids(), [late]);
 }
 
+/// Where mounts are allowed.
+#[test]
+fn last_file_of_an_administrator_decides() {
+    let mut scene = Scene::new();
+    let managed = scene.place.path().join("managed");
+    fs::create_dir_all(managed.join("managed-settings.d")).unwrap();
+    for (file, rule) in [
+        ("managed-settings.json", "accept"),
+        ("managed-settings.d/10-a.json", "hold"),
+        ("managed-settings.d/20-b.json", "refuse"),
+    ] {
+        fs::write(managed.join(file), json!({"crossSessionInbound": rule}).to_string()).unwrap();
+    }
+    settings(&scene, r#"{"crossSessionInbound": "accept"}"#);
+    let Some(server) = with_mounts(&Command::new(SERVER), MANAGED, &managed) else { return };
+    let words: Vec<&str> = iter::once(server.get_program()).chain(server.get_args()).map(|word| word.to_str().unwrap()).collect();
+    let mut eve = Agent::launch(&scene.broker, &directory(&scene.place, "eve"), "s-3", &[], &[], &words);
+    eve.session.handshake();
+    eve.session.list(); // it is registered when this returns
+    let id = scene.ada.send("eve", "an order")["messageId"].as_str().unwrap().to_owned();
+    assert_eq!(scene.once(&id, "held")["held"]["by"], "refuse");
+}
+
 #[test]
 fn invalid_inbound_setting_is_reported() {
     let scene = Scene::new();
     let directory = directory(&scene.place, "eve");
     let env = [("CLAUDE_PEERS_INBOUND", "sometimes")];
-    let mut eve = Agent::launch(&scene.broker, &directory, "s-3", &[], &env, &[crate::support::mcp::SERVER]);
+    let mut eve = Agent::launch(&scene.broker, &directory, "s-3", &[], &env, &[SERVER]);
     eve.session.handshake();
     let error = eve.session.tool_error("list_peers", json!({"scope": "machine"}));
     assert!(error.contains("CLAUDE_PEERS_INBOUND=\"sometimes\" cannot be used; allowed: match or accept"), "{error}");

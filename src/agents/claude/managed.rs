@@ -1,0 +1,27 @@
+//! The files that an administrator makes for everybody on the machine.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Where each system keeps them.
+const FOLDERS: [&str; 2] = ["/etc/claude-code", "/Library/Application Support/ClaudeCode"];
+
+/// The files of settings. Where several have the same setting, Claude Code takes it from the last of them.
+pub fn managed_settings() -> Vec<PathBuf> {
+    FOLDERS.iter().flat_map(|folder| settings_in(Path::new(folder))).collect()
+}
+
+/// The file with the servers of an administrator, if it exists: then no others are started.
+#[cfg(feature = "cli")]
+pub(super) fn exclusive_servers() -> Option<PathBuf> {
+    FOLDERS.iter().map(|folder| Path::new(folder).join("managed-mcp.json")).find(|file| file.exists())
+}
+
+pub(super) fn settings_in(folder: &Path) -> Vec<PathBuf> {
+    let more = fs::read_dir(folder.join("managed-settings.d")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut more: Vec<_> = more.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect();
+    more.sort();
+    std::iter::once(folder.join("managed-settings.json")).chain(more).collect()
+}
