@@ -4,6 +4,7 @@ use super::{
     app::App,
     config::Config,
     connections::{Listener, Server},
+    containers::Containers,
     idle::Open,
     listen::{self, Given, ListenError},
     log, notify, router,
@@ -155,7 +156,8 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
             None => tracing::info!(origin, "listening on {kind} {address}"),
         }
     }
-    let app = Arc::new(App::new(broker.clone(), listeners.status));
+    let (containers, orders) = Containers::new(paths::containers(&config.socket));
+    let app = Arc::new(App::new(broker.clone(), listeners.status, containers));
     let mut tasks = JoinSet::new();
     // Everything that `READY=1` promises must be in place before the first answer.
     #[cfg(all(feature = "dbus", target_os = "linux"))]
@@ -175,12 +177,14 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     if let Some(span) = idle_exit {
         tracing::info!("leaves after {} s without a connection", span.as_secs());
     }
+    let containers = orders.reopen(&broker);
     tasks.spawn(notify::ready(&broker).await);
     tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready: version {}, database {}", wire::VERSION, config.database.display());
     for socket in sockets {
-        tasks.spawn(server.clone().accept(socket));
+        tasks.spawn(server.clone().accept(socket, None));
     }
-    drop(server); // the server holds the broker, which closes once nothing else holds it
+    // The server holds the broker, which closes once nothing else holds it.
+    tasks.spawn(containers.serve(server, broker.clone(), open.clone()));
     tasks.spawn(broker.clone().maintain());
     tasks.spawn(notify::watchdog(broker.clone()));
     let mut fault = None;

@@ -76,6 +76,8 @@ object! {
         pub resumed: bool,
         pub waiting: u32,
         pub broker_version: String,
+        /// The container as whose session it counts.
+        pub container: Option<String>,
     }
 
     /// `GET /v1/peers?scope=…&cwd=…`: which peers to list. A registered caller need not give `cwd` and is left out.
