@@ -5,6 +5,8 @@ pub mod agent;
 pub mod broker;
 #[cfg(all(feature = "dbus", target_os = "linux"))]
 pub mod bus;
+#[cfg(target_os = "linux")]
+pub mod container;
 pub mod events;
 pub mod git;
 pub mod http;
