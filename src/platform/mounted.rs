@@ -2,15 +2,16 @@
 
 use std::path::Path;
 
-/// Whether a client may talk to the user `owner`, who listens at `socket`. In a container, the broker belongs to a user of the machine,
-/// who may have any number there or none. So the socket counts as well if its folder is a mount, which only the container's maker can
-/// make, belongs to the same user, and is closed to the writes of others.
+/// Whether a client may talk to the user `owner`, who listens at `socket`.
 pub fn is_trusted(socket: &Path, owner: u32) -> bool {
     owner == rustix::process::getuid().as_raw() || is_mounted(socket, owner)
 }
 
+/// Whether `socket`, which belongs to the user `owner`, was mounted into this container. There the broker belongs to a user of the machine,
+/// who may have any number inside, or none. So the socket's folder must be a mount, which only the container's maker can make, belong to
+/// the same user, and be closed to the writes of others.
 #[cfg(target_os = "linux")]
-fn is_mounted(socket: &Path, owner: u32) -> bool {
+pub fn is_mounted(socket: &Path, owner: u32) -> bool {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
     const WRITABLE_BY_OTHERS: u16 = 0o022;
     let Some(folder) = socket.parent() else { return false };
@@ -23,6 +24,6 @@ fn is_mounted(socket: &Path, owner: u32) -> bool {
 
 /// Containers run on Linux.
 #[cfg(not(target_os = "linux"))]
-fn is_mounted(_socket: &Path, _owner: u32) -> bool {
+pub fn is_mounted(_socket: &Path, _owner: u32) -> bool {
     false
 }

@@ -176,7 +176,7 @@ fn socket_of_a_container_is_for_sessions_alone() {
     }
     // Nor does a secret from inside count outside.
     assert_eq!(inside.over(&broker.http()).get("/v1/whoami").code(), "unauthorized");
-    assert_eq!(inside.over(&one).get(&format!("/v1/messages/{message}")).code(), "message_not_found");
+    assert_eq!(inside.over(&one).get(&format!("/v1/messages/{message}")).code(), "forbidden");
     assert_eq!(broker.stored(), (before.0 + 1, before.1));
     assert_eq!(inside.over(&one).get("/v1/peers?scope=machine").json()["peers"][0]["name"], "victim");
 }
