@@ -1,14 +1,15 @@
 //! Peers of containers. They came through a socket that was mounted into their container, which is the only proof of where they are:
 //! process ids, user ids and paths of a container mean nothing here, and none of them is looked at.
 
-use super::{core::Broker, roster::Roster};
+use super::{core::Broker, identity::session_key, roster::Roster};
 use crate::{
+    db::PeerRow,
     platform::clock,
     wire::{self, Code, Error, Register, Status, Timestamp},
 };
 
 /// How many sessions of one container may be there at once.
-const MOST_PEERS: usize = 256;
+const MOST_PEERS: usize = 64;
 
 impl Broker {
     /// How many sessions of a container are connected or reconnecting.
@@ -18,7 +19,7 @@ impl Broker {
 }
 
 fn count(roster: &Roster, container: &str, now: Timestamp) -> usize {
-    let is_there = |row: &crate::db::PeerRow| row.container.as_deref() == Some(container);
+    let is_there = |row: &PeerRow| row.container.as_deref() == Some(container);
     roster.peers.values().filter(|peer| is_there(&peer.row) && peer.status(now) != Status::Gone).count()
 }
 
@@ -31,7 +32,9 @@ pub(super) fn check_room(roster: &Roster, container: &str) -> wire::Result<()> {
     Err(Error::new(Code::Busy, what).help("end some of them"))
 }
 
-/// What a session in a container says of itself, without the facts that only a look at the machine could prove.
-pub(super) fn without_claims(request: Register) -> Register {
-    Register { host: None, tty: None, status_file: None, ..request }
+/// What a session in a container says of itself, without the facts that only a look at the machine could prove. Its id is one of that
+/// container.
+pub(super) fn within(container: &str, request: Register) -> Register {
+    let session_id = request.session_id.map(|session| session_key(Some(container), session));
+    Register { session_id, host: None, tty: None, status_file: None, ..request }
 }

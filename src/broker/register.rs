@@ -12,9 +12,9 @@
 //! The agent process counts only if the kernel proves it, which requires the Unix socket.
 
 use super::{
-    containers::{check_room, without_claims},
+    containers::{check_room, within},
     core::Broker,
-    identity::{LONGEST_TOKEN, check_path, check_token, fresh_id, hash, session_key},
+    identity::{LONGEST_TOKEN, check_path, check_token, fresh_id, hash},
     inbox::Inbox,
     names,
     peer::Peer,
@@ -44,15 +44,6 @@ pub enum Origin {
     Here(Option<u32>),
     /// Through the socket of this container.
     Container(String),
-}
-
-impl Origin {
-    fn container(&self) -> Option<&str> {
-        match self {
-            Self::Here(_) => None,
-            Self::Container(name) => Some(name),
-        }
-    }
 }
 
 /// The process that registers. The kernel's facts take precedence over the process's own.
@@ -92,12 +83,10 @@ impl Broker {
         origin: Origin,
     ) -> wire::Result<Registered> {
         check(&request)?;
-        let request = match origin.container() {
-            Some(_) => without_claims(request),
-            None => request,
+        let request = match &origin {
+            Origin::Here(_) => request,
+            Origin::Container(name) => within(name, request),
         };
-        let session_id = request.session_id.map(|session| session_key(origin.container(), session));
-        let request = Register { session_id, ..request };
         let by = Registering::new(origin.clone(), &request).await;
         self.look(LOOK, |_| true).await; // shows which peers are gone and which names are free
         let proven = match (proven, &request.session_id) {

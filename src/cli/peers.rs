@@ -124,7 +124,7 @@ fn agent(peer: &Peer) -> String {
 }
 
 /// Its directory, which in a container is one inside: `shop-api:/workspace`.
-fn directory(peer: &Peer, outside: impl FnOnce(&str) -> String) -> String {
+pub fn directory(peer: &Peer, outside: impl FnOnce(&str) -> String) -> String {
     match &peer.container {
         Some(container) => format!("{container}:{}", peer.cwd),
         None => outside(&peer.cwd),

@@ -321,10 +321,12 @@ fn only_the_mount_lets_another_user_in() {
     let program = broker.folder().join("claude-peers");
     fs::copy(env!("CARGO_BIN_EXE_claude-peers"), &program).unwrap();
     fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
-    for (words, code) in [(&["send", "cli", "hello"][..], "unauthorized"), (&["status"], "forbidden"), (&["stop"], "forbidden")] {
+    let commands = [(&["send", "cli", "hello"][..], "unauthorized"), (&["status"], "forbidden"), (&["stop"], "forbidden")];
+    let as_users = commands.into_iter().flat_map(|(words, code)| [false, true].map(|is_mapped| (words, code, is_mapped)));
+    for (words, code, is_mapped) in as_users.filter(|(_, _, is_mapped)| !is_mapped || are_possible()) {
         let mut command = std::process::Command::new(&program);
         command.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", "/").current_dir("/").args(words).arg("--json");
-        let output = inside_as_another_user(&shared, &command).output().unwrap();
+        let output = inside_as_another_user(&shared, &command, is_mapped).output().unwrap();
         let said = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(5), "{words:?}: {said} {}", String::from_utf8_lossy(&output.stderr));
         assert!(said.contains(code) && said.contains("the container shop"), "{words:?}: {said}");
@@ -356,6 +358,32 @@ fn files_of_a_container_are_not_followed() {
     broker.launch();
     let notices = broker.http().get("/v1/status").json()["notices"].to_string();
     assert!(notices.contains("the socket of the container other cannot be opened"), "{notices}");
+}
+
+#[test]
+fn container_that_takes_all_hinders_nobody() {
+    let broker = Broker::start();
+    let (folder, other) = (open(&broker, "greedy"), through(&open(&broker, "other")));
+    let greedy = through(&folder);
+    let streams: Vec<Events> =
+        (0..64).map(|number| Peer::register(&greedy, &format!("session-{number}"), json!({})).follow(&greedy)).collect();
+    let facts = json!({"client": {"name": "test", "version": "0"}, "instance": "one-more", "pid": 1, "cwd": "/tmp"});
+    let answer = greedy.post("/v1/register", &facts);
+    assert_eq!((answer.status, answer.code().as_str()), (503, "busy"), "{}", answer.body);
+    assert_eq!(other.post("/v1/register", &facts).status, 200);
+
+    let idle: Vec<_> = (0..300).map(|_| greedy.connect()).collect();
+    let answer = eventually("it has no place left", || greedy.try_get("/v1/hello").ok().filter(|answer| answer.status == 503));
+    assert_eq!(answer.code(), "busy");
+    assert_eq!((other.get("/v1/hello").status, broker.http().get("/v1/hello").status), (200, 200));
+    drop((streams, idle));
+
+    for number in 2..32 {
+        open(&broker, &format!("container-{number}"));
+    }
+    let (code, error) = broker.cli_json(&["container", "one-more"]);
+    assert_eq!((code, &error["error"]["code"]), (5, &json!("busy")), "{error}");
+    assert!(!broker.folder().join("run/containers/one-more").exists());
 }
 
 #[test]

@@ -40,11 +40,14 @@ pub fn inside(folder: &Path, command: &Command) -> Command {
     mounted(unshare, folder, "exec \"$@\"", command)
 }
 
-/// The same as another user of the machine, with that user's processes and network: root mounts the folder, as Docker does. Needs root.
-pub fn inside_as_another_user(folder: &Path, command: &Command) -> Command {
+/// The same as another user of the machine, for whom root mounts the folder, as Docker does. `is_mapped`: the user is root inside, and the
+/// machine's users are unknown there. Needs root.
+pub fn inside_as_another_user(folder: &Path, command: &Command, is_mapped: bool) -> Command {
     let mut unshare = Command::new("unshare");
     unshare.arg("--mount");
-    mounted(unshare, folder, "exec setpriv --reuid 65534 --regid 65534 --clear-groups -- \"$@\"", command)
+    let namespaces = if is_mapped { format!("unshare {}", NAMESPACES.join(" ")) } else { String::new() };
+    let then = format!("exec setpriv --reuid 65534 --regid 65534 --clear-groups -- {namespaces} \"$@\"");
+    mounted(unshare, folder, &then, command)
 }
 
 fn mounted(mut unshare: Command, folder: &Path, then: &str, command: &Command) -> Command {
