@@ -4,7 +4,7 @@ use super::{
     app::App,
     config::Config,
     connections::{Listener, Server},
-    containers::Containers,
+    containers::{Containers, sockets::reopen},
     idle::Open,
     listen::{self, Given, ListenError},
     log, notify, router,
@@ -177,7 +177,7 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     if let Some(span) = idle_exit {
         tracing::info!("leaves after {} s without a connection", span.as_secs());
     }
-    let containers = orders.reopen(&broker);
+    let containers = reopen(paths::containers(&config.socket), orders, &broker);
     tasks.spawn(notify::ready(&broker).await);
     tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready: version {}, database {}", wire::VERSION, config.database.display());
     for socket in sockets {

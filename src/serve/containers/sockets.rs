@@ -8,13 +8,14 @@
 //! - Nothing that a container puts into its folder is opened or followed.
 //! - A broker with an open socket does not leave when it is idle: a container cannot start it.
 
-use super::{
-    connections::{Listener, Server},
-    idle::{Counted, Open},
-};
+use super::Order;
 use crate::{
     broker::Broker,
-    wire::{self, Code, Container, ContainerName, Error},
+    serve::{
+        connections::{Listener, Server},
+        idle::{Counted, Open},
+    },
+    wire::{self, Code, ContainerName, Error},
 };
 use std::{
     collections::BTreeMap,
@@ -26,7 +27,7 @@ use std::{
 };
 use tokio::{
     net::UnixListener,
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::{AbortHandle, JoinSet, spawn_blocking},
 };
 
@@ -36,93 +37,32 @@ const SOCKET: &str = "broker.sock";
 const NEW: &str = ".new";
 /// How many sockets may be open: each needs an open file, of those that the broker has beside its connections.
 const MOST: usize = 32;
-/// Orders that wait. The user gives few.
-const QUEUE: usize = 8;
-
-type Answer<T> = oneshot::Sender<wire::Result<T>>;
-
-#[derive(Debug)]
-enum Order {
-    Open(ContainerName, Answer<()>),
-    Close(ContainerName, Answer<()>),
-    List(Answer<Vec<ContainerName>>),
-}
-
-/// Asks for changes of the open sockets.
-#[derive(Debug)]
-pub(super) struct Containers {
-    folder: PathBuf,
-    orders: mpsc::Sender<Order>,
-}
-
-impl Containers {
-    /// The containers with their folders in `folder`, and who carries out the orders.
-    pub fn new(folder: PathBuf) -> (Self, Orders) {
-        let (orders, received) = mpsc::channel(QUEUE);
-        (Self { folder: folder.clone(), orders }, Orders { folder, received })
-    }
-
-    pub async fn list(&self, broker: &Broker) -> wire::Result<wire::Containers> {
-        let names = self.order(Order::List).await?;
-        Ok(wire::Containers { containers: names.into_iter().map(|name| self.shown(broker, name)).collect() })
-    }
-
-    pub async fn open(&self, broker: &Broker, name: ContainerName) -> wire::Result<Container> {
-        self.order(|answer| Order::Open(name.clone(), answer)).await?;
-        Ok(self.shown(broker, name))
-    }
-
-    pub async fn close(&self, name: ContainerName) -> wire::Result<()> {
-        self.order(|answer| Order::Close(name, answer)).await
-    }
-
-    async fn order<T>(&self, order: impl FnOnce(Answer<T>) -> Order) -> wire::Result<T> {
-        let stopping = || Error::new(Code::Stopping, "the broker is about to end").help("try again");
-        let (answer, answered) = oneshot::channel();
-        self.orders.send(order(answer)).await.map_err(|_| stopping())?;
-        answered.await.map_err(|_| stopping())?
-    }
-
-    fn shown(&self, broker: &Broker, name: ContainerName) -> Container {
-        let folder = self.folder.join(name.as_str()).to_string_lossy().into_owned();
-        Container { peers: broker.peers_in(name.as_str()), folder, name }
-    }
-}
-
-/// Carries out the orders.
-#[derive(Debug)]
-pub(super) struct Orders {
-    folder: PathBuf,
-    received: mpsc::Receiver<Order>,
-}
-
-impl Orders {
-    /// Opens the sockets that an earlier broker has left. One that cannot be opened is reported.
-    pub fn reopen(self, broker: &Broker) -> Serving {
-        let mut bound = Vec::new();
-        for name in left(&self.folder) {
-            match bind(&self.folder, &name) {
-                Ok(listener) => bound.push((name, listener)),
-                Err(error) => broker.notice(format!("the socket of the container {name} cannot be opened: {error}")),
-            }
-        }
-        Serving { orders: self, bound }
-    }
-}
-
 /// The sockets to serve.
 #[derive(Debug)]
-pub(super) struct Serving {
-    orders: Orders,
+pub(in crate::serve) struct Serving {
+    folder: PathBuf,
+    orders: mpsc::Receiver<Order>,
     bound: Vec<(ContainerName, UnixListener)>,
+}
+
+/// Opens the sockets that an earlier broker has left in `folder`. One that cannot be opened is reported.
+pub(in crate::serve) fn reopen(folder: PathBuf, orders: mpsc::Receiver<Order>, broker: &Broker) -> Serving {
+    let mut bound = Vec::new();
+    for name in left(&folder) {
+        match bind(&folder, &name) {
+            Ok(listener) => bound.push((name, listener)),
+            Err(error) => broker.notice(format!("the socket of the container {name} cannot be opened: {error}")),
+        }
+    }
+    Serving { folder, orders, bound }
 }
 
 impl Serving {
     /// Serves the sockets, and carries out orders, until the broker stops.
     pub async fn serve(self, server: Arc<Server>, broker: Arc<Broker>, open: Open) {
-        let Orders { folder, mut received } = self.orders;
+        let Self { folder, mut orders, bound } = self;
         let mut sockets = Sockets { folder, server, open, serving: BTreeMap::new(), tasks: JoinSet::new() };
-        for (name, listener) in self.bound {
+        for (name, listener) in bound {
             sockets.serve(name, listener);
         }
         loop {
@@ -130,7 +70,7 @@ impl Serving {
                 biased;
                 () = broker.stopped() => break,
                 Some(_) = sockets.tasks.join_next() => continue,
-                order = received.recv() => order,
+                order = orders.recv() => order,
             };
             // If nobody waits for an answer any more, the order is carried out all the same.
             match order {
