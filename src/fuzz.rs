@@ -56,7 +56,13 @@ pub fn frame(data: &[u8]) {
     let given = String::from_utf8_lossy(data);
     let message = Inbound {
         id: MessageId::new(1, "abcdef").unwrap(),
-        from: Sender { id: PeerId::lenient("sender"), name: given.to_string(), cwd: String::new(), summary: String::new() },
+        from: Sender {
+            id: PeerId::lenient("sender"),
+            name: given.to_string(),
+            cwd: String::new(),
+            summary: String::new(),
+            container: None,
+        },
         text: given.to_string(),
         sent_at: Timestamp::from_millis(0),
         reply_to: None,

@@ -54,6 +54,7 @@
 //! - **legacy client**: a client of [`louislva/claude-peers-mcp`](https://github.com/louislva/claude-peers-mcp).
 //! - **roster**: the peers that the broker has in memory. **Presence**: whether a peer is connected, reconnecting or gone.
 //! - **route**: how a message reaches a session: inbox, channel, tool result, `check_messages`, reply, poll, pull.
+//! - **container**: a container with a socket of its own; who comes through it is a session of that container.
 //! - **door**: how a text gets into a running session of one kind of agent.
 //! - **lease**: the right to hand a message over, which one **holder** has at a time.
 //! - **acknowledge**: to say what became of a message that was leased: offered, announced, delivered, released.

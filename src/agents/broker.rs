@@ -2,7 +2,7 @@
 //! take more time and memory than a hook has.
 
 use crate::{
-    platform::paths,
+    platform::{mounted, paths},
     wire::{API, API_HEADER},
 };
 use rustix::net::{
@@ -12,7 +12,10 @@ use rustix::net::{
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     io::{self, ErrorKind, Read, Write},
-    os::{fd::AsFd, unix::net::UnixStream},
+    os::{
+        fd::AsFd,
+        unix::{fs::MetadataExt, net::UnixStream},
+    },
     path::Path,
     time::{Duration, Instant},
 };
@@ -62,19 +65,15 @@ fn send(authorization: Option<&str>, path: &str, request: &impl Serialize, until
     Ok(stream)
 }
 
-/// Whether this user's process listens. Processes of other users must learn nothing.
+/// Whether this user's process listens, or in a container the machine's broker. Processes of other users must learn nothing.
 fn is_ours(socket: &impl AsFd, path: &Path) -> io::Result<bool> {
-    let ours = rustix::process::getuid();
+    let owner = std::fs::symlink_metadata(path)?.uid();
+    if mounted::is_mounted(path, owner) {
+        return Ok(true); // in another PID namespace the kernel's answer has no process, which `socket_peercred` cannot express
+    }
     #[cfg(target_os = "linux")]
-    let owner = {
-        let _ = path;
-        rustix::net::sockopt::socket_peercred(socket)?.uid
-    };
+    let owner = rustix::net::sockopt::socket_peercred(socket)?.uid.as_raw();
     #[cfg(not(target_os = "linux"))]
-    let owner = {
-        use std::os::unix::fs::MetadataExt;
-        let _ = socket;
-        rustix::process::Uid::from_raw(std::fs::metadata(path)?.uid())
-    };
-    Ok(owner == ours)
+    let _ = socket;
+    Ok(owner == rustix::process::getuid().as_raw())
 }

@@ -90,8 +90,9 @@ impl Shown {
             let _ = write!(out, "\n{note}");
         }
         let cwd = if from.cwd.is_empty() { String::new() } else { format!(" in {}", text::printable_line(&from.cwd)) };
+        let container = from.container.as_ref().map(|name| format!(" of the container {name}")).unwrap_or_default();
         let name = text::printable_line(&from.name);
-        let _ = write!(out, "\nfrom peer {} ({name}){cwd}; ", from.id);
+        let _ = write!(out, "\nfrom peer {} ({name}){cwd}{container}; ", from.id);
         let _ = match from.id.as_str() {
             BROKER_SENDER => write!(out, "no answer is needed"),
             peer => write!(out, "answer with the send_message tool of claude-peers: targetPeerId {peer}, replyTo {id}"),

@@ -21,7 +21,7 @@ pub enum Caller {
 
 impl Caller {
     /// Refuses a session.
-    pub(super) fn must_be_user(&self, why: &str, help: &str) -> wire::Result<()> {
+    pub fn must_be_user(&self, why: &str, help: &str) -> wire::Result<()> {
         match self {
             Self::User => Ok(()),
             Self::Peer(peer) => Err(Error::new(Code::Forbidden, format!("{peer} is {why}")).help(help)),
@@ -29,7 +29,7 @@ impl Caller {
     }
 
     /// The peer, if it is one.
-    pub(super) fn peer(&self) -> Option<&PeerId> {
+    pub fn peer(&self) -> Option<&PeerId> {
         match self {
             Self::User => None,
             Self::Peer(peer) => Some(peer),
@@ -78,10 +78,12 @@ impl Broker {
         &self.limits
     }
 
-    /// The peer with this secret.
-    pub fn authenticate(&self, secret: &str) -> wire::Result<PeerId> {
+    /// The peer of `container`, or of none, with this secret.
+    pub fn authenticate(&self, secret: &str, container: Option<&str>) -> wire::Result<PeerId> {
         let hash = hash(secret);
-        self.roster().by_secret(&hash).ok_or_else(|| {
+        let roster = self.roster();
+        let is_from_there = |id: &PeerId| roster.peers.get(id).is_some_and(|peer| peer.row.container.as_deref() == container);
+        roster.by_secret(&hash).filter(is_from_there).ok_or_else(|| {
             Error::new(Code::Unauthorized, "the secret belongs to no peer of this broker").help("register to get a new one")
         })
     }

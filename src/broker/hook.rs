@@ -5,7 +5,7 @@
 
 use super::{
     core::Broker,
-    identity::{check_path, check_token, hash},
+    identity::{check_path, check_token, hash, session_key},
     names,
     roster::Roster,
 };
@@ -19,7 +19,7 @@ use crate::{
     platform::clock,
     wire::{self, Code, Error, Git, Hook, Hooked, PeerId, Process, Status, Timestamp, text::printable_line},
 };
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 /// How many characters of a hook's problem are logged.
 const LONGEST_PROBLEM: usize = 300;
@@ -43,12 +43,17 @@ impl Broker {
         self.roster().by_agent(agent).map(|peer| peer.row.id.clone())
     }
 
-    /// The agent process whose client gives its hooks this token.
-    pub fn agent_by_token(&self, token: &str) -> Option<Process> {
+    /// The session whose client gives its hooks this token. In a container no process counts, so the session itself does.
+    pub fn hook_by_token(&self, token: &str, container: Option<&str>) -> Option<HookOf> {
         let hash = hash(token);
         let roster = self.roster();
-        let of_token = roster.peers.values().filter(|peer| peer.row.hook_token == Some(hash));
-        of_token.max_by_key(|peer| (peer.stream.is_some(), peer.row.last_seen)).and_then(|peer| peer.row.agent)
+        let is_of_token = |row: &PeerRow| row.hook_token == Some(hash) && row.container.as_deref() == container;
+        let of_token = roster.peers.values().filter(|peer| is_of_token(&peer.row));
+        let row = &of_token.max_by_key(|peer| (peer.stream.is_some(), peer.row.last_seen))?.row;
+        match container {
+            Some(_) => Some(HookOf::Peer(row.id.clone())),
+            None => row.agent.map(HookOf::Agent),
+        }
     }
 
     /// Handles a prompt hook. `of` is none if the hook could not prove whose it is.
@@ -68,7 +73,8 @@ impl Broker {
         let Some((agent, mut id)) = found else { return Ok(Hooked {}) };
         if let Some(session) = &request.session_id {
             check_token("sessionId", session)?;
-            id = self.switch_session(session.clone(), id).await?;
+            let container = self.with_peer(&id, |peer| peer.row.container.clone())?;
+            id = self.switch_session(session_key(container.as_deref(), session.clone()), id).await?;
         }
         let place = match request.cwd.clone() {
             Some(cwd) => self.place(&id, cwd).await?,
@@ -83,8 +89,13 @@ impl Broker {
     /// The session's new directory and its git facts, if the session has moved.
     async fn place(&self, id: &PeerId, cwd: String) -> wire::Result<Option<(String, Option<Git>)>> {
         check_path("cwd", &cwd)?;
-        if self.roster().peers.get(id).is_none_or(|peer| peer.row.cwd == cwd) {
+        let Some(row) = self.roster().peers.get(id).map(|peer| peer.row.clone()).filter(|row| row.cwd != cwd) else {
             return Ok(None);
+        };
+        if row.container.is_some() {
+            // Only the session can look there: a subfolder is in the same repository, of others nothing is known.
+            let git = row.git.filter(|_| Path::new(&cwd).starts_with(&row.cwd));
+            return Ok(Some((cwd, git)));
         }
         let git = self.probes.repositories.ask(cwd.clone()).await;
         Ok(Some((cwd, git.flatten())))

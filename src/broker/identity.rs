@@ -23,6 +23,14 @@ pub(super) fn fresh_id(roster: &Roster) -> PeerId {
     std::iter::repeat_with(random::peer_id).find(|id| !taken(id)).unwrap_or_else(random::peer_id)
 }
 
+/// The key of a session's id among those of all places. A session id has no space, so those of a container never meet others.
+pub(super) fn session_key(container: Option<&str>, session: String) -> String {
+    match container {
+        Some(container) => format!("{container} {session}"),
+        None => session,
+    }
+}
+
 /// Refuses a path that is relative, too long, or contains control characters, which could steer a terminal.
 pub(super) fn check_path(field: &str, path: &str) -> wire::Result<()> {
     if !path.starts_with('/') || path.len() > LONGEST_PATH || path.chars().any(char::is_control) {

@@ -12,6 +12,7 @@ mod acknowledge;
 mod activities;
 mod changes;
 mod commit;
+mod containers;
 mod core;
 mod errors;
 mod everyone;
@@ -55,6 +56,7 @@ pub use legacy::LegacyRegister;
 pub use limits::Limits;
 #[cfg(any(feature = "dbus", target_os = "macos"))]
 pub use notifications::{Notification, Notifications, Subject};
+pub use register::Origin;
 pub use scene::Scene;
 pub use stream::{Stream, StreamItem};
 pub use watch::{News, Watch};

@@ -14,6 +14,9 @@ use tokio::sync::watch;
 
 /// How long a peer stays in the list without a connection if the kernel cannot identify its process.
 const GRACE: Duration = Duration::from_secs(60);
+/// The same in a container, where only the stream shows that a session lives: longer than a restart of the broker and the longest
+/// pause of a client that reconnects.
+const GRACE_IN_CONTAINER: Duration = Duration::from_secs(15);
 
 /// The result of the last look at a peer's processes.
 #[derive(Debug, Default)]
@@ -86,8 +89,9 @@ impl Peer {
         }
         // A process that the kernel identifies is never evicted, no matter how long it is silent.
         let is_certain = row.process.is_some_and(|process| process.started != 0);
+        let grace = if row.container.is_some() { GRACE_IN_CONTAINER } else { GRACE };
         match row.legacy {
-            _ if !is_certain && row.last_seen.plus(GRACE) <= now => Status::Gone,
+            _ if !is_certain && row.last_seen.plus(grace) <= now => Status::Gone,
             true => Status::Connected,
             false => Status::Reconnecting,
         }
@@ -141,8 +145,9 @@ impl Peer {
 
     /// The peer as the sender of a message.
     pub fn as_sender(&self) -> Sender {
-        let PeerRow { id, name, cwd, summary, .. } = &self.row;
-        Sender { id: id.clone(), name: name.clone(), cwd: cwd.clone(), summary: summary.clone() }
+        let PeerRow { id, name, cwd, summary, container, .. } = &self.row;
+        let (name, cwd, summary, container) = (name.clone(), cwd.clone(), summary.clone(), container.clone());
+        Sender { id: id.clone(), name, cwd, summary, container }
     }
 
     /// The processes whose end makes the peer gone.

@@ -32,11 +32,14 @@ impl Broker {
         scope: Scope,
         cwd: Option<&str>,
     ) -> wire::Result<impl Fn(&PeerRow) -> bool + use<>> {
-        let own = me.and_then(|id| self.roster().peers.get(id).map(|peer| (peer.row.cwd.clone(), peer.row.git.clone())));
+        let own = me.and_then(|id| self.roster().peers.get(id).map(|peer| peer.row.clone()));
+        let container = own.as_ref().and_then(|own| own.container.clone());
+        let own = own.map(|own| (own.cwd, own.git));
         let (cwd, git) = match (cwd, own) {
             (Some(cwd), _) => {
                 check_path("cwd", cwd)?;
-                let git = if scope == Scope::Repo { self.probes.repositories.ask(cwd.to_owned()).await.flatten() } else { None };
+                let looks = scope == Scope::Repo && container.is_none(); // a path inside a container means nothing here
+                let git = if looks { self.probes.repositories.ask(cwd.to_owned()).await.flatten() } else { None };
                 (cwd.to_owned(), git)
             }
             (None, Some(own)) => own,
@@ -49,6 +52,7 @@ impl Broker {
         let common_dir = git.map(|git| git.common_dir);
         Ok(move |row: &PeerRow| match (scope, &common_dir) {
             (Scope::Machine, _) => true,
+            _ if row.container != container => false,
             (Scope::Repo, Some(common)) => row.git.as_ref().is_some_and(|git| git.common_dir == *common),
             (Scope::Directory, _) | (Scope::Repo, None) => row.cwd == cwd,
         })
@@ -103,7 +107,7 @@ impl Broker {
 
     /// The top folders of these peers' worktrees, for lists of the legacy API. Lookups that take too long are left out.
     pub async fn git_roots(&self, peers: impl Iterator<Item = &wire::Peer>) -> HashMap<String, String> {
-        let tops = self.probes.tops.ask_all(peers.map(|peer| peer.cwd.clone())).await;
+        let tops = self.probes.tops.ask_all(peers.filter(|peer| peer.container.is_none()).map(|peer| peer.cwd.clone())).await;
         tops.into_iter().filter_map(|(cwd, top)| Some((cwd, top?.to_string_lossy().into_owned()))).collect()
     }
 }
@@ -119,7 +123,7 @@ struct Sources {
 impl Sources {
     fn of(peer: &Peer) -> Self {
         Self {
-            head: peer.row.git.as_ref().map(|git| git.head.clone()),
+            head: peer.row.git.as_ref().filter(|_| peer.row.container.is_none()).map(|git| git.head.clone()),
             status_file: peer.status_file.clone(),
             in_terminal: peer.row.agent.filter(|_| peer.row.tty.is_some()),
         }
@@ -146,6 +150,7 @@ fn as_listed(peer: &Peer, waiting: &HashMap<PeerId, u32>, now: Timestamp) -> wir
         waiting: waiting.get(&row.id).copied().unwrap_or_default(),
         pid: row.agent.or(row.process).map(|process| process.pid),
         tty: row.tty.clone(),
+        container: row.container.clone(),
         registered_at: row.registered_at,
     }
 }

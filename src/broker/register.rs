@@ -12,6 +12,7 @@
 //! The agent process counts only if the kernel proves it, which requires the Unix socket.
 
 use super::{
+    containers::{check_room, within},
     core::Broker,
     identity::{LONGEST_TOKEN, check_path, check_token, fresh_id, hash},
     inbox::Inbox,
@@ -36,12 +37,23 @@ const SECRET_LENGTH: usize = 32;
 /// Longest name and longest version of an agent, in characters.
 const LONGEST_NAME: usize = 40;
 
+/// Where a registration comes from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// From a process of this user on this machine, if the kernel shows it.
+    Here(Option<u32>),
+    /// Through the socket of this container.
+    Container(String),
+}
+
 /// The process that registers. The kernel's facts take precedence over the process's own.
 #[derive(Default)]
 struct Registering {
     process: Option<Process>,
     /// The agent process above it.
     agent: Option<Process>,
+    /// The container through whose socket it came. Then no process is known.
+    container: Option<String>,
 }
 
 /// Facts about the peers that a registration may match.
@@ -63,32 +75,37 @@ struct Registration {
 }
 
 impl Broker {
-    /// Registers a session. `proven` is the peer whose secret it has; `kernel_pid` is the process that the kernel saw connecting.
+    /// Registers a session. `proven` is the peer whose secret it has.
     pub async fn register(
         self: &Arc<Self>,
         request: Register,
         proven: Option<PeerId>,
-        kernel_pid: Option<u32>,
+        origin: Origin,
     ) -> wire::Result<Registered> {
         check(&request)?;
-        let (claimed, agent) = (request.pid, request.host);
-        let look = move || Registering::look(kernel_pid, claimed, agent);
-        let by = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        let request = match &origin {
+            Origin::Here(_) => request,
+            Origin::Container(name) => within(name, request),
+        };
+        let by = Registering::new(origin.clone(), &request).await;
         self.look(LOOK, |_| true).await; // shows which peers are gone and which names are free
         let proven = match (proven, &request.session_id) {
             (Some(id), Some(session)) if request.adopts => Some(self.adopt(session.clone(), id).await?),
             (proven, _) => proven,
         };
         let known = self.look_at_known(&request, &by).await?;
-        let (secret, version, pid) =
-            (random::token(SECRET_LENGTH), request.client.version.clone(), kernel_pid.unwrap_or(claimed));
-        let registration = self.reserve(request, proven, &by, &known, hash(&secret));
+        let (secret, version) = (random::token(SECRET_LENGTH), request.client.version.clone());
+        let process = match &origin {
+            Origin::Here(pid) => format!("process {}", pid.unwrap_or(request.pid)),
+            Origin::Container(name) => format!("container {name}"),
+        };
+        let registration = self.reserve(request, proven, &by, &known, hash(&secret))?;
         let (row, resumed) = (registration.row.clone(), registration.resumed);
         let waiting = self.commit(Durability::Fsync, move |tx| registration.store(tx)).await?;
         self.changes.hint();
         let client = printable_line(&version);
         let how = if resumed { "again" } else { "for the first time" };
-        tracing::info!(peer = %row.id, name = row.name, pid, resumed, %client, "{} ({}) has registered {how}, process {pid}, client {client}", row.name, row.id);
+        tracing::info!(peer = %row.id, name = row.name, process, resumed, %client, "{} ({}) has registered {how}, {process}, client {client}", row.name, row.id);
         Ok(Registered {
             id: row.id,
             name: row.name,
@@ -98,6 +115,7 @@ impl Broker {
             resumed,
             waiting,
             broker_version: VERSION.to_owned(),
+            container: row.container,
         })
     }
 
@@ -138,10 +156,13 @@ impl Broker {
         by: &Registering,
         known: &Known,
         secret: [u8; 32],
-    ) -> Registration {
+    ) -> wire::Result<Registration> {
         let (mut roster, now, same_process) = (self.roster(), clock::now(), proven.is_some());
         let found = proven.or_else(|| find(&roster, &request, by, known, now));
         let resumed = found.is_some();
+        if let Some(container) = by.container.as_deref().filter(|_| !resumed) {
+            check_room(&roster, container)?;
+        }
         let id = found.unwrap_or_else(|| fresh_id(&roster));
         // A process that has switched to another conversation still names its first one.
         let is_anothers = |session: &String| {
@@ -167,16 +188,24 @@ impl Broker {
                 peer.inbox = Inbox::default();
             }
         }
-        Registration { row, session, resumed, gone_agent }
+        Ok(Registration { row, session, resumed, gone_agent })
     }
 }
 
 impl Registering {
+    async fn new(origin: Origin, request: &Register) -> Self {
+        let (claimed, agent) = (request.pid, request.host);
+        match origin {
+            Origin::Here(pid) => tokio::task::spawn_blocking(move || Self::look(pid, claimed, agent)).await.unwrap_or_default(),
+            Origin::Container(name) => Self { container: Some(name), ..Self::default() },
+        }
+    }
+
     /// Looks at the process table.
     fn look(kernel_pid: Option<u32>, claimed: u32, agent: Option<Process>) -> Self {
         let pid = kernel_pid.unwrap_or(claimed);
         let is_above = |agent: &Process| kernel_pid.is_some_and(|pid| process::ancestors(pid).contains(&agent.pid));
-        Self { process: process::identify(pid), agent: agent.filter(is_above) }
+        Self { process: process::identify(pid), agent: agent.filter(is_above), container: None }
     }
 }
 
@@ -227,6 +256,8 @@ fn row(roster: &Roster, request: Register, id: PeerId, old: Option<&PeerRow>, by
     // A session keeps its name for life, unless a live peer took it while the session was away.
     let wish = old.map_or_else(|| names::wish(git.as_ref(), &cwd), |old| old.name.clone());
     let name = names::free(roster, &wish, &id, now);
+    // The client's inbox and its hook belong to an agent process. In a container the session itself stands in for that.
+    let has_agent = by.agent.is_some() || by.container.is_some();
     let kept = old.cloned().unwrap_or_else(|| PeerRow::new(id, name.clone(), cwd.clone(), now));
     PeerRow {
         name,
@@ -241,13 +272,14 @@ fn row(roster: &Roster, request: Register, id: PeerId, old: Option<&PeerRow>, by
         delivery: request.delivery,
         last_seen: now,
         ended: false,
-        inbox: request.inbox.filter(|_| by.agent.is_some()),
+        inbox: request.inbox.filter(|_| has_agent),
         bypasses,
         inbound: request.inbound,
-        hook_token: request.hook_token.filter(|_| by.agent.is_some()).map(|token| hash(&token)),
+        hook_token: request.hook_token.filter(|_| has_agent).map(|token| hash(&token)),
         hook_proves_all: request.hook_proves_all,
         kind: request.agent.map(clean),
         door: request.door,
+        container: by.container.clone(),
         ..kept
     }
 }
@@ -260,7 +292,12 @@ fn clean(agent: Agent) -> Agent {
 
 /// The known peer that matches a registration without a secret, if there is one.
 fn find(roster: &Roster, request: &Register, by: &Registering, known: &Known, now: Timestamp) -> Option<PeerId> {
-    let is_same = |row: &PeerRow| row.process.is_some() && row.process == by.process && row.instance == request.instance;
+    let is_same_process = |row: &PeerRow| match (&by.container, row.process) {
+        (None, Some(_)) => row.process == by.process,
+        (None, None) => false,
+        (Some(_), _) => row.container == by.container,
+    };
+    let is_same = |row: &PeerRow| is_same_process(row) && row.instance == request.instance;
     if let Some(peer) = roster.peers.values().find(|peer| is_same(&peer.row)) {
         return Some(peer.row.id.clone());
     }

@@ -24,7 +24,8 @@ impl Broker {
     /// If that fails, they stay held.
     pub(super) async fn post_held(self: &Arc<Self>, id: &PeerId) -> wire::Result<()> {
         let to = self.with_peer(id, |peer| {
-            let posts = !matches!(Rule::of(&peer.row), Rule::Nothing | Rule::All(HeldBy::Refuse)) && peer.stream.is_some();
+            let holds = !matches!(Rule::of(&peer.row), Rule::Nothing | Rule::All(HeldBy::Refuse));
+            let posts = holds && peer.stream.is_some() && peer.row.container.is_none(); // no path of a container is opened here
             posts.then(|| Some((peer.row.inbox.clone()?, peer.row.agent?, peer.row.agent_key())))
         });
         let Some((inbox, agent, key)) = to?.flatten() else { return Ok(()) };

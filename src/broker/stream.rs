@@ -102,7 +102,7 @@ impl Stream {
                 Step::Wait => {}
                 Step::Serve { leases, hints } => {
                     if let Some(message) = self.next_message(leases).await? {
-                        return Ok(Some(StreamItem::Event(Event::Message(message))));
+                        return Ok(Some(StreamItem::Event(Event::Message(message.into()))));
                     }
                     if hints && self.take_hint()? {
                         return Ok(Some(StreamItem::Event(Event::Waiting)));

@@ -163,7 +163,7 @@ impl Broker {
                     BROKER_SENDER => "claude-peers".to_owned(),
                     unknown => unknown.to_owned(),
                 };
-                Sender { id, name, cwd: String::new(), summary: String::new() }
+                Sender { id, name, cwd: String::new(), summary: String::new(), container: None }
             })
         };
         let inbound = |Message { receipt, text, handed }: Message| Inbound {

@@ -1,6 +1,8 @@
 //! The arguments of the command line, and their `--help`.
 
-use super::{ask, completions, doorbell, export, history, inbox, manual, message, peers, release, search, send, watch};
+use super::{
+    ask, completions, container, doorbell, export, history, inbox, manual, message, peers, release, search, send, watch,
+};
 use crate::{
     admin::{doctor, logs, setup, update},
     console::exit,
@@ -49,6 +51,8 @@ pub enum Command {
     Export(export::Args),
     /// Tell a session that nothing else wakes, in its tmux pane, that mail waits
     Doorbell(doorbell::Args),
+    /// Open a socket to mount into a container, whose sessions then talk with those outside
+    Container(container::Args),
     /// Show which peer this command's session is
     Whoami,
     /// Start the broker and wait until it answers; without a service manager it runs in the background

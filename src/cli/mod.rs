@@ -7,6 +7,7 @@ mod args;
 mod ask;
 mod candidates;
 mod completions;
+mod container;
 mod doorbell;
 mod export;
 mod history;
@@ -68,6 +69,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Search(args) => search::run(args, &broker()?, out).await,
             Command::Watch(args) => watch::run(args, broker()?, out).await,
             Command::Doorbell(args) => doorbell::run(args, &broker()?, out).await,
+            Command::Container(args) => container::run(args, &broker()?, out).await,
             Command::Whoami => whoami::run(&broker()?, out).await,
             Command::Start => start::start(&broker()?, out).await,
             Command::Restart => start::restart(&broker()?, out).await,

@@ -94,7 +94,7 @@ fn row_for_people(peer: &Peer, now: Timestamp) -> Vec<Field> {
         delivery.into(),
         waiting(peer),
         peer.git_branch.as_deref().unwrap_or_default().into(),
-        at_home(&peer.cwd).into(),
+        directory(peer, at_home).into(),
         peer.summary.as_str().into(),
         agent(peer).into(),
     ]
@@ -110,7 +110,8 @@ fn row_for_scripts(peer: &Peer, now: Timestamp) -> Vec<Field> {
         peer.delivery.as_str().into(),
         waiting(peer),
     ];
-    row.extend([&seen, repo, branch, &peer.cwd, &peer.summary, &agent(peer)].map(Field::from));
+    let cwd = directory(peer, str::to_owned);
+    row.extend([&seen, repo, branch, &cwd, &peer.summary, &agent(peer)].map(Field::from));
     row
 }
 
@@ -120,6 +121,14 @@ fn waiting(peer: &Peer) -> Field {
 
 fn agent(peer: &Peer) -> String {
     peer.agent.as_ref().map(ToString::to_string).unwrap_or_default()
+}
+
+/// Its directory, which in a container is one inside: `shop-api:/workspace`.
+pub fn directory(peer: &Peer, outside: impl FnOnce(&str) -> String) -> String {
+    match &peer.container {
+        Some(container) => format!("{container}:{}", peer.cwd),
+        None => outside(&peer.cwd),
+    }
 }
 
 /// A path as people write it: `~` for the home directory.

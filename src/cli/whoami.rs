@@ -27,7 +27,7 @@ fn render(peer: &Peer, look: Look) -> String {
         ("waiting", peer.waiting.to_string()),
         ("directory", printable_line(&peer.cwd).into_owned()),
     ];
-    let optional = [("repository", &peer.git_repo), ("branch", &peer.git_branch)];
+    let optional = [("container", &peer.container), ("repository", &peer.git_repo), ("branch", &peer.git_branch)];
     facts.extend(optional.into_iter().filter_map(|(name, value)| Some((name, printable_line(value.as_deref()?).into_owned()))));
     facts.extend(peer.agent.as_ref().map(|agent| ("agent", printable_line(&agent.to_string()).into_owned())));
     facts.push(("summary", printable_line(&peer.summary).into_owned()));

@@ -4,6 +4,7 @@
 //! connection, which is reopened when it has gone stale; an event stream has a connection of its own. No lock is held while a
 //! request is under way.
 
+use crate::platform::mounted;
 use crate::wire::{self, API, API_HEADER, API_MIN, Code, Error, Hello, VERSION};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
@@ -134,8 +135,8 @@ impl Client {
         self.within(CONNECT_TIMEOUT, async {
             let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unconnected(&e))?;
             let owner = stream.peer_cred().map_err(|e| self.unreachable(&e))?.uid();
-            let ours = rustix::process::getuid().as_raw();
-            if owner != ours {
+            if !mounted::is_trusted(&self.socket, owner) {
+                let ours = rustix::process::getuid().as_raw();
                 let what = format!("{} is served by user {owner}, not by you (user {ours})", self.socket.display());
                 return Err(Error::new(Code::Forbidden, what).help("set CLAUDE_PEERS_SOCKET to a socket of your own"));
             }

@@ -49,7 +49,7 @@ impl From<Code> for Exit {
         match code {
             C::InvalidRequest | C::InvalidId | C::UnknownScope | C::InvalidPath | C::EmptyMessage => Self::Usage,
             C::Unreachable | C::Stopping | C::DatabaseMoved => Self::Unreachable,
-            C::PeerNotFound | C::AmbiguousPeer | C::MessageNotFound => Self::NotFound,
+            C::PeerNotFound | C::AmbiguousPeer | C::MessageNotFound | C::ContainerNotFound => Self::NotFound,
             C::TooLarge | C::RateLimited | C::RepeatLimited | C::MailboxFull | C::NoMailbox | C::Busy => Self::Refused,
             C::Forbidden | C::Unauthorized => Self::Refused,
             // The broker does not know a path or method of this program: their versions differ.

@@ -49,6 +49,8 @@ pub struct PeerRow {
     pub kind: Option<Agent>,
     /// The open door into its session, other than `inbox`.
     pub door: Option<Door>,
+    /// The container that it runs in. Its paths are then those inside, which nobody here opens.
+    pub container: Option<String>,
 }
 
 impl PeerRow {
@@ -81,6 +83,7 @@ impl PeerRow {
             hook_proves_all: false,
             kind: None,
             door: None,
+            container: None,
         }
     }
 
@@ -110,7 +113,7 @@ impl PeerRow {
     }
 
     /// Every column except those of the proof, which only [`put_proof`] writes.
-    fn columns(&self) -> [(&'static str, Value); 28] {
+    fn columns(&self) -> [(&'static str, Value); 29] {
         let started = |process: Option<Process>| process.map(|process| process.started.cast_signed()).into();
         let pid = |process: Option<Process>| process.map(|process| i64::from(process.pid)).into();
         let bytes = |hash: Option<[u8; 32]>| hash.map(|hash| hash.to_vec()).into();
@@ -144,6 +147,7 @@ impl PeerRow {
             ("agent", self.kind.as_ref().map(|kind| kind.name.clone()).into()),
             ("agent_version", self.kind.as_ref().map(|kind| kind.version.clone()).into()),
             ("door", self.door.map(|door| door.to_string()).into()),
+            ("container", self.container.clone().into()),
         ]
     }
 
@@ -185,6 +189,7 @@ impl PeerRow {
                 name.map(|name| Agent { name, version: version.unwrap_or_default() })
             },
             door: columns.next::<Option<String>>()?.and_then(|door| Door::parse(&door)),
+            container: columns.next()?,
         })
     }
 }

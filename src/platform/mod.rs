@@ -10,6 +10,7 @@ pub mod git;
 pub mod kernel;
 #[cfg(feature = "broker")]
 pub mod memory;
+pub mod mounted;
 pub mod paths;
 pub mod process;
 pub mod random;

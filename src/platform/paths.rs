@@ -87,6 +87,11 @@ pub fn door(socket: &Path, agent: u32) -> PathBuf {
     socket.with_file_name("doors").join(format!("{agent}.sock"))
 }
 
+/// The folder with a folder for each container whose socket is open. It lies beside the broker's `socket`.
+pub fn containers(socket: &Path) -> PathBuf {
+    socket.with_file_name("containers")
+}
+
 /// The TCP port: `CLAUDE_PEERS_PORT`, else 7899; 0 lets the system choose a free one.
 pub fn port() -> Result<u16, InvalidSetting> {
     settings::PORT.parse()

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | another user | nothing but the metrics, where a setting opens a port for them | the Unix socket's peer credentials; for TCP the owner of the connecting socket, from the kernel; where the kernel cannot tell, a token from a file only we can read |
 //! | a web page | 403 | any `Origin` or `Sec-Fetch-Site`, any `Host` but this port's loopback names |
+//! | a container | what sessions do | the socket that is mounted into it; its user and process ids count for nothing |
 //! | a session's shell | the session's name on what it sends | the kernel shows that the connecting process descends from its agent |
 //! | a liar | 401, 403 | a peer is who its secret says; a hook belongs to the session whose process the kernel shows it to descend from; a legacy client is bound to its process |
 
@@ -34,7 +35,26 @@ pub(super) enum Connection {
         /// The token that every request must carry if the kernel cannot tell who connects.
         token: Option<Arc<str>>,
     },
+    /// The socket of a container. Nothing else is known of the other end.
+    Container { name: Arc<str> },
 }
+
+/// The paths that a container's socket serves: what sessions do.
+const FOR_CONTAINERS: [&str; 13] = [
+    "/v1/hello",
+    "/v1/register",
+    "/v1/unregister",
+    "/v1/events",
+    "/v1/peers",
+    "/v1/whoami",
+    "/v1/send",
+    "/v1/set-summary",
+    "/v1/take",
+    "/v1/acknowledge",
+    "/v1/hook",
+    "/v1/messages/{id}",
+    "/v1/messages/{id}/reply",
+];
 
 impl Connection {
     /// The connection that a request came by.
@@ -46,7 +66,15 @@ impl Connection {
     pub fn unix_pid(&self) -> Option<u32> {
         match self {
             Self::Unix { pid } => *pid,
-            Self::Tcp { .. } => None,
+            Self::Tcp { .. } | Self::Container { .. } => None,
+        }
+    }
+
+    /// The container whose socket it came by.
+    pub fn container(&self) -> Option<&str> {
+        match self {
+            Self::Container { name } => Some(name),
+            Self::Unix { .. } | Self::Tcp { .. } => None,
         }
     }
 
@@ -55,6 +83,7 @@ impl Connection {
         match self {
             Self::Unix { pid } => *pid,
             Self::Tcp { inode, .. } => kernel::owner((*inode)?),
+            Self::Container { .. } => None,
         }
     }
 
@@ -63,7 +92,7 @@ impl Connection {
         let from_tree = |pid: u32| process::descends_from(pid, process.pid);
         match self {
             Self::Unix { pid } => pid.map(from_tree),
-            Self::Tcp { inode: None, .. } => None,
+            Self::Tcp { inode: None, .. } | Self::Container { .. } => None,
             Self::Tcp { inode: Some(inode), .. } => match kernel::holds(process.pid, *inode) {
                 Some(true) => Some(true),
                 // Its files do not show the socket, or it has ended. So the socket's holder must belong to its process tree.
@@ -113,7 +142,19 @@ fn admit(request: &Request) -> wire::Result<()> {
         check_host(*port, headers, request.uri().authority())?;
         check_token(token.as_deref(), headers)?;
     }
+    if let Some(container) = connection.container() {
+        check_container(container, request.extensions().get())?;
+    }
     check_version(headers)
+}
+
+/// Nothing that is the user's can be had from inside a container.
+fn check_container(container: &str, path: Option<&MatchedPath>) -> wire::Result<()> {
+    if path.is_some_and(|path| FOR_CONTAINERS.contains(&path.as_str())) {
+        return Ok(());
+    }
+    let what = format!("this is for the user, and the socket of the container {container} is for sessions alone");
+    Err(forbidden(&what, "do it outside of the container"))
 }
 
 /// Browsers set these headers on every request of a page, and pages cannot omit them. Our clients never send them.

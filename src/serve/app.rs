@@ -1,5 +1,6 @@
 //! State shared by all handlers.
 
+use super::containers::Containers;
 use crate::{broker::Broker, wire::ListenerStatus};
 use axum::extract::State;
 use std::sync::Arc;
@@ -15,8 +16,11 @@ const BODIES: usize = 8 * 1024 * 1024;
 pub(super) struct App {
     pub broker: Arc<Broker>,
     pub listeners: Vec<ListenerStatus>,
+    pub containers: Containers,
     /// The free memory for bodies, in bytes.
     pub bodies: Arc<Semaphore>,
+    /// The same for the requests of all containers, which cannot take it from others.
+    pub bodies_of_containers: Arc<Semaphore>,
     /// The largest body that is read: the longest text fits in any spelling.
     pub largest_body: usize,
 }
@@ -24,9 +28,9 @@ pub(super) struct App {
 pub(super) type AppState = State<Arc<App>>;
 
 impl App {
-    pub fn new(broker: Arc<Broker>, listeners: Vec<ListenerStatus>) -> Self {
+    pub fn new(broker: Arc<Broker>, listeners: Vec<ListenerStatus>, containers: Containers) -> Self {
         let largest_body = broker.limits().text_bytes.saturating_mul(ESCAPES).saturating_add(OTHER_FIELDS);
-        let bodies = Arc::new(Semaphore::new(BODIES.max(largest_body).min(Semaphore::MAX_PERMITS)));
-        Self { broker, listeners, bodies, largest_body }
+        let bodies = || Arc::new(Semaphore::new(BODIES.max(largest_body).min(Semaphore::MAX_PERMITS)));
+        Self { broker, listeners, containers, bodies: bodies(), bodies_of_containers: bodies(), largest_body }
     }
 }

@@ -1,6 +1,6 @@
 //! Reads a request's body, query and path: bounded in size and time, typed, with errors that name the fault.
 
-use super::app::App;
+use super::{access::Connection, app::App};
 use crate::wire::{self, Code, Error};
 use axum::{
     body::Body,
@@ -17,7 +17,11 @@ use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
-use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 /// How long a whole body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,7 +60,9 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Json<T> {
             return Err(error.help("send JSON with `Content-Type: application/json`"));
         }
         let share = request.extensions().get::<Share>().cloned().unwrap_or_default();
-        let body = timeout(BODY_TIMEOUT, read(request, app, &share)).await.unwrap_or_else(|_| {
+        let is_contained = Connection::of(request.extensions())?.container().is_some();
+        let bodies = if is_contained { &app.bodies_of_containers } else { &app.bodies };
+        let body = timeout(BODY_TIMEOUT, read(request, app.largest_body, bodies, &share)).await.unwrap_or_else(|_| {
             let what = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
             Err(Error::new(Code::RequestTimeout, what).help("send it faster"))
         })?;
@@ -86,8 +92,8 @@ impl FromRequestParts<Arc<App>> for InPath {
     }
 }
 
-async fn read(request: Request, app: &App, share: &Share) -> wire::Result<Vec<u8>> {
-    let limit = app.largest_body;
+/// Reads a body of at most `limit` bytes; a larger one takes its share of `bodies`.
+async fn read(request: Request, limit: usize, bodies: &Arc<Semaphore>, share: &Share) -> wire::Result<Vec<u8>> {
     let too_large = || Error::new(Code::TooLarge, format!("the body has more than {limit} bytes")).help("send less at once");
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let size = announced.unwrap_or(limit);
@@ -103,7 +109,7 @@ async fn read(request: Request, app: &App, share: &Share) -> wire::Result<Vec<u8
             return Err(too_large());
         }
         if length > SMALL && share.0.get().is_none() {
-            share.take(app, size).await?;
+            share.take(bodies, size).await?;
         }
         body.extend_from_slice(&data);
     }
@@ -115,9 +121,9 @@ async fn read(request: Request, app: &App, share: &Share) -> wire::Result<Vec<u8
 pub(super) struct Share(Arc<OnceLock<OwnedSemaphorePermit>>);
 
 impl Share {
-    async fn take(&self, app: &App, bytes: usize) -> wire::Result<()> {
+    async fn take(&self, bodies: &Arc<Semaphore>, bytes: usize) -> wire::Result<()> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let waiting = timeout(SHARE_TIMEOUT, app.bodies.clone().acquire_many_owned(bytes));
+        let waiting = timeout(SHARE_TIMEOUT, bodies.clone().acquire_many_owned(bytes));
         let Ok(Ok(permit)) = waiting.await else {
             let error = Error::new(Code::Busy, "too many large requests are under way");
             return Err(error.help("try again").retry_after(SHARE_TIMEOUT));

@@ -37,21 +37,26 @@ fn unauthorized(what: impl Into<String>, help: &str) -> Error {
     Error::new(Code::Unauthorized, what).help(help)
 }
 
-/// The caller is the user if the request carries no secret.
+/// The caller is the user if the request carries no secret, except in a container: its user is not ours.
 impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Error;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> wire::Result<Self> {
-        match shown(parts) {
-            Shown::Nothing => Ok(Self::User),
-            Shown::Secret(secret) => app.broker.authenticate(secret).map(Self::Peer),
-            Shown::Process(pid) => {
+        let container = Connection::of(&parts.extensions)?.container();
+        match (shown(parts), container) {
+            (Shown::Nothing, None) => Ok(Self::User),
+            (Shown::Nothing, Some(container)) => {
+                let what = format!("only sessions may do this from the container {container}, and which one asks is not known");
+                Err(unauthorized(what, "let the session use its own tools, or run the command outside of the container"))
+            }
+            (Shown::Secret(secret), _) => app.broker.authenticate(secret, container).map(Self::Peer),
+            (Shown::Process(pid), _) => {
                 let agent = agent(pid, parts)?;
                 app.broker.peer_of(agent).map(Self::Peer).ok_or_else(|| {
                     let what = format!("process {} runs no session that is registered here", agent.pid);
                     unauthorized(what, "register, and send the secret")
                 })
             }
-            Shown::SessionToken(_) | Shown::Other => {
+            (Shown::SessionToken(_) | Shown::Other, _) => {
                 Err(unauthorized("the Authorization header is not `Bearer SECRET`", "send the secret from the registration"))
             }
         }
@@ -79,6 +84,9 @@ impl FromRequestParts<Arc<App>> for Inside {
             return Ok(Self(None));
         }
         let (connection, broker) = (Connection::of(&parts.extensions)?.clone(), app.broker.clone());
+        if connection.container().is_some() {
+            return Ok(Self(None));
+        }
         // Reads the process table, so it runs off the threads that serve requests.
         let look = tokio::task::spawn_blocking(move || broker.session_of(|| connection.owner())).await;
         look.map(Self).map_err(|error| Error::new(Code::Internal, format!("looking for the session that asks: {error}")))
@@ -100,12 +108,27 @@ pub(super) struct AsHook(pub Option<HookOf>);
 impl FromRequestParts<Arc<App>> for AsHook {
     type Rejection = Error;
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> wire::Result<Self> {
+        let container = Connection::of(&parts.extensions)?.container();
         Ok(Self(match shown(parts) {
-            Shown::SessionToken(token) => app.broker.agent_by_token(token).map(HookOf::Agent),
+            Shown::SessionToken(token) => app.broker.hook_by_token(token, container),
             Shown::Process(pid) => agent(pid, parts).ok().map(HookOf::Agent),
-            Shown::Secret(secret) => Some(HookOf::Peer(app.broker.authenticate(secret)?)),
+            Shown::Secret(secret) => Some(HookOf::Peer(app.broker.authenticate(secret, container)?)),
             _ => None,
         }))
+    }
+}
+
+/// Who registers: the peer whose secret the request carries, or nobody yet.
+#[derive(Debug, Clone)]
+pub(super) struct Known(pub Option<PeerId>);
+
+impl FromRequestParts<Arc<App>> for Known {
+    type Rejection = Error;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> wire::Result<Self> {
+        match shown(parts) {
+            Shown::Nothing => Ok(Self(None)),
+            _ => Ok(Self(Caller::from_request_parts(parts, app).await?.peer().cloned())),
+        }
     }
 }
 

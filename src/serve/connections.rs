@@ -25,7 +25,7 @@ use std::{convert::Infallible, io, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::{Notify, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::timeout,
 };
@@ -51,6 +51,11 @@ const REFUSALS: usize = 32;
 const MOST: u64 = 1_024;
 /// Most open connections on the socket of the metrics, which every user can reach.
 const SCRAPERS: usize = 8;
+/// The sockets of all containers together have as many connections as one of the others, and each of them at most this part of that, so
+/// that none takes all.
+const PART_OF_CONTAINER: usize = 4;
+/// Those who have that many: each of the two sockets, and the containers.
+const SHARES: u64 = 3;
 /// Open files that are not served connections: the database, its readers, and connections being refused.
 const OTHER_FILES: u64 = 128;
 
@@ -90,18 +95,23 @@ pub(super) struct Server {
     callers: Callers,
     /// How many connections each socket serves at once.
     places: usize,
+    /// The free places of all containers together.
+    in_containers: Arc<Semaphore>,
     lookups: Semaphore,
 }
 
 impl Server {
     pub fn new(router: Router, broker: Arc<Broker>, open: Open, callers: Callers) -> Self {
         let places = if matches!(callers, Callers::Anyone) { SCRAPERS } else { places() };
-        Self { router, broker, open, callers, places, lookups: Semaphore::new(LOOKUPS) }
+        let (in_containers, lookups) = (Arc::new(Semaphore::new(places)), Semaphore::new(LOOKUPS));
+        Self { router, broker, open, callers, places, in_containers, lookups }
     }
 
-    /// Accepts connections until the broker stops, then waits for those that are open.
-    pub async fn accept(self: Arc<Self>, listener: Listener) {
-        let slots = Arc::new(Semaphore::new(self.places));
+    /// Accepts connections until the broker stops, then waits for those that are open. `container`: into which the socket is mounted.
+    pub async fn accept(self: Arc<Self>, listener: Listener, container: Option<Arc<str>>) {
+        let places = if container.is_some() { self.places.div_ceil(PART_OF_CONTAINER) } else { self.places };
+        let shared = container.is_some().then(|| self.in_containers.clone());
+        let slots: Vec<_> = [Arc::new(Semaphore::new(places))].into_iter().chain(shared).collect();
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -110,20 +120,22 @@ impl Server {
                 accepted = accept_from(&listener) => accepted,
                 Some(_) = connections.join_next() => continue,
             };
-            match (accepted, slots.clone().try_acquire_owned()) {
+            match (accepted, free_places(&slots)) {
                 (Err(error), _) => {
                     tracing::warn!(%error, "accepting a connection failed: {error}");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
-                (Ok(stream), Err(_)) => {
-                    let patience = if connections.len() < self.places + REFUSALS { REFUSAL_TIMEOUT } else { Duration::ZERO };
+                (Ok(stream), None) => {
+                    let patience = if connections.len() < places + REFUSALS { REFUSAL_TIMEOUT } else { Duration::ZERO };
                     self.broker.refused_request(Code::Busy);
                     connections.spawn(refuse(stream, Code::Busy, "too many connections", patience));
                 }
-                (Ok(stream), Ok(slot)) => {
+                (Ok(stream), Some(slot)) => {
                     let (server, counted) = (self.clone(), self.open.count());
+                    let container = container.clone().map(|name| Connection::Container { name });
                     connections.spawn(async move {
-                        match server.identify(&stream).await {
+                        let known = if container.is_some() { container } else { server.identify(&stream).await };
+                        match known {
                             Some(connection) => server.serve(stream, connection).await,
                             None => {
                                 server.broker.refused_request(Code::Forbidden);
@@ -226,6 +238,11 @@ fn answer(mut router: Router, mut request: Request) -> impl Future<Output = Resu
     })
 }
 
+/// A place in each of these, if all of them have one.
+fn free_places(slots: &[Arc<Semaphore>]) -> Option<Vec<OwnedSemaphorePermit>> {
+    slots.iter().map(|places| places.clone().try_acquire_owned().ok()).collect()
+}
+
 /// Answers without reading the request, so the client cannot delay the answer. Further input is discarded until `patience` runs
 /// out; otherwise the client might not see the answer.
 async fn refuse(mut stream: Stream, code: Code, what: &str, patience: Duration) {
@@ -244,10 +261,10 @@ async fn refuse(mut stream: Stream, code: Code, what: &str, patience: Duration) 
     drop(timeout(patience, tokio::io::copy(&mut stream.take(REFUSED_REQUEST), &mut tokio::io::sink())).await);
 }
 
-/// Raises this process's limit on open files as far as needed and allowed. Returns how many connections each of the two sockets
-/// can have at once. At a low limit, surplus clients get an error instead of waiting for ever.
+/// Raises this process's limit on open files as far as needed and allowed. Returns how many connections each of the two sockets,
+/// and those of all containers together, can have at once. At a low limit, surplus clients get an error instead of waiting for ever.
 fn places() -> usize {
-    let wanted = 2 * MOST + OTHER_FILES;
+    let wanted = SHARES * MOST + OTHER_FILES;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let (now, possible) = (current.unwrap_or(wanted), maximum.unwrap_or(wanted).min(wanted));
     let raised = now < possible
@@ -255,6 +272,6 @@ fn places() -> usize {
             .inspect_err(|error| tracing::warn!(%error, files = now, "the limit on open files stays as it is: {error}"))
             .is_ok();
     let files = if raised { possible } else { now };
-    let each = (files.saturating_sub(OTHER_FILES) / 2).clamp(1, MOST);
+    let each = (files.saturating_sub(OTHER_FILES) / SHARES).clamp(1, MOST);
     usize::try_from(each).unwrap_or(usize::MAX)
 }

@@ -4,6 +4,7 @@ use super::{
     app::App,
     config::Config,
     connections::{Callers, Listener, Server},
+    containers::{Containers, sockets::reopen},
     idle::Open,
     listen::{self, Given, ListenError},
     log, metrics, notify, router,
@@ -155,7 +156,8 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
             None => tracing::info!(origin, "listening on {kind} {address}"),
         }
     }
-    let app = Arc::new(App::new(broker.clone(), listeners.status));
+    let (containers, orders) = Containers::new(paths::containers(&config.socket));
+    let app = Arc::new(App::new(broker.clone(), listeners.status, containers));
     let mut tasks = JoinSet::new();
     // Everything that `READY=1` promises must be in place before the first answer.
     #[cfg(all(feature = "dbus", target_os = "linux"))]
@@ -173,22 +175,24 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let metrics = listeners.metrics.map(own_tcp).transpose().map_err(system("listening for Prometheus"))?;
     let metrics = metrics.map(|socket| {
         let server = Server::new(metrics::router(app.clone()), broker.clone(), open.clone(), Callers::Anyone);
-        Arc::new(server).accept(socket)
+        Arc::new(server).accept(socket, None)
     });
     let server = Arc::new(Server::new(router::router(app), broker.clone(), open.clone(), Callers::Ours(token)));
     let idle_exit = config.idle_exit.span(comes_back);
     if let Some(span) = idle_exit {
         tracing::info!("leaves after {} s without a connection", span.as_secs());
     }
+    let containers = reopen(paths::containers(&config.socket), orders, &broker);
     tasks.spawn(notify::ready(&broker).await);
     tracing::info!(version = wire::VERSION, database = %config.database.display(), "ready: version {}, database {}", wire::VERSION, config.database.display());
     for socket in sockets {
-        tasks.spawn(server.clone().accept(socket));
+        tasks.spawn(server.clone().accept(socket, None));
     }
     if let Some(metrics) = metrics {
         tasks.spawn(metrics);
     }
-    drop(server); // the server holds the broker, which closes once nothing else holds it
+    // The server holds the broker, which closes once nothing else holds it.
+    tasks.spawn(containers.serve(server, broker.clone(), open.clone()));
     tasks.spawn(broker.clone().maintain());
     tasks.spawn(notify::watchdog(broker.clone()));
     let mut fault = None;

@@ -57,6 +57,9 @@ const TABLE: &[(&str, &[&[Code]])] = &[
     ("/v1/history", &[CALLER, QUERY, &[InvalidId, PeerNotFound]]),
     ("/v1/search", &[CALLER, QUERY, &[InvalidId]]),
     ("/v1/status", &[]),
+    ("/v1/containers", &[CALLER]),
+    ("/v1/containers/{name}/open", &[CALLER, BODY, &[InvalidId]]),
+    ("/v1/containers/{name}/close", &[CALLER, BODY, &[InvalidId, ContainerNotFound]]),
     ("/v1/stop", &[CALLER, BODY]),
 ];
 
@@ -65,7 +68,7 @@ pub(super) fn status(code: Code) -> StatusCode {
         InvalidRequest | InvalidId | UnknownScope | InvalidPath | EmptyMessage => StatusCode::BAD_REQUEST,
         Unauthorized => StatusCode::UNAUTHORIZED,
         Forbidden => StatusCode::FORBIDDEN,
-        NotFound | PeerNotFound | MessageNotFound => StatusCode::NOT_FOUND,
+        NotFound | PeerNotFound | MessageNotFound | ContainerNotFound => StatusCode::NOT_FOUND,
         MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         RequestTimeout => StatusCode::REQUEST_TIMEOUT,
         AmbiguousPeer | IdempotencyConflict | NoMailbox => StatusCode::CONFLICT,

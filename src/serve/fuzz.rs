@@ -1,6 +1,6 @@
 //! Requests with any body and query, to the real routes of a real broker.
 
-use super::{access::Connection, app::App, router::router};
+use super::{access::Connection, app::App, containers::Containers, router::router};
 use crate::{
     broker::{Broker, Limits},
     db::{self, Extent},
@@ -72,7 +72,7 @@ impl Target {
         let broker = runtime
             .block_on(Broker::open(store, Limits { per_minute: None, ..Limits::default() }, folder.path().join("broker.sock")))
             .unwrap();
-        let router = router(App::new(broker, Vec::new()).into());
+        let router = router(App::new(broker, Vec::new(), Containers::new("/nowhere".into()).0).into());
         let mut target = Self {
             runtime,
             router,
@@ -83,7 +83,7 @@ impl Target {
         let document = target.json("GET", "/v1/openapi.json", Value::Null);
         for (path, methods) in document["paths"].as_object().unwrap() {
             let methods = methods.as_object().unwrap().keys().map(|method| (method.to_uppercase(), path.clone()));
-            target.verbs.extend(methods.filter(|(_, path)| path != "/v1/stop"));
+            target.verbs.extend(methods.filter(|(_, path)| path != "/v1/stop" && !path.starts_with("/v1/containers")));
         }
         target.verbs.extend(LEGACY.map(|path| ("POST".to_owned(), path.to_owned())));
         for name in ["one", "two"] {

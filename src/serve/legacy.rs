@@ -112,7 +112,7 @@ async fn list_peers(State(app): AppState, Json(request): Json<List>) -> Reply {
     let git_roots = app.broker.git_roots(peers.iter()).await;
     let shown = peers.into_iter().filter(|peer| Some(&peer.id) != excluded.as_ref()).map(|peer| {
         json!({
-            "id": peer.id, "pid": peer.pid, "cwd": peer.cwd, "git_root": git_roots.get(&peer.cwd), "tty": peer.tty,
+            "id": peer.id, "pid": peer.pid, "cwd": peer.cwd, "git_root": git_roots.get(&peer.cwd).filter(|_| peer.container.is_none()), "tty": peer.tty,
             "summary": peer.summary, "registered_at": peer.registered_at, "last_seen": peer.last_seen,
         })
     });

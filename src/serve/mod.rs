@@ -11,6 +11,7 @@ mod bus;
 mod caller;
 mod config;
 mod connections;
+mod containers;
 mod daemon;
 #[cfg(any(all(feature = "dbus", target_os = "linux"), target_os = "macos"))]
 mod desktop;

@@ -5,15 +5,15 @@ use super::{
     access::Connection,
     app::{App, AppState},
     body::{InPath, Json, Query},
-    caller::{AsHook, AsPeer, Inside},
+    caller::{AsHook, AsPeer, Inside, Known},
     events,
 };
 use crate::{
-    broker::Caller,
+    broker::{Caller, Origin},
     wire::{
-        self, API, API_MIN, Acknowledge, Acknowledged, Asked, AwaitMail, AwaitReply, BrokerStatus, Code, Done, Error, Hello,
-        History, HistoryEntry, HistoryPage, Hook, Hooked, ListPeers, Mail, Peer, Peers, Register, Registered, Search, SearchPage,
-        SendRequest, Sent, SetSummary, Summary, Take, Taken, VERSION, WhoAmI,
+        self, API, API_MIN, Acknowledge, Acknowledged, Asked, AwaitMail, AwaitReply, BrokerStatus, Code, Container, Containers,
+        Done, Error, Hello, History, HistoryEntry, HistoryPage, Hook, Hooked, ListPeers, Mail, Peer, Peers, Register, Registered,
+        Search, SearchPage, SendRequest, Sent, SetSummary, Summary, Take, Taken, VERSION, WhoAmI,
     },
 };
 use axum::{Extension, extract::State};
@@ -55,9 +55,9 @@ verbs! { app;
     /// A session presents itself and gets its id and secret. With the secret of an earlier registration it is that peer again;
     /// without, the broker recognises it by its agent process, or by its session id if that peer is gone, or makes a new peer.
     post "/v1/register" [request_body = Register, security((), ("secret" = [])),]
-    register(caller: Caller, Extension(connection): Extension<Connection>, Json(request): Json<Register>) -> Registered {
-        let peer = if let Caller::Peer(id) = caller { Some(id) } else { None };
-        app.broker.register(request, peer, connection.unix_pid()).await?
+    register(known: Known, Extension(connection): Extension<Connection>, Json(request): Json<Register>) -> Registered {
+        let origin = connection.container().map_or(Origin::Here(connection.unix_pid()), |name| Origin::Container(name.to_owned()));
+        app.broker.register(request, known.0, origin).await?
     }
 
     /// The peer leaves the list at once. Its mailbox is kept.
@@ -141,6 +141,28 @@ verbs! { app;
     /// The broker's state.
     get "/v1/status" []
     status() -> BrokerStatus { app.broker.status(app.listeners.clone()).await? }
+
+    /// The containers whose sockets are open. Not for sessions.
+    get "/v1/containers" []
+    containers(caller: Caller) -> Containers {
+        caller.must_be_user("a session, and containers are its user's", "leave that to the user: `claude-peers container`")?;
+        app.containers.list(&app.broker).await?
+    }
+
+    /// Opens the socket of a container, if it is not open yet: who comes through it is a session of that container. Not for sessions.
+    post "/v1/containers/{name}/open" [params(("name" = String, Path, description = "a name for the container")),]
+    open_container(caller: Caller, InPath(name): InPath, Json(_): Json<Value>) -> Container {
+        caller.must_be_user("a session, and containers are its user's", "leave that to the user: `claude-peers container`")?;
+        app.containers.open(&app.broker, name.parse()?).await?
+    }
+
+    /// Closes the socket of a container and ends the connections through it. Not for sessions.
+    post "/v1/containers/{name}/close" [params(("name" = String, Path, description = "the container's name")),]
+    close_container(caller: Caller, InPath(name): InPath, Json(_): Json<Value>) -> Done {
+        caller.must_be_user("a session, and containers are its user's", "leave that to the user: `claude-peers container`")?;
+        app.containers.close(name.parse()?).await?;
+        Done { ok: true }
+    }
 
     /// Stops the broker: it finishes what it has accepted and ends. The user may; a peer may not.
     post "/v1/stop" []

@@ -59,8 +59,11 @@ impl Answers {
         Self { link, open: HashMap::new() }
     }
 
-    /// Listens for answers to `sender` and returns the socket, or none on failure. `newest` is the message shown with the socket.
+    /// Listens for answers to `sender` and returns the socket, or none on failure or in a container, where the folder is only read. `newest` is the message shown with the socket.
     pub fn listen(&mut self, up: &Registration, inbox: &Inbox, sender: &PeerId, newest: Option<MessageId>) -> Option<PathBuf> {
+        if up.me.container.is_some() {
+            return None;
+        }
         let path = paths::answers(up.client.socket(), &up.me.id, sender);
         if let Some(open) = self.open.get(&path).filter(|open| !open.listening.is_finished() && path.exists()) {
             if newest.is_some() {

@@ -54,6 +54,7 @@ fn notification(shown: &Shown) -> Value {
         ("from_id", from.id.to_string()),
         ("from_name", from.name.clone()),
         ("from_cwd", from.cwd.clone()),
+        ("from_container", from.container.clone().unwrap_or_default()),
         ("from_summary", from.summary.clone()),
         ("message_id", id.to_string()),
         ("sent_at", sent_at.to_string()),

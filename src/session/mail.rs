@@ -167,7 +167,7 @@ impl Mailbox {
     pub async fn read(&self, id: &MessageId, offset: usize) -> Result<(Shown, Option<Handover>)> {
         let HistoryEntry { receipt, from_name, text } = self.link.get(&format!("/v1/messages/{id}"), AT_ONCE).await?;
         let is_ours = self.link.current().is_some_and(|up| up.me.id == receipt.to);
-        let from = Sender { id: receipt.from, name: from_name, cwd: String::new(), summary: String::new() };
+        let from = Sender { id: receipt.from, name: from_name, cwd: String::new(), summary: String::new(), container: None };
         let (id, sent_at, reply_to) = (receipt.message_id, receipt.sent_at, receipt.reply_to);
         let shown = Shown::part(Inbound { id, from, text, sent_at, reply_to, repeat: false }, offset);
         let (acknowledger, messages) = (self.acknowledger.clone(), vec![shown.became(Outcome::Delivered)]);

@@ -22,6 +22,8 @@ words! {
         NotFound = "not_found",
         MethodNotAllowed = "method_not_allowed",
         PeerNotFound = "peer_not_found",
+        /// No socket of a container with this name is open.
+        ContainerNotFound = "container_not_found",
         /// The name fits more than one peer.
         AmbiguousPeer = "ambiguous_peer",
         MessageNotFound = "message_not_found",

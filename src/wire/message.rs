@@ -67,6 +67,8 @@ object! {
         pub cwd: String,
         #[serde(default)]
         pub summary: String,
+        /// The container that it runs in; its directory is then one inside.
+        pub container: Option<String>,
     }
 
     /// A message as it is handed to its recipient.

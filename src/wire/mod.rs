@@ -4,6 +4,7 @@
 //! parsed, not merely wrapped). Field names on the wire are `camelCase`; unknown fields are ignored, so that a newer client can
 //! talk to an older broker and the other way round within one [`API`] version.
 
+mod container;
 mod database;
 mod define;
 mod error;
@@ -17,6 +18,7 @@ mod summary;
 pub mod text;
 mod time;
 
+pub use container::{Container, ContainerName, Containers};
 pub use database::{DatabaseReport, DatabaseState};
 pub use error::{Code, Error, Result};
 pub use exit::BrokerExit;

@@ -164,6 +164,8 @@ object! {
         pub waiting: u32,
         pub pid: Option<u32>,
         pub tty: Option<String>,
+        /// The container that it runs in; its directory is then one inside.
+        pub container: Option<String>,
         /// When it first registered.
         pub registered_at: Timestamp,
     }

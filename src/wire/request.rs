@@ -76,6 +76,8 @@ object! {
         pub resumed: bool,
         pub waiting: u32,
         pub broker_version: String,
+        /// The container as whose session it counts.
+        pub container: Option<String>,
     }
 
     /// `GET /v1/peers?scope=…&cwd=…`: which peers to list. A registered caller need not give `cwd` and is left out.
@@ -371,7 +373,7 @@ pub enum Sent {
 #[serde(tag = "event", content = "data", rename_all = "snake_case")]
 pub enum Event {
     /// A message to push into the channel now; acknowledge it as `offered` once it is written.
-    Message(Inbound),
+    Message(Box<Inbound>),
     /// Messages wait and nothing pushes them: take them with the next tool call.
     Waiting,
     /// Another process has registered as this session: this one stands by, and the stream stays open.

@@ -74,7 +74,7 @@ fn low_file_limit_means_fewer_connections() {
     let mut broker = Broker::prepared(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
     broker.launch_as(broker.command_after("ulimit -n 256"));
     Peer::register(&broker.http(), "victim", json!({"cwd": "/victim"}));
-    flood(&broker, 200, 64);
+    flood(&broker, 200, 42);
 }
 
 #[test]

@@ -12,13 +12,14 @@ const PAGE: &str = include_str!("../../docs/protocol.md");
 /// What a broker makes: an example has one value for it, a test another, each the same throughout.
 const MADE: [&str; 8] = ["id", "messageId", "newest", "from", "to", "secret", "replyTo", "next"];
 /// What depends on the time, the machine or the wording.
-const VARYING: [&str; 18] = [
+const VARYING: [&str; 19] = [
     "address",
     "brokerVersion",
     "bytes",
     "deliveredAt",
     "deliveryReason",
     "expiresAt",
+    "folder",
     "lastSeen",
     "messages",
     "path",
@@ -170,7 +171,11 @@ fn prepare(example: &Example, http: &Http, known: &mut Dictionary) {
 fn template(path: &str) -> String {
     let path = path.split('?').next().unwrap();
     path.split('/')
-        .map(|part| if part.starts_with("m4") || part == "ssjq4f" { "{id}" } else { part })
+        .map(|part| match part {
+            "shop-dev" => "{name}",
+            part if part.starts_with("m4") || part == "ssjq4f" => "{id}",
+            part => part,
+        })
         .collect::<Vec<_>>()
         .join("/")
 }

@@ -13,6 +13,8 @@ mod bus;
 mod chaos;
 mod cli;
 mod clients;
+#[cfg(target_os = "linux")]
+mod containers;
 mod crash;
 mod crowds;
 mod database;

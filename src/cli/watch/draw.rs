@@ -103,7 +103,8 @@ impl Painter {
             let since = activity.and_then(|activity| activity.since).map(|at| format!(" {}", brief(at, now))).unwrap_or_default();
             let needs = activity.and_then(|activity| activity.needs.as_deref());
             let waiting = if peer.waiting == 0 { String::new() } else { peer.waiting.to_string() };
-            let what = needs.unwrap_or(if peer.summary.is_empty() { &peer.cwd } else { &peer.summary });
+            let cwd = peers::directory(peer, str::to_owned);
+            let what = needs.unwrap_or(if peer.summary.is_empty() { &cwd } else { &peer.summary });
             [
                 (printable_line(&peer.name).into_owned(), Tone::Strong),
                 (format!("{doing}{since}"), tone),

@@ -2,7 +2,7 @@
 
 use super::feed::{self, News};
 use crate::{
-    cli::message::tone,
+    cli::{message::tone, peers},
     client::{Client, with_query},
     console::{Failure, Look, Out, Tone},
     platform::clock,
@@ -203,7 +203,8 @@ fn line(event: &WatchEvent, look: Look) -> String {
     let now = clock::now();
     match event {
         WatchEvent::Peer(peer) => {
-            let (name, cwd) = (printable_line(&peer.name), printable_line(&peer.cwd));
+            let cwd = peers::directory(peer, str::to_owned);
+            let (name, cwd) = (printable_line(&peer.name), printable_line(&cwd));
             format!("{}  {} joined in {cwd}\n", time(now, look), look.paint(Tone::Strong, name))
         }
         WatchEvent::Message(entry) => {

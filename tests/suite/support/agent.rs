@@ -57,6 +57,14 @@ impl Agent {
         agent
     }
 
+    /// Like [`Agent::start`], with its command wrapped into another.
+    pub fn wrapped(broker: &Broker, directory: &Path, session_id: &str, wrap: impl FnOnce(Command) -> Command) -> Self {
+        let mut agent = Self::spawn(broker, directory, session_id, &[], &[], &[super::mcp::SERVER], wrap);
+        agent.session.handshake();
+        agent.session.id();
+        agent
+    }
+
     /// Starts an agent with `server` as the command of its server, without a handshake.
     pub fn launch(
         broker: &Broker,
@@ -65,6 +73,18 @@ impl Agent {
         flags: &[&str],
         env: &[(&str, &str)],
         server: &[&str],
+    ) -> Self {
+        Self::spawn(broker, directory, session_id, flags, env, server, |command| command)
+    }
+
+    fn spawn(
+        broker: &Broker,
+        directory: &Path,
+        session_id: &str,
+        flags: &[&str],
+        env: &[(&str, &str)],
+        server: &[&str],
+        wrap: impl FnOnce(Command) -> Command,
     ) -> Self {
         let place = folder();
         let pipe = place.path().join("orders");
@@ -76,7 +96,7 @@ impl Agent {
         let mut command = start.environment(Command::new("perl"));
         command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suite/support/agent.pl")).arg(place.path());
         command.args(flags).arg("--").args(server); // start flags are read from the agent's command line
-        let session = Session::spawn(command);
+        let session = Session::spawn(wrap(command));
         Self { session, orders, place, read: Cell::new(0), hooks: Cell::new(0) }
     }
 

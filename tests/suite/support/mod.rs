@@ -5,6 +5,8 @@ pub mod agent;
 pub mod broker;
 #[cfg(all(feature = "dbus", target_os = "linux"))]
 pub mod bus;
+#[cfg(target_os = "linux")]
+pub mod container;
 #[cfg(all(feature = "dbus", target_os = "linux"))]
 pub mod dunst;
 pub mod events;

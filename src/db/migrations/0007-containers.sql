@@ -1,0 +1,3 @@
+-- The container whose socket a session came through.
+
+ALTER TABLE peer ADD COLUMN container TEXT;

@@ -1,0 +1,172 @@
+//! The sockets of containers. Each lies in a folder of its own, which is mounted into one container: who reaches the socket is of that
+//! container. The folders are the list of what is open, so a broker that starts opens the same sockets again.
+//!
+//! Promises:
+//! - Only the mount lets anybody in. The folder of all these folders has mode 0700; inside it, folder and socket are open to every user,
+//!   since a container's users are not those of the machine.
+//! - A folder stays the same as long as its socket is open, so a container sees the socket of a broker that has restarted.
+//! - Nothing that a container puts into its folder is opened or followed.
+//! - A broker with an open socket does not leave when it is idle: a container cannot start it.
+
+use super::Order;
+use crate::{
+    broker::Broker,
+    serve::{
+        connections::{Listener, Server},
+        idle::{Counted, Open},
+    },
+    wire::{self, Code, ContainerName, Error},
+};
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder, Permissions},
+    io::{self, ErrorKind},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::{
+    net::UnixListener,
+    sync::mpsc,
+    task::{AbortHandle, JoinSet, spawn_blocking},
+};
+
+/// The socket in a container's folder.
+const SOCKET: &str = "broker.sock";
+/// A socket that is not in its place yet. No container has such a name.
+const NEW: &str = ".new";
+/// How many sockets may be open: each needs an open file, of those that the broker has beside its connections.
+const MOST: usize = 32;
+/// The sockets to serve.
+#[derive(Debug)]
+pub(in crate::serve) struct Serving {
+    folder: PathBuf,
+    orders: mpsc::Receiver<Order>,
+    bound: Vec<(ContainerName, UnixListener)>,
+}
+
+/// Opens the sockets that an earlier broker has left in `folder`. One that cannot be opened is reported.
+pub(in crate::serve) fn reopen(folder: PathBuf, orders: mpsc::Receiver<Order>, broker: &Broker) -> Serving {
+    let mut bound = Vec::new();
+    for name in left(&folder) {
+        match bind(&folder, &name) {
+            Ok(listener) => bound.push((name, listener)),
+            Err(error) => broker.notice(format!("the socket of the container {name} cannot be opened: {error}")),
+        }
+    }
+    Serving { folder, orders, bound }
+}
+
+impl Serving {
+    /// Serves the sockets, and carries out orders, until the broker stops.
+    pub async fn serve(self, server: Arc<Server>, broker: Arc<Broker>, open: Open) {
+        let Self { folder, mut orders, bound } = self;
+        let mut sockets = Sockets { folder, server, open, serving: BTreeMap::new(), tasks: JoinSet::new() };
+        for (name, listener) in bound {
+            sockets.serve(name, listener);
+        }
+        loop {
+            let order = tokio::select! {
+                biased;
+                () = broker.stopped() => break,
+                Some(_) = sockets.tasks.join_next() => continue,
+                order = orders.recv() => order,
+            };
+            // If nobody waits for an answer any more, the order is carried out all the same.
+            match order {
+                Some(Order::Open(name, answer)) => drop(answer.send(sockets.open(name))),
+                Some(Order::Close(name, answer)) => drop(answer.send(sockets.close(name).await)),
+                Some(Order::List(answer)) => drop(answer.send(Ok(sockets.serving.keys().cloned().collect()))),
+                None => break,
+            }
+        }
+        while sockets.tasks.join_next().await.is_some() {}
+    }
+}
+
+struct Sockets {
+    folder: PathBuf,
+    server: Arc<Server>,
+    open: Open,
+    /// What serves each open socket. It counts as a connection.
+    serving: BTreeMap<ContainerName, (AbortHandle, Counted)>,
+    tasks: JoinSet<()>,
+}
+
+impl Sockets {
+    fn open(&mut self, name: ContainerName) -> wire::Result<()> {
+        if self.serving.contains_key(&name) {
+            return Ok(());
+        }
+        if self.serving.len() >= MOST {
+            let what = format!("{MOST} containers are open, and more are refused");
+            return Err(Error::new(Code::Busy, what).help("close one: `claude-peers container NAME --close`"));
+        }
+        let listener = bind(&self.folder, &name).map_err(|error| {
+            let what = format!("the socket of the container {name} in {} cannot be opened: {error}", self.folder.display());
+            Error::new(Code::Internal, what)
+        })?;
+        tracing::info!("the socket of the container {name} is open");
+        self.serve(name, listener);
+        Ok(())
+    }
+
+    fn serve(&mut self, name: ContainerName, listener: UnixListener) {
+        let accepting = self.server.clone().accept(Listener::Left(listener), Some(name.as_str().into()));
+        let task = self.tasks.spawn(accepting);
+        self.serving.insert(name, (task, self.open.count()));
+    }
+
+    /// Ends the connections and removes the folder.
+    async fn close(&mut self, name: ContainerName) -> wire::Result<()> {
+        let place = self.folder.join(name.as_str());
+        let Some((task, _)) = self.serving.remove(&name) else {
+            let help = "`claude-peers container --list` shows the open ones";
+            return Err(Error::new(Code::ContainerNotFound, format!("no socket of a container {name} is open")).help(help));
+        };
+        task.abort();
+        tracing::info!("the socket of the container {name} is closed");
+        let shown = place.display().to_string();
+        let removed = spawn_blocking(move || fs::remove_dir_all(place)).await.map_err(io::Error::other).flatten();
+        removed.map_err(|error| {
+            let what = format!("the container {name} is closed, but its folder {shown} cannot be removed: {error}");
+            Error::new(Code::Internal, what).help("remove the folder; the next broker opens the socket again otherwise")
+        })
+    }
+}
+
+/// The containers whose folders are there.
+fn left(folder: &Path) -> Vec<ContainerName> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let mut names: Vec<ContainerName> = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    names.sort();
+    names.truncate(MOST);
+    names
+}
+
+/// Listens in the folder of a container, which is made if it is missing. The socket gets its mode outside of that folder and is then
+/// moved there, because the container may change what lies in the folder at any time.
+fn bind(folder: &Path, name: &ContainerName) -> io::Result<UnixListener> {
+    make_folder(folder, 0o700)?;
+    let place = folder.join(name.as_str());
+    make_folder(&place, 0o755)?;
+    let new = folder.join(NEW);
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        removed => removed?,
+    }
+    let listener = UnixListener::bind(&new)?;
+    fs::set_permissions(&new, Permissions::from_mode(0o666))?;
+    fs::rename(&new, place.join(SOCKET))?;
+    Ok(listener)
+}
+
+/// Makes a folder with this mode, or gives the mode to the folder that is there.
+fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
+    match DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && fs::symlink_metadata(path)?.is_dir() => {}
+        made => made?,
+    }
+    fs::set_permissions(path, Permissions::from_mode(mode)) // whatever the umask is
+}
