@@ -29,6 +29,10 @@ pub const START_HELP: &str = "`claude-peers start` starts it; `claude-peers doct
 pub const OUTSIDE: &str = "run it outside the sandbox; for Claude Code's Bash, add `claude-peers *` to `sandbox.excludedCommands` \
      in its settings.json";
 
+/// Advice where another user listens.
+const FOREIGN: &str =
+    "set CLAUDE_PEERS_SOCKET to a socket of your own; in a container, mount the folder of the socket, and not the socket itself";
+
 /// How long connecting and the exchange of versions may take: a running broker answers in milliseconds, one that its socket
 /// starts in a fraction of a second.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -138,7 +142,7 @@ impl Client {
             if !mounted::is_trusted(&self.socket, owner) {
                 let ours = rustix::process::getuid().as_raw();
                 let what = format!("{} is served by user {owner}, not by you (user {ours})", self.socket.display());
-                return Err(Error::new(Code::Forbidden, what).help("set CLAUDE_PEERS_SOCKET to a socket of your own"));
+                return Err(Error::new(Code::Forbidden, what).help(FOREIGN));
             }
             let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.unreachable(&e))?;
             tokio::spawn(connection); // ends with the connection; its error reaches those who wait for an answer on it
