@@ -141,7 +141,7 @@ fn store(
     let is_answer = question.as_ref().is_some_and(|asked| asked.from == new.to);
     // The permission modes matter neither for messages that the user sends by hand nor for answers, which were asked for.
     let passes = terms.by_user || is_answer;
-    let bypassed = sender.is_some_and(|sender| sender.bypasses);
+    let bypassed = bypasses_for(tx, sender, &new.to)?;
     let held = rule.holds(passes, bypassed);
     let stream = match new.stream.take() {
         Some(instance) if held.is_none() && !new.for_cli_inside && order::is_next_for_stream(tx, &new.to, &instance)? => {
@@ -169,6 +169,16 @@ pub(super) struct Controls {
     pub bypassed: bool,
     /// Why it is held on arrival, if it is.
     pub held: Option<HeldBy>,
+}
+
+/// Whether the sender counts as one that bypasses permission prompts. What a container lets its sessions do counts only inside it: a
+/// message from there to a session outside is one from a session that asks.
+fn bypasses_for(view: &View<'_>, sender: Option<&PeerRow>, to: &PeerId) -> Result<bool> {
+    let Some(sender) = sender.filter(|sender| sender.bypasses) else { return Ok(false) };
+    let Some(container) = &sender.container else { return Ok(true) };
+    let is_beside =
+        view.one("SELECT 1 FROM peer WHERE id = ?1 AND container = ?2", params![to.as_str(), container], |_| Ok(()))?;
+    Ok(is_beside.is_some())
 }
 
 /// Inserts a message. If there is a `stream`, it pushes the message at once.

@@ -221,6 +221,19 @@ fn claims_from_a_container_count_for_nothing() {
 }
 
 #[test]
+fn bypassed_prompts_in_a_container_count_only_there() {
+    let broker = Broker::start();
+    let one = through(&open(&broker, "one"));
+    let bypasses = json!({"bypasses": true, "inbound": "match"});
+    let outside = Peer::register(&broker.http(), "outside", bypasses.clone());
+    let beside = Peer::register(&one, "beside", bypasses.clone());
+    let inside = Peer::register(&one, "inside", bypasses);
+    let send =
+        |to: &Peer| inside.over(&one).post("/v1/send", &json!({"to": to.id, "text": "rm -r build"})).json()["state"].clone();
+    assert_eq!((send(&outside), send(&beside)), (json!("held"), json!("queued")));
+}
+
+#[test]
 fn session_in_a_container_outlives_the_broker() {
     if !are_possible() {
         return;
