@@ -24,6 +24,11 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 /// The one `POST` that waits, however long.
 pub(super) const TAKE: &str = "/v1/take";
 
+/// Refuses a session: which containers may talk with the sessions here is up to the user.
+fn check_opens_containers(caller: &Caller) -> wire::Result<()> {
+    caller.must_be_user("a session, and containers are its user's", "leave that to the user: `claude-peers container`")
+}
+
 /// Makes a handler of each row, and the routes of all. A row's brackets hold more for its documentation.
 macro_rules! verbs {
     ($app:ident; $(
@@ -145,21 +150,21 @@ verbs! { app;
     /// The containers whose sockets are open. Not for sessions.
     get "/v1/containers" []
     containers(caller: Caller) -> Containers {
-        caller.must_be_user("a session, and containers are its user's", "leave that to the user: `claude-peers container`")?;
+        check_opens_containers(&caller)?;
         app.containers.list(&app.broker).await?
     }
 
     /// Opens the socket of a container, if it is not open yet: who comes through it is a session of that container. Not for sessions.
     post "/v1/containers/{name}/open" [params(("name" = String, Path, description = "a name for the container")),]
     open_container(caller: Caller, InPath(name): InPath, Json(_): Json<Value>) -> Container {
-        caller.must_be_user("a session, and containers are its user's", "leave that to the user: `claude-peers container`")?;
+        check_opens_containers(&caller)?;
         app.containers.open(&app.broker, name.parse()?).await?
     }
 
     /// Closes the socket of a container and ends the connections through it. Not for sessions.
     post "/v1/containers/{name}/close" [params(("name" = String, Path, description = "the container's name")),]
     close_container(caller: Caller, InPath(name): InPath, Json(_): Json<Value>) -> Done {
-        caller.must_be_user("a session, and containers are its user's", "leave that to the user: `claude-peers container`")?;
+        check_opens_containers(&caller)?;
         app.containers.close(name.parse()?).await?;
         Done { ok: true }
     }
