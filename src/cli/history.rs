@@ -1,31 +1,18 @@
 //! `history`: messages sent and received, newest first.
 
 use super::{
-    candidates, message,
+    candidates, rows,
     watch::lines::{self, Wanted},
     when,
 };
 use crate::{
     client::{Client, with_query},
-    console::{Column, Failure, Field, Look, Out, Tone, out::ago},
+    console::{Failure, Look, Out},
     platform::clock,
-    wire::{HistoryEntry, HistoryPage, MessageId, MessageRef, MessageState, PeerRef, Timestamp, text::first_words},
+    wire::{HistoryEntry, HistoryPage, MessageId, MessageRef, MessageState, PeerRef, Timestamp},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::{collections::BTreeSet, rc::Rc};
-
-/// Most characters of a text in a row; `message ID` shows all of it.
-const SHOWN: usize = 200;
-
-/// The columns of lists of messages.
-pub const COLUMNS: [Column; 6] = [
-    Column::whole("MESSAGE"),
-    Column::whole("SENT").droppable(2),
-    Column::cut("FROM", 8).droppable(1),
-    Column::cut("TO", 8).droppable(1),
-    Column::whole("STATE").droppable(3),
-    Column::cut("TEXT", 12),
-];
 
 /// Which messages.
 #[derive(Debug, clap::Args)]
@@ -108,20 +95,5 @@ fn render(page: &HistoryPage, now: Timestamp, look: Look) -> String {
     if page.messages.is_empty() && look.terminal {
         return "No messages.\n".to_owned();
     }
-    look.table(&COLUMNS, page.messages.iter().map(|entry| row(entry, now, look)).collect())
-}
-
-/// A message's row in lists of messages.
-pub fn row(entry: &HistoryEntry, now: Timestamp, look: Look) -> Vec<Field> {
-    let receipt = &entry.receipt;
-    // People see how long ago it was, scripts see the time.
-    let sent = if look.terminal { ago(receipt.sent_at, now) } else { receipt.sent_at.to_string() };
-    vec![
-        receipt.message_id.to_string().into(),
-        Field::new(sent, Tone::Dim),
-        entry.from_name.as_str().into(),
-        receipt.to_name.as_str().into(),
-        Field::new(receipt.state.as_str(), message::tone(receipt.state)),
-        first_words(&entry.text, SHOWN).into(),
-    ]
+    look.table(&rows::COLUMNS, page.messages.iter().map(|entry| rows::row(entry, now, look)).collect())
 }

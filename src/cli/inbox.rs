@@ -1,6 +1,6 @@
 //! `inbox`: the answers that came for the person.
 
-use super::message;
+use super::rows;
 use crate::{
     client::{Client, with_query},
     console::{Failure, Look, Out, Tone, out::ago},
@@ -60,7 +60,7 @@ fn letter(entry: &HistoryEntry, look: Look) -> String {
     let (from, sent) = (look.paint(Tone::Strong, printable_line(&entry.from_name)), ago(receipt.sent_at, clock::now()));
     let state = match receipt.state {
         MessageState::Queued => look.paint(Tone::Warn, "new"),
-        state => look.paint(message::tone(state), state.as_str()),
+        state => look.paint(rows::tone(state), state.as_str()),
     };
     format!("{}  {from}{question}, {sent}  {state}\n{}\n", receipt.message_id, printable(&entry.text))
 }

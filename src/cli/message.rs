@@ -1,6 +1,9 @@
 //! `message`: shows a message, its state and its conversation.
 
-use super::{candidates, history};
+use super::{
+    candidates,
+    rows::{self, tone},
+};
 use crate::{
     client::{Client, with_query},
     console::{Failure, Look, Out, Tone},
@@ -49,21 +52,11 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The tone in which a state is shown.
-pub fn tone(state: MessageState) -> Tone {
-    match state {
-        MessageState::Queued | MessageState::Held => Tone::Warn,
-        MessageState::Offered => Tone::Plain,
-        MessageState::Delivered => Tone::Good,
-        MessageState::Expired => Tone::Bad,
-    }
-}
-
 fn render(answer: &Answer, now: Timestamp, look: Look) -> String {
     let mut text = alone(&answer.entry, look);
     if !answer.thread.is_empty() {
-        let rows = answer.thread.iter().map(|entry| history::row(entry, now, look)).collect();
-        text += &format!("\nIts conversation:\n{}", look.table(&history::COLUMNS, rows));
+        let rows = answer.thread.iter().map(|entry| rows::row(entry, now, look)).collect();
+        text += &format!("\nIts conversation:\n{}", look.table(&rows::COLUMNS, rows));
     }
     text
 }

@@ -16,6 +16,7 @@ mod manual;
 mod message;
 pub(crate) mod peers;
 mod release;
+mod rows;
 mod search;
 mod send;
 pub(crate) mod status;

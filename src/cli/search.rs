@@ -1,6 +1,6 @@
 //! `search`: messages by their words.
 
-use super::{candidates, history, message, when};
+use super::{candidates, history, rows, when};
 use crate::{
     client::{Client, with_query},
     console::{Failure, Field, Look, Out, Tone, out::ago},
@@ -59,7 +59,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
 
 fn render(page: &SearchPage, look: Look) -> String {
     if !look.terminal {
-        return look.table(&history::COLUMNS, page.messages.iter().map(row).collect());
+        return look.table(&rows::COLUMNS, page.messages.iter().map(row).collect());
     }
     if page.messages.is_empty() {
         return "No message has these words.\n".to_owned();
@@ -79,7 +79,7 @@ fn row(Found { entry, excerpt }: &Found) -> Vec<Field> {
 fn shown(Found { entry, excerpt }: &Found, look: Look) -> String {
     let receipt = &entry.receipt;
     let (from, to) = (printable_line(&entry.from_name), printable_line(&receipt.to_name));
-    let state = look.paint(message::tone(receipt.state), receipt.state.as_str());
+    let state = look.paint(rows::tone(receipt.state), receipt.state.as_str());
     let sent = look.paint(Tone::Dim, ago(receipt.sent_at, clock::now()));
     let part = |part: &Excerpt| {
         let text = part.text.replace(char::is_whitespace, " ");

@@ -2,7 +2,7 @@
 
 use super::model::{Focus, Model, Row, Thread, Typing, lines};
 use crate::{
-    cli::{message, peers},
+    cli::{peers, rows},
     console::{Tone, brief},
     platform::clock,
     wire::{Peer, Status, text::printable_line},
@@ -149,7 +149,7 @@ impl Painter {
                 (brief(row.at, clock::now()), Tone::Dim),
                 (row.id, Tone::Plain),
                 (row.parties, Tone::Plain),
-                (state.to_string(), message::tone(state)),
+                (state.to_string(), rows::tone(state)),
                 (row.text, Tone::Plain),
             ]
         });
@@ -165,7 +165,7 @@ impl Painter {
             text.push(Line::from(vec![
                 Span::styled(format!("{} {}  ", brief(row.at, clock::now()), row.id), self.style(Tone::Dim)),
                 Span::styled(row.parties, self.style(Tone::Strong)),
-                Span::styled(format!("  {}", state.as_str()), self.style(message::tone(state))),
+                Span::styled(format!("  {}", state.as_str()), self.style(rows::tone(state))),
             ]));
             text.extend(lines(&entry.text).into_iter().map(|line| Line::from(format!("  {line}"))));
             text.push(Line::default());

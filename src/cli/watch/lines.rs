@@ -2,7 +2,7 @@
 
 use super::feed::{self, News};
 use crate::{
-    cli::{message::tone, peers},
+    cli::{peers, rows::tone},
     client::{Client, with_query},
     console::{Failure, Look, Out, Tone},
     platform::clock,
