@@ -4,7 +4,7 @@ use super::{Message, history::Filter, message::COLUMNS};
 use crate::db::{Result, Tx, params};
 
 /// How many matches are ranked, from the newest back. It bounds the time for a word that most messages have.
-const RANKED: usize = 5_000;
+const RANKED: usize = 2_000;
 
 /// Reads up to `most` messages into the index; returns whether there are more.
 pub fn catch_up(index: &Tx<'_>, most: u32) -> Result<bool> {
