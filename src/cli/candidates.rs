@@ -11,7 +11,10 @@ use crate::{
 use clap_complete::{ArgValueCompleter, CompletionCandidate};
 use serde::de::DeserializeOwned;
 use std::{ffi::OsStr, time::Duration};
-use tokio::{runtime::Builder, time::timeout};
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    time::timeout,
+};
 
 /// A broker answers in milliseconds. Somebody who presses TAB does not wait for one that hangs.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -94,7 +97,7 @@ fn fits(candidate: &CompletionCandidate, typed: &OsStr) -> bool {
 
 /// The broker's answer; none if no broker runs or it does not answer.
 fn ask<T: DeserializeOwned>(path: &str) -> Option<T> {
-    let runtime = Builder::new_current_thread().enable_all().build().ok()?;
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default()).ok()?;
     runtime.block_on(async {
         let socket = paths::socket().ok()?;
         let answer = async {
