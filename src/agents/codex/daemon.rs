@@ -44,9 +44,6 @@ const INTRODUCTION: &str = "introduce_thread";
 
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long the daemon is left alone with a new message. It is busy with its request to the model then, and joining its thread at once
-/// would delay that.
-const ALONE: Duration = Duration::from_millis(100);
 /// The first pause before joining a new thread again.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 /// Most bytes of one piece of context. Codex 0.169 cuts the middle out of a longer one.
@@ -175,7 +172,6 @@ impl Daemon {
     /// Waits for what becomes of this message.
     async fn fate(self: Arc<Self>, frame: HandedOver, events: mpsc::UnboundedReceiver<ThreadEvent>) -> Fate {
         *self.waiting.lock().await += 1;
-        sleep(ALONE).await;
         let fate = self.follow(&frame, events).await;
         self.leave(&frame.thread).await;
         fate
