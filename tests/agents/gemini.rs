@@ -34,10 +34,14 @@ fn open<'a>(world: &'a World, arguments: &[&str]) -> (Terminal<'a>, Value) {
     (terminal, peer["id"].clone())
 }
 
-/// Types a line and sends it. Right after a letter, Gemini CLI takes Enter for a part of the text, but not after another key.
+/// Types a line and sends it. Right after a letter, Gemini CLI takes Enter for a part of the text, but not after another key. A session
+/// that is just resumed may take it so all the same, so Enter is pressed again until the prompt is empty.
 fn prompt(terminal: &Terminal<'_>, line: &str) {
     terminal.types(line);
-    terminal.keys(&["End", "Enter"]);
+    eventually("the prompt is taken", || {
+        terminal.keys(&["End", "Enter"]);
+        terminal.screen().contains("Type your message").then_some(())
+    });
 }
 
 /// Whether the model was shown this text by our hook.
