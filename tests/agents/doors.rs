@@ -30,7 +30,7 @@ pub fn send(world: &World, from: &Peer, to: &Value, text: &str) -> Value {
 /// Waits until its model is shown this text, exactly once.
 pub fn shown(world: &World, text: &str) {
     eventually(&format!("the model is shown {text:?}"), || world.model.last().contains(text).then_some(()));
-    assert_eq!(world.model.last().matches(text).count(), 1, "it is shown once");
+    assert_eq!(world.model.last().matches(text).count(), 1, "it is shown once: {}", world.model.last());
 }
 
 /// A message that is handed over while the model thinks about the result of its first call.
