@@ -1,35 +1,46 @@
 //! Peers of containers. They came through a socket that was mounted into their container, which is the only proof of where they are:
 //! process ids, user ids and paths of a container mean nothing here, and none of them is looked at.
 
-use super::{core::Broker, identity::session_key, roster::Roster};
+use super::{core::Broker, identity::session_key, peer::Peer, roster::Roster};
 use crate::{
-    db::PeerRow,
     platform::clock,
-    wire::{self, Code, Error, Register, Status, Timestamp},
+    wire::{self, Code, Error, PeerId, Register, Status},
 };
 
 /// How many sessions of one container may be there at once.
 const MOST_PEERS: usize = 64;
+/// How many of its sessions may be remembered, gone ones included.
+const MOST_KNOWN: usize = 1_000;
 
 impl Broker {
     /// How many sessions of a container are connected or reconnecting.
     pub fn peers_in(&self, container: &str) -> u32 {
-        u32::try_from(count(&self.roster(), container, clock::now())).unwrap_or(u32::MAX)
+        let (roster, now) = (self.roster(), clock::now());
+        u32::try_from(of(&roster, container).filter(|peer| peer.status(now) != Status::Gone).count()).unwrap_or(u32::MAX)
     }
 }
 
-fn count(roster: &Roster, container: &str, now: Timestamp) -> usize {
-    let is_there = |row: &PeerRow| row.container.as_deref() == Some(container);
-    roster.peers.values().filter(|peer| is_there(&peer.row) && peer.status(now) != Status::Gone).count()
+/// The peers of a container, gone ones included.
+fn of<'a>(roster: &'a Roster, container: &'a str) -> impl Iterator<Item = &'a Peer> {
+    roster.peers.values().filter(move |peer| peer.row.container.as_deref() == Some(container))
 }
 
-/// Refuses a further session of a container that has very many.
-pub(super) fn check_room(roster: &Roster, container: &str) -> wire::Result<()> {
-    if count(roster, container, clock::now()) < MOST_PEERS {
-        return Ok(());
+/// Refuses a session that comes to a container or back to it, if very many others are there. A new one has no `id`; it is refused, too,
+/// if so many are remembered that their number could fill the memory.
+pub(super) fn check_room(roster: &Roster, container: &str, id: Option<&PeerId>) -> wire::Result<()> {
+    if id.is_none() && of(roster, container).count() >= MOST_KNOWN {
+        let what = format!("{MOST_KNOWN} sessions of the container {container} are remembered, and more are refused");
+        return Err(
+            Error::new(Code::Busy, what).help("use a container of another name, or wait until the broker forgets old sessions")
+        );
     }
-    let what = format!("the container {container} has {MOST_PEERS} sessions, and more are refused");
-    Err(Error::new(Code::Busy, what).help("end some of them"))
+    let now = clock::now();
+    let is_there = |peer: &&Peer| peer.status(now) != Status::Gone && Some(&peer.row.id) != id;
+    if of(roster, container).filter(is_there).count() >= MOST_PEERS {
+        let what = format!("the container {container} has {MOST_PEERS} sessions, and more are refused");
+        return Err(Error::new(Code::Busy, what).help("end some of them"));
+    }
+    Ok(())
 }
 
 /// What a session in a container says of itself, without the facts that only a look at the machine could prove. Its id is one of that

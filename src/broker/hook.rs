@@ -7,6 +7,7 @@ use super::{
     core::Broker,
     identity::{check_path, check_token, hash, session_key},
     names,
+    register::store_served,
     roster::Roster,
 };
 use crate::{
@@ -169,7 +170,7 @@ impl Broker {
             }
             moved
         };
-        let Some((left, taken)) = moved else {
+        let Some((left, taken, gone_agent)) = moved else {
             let peer = id.clone();
             self.commit(Durability::Fsync, move |tx| Ok(peers::put_session(tx, &session, &peer, now)?)).await?;
             return Ok(id);
@@ -177,8 +178,8 @@ impl Broker {
         let other = taken.id.clone();
         let job = self.commit(Durability::Fsync, move |tx| {
             peers::put(tx, &left)?;
-            peers::put(tx, &taken)?;
-            lease::end_leases(tx, &left.id, &left.instance)
+            lease::end_leases(tx, &left.id, &left.instance)?;
+            store_served(tx, &taken, gone_agent.as_deref())
         });
         job.await?;
         self.changes.hint();
@@ -191,9 +192,9 @@ impl Broker {
     }
 }
 
-/// Makes the process that serves `from` serve `to`, if `to` is gone; returns the rows of both. The process sees its stream end
-/// and registers again with the same secret.
-fn move_process(roster: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp) -> Option<(PeerRow, PeerRow)> {
+/// Makes the process that serves `from` serve `to`, if `to` is gone; returns the rows of both, and the agent process that ran `to` before.
+/// The process sees its stream end and registers again with the same secret.
+fn move_process(roster: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp) -> Option<(PeerRow, PeerRow, Option<String>)> {
     let to = roster.peers.get(to).filter(|peer| peer.status(now) == Status::Gone)?.row.clone();
     let from = roster.peers.get_mut(from)?;
     let serving = from.row.clone();
@@ -210,8 +211,9 @@ fn move_process(roster: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp)
         ..serving.clone()
     };
     roster.put(left.clone());
+    let before = to.agent_key();
     let taken = PeerRow {
-        name: names::free(roster, &to.name, &to.id, now),
+        name: names::free(roster, &to.name, &to.id, to.container.as_deref(), now),
         id: to.id,
         proved: to.proved,
         summary: to.summary,
@@ -222,5 +224,6 @@ fn move_process(roster: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp)
         ..serving
     };
     roster.put(taken.clone());
-    Some((left, taken))
+    let gone_agent = Some(before).filter(|before| *before != taken.agent_key());
+    Some((left, taken, gone_agent))
 }

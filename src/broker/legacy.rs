@@ -50,7 +50,7 @@ impl Broker {
         let row = {
             let mut roster = self.roster();
             let id = fresh_id(&roster);
-            let name = names::free(&roster, &names::wish(git.as_ref(), &request.cwd), &id, now);
+            let name = names::free(&roster, &names::wish(git.as_ref(), &request.cwd), &id, None, now);
             let row = PeerRow {
                 legacy: true,
                 process,

@@ -14,6 +14,8 @@ use std::{
 
 /// The time over which repeats of a text to a peer are counted.
 const REPEAT_SPAN: Duration = Duration::from_secs(60);
+/// A container's sessions may send as many messages as this many sessions outside, however many they are.
+const IN_CONTAINER: NonZeroU32 = NonZeroU32::MIN.saturating_add(7);
 /// How many pairs of recipient and text are remembered per sender before old ones are dropped.
 const REMEMBERED: usize = 256;
 
@@ -109,22 +111,32 @@ impl Pace {
 
     /// Counts one message with this text for each recipient, or refuses all of them.
     pub(super) fn count(&mut self, limits: &Limits, to: &[PeerId], text: &str, now: Timestamp) -> Result<()> {
-        let many = u32::try_from(to.len()).ok().and_then(NonZeroU32::new);
-        let Some((per_minute, many)) = limits.per_minute.zip(many) else { return Ok(()) };
-        let rate = self.rate.get_or_insert_with(|| RateLimiter::direct(Quota::per_minute(per_minute).allow_burst(limits.burst)));
-        let fits = rate.check_n(many).map_err(|_| {
-            let what = format!("{many} messages at once, one for each recipient; at most {} are taken", limits.burst);
-            Error::new(Code::RateLimited, what).help("send it to a narrower scope, or to the peers that it concerns")
-        })?;
-        fits.map_err(|not_until| {
-            let wait = not_until.wait_time_from(DefaultClock::default().now());
-            let what = format!("more than {per_minute} messages a minute (at most {} at once)", limits.burst);
-            Error::new(Code::RateLimited, what).help(format!("wait {} s and send it again", wait.as_secs() + 1)).retry_after(wait)
-        })?;
+        let Some(per_minute) = limits.per_minute else { return Ok(()) };
+        self.count_all(per_minute, limits.burst, to.len())?;
         for to in to {
             self.repeats.entry(self.hasher.hash_one((to, text))).or_default().push_back(now);
         }
         Ok(())
+    }
+
+    /// Counts so many messages of the sessions in a container, or refuses all of them.
+    pub(super) fn count_in_container(&mut self, limits: &Limits, many: usize) -> Result<()> {
+        let Some(per_minute) = limits.per_minute else { return Ok(()) };
+        self.count_all(per_minute.saturating_mul(IN_CONTAINER), limits.burst.saturating_mul(IN_CONTAINER), many)
+    }
+
+    fn count_all(&mut self, per_minute: NonZeroU32, burst: NonZeroU32, many: usize) -> Result<()> {
+        let Some(many) = u32::try_from(many).ok().and_then(NonZeroU32::new) else { return Ok(()) };
+        let rate = self.rate.get_or_insert_with(|| RateLimiter::direct(Quota::per_minute(per_minute).allow_burst(burst)));
+        let fits = rate.check_n(many).map_err(|_| {
+            let what = format!("{many} messages at once, one for each recipient; at most {burst} are taken");
+            Error::new(Code::RateLimited, what).help("send it to a narrower scope, or to the peers that it concerns")
+        })?;
+        fits.map_err(|not_until| {
+            let wait = not_until.wait_time_from(DefaultClock::default().now());
+            let what = format!("more than {per_minute} messages a minute (at most {burst} at once)");
+            Error::new(Code::RateLimited, what).help(format!("wait {} s and send it again", wait.as_secs() + 1)).retry_after(wait)
+        })
     }
 }
 

@@ -31,13 +31,15 @@ pub(super) fn wish(git: Option<&Git>, cwd: &str) -> String {
     if name.is_empty() { "session".to_owned() } else { name.to_owned() }
 }
 
-/// The first of `wish`, `wish-2`, `wish-3` … that no other live peer has as its name or id.
-pub(super) fn free(roster: &Roster, wish: &str, owner: &PeerId, now: Timestamp) -> String {
+/// The first of `wish`, `wish-2`, `wish-3` … that no other live peer has as its name or id. For a peer in a container it is one that no
+/// gone peer of another place has either: messages for that peer would come to it.
+pub(super) fn free(roster: &Roster, wish: &str, owner: &PeerId, container: Option<&str>, now: Timestamp) -> String {
     let taken = |name: &str| {
         RESERVED.contains(&name)
             || roster.peers.values().any(|peer| {
                 let row = &peer.row;
-                row.id != *owner && (row.name == name || row.id.as_str() == name) && peer.status(now) != Status::Gone
+                let counts = container.is_some() && row.container.as_deref() != container || peer.status(now) != Status::Gone;
+                row.id != *owner && (row.name == name || row.id.as_str() == name) && counts
             })
     };
     let numbered = (2_u32..).map(|number| format!("{wish}-{number}"));

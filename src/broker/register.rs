@@ -25,7 +25,7 @@ use crate::{
     db::{self, Durability, PeerRow, peers},
     mailbox::{self, Transaction, history, lease, proof, release},
     platform::{clock, process, random},
-    wire::{self, Agent, PeerId, Process, Register, Registered, Status, Timestamp, VERSION, text::printable_line},
+    wire::{self, Agent, Code, Error, PeerId, Process, Register, Registered, Status, Timestamp, VERSION, text::printable_line},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -34,6 +34,8 @@ use std::{
 
 /// Length of a secret: 31³² possibilities.
 const SECRET_LENGTH: usize = 32;
+/// Most bytes of each name that a session gives: of its repository, branch, client and agent.
+const LONGEST_WORDS: usize = 4_096;
 /// Longest name and longest version of an agent, in characters.
 const LONGEST_NAME: usize = 40;
 
@@ -160,8 +162,8 @@ impl Broker {
         let (mut roster, now, same_process) = (self.roster(), clock::now(), proven.is_some());
         let found = proven.or_else(|| find(&roster, &request, by, known, now));
         let resumed = found.is_some();
-        if let Some(container) = by.container.as_deref().filter(|_| !resumed) {
-            check_room(&roster, container)?;
+        if let Some(container) = &by.container {
+            check_room(&roster, container, found.as_ref())?;
         }
         let id = found.unwrap_or_else(|| fresh_id(&roster));
         // A process that has switched to another conversation still names its first one.
@@ -213,17 +215,21 @@ impl Registration {
     /// Stores the registration; returns how many messages wait. Messages leased to earlier processes wait again.
     fn store(self, tx: &mut Transaction<'_>) -> mailbox::Result<u32> {
         let (row, id) = (&self.row, &self.row.id);
-        peers::put(tx, row)?;
+        store_served(tx, row, self.gone_agent.as_deref())?;
         if let Some(session) = &self.session {
             peers::put_session(tx, session, id, tx.now)?;
         }
-        lease::end_leases(tx, id, &row.instance)?;
-        release::apply_rule(tx, row)?;
-        if let Some(agent) = &self.gone_agent {
-            proof::mark_uncertain(tx, id, agent)?;
-        }
         Ok(history::waiting(tx, id)?)
     }
+}
+
+/// Stores the peer that a process serves from now on. What earlier processes hold waits again, and so does what they may have lost.
+/// `gone_agent`: the agent process that ran the session before, if another one runs it now.
+pub(super) fn store_served(tx: &mut Transaction<'_>, row: &PeerRow, gone_agent: Option<&str>) -> mailbox::Result<()> {
+    peers::put(tx, row)?;
+    lease::end_leases(tx, &row.id, &row.instance)?;
+    release::apply_rule(tx, row)?;
+    gone_agent.map_or(Ok(()), |agent| proof::mark_uncertain(tx, &row.id, agent))
 }
 
 /// Refuses malformed facts.
@@ -242,7 +248,22 @@ fn check(request: &Register) -> wire::Result<()> {
         ("hookToken", request.hook_token.as_ref()),
     ];
     paths.into_iter().try_for_each(|(field, path)| path.map_or(Ok(()), |path| check_path(field, path)))?;
-    tokens.into_iter().try_for_each(|(field, token)| token.map_or(Ok(()), |token| check_token(field, token)))
+    tokens.into_iter().try_for_each(|(field, token)| token.map_or(Ok(()), |token| check_token(field, token)))?;
+    let words = [
+        ("git.repo", git.map(|git| &git.repo)),
+        ("git.branch", git.and_then(|git| git.branch.as_ref())),
+        ("client.name", Some(&request.client.name)),
+        ("client.version", Some(&request.client.version)),
+        ("agent.name", request.agent.as_ref().map(|agent| &agent.name)),
+        ("agent.version", request.agent.as_ref().map(|agent| &agent.version)),
+    ];
+    match words.into_iter().find(|(_, words)| words.is_some_and(|words| words.len() > LONGEST_WORDS)) {
+        Some((field, _)) => {
+            let what = format!("{field} has more than {LONGEST_WORDS} bytes");
+            Err(Error::new(Code::InvalidRequest, what).help("give a shorter one"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// The row of a registration: its new facts, and those kept from before.
@@ -255,7 +276,7 @@ fn row(roster: &Roster, request: Register, id: PeerId, old: Option<&PeerRow>, by
     };
     // A session keeps its name for life, unless a live peer took it while the session was away.
     let wish = old.map_or_else(|| names::wish(git.as_ref(), &cwd), |old| old.name.clone());
-    let name = names::free(roster, &wish, &id, now);
+    let name = names::free(roster, &wish, &id, by.container.as_deref(), now);
     // The client's inbox and its hook belong to an agent process. In a container the session itself stands in for that.
     let has_agent = by.agent.is_some() || by.container.is_some();
     let kept = old.cloned().unwrap_or_else(|| PeerRow::new(id, name.clone(), cwd.clone(), now));

@@ -56,7 +56,8 @@ impl Broker {
     fn frame_of(&self, to: &PeerId, message: Message) -> String {
         let from = message.receipt.from.clone();
         let shown: Vec<Shown> = self.inbound(vec![message]).into_iter().map(Shown::brief).collect();
-        let bypasses = self.roster().peers.get(&from).is_some_and(|peer| peer.row.bypasses);
+        // Only inboxes outside of all containers are written to here.
+        let bypasses = self.roster().peers.get(&from).is_some_and(|peer| peer.row.bypasses_for(None));
         let mode = if bypasses { inbox::Mode::Bypass } else { inbox::Mode::Prompting };
         inbox::frame(&shown, Some(&paths::answers(&self.socket, to, &from)), mode)
     }

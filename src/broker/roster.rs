@@ -26,6 +26,8 @@ pub(super) struct Roster {
     pub asked: Vec<Awaited>,
     /// The command line's recent messages, for the limits.
     pub cli_pace: Pace,
+    /// The recent messages of each container's sessions together.
+    pub container_paces: HashMap<String, Pace>,
     secrets: HashMap<[u8; 32], PeerId>,
     streams: u64,
 }

@@ -150,6 +150,9 @@ impl Broker {
         }
         if let Some(first) = passing.first() {
             roster.pace(caller)?.count(&self.limits, &fresh, &first.text, first.sent_at)?;
+            if let Some(pace) = roster.container_pace(caller) {
+                pace.count_in_container(&self.limits, fresh.len())?;
+            }
         }
         Ok(passing)
     }
@@ -187,6 +190,12 @@ impl Broker {
 }
 
 impl Roster {
+    /// The recent messages of all sessions in the container of `caller`.
+    fn container_pace(&mut self, caller: &Caller) -> Option<&mut Pace> {
+        let container = self.peers.get(caller.peer()?)?.row.container.clone()?;
+        Some(self.container_paces.entry(container).or_default())
+    }
+
     /// The recent messages of `caller`.
     fn pace(&mut self, caller: &Caller) -> wire::Result<&mut Pace> {
         match caller {

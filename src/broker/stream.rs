@@ -5,7 +5,7 @@
 //! beside the new one. It reports the displacement once, and the end of the new stream. So if a client runs two servers, one of
 //! them always serves the session.
 
-use super::core::Broker;
+use super::{containers::check_room, core::Broker};
 use crate::{
     db::{Durability, peers},
     mailbox::{
@@ -74,7 +74,13 @@ impl Broker {
     /// Opens the event stream of a peer. `after` is the place of the newest message that its process has already written into
     /// its channel; leased messages after that place are sent again.
     pub fn open_stream(self: &Arc<Self>, id: &PeerId, after: i64) -> wire::Result<Stream> {
-        let number = self.roster().next_stream();
+        let number = {
+            let mut roster = self.roster();
+            if let Some(container) = roster.peers.get(id).and_then(|peer| peer.row.container.as_deref()) {
+                check_room(&roster, container, Some(id))?;
+            }
+            roster.next_stream()
+        };
         let (instance, wake) = self.with_peer(id, |peer| {
             (peer.stream, peer.row.ended, peer.hint) = (Some(number), false, true);
             peer.wake(); // an older stream of this peer closes

@@ -12,10 +12,13 @@ use std::{
 const LENGTH: usize = 100;
 /// The size of a page of our databases.
 pub(super) const PAGE: u64 = 4096;
-/// Where bytes are the same in each database, and which: the magic text and the page size; no reserved bytes, and the payload
-/// fractions; no automatic vacuum; no incremental one.
+/// Where bytes are the same in each database, and which: the magic text and the page size; the payload fractions; no automatic vacuum;
+/// no incremental one.
 const FIXED: [(usize, &[u8]); 4] =
-    [(0, b"SQLite format 3\0\x10\0"), (20, &[0, 64, 32, 32]), (52, &[0, 0, 0, 0]), (64, &[0, 0, 0, 0])];
+    [(0, b"SQLite format 3\0\x10\0"), (21, &[64, 32, 32]), (52, &[0, 0, 0, 0]), (64, &[0, 0, 0, 0])];
+/// How many bytes at the end of each page are not used: 0 in our databases, and 12 in those that Apple's SQLite has made.
+const RESERVED: usize = 20;
+const BY_APPLE: u8 = 12;
 /// The same, once there is a table, and 0 before that: the format of the schema; UTF-8.
 const CHOSEN: [(usize, [u8; 4]); 2] = [(44, [0, 0, 0, 4]), (56, [0, 0, 0, 1])];
 /// How the file is to be written and read: twice 1 with a rollback journal, twice 2 with a log.
@@ -83,6 +86,9 @@ fn mended(mut header: [u8; LENGTH]) -> [u8; LENGTH] {
             header[at..at + 4].copy_from_slice(&bytes);
         }
     }
+    if header[RESERVED] != BY_APPLE {
+        header[RESERVED] = 0;
+    }
     if !matches!(header[MODES], [1, 1] | [2, 2]) {
         header[MODES].fill(2);
     }
@@ -120,6 +126,24 @@ mod tests {
         assert_eq!(opened.notices, [""; 0]);
         opened.store.close();
         assert_eq!((sessions(&path), fs::read(&path).unwrap()[16]), (500, 0x20));
+    }
+
+    #[test]
+    fn reserved_bytes_are_no_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE extra (x); DROP TABLE extra; VACUUM").unwrap();
+        let mut empty = fs::read(&path).unwrap();
+        assert_eq!((empty.len(), &empty[103..107]), (PAGE as usize, &[0, 0, 0x10, 0][..]), "no cells; where they begin");
+        empty[20] = super::BY_APPLE;
+        empty[105..107].copy_from_slice(&(4096_u16 - u16::from(super::BY_APPLE)).to_be_bytes());
+        fs::write(&path, empty).unwrap();
+        open(&path, Extent::Whole).unwrap().store.close();
+        Connection::open(&path).unwrap().execute_batch(FILL).unwrap();
+        let opened = open(&path, Extent::Whole).unwrap();
+        assert_eq!(opened.notices, [""; 0]);
+        opened.store.close();
+        assert_eq!((sessions(&path), fs::read(&path).unwrap()[20]), (500, super::BY_APPLE));
     }
 
     #[test]

@@ -54,6 +54,12 @@ pub struct PeerRow {
 }
 
 impl PeerRow {
+    /// Whether it counts as one that bypasses permission prompts when it writes to a session in `container`, or outside of all. What a
+    /// container lets its sessions do counts only inside it: outside, they count as ones that ask.
+    pub fn bypasses_for(&self, container: Option<&str>) -> bool {
+        self.bypasses && (self.container.is_none() || self.container.as_deref() == container)
+    }
+
     /// A peer of which only this is known.
     pub fn new(id: PeerId, name: String, cwd: String, now: Timestamp) -> Self {
         Self {

@@ -231,7 +231,10 @@ fn copy(damaged: &Connection, new: &Connection, name: &'static str, patience: u6
     }
     // A row number is never assigned twice.
     if let Some(given) = given {
-        new.execute("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = ?2", (given, name))?;
+        let known = new.execute("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = ?2", (given, name))?;
+        if known == 0 {
+            new.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?2, ?1)", (given, name))?;
+        }
     }
     together.commit()?;
     Ok(copied)
@@ -383,6 +386,22 @@ mod tests {
         let text = replaced(&fs::read(&legacy).unwrap(), "to_id TEXT", "to_id TEX(");
         fs::write(&legacy, text).unwrap();
         assert_eq!((opened(&legacy), opened(&legacy)), ((1, 0), (0, 0)), "the text of a legacy table");
+    }
+
+    #[test]
+    fn message_number_is_never_assigned_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        opened(&path);
+        // All messages were forgotten before the damage.
+        Connection::open(&path).unwrap().execute("INSERT INTO sqlite_sequence VALUES ('message', 40)", []).unwrap();
+        fs::write(&path, replaced(&fs::read(&path).unwrap(), "seen_at", "seen_af")).unwrap();
+        assert_eq!(opened(&path), (1, 0));
+        let last =
+            Connection::open(&path)
+                .unwrap()
+                .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'message'", [], |row| row.get(0));
+        assert_eq!(last, Ok(40));
     }
 
     #[test]

@@ -171,14 +171,14 @@ pub(super) struct Controls {
     pub held: Option<HeldBy>,
 }
 
-/// Whether the sender counts as one that bypasses permission prompts. What a container lets its sessions do counts only inside it: a
-/// message from there to a session outside is one from a session that asks.
+/// Whether the sender counts as one that bypasses permission prompts.
 fn bypasses_for(view: &View<'_>, sender: Option<&PeerRow>, to: &PeerId) -> Result<bool> {
     let Some(sender) = sender.filter(|sender| sender.bypasses) else { return Ok(false) };
-    let Some(container) = &sender.container else { return Ok(true) };
-    let is_beside =
-        view.one("SELECT 1 FROM peer WHERE id = ?1 AND container = ?2", params![to.as_str(), container], |_| Ok(()))?;
-    Ok(is_beside.is_some())
+    let container: Option<Option<String>> = match sender.container {
+        Some(_) => view.one("SELECT container FROM peer WHERE id = ?1", [to.as_str()], |row| row.get(0))?,
+        None => None,
+    };
+    Ok(sender.bypasses_for(container.flatten().as_deref()))
 }
 
 /// Inserts a message. If there is a `stream`, it pushes the message at once.

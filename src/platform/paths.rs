@@ -87,9 +87,13 @@ pub fn door(socket: &Path, agent: u32) -> PathBuf {
     socket.with_file_name("doors").join(format!("{agent}.sock"))
 }
 
-/// The folder with a folder for each container whose socket is open. It lies beside the broker's `socket`.
+/// The folder with a folder for each container whose socket is open. It lies beside the broker's `socket`. A socket of another name may
+/// lie in a folder with other programs' files, so this folder's name then begins with the socket's.
 pub fn containers(socket: &Path) -> PathBuf {
-    socket.with_file_name("containers")
+    match socket.file_name().and_then(|name| name.to_str()) {
+        None | Some("broker.sock") => socket.with_file_name("containers"),
+        Some(name) => socket.with_file_name(format!("{name}.containers")),
+    }
 }
 
 /// The TCP port: `CLAUDE_PEERS_PORT`, else 7899; 0 lets the system choose a free one.

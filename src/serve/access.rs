@@ -8,7 +8,7 @@
 //! | a session's shell | the session's name on what it sends | the kernel shows that the connecting process descends from its agent |
 //! | a liar | 401, 403 | a peer is who its secret says; a hook belongs to the session whose process the kernel shows it to descend from; a legacy client is bound to its process |
 
-use super::{app::AppState, errors};
+use super::{app::AppState, errors, refusals};
 use crate::{
     platform::{kernel, process},
     wire::{self, API, API_HEADER, API_MIN, Code, Error, Process, TOKEN_HEADER, VERSION, text::printable_line},
@@ -109,7 +109,9 @@ pub(super) async fn check(State(app): AppState, request: Request, next: Next) ->
     let mut response = match admit(&request) {
         Ok(()) => next.run(request).await,
         Err(error) => {
-            tracing::warn!(path = %printable_line(&path), code = %error.code, "refused {}: {}", printable_line(&path), error.message);
+            if refusals::may_log() {
+                tracing::warn!(path = %printable_line(&path), code = %error.code, "refused {}: {}", printable_line(&path), error.message);
+            }
             error.into_response()
         }
     };

@@ -5,7 +5,7 @@ use super::{
     body::{self, Share},
     errors,
     idle::Open,
-    v1,
+    refusals, v1,
 };
 use crate::{
     broker::Broker,
@@ -159,7 +159,9 @@ impl Server {
             Either::Left(unix) => {
                 let peer = unix.peer_cred().ok()?;
                 if peer.uid() != ours {
-                    tracing::warn!(uid = peer.uid(), "refused a connection of the user {} to the Unix socket", peer.uid());
+                    if refusals::may_log() {
+                        tracing::warn!(uid = peer.uid(), "refused a connection of the user {} to the Unix socket", peer.uid());
+                    }
                     return None;
                 }
                 Some(Connection::Unix { pid: peer.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0) })
@@ -175,7 +177,9 @@ impl Server {
                 let _turn = self.lookups.acquire().await.ok()?;
                 let connecting = tokio::task::spawn_blocking(move || kernel::connecting(peer, local)).await.ok().flatten();
                 let Some(socket) = connecting.filter(|socket| socket.uid == ours) else {
-                    tracing::warn!(%peer, "refused a TCP connection from {peer}, which is not this user's");
+                    if refusals::may_log() {
+                        tracing::warn!(%peer, "refused a TCP connection from {peer}, which is not this user's");
+                    }
                     return None;
                 };
                 Some(Connection::Tcp { inode: Some(socket.inode), port, token: None })

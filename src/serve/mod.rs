@@ -27,6 +27,7 @@ mod log;
 mod mac;
 mod metrics;
 mod notify;
+mod refusals;
 mod router;
 mod v1;
 

@@ -70,6 +70,9 @@ fn every_tcp_path_refuses_another_user() {
     }
     assert_eq!(broker.stored(), before);
     assert!(broker.log().contains("not this user's"), "it is said in the log");
+    (0..40).for_each(|_| drop(stranger.says(&broker.port.to_string(), &broker.tcp().written("GET", "/health", &[], ""))));
+    let lines = broker.log().matches("not this user's").count();
+    assert!((1..=40).contains(&lines), "{lines}: nobody else can fill the log");
     assert_eq!(broker.tcp().get("/health").status, 200, "the user is served");
     let mut dual = std::net::TcpStream::connect(format!("[::ffff:127.0.0.1]:{}", broker.port)).unwrap();
     dual.write_all(&broker.tcp().written("GET", "/health", &[], "")).unwrap();

@@ -231,6 +231,53 @@ fn bypassed_prompts_in_a_container_count_only_there() {
     let send =
         |to: &Peer| inside.over(&one).post("/v1/send", &json!({"to": to.id, "text": "rm -r build"})).json()["state"].clone();
     assert_eq!((send(&outside), send(&beside)), (json!("held"), json!("queued")));
+    // Nor does the client outside, which lets in a frame of its own mode, see another mode.
+    let place = folder();
+    let mut bob = Agent::with(&broker, place.path(), "s-1", &["--dangerously-skip-permissions"], &[]);
+    let bob_id = bob.session.id();
+    let sent = inside.over(&one).post("/v1/send", &json!({"to": bob_id, "text": "rm -r build"})).json();
+    assert_eq!(sent["state"], "held");
+    assert!(bob.frame().content.contains("from-mode=\"prompting\""), "{}", bob.frame().content);
+}
+
+#[test]
+fn name_of_a_gone_session_is_for_no_container() {
+    let broker = Broker::start();
+    let one = through(&open(&broker, "one"));
+    let outside = Peer::register(&broker.http(), "outside", json!({"cwd": "/shop"}));
+    assert_eq!(outside.over(&broker.http()).post("/v1/unregister", &json!({})).status, 200);
+    let inside = Peer::register(&one, "inside", json!({"cwd": "/shop"}));
+    assert_eq!((outside.name.as_str(), inside.name.as_str()), ("shop", "shop-2"));
+    let sent = broker.http().post("/v1/send", &json!({"to": "shop", "text": "The key is under the mat"})).json();
+    assert_eq!(sent["to"], outside.id.as_str(), "{sent}");
+    // Among sessions of one place, the name is free again.
+    assert_eq!(inside.over(&one).post("/v1/unregister", &json!({})).status, 200);
+    assert_eq!(Peer::register(&one, "again", json!({"cwd": "/shop-2"})).name, "shop-2");
+    assert_eq!(Peer::register(&broker.http(), "next", json!({"cwd": "/shop"})).name, "shop");
+}
+
+#[test]
+fn session_that_switches_gets_what_others_held() {
+    let broker = Broker::start();
+    let one = through(&open(&broker, "one"));
+    let first = Peer::register(&one, "first", json!({"sessionId": "s-1"}));
+    broker.http().post("/v1/send", &json!({"to": first.id, "text": "Which port?"}));
+    let take = |lease: &str| json!({"lease": lease, "route": "check_messages"});
+    let taken = first.over(&one).post("/v1/take", &take("l-1")).json();
+    assert_eq!(taken["messages"][0].get("repeat"), None, "{taken}");
+    assert_eq!(first.over(&one).post("/v1/unregister", &json!({})).status, 200);
+
+    let second = Peer::register(&one, "second", json!({"sessionId": "s-2", "hookToken": "token"}));
+    let headers = [("Content-Type", "application/json"), ("Authorization", "Session token")];
+    let hooked = json!({"event": "UserPromptSubmit", "sessionId": "s-1"});
+    assert_eq!(one.request("POST", "/v1/hook", &headers, &hooked.to_string()).status, 200);
+    assert_eq!(second.over(&one).get("/v1/whoami").json()["id"], first.id.as_str());
+    let taken = second.over(&one).post("/v1/take", &take("l-2")).json();
+    assert_eq!(
+        (&taken["messages"][0]["text"], &taken["messages"][0]["repeat"]),
+        (&json!("Which port?"), &json!(true)),
+        "{taken}"
+    );
 }
 
 #[test]
@@ -280,11 +327,15 @@ fn closed_container_is_cut_off() {
     assert_eq!(broker.cli_json(&["container", "shop", "--close"]), (0, json!({"ok": true})));
     assert_eq!(stream.next(), None, "its streams end");
     assert!(!folder.exists());
+    // What a killed broker did not remove any more goes, too.
+    let left = folder.with_file_name(".closed-left");
+    fs::create_dir(&left).unwrap();
     let (code, error) = broker.cli_json(&["container", "shop", "--close"]);
     assert_eq!((code, &error["error"]["code"]), (4, &json!("container_not_found")), "{error}");
     broker.restart();
     assert_eq!(broker.cli_json(&["container", "--list"]).1, json!({"containers": []}));
     assert!(!folder.exists(), "it stays closed");
+    eventually("the rest of a closed folder is gone", || (!left.exists()).then_some(()));
 }
 
 #[test]
@@ -378,12 +429,19 @@ fn container_that_takes_all_hinders_nobody() {
     let broker = Broker::start();
     let (folder, other) = (open(&broker, "greedy"), through(&open(&broker, "other")));
     let greedy = through(&folder);
-    let streams: Vec<Events> =
-        (0..64).map(|number| Peer::register(&greedy, &format!("session-{number}"), json!({})).follow(&greedy)).collect();
+    let peers: Vec<Peer> = (0..64).map(|number| Peer::register(&greedy, &format!("session-{number}"), json!({}))).collect();
+    let mut streams: Vec<Events> = peers.iter().map(|peer| peer.follow(&greedy)).collect();
     let facts = json!({"client": {"name": "test", "version": "0"}, "instance": "one-more", "pid": 1, "cwd": "/tmp"});
     let answer = greedy.post("/v1/register", &facts);
     assert_eq!((answer.status, answer.code().as_str()), (503, "busy"), "{}", answer.body);
     assert_eq!(other.post("/v1/register", &facts).status, 200);
+
+    // One that has left makes room, and does not come back beside the one that took it.
+    assert_eq!(peers[0].over(&greedy).post("/v1/unregister", &json!({})).status, 200);
+    let last = Peer::register(&greedy, "one-more", json!({}));
+    streams.push(last.follow(&greedy));
+    let again = |body: &Value| peers[0].over(&greedy).post("/v1/register", body);
+    assert_eq!((again(&facts).code(), peers[0].over(&greedy).get("/v1/events").code()), ("busy".into(), "busy".into()));
 
     let idle: Vec<_> = (0..300).map(|_| greedy.connect()).collect();
     let answer = eventually("it has no place left", || greedy.try_get("/v1/hello").ok().filter(|answer| answer.status == 503));
@@ -397,6 +455,74 @@ fn container_that_takes_all_hinders_nobody() {
     let (code, error) = broker.cli_json(&["container", "one-more"]);
     assert_eq!((code, &error["error"]["code"]), (5, &json!("busy")), "{error}");
     assert!(!broker.folder().join("run/containers/one-more").exists());
+}
+
+#[test]
+fn container_does_not_fill_the_memory() {
+    let broker = Broker::start();
+    let one = through(&open(&broker, "one"));
+    let facts =
+        |instance: &str| json!({"client": {"name": "test", "version": "0"}, "instance": instance, "pid": 1, "cwd": "/tmp"});
+    for (field, more) in [
+        ("git.repo", json!({"git": {"commonDir": "/a", "head": "/a", "repo": "x".repeat(5_000)}})),
+        ("git.branch", json!({"git": {"commonDir": "/a", "head": "/a", "repo": "a", "branch": "x".repeat(5_000)}})),
+        ("client.name", json!({"client": {"name": "x".repeat(5_000), "version": "0"}})),
+        ("client.version", json!({"client": {"name": "test", "version": "x".repeat(5_000)}})),
+        ("agent.name", json!({"agent": {"name": "x".repeat(5_000), "version": "0"}})),
+        ("agent.version", json!({"agent": {"name": "test", "version": "x".repeat(5_000)}})),
+    ] {
+        let mut facts = facts("long");
+        facts.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let answer = one.post("/v1/register", &facts);
+        assert_eq!(answer.code(), "invalid_request", "{field}: {}", answer.body);
+        assert!(answer.body.contains(&format!("{field} has more than 4096 bytes")), "{}", answer.body);
+    }
+    let mut conversation = one.converse();
+    for number in 0..1_000 {
+        let peer = conversation.ask("POST", "/v1/register", &facts(&format!("session-{number}")).to_string()).json();
+        assert_eq!(one.as_peer(peer["secret"].as_str().unwrap()).post("/v1/unregister", &json!({})).status, 200);
+    }
+    let answer = conversation.ask("POST", "/v1/register", &facts("one-more").to_string());
+    assert_eq!((answer.status, answer.code().as_str()), (503, "busy"), "{}", answer.body);
+    let known = conversation.ask("POST", "/v1/register", &facts("session-7").to_string());
+    assert_eq!(known.status, 200, "a known one comes back: {}", known.body);
+}
+
+#[test]
+fn folder_of_another_program_is_left_alone() {
+    let place = folder();
+    let (socket, others) = (place.path().join("own.sock"), place.path().join("containers/theirs"));
+    fs::create_dir_all(&others).unwrap();
+    let mut broker = Broker::with(&[("CLAUDE_PEERS_SOCKET", socket.to_str().unwrap())]);
+    let say = |broker: &Broker, words: &[&str]| -> Value {
+        let output = broker.cli(words).arg("--json").env("CLAUDE_PEERS_SOCKET", &socket).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let ours = place.path().join("own.sock.containers");
+    assert_eq!(say(&broker, &["container", "shop"])["folder"], ours.join("shop").to_str().unwrap());
+    assert_eq!(say(&broker, &["container", "--list"])["containers"].as_array().unwrap().len(), 1);
+    assert_eq!(fs::read_dir(&others).unwrap().count(), 0);
+    say(&broker, &["container", "shop", "--close"]);
+    broker.terminate();
+    // One that others may enter is not ours, either.
+    fs::set_permissions(&ours, Permissions::from_mode(0o755)).unwrap();
+    broker.launch();
+    let error = say(&broker, &["container", "shop"])["error"].clone();
+    assert_eq!(error["code"], "internal", "{error}");
+    assert!(error.to_string().contains("others may enter the folder"), "{error}");
+}
+
+#[test]
+fn sessions_of_a_container_share_a_rate() {
+    let broker = Broker::with(&[("CLAUDE_PEERS_RATE_LIMIT", "1"), ("CLAUDE_PEERS_RATE_BURST", "1")]);
+    let one = through(&open(&broker, "one"));
+    let outside = Peer::register(&broker.http(), "outside", json!({}));
+    let peers: Vec<Peer> = (0..20).map(|number| Peer::register(&one, &format!("session-{number}"), json!({}))).collect();
+    let message = json!({"to": outside.id, "text": "hello"});
+    let accepted = peers.iter().map(|peer| peer.over(&one).post("/v1/send", &message).status == 200);
+    assert_eq!(accepted.collect::<Vec<_>>(), (0..20).map(|number| number < 8).collect::<Vec<_>>());
+    let other = Peer::register(&broker.http(), "other", json!({}));
+    assert_eq!(other.over(&broker.http()).post("/v1/send", &message).status, 200, "others are not held up");
 }
 
 #[test]

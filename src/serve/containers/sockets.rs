@@ -11,6 +11,7 @@
 use super::Order;
 use crate::{
     broker::Broker,
+    platform::random,
     serve::{
         connections::{Listener, Server},
         idle::{Counted, Open},
@@ -35,8 +36,11 @@ use tokio::{
 const SOCKET: &str = "broker.sock";
 /// A socket that is not in its place yet. No container has such a name.
 const NEW: &str = ".new";
+/// Begins the name of a closed container's folder, until it is removed. No container has such a name.
+const CLOSED: &str = ".closed-";
 /// How many sockets may be open: each needs an open file, of those that the broker has beside its connections.
 const MOST: usize = 32;
+
 /// The sockets to serve.
 #[derive(Debug)]
 pub(in crate::serve) struct Serving {
@@ -61,6 +65,10 @@ impl Serving {
     /// Serves the sockets, and carries out orders, until the broker stops.
     pub async fn serve(self, server: Arc<Server>, broker: Arc<Broker>, open: Open) {
         let Self { folder, mut orders, bound } = self;
+        spawn_blocking({
+            let folder = folder.clone();
+            move || remove_closed(&folder)
+        });
         let mut sockets = Sockets { folder, server, open, serving: BTreeMap::new(), tasks: JoinSet::new() };
         for (name, listener) in bound {
             sockets.serve(name, listener);
@@ -75,7 +83,7 @@ impl Serving {
             // If nobody waits for an answer any more, the order is carried out all the same.
             match order {
                 Some(Order::Open(name, answer)) => drop(answer.send(sockets.open(name))),
-                Some(Order::Close(name, answer)) => drop(answer.send(sockets.close(name).await)),
+                Some(Order::Close(name, answer)) => drop(answer.send(sockets.close(name))),
                 Some(Order::List(answer)) => drop(answer.send(Ok(sockets.serving.keys().cloned().collect()))),
                 None => break,
             }
@@ -118,7 +126,7 @@ impl Sockets {
     }
 
     /// Ends the connections and removes the folder.
-    async fn close(&mut self, name: ContainerName) -> wire::Result<()> {
+    fn close(&mut self, name: ContainerName) -> wire::Result<()> {
         let place = self.folder.join(name.as_str());
         let Some((task, _)) = self.serving.remove(&name) else {
             let help = "`claude-peers container --list` shows the open ones";
@@ -126,29 +134,52 @@ impl Sockets {
         };
         task.abort();
         tracing::info!("the socket of the container {name} is closed");
-        let shown = place.display().to_string();
-        let removed = spawn_blocking(move || fs::remove_dir_all(place)).await.map_err(io::Error::other).flatten();
-        removed.map_err(|error| {
-            let what = format!("the container {name} is closed, but its folder {shown} cannot be removed: {error}");
+        // Under this name no broker opens it again, whatever the container has put into it and however long that takes to remove.
+        let closed = self.folder.join(format!("{CLOSED}{}", random::token(8)));
+        fs::rename(&place, &closed).map_err(|error| {
+            let what = format!("the container {name} is closed, but its folder {} cannot be removed: {error}", place.display());
             Error::new(Code::Internal, what).help("remove the folder; the next broker opens the socket again otherwise")
-        })
+        })?;
+        let folder = self.folder.clone();
+        spawn_blocking(move || remove_closed(&folder));
+        Ok(())
     }
 }
 
 /// The containers whose folders are there.
 fn left(folder: &Path) -> Vec<ContainerName> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-    let mut names: Vec<ContainerName> = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let mut names: Vec<ContainerName> = folders(folder).filter_map(|name| name.parse().ok()).collect();
     names.sort();
     names.truncate(MOST);
     names
+}
+
+/// The names of the folders in `folder`, as far as they are text.
+fn folders(folder: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+/// Removes what is left of closed containers.
+fn remove_closed(folder: &Path) {
+    for closed in folders(folder).filter(|name| name.starts_with(CLOSED)).map(|name| folder.join(name)) {
+        match fs::remove_dir_all(&closed) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(%error, "the folder {} of a closed container cannot be removed: {error}", closed.display());
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Listens in the folder of a container, which is made if it is missing. The socket gets its mode outside of that folder and is then
 /// moved there, because the container may change what lies in the folder at any time.
 fn bind(folder: &Path, name: &ContainerName) -> io::Result<UnixListener> {
     make_folder(folder, 0o700)?;
+    if fs::symlink_metadata(folder)?.permissions().mode() & 0o077 != 0 {
+        return Err(io::Error::other("others may enter the folder of the containers, so another program has made or changed it"));
+    }
     let place = folder.join(name.as_str());
     make_folder(&place, 0o755)?;
     let new = folder.join(NEW);
@@ -162,11 +193,11 @@ fn bind(folder: &Path, name: &ContainerName) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Makes a folder with this mode, or gives the mode to the folder that is there.
+/// Makes a folder with this mode, whatever the umask is, unless it is there.
 fn make_folder(path: &Path, mode: u32) -> io::Result<()> {
     match DirBuilder::new().mode(mode).create(path) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists && fs::symlink_metadata(path)?.is_dir() => {}
-        made => made?,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && fs::symlink_metadata(path)?.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(mode)),
     }
-    fs::set_permissions(path, Permissions::from_mode(mode)) // whatever the umask is
 }
