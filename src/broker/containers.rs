@@ -31,7 +31,7 @@ pub(super) fn check_room(roster: &Roster, container: &str, id: Option<&PeerId>) 
     if id.is_none() && of(roster, container).count() >= MOST_KNOWN {
         let what = format!("{MOST_KNOWN} sessions of the container {container} are remembered, and more are refused");
         return Err(
-            Error::new(Code::Busy, what).help("use another container name, or wait until the broker forgets them with the history")
+            Error::new(Code::Busy, what).help("use another container name, or wait until the broker forgets old sessions")
         );
     }
     let now = clock::now();

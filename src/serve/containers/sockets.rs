@@ -178,7 +178,7 @@ fn remove_closed(folder: &Path) {
 fn bind(folder: &Path, name: &ContainerName) -> io::Result<UnixListener> {
     make_folder(folder, 0o700)?;
     if fs::symlink_metadata(folder)?.permissions().mode() & 0o077 != 0 {
-        return Err(io::Error::other("others may enter the folder of the containers, so another program has created or changed it"));
+        return Err(io::Error::other("others may enter the folder of the containers: another program has made or changed it"));
     }
     let place = folder.join(name.as_str());
     make_folder(&place, 0o755)?;
