@@ -13,11 +13,11 @@ use clap::{Parser, Subcommand};
 /// Watch the coding-agent sessions on this machine talk to each other, and join in.
 ///
 /// Every command asks the broker, `claude-peersd`. Answers are tables that fit the terminal; in a pipe they are complete. With
-/// --json, answers and errors are one line of JSON.
+/// --json, each answer and each error is one line of JSON.
 #[derive(Debug, Parser)]
 #[command(name = "claude-peers", version, arg_required_else_help = true, max_term_width = 110, after_help = after_help())]
 pub struct Cli {
-    /// Print the answer as one line of JSON; an error as {"error":{"code","message","help"}}
+    /// Print JSON: one line for an answer or an event, and an error as {"error":{"code","message","help"}}
     #[arg(long, global = true)]
     pub json: bool,
     #[command(subcommand)]

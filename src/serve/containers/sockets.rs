@@ -154,7 +154,7 @@ fn left(folder: &Path) -> Vec<ContainerName> {
     names
 }
 
-/// The names of the folders in `folder`, as far as they are text.
+/// The names of the folders in `folder`, if they are UTF-8.
 fn folders(folder: &Path) -> impl Iterator<Item = String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
