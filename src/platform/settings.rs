@@ -87,8 +87,8 @@ settings! {
         "After that they expire, and their sender is told.";
     HISTORY: "CLAUDE_PEERS_HISTORY", [BROKER], "30d", Span, "How long delivered and expired messages are kept", "";
     IDLE_EXIT: "CLAUDE_PEERS_IDLE_EXIT", [BROKER], "10m under systemd, else off", SpanOrOff,
-        "How long the broker runs without a connection",
-        "Then it stops, unless the value is `off`. Shorter than about ten seconds looks like a crash loop to systemd: the unit allows 30 \
+        "How long to run without a connection",
+        "Then the broker stops, unless the value is `off`. Shorter than about ten seconds looks like a crash loop to systemd: the unit allows 30 \
          starts in five minutes.";
     DBUS: "DBUS_SESSION_BUS_ADDRESS", [BROKER], "$XDG_RUNTIME_DIR/bus, if it is there", Text("the address of a bus"),
         "The session bus", "The broker offers dev.claudepeers.Broker1 on it. All other features work without a bus.";
