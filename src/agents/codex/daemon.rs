@@ -8,6 +8,7 @@
 //! - The daemon reports a thread's items only to those who have joined the thread, and keeps it loaded for them. So we leave it as soon
 //!   as the fate of our messages is known.
 
+use super::context::context;
 use crate::{
     agents::{Fate, socket},
     platform::random,
@@ -46,12 +47,8 @@ const INTRODUCTION: &str = "introduce_thread";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The first pause before joining a new thread again.
 const FIRST_LOOK: Duration = Duration::from_millis(10);
-/// Most bytes of one piece of context. Codex 0.169 cuts the middle out of a longer one.
-const LONGEST_PIECE: usize = 3_800;
 /// How many of a turn's last items are searched for ours.
 const LAST_ITEMS: u32 = 50;
-/// What the model sees as the name of the tool whose output it reads.
-const TOOL: &str = "claude_peers_message";
 /// The length of the random name of a message.
 const NAME_LENGTH: usize = 24;
 
@@ -186,8 +183,13 @@ impl Daemon {
             }
             sleep((began.elapsed() / 8).max(FIRST_LOOK)).await;
         }
+        // Its item, or the end of its turn, may have come before this client joined.
+        let has_ended = self.is_idle(&frame.thread).await;
         if self.has(frame).await {
-            return Ok(()); // it was there before this client joined
+            return Ok(());
+        }
+        if has_ended {
+            return Err("its turn ended first".to_owned());
         }
         loop {
             match events.recv().await {
@@ -200,6 +202,12 @@ impl Daemon {
                 None => return Err("the daemon is gone".to_owned()),
             }
         }
+    }
+
+    /// Whether no turn runs in the thread.
+    async fn is_idle(&self, thread: &str) -> bool {
+        let read = self.call("thread/read", json!({THREAD: thread})).await;
+        read.is_ok_and(|read| read["thread"]["status"]["type"] == "idle")
     }
 
     /// Whether the message is among the last items of its turn.
@@ -303,29 +311,6 @@ fn event(method: &str, params: &Value) -> Option<ThreadEvent> {
     }
 }
 
-/// The text as context of a turn, in pieces that Codex passes on whole. Codex keeps the order of the keys, and drops a key with a value
-/// that it already knows, so the keys begin with the message's name.
-fn context(name: &str, text: &str) -> Value {
-    let piece = |(number, value): (usize, &str)| {
-        (format!("{name}-{number:04}"), json!({"kind": "untrusted", "name": TOOL, "value": value}))
-    };
-    pieces(text).into_iter().enumerate().map(piece).collect::<Map<_, _>>().into()
-}
-
-/// The text in pieces of at most [`LONGEST_PIECE`] bytes, cut at the ends of lines where possible.
-fn pieces(mut text: &str) -> Vec<&str> {
-    let mut pieces = Vec::new();
-    while text.len() > LONGEST_PIECE {
-        let end = text.floor_char_boundary(LONGEST_PIECE);
-        let end = text[..end].rfind('\n').map_or(end, |line| line + 1);
-        let (piece, rest) = text.split_at(end);
-        pieces.push(piece);
-        text = rest;
-    }
-    pieces.push(text);
-    pieces
-}
-
 /// The protocols of other versions of Codex. `tests/agents` uses the real one.
 #[cfg(test)]
 mod tests {
@@ -420,11 +405,14 @@ mod tests {
         assert_eq!(fate.await, Ok(()));
     }
 
-    #[test]
-    fn pieces_end_with_lines_and_are_short() {
-        let text = format!("{}\n{}", "ä".repeat(LONGEST_PIECE / 2 - 1), "ö".repeat(LONGEST_PIECE));
-        let pieces = pieces(&text);
-        assert!(pieces.iter().all(|piece| piece.len() <= LONGEST_PIECE) && pieces[0].ends_with('\n'));
-        assert_eq!(pieces.concat(), text);
+    #[tokio::test]
+    async fn end_of_a_turn_before_the_thread_is_joined_counts() {
+        let has_ended = |method: &str, params: &Value| match method {
+            "thread/read" => Some(json!({"result": {"thread": {"status": {"type": "idle"}}}})),
+            method => knows_our_kind(method, params),
+        };
+        let daemon = connect(has_ended).await.expect("a connection");
+        let fate = daemon.show("ended", "title", "text").await.expect("it is handed over");
+        assert_eq!(fate.await, Err("its turn ended first".to_owned()));
     }
 }

@@ -3,6 +3,8 @@
 #[cfg(feature = "cli")]
 mod agent;
 #[cfg(feature = "mcp")]
+mod context;
+#[cfg(feature = "mcp")]
 pub mod daemon;
 #[cfg(feature = "mcp")]
 pub mod place;
