@@ -5,7 +5,7 @@
 //! ```text
 //! bin/        claude-peers (CLI)  claude-peersd (broker)  claude-peers-mcp (MCP server): thin
 //! wire/       domain types and the protocol: serde only, no clock, no randomness, no I/O
-//! platform/   what the operating system tells: processes, socket owners, paths, settings, git, time; runs other programs
+//! platform/   facts from the operating system: processes, socket owners, paths, settings, git, time; runs other programs
 //! client/     connect over the Unix socket, exchange versions, call a verb
 //! db/         SQLite: open, migrate, group commit, damage; the table of peers
 //! mailbox/    the life of a message: accept, lease, acknowledge, release, expire
@@ -54,13 +54,13 @@
 //! - **legacy client**: a client of [`louislva/claude-peers-mcp`](https://github.com/louislva/claude-peers-mcp).
 //! - **roster**: the peers that the broker has in memory. **Presence**: whether a peer is connected, reconnecting or gone.
 //! - **route**: how a message reaches a session: inbox, channel, tool result, `check_messages`, reply, poll, pull.
-//! - **container**: a container with a socket of its own; who comes through it is a session of that container.
+//! - **container**: a container in which one of the broker's sockets is mounted; every client of that socket is a session of that container.
 //! - **door**: how a text gets into a running session of one kind of agent.
 //! - **lease**: the right to hand a message over, which one **holder** has at a time.
-//! - **acknowledge**: to say what became of a message that was leased: offered, announced, delivered, released.
-//! - **receipt**: what is known of a message, for its sender: its state, its route, its times.
+//! - **acknowledge**: to report what happened to a leased message: offered, announced, delivered, released (given back).
+//! - **receipt**: the sender's record of a message: its state, its route, its times.
 //! - **run to completion**: to finish a request that changes something, even if its client has gone.
-//! - **maintenance**: what the broker does from time to time: expire messages, forget peers, prune history.
+//! - **maintenance**: the broker's periodic work: expire messages, forget peers, prune history.
 
 // With all roles nothing may be dead; one alone uses a part of what they share.
 #![cfg_attr(not(all(feature = "broker", feature = "mcp", feature = "cli")), allow(dead_code, unused_imports))]

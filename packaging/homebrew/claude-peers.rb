@@ -1,6 +1,6 @@
 # Builds claude-peers from source.
 class ClaudePeers < Formula
-  desc "Lets the Claude Code sessions on a machine find each other and talk"
+  desc "Lets the coding-agent sessions on a machine find each other and talk"
   homepage "https://github.com/claude-peers/claude-peers"
   license "MIT"
   head "https://github.com/claude-peers/claude-peers.git", branch: "main"
@@ -29,7 +29,7 @@ class ClaudePeers < Formula
     <<~EOS
       Each user runs this once:
         claude-peers setup
-      It makes launchd start the broker with the first connection and registers the MCP server with Claude Code, so
+      It makes launchd start the broker with the first connection and registers the MCP server with your agents, so
       you do not need `brew services`. Run it again after an upgrade. `claude-peers doctor` checks the installation.
 
       Before `brew uninstall claude-peers`:

@@ -49,7 +49,7 @@ pub struct Mcp {
     pub note: Option<&'static str>,
 }
 
-/// A file of ours that it runs.
+/// One of our files that it runs.
 pub struct Plugin {
     /// Its place in the agent's folder.
     pub file: &'static str,

@@ -27,7 +27,7 @@ pub struct Hooks {
     pub switch: [&'static str; 2],
 }
 
-/// Which hooks of ours a file has, for one copy of our programs.
+/// Which of our hooks a file has, for one copy of our programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Installed {
     /// Exactly the wanted ones.

@@ -12,7 +12,8 @@ fn main() -> ExitCode {
         None => serve(),
         Some("--version" | "-V") => writeln!(stdout(), "{name} {}", env!("CARGO_PKG_VERSION")),
         Some(other) => {
-            let _ = writeln!(stderr(), "{name}: unknown argument {other:?}; it takes none, or --version. Claude Code starts it.");
+            let _ =
+                writeln!(stderr(), "{name}: unknown argument {other:?}; it takes none, or --version. Coding agents start it.");
             return ExitCode::from(2);
         }
     };

@@ -1,6 +1,6 @@
-//! Tells when what sessions do may have changed: the kernel reports files that agents have written.
+//! Reports when the activity of sessions may have changed: the kernel reports files that agents have written.
 //!
-//! Where it cannot, and for a moment after a session or a folder is new, it says so once a second instead.
+//! Where the kernel cannot, and for some seconds after a session or a folder is new, it reports a possible change once a second instead.
 
 use super::{core::Broker, presence::LOOK_AGAIN};
 use crate::platform::folders::Folders;
@@ -14,11 +14,11 @@ const SETTLED: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Activities {
     broker: Arc<Broker>,
-    /// None if the kernel does not tell.
+    /// None if the kernel cannot report changes.
     folders: Option<Folders>,
     files: BTreeSet<String>,
     looked: Instant,
-    /// Until then a file may be written that nobody tells of.
+    /// Until then a file may be written without a report.
     settled: Instant,
 }
 

@@ -1,5 +1,5 @@
-//! Peers of containers. They came through a socket that was mounted into their container, which is the only proof of where they are:
-//! process ids, user ids and paths of a container mean nothing here, and none of them is looked at.
+//! Peers of containers. The socket through which they connect, which was mounted into their container, is the only proof of where they
+//! are: process ids, user ids and paths of a container mean nothing outside it, and the broker ignores them.
 
 use super::{core::Broker, identity::session_key, peer::Peer, roster::Roster};
 use crate::{
@@ -7,9 +7,9 @@ use crate::{
     wire::{self, Code, Error, PeerId, Register, Status},
 };
 
-/// How many sessions of one container may be there at once.
+/// How many sessions of one container may be connected or reconnecting at once.
 const MOST_PEERS: usize = 64;
-/// How many of its sessions may be remembered, gone ones included.
+/// How many sessions of one container are remembered at most, gone ones included.
 const MOST_KNOWN: usize = 1_000;
 
 impl Broker {
@@ -25,13 +25,13 @@ fn of<'a>(roster: &'a Roster, container: &'a str) -> impl Iterator<Item = &'a Pe
     roster.peers.values().filter(move |peer| peer.row.container.as_deref() == Some(container))
 }
 
-/// Refuses a session that comes to a container or back to it, if very many others are there. A new one has no `id`; it is refused, too,
-/// if so many are remembered that their number could fill the memory.
+/// Refuses a session if the container has too many others that are connected, or, if it is new and has no `id`, too many that are
+/// remembered: without this limit a container could fill the broker's memory.
 pub(super) fn check_room(roster: &Roster, container: &str, id: Option<&PeerId>) -> wire::Result<()> {
     if id.is_none() && of(roster, container).count() >= MOST_KNOWN {
         let what = format!("{MOST_KNOWN} sessions of the container {container} are remembered, and more are refused");
         return Err(
-            Error::new(Code::Busy, what).help("use a container of another name, or wait until the broker forgets old sessions")
+            Error::new(Code::Busy, what).help("use another container name, or wait until the broker forgets old sessions")
         );
     }
     let now = clock::now();
@@ -43,8 +43,8 @@ pub(super) fn check_room(roster: &Roster, container: &str, id: Option<&PeerId>) 
     Ok(())
 }
 
-/// What a session in a container says of itself, without the facts that only a look at the machine could prove. Its id is one of that
-/// container.
+/// The registration of a session in a container, without the facts that only the kernel could prove. Its session id is stored under the
+/// container's name.
 pub(super) fn within(container: &str, request: Register) -> Register {
     let session_id = request.session_id.map(|session| session_key(Some(container), session));
     Register { session_id, host: None, tty: None, status_file: None, ..request }

@@ -19,7 +19,7 @@ impl From<db::Error> for Error {
             moved @ db::Error::Moved(_) => Self::new(Code::DatabaseMoved, moved.to_string())
                 .help("look for the message in `claude-peers history`, then send it again"),
             index @ db::Error::Index { .. } => Self::new(Code::Internal, index.to_string())
-                .help("move that file away and search again; it is made anew from the messages, which are untouched"),
+                .help("move that file away and search again: the broker rebuilds it from the messages, which are untouched"),
             damaged if damaged.is_damage() => Self::new(Code::Internal, format!("the broker's database is damaged: {damaged}"))
                 .help("try again in a moment; the broker repairs it and starts again"),
             full if full.is_disk_full() => {

@@ -1,7 +1,7 @@
 //! Numbers for a monitoring system, as OpenMetrics text.
 //!
-//! Promises: the text has only numbers and the protocol's own words, no names, ids, paths or texts, and no more lines with more
-//! peers or messages. Counting changes a number in memory.
+//! Promises: the text has only numbers and the protocol's own words, no names, ids, paths or texts. The number of series does not grow
+//! with peers or messages. Counting changes a number in memory.
 
 use crate::{
     db::Store,
@@ -15,15 +15,15 @@ use prometheus_client::{
 };
 use std::fmt;
 
-/// The upper bounds by which deliveries are counted, in seconds: from at once to a day.
+/// The upper bounds of the delivery histogram's buckets, in seconds: from at once to a day.
 const DELIVERY_SECONDS: [f64; 11] = [0.01, 0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 1_800.0, 14_400.0, 86_400.0];
-/// The route of a message that no route has tried to hand over.
+/// The label of a message that no route has tried to hand over.
 const NO_ROUTE: &str = "none";
 
-/// Names and values that tell the series of a metric apart.
+/// The labels of a series: names and values.
 type Labels<const N: usize> = [(&'static str, &'static str); N];
 
-/// What is counted, and what is set at a scrape.
+/// The counters, and the gauges that are set at a scrape.
 #[derive(Debug)]
 pub(super) struct Metrics {
     registry: Registry,
@@ -37,7 +37,7 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted yet. Commits are counted by `store`.
+    /// All counters at zero. `store` counts the commits.
     pub fn of(store: &Store) -> Self {
         let mut all = Self {
             registry: Registry::default(),
@@ -66,7 +66,7 @@ impl Metrics {
         all
     }
 
-    /// Makes every series of the counters: the first increase of a series that was not there before is none for Prometheus.
+    /// Creates every counter series at zero: Prometheus does not see the first increase of a new series.
     fn begin_at_zero(&self) {
         let routes = || Route::ALL.iter().map(|route| route.as_str()).chain([NO_ROUTE]);
         for (state, route) in MessageState::ALL.iter().flat_map(|state| routes().map(move |route| (state.as_str(), route))) {
@@ -98,8 +98,8 @@ impl Metrics {
         self.refused_requests.get_or_create(&[("reason", code.as_str())]).inc();
     }
 
-    /// All numbers as text, with those that are looked up for it: the status of each peer, the messages that wait for all of them,
-    /// and the bytes of the database.
+    /// All metrics as text. The caller looks up the gauges: the status of each peer, the number of waiting messages, and the bytes of the
+    /// database.
     pub fn text(&self, present: &[Status], waiting: u64, bytes: u64) -> Result<String, fmt::Error> {
         for status in Status::ALL {
             let count = present.iter().filter(|present| *present == status).count();

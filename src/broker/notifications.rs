@@ -1,7 +1,7 @@
-//! When the person is needed: a session waits for them, an answer to them is not read, a message of theirs has expired.
+//! When the user is needed: a session waits for them, an answer to them is not read, or a message that they sent has expired.
 //!
-//! Each is told once, after a moment in which it may be settled, and withdrawn when it is settled later. Nothing is looked at as long
-//! as nothing changes.
+//! Each notification comes once, after a moment in which its reason may go away, and is withdrawn when the reason goes away later. While
+//! nothing changes, this module does nothing.
 
 use super::{activities::Activities, changes::Changed, core::Broker};
 use crate::{
@@ -187,7 +187,7 @@ impl Notifications {
             }
             Subject::Expired(id) => {
                 let entry = message(id)?;
-                (format!("{} never saw your message", entry.receipt.to_name), first_words(&entry.text, SHOWN))
+                (format!("No proof that {} saw your message", entry.receipt.to_name), first_words(&entry.text, SHOWN))
             }
         })
     }

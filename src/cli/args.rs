@@ -13,11 +13,11 @@ use clap::{Parser, Subcommand};
 /// Watch the coding-agent sessions on this machine talk to each other, and join in.
 ///
 /// Every command asks the broker, `claude-peersd`. Answers are tables that fit the terminal; in a pipe they are complete. With
-/// --json, answers and errors are one line of JSON.
+/// --json, each answer and each error is one line of JSON.
 #[derive(Debug, Parser)]
 #[command(name = "claude-peers", version, arg_required_else_help = true, max_term_width = 110, after_help = after_help())]
 pub struct Cli {
-    /// Print the answer as one line of JSON; an error as {"error":{"code","message","help"}}
+    /// Print JSON: one line for an answer or an event, and an error as {"error":{"code","message","help"}}
     #[arg(long, global = true)]
     pub json: bool,
     #[command(subcommand)]
@@ -37,7 +37,7 @@ pub enum Command {
     Send(send::Args),
     /// Ask a session and print its answer
     Ask(ask::Args),
-    /// Show a message and what became of it, with all its times
+    /// Show a message, its state, the time of each change, and its conversation
     Message(message::Args),
     /// Deliver a message that the recipient's controls hold
     Release(release::Args),
@@ -45,13 +45,13 @@ pub enum Command {
     Inbox(inbox::Args),
     /// Show the messages sent and received, newest first
     History(history::Args),
-    /// Find messages by their words, best first
+    /// Search the texts of all messages, best matches first
     Search(search::Args),
     /// Write messages to standard output, as JSON lines or as a web page of conversations
     Export(export::Args),
-    /// Tell a session that nothing else wakes, in its tmux pane, that mail waits
+    /// Type a line into a session's tmux pane when mail waits, for agents that nothing else can wake
     Doorbell(doorbell::Args),
-    /// Open a socket to mount into a container, whose sessions then talk with those outside
+    /// Let sessions in a container talk to sessions outside it
     Container(container::Args),
     /// Show which peer this command's session is
     Whoami,
@@ -61,10 +61,10 @@ pub enum Command {
     Restart,
     /// Show what the broker has logged
     Logs(logs::Args),
-    /// Stop the broker and wait until it is gone; no accepted message is lost
+    /// Stop the broker and wait until it is gone; under a service manager the next connection starts it again
     #[command(visible_alias = "kill-broker")]
     Stop,
-    /// Install the broker as your service, register with Claude Code, and check that it works
+    /// Install the broker as your service, register with your coding agents, and check that it works
     Setup(setup::Args),
     /// Check the installation and say how to fix it
     Doctor(doctor::Args),

@@ -1,6 +1,6 @@
 //! What TAB offers for an argument: the peers and the messages of the broker that runs.
 //!
-//! TAB starts no broker, prints no error and does not wait for long. What cannot be told then is not offered.
+//! TAB starts no broker, prints no error and does not wait for long. If the broker does not answer in time, TAB offers nothing.
 
 use crate::{
     admin::start,
@@ -57,7 +57,7 @@ pub fn held_messages() -> ArgValueCompleter {
 fn fitting_peers(typed: &OsStr, others: &[(&str, &str)]) -> Vec<CompletionCandidate> {
     let peers =
         ask::<Peers>(&with_query("/v1/peers", &[("scope", Scope::Machine.as_str())])).map_or_else(Vec::new, |all| all.peers);
-    // A name that is no argument has to be replaced by the id.
+    // A peer whose name does not parse as a `PeerRef` is offered by its id.
     let named = peers.iter().filter(|peer| peer.name.parse::<PeerRef>().is_ok());
     let others = others.iter().map(|(name, what)| candidate(name, what));
     let mut offered: Vec<_> = named.map(|peer| candidate(&peer.name, &about(peer))).chain(others).collect();

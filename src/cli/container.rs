@@ -1,4 +1,4 @@
-//! `container`: lets the sessions in a container talk with those outside.
+//! `container`: lets the sessions in a container talk to those outside.
 
 use crate::{
     client::Client,
@@ -14,11 +14,21 @@ const VARIABLE: &str = "CLAUDE_PEERS_SOCKET";
 
 /// Which container.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The command opens a socket and prints how to mount its folder into the container. Run it again before each start of the container. Install \
+claude-peers-mcp inside, register it with the agent there, and do not run `claude-peers setup` inside: \
+https://github.com/claude-peers/claude-peers/blob/main/docs/manual.md#containers
+
+Examples:
+  claude-peers container shop-api
+  claude-peers container shop-api --close
+  claude-peers container --list")]
 pub struct Args {
-    /// A name of your choice: 1 to 32 letters, digits, `-` or `_`; sessions inside are listed with it
+    /// A name of your choice: 1 to 32 letters, digits, `-` or `_`, the first a letter or a digit. Lists show it with each session in the
+    /// container
     #[arg(required_unless_present = "list")]
     pub name: Option<ContainerName>,
-    /// Close the container's socket; its sessions are cut off
+    /// Close the container's socket and cut its sessions off
     #[arg(long)]
     pub close: bool,
     /// List the containers whose sockets are open

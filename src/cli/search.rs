@@ -1,4 +1,4 @@
-//! `search`: messages by their words.
+//! `search`: full-text search in messages.
 
 use super::{candidates, history, rows, when};
 use crate::{
@@ -20,7 +20,8 @@ Examples:
   claude-peers search '\"which port\"' --peer shop-api --since 7d
   claude-peers search 'migrat*' --state delivered")]
 pub struct Args {
-    /// Words that must all occur, in any case and order; \"a phrase\" in quotes; begin* for a beginning
+    /// All of these words must occur, in any case and order. Quote a phrase: '"which port"'; end a word with * to match its beginning:
+    /// 'migrat*'
     #[arg(required = true)]
     pub words: Vec<String>,
     /// Only messages from or to this peer (an id or a name; `cli` is you)

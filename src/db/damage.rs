@@ -11,7 +11,7 @@ use rusqlite::{Connection, Row, types::ValueRef};
 /// How many faults are listed; more would add little.
 const MOST_FAULTS: u32 = 5;
 
-/// Reads the rows that the broker needs first, so that damage shows before anybody waits. The cost does not grow with the
+/// Reads the rows that the broker needs at start, so that it finds damage before any client waits. The time does not grow with the
 /// history.
 pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
     for sql in [

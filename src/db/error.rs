@@ -153,7 +153,7 @@ pub enum OpenError {
     },
 }
 
-/// What SQLite says of damage that it does not call so.
+/// SQLite's errors that damage can cause although SQLite does not call it damage.
 const SIGNS: [&str; 5] = ["no such table", "no such column", "has no column", "duplicate column name", "unsupported file format"];
 
 /// Whether the file itself is at fault: SQLite reports damage, a value does not fit its column, or the schema is incomplete.

@@ -1,4 +1,4 @@
-//! The first 100 bytes of a database. Most of them are the same in each of ours, so damage there shows, and costs no row.
+//! The first 100 bytes of a database. Most of them are the same in all our databases, so damage there is found and costs no row.
 //!
 //! Source: SQLite, "Database File Format", 1.3.
 
@@ -16,7 +16,7 @@ pub(super) const PAGE: u64 = 4096;
 /// no incremental one.
 const FIXED: [(usize, &[u8]); 4] =
     [(0, b"SQLite format 3\0\x10\0"), (21, &[64, 32, 32]), (52, &[0, 0, 0, 0]), (64, &[0, 0, 0, 0])];
-/// How many bytes at the end of each page are not used: 0 in our databases, and 12 in those that Apple's SQLite has made.
+/// How many bytes at the end of each page are not used: 0 in our databases, and 12 in those that Apple's SQLite has created.
 const RESERVED: usize = 20;
 const BY_APPLE: u8 = 12;
 /// The same, once there is a table, and 0 before that: the format of the schema; UTF-8.

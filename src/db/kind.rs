@@ -1,4 +1,4 @@
-//! Decides whether a file is a database of ours. Files of other programs and of newer versions stay untouched.
+//! Decides whether a file is a claude-peers database. Files of other programs and of newer versions stay untouched.
 
 use super::{
     connect::{is_filled, reader, wal},
@@ -15,7 +15,7 @@ use std::{
     path::Path,
 };
 
-/// Every database of ours contains one of these texts. They identify it when SQLite cannot read its schema.
+/// Every claude-peers database contains one of these texts. They identify it when SQLite cannot read its schema.
 const MARKS: [&[u8]; 3] = [b"CREATE TABLE peer (\n", b"INDEX message_waiting ON message", b"CREATE TABLE peers ("];
 /// The first byte of a page of a table, and of an index.
 const TABLE: [u8; 2] = [5, 13];
@@ -36,7 +36,7 @@ pub(super) enum FileKind {
 /// Refuses files that the broker must not touch.
 ///
 /// # Errors
-/// Also the damage of a database of ours.
+/// Also for a damaged claude-peers database.
 pub(super) fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     let refused = |source| OpenError::Sqlite { path: path.to_owned(), source };
     if !is_filled(path) {
@@ -86,7 +86,7 @@ pub(super) fn has_marks(path: &Path) -> io::Result<bool> {
     Ok(scan(path)? || (is_filled(&wal(path)) && scan(&wal(path))?) || has_roots(path)?)
 }
 
-/// Whether tables and indexes begin where a new database of ours has them.
+/// Whether tables and indexes begin where a new claude-peers database has them.
 pub(super) fn has_roots(path: &Path) -> io::Result<bool> {
     let file = File::open(path)?;
     for &(page, is_table) in schema::roots().map_err(io::Error::other)? {

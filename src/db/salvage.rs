@@ -29,13 +29,13 @@ use std::{
     time::Duration,
 };
 
-/// How many attempts in a row may find no row, for each page of the database, before the rest of a table counts as lost. A page
-/// that cannot be read costs a few attempts for each of its rows.
+/// The number of consecutive reads that find no row, for each page of the database, after which the rest of a table counts as lost. A
+/// page that cannot be read costs a few reads for each of its rows.
 const PATIENCE: u64 = 64;
-/// The highest row number to search for if the damaged table does not tell it.
+/// The highest row number to search for if the damaged table does not say.
 const FAR: i64 = 1 << 20;
 
-/// The end of the name of a copy with a mended header.
+/// The suffix of a copy with a repaired header.
 const MENDED: &str = ".mended";
 
 /// Builds the new database beside the damaged one at `path`. On return it is complete and on disk.
@@ -250,7 +250,7 @@ fn search(damaged: &Connection, new: &Connection, copied: &mut Copied, newest: i
         copied.lost = count(0, newest);
         return Ok(());
     };
-    // Of each version the columns have this order. Damage may be in their names.
+    // The order of the columns is the same in all versions; their names may be damaged.
     let mut columns = columns(new, copied.name)?;
     columns.truncate(up.column_count() - 1);
     let values = vec!["?"; columns.len()].join(", ");

@@ -31,7 +31,7 @@ mod linux {
             Ok(Self { changes, watched: HashSet::new() })
         }
 
-        /// Watches these folders, too. Returns whether one of them is new. A folder that was made anew since is watched again.
+        /// Watches these folders, too. Returns whether one of them is new. A folder that was created again since is watched again.
         pub fn watch_all(&mut self, folders: impl IntoIterator<Item = PathBuf>) -> io::Result<bool> {
             let events = WatchFlags::CLOSE_WRITE | WatchFlags::MOVED_TO | WatchFlags::ONLYDIR;
             folders.into_iter().try_fold(false, |are_new, folder| {

@@ -1,6 +1,6 @@
 //! Processes as the kernel knows them: whether one still lives, its parent, its command line, its terminal.
 //!
-//! Process ids are reused, but an id and a start time identify one process for ever ([`Process`]). Nothing here reports an error:
+//! Process ids are reused, but an id and a start time identify one process forever ([`Process`]). Nothing here reports an error:
 //! a process that is gone or unreadable counts as absent.
 
 use crate::wire::Process;

@@ -64,12 +64,12 @@ macro_rules! settings {
 settings! {
     SOCKET: "CLAUDE_PEERS_SOCKET", [BROKER, SERVER, CLI], "$XDG_RUNTIME_DIR/claude-peers/broker.sock", Socket,
         "The broker's Unix socket",
-        "Without a runtime directory it is `~/.claude-peers/broker.sock`. A broker run as a service serves the socket of its unit.";
+        "Without a runtime directory it is `~/.claude-peers/broker.sock`. A broker that runs as a service serves the socket of its unit.";
     PORT: "CLAUDE_PEERS_PORT", [BROKER], "7899", Number(0, 65_535, "a port, 0 for any free one"),
         "TCP port on 127.0.0.1, 0 for any free one", "";
     METRICS: "CLAUDE_PEERS_METRICS", [BROKER], "", Loopback, "Where Prometheus finds the metrics: 127.0.0.1:PORT",
-        "There the broker serves `/metrics` and nothing else, to every user of this machine. It has no names and no texts. \
-         Prometheus counts as a connection, so a broker that it scrapes does not leave.";
+        "There the broker serves `/metrics` and nothing else, to every user of this machine. The metrics contain no names and no message \
+         texts. A scrape counts as a connection, so the broker does not stop when idle.";
     DB: "CLAUDE_PEERS_DB", [BROKER], "~/.claude-peers.db", File, "The database", "";
     LOG: "CLAUDE_PEERS_LOG", [BROKER], "info", Word(&["error", "warn", "info", "debug", "trace"]), "Log level: error, warn, info, debug or trace", "";
     RATE_LIMIT: "CLAUDE_PEERS_RATE_LIMIT", [BROKER], "120", Number(0, 1_000_000, "messages a minute, 0 for no limit"),
@@ -87,33 +87,35 @@ settings! {
         "After that they expire, and their sender is told.";
     HISTORY: "CLAUDE_PEERS_HISTORY", [BROKER], "30d", Span, "How long delivered and expired messages are kept", "";
     IDLE_EXIT: "CLAUDE_PEERS_IDLE_EXIT", [BROKER], "10m under systemd, else off", SpanOrOff,
-        "How long to stay unused, or off",
-        "The broker is unused while no connection is open. The unit takes more than 30 starts in five minutes for a crash loop, so a few seconds are too few.";
+        "How long to run without a connection",
+        "Then the broker stops, unless the value is `off`. Shorter than about ten seconds looks like a crash loop to systemd: the unit allows 30 \
+         starts in five minutes.";
     DBUS: "DBUS_SESSION_BUS_ADDRESS", [BROKER], "$XDG_RUNTIME_DIR/bus, if it is there", Text("the address of a bus"),
-        "The session bus", "The broker offers dev.claudepeers.Broker1 on it. Without a bus the broker does everything else.";
+        "The session bus", "The broker offers dev.claudepeers.Broker1 on it. All other features work without a bus.";
     NOTIFY: "CLAUDE_PEERS_NOTIFY", [BROKER], "on", Word(&["on", "away", "off"]), "Desktop notifications: on, away or off",
-        "One appears when a session has waited for you for five seconds, when an answer to you was not read for as long, and when a \
-         message of yours expired. `away` shows them only while the desktop is idle or locked.";
+        "One appears when a session has waited for you for five seconds, when an answer to you has stayed unread for five seconds, and \
+         when a message that you sent expires. `away` shows them only while the desktop is idle or locked.";
     DELIVERY: "CLAUDE_PEERS_DELIVERY", [SERVER], "auto", Word(&["auto", "inbox", "channel", "pull"]),
         "The way in which messages reach the session",
         "`auto` writes into the inbox of the session's client, or else into its channel; `inbox` uses the inbox only; `channel` \
          pushes whatever the start flags say; `pull` waits until the session calls a tool.";
     INBOUND: "CLAUDE_PEERS_INBOUND", [SERVER], "match", Word(&["match", "accept"]),
         "Which messages of other sessions are let in",
-        "`match` holds a message from a session in another class of permission modes: one of the two bypasses permission \
-         prompts, the other does not. `accept` lets it in. Claude Code's own setting `crossSessionInbound` decides where it is set.";
-    SUMMARY: "CLAUDE_PEERS_SUMMARY", [SERVER], "auto", Word(&["auto", "openai"]), "Where summaries are generated",
-        "`auto` uses `OPENAI_API_KEY` in sessions of Claude Code only, since other agents may have it for themselves; `openai` uses it in \
+        "`match` holds a message if one of the two sessions bypasses permission prompts and the other does not. `accept` lets it in. \
+         Claude Code's own setting `crossSessionInbound` takes precedence if it is set.";
+    SUMMARY: "CLAUDE_PEERS_SUMMARY", [SERVER], "auto", Word(&["auto", "openai"]), "Which sessions use OPENAI_API_KEY",
+        "`auto` uses `OPENAI_API_KEY` only in sessions of Claude Code, because the key may belong to another agent; `openai` uses it in \
          every session.";
-    OPENAI_KEY: "OPENAI_API_KEY", [SERVER], "", Text("an API key"), "Turns generated summaries on",
-        "They are made from names alone: the working directory, branch, subjects of commits, names of files. File contents are never sent.";
+    OPENAI_KEY: "OPENAI_API_KEY", [SERVER], "", Text("an API key"), "Lets a language model write the summaries",
+        "The model gets names alone: the working directory, branch, subjects of commits, names of files. It never gets the contents of \
+         files. Without the key, summaries are made on this machine.";
     OPENAI_URL: "OPENAI_BASE_URL", [SERVER], "https://api.openai.com/v1",
-        Text("an http or https URL such as https://api.openai.com/v1"), "The API that generates summaries", "It must offer chat completions as OpenAI's does.";
+        Text("an http or https URL such as https://api.openai.com/v1"), "The API of the language model", "It must offer chat completions as OpenAI's does.";
     SUMMARY_MODEL: "CLAUDE_PEERS_SUMMARY_MODEL", [SERVER], "gpt-5.4-nano", Text("the name of a model"),
-        "The model that generates summaries", "";
+        "The language model that writes summaries", "";
     CLAUDE: "CLAUDE_PEERS_CLAUDE", [CLI], "found on PATH", Text("the absolute path of the program `claude`"),
         "The program `claude`, for setup and doctor",
-        "Without it they look on PATH, then where installers put it.";
+        "If it is not set, they look on PATH, then where installers put it.";
     NO_COLOR: "NO_COLOR", [BROKER, CLI], "", Text("anything"), "Set to anything: no colours", "";
 }
 

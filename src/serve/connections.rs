@@ -266,7 +266,7 @@ async fn refuse(mut stream: Stream, code: Code, what: &str, patience: Duration) 
 }
 
 /// Raises this process's limit on open files as far as needed and allowed. Returns how many connections each of the two sockets,
-/// and those of all containers together, can have at once. At a low limit, surplus clients get an error instead of waiting for ever.
+/// and those of all containers together, can have at once. At a low limit, surplus clients get an error instead of waiting forever.
 fn places() -> usize {
     let wanted = SHARES * MOST + OTHER_FILES;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

@@ -180,7 +180,7 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let server = Arc::new(Server::new(router::router(app), broker.clone(), open.clone(), Callers::Ours(token)));
     let idle_exit = config.idle_exit.span(comes_back);
     if let Some(span) = idle_exit {
-        tracing::info!("leaves after {} s without a connection", span.as_secs());
+        tracing::info!("stops after {} s without a connection", span.as_secs());
     }
     let containers = reopen(paths::containers(&config.socket), orders, &broker);
     tasks.spawn(notify::ready(&broker).await);

@@ -1,6 +1,6 @@
-//! Calls the person on their desktop.
+//! Shows desktop notifications.
 //!
-//! Promises: not more than [`MOST`] notifications a minute, and none when the person does not want them.
+//! Promises: at most [`MOST`] a minute, and none that the person has switched off with `CLAUDE_PEERS_NOTIFY`.
 
 use crate::{
     broker::{Notification, Notifications, Subject},
@@ -44,7 +44,7 @@ pub(super) trait Desktop {
     /// Takes it away again, if it is still there.
     async fn withdraw(&self, subject: &Subject) -> Result<(), Self::Error>;
 
-    /// Whether the person is away, or may be because nobody can say.
+    /// Whether the person is away; true if the desktop cannot tell.
     async fn is_away(&self) -> bool;
 }
 

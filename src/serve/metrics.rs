@@ -1,7 +1,7 @@
 //! `/metrics`: the broker's numbers for Prometheus, as OpenMetrics text.
 //!
 //! The Unix socket and the TCP port of the protocol serve it to this user. The port of `CLAUDE_PEERS_METRICS` serves it to every user
-//! of the machine, because Prometheus usually runs as a user of its own, and serves nothing else. It is refused to web pages everywhere.
+//! of the machine, because Prometheus usually runs as a user of its own, and serves nothing else. Browsers are refused on every listener.
 
 use super::{
     access,
@@ -32,7 +32,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
     routes.with_state(app)
 }
 
-/// An error is told without its words, which may name paths.
+/// Reports an error by its code only, because its text may name paths.
 async fn metrics(State(app): AppState) -> wire::Result<Response> {
     let text = app.broker.scrape().await.map_err(|error| {
         tracing::warn!(%error, "the metrics cannot be read: {error}");

@@ -1,7 +1,8 @@
 //! The MCP server of one session: four tools, the client's inbox, the channel, the session's facts.
 //!
 //! The handshake is answered at once, with or without a broker. A message counts as handed over only once its answer has been
-//! written (`mail`). Nothing polls: the process sleeps until stdin, the broker or a signal wakes it. It ends with its client.
+//! written (`mail`). On Linux nothing polls while nothing happens: the process sleeps until stdin, the broker or a signal wakes it. It ends
+//! with its client.
 //!
 //! One thread runs everything. Locks are never held across an `.await`, except the asynchronous lock on stdout, which keeps lines
 //! whole.

@@ -1,6 +1,6 @@
 //! The transport between rmcp and the client: one JSON-RPC message per line.
 //!
-//! rmcp's own transport drops unreadable lines, so their sender waits for ever. It also links the code for every protocol
+//! rmcp's own transport drops unreadable lines, so their sender waits forever. It also links the code for every protocol
 //! message, which costs 0.4 of 2 MiB per session. This one:
 //! - lets in `initialize`, `ping`, `tools/list`, `tools/call` and two notifications, and refuses every other method as unknown.
 //!   That matters most for `server/discover`: a client that hears of revision 2026-07-28 does not register a channel.
@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 /// The longest line accepted. The broker takes 256 KiB of text, which JSON's escapes make at most six times as long; a longer
 /// text reaches the broker, which says so.
 const MAX_LINE: usize = 16 * 1024 * 1024;
-/// How much of the line buffer is kept between lines, so that one long message does not cost memory for ever.
+/// How much of the line buffer is kept between lines, so that one long message does not cost memory forever.
 const KEPT_LINE: usize = 16 * 1024;
 
 pub struct ClientTransport {

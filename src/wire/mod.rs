@@ -54,5 +54,5 @@ pub const PROCESS_SCHEME: &str = "Process";
 pub const SESSION_SCHEME: &str = "Session";
 /// The sender id of messages sent by a person or script through the CLI.
 pub const CLI_SENDER: &str = "cli";
-/// The sender id of notices that the broker itself writes (a message of yours has expired).
+/// The sender id of notices that the broker itself writes (such as: a message that you sent has expired).
 pub const BROKER_SENDER: &str = "broker";

@@ -100,7 +100,7 @@ pub fn shown(message: &Inbound) -> String {
     format!("📨 Message from peer {id} ({name}):\n{}\n{}", id_line(message), fence(&message.text))
 }
 
-/// `text` with a mark before each line, so that no line can pass for one of ours.
+/// `text` with a mark before each line, so that no line can look like one that we wrote.
 pub fn quote(text: &str) -> String {
     let lines: Vec<String> = printable(text).split('\n').map(|line| format!("> {line}")).collect();
     lines.join("\n")

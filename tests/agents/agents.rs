@@ -299,9 +299,10 @@ const GOOSE: Agent = Agent {
     package: "@aaif/goose@0.20.1",
     program: "goose",
     configure: |world| {
+        // The fields that docs/agents.md tells people to write.
         let extension = json!({
             "enabled": true, "type": "stdio", "name": "claude-peers", "description": "claude-peers", "cmd": SERVER, "args": [],
-            "envs": {}, "env_keys": [], "timeout": 300, "bundled": null, "available_tools": [],
+            "timeout": 300,
         });
         // YAML contains JSON.
         let settings = json!({

@@ -75,7 +75,7 @@ fn expired_message_of_the_person_is_shown() {
     Peer::register(&broker.http(), "shop", json!({"cwd": "/src/shop"}));
     broker.http().post("/v1/send", &json!({"to": "shop", "text": "Are you there?"})).json();
     let shown = desktop.next();
-    assert_eq!((&shown["title"], &shown["text"]), (&json!("shop never saw your message"), &json!("Are you there?")));
+    assert_eq!((&shown["title"], &shown["text"]), (&json!("No proof that shop saw your message"), &json!("Are you there?")));
 }
 
 /// A broker on this bus that can open a terminal, and the folder for the words of the command that would open one.

@@ -39,15 +39,15 @@ fn idle_broker_exits_and_loses_nothing() {
 fn broker_without_activation_does_not_exit_idle() {
     let broker = Broker::start();
     assert!(broker.log().contains("ready"));
-    assert!(!broker.log().contains("leaves after"), "{}", broker.log());
+    assert!(!broker.log().contains("stops after"), "{}", broker.log());
 
     let mut broker = Broker::prepared(&[]);
     let unix = bind_unix(&broker);
     broker.launch_as(activated(&broker, [("unix", OwnedFd::from(unix))]));
-    assert!(broker.log().contains("leaves after 600 s without a connection"), "{}", broker.log());
+    assert!(broker.log().contains("stops after 600 s without a connection"), "{}", broker.log());
 
     let mut broker = Broker::prepared(&[("CLAUDE_PEERS_IDLE_EXIT", "off")]);
     let unix = bind_unix(&broker);
     broker.launch_as(activated(&broker, [("unix", OwnedFd::from(unix))]));
-    assert!(!broker.log().contains("leaves after"), "{}", broker.log());
+    assert!(!broker.log().contains("stops after"), "{}", broker.log());
 }

@@ -90,10 +90,10 @@ fn hooks(agent: &Agent) -> Result<Option<Finding>, Unreadable> {
     let what = match hooks.installed(&path, &text, &program)? {
         Installed::Whole if hooks.are_off(&path, &text)? => "switches hooks off".to_owned(),
         Installed::Whole => return Ok(None),
-        Installed::None => "has no hooks of ours".to_owned(),
-        Installed::Other => "has hooks of ours that are out of date".to_owned(),
+        Installed::None => "has no claude-peers hooks".to_owned(),
+        Installed::Other => "has outdated claude-peers hooks".to_owned(),
         Installed::OtherCopy(other) => format!("has the hooks of {}", other.display()),
     };
-    let what = format!("{} {what}: in {}, messages come with the results of our tools alone", path.display(), agent.title);
+    let what = format!("{} {what}: in {}, messages come only with the results of our tools", path.display(), agent.title);
     Ok(Some(warning(what, format!("`claude-peers setup --agent {}`", agent.name.program))))
 }

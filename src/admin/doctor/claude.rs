@@ -108,7 +108,7 @@ async fn in_projects(all: Registrations, policy: Policy, server: Server) -> Vec<
     let projects: Vec<PathBuf> = all.projects.keys().cloned().chain(here).collect();
     let (tell, mut told) = mpsc::unbounded_channel();
     let theirs = projects.clone();
-    // A thread of its own, because reading may hang for ever.
+    // On a separate thread, because reading may hang.
     std::thread::spawn(move || theirs.iter().try_for_each(|project| tell.send(in_project(&all, &policy, &server, project))));
     let mut findings = Vec::new();
     for project in projects {
@@ -247,7 +247,7 @@ fn hook(file: &UserSettings, plugin: bool) -> Finding {
         return warning(what, one_of_both());
     }
     match installed {
-        Installed::None if !plugin => return warning(format!("{path} has no hook of ours: {WITHOUT_HOOK}"), ADDS_IT),
+        Installed::None if !plugin => return warning(format!("{path} has no claude-peers hook: {WITHOUT_HOOK}"), ADDS_IT),
         Installed::Other(programs) => {
             let what = format!("the hooks in {path} are of another version or copy ({programs}): {WITHOUT_HOOK}");
             return warning(what, "`claude-peers setup` replaces them");

@@ -89,7 +89,7 @@ fn judge(report: &DatabaseReport) -> Finding {
         ),
         DatabaseState::Unreadable => (
             format!("{path} cannot be read: {problems}"),
-            "make it a file of yours that you can read and write, or set CLAUDE_PEERS_DB".to_owned(),
+            "make yourself its owner, make it readable and writable, or set CLAUDE_PEERS_DB".to_owned(),
         ),
     };
     failed(what, help)

@@ -176,10 +176,10 @@ fn failed_sockets(scene: &Scene, units: &Units) -> Option<Finding> {
     Some(failed(format!("{} {how}", list(&names)), help).fixes(start_sockets(units)))
 }
 
-/// The broker has taken the port itself, because the unit was down when it started. After it leaves, no program listens there.
+/// The broker has taken the port itself, because the unit was down when it started. After it stops, no program listens there.
 fn port_without_unit(scene: &Scene, units: &Units) -> Option<Finding> {
     let takes_it = scene.broker()?.listeners.iter().any(|listener| listener.kind == "tcp" && listener.listening);
-    let what = format!("{} is down: the broker listens on the port itself, and no program does after it leaves", units.tcp.name);
+    let what = format!("{} is down: the broker listens on the port itself, and no program does after it stops", units.tcp.name);
     let finding = warning(what, "`claude-peers doctor --fix`; sessions reconnect by themselves").fixes(start_sockets(units));
     (takes_it && units.service.is_active() && !units.tcp.is_active()).then_some(finding)
 }

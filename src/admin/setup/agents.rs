@@ -34,7 +34,7 @@ pub fn set_up(agent: &'static Agent, place: &Place, named: bool, hooks: bool) ->
     Ok(all([registered, plugin, hooks]))
 }
 
-/// Undoes [`set_up`]. If there is nothing of ours to remove, it reports that only for an installed agent, and never if `modest`.
+/// Undoes [`set_up`]. If there is nothing to remove, it reports that only for an installed agent, and never if `modest`.
 pub fn undo(agent: &'static Agent, place: &Place, modest: bool, hooks: bool) -> Result<Vec<Step>, Problem> {
     let program = agent.program()?;
     let says = !modest && program.is_some();

@@ -29,7 +29,7 @@ pub enum Found {
     /// No file, or the link to `/dev/null` that masks a unit.
     Nothing,
     Ours,
-    /// A file of ours that somebody has changed.
+    /// One of our files, which somebody has changed.
     Changed,
     Foreign,
 }
@@ -53,7 +53,7 @@ impl Draft {
     }
 }
 
-/// A change to files of ours.
+/// A change to our files.
 #[derive(Default)]
 pub struct Change {
     pub write: Vec<Draft>,

@@ -61,7 +61,7 @@ pub struct Args {
     /// Leave the rules in Claude Code's settings alone: sessions then ask before they use the claude-peers tools
     #[arg(long)]
     pub no_allow: bool,
-    /// Only register with Claude Code, where it is installed and has no working entry of ours
+    /// Only register with Claude Code, if it is installed and has no working entry of ours
     #[arg(long)]
     pub register_only: bool,
     /// The TCP port, for legacy clients; 7899 restores the default

@@ -17,7 +17,7 @@ pub const WITHOUT_HOOK: &str = "messages still arrive, but count as delivered on
 /// How long Claude Code lets the hook run, in seconds. It ends within milliseconds.
 const TIMEOUT: u32 = 5;
 
-/// A hook of ours.
+/// One of our hooks.
 #[derive(Debug, Clone)]
 pub(super) struct Hook {
     /// It is at the right event and has the right fields, whatever program it runs.
@@ -28,9 +28,9 @@ pub(super) struct Hook {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Installed {
     None,
-    /// The wanted hook is there, and no other of ours.
+    /// The wanted hook is there, and no other one of our hooks.
     Whole,
-    /// Others of ours are there; with the programs that they run.
+    /// Other hooks of claude-peers are there; with the programs that they run.
     Other(String),
 }
 
@@ -38,7 +38,7 @@ pub enum Installed {
 pub(super) type Groups = BTreeMap<String, Option<Vec<Value>>>;
 
 impl Hook {
-    /// The hooks of ours in `groups`.
+    /// Our hooks in `groups`.
     pub(super) fn ours(groups: &Groups) -> Vec<Self> {
         let all = groups.iter().flat_map(|(event, groups)| groups.iter().flatten().map(move |group| (event, group)));
         let entries = all.flat_map(|(event, group)| {
@@ -99,7 +99,7 @@ pub(in crate::agents) fn is_ours(command: &str) -> bool {
         && Path::new(program_of(command)).file_name().is_some_and(|name| name == "claude-peers")
 }
 
-/// The program that a command of ours runs: `[ ! -x P ] || exec P hook EVENT`, `exec P hook EVENT` or `P hook EVENT`.
+/// The program that one of our commands runs: `[ ! -x P ] || exec P hook EVENT`, `exec P hook EVENT` or `P hook EVENT`.
 pub(in crate::agents) fn program_of(command: &str) -> &str {
     let program = command.rsplitn(3, ' ').nth(2).unwrap_or(command);
     let program = program.rsplit_once(" ] || exec ").map_or(program, |(_, rest)| rest);

@@ -8,12 +8,12 @@ use std::{
 /// Where each system keeps them.
 const FOLDERS: [&str; 2] = ["/etc/claude-code", "/Library/Application Support/ClaudeCode"];
 
-/// The files of settings. Where several have the same setting, Claude Code takes it from the last of them.
+/// The files of settings. If several contain the same setting, Claude Code uses the last one.
 pub fn managed_settings() -> Vec<PathBuf> {
     FOLDERS.iter().flat_map(|folder| settings_in(Path::new(folder))).collect()
 }
 
-/// The file with the servers of an administrator, if it exists: then no others are started.
+/// The file with an administrator's servers. If it exists, Claude Code starts no other servers.
 #[cfg(feature = "cli")]
 pub(super) fn exclusive_servers() -> Option<PathBuf> {
     FOLDERS.iter().map(|folder| Path::new(folder).join("managed-mcp.json")).find(|file| file.exists())

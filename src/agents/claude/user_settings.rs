@@ -86,7 +86,7 @@ impl UserSettings {
         Self::of(self.path, Some(text))
     }
 
-    /// Which hooks of ours it has, if the wanted one runs `program`.
+    /// Which of our hooks it has, if the wanted one runs `program`.
     pub fn installed(&self, program: &Path) -> Installed {
         Installed::of(&self.hooks, program)
     }

@@ -15,7 +15,7 @@ pub static AGENT: Agent = Agent {
     plugin: Some(Plugin {
         file: "extensions/claude-peers/extension.mjs",
         source: include_str!("extension.mjs"),
-        needs: Some("Copilot CLI runs it only in experimental mode: `copilot --experimental` switches that on"),
+        needs: Some("start `copilot --experimental` once: without it, Copilot CLI runs no extensions"),
     }),
     hooks: None,
     arrival: "at once in experimental mode, else with the results of our tools",

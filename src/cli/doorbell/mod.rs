@@ -1,4 +1,4 @@
-//! `doorbell`: types a line into the tmux pane of a session that nothing else wakes when mail waits for it.
+//! `doorbell`: types a line into a session's tmux pane when mail waits, for agents that nothing else can wake.
 //!
 //! It types only where the person has started it, for the one session in that pane, and only [`LINE`], never a peer's text. It types only
 //! while the agent reads the terminal, its prompt looks as it did when it was empty, the screen stands still and nobody types. In doubt it
@@ -43,14 +43,14 @@ const AWAY: Duration = Duration::from_secs(1);
 /// Whom to ring for.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Start it while the agent's prompt is empty: it remembers how that looks. It types one fixed line, which asks the agent
-to call check_messages, and only into an empty prompt. It ends with the agent; Ctrl-C ends it sooner.
+Start it while the agent's prompt is empty: it remembers how that looks. It types one fixed line, which asks the agent to call \
+check_messages, and only into an empty prompt. It ends with the agent; Ctrl-C ends it sooner.
 
 Examples:
   claude-peers doorbell --tmux
   claude-peers doorbell --tmux %3")]
 pub struct Args {
-    /// Type into this tmux pane; without PANE, into the only one that runs a session that nothing else wakes
+    /// Type into this tmux pane; without PANE, into the only pane with a session that nothing else can wake
     #[arg(long, value_name = "PANE", num_args = 0..=1, default_missing_value = "", required = true)]
     pub tmux: String,
 }

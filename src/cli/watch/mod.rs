@@ -17,8 +17,16 @@ use std::rc::Rc;
 
 /// How to show it.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Keys of the live view: the arrows move, Tab changes the list, Enter opens a conversation, / filters as you type, s sends to a session, \
+a answers a message, q quits. The last line lists them.
+
+Examples:
+  claude-peers watch
+  claude-peers watch --plain
+  claude-peers watch --json | jq -c .")]
 pub struct Args {
-    /// Print a line for each change instead of the live view; a pipe gets these lines, too
+    /// Print a line for each change instead of the live view. A pipe always gets these lines; with --json, one JSON event for each
     #[arg(long)]
     pub plain: bool,
 }

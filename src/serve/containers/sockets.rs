@@ -1,12 +1,12 @@
-//! The sockets of containers. Each lies in a folder of its own, which is mounted into one container: who reaches the socket is of that
-//! container. The folders are the list of what is open, so a broker that starts opens the same sockets again.
+//! The sockets of containers. Each lies in a folder of its own, which is mounted into one container: every client of the socket belongs
+//! to that container. A broker that starts reopens the sockets of the folders that it finds.
 //!
 //! Promises:
-//! - Only the mount lets anybody in. The folder of all these folders has mode 0700; inside it, folder and socket are open to every user,
-//!   since a container's users are not those of the machine.
+//! - Outside the container, only this user reaches the socket. The folder of all these folders has mode 0700; inside it, folder and
+//!   socket are open to every user, because a container's users are not those of the machine.
 //! - A folder stays the same as long as its socket is open, so a container sees the socket of a broker that has restarted.
-//! - Nothing that a container puts into its folder is opened or followed.
-//! - A broker with an open socket does not leave when it is idle: a container cannot start it.
+//! - No link in a container's folder is followed, and no file in it is read.
+//! - A broker with an open socket does not stop when idle: a container cannot start it.
 
 use super::Order;
 use crate::{
@@ -38,7 +38,7 @@ const SOCKET: &str = "broker.sock";
 const NEW: &str = ".new";
 /// Begins the name of a closed container's folder, until it is removed. No container has such a name.
 const CLOSED: &str = ".closed-";
-/// How many sockets may be open: each needs an open file, of those that the broker has beside its connections.
+/// How many sockets may be open: each uses one of the file descriptors that the broker has beside those of its connections.
 const MOST: usize = 32;
 
 /// The sockets to serve.
@@ -134,7 +134,7 @@ impl Sockets {
         };
         task.abort();
         tracing::info!("the socket of the container {name} is closed");
-        // Under this name no broker opens it again, whatever the container has put into it and however long that takes to remove.
+        // No broker opens a folder with this name again, even if the container has put so much into it that its removal takes long.
         let closed = self.folder.join(format!("{CLOSED}{}", random::token(8)));
         fs::rename(&place, &closed).map_err(|error| {
             let what = format!("the container {name} is closed, but its folder {} cannot be removed: {error}", place.display());
@@ -154,7 +154,7 @@ fn left(folder: &Path) -> Vec<ContainerName> {
     names
 }
 
-/// The names of the folders in `folder`, as far as they are text.
+/// The names of the folders in `folder`, if they are UTF-8.
 fn folders(folder: &Path) -> impl Iterator<Item = String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
@@ -178,7 +178,7 @@ fn remove_closed(folder: &Path) {
 fn bind(folder: &Path, name: &ContainerName) -> io::Result<UnixListener> {
     make_folder(folder, 0o700)?;
     if fs::symlink_metadata(folder)?.permissions().mode() & 0o077 != 0 {
-        return Err(io::Error::other("others may enter the folder of the containers, so another program has made or changed it"));
+        return Err(io::Error::other("others may enter the folder of the containers: another program has made or changed it"));
     }
     let place = folder.join(name.as_str());
     make_folder(&place, 0o755)?;

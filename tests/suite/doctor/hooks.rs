@@ -27,7 +27,7 @@ fn missing_old_or_disabled_hook_is_reported() {
     let broker = Broker::start();
     with_claude(&broker);
     let means = "messages still arrive, but count as delivered only after a reply";
-    visit(&broker, &[]).says("hooks", "warning", &["has no hook of ours", means], "`claude-peers setup` adds it");
+    visit(&broker, &[]).says("hooks", "warning", &["has no claude-peers hook", means], "`claude-peers setup` adds it");
     with_hooks(&broker);
     visit(&broker, &[]).says("hooks", "ok", &["settings.json has our hook"], "");
     change(&broker, "disableAllHooks", json!(true));
@@ -66,7 +66,7 @@ fn changed_hook_is_reported() {
     }
     for other in ["claude-peers peers", "echo hook Stop", "/x/claude-peers-mcp hook Stop", ""] {
         change(&broker, "hooks", json!({"Stop": [{"hooks": [{"type": "command", "command": other}]}]}));
-        visit(&broker, &[]).says("hooks", "warning", &["has no hook of ours"], "");
+        visit(&broker, &[]).says("hooks", "warning", &["has no claude-peers hook"], "");
     }
 }
 
@@ -124,7 +124,7 @@ fn plugin_beside_setup_is_reported() {
     plugin::switch(home, false);
     let visited = visit(&broker, &[]);
     visited.says("registration", "failed", &["not registered"], "`claude-peers setup`");
-    visited.says("hooks", "warning", &["no hook of ours"], "`claude-peers setup`");
+    visited.says("hooks", "warning", &["no claude-peers hook"], "`claude-peers setup`");
 
     fs::write(home.join(".claude.json"), registered).unwrap();
     with_hooks(&broker);
