@@ -42,7 +42,7 @@ pub struct Filter {
 /// What stands for one of a list of peers, given as JSON.
 const PEERS: &str = "IN (SELECT value FROM json_each";
 /// The messages that are under way, found by an index: they are few beside a long history.
-const UNDER_WAY: &str = "seq IN (SELECT seq FROM message INDEXED BY message_expiry WHERE state < 2)";
+pub(super) const UNDER_WAY: &str = "message INDEXED BY message_expiry WHERE state < 2";
 
 /// A condition on a message, with its named parameters.
 pub(super) struct Condition {
@@ -75,9 +75,9 @@ impl Filter {
         }
         condition.sql += &match self.state {
             None => String::new(),
-            Some(MessageState::Queued) => format!(" AND {UNDER_WAY} AND state = 0 AND held_at IS NULL"),
-            Some(MessageState::Offered) => format!(" AND {UNDER_WAY} AND state = 1 AND held_at IS NULL"),
-            Some(MessageState::Held) => format!(" AND {UNDER_WAY} AND held_at IS NOT NULL"),
+            Some(MessageState::Queued) => format!(" AND seq IN (SELECT seq FROM {UNDER_WAY}) AND state = 0 AND held_at IS NULL"),
+            Some(MessageState::Offered) => format!(" AND seq IN (SELECT seq FROM {UNDER_WAY}) AND state = 1 AND held_at IS NULL"),
+            Some(MessageState::Held) => format!(" AND seq IN (SELECT seq FROM {UNDER_WAY}) AND held_at IS NOT NULL"),
             Some(MessageState::Delivered) => " AND state = 2".to_owned(),
             Some(MessageState::Expired) => " AND state > 2".to_owned(),
         };
