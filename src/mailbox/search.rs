@@ -2,12 +2,12 @@
 
 use super::{
     Message,
-    history::{Filter, UNDER_WAY},
+    history::{Filter, few},
     message::COLUMNS,
 };
 use crate::{
     db::{Part, Result, Tx, best, params},
-    wire::{MessageState, PeerId},
+    wire::PeerId,
 };
 use std::{collections::HashMap, ops::ControlFlow};
 
@@ -109,10 +109,12 @@ fn places(filter: &Filter) -> String {
     if filter.until.is_some() {
         places += &format!(" AND words.rowid < coalesce((SELECT max(first) + {SHARE} FROM sent WHERE oldest < :until), 0)");
     }
-    if let Some(MessageState::Queued | MessageState::Offered | MessageState::Held) = filter.state {
+    if let Some(few) = filter.state.and_then(few) {
         // The plus sign keeps FTS5 from running the whole query once for each of these places.
-        places += &format!(" AND words.rowid >= coalesce((SELECT min(seq) FROM {UNDER_WAY}), 1 << 62)");
-        places += &format!(" AND +words.rowid IN (SELECT seq FROM {UNDER_WAY})");
+        places += &format!(
+            " AND words.rowid >= coalesce((SELECT min(seq) FROM {few}), 1 << 62)
+              AND words.rowid <= (SELECT max(seq) FROM {few}) AND +words.rowid IN (SELECT seq FROM {few})"
+        );
     }
     places
 }
