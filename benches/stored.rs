@@ -111,6 +111,8 @@ fn main() {
         println!("| {name} | {} | {} |", ms(samples[TIMES / 2]), ms(samples[TIMES - 1]));
     }
     println!("\nThe broker's memory in the end: {} KiB resident", broker.memory());
+    let size = |name: &str| std::fs::metadata(broker.database().with_file_name(name)).unwrap().len() / 1_000_000;
+    println!("The database and its index: {} and {} MB", size("peers.db"), size("peers.db-search"));
 }
 
 fn ms(time: Duration) -> String {
