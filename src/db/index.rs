@@ -1,4 +1,4 @@
-//! The search index: a file beside the database with the words of all messages, but without their texts.
+//! The search index: a file beside the database with the words, parties and times of all messages, but without their texts.
 //!
 //! Promises:
 //! - It is made from the messages alone and may be deleted at any time. It is made anew if it is missing, damaged, of another
