@@ -23,11 +23,16 @@ const SMALL: i64 = 10_000;
 /// How often each request is made.
 const TIMES: usize = 100;
 const PEERS: usize = 50;
+/// How many of them share a repository.
+const TOGETHER: usize = 5;
+/// One in so many messages was not delivered.
+const UNDELIVERED: i64 = 499;
+const DAY: i64 = 86_400_000;
 /// Words of a text, and words that there are.
 const WORDS: u64 = 30;
 const VOCABULARY: f64 = 20_000.0;
 /// The time over which the messages were sent: less than history is kept.
-const SPAN: Duration = Duration::from_secs(28 * 86_400);
+const SPAN: i64 = 28 * DAY;
 
 fn main() {
     let messages = std::env::var("CLAUDE_PEERS_BENCH_MESSAGES").map_or(SMALL, |count| count.parse().expect("a number"));
@@ -36,8 +41,12 @@ fn main() {
     let mut broker = Broker::prepared_in(&place, &[]);
     broker.launch();
     let http = broker.http();
-    let peers: Vec<String> = (0..PEERS)
-        .map(|number| Peer::register(&http, &format!("peer-{number}"), json!({"cwd": format!("/src/p{number}")})).id)
+    let peers: Vec<String> = (0..=PEERS)
+        .map(|number| {
+            let repo = if number < TOGETHER { "shop".to_owned() } else { format!("p{number}") };
+            let git = json!({"commonDir": format!("/src/{repo}/.git"), "head": format!("/src/{repo}/.git/HEAD"), "repo": repo});
+            Peer::register(&http, &format!("peer-{number}"), json!({"cwd": format!("/src/p{number}"), "git": git})).id
+        })
         .collect();
     broker.terminate();
     fill(&broker.database(), messages, &peers);
@@ -47,8 +56,8 @@ fn main() {
     let found = broker.http().get("/v1/search?words=w1").json()["messages"].as_array().unwrap().len();
     println!("| first search, which makes the index | {} | |", ms(begun.elapsed()));
     assert_eq!(found, 20);
-    let (peer, middle) = (&peers[7], format!("m{}-abcdef", messages / 2));
-    let week = rfc3339(now() - 7 * 86_400_000);
+    let (peer, quiet, middle) = (&peers[7], &peers[PEERS], format!("m{}-abcdef", messages / 2));
+    let [hour, week, three_weeks] = [DAY / 24, 7 * DAY, 21 * DAY].map(|ago| rfc3339(now() - ago));
     let requests = [
         ("search: a word of seven messages in ten", "/v1/search?words=w1".to_owned()),
         ("search: a word of one message in 100", "/v1/search?words=w300".to_owned()),
@@ -56,15 +65,33 @@ fn main() {
         ("search: a word that is nowhere", "/v1/search?words=nowhere".to_owned()),
         ("search: two frequent words", "/v1/search?words=w1+w2".to_owned()),
         ("search: three words", "/v1/search?words=w1+w40+w300".to_owned()),
-        ("search: beginnings of words", "/v1/search?words=w12*".to_owned()),
+        ("search: eight frequent words", "/v1/search?words=w1+w2+w3+w4+w5+w6+w7+w8".to_owned()),
+        ("search: two words as a phrase", "/v1/search?words=%22w1+w2%22".to_owned()),
+        ("search: a beginning of one letter", "/v1/search?words=w*".to_owned()),
+        ("search: a beginning of two letters", "/v1/search?words=w1*".to_owned()),
+        ("search: a beginning of three letters", "/v1/search?words=w12*".to_owned()),
+        ("search: a beginning of four letters", "/v1/search?words=w123*".to_owned()),
         ("search: a frequent word of one peer", format!("/v1/search?words=w1&peer={peer}")),
+        ("search: a beginning of three letters, of one peer", format!("/v1/search?words=w12*&peer={peer}")),
+        ("search: a beginning of four letters, of one peer", format!("/v1/search?words=w123*&peer={peer}")),
+        ("search: a frequent word of a peer without messages", format!("/v1/search?words=w1&peer={quiet}")),
+        ("search: a frequent word of a repository of five peers", "/v1/search?words=w1&repo=shop".to_owned()),
+        ("search: three words of a repository of five peers", "/v1/search?words=w1+w40+w300&repo=shop".to_owned()),
         ("search: a frequent word of the last week", format!("/v1/search?words=w1&since={week}")),
+        ("search: a frequent word of the last hour", format!("/v1/search?words=w1&since={hour}")),
+        ("search: a frequent word before the last three weeks", format!("/v1/search?words=w1&before={three_weeks}")),
+        ("search: a frequent word in what is queued", "/v1/search?words=w1&state=queued".to_owned()),
+        ("search: a frequent word in what is held", "/v1/search?words=w1&state=held".to_owned()),
+        ("search: a frequent word in what is delivered", "/v1/search?words=w1&state=delivered".to_owned()),
+        ("search: a frequent word in what has expired", "/v1/search?words=w1&state=expired".to_owned()),
+        ("search: 200 results", "/v1/search?words=w1&limit=200".to_owned()),
         ("history: the newest 50", "/v1/history?limit=50".to_owned()),
         ("history: the newest 500", "/v1/history?limit=500".to_owned()),
         ("history: 50 in the middle", format!("/v1/history?limit=50&before={middle}")),
         ("history: the newest 50 of one peer", format!("/v1/history?limit=50&peer={peer}")),
         ("history: the oldest 50 of the last week", format!("/v1/history?limit=50&after=0&since={week}")),
-        ("history: all that is queued", "/v1/history?limit=50&state=queued".to_owned()),
+        ("history: the newest 50 queued", "/v1/history?limit=50&state=queued".to_owned()),
+        ("history: the newest 50 expired", "/v1/history?limit=50&state=expired".to_owned()),
         ("history: a conversation", format!("/v1/history?limit=50&thread={middle}")),
         ("one message", format!("/v1/messages/{middle}")),
         ("status", "/v1/status".to_owned()),
@@ -84,6 +111,8 @@ fn main() {
         println!("| {name} | {} | {} |", ms(samples[TIMES / 2]), ms(samples[TIMES - 1]));
     }
     println!("\nThe broker's memory in the end: {} KiB resident", broker.memory());
+    let size = |name: &str| std::fs::metadata(broker.database().with_file_name(name)).unwrap().len() / 1_000_000;
+    println!("The database and its index: {} and {} MB", size("peers.db"), size("peers.db-search"));
 }
 
 fn ms(time: Duration) -> String {
@@ -114,20 +143,31 @@ impl Sequence {
     }
 }
 
-/// Stores delivered messages from each peer to the next.
+/// Stores messages from each peer to the next.
 fn fill(database: &Path, messages: i64, peers: &[String]) {
     let mut connection = Connection::open(database).unwrap();
     let tx = connection.transaction().unwrap();
-    let (now, span) = (now(), i64::try_from(SPAN.as_millis()).unwrap());
+    let now = now();
     {
-        let sql = "INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at, state, waiting, route, offered_at, delivered_at)
-                   VALUES ('abcdef', ?1, ?2, ?3, ?4, ?4, 2, 0, 'reply', ?4, ?4)";
+        let sql = "INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at, state, waiting, route,
+                                        delivered_at, expired_at)
+                   VALUES ('abcdef', ?1, ?2, ?3, ?4, ?5, ?6, ?6 = 0, 'reply', iif(?6 = 2, ?4, NULL), iif(?6 = 3, ?5, NULL))";
         let mut insert = tx.prepare(sql).unwrap();
         let mut sequence = Sequence(1);
         for number in 0..messages {
             let from = usize::try_from(number).unwrap() % PEERS;
-            let sent_at = now - span + span / messages * number;
-            insert.execute(params![peers[from], peers[(from + 1) % PEERS], sequence.text(), sent_at]).unwrap();
+            let sent_at = now - SPAN + SPAN / messages * number;
+            // One more day: nothing expires while the benchmark runs.
+            let expires_at = sent_at + 8 * DAY;
+            let state = if number % UNDELIVERED > 0 {
+                2
+            } else if expires_at > now {
+                0
+            } else {
+                3
+            };
+            let (from, to) = (&peers[from], &peers[(from + 1) % PEERS]);
+            insert.execute(params![from, to, sequence.text(), sent_at, expires_at, state]).unwrap();
         }
     }
     tx.commit().unwrap();

@@ -2,7 +2,7 @@
 
 use super::core::{Broker, Caller};
 use crate::{
-    db::{self, excerpts},
+    db,
     mailbox::{history::Filter, search},
     wire::{self, Code, Error, Excerpt, Found, PeerId, Search, SearchPage},
 };
@@ -32,18 +32,12 @@ impl Broker {
         let (since, until, state) = (request.since, request.before, request.state);
         let filter = Filter { peers, repo, since, until, state, ..Filter::default() };
         while self.read_into_index().await? {}
-        let find = move |index: &db::Tx<'_>| {
-            let found = search::find(index, &matching, &filter, limit)?;
-            let texts: Vec<&str> = found.iter().map(|message| message.text.as_str()).collect();
-            let excerpts = excerpts(&matching, &texts)?;
-            Ok::<_, db::Error>((found, excerpts))
+        let find = move |index: &db::Tx<'_>| search::find(index, &matching, &filter, limit);
+        let shown = |(message, parts): (_, Vec<db::Part>)| {
+            let excerpt = parts.into_iter().map(|(text, hit)| Excerpt { text, hit }).collect();
+            Found { excerpt, entry: self.entry(message) }
         };
-        let (found, excerpts) = self.store.search(find).await?;
-        let shown = |(message, excerpt): (_, Option<Vec<db::Part>>)| {
-            let excerpt = excerpt?.into_iter().map(|(text, hit)| Excerpt { text, hit }).collect();
-            Some(Found { excerpt, entry: self.entry(message) })
-        };
-        Ok(SearchPage { messages: found.into_iter().zip(excerpts).filter_map(shown).collect() })
+        Ok(SearchPage { messages: self.store.search(find).await?.into_iter().map(shown).collect() })
     }
 
     /// Brings the index up to date, and forgets the words of messages up to the place `removed`, where they are stored no more.

@@ -1,4 +1,4 @@
-//! The search index: a file beside the database with the words of all messages, but without their texts.
+//! The search index: a file beside the database with the words, parties and times of all messages, but without their texts.
 //!
 //! Promises:
 //! - It is made from the messages alone and may be deleted at any time. It is made anew if it is missing, damaged, of another
@@ -13,7 +13,7 @@ use super::{
     error::{Error, Fault, Result},
     tx::{Met, Tx},
 };
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, OpenFlags, Row};
 use std::{
     fs::{self, File, Permissions},
     io::{self, Read},
@@ -26,9 +26,11 @@ use std::{
 /// Marks the file as ours, in the header field `application_id`.
 const OURS: i32 = 0x6370_7378;
 /// Rises when the tables change; then the index is made anew.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 /// Words are letters and digits, in any case, with or without accents.
 const WORDS: &str = "tokenize = \"unicode61 remove_diacritics 2\"";
+/// Beginnings of so many letters are found as words are. Without it, a search for the beginning of very many words takes seconds.
+const BEGINNINGS: &str = "prefix = '1 2 3'";
 /// Most words of a text in an excerpt.
 const EXCERPT: u32 = 24;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,8 +53,10 @@ impl Index {
         Self { database: database.to_owned(), path: connect::beside(database, "-search"), turn: Mutex::default() }
     }
 
-    /// Runs `work` in a transaction of the index, whose tables are `words` and `source`; it also sees the messages. If it meets
-    /// damage, it runs again on a new index.
+    /// Runs `work` in a transaction of the index; it also sees the messages. If it meets damage, it runs again on a new index.
+    ///
+    /// The tables are `words` with the words of each `body` and the `parties` of each message, `sent` with the `oldest` and `newest`
+    /// time of the messages from place `first` on, and `source`, which says how far they reach.
     ///
     /// # Errors
     /// The error of `work`, or that the index cannot be used.
@@ -109,8 +113,10 @@ impl Index {
                 "BEGIN IMMEDIATE;
                  PRAGMA application_id = {OURS};
                  DROP TABLE IF EXISTS words;
+                 DROP TABLE IF EXISTS sent;
                  DROP TABLE IF EXISTS source;
-                 CREATE VIRTUAL TABLE words USING fts5 (text, content = '', contentless_delete = 1, {WORDS});
+                 CREATE VIRTUAL TABLE words USING fts5 (body, parties, content = '', contentless_delete = 1, {BEGINNINGS}, {WORDS});
+                 CREATE TABLE sent (first INTEGER PRIMARY KEY, oldest INTEGER, newest INTEGER);
                  CREATE TABLE source (database TEXT, upto INTEGER, tag TEXT);
                  INSERT INTO source VALUES ('{database}', 0, '');
                  COMMIT"
@@ -149,29 +155,27 @@ impl Index {
 
 /// Whether the index is of this database and version. An empty file is not.
 fn is_of(connection: &Connection, database: &str) -> rusqlite::Result<bool> {
-    let tables = "SELECT count(*) = 2 FROM sqlite_schema WHERE name IN ('words', 'source')";
+    let tables = "SELECT count(*) = 3 FROM sqlite_schema WHERE name IN ('words', 'sent', 'source')";
     Ok(connection.query_row(tables, [], |row| row.get(0))?
         && connection
             .query_row("SELECT count(*) FROM source WHERE database = ?1", [database], |row| Ok(row.get::<_, i64>(0)? == 1))?)
 }
 
-/// An excerpt of each text around what `matching` finds there, in parts; none if it finds nothing.
+/// The `most` texts that fit `matching` best, as places in `texts`, each with an excerpt in parts. A text fits better if its matches
+/// are more, or a larger share of it; of equal texts the first comes first.
 ///
 /// # Errors
 /// That `matching` is no query of FTS5.
-pub fn excerpts(matching: &str, texts: &[&str]) -> Result<Vec<Option<Vec<Part>>>> {
+pub fn best(matching: &str, texts: &[&str], most: u32) -> Result<Vec<(u32, Vec<Part>)>> {
     let memory = Connection::open_in_memory()?;
-    memory.execute_batch(&format!("CREATE VIRTUAL TABLE words USING fts5 (text, {WORDS})"))?;
-    let mut insert = memory.prepare("INSERT INTO words (text) VALUES (?1)")?;
-    let mut select =
-        memory.prepare("SELECT snippet(words, 0, char(2), char(3), '…', ?3) FROM words WHERE rowid = ?1 AND words MATCH ?2")?;
-    let excerpt = |text: &&str| {
-        insert.execute([text.replace(['\u{2}', '\u{3}'], " ")])?;
-        let found =
-            select.query_row((memory.last_insert_rowid(), matching, EXCERPT), |row| row.get::<_, String>(0)).optional()?;
-        Ok(found.as_deref().map(parts))
-    };
-    texts.iter().map(excerpt).collect()
+    memory.execute_batch(&format!("BEGIN; CREATE VIRTUAL TABLE words USING fts5 (text, {WORDS})"))?;
+    let mut insert = memory.prepare("INSERT INTO words (rowid, text) VALUES (?1, ?2)")?;
+    for (place, text) in (0_u32..).zip(texts) {
+        insert.execute((place, text.replace(['\u{2}', '\u{3}'], " ")))?;
+    }
+    let sql = "SELECT rowid, snippet(words, 0, char(2), char(3), '…', ?3) FROM words WHERE words MATCH ?1 ORDER BY rank, rowid LIMIT ?2";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, parts(&row.get::<_, String>(1)?)));
+    Ok(memory.prepare(sql)?.query_map((matching, most, EXCERPT), read)?.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Takes apart a text with a match between each `\u{2}` and `\u{3}`.

@@ -37,7 +37,7 @@ mod writer;
 
 pub use check::check;
 pub use error::{Error, Fault, OpenError, Result};
-pub use index::{Part, excerpts};
+pub use index::{Part, best};
 pub use open::{Extent, open};
 pub use peers::PeerRow;
 pub(crate) use rusqlite::{self as sqlite, Row, params};

@@ -41,8 +41,16 @@ pub struct Filter {
 
 /// What stands for one of a list of peers, given as JSON.
 const PEERS: &str = "IN (SELECT value FROM json_each";
-/// The messages that are under way, found by an index: they are few beside a long history.
-const UNDER_WAY: &str = "seq IN (SELECT seq FROM message INDEXED BY message_expiry WHERE state < 2)";
+/// The messages among which those in `state` are, as an index finds them, if they are few beside a long history.
+pub(super) fn few(state: MessageState) -> Option<&'static str> {
+    match state {
+        MessageState::Queued | MessageState::Offered | MessageState::Held => {
+            Some("message INDEXED BY message_expiry WHERE state < 2")
+        }
+        MessageState::Expired => Some("message INDEXED BY message_expired WHERE state > 2"),
+        MessageState::Delivered => None,
+    }
+}
 
 /// A condition on a message, with its named parameters.
 pub(super) struct Condition {
@@ -73,13 +81,16 @@ impl Filter {
                 condition.values.push((name, value));
             }
         }
-        condition.sql += &match self.state {
-            None => String::new(),
-            Some(MessageState::Queued) => format!(" AND {UNDER_WAY} AND state = 0 AND held_at IS NULL"),
-            Some(MessageState::Offered) => format!(" AND {UNDER_WAY} AND state = 1 AND held_at IS NULL"),
-            Some(MessageState::Held) => format!(" AND {UNDER_WAY} AND held_at IS NOT NULL"),
-            Some(MessageState::Delivered) => " AND state = 2".to_owned(),
-            Some(MessageState::Expired) => " AND state > 2".to_owned(),
+        if let Some(few) = self.state.and_then(few) {
+            condition.sql += &format!(" AND seq IN (SELECT seq FROM {few})");
+        }
+        condition.sql += match self.state {
+            None => "",
+            Some(MessageState::Queued) => " AND state = 0 AND held_at IS NULL",
+            Some(MessageState::Offered) => " AND state = 1 AND held_at IS NULL",
+            Some(MessageState::Held) => " AND state < 2 AND held_at IS NOT NULL",
+            Some(MessageState::Delivered) => " AND state = 2",
+            Some(MessageState::Expired) => " AND state > 2",
         };
         condition
     }

@@ -2,7 +2,11 @@
 
 use crate::support::{Broker, events::Peer, eventually, http::Http, random::Random};
 use serde_json::{Value, json};
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 /// A broker with the peers `shop` and `web`, and these messages from `web` to `shop`.
 fn with_messages(texts: &[&str]) -> (Broker, [Peer; 2]) {
@@ -185,6 +189,106 @@ fn index_of_another_database_is_not_used() {
     send(&broker.http(), "shop", "thread and needle");
     assert_eq!(found(&broker.http(), "thread"), ["thread and needle"]);
     assert_eq!(found(&broker.http(), "copy"), Vec::<String>::new());
+}
+
+#[test]
+fn index_of_an_older_version_is_made_anew() {
+    let (broker, _) = with_messages(&["needle in the hay"]);
+    let http = broker.http();
+    assert_eq!(found(&http, "needle").len(), 1);
+    let older = rusqlite::Connection::open(index(&broker)).unwrap();
+    let tables = "BEGIN;
+        UPDATE source SET database = '1' || substr(database, instr(database, ' '));
+        DROP TABLE words;
+        DROP TABLE sent;
+        CREATE VIRTUAL TABLE words USING fts5 (text, content = '', contentless_delete = 1);
+        COMMIT";
+    older.execute_batch(tables).unwrap();
+    drop(older);
+    send(&http, "shop", "hay without it");
+    for (words, count) in [("needle", 1), ("hay", 2), ("h*", 2), ("without", 1)] {
+        assert_eq!(found(&http, words).len(), count, "{words}");
+    }
+}
+
+#[test]
+fn sends_do_not_wait_for_the_index() {
+    let (broker, _) = with_messages(&["needle in the hay"]);
+    let http = broker.http();
+    assert_eq!(found(&http, "needle").len(), 1);
+    let held = rusqlite::Connection::open(index(&broker)).unwrap();
+    held.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    send(&http, "shop", "a needle while the index is locked");
+    held.execute_batch("COMMIT").unwrap();
+    assert_eq!(found(&http, "needle").len(), 2);
+}
+
+/// A message as a test stores it: its text, which says `common`, its word, and more; its parties as places in a list.
+struct Stored {
+    text: String,
+    word: u64,
+    parties: [usize; 2],
+    state: usize,
+    sent_at: i64,
+}
+
+/// Stores messages of the last hour between `ids`, sent by a clock that was set back and forth.
+fn fill(database: &Path, ids: [&str; 3], now: i64, random: &mut Random) -> Vec<Stored> {
+    let mut connection = rusqlite::Connection::open(database).unwrap();
+    let tx = connection.transaction().unwrap();
+    let stored = (0..2_500).map(|number| {
+        let [word, from, to, state, back] = [30, 3, 3, 4, 100_000].map(|below| random.below(below));
+        let (parties, state) = ([from, to].map(|party| party as usize), state as usize);
+        let text = format!("common w{word} {number}");
+        let sent_at = now - 2_500_000 + number * 1_000 - back as i64;
+        let sql = "INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at, state, waiting)
+                   VALUES ('abcdef', ?1, ?2, ?3, ?4, ?5, ?6, 0)";
+        let [from, to] = parties.map(|party| ids[party]);
+        tx.execute(sql, (from, to, &text, sent_at, now + 86_400_000, state as i64)).unwrap();
+        Stored { text, word, parties, state, sent_at }
+    });
+    let stored = stored.collect();
+    tx.commit().unwrap();
+    stored
+}
+
+#[test]
+fn filters_leave_out_nothing_in_a_long_history() {
+    let (mut broker, [shop, web]) = with_messages(&[]);
+    let ids = [shop.id.as_str(), web.id.as_str(), "cli"];
+    let (mut random, now) = (Random::seeded(), chrono::Utc::now().timestamp_millis());
+    broker.terminate();
+    let stored = fill(&broker.database(), ids, now, &mut random);
+    broker.launch();
+    let time =
+        |millis: i64| chrono::DateTime::from_timestamp_millis(millis).unwrap().format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
+    for _ in 0..200 {
+        let word = random.below(30);
+        let [peer, repo, state, spans] = [4, 3, 5, 4].map(|below| random.below(below) as usize);
+        let since = now - random.below(2_700_000) as i64;
+        let (since, before) = (Some(since).filter(|_| spans & 1 == 1), Some(since + 500_000).filter(|_| spans & 2 == 2));
+        let (peer, repo) = (Some(peer).filter(|peer| *peer < 3), Some(repo).filter(|repo| *repo < 2));
+        let filters = [
+            peer.map(|peer| format!("&peer={}", ids[peer])),
+            repo.map(|repo| format!("&repo={}", ["shop", "web"][repo])),
+            ["queued", "offered", "delivered", "expired"].get(state).map(|name| format!("&state={name}")),
+            since.map(|since| format!("&since={}", time(since))),
+            before.map(|before| format!("&before={}", time(before))),
+        ];
+        let query = format!("words=common+w{word}&limit=200{}", filters.into_iter().flatten().collect::<String>());
+        let passes = |message: &&Stored| {
+            message.word == word
+                && [peer, repo].into_iter().flatten().all(|party| message.parties.contains(&party))
+                && (state == 4 || message.state == state)
+                && since.is_none_or(|since| message.sent_at >= since)
+                && before.is_none_or(|before| message.sent_at < before)
+        };
+        let mut expected: Vec<&str> = stored.iter().filter(passes).map(|message| message.text.as_str()).collect();
+        let mut found = texts(&page(&broker.http(), &query));
+        expected.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, expected, "{query}");
+    }
 }
 
 #[test]
