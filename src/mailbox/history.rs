@@ -75,7 +75,8 @@ impl Filter {
         }
         condition.sql += &match self.state {
             None => String::new(),
-            Some(MessageState::Queued) => format!(" AND {UNDER_WAY} AND state = 0 AND held_at IS NULL"),
+            Some(MessageState::Queued) => format!(" AND {UNDER_WAY} AND state = 0 AND held_at IS NULL AND ifnull(link, 0) >= 0"),
+            Some(MessageState::Forwarded) => format!(" AND {UNDER_WAY} AND state = 0 AND link < 0"),
             Some(MessageState::Offered) => format!(" AND {UNDER_WAY} AND state = 1 AND held_at IS NULL"),
             Some(MessageState::Held) => format!(" AND {UNDER_WAY} AND held_at IS NOT NULL"),
             Some(MessageState::Delivered) => " AND state = 2".to_owned(),

@@ -19,6 +19,7 @@ pub(crate) mod accept;
 pub(crate) mod acknowledge;
 mod error;
 pub(crate) mod expire;
+pub(crate) mod gateway;
 pub(crate) mod history;
 mod holder;
 pub(crate) mod lease;
