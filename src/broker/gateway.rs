@@ -77,7 +77,7 @@ impl Broker {
         let (messages, receipts) = self.store.glance(|view| {
             let mut messages = Vec::new();
             for message in gateway::outgoing(view)? {
-                let Some(machine) = self.machine_of(&message.receipt.to) else { continue };
+                let Some(machine) = MachineName::of(&message.receipt.to) else { continue };
                 // On its machine the question has the id that it came with.
                 let question = message.receipt.reply_to.as_ref();
                 let reply_to = question.map(|id| gateway::id_there(view, &machine, id)).transpose()?.flatten();
@@ -89,7 +89,7 @@ impl Broker {
         let receipt = |(message, there): (Message, wire::MessageId)| {
             let wire::Receipt { message_id, from, state, route, .. } = message.receipt;
             let receipt = RemoteReceipt { id: there, state, route, refusal: None };
-            Some(OutgoingReceipt { machine: self.machine_of(&from)?, id: message_id, receipt })
+            Some(OutgoingReceipt { machine: MachineName::of(&from)?, id: message_id, receipt })
         };
         Ok(Outgoing {
             messages: messages.into_iter().filter_map(outgoing).collect(),
@@ -118,10 +118,6 @@ impl Broker {
         };
         let message = RemoteMessage { id, from, bypasses, to, text: message.text, sent_at, expires_at, reply_to };
         Some(OutgoingMessage { machine, message })
-    }
-
-    fn machine_of(&self, id: &PeerId) -> Option<MachineName> {
-        self.roster().peers.get(id)?.row.machine.clone()
     }
 
     /// Records what is stored on its way to another machine.

@@ -19,6 +19,11 @@ impl MachineName {
         &self.0
     }
 
+    /// The machine of the peer of another machine that has `id` here.
+    pub fn of(id: &PeerId) -> Option<Self> {
+        id.as_str().rsplit_once(SEPARATOR)?.1.parse().ok()
+    }
+
     /// The id here of the peer that has `id` on this machine.
     pub fn id_of(&self, id: &PeerId) -> Result<PeerId, Error> {
         format!("{id}{SEPARATOR}{self}").parse()
@@ -177,6 +182,7 @@ mod tests {
                 (id.parse().unwrap(), machine.parse().unwrap(), other.parse().unwrap());
             let here = machine.id_of(&id).unwrap();
             prop_assert_eq!(machine.id_there(&here), Some(id));
+            prop_assert_eq!(MachineName::of(&here).as_ref(), Some(&machine));
             prop_assert_eq!(other.id_there(&here).is_some(), other == machine);
         }
     }
