@@ -27,6 +27,7 @@ use hub::Hub;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// The broker of this machine, the hub, and the name of this machine there.
 #[derive(Debug)]
@@ -43,11 +44,18 @@ pub fn main() -> ExitCode {
         Ok(level) => level,
         Err(error) => return failed(&Error::new(Code::InvalidRequest, error.to_string())),
     };
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_target(false).with_ansi(false).init();
+    log(level);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done =
         runtime.map_err(|error| local("starting the runtime", &error)).and_then(|runtime| runtime.block_on(run(args.verb)));
     done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
+/// Logs to standard error from `level` on. The client of NATS would log what it sends below `info`, and no log has a message's text.
+fn log(level: LevelFilter) {
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    let levels = Targets::new().with_default(level).with_target("async_nats", level.min(LevelFilter::INFO));
+    tracing_subscriber::registry().with(lines.with_filter(levels)).init();
 }
 
 async fn run(verb: Verb) -> wire::Result<()> {

@@ -24,10 +24,13 @@ pub(super) fn is_final(code: Code) -> bool {
 
 /// Calls the broker until it answers, or refuses for good.
 pub(super) async fn until_answered<T>(mut call: impl AsyncFnMut() -> wire::Result<T>) -> wire::Result<T> {
+    let mut is_first = true;
     loop {
         match call().await {
             Err(error) if !is_final(error.code) => {
-                tracing::warn!(code = %error.code, "the broker: {}", error.message);
+                if std::mem::take(&mut is_first) {
+                    tracing::warn!(code = %error.code, "the broker: {}; trying again until it works", error.message);
+                }
                 tokio::time::sleep(PAUSE).await;
             }
             answer => return answer,

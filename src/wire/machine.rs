@@ -182,7 +182,7 @@ mod tests {
                 (id.parse().unwrap(), machine.parse().unwrap(), other.parse().unwrap());
             let here = machine.id_of(&id).unwrap();
             prop_assert_eq!(machine.id_there(&here), Some(id));
-            prop_assert_eq!(MachineName::of(&here).as_ref(), Some(&machine));
+            prop_assert_eq!(MachineName::of(&here), Some(machine.clone()));
             prop_assert_eq!(other.id_there(&here).is_some(), other == machine);
         }
     }
