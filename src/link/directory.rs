@@ -1,7 +1,7 @@
 //! Who is on which machine. Each machine says so every few seconds; what nobody says any more is over.
 
 use super::{
-    Link,
+    ends::Link,
     retry::PAUSE,
     subject::{self, ALL_HELLOS, ALL_PEERS},
 };

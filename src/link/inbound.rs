@@ -1,7 +1,7 @@
 //! From the hub to the broker.
 
 use super::{
-    Link,
+    ends::Link,
     retry::{PAUSE, until_answered},
     subject::{self, Kind},
 };

@@ -1,6 +1,6 @@
 //! The key by which the hub knows a machine: an nkey, as NATS uses them.
 
-use super::local;
+use super::error::local;
 use crate::wire::{self, Code, Error};
 use nkeys::KeyPair;
 use std::{

@@ -9,6 +9,8 @@
 
 mod args;
 mod directory;
+mod ends;
+mod error;
 mod hub;
 mod inbound;
 mod key;
@@ -19,23 +21,17 @@ mod subject;
 use crate::{
     client::Client,
     platform::{paths, settings},
-    wire::{self, Code, Error, MachineName},
+    wire::{self, Code, Error},
 };
 use args::{Args, Verb};
 use clap::Parser;
+use ends::Link;
+use error::local;
 use hub::Hub;
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
-
-/// The broker of this machine, the hub, and the name of this machine there.
-#[derive(Debug)]
-struct Link {
-    broker: Client,
-    hub: Hub,
-    machine: MachineName,
-}
 
 /// Runs the program.
 pub fn main() -> ExitCode {
@@ -89,10 +85,6 @@ impl Link {
         tracing::info!("stopped");
         Ok(())
     }
-}
-
-fn local(what: &str, error: &std::io::Error) -> Error {
-    Error::new(Code::Internal, format!("{what}: {error}"))
 }
 
 fn failed(error: &Error) -> ExitCode {

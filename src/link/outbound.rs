@@ -1,8 +1,8 @@
 //! From the broker to the hub.
 
 use super::{
-    Link,
-    retry::until_answered,
+    ends::Link,
+    retry::{PAUSE, until_answered},
     subject::{self, Kind},
 };
 use crate::wire::{
@@ -21,7 +21,7 @@ impl Link {
         loop {
             if let Err(error) = self.send_some().await {
                 tracing::error!(code = %error.code, "the broker: {}", error.message);
-                tokio::time::sleep(super::retry::PAUSE).await;
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Accepts messages: one transaction, one commit, then the sender's receipt.
 
 use super::{
-    Holder, InboxNews, Message, Refusal, Result, Transaction, acknowledge, gateway, history,
+    Holder, InboxNews, Message, Refusal, Result, Transaction, acknowledge, history, link,
     message::{held_number, read_peer, stored_id},
     order, proof,
     release::Rule,
@@ -156,7 +156,7 @@ fn store(
         new.to = PeerId::lenient(CLI_SENDER);
     }
     let message = insert(tx, new, stream.as_ref(), Controls { passes, bypassed, held })?;
-    gateway::mark(tx, &message, rule == Rule::Elsewhere, sender)?;
+    link::mark(tx, &message.receipt.message_id, rule == Rule::Elsewhere, sender)?;
     tx.accepted(&message, stream.is_some());
     Ok(message)
 }

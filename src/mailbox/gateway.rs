@@ -5,12 +5,14 @@
 //! and the other broker takes it once. It waits until it is acknowledged as forwarded, or its receipt has come back.
 //!
 //! A message from another machine has its id there as its key, and remembers which state that machine was told last.
-//!
-//! The column `link` holds all of that; `db/migrations/0008-gateway.sql` says how.
 
-use super::{Message, Result, Transaction, acknowledge, expire, message::COLUMNS};
+use super::{
+    Message, Result, Transaction, acknowledge, expire,
+    link::{INCOMING, WAITS},
+    message::{COLUMNS, read_peer},
+};
 use crate::{
-    db::{self, PeerRow, View, params},
+    db::{self, View, params},
     wire::{MachineName, MessageId, MessageState, RemoteReceipt, Route, Told},
 };
 use std::{ops::ControlFlow, time::Duration};
@@ -19,21 +21,6 @@ use std::{ops::ControlFlow, time::Duration};
 const MOST: u32 = 256;
 /// The size of the texts that are taken at once, in bytes, unless a single one is larger.
 const MOST_BYTES: usize = 1024 * 1024;
-
-/// `link` of a message that waits to be forwarded.
-const WAITS: i64 = 1;
-/// `link` of a message from another machine that was told nothing yet, which is also what is added to a state that was told.
-const INCOMING: i64 = 10;
-
-/// Marks a new message that is for or from a peer of another machine.
-pub(super) fn mark(tx: &Transaction<'_>, message: &Message, is_outgoing: bool, sender: Option<&PeerRow>) -> db::Result<()> {
-    let is_incoming = sender.is_some_and(|sender| sender.machine.is_some());
-    if is_outgoing || is_incoming {
-        let link = if is_outgoing { WAITS } else { INCOMING };
-        tx.run("UPDATE message SET link = ?2 WHERE seq = ?1", params![message.receipt.message_id.seq(), link])?;
-    }
-    Ok(())
-}
 
 /// The messages that wait to be forwarded, oldest first.
 pub fn outgoing(view: &View<'_>) -> db::Result<Vec<Message>> {
@@ -124,7 +111,7 @@ fn confirm_one(
     tag: fn() -> String,
 ) -> Result<bool> {
     let sql = "SELECT to_peer FROM message JOIN peer ON peer.id = to_peer WHERE seq = ?1 AND tag = ?2 AND machine = ?3";
-    let to = tx.one(sql, params![id.seq(), id.tag(), machine.as_str()], |row| super::message::read_peer(row, 0))?;
+    let to = tx.one(sql, params![id.seq(), id.tag(), machine.as_str()], |row| read_peer(row, 0))?;
     let Some(to) = to else { return Ok(false) };
     match state {
         MessageState::Offered => {

@@ -1,3 +1,4 @@
+use super::link::read_forwarded;
 use crate::{
     db::{self, Row, View, sqlite},
     wire::{self, Held, HeldBy, MessageId, MessageState, PeerId, Receipt, Route, Timestamp},
@@ -70,12 +71,6 @@ pub(super) fn read_peer(row: &Row<'_>, column: usize) -> sqlite::Result<PeerId> 
 
 pub(super) fn read_route(row: &Row<'_>, column: usize) -> sqlite::Result<Option<Route>> {
     Ok(row.get_ref(column)?.as_str_or_null()?.and_then(Route::parse))
-}
-
-/// When the message was forwarded to another machine, in the column `link`.
-fn read_forwarded(row: &Row<'_>, link: usize) -> sqlite::Result<Option<Timestamp>> {
-    let forwarded = row.get::<_, Option<i64>>(link)?.filter(|link| *link < 0);
-    Ok(forwarded.map(|link| Timestamp::from_millis(link.saturating_neg())))
 }
 
 /// The state in the columns `state`, `held_at` and `link`.
