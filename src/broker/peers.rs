@@ -148,7 +148,7 @@ fn as_listed(peer: &Peer, waiting: &HashMap<PeerId, u32>, now: Timestamp) -> wir
         git_repo: row.git.as_ref().map(|git| git.repo.clone()),
         git_branch: row.git.as_ref().and_then(|git| git.branch.clone()),
         summary: row.summary.clone(),
-        last_seen: if status == Status::Connected && !row.legacy { now } else { row.last_seen },
+        last_seen: if status == Status::Connected && !row.legacy && row.machine.is_none() { now } else { row.last_seen },
         status,
         delivery,
         delivery_reason,
