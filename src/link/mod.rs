@@ -1,9 +1,9 @@
 //! Links the broker of this machine with those of others, over NATS JetStream.
 //!
 //! Three tasks, none of which keeps a state that a kill could lose:
-//! - [`outbound`]: takes mail and receipts from the broker, publishes them, and acknowledges what the stream has stored;
-//! - [`inbound`]: pulls them from the stream, hands them to the broker, and acknowledges what that has stored;
-//! - [`directory`]: tells the other machines which sessions are here, and the broker which are there.
+//! - `outbound`: takes mail and receipts from the broker, publishes them, and acknowledges what the stream has stored;
+//! - `inbound`: pulls them from the stream, hands them to the broker, and acknowledges what that has stored;
+//! - `directory`: tells the other machines which sessions are here, and the broker which are there.
 //!
 //! Whatever fails is tried again until it works. A repetition does no harm: stream and broker know a message by its id.
 
