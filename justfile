@@ -67,6 +67,10 @@ bench:
 chaos kills="15000":
     CLAUDE_PEERS_TEST_KILLS={{kills}} cargo test --locked --test suite chaos:: -- --nocapture
 
+# messages both ways between two machines while hub, links and brokers are killed; needs nats-server
+link messages="10000":
+    CLAUDE_PEERS_TEST_LINK_MESSAGES={{messages}} cargo test --locked --features link --test link kills:: -- --nocapture
+
 # a week in an hour: what the broker and a session's server use must stay flat; prints a table
 soak seconds="3600":
     CLAUDE_PEERS_TEST_SOAK={{seconds}} cargo test --locked --test suite soak:: -- --ignored --nocapture

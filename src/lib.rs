@@ -3,7 +3,7 @@
 //! # The rooms
 //!
 //! ```text
-//! bin/        claude-peers (CLI)  claude-peersd (broker)  claude-peers-mcp (MCP server): thin
+//! bin/        claude-peers (CLI)  claude-peersd (broker)  claude-peers-mcp (MCP server)  claude-peers-link: thin
 //! wire/       domain types and the protocol: serde only, no clock, no randomness, no I/O
 //! platform/   facts from the operating system: processes, socket owners, paths, settings, git, time; runs other programs
 //! client/     connect over the Unix socket, exchange versions, call a verb
@@ -13,6 +13,7 @@
 //! serve/      the daemon's edges: listeners, access, routes, event stream, D-Bus, service manager, logs
 //! agents/     one folder per coding agent: where it keeps things, its hook, its sessions' inbox; the table of MCP clients
 //! session/    the MCP server of one session: tools, door, summary
+//! link/       links the brokers of several machines, over NATS
 //! console/    output as text or JSON, failures, exit codes
 //! cli/        what people do: status, peers, send, ask, history …: one file per command
 //! admin/      what keeps it running: setup, doctor, update, stop, service managers
@@ -32,6 +33,7 @@
 //! client → platform wire
 //! console → client platform wire
 //! session → client agents platform wire
+//! link → client platform wire
 //! admin → console client agents platform wire
 //! cli → admin console client agents platform wire
 //! fuzz → session serve db agents wire
@@ -56,6 +58,8 @@
 //! - **route**: how a message reaches a session: inbox, channel, tool result, `check_messages`, reply, poll, pull.
 //! - **container**: a container in which one of the broker's sockets is mounted; every client of that socket is a session of that container.
 //! - **door**: how a text gets into a running session of one kind of agent.
+//! - **machine**: another machine of the user's, whose broker is linked with this one. **gateway**: a program that speaks for the peers of
+//!   other machines, as `claude-peers-link` does. **hub**: the NATS server between the machines.
 //! - **lease**: the right to hand a message over, which one **holder** has at a time.
 //! - **acknowledge**: to report what happened to a leased message: offered, announced, delivered, released (given back).
 //! - **receipt**: the sender's record of a message: its state, its route, its times.
@@ -83,6 +87,8 @@ mod console;
 mod db;
 #[cfg(fuzzing)]
 pub mod fuzz;
+#[cfg(feature = "link")]
+pub mod link;
 #[cfg(feature = "broker")]
 mod mailbox;
 #[cfg(feature = "broker")]

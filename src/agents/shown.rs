@@ -150,6 +150,10 @@ pub fn fate(known: &Asked) -> String {
         (MessageState::Held, None) => format!("it is held for the user of {name}"),
         (MessageState::Queued, Some(warning)) => format!("it is queued: {}", text::printable_line(warning)),
         (MessageState::Queued, None) => format!("it is queued; nothing shows yet that {name} has seen it"),
+        (MessageState::Forwarded, _) => {
+            let forwarded = at(question.forwarded_at);
+            format!("it was forwarded{forwarded}; nothing has come back yet from the machine of {name}")
+        }
         (MessageState::Offered, _) if gone => {
             format!("it was offered{told}, which does not show that {name} has seen it, and {name} is not running any more")
         }

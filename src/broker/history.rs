@@ -102,10 +102,12 @@ impl Broker {
     /// Every peer with this id or name, including gone ones. A forgotten peer and the command line are found only by id.
     fn mentioned(&self, reference: &PeerRef) -> wire::Result<Vec<PeerId>> {
         let roster = self.roster();
-        let id: PeerId = reference.as_str().parse()?;
-        let named = roster.named(reference.as_str()).map(|peer| peer.row.id.clone()).filter(|named| *named != id);
-        let mut meant: Vec<PeerId> = named.collect();
-        if meant.is_empty() || roster.peers.contains_key(&id) {
+        let mut meant: Vec<PeerId> = roster.named(reference.as_str()).map(|peer| peer.row.id.clone()).collect();
+        // A name with a machine cannot be an id.
+        if let Ok(id) = reference.as_str().parse::<PeerId>()
+            && !meant.contains(&id)
+            && (meant.is_empty() || roster.peers.contains_key(&id))
+        {
             meant.push(id);
         }
         Ok(meant)

@@ -16,6 +16,7 @@ mod containers;
 mod core;
 mod errors;
 mod everyone;
+mod gateway;
 mod history;
 mod hook;
 mod identity;

@@ -18,6 +18,9 @@ const GRACE: Duration = Duration::from_secs(60);
 /// pause of a client that reconnects.
 const GRACE_IN_CONTAINER: Duration = Duration::from_secs(15);
 
+/// How long a peer of another machine counts as there after that machine has announced it.
+const HEARD: Duration = Duration::from_secs(20);
+
 /// The result of the last look at a peer's processes.
 #[derive(Debug, Default)]
 pub(super) struct Life {
@@ -48,6 +51,8 @@ pub(super) struct Peer {
     pub life: Life,
     /// The file in which its agent says what it does.
     pub status_file: Option<String>,
+    /// When the other machine that it runs on announced it last.
+    pub heard: Option<Timestamp>,
 }
 
 impl Peer {
@@ -64,6 +69,7 @@ impl Peer {
             pace: Pace::default(),
             life: Life::default(),
             status_file: None,
+            heard: None,
         }
     }
 
@@ -83,6 +89,9 @@ impl Peer {
         let row = &self.row;
         if self.stream.is_some() {
             return Status::Connected;
+        }
+        if row.machine.is_some() {
+            return if self.heard.is_some_and(|at| at.plus(HEARD) > now) { Status::Connected } else { Status::Gone };
         }
         if row.ended || self.life.is_over {
             return Status::Gone;
@@ -108,6 +117,9 @@ impl Peer {
     /// The peer's chosen route, and why. Messages already leased to this route take it even if a call is waiting for more.
     pub fn route(&self) -> (Route, String) {
         let row = &self.row;
+        if let Some(machine) = &row.machine {
+            return (Route::Link, format!("link: claude-peers-link takes it to {machine}"));
+        }
         if row.legacy {
             return (Route::Poll, "poll: the legacy client fetches every second".to_owned());
         }

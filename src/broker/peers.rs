@@ -43,7 +43,7 @@ impl Broker {
                 (cwd.to_owned(), git)
             }
             (None, Some(own)) => own,
-            (None, None) if scope == Scope::Machine => Default::default(),
+            (None, None) if [Scope::Machine, Scope::Everywhere].contains(&scope) => Default::default(),
             (None, None) => {
                 let what = format!("scope {:?} needs to know the directory it is seen from", scope.as_str());
                 return Err(Error::new(Code::InvalidRequest, what).help("give cwd"));
@@ -51,6 +51,8 @@ impl Broker {
         };
         let common_dir = git.map(|git| git.common_dir);
         Ok(move |row: &PeerRow| match (scope, &common_dir) {
+            (Scope::Everywhere, _) => true,
+            _ if row.machine.is_some() => false,
             (Scope::Machine, _) => true,
             _ if row.container != container => false,
             (Scope::Repo, Some(common)) => row.git.as_ref().is_some_and(|git| git.common_dir == *common),
@@ -123,7 +125,12 @@ struct Sources {
 impl Sources {
     fn of(peer: &Peer) -> Self {
         Self {
-            head: peer.row.git.as_ref().filter(|_| peer.row.container.is_none()).map(|git| git.head.clone()),
+            head: peer
+                .row
+                .git
+                .as_ref()
+                .filter(|_| peer.row.container.is_none() && peer.row.machine.is_none())
+                .map(|git| git.head.clone()),
             status_file: peer.status_file.clone(),
             in_terminal: peer.row.agent.filter(|_| peer.row.tty.is_some()),
         }
@@ -141,7 +148,7 @@ fn as_listed(peer: &Peer, waiting: &HashMap<PeerId, u32>, now: Timestamp) -> wir
         git_repo: row.git.as_ref().map(|git| git.repo.clone()),
         git_branch: row.git.as_ref().and_then(|git| git.branch.clone()),
         summary: row.summary.clone(),
-        last_seen: if status == Status::Connected && !row.legacy { now } else { row.last_seen },
+        last_seen: if status == Status::Connected && !row.legacy && row.machine.is_none() { now } else { row.last_seen },
         status,
         delivery,
         delivery_reason,
@@ -151,6 +158,7 @@ fn as_listed(peer: &Peer, waiting: &HashMap<PeerId, u32>, now: Timestamp) -> wir
         pid: row.agent.or(row.process).map(|process| process.pid),
         tty: row.tty.clone(),
         container: row.container.clone(),
+        machine: row.machine.as_ref().map(ToString::to_string),
         registered_at: row.registered_at,
     }
 }

@@ -113,13 +113,36 @@ impl Roster {
         self.peers.get(id).map_or_else(|| id.to_string(), |peer| format!("{} ({id})", peer.row.name))
     }
 
-    /// Finds the peer that `reference` names: by id, then by name among live peers, then the newest gone peer of that name.
+    /// Finds the peer that `reference` names: by id, then by name among live peers, then the newest gone peer of that name. Only if there
+    /// is none does a name without a machine mean a peer of another machine.
     pub fn resolve(&self, reference: &PeerRef, now: Timestamp) -> Resolved {
         let text = reference.as_str();
         if let Some((id, _)) = text.parse::<PeerId>().ok().and_then(|id| self.peers.get_key_value(&id)) {
             return Resolved::One(id.clone());
         }
-        let (living, gone): (Vec<&Peer>, Vec<&Peer>) = self.named(text).partition(|peer| peer.status(now) != Status::Gone);
+        match Resolved::among(self.named(text), now) {
+            Resolved::None => Resolved::among(self.named_elsewhere(text), now),
+            found => found,
+        }
+    }
+
+    /// Every peer with this name, including gone ones.
+    pub fn named(&self, name: &str) -> impl Iterator<Item = &Peer> {
+        self.peers.values().filter(move |peer| peer.row.name.eq_ignore_ascii_case(name))
+    }
+
+    /// Every peer of another machine that has this name there.
+    fn named_elsewhere(&self, name: &str) -> impl Iterator<Item = &Peer> {
+        let has_name =
+            move |peer: &&Peer| peer.row.name.split_once('@').is_some_and(|(there, _)| there.eq_ignore_ascii_case(name));
+        self.peers.values().filter(|peer| peer.row.machine.is_some()).filter(has_name)
+    }
+}
+
+impl Resolved {
+    /// The only living one of `peers`, or else the newest gone one.
+    fn among<'a>(peers: impl Iterator<Item = &'a Peer>, now: Timestamp) -> Self {
+        let (living, gone): (Vec<&Peer>, Vec<&Peer>) = peers.partition(|peer| peer.status(now) != Status::Gone);
         let newest = gone.iter().max_by_key(|peer| (peer.row.last_seen, &peer.row.id));
         match (living.as_slice(), newest) {
             ([one], _) => Resolved::One(one.row.id.clone()),
@@ -128,11 +151,6 @@ impl Roster {
             ([], Some(newest)) => Resolved::Newest(newest.row.id.clone(), gone.len()),
             (many, _) => Resolved::Many(many.iter().map(|peer| peer.row.id.to_string()).collect()),
         }
-    }
-
-    /// Every peer with this name, including gone ones.
-    pub fn named(&self, name: &str) -> impl Iterator<Item = &Peer> {
-        self.peers.values().filter(move |peer| peer.row.name.eq_ignore_ascii_case(name))
     }
 }
 

@@ -139,11 +139,7 @@ impl Broker {
                 Err(error) => refused.push((new.to, Err(error))),
                 Ok(is_fresh) => {
                     fresh.extend(is_fresh.then(|| new.to.clone()));
-                    new.stream = roster.peers.get(&new.to).and_then(Peer::pushing);
-                    let is_awaited_inside = |asked: &Awaited| {
-                        Some(&asked.question) == new.reply_to.as_ref() && asked.inside.as_ref() == Some(&new.to)
-                    };
-                    new.for_cli_inside = *caller != Caller::User && roster.asked.iter().any(is_awaited_inside);
+                    roster.address(caller, &mut new);
                     passing.push(new);
                 }
             }
@@ -190,6 +186,14 @@ impl Broker {
 }
 
 impl Roster {
+    /// Adds to a new message what the roster knows of its recipient.
+    pub(super) fn address(&self, caller: &Caller, new: &mut NewMessage) {
+        new.stream = self.peers.get(&new.to).and_then(Peer::pushing);
+        let is_awaited_inside =
+            |asked: &Awaited| Some(&asked.question) == new.reply_to.as_ref() && asked.inside.as_ref() == Some(&new.to);
+        new.for_cli_inside = *caller != Caller::User && self.asked.iter().any(is_awaited_inside);
+    }
+
     /// The recent messages of all sessions in the container of `caller`.
     fn container_pace(&mut self, caller: &Caller) -> Option<&mut Pace> {
         let container = self.peers.get(caller.peer()?)?.row.container.clone()?;
@@ -213,6 +217,14 @@ pub(super) fn warning(peer: &Peer, receipt: &Receipt, now: Timestamp) -> Option<
         (MessageState::Offered, Status::Connected, _) if receipt.route == Some(Route::Inbox) => {
             let at = receipt.offered_at.map(|at| format!(" at {at}")).unwrap_or_default();
             Some(format!("written into the inbox of {name}{at}; nothing has shown yet that it was let in"))
+        }
+        (MessageState::Queued, Status::Gone, Route::Link) => {
+            let until = receipt.expires_at;
+            Some(format!("nothing is heard of {name} now; the message waits here to be forwarded, until {until}"))
+        }
+        (MessageState::Queued, _, Route::Link) => Some(format!("it waits here until it is forwarded to the machine of {name}")),
+        (MessageState::Forwarded, _, _) => {
+            Some(format!("it is stored on its way to the machine of {name}, which has reported nothing yet"))
         }
         (MessageState::Queued, Status::Gone, _) => {
             let until = receipt.expires_at;

@@ -42,7 +42,7 @@ pub struct Args {
 
 /// The states that a message can have.
 pub fn states() -> impl TypedValueParser<Value = MessageState> {
-    let states = ["queued", "offered", "held", "delivered", "expired"];
+    let states = ["queued", "forwarded", "offered", "held", "delivered", "expired"];
     PossibleValuesParser::new(states).try_map(|state| MessageState::parse(&state).ok_or("no such state"))
 }
 

@@ -75,10 +75,15 @@ fn alone(entry: &HistoryEntry, look: Look) -> String {
         ("sent", look.time(receipt.sent_at)),
     ];
     let held = receipt.held.as_ref().map(|held| held.at);
-    let times =
-        [("offered", receipt.offered_at), ("held", held), ("delivered", receipt.delivered_at), ("expired", receipt.expired_at)];
+    let times = [
+        ("forwarded", receipt.forwarded_at),
+        ("offered", receipt.offered_at),
+        ("held", held),
+        ("delivered", receipt.delivered_at),
+        ("expired", receipt.expired_at),
+    ];
     facts.extend(times.into_iter().filter_map(|(name, time)| Some((name, look.time(time?)))));
-    if matches!(receipt.state, MessageState::Queued | MessageState::Offered | MessageState::Held) {
+    if !matches!(receipt.state, MessageState::Delivered | MessageState::Expired) {
         facts.push(("expires", look.time(receipt.expires_at)));
     }
     facts.extend(receipt.reply_to.as_ref().map(|id| ("answers", id.to_string())));

@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 /// Which sessions to list.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// machine: all of yours; directory: in this directory; repo: in this git repository, its other worktrees included
-    #[arg(long, default_value = "machine", value_parser = PossibleValuesParser::new(["machine", "directory", "repo"]).try_map(|scope| scope.parse::<Scope>()))]
+    /// machine: all of yours here; directory: in this directory; repo: in this git repository, its other worktrees included; everywhere: those
+    /// on other machines, too
+    #[arg(long, default_value = "machine", value_parser = PossibleValuesParser::new(["machine", "directory", "repo", "everywhere"]).try_map(|scope| scope.parse::<Scope>()))]
     pub scope: Scope,
 }
 
@@ -22,7 +23,9 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let peers = list(broker, args.scope, cwd.as_deref()).await?;
     out.answer(&peers, |peers, look| match args.scope {
         _ if !peers.peers.is_empty() || !look.terminal => table(&peers.peers, clock::now(), look),
-        Scope::Machine => "No sessions. A session appears here when its claude-peers MCP server starts.\n".to_owned(),
+        Scope::Machine | Scope::Everywhere => {
+            "No sessions. A session appears here when its claude-peers MCP server starts.\n".to_owned()
+        }
         scope => format!("No sessions in this {scope}; `--scope machine` shows all.\n"),
     })
 }
@@ -35,7 +38,7 @@ pub async fn list(broker: &Client, scope: Scope, cwd: Option<&str>) -> Result<Pe
 
 /// The directory from which `scope` is seen, where that matters.
 pub fn seen_from(scope: Scope) -> Result<Option<String>, Failure> {
-    if scope == Scope::Machine {
+    if matches!(scope, Scope::Machine | Scope::Everywhere) {
         return Ok(None);
     }
     let help = "change to a directory that exists, or use `--scope machine`";
@@ -123,10 +126,10 @@ fn agent(peer: &Peer) -> String {
     peer.agent.as_ref().map(ToString::to_string).unwrap_or_default()
 }
 
-/// Its directory, which in a container is one inside: `shop-api:/workspace`.
+/// Its directory, which in a container is one inside (`shop-api:/workspace`), and one of another machine is there (`desktop:/src/shop`).
 pub fn directory(peer: &Peer, outside: impl FnOnce(&str) -> String) -> String {
-    match &peer.container {
-        Some(container) => format!("{container}:{}", peer.cwd),
+    match peer.container.as_ref().or(peer.machine.as_ref()) {
+        Some(place) => format!("{place}:{}", peer.cwd),
         None => outside(&peer.cwd),
     }
 }

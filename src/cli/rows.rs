@@ -22,7 +22,7 @@ pub const COLUMNS: [Column; 6] = [
 pub fn tone(state: MessageState) -> Tone {
     match state {
         MessageState::Queued | MessageState::Held => Tone::Warn,
-        MessageState::Offered => Tone::Plain,
+        MessageState::Forwarded | MessageState::Offered => Tone::Plain,
         MessageState::Delivered => Tone::Good,
         MessageState::Expired => Tone::Bad,
     }

@@ -1,7 +1,7 @@
 //! The table of peers, and the table of their session ids.
 
 use super::{Result, Row, Tx, View, params, sqlite};
-use crate::wire::{Agent, DeliveryChoice, Door, Git, InboundRule, PeerId, Process, SummarySource, Timestamp};
+use crate::wire::{Agent, DeliveryChoice, Door, Git, InboundRule, MachineName, PeerId, Process, SummarySource, Timestamp};
 use rusqlite::types::{FromSql, Value};
 
 /// A peer as it is stored.
@@ -51,6 +51,8 @@ pub struct PeerRow {
     pub door: Option<Door>,
     /// The container that it runs in. Its paths are then those inside, which nobody here opens.
     pub container: Option<String>,
+    /// The other machine that it runs on. A gateway speaks for it; its directory is one there.
+    pub machine: Option<MachineName>,
 }
 
 impl PeerRow {
@@ -90,6 +92,7 @@ impl PeerRow {
             kind: None,
             door: None,
             container: None,
+            machine: None,
         }
     }
 
@@ -119,7 +122,7 @@ impl PeerRow {
     }
 
     /// Every column except those of the proof, which only [`put_proof`] writes.
-    fn columns(&self) -> [(&'static str, Value); 29] {
+    fn columns(&self) -> [(&'static str, Value); 30] {
         let started = |process: Option<Process>| process.map(|process| process.started.cast_signed()).into();
         let pid = |process: Option<Process>| process.map(|process| i64::from(process.pid)).into();
         let bytes = |hash: Option<[u8; 32]>| hash.map(|hash| hash.to_vec()).into();
@@ -154,6 +157,7 @@ impl PeerRow {
             ("agent_version", self.kind.as_ref().map(|kind| kind.version.clone()).into()),
             ("door", self.door.map(|door| door.to_string()).into()),
             ("container", self.container.clone().into()),
+            ("machine", self.machine.as_ref().map(ToString::to_string).into()),
         ]
     }
 
@@ -196,6 +200,7 @@ impl PeerRow {
             },
             door: columns.next::<Option<String>>()?.and_then(|door| Door::parse(&door)),
             container: columns.next()?,
+            machine: columns.next::<Option<String>>()?.and_then(|machine| machine.parse().ok()),
         })
     }
 }

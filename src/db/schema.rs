@@ -19,11 +19,12 @@ static MIGRATIONS: LazyLock<Migrations<'static>> = LazyLock::new(|| {
         M::up(include_str!("migrations/0006-threads.sql")),
         M::up(include_str!("migrations/0007-containers.sql")),
         M::up(include_str!("migrations/0008-expired.sql")),
+        M::up(include_str!("migrations/0009-gateway.sql")),
     ])
 });
 
 /// The number of migrations, and so the schema version of a database that this build has opened.
-pub(super) const SCHEMA: i64 = 8;
+pub(super) const SCHEMA: i64 = 9;
 
 /// Migrates a database to our schema version; on failure it stays unchanged.
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {

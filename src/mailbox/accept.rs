@@ -1,7 +1,7 @@
 //! Accepts messages: one transaction, one commit, then the sender's receipt.
 
 use super::{
-    Holder, InboxNews, Message, Refusal, Result, Transaction, acknowledge, history,
+    Holder, InboxNews, Message, Refusal, Result, Transaction, acknowledge, history, link,
     message::{held_number, read_peer, stored_id},
     order, proof,
     release::Rule,
@@ -156,6 +156,7 @@ fn store(
         new.to = PeerId::lenient(CLI_SENDER);
     }
     let message = insert(tx, new, stream.as_ref(), Controls { passes, bypassed, held })?;
+    link::mark(tx, &message.receipt.message_id, rule == Rule::Elsewhere, sender)?;
     tx.accepted(&message, stream.is_some());
     Ok(message)
 }
@@ -211,6 +212,7 @@ pub(super) fn insert(tx: &Transaction<'_>, new: NewMessage, stream: Option<&Hold
         state: if controls.held.is_some() { MessageState::Held } else { MessageState::Queued },
         route: None,
         sent_at: new.sent_at,
+        forwarded_at: None,
         offered_at: None,
         delivered_at: None,
         held: controls.held.map(|by| Held { at: new.sent_at, by }),

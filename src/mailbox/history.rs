@@ -44,7 +44,7 @@ const PEERS: &str = "IN (SELECT value FROM json_each";
 /// The messages among which those in `state` are, as an index finds them, if they are few beside a long history.
 pub(super) fn few(state: MessageState) -> Option<&'static str> {
     match state {
-        MessageState::Queued | MessageState::Offered | MessageState::Held => {
+        MessageState::Queued | MessageState::Forwarded | MessageState::Offered | MessageState::Held => {
             Some("message INDEXED BY message_expiry WHERE state < 2")
         }
         MessageState::Expired => Some("message INDEXED BY message_expired WHERE state > 2"),
@@ -86,7 +86,8 @@ impl Filter {
         }
         condition.sql += match self.state {
             None => "",
-            Some(MessageState::Queued) => " AND state = 0 AND held_at IS NULL",
+            Some(MessageState::Queued) => " AND state = 0 AND held_at IS NULL AND ifnull(link, 0) >= 0",
+            Some(MessageState::Forwarded) => " AND state = 0 AND link < 0",
             Some(MessageState::Offered) => " AND state = 1 AND held_at IS NULL",
             Some(MessageState::Held) => " AND state < 2 AND held_at IS NOT NULL",
             Some(MessageState::Delivered) => " AND state = 2",

@@ -1,3 +1,4 @@
+use super::link::read_forwarded;
 use crate::{
     db::{self, Row, View, sqlite},
     wire::{self, Held, HeldBy, MessageId, MessageState, PeerId, Receipt, Route, Timestamp},
@@ -15,7 +16,7 @@ pub struct Message {
 
 /// The columns of a [`Message`].
 pub(super) const COLUMNS: &str = "seq, tag, from_peer, to_peer, state, route, held_at, held_by, reply_to, sent_at, expires_at, \
-                                  offered_at, delivered_at, expired_at, text, handed";
+                                  offered_at, delivered_at, expired_at, text, handed, link";
 
 impl Message {
     /// The first message that meets `condition`.
@@ -37,9 +38,10 @@ impl Message {
             from: read_peer(row, 2)?,
             to_name: to.to_string(),
             to,
-            state: read_state(row, 4, 6)?,
+            state: read_state(row, 4, 6, 16)?,
             route: read_route(row, 5)?,
             sent_at: Timestamp::from_millis(row.get(9)?),
+            forwarded_at: read_forwarded(row, 16)?,
             offered_at: time(11)?,
             delivered_at: time(12)?,
             held: time(6)?.zip(held_by(row.get(7)?)).map(|(at, by)| Held { at, by }),
@@ -71,11 +73,12 @@ pub(super) fn read_route(row: &Row<'_>, column: usize) -> sqlite::Result<Option<
     Ok(row.get_ref(column)?.as_str_or_null()?.and_then(Route::parse))
 }
 
-/// The state in the columns `state` and `held_at`.
-pub(super) fn read_state(row: &Row<'_>, state: usize, held_at: usize) -> sqlite::Result<MessageState> {
+/// The state in the columns `state`, `held_at` and `link`.
+pub(super) fn read_state(row: &Row<'_>, state: usize, held_at: usize, link: usize) -> sqlite::Result<MessageState> {
     let is_held = row.get::<_, Option<i64>>(held_at)?.is_some();
     Ok(match row.get(state)? {
         0 | 1 if is_held => MessageState::Held,
+        0 if read_forwarded(row, link)?.is_some() => MessageState::Forwarded,
         0 => MessageState::Queued,
         1 => MessageState::Offered,
         2 => MessageState::Delivered,

@@ -8,6 +8,8 @@
 //!
 //! Each step is a function of a [`Transaction`], which collects the [`Effects`] that the broker applies after the commit.
 //!
+//! A message to another machine is forwarded instead of leased ([`gateway`]).
+//!
 //! Invariants:
 //! - A message has at most one holder at a time ([`Holder`]).
 //! - `handed` counts how often a message may have been shown. It is incremented *before* each showing, so even after a crash a
@@ -19,9 +21,11 @@ pub(crate) mod accept;
 pub(crate) mod acknowledge;
 mod error;
 pub(crate) mod expire;
+pub(crate) mod gateway;
 pub(crate) mod history;
 mod holder;
 pub(crate) mod lease;
+mod link;
 mod message;
 #[cfg(test)]
 mod model;

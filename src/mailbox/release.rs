@@ -15,6 +15,8 @@ use crate::{
 pub enum Rule {
     /// None.
     Nothing,
+    /// None here: the recipient is on another machine, whose broker decides.
+    Elsewhere,
     /// Those where only one of sender and recipient bypasses permission prompts.
     Unequal {
         /// Whether the recipient bypasses prompts.
@@ -30,15 +32,22 @@ const TO_POST: &str = "to_peer = ?1 AND waiting = 1 AND held_at IS NOT NULL AND 
 impl Rule {
     /// The rule of `peer`.
     pub fn of(peer: &PeerRow) -> Self {
-        Self::new(peer.inbound, peer.bypasses, peer.inbox.is_some())
+        match peer.machine {
+            Some(_) => Self::Elsewhere,
+            None => Self::new(peer.inbound, peer.bypasses, peer.inbox.is_some()),
+        }
     }
 
     /// The rule of the peer with this id, if there is one. Each send needs it, so this reads no more of the row.
     pub(super) fn stored(view: &View<'_>, peer: &PeerId) -> db::Result<Option<Self>> {
-        view.one("SELECT inbound, bypasses, inbox IS NOT NULL FROM peer WHERE id = ?1", [peer.as_str()], |row| {
-            let inbound = InboundRule::parse(row.get_ref(0)?.as_str()?).unwrap_or_default();
-            Ok(Self::new(inbound, row.get(1)?, row.get(2)?))
-        })
+        view.one(
+            "SELECT inbound, bypasses, inbox IS NOT NULL, machine IS NOT NULL FROM peer WHERE id = ?1",
+            [peer.as_str()],
+            |row| {
+                let inbound = InboundRule::parse(row.get_ref(0)?.as_str()?).unwrap_or_default();
+                Ok(if row.get(3)? { Self::Elsewhere } else { Self::new(inbound, row.get(1)?, row.get(2)?) })
+            },
+        )
     }
 
     fn new(inbound: InboundRule, bypasses: bool, has_inbox: bool) -> Self {
@@ -55,7 +64,7 @@ impl Rule {
     /// The reason why this rule holds a message, if it does.
     pub(super) fn holds(self, passes: bool, bypassed: bool) -> Option<HeldBy> {
         match self {
-            Self::Nothing => None,
+            Self::Nothing | Self::Elsewhere => None,
             Self::Unequal { bypasses } => (!passes && bypassed != bypasses).then_some(HeldBy::Mode),
             Self::All(by) => Some(by),
         }
@@ -68,7 +77,7 @@ pub fn apply_rule(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
     let rule = Rule::of(peer);
     // Whether the senders that are let in bypass prompts, if that matters.
     let (by, equal) = match rule {
-        Rule::Nothing => (None, None),
+        Rule::Nothing | Rule::Elsewhere => (None, None),
         Rule::Unequal { bypasses } => (Some(HeldBy::Mode), Some(bypasses)),
         Rule::All(by) => (Some(by), None),
     };
@@ -76,7 +85,7 @@ pub fn apply_rule(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
                WHERE to_peer = ?1 AND waiting = 1 AND held_at IS NOT NULL
                AND (?2 = 0 OR held_by <> ?2 OR ?3 IS NOT NULL AND (passes = 1 OR bypassed = ?3))";
     tx.run(sql, params![peer.id.as_str(), held_number(by), equal])?;
-    if rule != Rule::Nothing {
+    if by.is_some() {
         let sql = "UPDATE message SET held_at = ?4, held_by = ?2
                    WHERE to_peer = ?1 AND waiting = 1 AND state = 0 AND holder = 0 AND held_at IS NULL AND released = 0
                    AND (?3 IS NULL OR passes = 0 AND bypassed <> ?3)";

@@ -81,10 +81,10 @@ impl<'a> Transaction<'a> {
 
     /// Runs an `UPDATE` that changes the states of messages, and records each change. Returns the messages in order.
     pub(super) fn update(&mut self, sql: &str, values: impl Params) -> Result<Vec<MessageId>> {
-        let sql = format!("{sql} RETURNING seq, tag, from_peer, to_peer, state, held_at, route, sent_at");
+        let sql = format!("{sql} RETURNING seq, tag, from_peer, to_peer, state, held_at, route, sent_at, link");
         let mut changes = self.tx.all(&sql, values, |row| {
             let (id, from, to) = (read_id(row)?, read_peer(row, 2)?, read_peer(row, 3)?);
-            let (state, route, sent_at) = (read_state(row, 4, 5)?, read_route(row, 6)?, Timestamp::from_millis(row.get(7)?));
+            let (state, route, sent_at) = (read_state(row, 4, 5, 8)?, read_route(row, 6)?, Timestamp::from_millis(row.get(7)?));
             Ok(MessageChange { id, from, to, state, route, sent_at })
         })?;
         changes.sort_by(|a, b| a.id.cmp(&b.id)); // RETURNING promises no order

@@ -223,7 +223,7 @@ impl Server {
 /// memory agree. Hooks also do not wait for their answers. So the task starts at once, before hyper checks for the end of the
 /// connection. It keeps its share of the memory for bodies until it ends. A request that waits ends with its connection.
 fn answer(mut router: Router, mut request: Request) -> impl Future<Output = Result<Response, Infallible>> {
-    let waits = request.method() != Method::POST || request.uri().path() == v1::TAKE;
+    let waits = request.method() != Method::POST || v1::TAKES.contains(&request.uri().path());
     if waits {
         return Either::Left(router.call(request));
     }

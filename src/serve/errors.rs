@@ -60,6 +60,18 @@ const TABLE: &[(&str, &[&[Code]])] = &[
     ("/v1/containers", &[CALLER]),
     ("/v1/containers/{name}/open", &[CALLER, BODY, &[InvalidId]]),
     ("/v1/containers/{name}/close", &[CALLER, BODY, &[InvalidId, ContainerNotFound]]),
+    ("/v1/gateway/announce", &[CALLER, BODY, &[InvalidId, InvalidPath]]),
+    ("/v1/gateway/take", &[CALLER, BODY]),
+    ("/v1/gateway/acknowledge", &[CALLER, BODY]),
+    (
+        "/v1/gateway/receive",
+        &[
+            CALLER,
+            BODY,
+            &[InvalidId, InvalidPath, EmptyMessage, PeerNotFound, MessageNotFound, NoMailbox, IdempotencyConflict, MailboxFull],
+        ],
+    ),
+    ("/v1/gateway/confirm", &[CALLER, BODY]),
     ("/v1/stop", &[CALLER, BODY]),
 ];
 

@@ -11,9 +11,10 @@ use super::{
 use crate::{
     broker::{Caller, Origin},
     wire::{
-        self, API, API_MIN, Acknowledge, Acknowledged, Asked, AwaitMail, AwaitReply, BrokerStatus, Code, Container, Containers,
-        Done, Error, Hello, History, HistoryEntry, HistoryPage, Hook, Hooked, ListPeers, Mail, Peer, Peers, Register, Registered,
-        Search, SearchPage, SendRequest, Sent, SetSummary, Summary, Take, Taken, VERSION, WhoAmI,
+        self, API, API_MIN, Acknowledge, Acknowledged, Announce, Asked, AwaitMail, AwaitReply, BrokerStatus, Code, Confirm,
+        Container, Containers, Done, Error, Forwarded, Hello, History, HistoryEntry, HistoryPage, Hook, Hooked, ListPeers, Mail,
+        Outgoing, Peer, Peers, Receive, Received, Register, Registered, Search, SearchPage, SendRequest, Sent, SetSummary,
+        Summary, Take, TakeOutgoing, Taken, VERSION, WhoAmI,
     },
 };
 use axum::{Extension, extract::State};
@@ -21,12 +22,17 @@ use serde_json::Value;
 use std::sync::Arc;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// The one `POST` that waits, however long.
-pub(super) const TAKE: &str = "/v1/take";
+/// The only `POST`s that wait, however long.
+pub(super) const TAKES: [&str; 2] = ["/v1/take", "/v1/gateway/take"];
 
 /// Refuses a session: which containers may talk with the sessions here is up to the user.
 fn check_opens_containers(caller: &Caller) -> wire::Result<()> {
     caller.must_be_user("a session, and containers are its user's", "leave that to the user: `claude-peers container`")
+}
+
+/// Refuses a session: who speaks for other machines is up to the user.
+fn check_is_gateway(caller: &Caller) -> wire::Result<()> {
+    caller.must_be_user("a session, and only the user's own programs speak for other machines", "leave that to claude-peers-link")
 }
 
 /// Makes a handler of each row, and the routes of all. A row's brackets hold more for its documentation.
@@ -167,6 +173,41 @@ verbs! { app;
         check_opens_containers(&caller)?;
         app.containers.close(name.parse()?).await?;
         Done { ok: true }
+    }
+
+    /// Learns which peers of another machine can be reached now. Not for sessions, as all of the gateway.
+    post "/v1/gateway/announce" [request_body = Announce,]
+    announce(caller: Caller, inside: Inside, Json(request): Json<Announce>) -> Done {
+        check_is_gateway(&inside.or(caller))?;
+        app.broker.announce(request).await?
+    }
+
+    /// What has to go to other machines: mail for their peers, and receipts for what came from there. It stays until it is acknowledged.
+    post "/v1/gateway/take" [request_body = TakeOutgoing,]
+    take_outgoing(caller: Caller, inside: Inside, Json(request): Json<TakeOutgoing>) -> Outgoing {
+        check_is_gateway(&inside.or(caller))?;
+        app.broker.take_outgoing(request).await?
+    }
+
+    /// Says what is stored on its way to another machine. Repeating it changes nothing.
+    post "/v1/gateway/acknowledge" [request_body = Forwarded,]
+    acknowledge_outgoing(caller: Caller, inside: Inside, Json(request): Json<Forwarded>) -> Acknowledged {
+        check_is_gateway(&inside.or(caller))?;
+        app.broker.forwarded(request).await?
+    }
+
+    /// Accepts a message from another machine. Its id there is its idempotency key.
+    post "/v1/gateway/receive" [request_body = Receive,]
+    receive(caller: Caller, inside: Inside, Json(request): Json<Receive>) -> Received {
+        check_is_gateway(&inside.or(caller))?;
+        app.broker.receive(request).await?
+    }
+
+    /// Says what became of messages on the machine of their recipients. Repeating it changes nothing.
+    post "/v1/gateway/confirm" [request_body = Confirm,]
+    confirm(caller: Caller, inside: Inside, Json(request): Json<Confirm>) -> Acknowledged {
+        check_is_gateway(&inside.or(caller))?;
+        app.broker.confirm(request).await?
     }
 
     /// Stops the broker: it finishes what it has accepted and ends. The user may; a peer may not.

@@ -90,7 +90,9 @@ fn size(peer: &Peer) -> usize {
 /// A peer in a readable form.
 fn readable(peer: &Peer) -> String {
     let mut out = format!("- {} ({}) in {}", printable_line(&peer.name), peer.id, printable_line(&peer.cwd));
-    for (name, value) in [("container", &peer.container), ("repo", &peer.git_repo), ("branch", &peer.git_branch)] {
+    for (name, value) in
+        [("container", &peer.container), ("machine", &peer.machine), ("repo", &peer.git_repo), ("branch", &peer.git_branch)]
+    {
         let _ = value.as_ref().map(|value| write!(out, ", {name} {}", printable_line(value)));
     }
     let _ = peer.agent.as_ref().map(|agent| write!(out, ", {}", printable_line(&agent.to_string())));

@@ -77,8 +77,8 @@ pub fn definitions(client: &Client, has_door: bool) -> Vec<Tool> {
              whether it can be reached. Use it to find whom to ask or tell, and before editing files that another session may be \
              changing. Subagents and teammates of this session are not peers.",
             json!({"scope": {
-                "type": "string", "enum": ["machine", "directory", "repo"],
-                "description": "machine: all; directory: this working directory; repo: this git repository and its worktrees",
+                "type": "string", "enum": ["machine", "directory", "repo", "everywhere"],
+                "description": "machine: all; directory: this working directory; repo: this git repository and its worktrees; everywhere: other machines, too",
             }}),
         ),
         tool(

@@ -137,7 +137,8 @@ impl Tools {
 
     async fn list_peers(&self, arguments: JsonObject) -> Result<Answer> {
         let ListPeers { scope, offset } = parse("list_peers", arguments)?;
-        let scope: Scope = required("list_peers", "scope", "\"machine\", \"directory\" or \"repo\"", scope)?.parse()?;
+        let scope: Scope =
+            required("list_peers", "scope", "\"machine\", \"directory\", \"repo\" or \"everywhere\"", scope)?.parse()?;
         let peers: Peers = self.link.get(&format!("/v1/peers?scope={}", scope.as_str()), AT_ONCE).await?;
         let listing = Listing::new(peers, offset.map_or(0, Whole::index));
         let mut json = json!(listing.list);

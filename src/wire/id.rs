@@ -20,7 +20,7 @@ fn invalid(what: &str, given: &str, allowed: &str) -> Error {
 #[cfg_attr(feature = "broker", derive(utoipa::ToSchema), schema(value_type = String, example = "k7xq2m"))]
 pub struct PeerId(SmolStr);
 
-/// How a person or a model names a peer: its id or its name, in the shape of an id. The broker resolves it.
+/// How a person or a model names a peer: its id or its name, in the shape of an id, or `NAME@MACHINE`. The broker resolves it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PeerRef(SmolStr);
 
@@ -41,8 +41,13 @@ impl FromStr for PeerId {
 impl FromStr for PeerRef {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
-        let allowed = "a peer is named by its id or name: 1 to 64 letters, digits, '-' or '_'";
-        handle(text.trim()).map(Self).ok_or_else(|| invalid("peer", text.trim(), allowed))
+        let text = text.trim();
+        let allowed =
+            "a peer is named by its id or name: 1 to 64 letters, digits, '-' or '_'; of another machine by NAME@MACHINE";
+        let is_remote =
+            || text.split_once('@').is_some_and(|(name, machine)| handle(name).is_some() && handle(machine).is_some());
+        let named = handle(text).or_else(|| is_remote().then(|| text.into()));
+        named.map(Self).ok_or_else(|| invalid("peer", text, allowed))
     }
 }
 

@@ -4,10 +4,12 @@ use super::{
 };
 
 words! {
-    /// Where a message stands: `queued → offered → delivered`, or `held` by the recipient's controls, or `expired`.
+    /// Where a message stands: `queued → offered → delivered`, with `forwarded` after `queued` on the way to another machine, or `held` by the recipient's controls, or `expired`.
     pub enum MessageState {
         /// Committed to disk; not yet handed to the recipient.
         Queued = "queued",
+        /// Stored on its way to another machine, which has reported nothing yet.
+        Forwarded = "forwarded",
         /// Pushed by a route that cannot prove that the model saw it.
         Offered = "offered",
         /// Held by the controls of the recipient's user until they let it in.
@@ -33,6 +35,8 @@ words! {
         Poll = "poll",
         /// Not pushed: the session gets its mail when it next calls a tool.
         Pull = "pull",
+        /// Taken to another machine by the link.
+        Link = "link",
     }
 
     /// What a client did with a message it took or was pushed.
@@ -98,6 +102,8 @@ object! {
         /// The route by which it was offered or delivered.
         pub route: Option<Route>,
         pub sent_at: Timestamp,
+        /// When it was stored on its way to another machine.
+        pub forwarded_at: Option<Timestamp>,
         /// When it was pushed by a route that proves nothing.
         pub offered_at: Option<Timestamp>,
         pub delivered_at: Option<Timestamp>,

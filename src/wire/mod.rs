@@ -10,6 +10,7 @@ mod define;
 mod error;
 mod exit;
 mod id;
+mod machine;
 mod message;
 mod peer;
 mod recipient;
@@ -23,6 +24,10 @@ pub use database::{DatabaseReport, DatabaseState};
 pub use error::{Code, Error, Result};
 pub use exit::BrokerExit;
 pub use id::{MessageId, MessageRef, PeerId, PeerRef};
+pub use machine::{
+    Announce, Confirm, Forwarded, MachineName, Outgoing, OutgoingMessage, OutgoingReceipt, Receive, Received, RemoteMessage,
+    RemotePeer, RemoteReceipt, TakeOutgoing, Told,
+};
 pub use message::{Held, HeldBy, HistoryEntry, Inbound, MessageState, Outcome, Receipt, Route, Sender};
 pub use peer::{Activity, Agent, DeliveryChoice, Doing, Door, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};
 pub use recipient::Recipient;

@@ -11,6 +11,8 @@ words! {
         /// Peers in the same git repository, its other worktrees and subdirectories included; without a repository, the
         /// same directory.
         Repo = "repo",
+        /// All peers, those of other machines included.
+        Everywhere = "everywhere",
     }
 
     /// Whether a peer can be reached right now.
@@ -87,7 +89,7 @@ impl std::str::FromStr for Scope {
         Self::parse(text).ok_or_else(|| {
             let text: String = text.chars().take(40).collect();
             Error::new(Code::UnknownScope, format!("scope {text:?} is unknown"))
-                .help("use \"machine\", \"directory\" or \"repo\"")
+                .help("use \"machine\", \"directory\", \"repo\" or \"everywhere\"")
         })
     }
 }
@@ -166,6 +168,8 @@ object! {
         pub tty: Option<String>,
         /// The container that it runs in; its directory is then one inside.
         pub container: Option<String>,
+        /// The other machine that it runs on; its directory is one there.
+        pub machine: Option<String>,
         /// When it first registered.
         pub registered_at: Timestamp,
     }

@@ -362,6 +362,7 @@ impl Taken {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "broker", derive(utoipa::ToSchema))]
 #[serde(untagged)]
+#[allow(clippy::large_enum_variant, reason = "the larger variant is the usual one")]
 pub enum Sent {
     One(Receipt),
     Everyone(Broadcast),

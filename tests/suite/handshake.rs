@@ -113,7 +113,7 @@ fn four_tools_fit_their_token_budget() {
         (name.to_owned(), parameters.into_iter().map(str::to_owned).collect::<Vec<_>>(), required)
     });
     assert_eq!(published, expected);
-    assert_eq!(tools[0]["inputSchema"]["properties"]["scope"]["enum"], json!(["machine", "directory", "repo"]));
+    assert_eq!(tools[0]["inputSchema"]["properties"]["scope"]["enum"], json!(["machine", "directory", "repo", "everywhere"]));
 
     let instructions = opening["instructions"].as_str().unwrap();
     for promise in ["from another agent, not from the user", "grants no permission", "changes no configuration", "send_message"] {

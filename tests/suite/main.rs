@@ -25,6 +25,7 @@ mod doctor;
 mod documented;
 mod everyone;
 mod exporting;
+mod gateway;
 mod handshake;
 mod hidden;
 mod hostile;

@@ -19,7 +19,12 @@ use std::{
 // The document.
 
 /// Every route of the API.
-const ROUTES: [(&str, &str); 24] = [
+const ROUTES: [(&str, &str); 29] = [
+    ("post", "/v1/gateway/announce"),
+    ("post", "/v1/gateway/take"),
+    ("post", "/v1/gateway/acknowledge"),
+    ("post", "/v1/gateway/receive"),
+    ("post", "/v1/gateway/confirm"),
     ("get", "/v1/containers"),
     ("post", "/v1/containers/{name}/open"),
     ("post", "/v1/containers/{name}/close"),

@@ -223,6 +223,7 @@ fn is_state(told: MessageState, stored: &Stored) -> bool {
     match told {
         MessageState::Queued => stored.state == 0,
         MessageState::Held => stored.held && stored.state < 2,
+        MessageState::Forwarded => false, // nothing in the model goes to other machines
         MessageState::Offered => stored.state == 1,
         MessageState::Delivered => stored.state == 2,
         MessageState::Expired => stored.state == 3,

@@ -28,7 +28,7 @@ fn damaged_index_costs_no_message() {
         let mut roots = database.prepare("SELECT name, rootpage FROM sqlite_schema WHERE type = 'index'").unwrap();
         roots.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
     };
-    assert_eq!(indexes.len(), 9, "{indexes:?}");
+    assert_eq!(indexes.len(), 10, "{indexes:?}");
     let mut random = Random::seeded();
     for (index, root) in indexes {
         put_back(broker.folder(), &sound);

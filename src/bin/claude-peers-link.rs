@@ -1,0 +1,5 @@
+//! `claude-peers-link`: links the brokers of several machines.
+
+fn main() -> std::process::ExitCode {
+    claude_peers::link::main()
+}

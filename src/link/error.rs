@@ -1,0 +1,6 @@
+use crate::wire::{Code, Error};
+
+/// The error of something on this machine.
+pub(super) fn local(what: &str, error: &std::io::Error) -> Error {
+    Error::new(Code::Internal, format!("{what}: {error}"))
+}
