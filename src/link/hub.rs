@@ -8,7 +8,7 @@ use super::{
 };
 use crate::wire::{self, Code, Error, MachineName};
 use async_nats::{
-    Client, ConnectOptions, HeaderMap, ServerError,
+    Client, ConnectOptions, Event, HeaderMap, ServerError,
     header::NATS_MESSAGE_ID,
     jetstream::{
         self,
@@ -17,6 +17,7 @@ use async_nats::{
     },
 };
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// How long the stream keeps what nobody fetches: as long as a broker keeps undelivered messages by default.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
@@ -33,6 +34,8 @@ const PULL: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(super) struct Hub {
     pub client: Client,
+    /// Changes with each new connection.
+    pub connected: watch::Receiver<()>,
     stream: jetstream::Context,
 }
 
@@ -41,13 +44,20 @@ impl Hub {
     pub async fn connect(args: &HubArgs, machine: Option<&MachineName>) -> wire::Result<Self> {
         let seed = key::read(&args.key)?;
         let mut options = ConnectOptions::with_nkey(seed).name("claude-peers-link");
+        let (connects, connected) = watch::channel(());
+        options = options.event_callback(move |event| {
+            if matches!(event, Event::Connected) {
+                connects.send_replace(());
+            }
+            std::future::ready(())
+        });
         if let Some(machine) = machine {
             options = options.custom_inbox_prefix(format!("_INBOX_{machine}")).retry_on_initial_connect();
         }
         let client = options.connect(&args.hub).await.map_err(|error| {
             Error::new(Code::Unreachable, format!("connecting to {}: {error}", args.hub)).help("check the address and the key")
         })?;
-        Ok(Self { stream: jetstream::new(client.clone()), client })
+        Ok(Self { stream: jetstream::new(client.clone()), client, connected })
     }
 
     /// Creates the stream, or brings it up to date.
@@ -96,6 +106,9 @@ impl Hub {
     }
 
     /// What is stored for `machine`, one after the other: the next comes when the one before is acknowledged.
+    ///
+    /// The consumer is made anew each time. It has no state worth keeping, because what is not acknowledged is in the stream. A killed hub
+    /// may have lost an acknowledgement of which the stream knows; the old consumer would then wait for a message that is gone, for ever.
     pub async fn incoming(&self, machine: &MachineName) -> Result<pull::Stream, ServerError> {
         let config = pull::Config {
             durable_name: Some(machine.to_string()),
@@ -106,6 +119,9 @@ impl Hub {
             ..pull::Config::default()
         };
         let failed = |error: &dyn std::fmt::Display| ServerError::Other(error.to_string());
+        if let Err(error) = self.stream.delete_consumer_from_stream(machine.as_str(), STREAM).await {
+            tracing::debug!("no consumer to replace: {error}");
+        }
         let consumer = self.stream.create_consumer_on_stream(config, STREAM).await.map_err(|error| failed(&error))?;
         consumer.stream().heartbeat(HEARTBEAT).expires(PULL).messages().await.map_err(|error| failed(&error))
     }

@@ -14,7 +14,9 @@ use futures_util::StreamExt;
 impl Link {
     /// Hands what is stored for this machine to the broker, and acknowledges it, again and again.
     pub(super) async fn receive_incoming(&self) {
+        let mut connected = self.hub.connected.clone();
         loop {
+            connected.mark_unchanged();
             let mut incoming = match self.hub.incoming(&self.machine).await {
                 Ok(incoming) => incoming,
                 Err(error) => {
@@ -23,14 +25,19 @@ impl Link {
                     continue;
                 }
             };
-            // An error ends the pull, and the next asks anew.
-            while let Some(message) = incoming.next().await {
+            // An error ends the pull, and so does a new connection. The next asks anew.
+            loop {
+                let message = tokio::select! {
+                    message = incoming.next() => message,
+                    _ = connected.changed() => break,
+                };
                 match message {
-                    Ok(message) => self.take_in(&message).await,
-                    Err(error) => {
+                    Some(Ok(message)) => self.take_in(&message).await,
+                    Some(Err(error)) => {
                         tracing::debug!("waiting for mail on the hub: {error}");
                         break;
                     }
+                    None => break,
                 }
             }
         }
