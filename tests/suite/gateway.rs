@@ -1,6 +1,6 @@
 //! The gateway: a program of the user's speaks for the peers of other machines. Here the test is that program.
 
-use crate::support::{Broker, Session, events::Peer, folder};
+use crate::support::{Broker, Session, container::open, events::Peer, folder, http::Http};
 use serde_json::{Value, json};
 
 /// A request to the gateway that must succeed.
@@ -224,6 +224,11 @@ fn permission_modes_are_matched_on_the_machine_of_the_recipient() {
     let sent = http.post("/v1/send", &json!({"to": "shop-api@desktop", "text": "Which port?"})).json();
     assert_eq!(sent["state"], "queued", "it is not held here");
     assert_eq!(outgoing(&broker)["messages"][0]["message"]["bypasses"], true);
+    // In a container it counts as one that asks, on other machines, too.
+    let one = Http::unix(&open(&broker, "one").join("broker.sock"));
+    let inside = Peer::register(&one, "inside", json!({"bypasses": true}));
+    inside.over(&one).post("/v1/send", &json!({"to": "shop-api@desktop", "text": "Which port?"}));
+    assert_eq!(outgoing(&broker)["messages"][1]["message"]["bypasses"], false);
     let received = gateway(&broker, "receive", &from_desktop("m42-tdkxkb", &bypassing.id, "8080"));
     assert_eq!(broker.message(&received["id"])["state"], "held", "a session that asks writes to one that bypasses");
 }
