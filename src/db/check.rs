@@ -112,7 +112,7 @@ fn read(path: &Path, quiet: bool) -> rusqlite::Result<Found> {
     found.schema = schema::version(&connection)?;
     // An unfinished change may look like damage; the next start undoes it.
     let is_settled = !is_filled(&journal(path));
-    found.kind = kind::look(&connection)?;
+    found.kind = kind::look(path, &connection)?;
     if found.kind == FileKind::Ours && is_settled {
         found.faults = faults(&connection)?;
         if found.schema > 0 && found.faults.is_empty() {

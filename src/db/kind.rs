@@ -42,10 +42,10 @@ pub(super) fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     if !is_filled(path) {
         return Ok(());
     }
-    let seen = match reader(path).and_then(|connection| look(&connection)) {
+    let seen = match reader(path).and_then(|connection| look(path, &connection)) {
         // Only a writer can undo an unfinished change.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {
-            Connection::open(path).and_then(|connection| look(&connection))
+            Connection::open(path).and_then(|connection| look(path, &connection))
         }
         seen => seen,
     };
@@ -62,22 +62,32 @@ pub(super) fn refuse_foreign(path: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// The kind of an undamaged database.
+/// The kind of an undamaged database, whose file is at `path`.
 ///
 /// # Errors
 /// SQLite's error, also if the database is damaged.
-pub(super) fn look(connection: &Connection) -> rusqlite::Result<FileKind> {
+pub(super) fn look(path: &Path, connection: &Connection) -> rusqlite::Result<FileKind> {
     let version = schema::version(connection)?;
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let things: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let is_ours = schema::is_ours(connection)? || legacy::is_there(connection)?;
+    let has_our_roots = || has_roots(path).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()));
     Ok(match version {
         _ if things == 0 && version > 0 => return Err(damage("its schema is empty".to_owned())),
+        _ if !is_ours && things > 0 && schema::is_part(connection)? && has_our_roots()? => {
+            return Err(damage("its schema lacks tables".to_owned()));
+        }
         _ if !is_ours && (things, version, application) != (0, 0, 0) => FileKind::Foreign,
         ..0 | FARTHEST.. => return Err(damage(format!("its version is {version}"))),
         newer if newer > SCHEMA => FileKind::Newer(newer),
         _ => FileKind::Ours,
     })
+}
+
+/// Whether it has all of our tables, or those of the legacy broker.
+pub(super) fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) = 3 FROM sqlite_schema WHERE type = 'table' AND name IN ('peer', 'session', 'message')";
+    Ok(connection.query_row(sql, [], |row| row.get(0))? || legacy::is_there(connection)?)
 }
 
 /// Whether the file or its log contains the marks of our schema, or is blank because all its contents were lost, or has lost no more

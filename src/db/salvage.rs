@@ -113,7 +113,8 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
     let mut readable = if header::mend(path, &copy)? { &copy } else { path };
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished)?;
     let mut new = Connection::open(unfinished).map_err(io::Error::other)?;
-    if !has_schema(readable) && kind::has_roots(path)? {
+    let has_tables = lenient_reader(readable).and_then(|damaged| kind::has_tables(&damaged)).unwrap_or(false);
+    if !has_tables && kind::has_roots(path)? {
         migrate(&mut new).map_err(io::Error::other)?;
         header::lend_first_page(unfinished, path, &copy)?;
         readable = &copy;
@@ -147,11 +148,6 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
     };
     finish().map_err(io::Error::other)?;
     new.close().map_err(|(_, error)| io::Error::other(error))
-}
-
-fn has_schema(path: &Path) -> bool {
-    let has_some = |damaged: Connection| damaged.query_row("SELECT count(*) > 0 FROM sqlite_schema", [], |row| row.get(0));
-    lenient_reader(path).and_then(has_some).unwrap_or(false)
 }
 
 /// Removes a database and its side files, as far as they exist.
@@ -368,8 +364,10 @@ mod tests {
         let last = Connection::open(&path).unwrap().query_row(last, [], |row| row.get(0));
         assert_eq!(last, Ok(40), "no number is assigned twice, even if all messages are gone");
         // The number of entries in the schema, in the head of its page.
-        fs::write(&path, [&sound[..103], &[0, 0], &sound[105..]].concat()).unwrap();
-        assert_eq!((opened(&path), opened(&path)), ((1, 1), (0, 1)), "the number of entries");
+        for entries in 0..sound[104] {
+            fs::write(&path, [&sound[..104], &[entries], &sound[105..]].concat()).unwrap();
+            assert_eq!((opened(&path), opened(&path)), ((1, 1), (0, 1)), "{entries} entries");
+        }
 
         let first = folder.path().join("first.db");
         let lax = include_str!("migrations/0001-mailboxes.sql").replace("seen_at    INTEGER NOT NULL", "seen_at    INTEGER");

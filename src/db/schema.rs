@@ -46,6 +46,7 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
 struct Fresh {
     shape: BTreeSet<String>,
     roots: Vec<(u64, bool)>,
+    names: BTreeSet<String>,
 }
 
 fn fresh() -> rusqlite::Result<&'static Fresh> {
@@ -57,7 +58,7 @@ fn fresh() -> rusqlite::Result<&'static Fresh> {
     migrate(&mut memory)?;
     let mut roots = memory.prepare("SELECT rootpage, type = 'table' FROM sqlite_schema WHERE rootpage > 1")?;
     let roots = roots.query_map([], |row| Ok((row.get::<_, u32>(0)?.into(), row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
-    let fresh = Fresh { shape: shape(&memory)?, roots };
+    let fresh = Fresh { shape: shape(&memory)?, roots, names: names(&memory)? };
     Ok(FRESH.get_or_init(|| fresh))
 }
 
@@ -76,6 +77,16 @@ pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
     let sql = "SELECT count(*) >= 4 FROM sqlite_schema WHERE name IN ('peer', 'session', 'message', 'message_key',
                'message_waiting', 'message_fresh', 'message_offered', 'message_expiry')";
     connection.query_row(sql, [], |row| row.get(0))
+}
+
+/// Whether all that it has of a schema is in ours, as if the rest could not be found.
+pub(super) fn is_part(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(names(connection)?.is_subset(&fresh()?.names))
+}
+
+/// The names of all tables and indexes.
+fn names(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
+    connection.prepare("SELECT name FROM sqlite_schema")?.query_map([], |row| row.get(0))?.collect()
 }
 
 fn shape(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
