@@ -52,7 +52,7 @@ fn prompt(terminal: &Terminal<'_>, line: &str) {
 fn prompted(screen: &str) -> Option<String> {
     let (_, prompt) = screen.rsplit_once("▄\n")?;
     let (prompt, _) = prompt.split_once('▀')?;
-    Some(prompt.trim().trim_start_matches("> ").to_owned())
+    Some(prompt.trim().trim_start_matches(['>', '*', ' ']).to_owned()) // a star where prompts for permission are bypassed
 }
 
 /// Whether the model was shown this text by our hook.
