@@ -1,3 +1,5 @@
+//! What the command line of `claude-peers-link` takes.
+
 use crate::wire::MachineName;
 use std::path::PathBuf;
 

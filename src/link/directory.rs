@@ -2,6 +2,7 @@
 
 use super::{
     ends::Link,
+    hub::written,
     retry::PAUSE,
     subject::{self, ALL_HELLOS, ALL_PEERS},
 };
@@ -46,8 +47,7 @@ impl Link {
                 summary,
             })
             .collect();
-        let payload = serde_json::to_vec(&peers).unwrap_or_default();
-        self.publish(subject::peers_of(&self.machine), payload).await;
+        self.publish(subject::peers_of(&self.machine), written(&peers)?).await;
         Ok(())
     }
 

@@ -1,3 +1,5 @@
+//! The two ends that all rooms of the link share.
+
 use super::hub::Hub;
 use crate::{client::Client, wire::MachineName};
 

@@ -1,3 +1,5 @@
+//! Errors of the link itself. Those of the broker pass as they are.
+
 use crate::wire::{Code, Error};
 
 /// The error of something on this machine.

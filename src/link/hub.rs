@@ -126,3 +126,9 @@ impl Hub {
         consumer.stream().heartbeat(HEARTBEAT).expires(PULL).messages().await.map_err(|error| failed(&error))
     }
 }
+
+/// The value as JSON for the hub.
+pub(super) fn written(value: &impl serde::Serialize) -> wire::Result<Vec<u8>> {
+    let unwritable = |error: serde_json::Error| Error::new(Code::Internal, format!("writing JSON: {error}"));
+    serde_json::to_vec(value).map_err(unwritable)
+}

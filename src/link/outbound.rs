@@ -2,6 +2,7 @@
 
 use super::{
     ends::Link,
+    hub::written,
     retry::{PAUSE, until_answered},
     subject::{self, Kind},
 };
@@ -9,7 +10,6 @@ use crate::wire::{
     self, Acknowledged, Confirm, Forwarded, MachineName, MessageState, Outgoing, OutgoingMessage, OutgoingReceipt, RemoteMessage,
     RemoteReceipt, TakeOutgoing, Told,
 };
-use serde::Serialize;
 use std::time::Duration;
 
 /// How long one take waits.
@@ -68,9 +68,4 @@ impl Link {
         self.hub.store(&subject, &id, written(receipt)?).await;
         Ok(())
     }
-}
-
-fn written(value: &impl Serialize) -> wire::Result<Vec<u8>> {
-    let unwritable = |error: serde_json::Error| wire::Error::new(wire::Code::Internal, format!("writing a message: {error}"));
-    serde_json::to_vec(value).map_err(unwritable)
 }

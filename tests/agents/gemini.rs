@@ -34,18 +34,23 @@ fn open<'a>(world: &'a World, arguments: &[&str]) -> (Terminal<'a>, Value) {
     (terminal, peer["id"].clone())
 }
 
+/// How often Enter is pressed for one line.
+const MOST_ENTERS: usize = 10;
+
 /// Types a line and sends it. Gemini CLI may drop Enter or take it for a part of the text, and sends the same line twice if Enter comes
 /// twice. So each Enter is followed by a letter: what is in the prompt before it shows what became of the Enter.
 fn prompt(terminal: &Terminal<'_>, line: &str) {
     terminal.types(line);
-    let mut is_sent = false;
-    while !is_sent {
+    for _ in 0..MOST_ENTERS {
         terminal.keys(&["End", "Enter", "x"]);
         let text = eventually("the prompt shows the letter", || prompted(&terminal.screen()).filter(|text| text.ends_with('x')));
-        is_sent = text == "x";
         terminal.keys(&["BSpace"]);
         eventually("the letter is gone", || prompted(&terminal.screen()).filter(|text| !text.ends_with('x')));
+        if text == "x" {
+            return;
+        }
     }
+    panic!("{line:?} is not sent: {}", terminal.screen());
 }
 
 /// What is in the prompt, which stands between two bars at the end of the screen.
