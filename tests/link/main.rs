@@ -5,7 +5,9 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
+mod forged;
 mod hub;
+mod invitations;
 mod keys;
 mod kills;
 mod mail;
