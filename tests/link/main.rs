@@ -5,10 +5,14 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
+#[cfg(target_os = "linux")]
+mod hosts;
 mod hub;
 mod keys;
 mod kills;
 mod mail;
+#[cfg(target_os = "linux")]
+mod net;
 mod refused;
 #[path = "../suite/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]

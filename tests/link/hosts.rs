@@ -1,0 +1,73 @@
+//! Machines on hosts of their own, in every state of the network between them.
+
+use crate::{
+    hub::Hub,
+    net::Net,
+    support::{Session, events::Peer, folder, installed},
+    world::Machine,
+};
+use serde_json::json;
+use std::{fs, path::Path};
+
+const HOSTS: [&str; 3] = ["hub", "laptop", "desktop"];
+
+/// The hub and two machines, each on a host of its own.
+struct Lan {
+    hub: Hub,
+    laptop: Machine,
+    desktop: Machine,
+    net: Net,
+}
+
+impl Lan {
+    fn start() -> Option<Self> {
+        Self::on(Net::of(&HOSTS))
+    }
+
+    fn on(net: Option<Net>) -> Option<Self> {
+        if !installed("nats-server") {
+            return None;
+        }
+        let net = net?;
+        let hub = net.on("hub", Hub::start);
+        let machine = |name: &'static str| net.on(name, || Machine::linked(name, &hub));
+        let (laptop, desktop) = (machine("laptop"), machine("desktop"));
+        Some(Self { hub, laptop, desktop, net })
+    }
+
+    /// A session on a machine, in a folder with this name.
+    fn session(&self, machine: &Machine, place: &Path, name: &str) -> Session {
+        let directory = place.join(name);
+        fs::create_dir(&directory).unwrap();
+        self.net.on(machine.name, || Session::start(&machine.broker, &directory, name))
+    }
+}
+
+#[test]
+fn sessions_on_two_hosts_talk_ask_and_broadcast() {
+    let Some(lan) = Lan::start() else { return };
+    let place = folder();
+    let mut web = lan.session(&lan.laptop, place.path(), "shop-web");
+    let mut api = lan.session(&lan.desktop, place.path(), "shop-api");
+    lan.laptop.sees("shop-api@desktop");
+    lan.desktop.sees("shop-web@laptop");
+
+    // One asks and waits for the answer.
+    let question = json!({"targetPeerId": "shop-api@desktop", "message": "Which port?", "waitForReplySeconds": 60});
+    let call = web.ask("tools/call", json!({"name": "send_message", "arguments": question}));
+    let asked = api.pushed();
+    assert_eq!((&asked["content"], &asked["meta"]["from_name"]), (&json!("Which port?"), &json!("shop-web@laptop")));
+    let (to, about) = (&asked["meta"]["from_id"], &asked["meta"]["message_id"]);
+    api.tool("send_message", json!({"targetPeerId": to, "message": "8080", "replyTo": about}));
+    let answer = web.answer(call)["result"]["structuredContent"].clone();
+    assert_eq!((&answer["answered"], &answer["state"]), (&json!(true), &json!("delivered")), "{answer}");
+
+    // One talks to the other.
+    let sent = api.send("shop-web@laptop", "I am ready.");
+    assert_eq!(web.pushed()["content"], "I am ready.");
+    lan.desktop.broker.message_once("offered", &sent["messageId"]);
+
+    // One tells everybody.
+    web.send("@everywhere", "I deploy.");
+    assert_eq!(api.pushed()["content"], "I deploy.");
+}
