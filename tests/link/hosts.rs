@@ -2,12 +2,13 @@
 
 use crate::{
     hub::Hub,
-    net::Net,
-    support::{Session, events::Peer, folder, installed},
+    net::{DELAY, Net},
+    support::{Session, folder, installed},
+    traffic::{Traffic, UNLIMITED},
     world::Machine,
 };
 use serde_json::json;
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Instant};
 
 const HOSTS: [&str; 3] = ["hub", "laptop", "desktop"];
 
@@ -30,9 +31,13 @@ impl Lan {
         }
         let net = net?;
         let hub = net.on("hub", Hub::start);
-        let machine = |name: &'static str| net.on(name, || Machine::linked(name, &hub));
+        let machine = |name: &'static str| net.on(name, || Machine::linked_with(name, &hub, &UNLIMITED));
         let (laptop, desktop) = (machine("laptop"), machine("desktop"));
         Some(Self { hub, laptop, desktop, net })
+    }
+
+    fn machines(&self) -> [&Machine; 2] {
+        [&self.laptop, &self.desktop]
     }
 
     /// A session on a machine, in a folder with this name.
@@ -70,4 +75,45 @@ fn sessions_on_two_hosts_talk_ask_and_broadcast() {
     // One tells everybody.
     web.send("@everywhere", "I deploy.");
     assert_eq!(api.pushed()["content"], "I deploy.");
+}
+
+#[test]
+fn mail_survives_a_partition() {
+    let Some(lan) = Lan::start() else { return };
+    let mut traffic = Traffic::between(lan.machines());
+    traffic.send(lan.machines(), 20);
+    lan.net.part(&["laptop"]);
+    traffic.send(lan.machines(), 20);
+    // It lasts until each machine has given the other up.
+    lan.laptop.sees_no_more("of-desktop@desktop");
+    lan.desktop.sees_no_more("of-laptop@laptop");
+    lan.net.heal();
+    traffic.send(lan.machines(), 20);
+    traffic.arrives(lan.machines());
+}
+
+#[test]
+fn mail_survives_a_hub_that_is_away() {
+    let Some(mut lan) = Lan::start() else { return };
+    let mut traffic = Traffic::between(lan.machines());
+    traffic.send(lan.machines(), 20);
+    lan.hub.kill();
+    traffic.send(lan.machines(), 20);
+    lan.machines().iter().for_each(|machine| machine.link_says("disconnected"));
+    lan.net.on("hub", || lan.hub.launch());
+    traffic.send(lan.machines(), 20);
+    traffic.arrives(lan.machines());
+}
+
+#[test]
+fn mail_passes_a_slow_cable_that_loses_frames() {
+    let Some(lan) = Lan::on(Net::with_slow(&HOSTS, &["laptop"])) else { return };
+    let mut traffic = Traffic::between(lan.machines());
+    traffic.send(lan.machines(), 20);
+    traffic.arrives(lan.machines());
+    // It is slow indeed: what the hub acknowledges has gone there and back.
+    let begun = Instant::now();
+    let sent = lan.laptop.send("of-desktop@desktop", "How long?");
+    lan.laptop.broker.message_once("forwarded", &sent["messageId"]);
+    assert!(begun.elapsed() >= 2 * DELAY, "{:?}", begun.elapsed());
 }

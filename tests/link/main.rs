@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 #[cfg(target_os = "linux")]
+mod clock;
+#[cfg(target_os = "linux")]
 mod hosts;
 mod hub;
 mod keys;
@@ -17,4 +19,6 @@ mod refused;
 #[path = "../suite/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
+#[cfg(target_os = "linux")]
+mod traffic;
 mod world;

@@ -32,6 +32,8 @@ if [ $1 != 1 ]; then
 fi";
 /// The cable of a host: `$1` is its name, which is that of its port too, and `$2` is a process in it.
 const CABLE: &str = "ip link add $1 type veth peer name eth0 netns $2 && ip link set $1 master switch up";
+/// How long a frame is on a slow cable.
+pub const DELAY: Duration = Duration::from_millis(200);
 /// The longest frame on a slow cable.
 const FRAME: usize = 65_536;
 
@@ -150,7 +152,7 @@ fn carry(from: Arc<SyncDevice>, to: Arc<SyncDevice>, random: Arc<Mutex<Random>>)
         let mut frame = vec![0; FRAME];
         while let Ok(length) = from.recv(&mut frame) {
             let is_lost = random.lock().unwrap().below(100) < 5;
-            if !is_lost && sent.send((Instant::now() + Duration::from_millis(200), frame[..length].to_vec())).is_err() {
+            if !is_lost && sent.send((Instant::now() + DELAY, frame[..length].to_vec())).is_err() {
                 break;
             }
         }
