@@ -1,0 +1,35 @@
+//! The administrator on the hub, with a bare client of NATS: for what the link does not do.
+
+use crate::hub::Hub;
+use async_nats::{
+    Client, ConnectOptions,
+    jetstream::{
+        self,
+        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+    },
+};
+use std::{fs, time::Duration};
+
+/// Connects to the hub as its administrator.
+pub async fn connect(hub: &Hub) -> Client {
+    let seed = fs::read_to_string(hub.key("admin")).unwrap().trim().to_owned();
+    ConnectOptions::with_nkey(seed).retry_on_initial_connect().connect(hub.url()).await.unwrap()
+}
+
+/// Creates a stream like that of the link, with so many replicas. Tries until the hub can.
+pub async fn create_stream(client: &Client, name: &str, subjects: &str, replicas: usize) {
+    let config = Config {
+        name: name.to_owned(),
+        subjects: vec![subjects.to_owned()],
+        retention: RetentionPolicy::WorkQueue,
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        duplicate_window: Duration::from_secs(600),
+        num_replicas: replicas,
+        ..Config::default()
+    };
+    while let Err(error) = jetstream::new(client.clone()).create_or_update_stream(config.clone()).await {
+        eprintln!("creating the stream {name}: {error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
