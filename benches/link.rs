@@ -140,7 +140,7 @@ fn latency() {
     let mut local = Pair { sender: at(&laptop, "ask"), recipient: at(&laptop, "answer"), to: "answer".to_owned() };
     laptop.sees("api@desktop");
     let runtime = runtime();
-    let client = runtime.block_on(admin::connect(&hub));
+    let client = runtime.block_on(admin::connect(&hub, &[hub.url()]));
     let payload = payload(&runtime, &client, || drop(remote.send(0)));
     runtime.block_on(admin::create_stream(&client, BARE.0, BARE.1, 1));
     let context = jetstream::new(client);
@@ -185,7 +185,7 @@ fn durable() {
     recipients.iter().for_each(|peer| drop(laptop.sees(&format!("{}@desktop", peer.name))));
 
     let runtime = runtime();
-    let client = runtime.block_on(admin::connect(&hub));
+    let client = runtime.block_on(admin::connect(&hub, &[hub.url()]));
     let to = format!("{}@desktop", recipients[0].name);
     let first = || send_many(&laptop.broker.socket(), &senders[0].secret, &to, 0..1);
     let payload = payload(&runtime, &client, first);

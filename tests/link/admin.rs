@@ -10,10 +10,10 @@ use async_nats::{
 };
 use std::{fs, time::Duration};
 
-/// Connects to the hub as its administrator.
-pub async fn connect(hub: &Hub) -> Client {
+/// Connects as the administrator of `hub` to one of these addresses.
+pub async fn connect(hub: &Hub, addresses: &[String]) -> Client {
     let seed = fs::read_to_string(hub.key("admin")).unwrap().trim().to_owned();
-    ConnectOptions::with_nkey(seed).retry_on_initial_connect().connect(hub.url()).await.unwrap()
+    ConnectOptions::with_nkey(seed).retry_on_initial_connect().connect(addresses).await.unwrap()
 }
 
 /// Creates a stream like that of the link, with so many replicas. Tries until the hub can.

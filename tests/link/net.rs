@@ -1,7 +1,7 @@
 //! Hosts of our own: network namespaces, each with a cable (a veth pair) to a switch (a bridge in one more namespace).
 //!
-//! What is started inside a host has the host's network and no other. The first host is the hub: on all others 127.0.0.1 leads over the cable to
-//! it, so a hub that listens on 127.0.0.1 is reached from everywhere, whatever its configuration says. Needs root.
+//! What is started inside a host has the host's network and no other. On the hosts of machines, 127.0.0.1 leads over the cable to the hub, so a
+//! hub that listens on 127.0.0.1 is reached from everywhere, whatever its configuration says. Needs root.
 
 use crate::support::random::Random;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -17,19 +17,18 @@ use std::{
 };
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
-/// What a host sets up once its cable is there. `$1` is its number, of which the hub has 1.
+/// What a host sets up once its cable is there. `$1` is its number.
 const HOST: &str = "
 ip link set lo up
 ip addr add 10.77.0.$1/24 dev eth0
 ip link set eth0 up
 cd /proc/sys/net/ipv4
 echo 1 | tee conf/all/route_localnet conf/all/accept_local ip_nonlocal_bind >/dev/null
-echo 0 >conf/all/rp_filter
-if [ $1 != 1 ]; then
-    ip route del local 127.0.0.1 dev lo table local
-    ip route del local 127.0.0.0/8 dev lo table local
-    ip route add 127.0.0.1 via 10.77.0.1 dev eth0 src 10.77.0.$1
-fi";
+echo 0 >conf/all/rp_filter";
+/// Makes 127.0.0.1 no address of this host.
+const NOT_HERE: &str = "ip route del local 127.0.0.1 dev lo table local && ip route del local 127.0.0.0/8 dev lo table local";
+/// Lets 127.0.0.1 lead from the host with the number `$1` to that with the number `$2`.
+const LEAD: &str = "ip route replace 127.0.0.1 via 10.77.0.$2 dev eth0 src 10.77.0.$1";
 /// The cable of a host: `$1` is its name, which is that of its port too, and `$2` is a process in it.
 const CABLE: &str = "ip link add $1 type veth peer name eth0 netns $2 && ip link set $1 master switch up";
 /// How long a frame is on a slow cable.
@@ -37,23 +36,29 @@ pub const DELAY: Duration = Duration::from_millis(200);
 /// The longest frame on a slow cable.
 const FRAME: usize = 65_536;
 
-/// Some hosts on one switch.
+/// Some hosts on one switch. Their addresses are 10.77.0.1 and so on, those of the hubs first.
 pub struct Net {
     switch: Namespace,
-    hosts: Vec<(&'static str, Namespace)>,
+    hosts: Vec<Host>,
+}
+
+struct Host {
+    name: &'static str,
+    number: String,
+    namespace: Namespace,
 }
 
 impl Net {
-    /// Hosts with these names, the first of which is the hub. `None`, with a message, where there can be none.
-    pub fn of(names: &[&'static str]) -> Option<Self> {
-        Self::with_slow(names, &[])
+    /// Hosts for hubs and machines; those of the machines lead to the first hub. `None`, with a message, where there can be none.
+    pub fn of(hubs: &[&'static str], machines: &[&'static str]) -> Option<Self> {
+        Self::with_slow(hubs, machines, &[])
     }
 
     /// The same; the cables of `slow` delay each frame by 200 ms and lose 5 % of them, each way.
     ///
     /// A slow cable is a pair of TAP devices, between which this process carries the frames. The kernel's own way (`tc qdisc add … netem`) would be
     /// shorter, but many kernels are built without it.
-    pub fn with_slow(names: &[&'static str], slow: &[&'static str]) -> Option<Self> {
+    pub fn with_slow(hubs: &[&'static str], machines: &[&'static str], slow: &[&str]) -> Option<Self> {
         let Some(switch) = Namespace::new() else {
             let is_required = std::env::var_os("CLAUDE_PEERS_HOST_TESTS").is_some_and(|value| value == "required");
             assert!(!is_required, "no network namespaces can be had: they need root");
@@ -62,23 +67,41 @@ impl Net {
         };
         switch.run("ip link add switch type bridge && ip link set switch up", &[]);
         switch.run("ip link add island type bridge && ip link set island up", &[]);
-        let hosts = names.iter().zip(1..).map(|(name, number)| {
-            let host = Namespace::new().unwrap();
-            if slow.contains(name) {
-                lay_slow_cable(&switch, &host, name);
-            } else {
-                switch.run(CABLE, &[name, &host.pid()]);
-            }
-            host.run(HOST, &[&format!("{number}")]);
-            (*name, host)
-        });
-        let hosts = hosts.collect();
-        Some(Self { switch, hosts })
+        let mut net = Self { switch, hosts: Vec::new() };
+        for name in hubs.iter().chain(machines) {
+            net.add(name, slow.contains(name));
+        }
+        for machine in machines {
+            net.host(machine).namespace.run(NOT_HERE, &[]);
+            net.lead(machine, hubs[0]);
+        }
+        Some(net)
+    }
+
+    fn add(&mut self, name: &'static str, is_slow: bool) {
+        let (namespace, number) = (Namespace::new().unwrap(), (self.hosts.len() + 1).to_string());
+        if is_slow {
+            lay_slow_cable(&self.switch, &namespace, name);
+        } else {
+            self.switch.run(CABLE, &[name, &namespace.pid()]);
+        }
+        namespace.run(HOST, &[&number]);
+        self.hosts.push(Host { name, number, namespace });
+    }
+
+    /// Makes 127.0.0.1 lead from a machine's host to this hub's.
+    pub fn lead(&self, machine: &str, hub: &str) {
+        let (machine, hub) = (self.host(machine), self.host(hub));
+        machine.namespace.run(LEAD, &[&machine.number, &hub.number]);
+    }
+
+    fn host(&self, name: &str) -> &Host {
+        self.hosts.iter().find(|host| host.name == name).unwrap()
     }
 
     /// Does something on a host. The programs that it starts stay there.
     pub fn on<T: Send>(&self, host: &str, task: impl FnOnce() -> T + Send) -> T {
-        self.hosts.iter().find(|(name, _)| *name == host).unwrap().1.inside(task)
+        self.host(host).namespace.inside(task)
     }
 
     /// Parts these hosts from all others: frames between the two sides vanish, and no host can see why.
@@ -88,7 +111,7 @@ impl Net {
 
     /// Joins all hosts again.
     pub fn heal(&self) {
-        self.hosts.iter().for_each(|(host, _)| self.switch.run("ip link set $1 master switch", &[host]));
+        self.hosts.iter().for_each(|host| self.switch.run("ip link set $1 master switch", &[host.name]));
     }
 }
 

@@ -33,15 +33,23 @@ impl Traffic {
         Self { peers, streams, names, sent: 0 }
     }
 
-    /// Each peer writes this many further messages to the other.
-    pub fn send(&mut self, machines: [&Machine; 2], messages: usize) {
+    /// The name on the other machine of the peer on this one.
+    pub fn name(&self, at: usize) -> &str {
+        &self.names[at]
+    }
+
+    /// Each peer writes this many further messages to the other. Returns the ids of the last.
+    pub fn send(&mut self, machines: [&Machine; 2], messages: usize) -> [Value; 2] {
+        let mut last = [Value::Null, Value::Null];
         for number in self.sent..self.sent + messages {
             for at in [0, 1] {
                 let message = json!({"to": self.names[1 - at], "text": number.to_string()});
-                self.peers[at].over(&machines[at].broker.http()).post("/v1/send", &message).json();
+                let sent = self.peers[at].over(&machines[at].broker.http()).post("/v1/send", &message).json();
+                last[at] = sent["messageId"].clone();
             }
         }
         self.sent += messages;
+        last
     }
 
     /// Waits until all that was written is there, and checks it.
