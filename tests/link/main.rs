@@ -5,14 +5,27 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
+mod admin;
+#[cfg(target_os = "linux")]
+mod clock;
+#[cfg(target_os = "linux")]
+mod cluster;
 mod forged;
+#[cfg(target_os = "linux")]
+mod hosts;
 mod hub;
 mod invitations;
 mod keys;
 mod kills;
 mod mail;
+#[cfg(target_os = "linux")]
+mod net;
+#[cfg(target_os = "linux")]
+mod nodes;
 mod refused;
 #[path = "../suite/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]
 mod support;
+#[cfg(target_os = "linux")]
+mod traffic;
 mod world;

@@ -79,14 +79,16 @@ impl Broker {
         fs::read_to_string(self.folder().join("log")).unwrap_or_default()
     }
 
-    /// The environment that makes our programs use this broker.
+    /// The environment that makes our programs use this broker, and its clock if that is off: all programs of a machine have the same.
     pub fn env(&self) -> Vec<(String, String)> {
         let path = |path: PathBuf| path.to_str().unwrap().to_owned();
-        vec![
+        let clock = self.settings.iter().filter(|(name, _)| name == "LD_PRELOAD" || name.starts_with("FAKETIME"));
+        let place = [
             ("CLAUDE_PEERS_SOCKET".to_owned(), path(self.socket())),
             ("CLAUDE_PEERS_DB".to_owned(), path(self.database())),
             ("CLAUDE_PEERS_PORT".to_owned(), self.port.to_string()),
-        ]
+        ];
+        place.into_iter().chain(clock.cloned()).collect()
     }
 
     /// The command that starts it with a clean environment: only PATH is inherited, and HOME is its folder.

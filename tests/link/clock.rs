@@ -1,0 +1,63 @@
+//! A machine whose clock is an hour off.
+//!
+//! Its programs run under `libfaketime` (Debian: `apt install faketime`): a time namespace does not move the time of day.
+
+use crate::{
+    hub::Hub,
+    support::installed,
+    traffic::{Traffic, UNLIMITED},
+    world::Machine,
+};
+use std::{fs, process::Command};
+
+/// The variables that set the clock of a machine's programs. `None`, with a message, where `faketime` is missing.
+fn clock(offset: &'static str) -> Option<[(&'static str, String); 3]> {
+    if !installed("nats-server") || !installed("faketime") {
+        return None;
+    }
+    let printed = Command::new("faketime").args(["-f", offset, "printenv", "LD_PRELOAD"]).output().unwrap();
+    let library = String::from_utf8(printed.stdout).unwrap().trim().to_owned();
+    // Only the time of day is off; nobody can set the other clock.
+    Some([("LD_PRELOAD", library), ("FAKETIME", offset.to_owned()), ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())])
+}
+
+/// A laptop with the right time and a desktop with a clock that is off, both with these settings.
+fn machines(hub: &Hub, clock: &[(&'static str, String); 3], settings: &[(&str, &str)]) -> [Machine; 2] {
+    let clock = clock.iter().map(|(name, value)| (*name, value.as_str()));
+    let off: Vec<(&str, &str)> = settings.iter().copied().chain(clock).collect();
+    [Machine::linked_with("laptop", hub, settings), Machine::linked_with("desktop", hub, &off)]
+}
+
+/// Mail passes both ways between a machine with the right time and one whose clock is off.
+fn mail_passes(offset: &'static str, settings: &[(&str, &str)]) {
+    let Some(clock) = clock(offset) else { return };
+    let hub = Hub::start();
+    let [laptop, desktop] = machines(&hub, &clock, &[&UNLIMITED, settings].concat());
+    let mut traffic = Traffic::between([&laptop, &desktop]);
+    for pid in [desktop.broker.pid(), desktop.link_pid()] {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        assert!(maps.contains("libfaketime"), "the clock of process {pid} is off");
+    }
+    traffic.send([&laptop, &desktop], 20);
+    traffic.arrives([&laptop, &desktop]);
+}
+
+#[test]
+fn mail_passes_with_a_clock_an_hour_ahead() {
+    mail_passes("+1h", &[]);
+}
+
+#[test]
+fn mail_passes_with_a_clock_an_hour_behind() {
+    mail_passes("-1h", &[]);
+}
+
+#[test]
+fn mail_that_waits_for_half_an_hour_passes_with_a_clock_ahead() {
+    mail_passes("+1h", &[("CLAUDE_PEERS_EXPIRY", "30m")]);
+}
+
+#[test]
+fn mail_that_waits_for_half_an_hour_passes_with_a_clock_behind() {
+    mail_passes("-1h", &[("CLAUDE_PEERS_EXPIRY", "30m")]);
+}
