@@ -23,6 +23,7 @@ mod identity;
 mod inbox;
 mod legacy;
 mod limits;
+mod machines;
 mod mail;
 mod maintenance;
 mod metrics;

@@ -189,6 +189,53 @@ fn peers_of_other_machines_are_listed_everywhere_only() {
 }
 
 #[test]
+fn machine_is_remembered_by_a_limited_number_of_peers() {
+    let broker = Broker::start();
+    let peers = |round: usize| (0..1_024).map(move |n| json!({"id": format!("p{round}x{n}"), "name": format!("p{round}-{n}")}));
+    let announce = |round: usize, most: usize| {
+        let peers: Vec<Value> = peers(round).take(most).collect();
+        broker.http().post("/v1/gateway/announce", &json!({"machine": "desktop", "peers": peers}))
+    };
+    announce(0, 3).json();
+    let waits = send(&broker, "p0x0_desktop", "It waits here")["messageId"].clone();
+    let forwarded = send(&broker, "p0x1_desktop", "It waits on the hub")["messageId"].clone();
+    forward(&broker, &[&forwarded]);
+    let here = Peer::register(&broker.http(), "here", json!({}));
+    let mut question = from_desktop("m42-tdkxkb", &here.id, "Nobody has read this");
+    question["message"]["from"]["id"] = json!("asks");
+    gateway(&broker, "receive", &question);
+    for round in 1..4 {
+        announce(round, 1_024).json();
+        assert!(broker.count("SELECT count(*) FROM peer WHERE machine = 'desktop'") <= 2_048, "{round}");
+    }
+    assert_eq!(broker.count("SELECT count(*) FROM peer WHERE machine = 'desktop'"), 2_048);
+    let known = |id: &str| broker.http().post("/v1/send", &json!({"to": id, "text": id})).status == 200;
+    let kept = ["p0x0_desktop", "p0x1_desktop", "asks_desktop", "p2x1023_desktop", "p3x0_desktop"].map(known);
+    assert_eq!(kept, [true; 5], "peers with mail, and the last ones");
+    assert_eq!(["p0x2_desktop", "p1x0_desktop"].map(known), [false; 2], "the ones that were gone first");
+    assert_eq!(outgoing(&broker)["messages"][0]["message"]["id"], waits);
+    assert_eq!(confirm(&broker, &forwarded, "delivered"), json!({"changed": 1}));
+}
+
+#[test]
+fn machine_whose_gone_peers_all_have_mail_gets_no_more() {
+    let broker = Broker::with(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
+    for round in 0..2 {
+        let peers: Vec<Value> = (0..1_024).map(|n| json!({"id": format!("p{round}x{n}"), "name": "same"})).collect();
+        gateway(&broker, "announce", &json!({"machine": "desktop", "peers": peers}));
+        let sent = send(&broker, "@everywhere", &format!("For the {round}th round"));
+        assert_eq!(sent["receipts"].as_array().unwrap().len(), 1_024);
+    }
+    let here = Peer::register(&broker.http(), "here", json!({}));
+    let refused = broker.http().post("/v1/gateway/receive", &from_desktop("m42-tdkxkb", &here.id, "Which port?"));
+    assert_eq!(refused.code(), "mailbox_full");
+    assert!(refused.body.contains("2048") && refused.body.contains("desktop"), "{}", refused.body);
+    let refused =
+        broker.http().post("/v1/gateway/announce", &json!({"machine": "desktop", "peers": [{"id": "new", "name": "new"}]}));
+    assert_eq!(refused.code(), "mailbox_full");
+}
+
+#[test]
 fn bare_name_means_a_peer_here_first() {
     let (broker, place) = (Broker::start(), folder());
     announce(&broker, "desktop");

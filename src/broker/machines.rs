@@ -1,0 +1,127 @@
+//! Other machines: which of their peers can be reached, and what is remembered of them.
+//!
+//! A machine's peers are there as long as it announces them. Their rows stay when they are gone, as those of all peers do, so mail can
+//! wait for them. Of one machine a limited number is remembered: a new peer displaces the one that is gone the longest, unless mail to or
+//! from that one is under way.
+
+use super::{core::Broker, identity::check_path, peer::Peer, roster::Roster};
+use crate::{
+    db::{Durability, PeerRow, peers},
+    platform::clock,
+    wire::{self, Announce, Code, Done, Error, Git, MachineName, PeerId, RemotePeer, Status, Timestamp},
+};
+use std::{collections::HashSet, sync::Arc};
+
+/// How many peers of one machine may be there at once.
+const MOST_PEERS: usize = 1_024;
+/// How many peers of one machine are remembered, gone ones included.
+const MOST_KNOWN: usize = 2 * MOST_PEERS;
+
+impl Broker {
+    /// Learns which peers of a machine can be reached now. The others of that machine are gone.
+    pub async fn announce(self: &Arc<Self>, Announce { machine, peers }: Announce) -> wire::Result<Done> {
+        check_number("peers", peers.len(), MOST_PEERS)?;
+        let now = clock::now();
+        let rows = peers.iter().map(|peer| self.row_of(&machine, peer, now)).collect::<wire::Result<Vec<_>>>()?;
+        let there: HashSet<PeerId> = rows.iter().map(|row| row.id.clone()).collect();
+        // Before and after: those that are gone now can be forgotten for those that are new.
+        let has_changed = self.hear(&machine, &there, now);
+        self.meet(&machine, rows).await?;
+        if self.hear(&machine, &there, now) || has_changed {
+            self.changes.hint();
+        }
+        Ok(Done { ok: true })
+    }
+
+    /// Notes which peers of `machine` are there. Returns whether that has changed.
+    fn hear(&self, machine: &MachineName, there: &HashSet<PeerId>, now: Timestamp) -> bool {
+        let mut has_changed = false;
+        for peer in self.roster().peers.values_mut().filter(|peer| is_on(peer, machine)) {
+            let (before, is_there) = (peer.status(now), there.contains(&peer.row.id));
+            peer.heard = is_there.then_some(now);
+            if is_there {
+                peer.row.last_seen = now;
+            }
+            has_changed |= peer.status(now) != before;
+        }
+        has_changed
+    }
+
+    /// Stores the rows of peers of `machine` that are new or have changed, and forgets others if there are too many.
+    pub(super) async fn meet(self: &Arc<Self>, machine: &MachineName, rows: Vec<PeerRow>) -> wire::Result<()> {
+        let is_same = |old: &PeerRow, row: &PeerRow| PeerRow { last_seen: row.last_seen, ..old.clone() } == *row;
+        let (changed, gone, too_many) = {
+            let roster = self.roster();
+            let known = |row: &PeerRow| roster.peers.get(&row.id).is_some_and(|old| is_same(&old.row, row));
+            let changed: Vec<PeerRow> = rows.into_iter().filter(|row| !known(row)).collect();
+            if changed.is_empty() {
+                return Ok(());
+            }
+            let (gone, too_many) = room(&roster, machine, &changed);
+            (changed, gone, too_many)
+        };
+        let stored = changed.clone();
+        let job = self.commit(Durability::Fsync, move |tx| {
+            let forgotten = peers::forget_first(tx, &gone, too_many)?;
+            let has_room = forgotten.len() >= too_many;
+            if has_room {
+                stored.iter().try_for_each(|row| peers::put(tx, row))?;
+            }
+            Ok((has_room, forgotten))
+        });
+        let (has_room, forgotten) = job.await?;
+        let mut roster = self.roster();
+        forgotten.iter().for_each(|id| roster.remove(id));
+        if !has_room {
+            let what = format!("{MOST_KNOWN} peers of {machine} are remembered, and mail to or from each of them is under way");
+            return Err(Error::new(Code::MailboxFull, what).help("wait until some of it is delivered or expires"));
+        }
+        changed.into_iter().for_each(|row| roster.put(row));
+        drop(roster);
+        self.changes.hint();
+        Ok(())
+    }
+
+    /// The row of a peer of another machine: what that machine says of it, and what is kept from before.
+    pub(super) fn row_of(&self, machine: &MachineName, peer: &RemotePeer, now: Timestamp) -> wire::Result<PeerRow> {
+        let (id, name) = (machine.id_of(&peer.id)?, machine.name_of(&peer.name)?.as_str().to_owned());
+        if !peer.cwd.is_empty() {
+            check_path("cwd", &peer.cwd)?;
+        }
+        self.limits.check_summary(&peer.summary)?;
+        let old = self.roster().peers.get(&id).map(|peer| peer.row.clone());
+        let git = peer.git_repo.clone().map(|repo| {
+            let (common_dir, head, branch) = (String::new(), String::new(), peer.git_branch.clone());
+            Git { common_dir, head, repo, branch }
+        });
+        let kept = old.unwrap_or_else(|| PeerRow::new(id, name.clone(), peer.cwd.clone(), now));
+        let (cwd, summary, machine) = (peer.cwd.clone(), peer.summary.clone(), Some(machine.clone()));
+        Ok(PeerRow { name, cwd, git, summary, machine, last_seen: now, ..kept })
+    }
+}
+
+fn is_on(peer: &Peer, machine: &MachineName) -> bool {
+    peer.row.machine.as_ref() == Some(machine)
+}
+
+/// The peers of a machine that can be forgotten if no mail is under way, the one that is gone the longest first, and how many of them must be
+/// so that these rows have room.
+fn room(roster: &Roster, machine: &MachineName, rows: &[PeerRow]) -> (Vec<PeerId>, usize) {
+    let now = clock::now();
+    let known: Vec<&Peer> = roster.peers.values().filter(|peer| is_on(peer, machine)).collect();
+    let new = rows.iter().filter(|row| !roster.peers.contains_key(&row.id)).count();
+    let too_many = if new == 0 { 0 } else { (known.len() + new).saturating_sub(MOST_KNOWN) };
+    let stays: HashSet<&PeerId> = rows.iter().map(|row| &row.id).collect();
+    let mut gone: Vec<&Peer> =
+        known.into_iter().filter(|peer| peer.status(now) == Status::Gone && !stays.contains(&peer.row.id)).collect();
+    gone.sort_by_key(|peer| (peer.row.last_seen, &peer.row.id));
+    (gone.into_iter().map(|peer| peer.row.id.clone()).collect(), too_many)
+}
+
+/// Refuses a list of more than `most`.
+pub(super) fn check_number(what: &str, number: usize, most: usize) -> wire::Result<()> {
+    if number <= most {
+        return Ok(());
+    }
+    Err(Error::new(Code::InvalidRequest, format!("{number} {what} at once; at most {most} are taken")))
+}
