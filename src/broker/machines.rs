@@ -4,13 +4,14 @@
 //! wait for them. Of one machine a limited number is remembered: a new peer displaces the one that is gone the longest, unless mail to or
 //! from that one is under way.
 
-use super::{core::Broker, identity::check_path, peer::Peer, roster::Roster};
+use super::{core::Broker, identity::check_path, machine::Machine, peer::Peer, roster::Roster};
 use crate::{
     db::{Durability, PeerRow, peers},
     platform::clock,
     wire::{self, Announce, Code, Done, Error, Git, MachineName, PeerId, RemotePeer, Status, Timestamp},
 };
 use std::{collections::HashSet, sync::Arc};
+use tokio::time::{Instant, sleep_until};
 
 /// How many peers of one machine may be there at once.
 const MOST_PEERS: usize = 1_024;
@@ -34,9 +35,13 @@ impl Broker {
     }
 
     /// Notes which peers of `machine` are there. Returns whether that has changed.
-    fn hear(&self, machine: &MachineName, there: &HashSet<PeerId>, now: Timestamp) -> bool {
-        let mut has_changed = false;
-        for peer in self.roster().peers.values_mut().filter(|peer| is_on(peer, machine)) {
+    fn hear(self: &Arc<Self>, machine: &MachineName, there: &HashSet<PeerId>, now: Timestamp) -> bool {
+        let (mut roster, mut has_changed) = (self.roster(), false);
+        if roster.machines.insert(machine.clone(), Machine::heard(now)).is_none_or(|before| before.is_silent) {
+            tracing::info!(%machine, "the machine {machine} is there");
+            self.expect(machine.clone());
+        }
+        for peer in roster.peers.values_mut().filter(|peer| is_on(peer, machine)) {
             let (before, is_there) = (peer.status(now), there.contains(&peer.row.id));
             peer.heard = is_there.then_some(now);
             if is_there {
@@ -45,6 +50,31 @@ impl Broker {
             has_changed |= peer.status(now) != before;
         }
         has_changed
+    }
+
+    /// Tells watchers when `machine` is away. Nothing else would: a machine that vanishes says nothing.
+    fn expect(self: &Arc<Self>, machine: MachineName) {
+        let broker = Arc::downgrade(self);
+        tokio::spawn(async move {
+            while let Some(silent_at) = broker.upgrade().and_then(|broker| broker.check_silence(&machine)) {
+                sleep_until(silent_at).await;
+            }
+        });
+    }
+
+    /// Ends the presence of a machine that has been silent for too long. Returns when that may be the case next.
+    fn check_silence(&self, machine: &MachineName) -> Option<Instant> {
+        let mut roster = self.roster();
+        let known = roster.machines.get_mut(machine)?;
+        if known.silent_at() > Instant::now() {
+            return Some(known.silent_at());
+        }
+        known.is_silent = true;
+        tracing::info!(%machine, "the machine {machine} is away: it was last heard {}", known.heard);
+        roster.peers.values_mut().filter(|peer| is_on(peer, machine)).for_each(|peer| peer.heard = None);
+        drop(roster);
+        self.changes.hint();
+        None
     }
 
     /// Stores the rows of peers of `machine` that are new or have changed, and forgets others if there are too many.

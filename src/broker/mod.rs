@@ -23,6 +23,7 @@ mod identity;
 mod inbox;
 mod legacy;
 mod limits;
+mod machine;
 mod machines;
 mod mail;
 mod maintenance;

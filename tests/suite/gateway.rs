@@ -1,7 +1,18 @@
 //! The gateway: a program of the user's speaks for the peers of other machines. Here the test is that program.
 
-use crate::support::{Broker, Session, container::open, events::Peer, folder, http::Http};
+use crate::support::{
+    Broker, Session,
+    container::open,
+    events::{Events, Peer},
+    folder,
+    http::Http,
+};
 use serde_json::{Value, json};
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    fs::{self, DirEntry},
+};
 
 /// A request to the gateway that must succeed.
 fn gateway(broker: &Broker, verb: &str, body: &Value) -> Value {
@@ -233,6 +244,36 @@ fn machine_whose_gone_peers_all_have_mail_gets_no_more() {
     let refused =
         broker.http().post("/v1/gateway/announce", &json!({"machine": "desktop", "peers": [{"id": "new", "name": "new"}]}));
     assert_eq!(refused.code(), "mailbox_full");
+}
+
+/// A thread that sleeps is never switched to, however slow the machine is. A look every second would be twenty.
+#[test]
+fn broker_sleeps_until_a_silent_machine_is_away() {
+    let broker = Broker::start();
+    let mut events = Events::watch(&broker.http());
+    assert_eq!(events.next().unwrap().0, "ready");
+    announce(&broker, "desktop");
+    assert_eq!(events.next().map(|(name, peer)| (name, peer["id"].clone())), Some(("peer".to_owned(), json!("k7xq2m_desktop"))));
+    broker.tells_that("1 peer");
+    announce(&broker, "desktop");
+    let before = switches(&broker);
+    assert_eq!(events.next(), Some(("left".to_owned(), json!("k7xq2m_desktop"))));
+    broker.tells_that("0 peers");
+    let more = |(thread, count): (OsString, u64)| count - before.get(&thread).copied().unwrap_or_default();
+    let woken: u64 = switches(&broker).into_iter().map(more).sum();
+    assert!(woken < 15, "woken {woken} times");
+}
+
+/// How often each thread of the broker has gone to sleep.
+fn switches(broker: &Broker) -> HashMap<OsString, u64> {
+    let threads = fs::read_dir(format!("/proc/{}/task", broker.pid())).unwrap().map(Result::unwrap);
+    let count = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.unwrap().trim().parse().unwrap()
+    };
+    // A thread may end in between.
+    let counted = |thread: DirEntry| Some((thread.file_name(), count(fs::read_to_string(thread.path().join("status")).ok()?)));
+    threads.filter_map(counted).collect()
 }
 
 #[test]
