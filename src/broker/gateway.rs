@@ -2,7 +2,7 @@
 //! request can be repeated without harm.
 
 use super::{
-    core::{Broker, Caller},
+    core::{Broker, Caller, OnDrop},
     machines::check_number,
 };
 use crate::{
@@ -32,6 +32,8 @@ impl Broker {
         let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
         let deadline = Instant::now() + wait;
         let mut changes = self.changes.hints();
+        self.roster().gateway.enter();
+        let _leave = OnDrop(|| self.roster().gateway.leave());
         loop {
             let outgoing = self.outgoing()?;
             if !outgoing.messages.is_empty() || !outgoing.receipts.is_empty() || Instant::now() >= deadline {

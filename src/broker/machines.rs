@@ -8,15 +8,23 @@ use super::{core::Broker, identity::check_path, machine::Machine, peer::Peer, ro
 use crate::{
     db::{Durability, PeerRow, peers},
     platform::clock,
-    wire::{self, Announce, Code, Done, Error, Git, MachineName, PeerId, RemotePeer, Status, Timestamp},
+    wire::{
+        self, Announce, Code, Done, Error, Git, LinkedMachine, MachineName, MessageState, PeerId, Receipt, RemotePeer, Status,
+        Timestamp,
+    },
 };
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 use tokio::time::{Instant, sleep_until};
 
 /// How many peers of one machine may be there at once.
 const MOST_PEERS: usize = 1_024;
 /// How many peers of one machine are remembered, gone ones included.
 const MOST_KNOWN: usize = 2 * MOST_PEERS;
+/// What to know when no gateway is at work.
+const UNLINKED: &str = ". Nothing is known of other machines now: claude-peers-link does not run here, or does not reach its hub";
 
 impl Broker {
     /// Learns which peers of a machine can be reached now. The others of that machine are gone.
@@ -31,13 +39,20 @@ impl Broker {
         if self.hear(&machine, &there, now) || has_changed {
             self.changes.hint();
         }
+        if self.roster().machines.get(&machine).is_some_and(Machine::is_due) {
+            self.note_heard(&machine).await?;
+        }
         Ok(Done { ok: true })
     }
 
     /// Notes which peers of `machine` are there. Returns whether that has changed.
     fn hear(self: &Arc<Self>, machine: &MachineName, there: &HashSet<PeerId>, now: Timestamp) -> bool {
         let (mut roster, mut has_changed) = (self.roster(), false);
-        if roster.machines.insert(machine.clone(), Machine::heard(now)).is_none_or(|before| before.is_silent) {
+        let has_come = match roster.machines.get_mut(machine) {
+            Some(known) => known.hear(now),
+            None => roster.machines.insert(machine.clone(), Machine::new(now)).is_none(),
+        };
+        if has_come {
             tracing::info!(%machine, "the machine {machine} is there");
             self.expect(machine.clone());
         }
@@ -59,7 +74,26 @@ impl Broker {
             while let Some(silent_at) = broker.upgrade().and_then(|broker| broker.check_silence(&machine)) {
                 sleep_until(silent_at).await;
             }
+            let Some(broker) = broker.upgrade().filter(|broker| !*broker.stopping.borrow()) else { return };
+            if let Err(error) = broker.note_heard(&machine).await {
+                tracing::debug!(%machine, %error, "noting when {machine} was last heard failed: {error}");
+            }
         });
+    }
+
+    /// Stores when the peers that `machine` announced last were seen, so that a restarted broker knows since when it is away.
+    async fn note_heard(&self, machine: &MachineName) -> wire::Result<()> {
+        let (heard, seen) = {
+            let mut roster = self.roster();
+            let Some(known) = roster.machines.get_mut(machine) else { return Ok(()) };
+            known.noted = Some(Instant::now());
+            let heard = known.heard;
+            let seen = roster.peers.values().filter(|peer| is_on(peer, machine) && peer.row.last_seen == heard);
+            (heard, seen.map(|peer| peer.row.id.clone()).collect::<Vec<_>>())
+        };
+        // A power cut may undo it.
+        let job = self.store.submit(Durability::Process, move |tx| seen.iter().try_for_each(|id| peers::seen(tx, id, heard)));
+        Ok(job.await?.await?)
     }
 
     /// Ends the presence of a machine that has been silent for too long. Returns when that may be the case next.
@@ -127,6 +161,38 @@ impl Broker {
         let kept = old.unwrap_or_else(|| PeerRow::new(id, name.clone(), peer.cwd.clone(), now));
         let (cwd, summary, machine) = (peer.cwd.clone(), peer.summary.clone(), Some(machine.clone()));
         Ok(PeerRow { name, cwd, git, summary, machine, last_seen: now, ..kept })
+    }
+}
+
+impl Roster {
+    /// The other machines that are known, by name.
+    pub fn linked(&self, now: Timestamp) -> Vec<LinkedMachine> {
+        let mut names: BTreeSet<&MachineName> = self.peers.values().filter_map(|peer| peer.row.machine.as_ref()).collect();
+        names.extend(self.machines.keys());
+        let linked = |name: &MachineName| LinkedMachine { away_since: self.away_since(name, now), name: name.clone() };
+        names.into_iter().map(linked).collect()
+    }
+
+    /// When `machine` was last heard, if it is away.
+    pub fn away_since(&self, machine: &MachineName, now: Timestamp) -> Option<Timestamp> {
+        match self.machines.get(machine) {
+            Some(known) if known.is_here(now) => None,
+            Some(known) => Some(known.heard),
+            None => self.peers.values().filter(|peer| is_on(peer, machine)).map(|peer| peer.row.last_seen).max(),
+        }
+    }
+
+    /// Why a message does not move on: the machine of its recipient is away.
+    pub fn stuck(&self, receipt: &Receipt, now: Timestamp) -> Option<String> {
+        let machine = self.peers.get(&receipt.to)?.row.machine.as_ref()?;
+        let since = self.away_since(machine, now)?;
+        let (until, unlinked) = (receipt.expires_at, if self.gateway.is_attended() { "" } else { UNLINKED });
+        let place = match receipt.state {
+            MessageState::Queued => "the message waits here",
+            MessageState::Forwarded => "it is stored on its way there",
+            _ => return None,
+        };
+        Some(format!("{machine} has been away since {since}; {place} until {until}{unlinked}"))
     }
 }
 

@@ -21,8 +21,15 @@ impl Broker {
     /// The live peers in a scope, by name, without the caller.
     pub async fn list(&self, caller: &Caller, request: &ListPeers) -> wire::Result<Peers> {
         let me = caller.peer();
-        let in_scope = self.in_scope(me, request.scope.parse()?, request.cwd.as_deref()).await?;
-        self.shown(|row| Some(&row.id) != me && in_scope(row), me).await
+        let scope = request.scope.parse()?;
+        let in_scope = self.in_scope(me, scope, request.cwd.as_deref()).await?;
+        let mut shown = self.shown(|row| Some(&row.id) != me && in_scope(row), me).await?;
+        if scope == Scope::Everywhere {
+            let roster = self.roster();
+            shown.machines = roster.linked(clock::now());
+            shown.linked = (!shown.machines.is_empty()).then(|| roster.gateway.is_attended());
+        }
+        Ok(shown)
     }
 
     /// A test for peers in `scope`, relative to `cwd` or, by default, to the directory of `me`.
@@ -91,7 +98,7 @@ impl Broker {
         let (myself, mut peers): (Vec<_>, Vec<_>) =
             shown.into_iter().map(|(peer, _)| peer).partition(|peer| Some(&peer.id) == me);
         peers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
-        Ok(Peers { peers, myself: myself.into_iter().next() })
+        Ok(Peers { peers, myself: myself.into_iter().next(), machines: Vec::new(), linked: None })
     }
 
     /// The files in which agents say what their sessions do.

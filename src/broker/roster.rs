@@ -1,6 +1,10 @@
 //! All peers in memory, and the ways to find one.
 
-use super::{limits::Pace, machine::Machine, peer::Peer};
+use super::{
+    limits::Pace,
+    machine::{Gateway, Machine},
+    peer::Peer,
+};
 use crate::{
     db::PeerRow,
     wire::{MachineName, MessageId, PeerId, PeerRef, Process, Status, Timestamp},
@@ -30,6 +34,8 @@ pub(super) struct Roster {
     pub container_paces: HashMap<String, Pace>,
     /// The other machines that were heard since the broker started.
     pub machines: HashMap<MachineName, Machine>,
+    /// Who fetches the mail for them.
+    pub gateway: Gateway,
     secrets: HashMap<[u8; 32], PeerId>,
     streams: u64,
 }

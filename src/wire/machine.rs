@@ -60,6 +60,13 @@ impl FromStr for MachineName {
 }
 
 object! {
+    /// Another machine that a link has shown.
+    pub struct LinkedMachine {
+        pub name: MachineName,
+        /// When it was last heard, if it is away.
+        pub away_since: Option<Timestamp>,
+    }
+
     /// A peer of another machine, as that machine describes it.
     pub struct RemotePeer {
         /// Its id there; `cli` for the command line.

@@ -1,6 +1,6 @@
 use super::{
-    Agent, DeliveryChoice, Door, Error, Git, HistoryEntry, Inbound, InboundRule, MessageId, MessageState, Outcome, Peer, PeerId,
-    Process, Receipt, Route, Status, SummarySource, Timestamp, define::object,
+    Agent, DeliveryChoice, Door, Error, Git, HistoryEntry, Inbound, InboundRule, LinkedMachine, MessageId, MessageState, Outcome,
+    Peer, PeerId, Process, Receipt, Route, Status, SummarySource, Timestamp, define::object,
 };
 use serde::{Deserialize, Serialize};
 
@@ -94,6 +94,11 @@ object! {
         /// The caller itself, if it is a peer.
         #[serde(rename = "self")]
         pub myself: Option<Peer>,
+        /// In the scope `everywhere`: the other machines that are known, by name.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub machines: Vec<LinkedMachine>,
+        /// If there are such: whether a link fetches the mail for them. If not, nothing is known of them now.
+        pub linked: Option<bool>,
     }
 
     /// `POST /v1/send`: sends a message. The bearer token identifies the sender; without a token, the sender is the command line.

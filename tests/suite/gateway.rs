@@ -6,6 +6,7 @@ use crate::support::{
     events::{Events, Peer},
     folder,
     http::Http,
+    terminal::Terminal,
 };
 use serde_json::{Value, json};
 use std::{
@@ -246,6 +247,72 @@ fn machine_whose_gone_peers_all_have_mail_gets_no_more() {
     assert_eq!(refused.code(), "mailbox_full");
 }
 
+/// The other machines, and whether a link works.
+fn machines(broker: &Broker) -> (Value, Value) {
+    let listed = broker.http().get("/v1/peers?scope=everywhere").json();
+    (listed["machines"].clone(), listed["linked"].clone())
+}
+
+#[test]
+fn list_says_which_machines_are_away_since_when() {
+    let mut broker = Broker::start();
+    assert_eq!(machines(&broker), (Value::Null, Value::Null), "without a link the list is as ever");
+    announce(&broker, "desktop");
+    gateway(&broker, "announce", &json!({"machine": "attic", "peers": []}));
+    outgoing(&broker);
+    let here = json!([{"name": "attic"}, {"name": "desktop"}]);
+    assert_eq!(machines(&broker), (here, json!(true)), "a machine without sessions is there, too");
+    assert_eq!(broker.http().get("/v1/peers?scope=machine").json()["machines"], Value::Null);
+    let heard = broker.http().get("/v1/peers?scope=everywhere").json()["peers"][0]["lastSeen"].clone();
+    broker.restart();
+    let away = json!([{"name": "desktop", "awaySince": heard}]);
+    assert_eq!(machines(&broker), (away, json!(false)), "it was killed, and nothing has come through a link since");
+
+    // The tool and the command say the same.
+    let place = folder();
+    let mut session = Session::pulling(&broker, place.path(), "s-1");
+    let listed = session.tool("list_peers", json!({"scope": "everywhere"}));
+    assert_eq!(listed["machines"], json!([{"name": "desktop", "awaySince": heard}]));
+    let said = session.call("list_peers", json!({"scope": "everywhere"}))["content"][0]["text"].to_string();
+    let since = heard.as_str().unwrap();
+    assert!(said.contains(&format!("desktop has been away since {since}")) && said.contains("claude-peers-link"), "{said}");
+    let (_, listed) = broker.cli_json(&["peers", "--scope", "everywhere"]);
+    assert_eq!(listed["machines"][0]["awaySince"], heard);
+    if let Some(terminal) = Terminal::run(&broker, "claude-peers peers --scope everywhere", (100, 20), &[]) {
+        terminal.shows("desktop has been away since");
+        terminal.shows("claude-peers-link does not run here");
+    }
+    announce(&broker, "desktop");
+    outgoing(&broker);
+    assert_eq!(machines(&broker), (json!([{"name": "desktop"}]), json!(true)));
+}
+
+#[test]
+fn mail_to_a_machine_that_is_away_says_so() {
+    let mut broker = Broker::start();
+    announce(&broker, "desktop");
+    let heard = broker.http().get("/v1/peers?scope=everywhere").json()["peers"][0]["lastSeen"].clone();
+    broker.restart();
+    outgoing(&broker);
+    let sent = send(&broker, "shop-api@desktop", "Which port?");
+    let id = &sent["messageId"];
+    let since = format!("desktop has been away since {}", heard.as_str().unwrap());
+    let says = |text: &Value, what: &str| {
+        let text = text.as_str().unwrap_or_default();
+        assert!(text.contains(&since) && text.contains(what), "{what}: {text}");
+    };
+    says(&sent["warning"], "the message waits here until");
+    says(&broker.message(id)["warning"], "the message waits here until");
+    let shown = broker.cli(&["message", id.as_str().unwrap()]).output().unwrap();
+    says(&json!(String::from_utf8(shown.stdout).unwrap()), "away since");
+    forward(&broker, &[id]);
+    says(&broker.message(id)["warning"], "it is stored on its way there until");
+    let asked = broker.cli(&["ask", "shop-api@desktop", "And now?"]).output().unwrap();
+    says(&json!(String::from_utf8(asked.stderr).unwrap()), "the message waits here until");
+    announce(&broker, "desktop");
+    assert_eq!(broker.message(id)["warning"], Value::Null);
+}
+
 /// A thread that sleeps is never switched to, however slow the machine is. A look every second would be twenty.
 #[test]
 fn broker_sleeps_until_a_silent_machine_is_away() {
@@ -256,12 +323,14 @@ fn broker_sleeps_until_a_silent_machine_is_away() {
     assert_eq!(events.next().map(|(name, peer)| (name, peer["id"].clone())), Some(("peer".to_owned(), json!("k7xq2m_desktop"))));
     broker.tells_that("1 peer");
     announce(&broker, "desktop");
+    let heard = broker.http().get("/v1/peers?scope=everywhere").json()["peers"][0]["lastSeen"].clone();
     let before = switches(&broker);
     assert_eq!(events.next(), Some(("left".to_owned(), json!("k7xq2m_desktop"))));
     broker.tells_that("0 peers");
     let more = |(thread, count): (OsString, u64)| count - before.get(&thread).copied().unwrap_or_default();
     let woken: u64 = switches(&broker).into_iter().map(more).sum();
     assert!(woken < 15, "woken {woken} times");
+    assert_eq!(machines(&broker).0, json!([{"name": "desktop", "awaySince": heard}]));
 }
 
 /// How often each thread of the broker has gone to sleep.
