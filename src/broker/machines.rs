@@ -9,8 +9,8 @@ use crate::{
     db::{Durability, PeerRow, peers},
     platform::clock,
     wire::{
-        self, Announce, Code, Done, Error, Git, LinkedMachine, MachineName, MessageState, PeerId, Receipt, RemotePeer, Status,
-        Timestamp,
+        self, Announce, AnnouncedPeer, Code, Done, Error, Git, LinkedMachine, MachineName, MessageState, PeerId, Receipt,
+        RemotePeer, RepositoryName, Status, Timestamp,
     },
 };
 use std::{
@@ -31,7 +31,14 @@ impl Broker {
     pub async fn announce(self: &Arc<Self>, Announce { machine, peers }: Announce) -> wire::Result<Done> {
         check_number("peers", peers.len(), MOST_PEERS)?;
         let now = clock::now();
-        let rows = peers.iter().map(|peer| self.row_of(&machine, peer, now)).collect::<wire::Result<Vec<_>>>()?;
+        let row = |AnnouncedPeer { peer, repository }| {
+            let mut row = self.row_of(&machine, &peer, now)?;
+            if let Some(git) = &mut row.git {
+                git.common_dir = repository.map(|name: RepositoryName| name.to_string()).unwrap_or_default();
+            }
+            Ok(row)
+        };
+        let rows = peers.into_iter().map(row).collect::<wire::Result<Vec<_>>>()?;
         let there: HashSet<PeerId> = rows.iter().map(|row| row.id.clone()).collect();
         // Before and after: those that are gone now can be forgotten for those that are new.
         let has_changed = self.hear(&machine, &there, now);
@@ -155,8 +162,9 @@ impl Broker {
         self.limits.check_summary(&peer.summary)?;
         let old = self.roster().peers.get(&id).map(|peer| peer.row.clone());
         let git = peer.git_repo.clone().map(|repo| {
-            let (common_dir, head, branch) = (String::new(), String::new(), peer.git_branch.clone());
-            Git { common_dir, head, repo, branch }
+            // No path of this machine: the name of its repository on all machines, which only announcements tell.
+            let common_dir = old.as_ref().and_then(|old| old.git.as_ref()).map(|git| git.common_dir.clone()).unwrap_or_default();
+            Git { common_dir, head: String::new(), repo, branch: peer.git_branch.clone() }
         });
         let kept = old.unwrap_or_else(|| PeerRow::new(id, name.clone(), peer.cwd.clone(), now));
         let (cwd, summary, machine) = (peer.cwd.clone(), peer.summary.clone(), Some(machine.clone()));

@@ -38,6 +38,7 @@ mod probe;
 mod register;
 mod release;
 mod reply;
+mod repositories;
 mod roster;
 mod scene;
 mod scrape;

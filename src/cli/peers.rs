@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// machine: all of yours here; directory: in this directory; repo: in this git repository, its other worktrees included; everywhere: those
-    /// on other machines, too
-    #[arg(long, default_value = "machine", value_parser = PossibleValuesParser::new(["machine", "directory", "repo", "everywhere"]).try_map(|scope| scope.parse::<Scope>()))]
+    /// on other machines, too; repo-everywhere: in repositories with the same remote URL
+    #[arg(long, default_value = "machine", value_parser = PossibleValuesParser::new(["machine", "directory", "repo", "everywhere", "repo-everywhere"]).try_map(|scope| scope.parse::<Scope>()))]
     pub scope: Scope,
 }
 

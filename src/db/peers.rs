@@ -20,6 +20,7 @@ pub struct PeerRow {
     /// The agent process that runs the session.
     pub agent: Option<Process>,
     pub cwd: String,
+    /// Of a peer of another machine, `common_dir` is the name that its repository has on all machines.
     pub git: Option<Git>,
     pub tty: Option<String>,
     /// Whether the session's start flags name our channel.

@@ -412,6 +412,7 @@ fn gateway_is_for_the_user_alone() {
         let refused = peer.over(&broker.http()).post(&format!("/v1/gateway/{verb}"), &body);
         assert_eq!(refused.code(), "forbidden", "{verb}");
     }
+    assert_eq!(peer.over(&broker.http()).get("/v1/gateway/peers").code(), "forbidden");
 }
 
 #[test]

@@ -46,6 +46,7 @@ mod prompt;
 mod protocol;
 mod reference_database;
 mod refusals;
+mod remotes;
 mod repositories;
 mod scopes;
 mod searching;
