@@ -53,14 +53,12 @@ impl Broker {
             let mut messages = Vec::new();
             for message in gateway::outgoing(view)? {
                 let Some(machine) = MachineName::of(&message.receipt.to) else { continue };
-                // On its machine the question has the id that it came with.
-                let question = message.receipt.reply_to.as_ref();
-                let reply_to = question.map(|id| gateway::id_there(view, &machine, id)).transpose()?.flatten();
-                messages.push((machine, message, reply_to));
+                let named = gateway::named_there(view, &machine, &message)?;
+                messages.push((machine, message, named));
             }
             Ok::<_, db::Error>((messages, gateway::untold(view)?))
         })?;
-        let outgoing = |(machine, message, reply_to)| self.outgoing_message(machine, message, reply_to);
+        let outgoing = |(machine, message, named)| self.outgoing_message(machine, message, named);
         let receipt = |(message, there): (Message, wire::MessageId)| {
             let wire::Receipt { message_id, from, state, route, .. } = message.receipt;
             let receipt = RemoteReceipt { id: there, state, route, refusal: None };
@@ -76,7 +74,7 @@ impl Broker {
         &self,
         machine: MachineName,
         message: Message,
-        reply_to: Option<wire::MessageId>,
+        (reply_to, follows): (Option<wire::MessageId>, Option<wire::MessageId>),
     ) -> Option<OutgoingMessage> {
         let wire::Receipt { message_id: id, from, to, sent_at, expires_at, .. } = message.receipt;
         let to = machine.id_there(&to)?;
@@ -91,7 +89,7 @@ impl Broker {
                 (RemotePeer { id: from, name, cwd, git_repo: None, git_branch: None, summary }, false)
             }
         };
-        let message = RemoteMessage { id, from, bypasses, to, text: message.text, sent_at, expires_at, reply_to };
+        let message = RemoteMessage { id, from, bypasses, to, text: message.text, sent_at, expires_at, reply_to, follows };
         Some(OutgoingMessage { machine, message })
     }
 
@@ -119,12 +117,16 @@ impl Broker {
         if message.expires_at <= now {
             return Ok(Received { id: None });
         }
-        let RemoteMessage { id, from, bypasses, to, text, sent_at, expires_at, reply_to } = message;
+        let RemoteMessage { id, from, bypasses, to, text, sent_at, expires_at, reply_to, follows } = message;
         let row = PeerRow { bypasses, ..self.row_of(&machine, &from, now)? };
         let caller = Caller::Peer(row.id.clone());
         let request = SendRequest { to: to.to_string(), text, reply_to: None, key: Some(id.to_string()), cwd: None };
         let draft = self.draft(&caller, request)?;
         let to = self.recipient_here(to, reply_to.is_some())?;
+        let reply_to = match follows.filter(|_| reply_to.is_none()) {
+            Some(there) => self.store.glance(|view| gateway::id_here(view, &row.id, &there))?,
+            None => reply_to,
+        };
         self.meet(&machine, vec![row]).await?;
         let (sent_at, expires_at) = (sent_at.min(now), expires_at.min(draft.expires_at));
         let mut new = NewMessage { to, reply_to, sent_at, expires_at, ..draft };

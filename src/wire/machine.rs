@@ -151,6 +151,8 @@ object! {
         pub expires_at: Timestamp,
         /// The message that it answers, by its id on the recipient's machine.
         pub reply_to: Option<MessageId>,
+        /// The earlier message of the same sender that it names instead, by its id on the sender's machine.
+        pub follows: Option<MessageId>,
     }
 
     /// What became of a message on the machine of its recipient.

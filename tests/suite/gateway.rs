@@ -158,6 +158,38 @@ fn answer_from_another_machine_reaches_the_one_who_asked() {
 }
 
 #[test]
+fn message_may_name_an_earlier_one_of_its_sender() {
+    let broker = Broker::start();
+    for machine in ["desktop", "laptop"] {
+        announce(&broker, machine);
+    }
+    let here = Peer::register(&broker.http(), "here", json!({}));
+    let send = |to: &str, text: &str, names: &Value| {
+        let message = json!({"to": to, "text": text, "replyTo": names});
+        here.over(&broker.http()).post("/v1/send", &message).json()["messageId"].clone()
+    };
+    let first = send("shop-api@desktop", "Which port?", &Value::Null);
+    send("shop-api@desktop", "And which host?", &first);
+    send("shop-api@laptop", "Ask the desktop for its port", &first);
+    let taken = outgoing(&broker);
+    let named = |index: usize| [&taken["messages"][index]["message"]["replyTo"], &taken["messages"][index]["message"]["follows"]];
+    assert_eq!([named(0), named(1), named(2)], [[&Value::Null; 2], [&Value::Null, &first], [&Value::Null; 2]]);
+
+    let mut message = from_desktop("m42-tdkxkb", &here.id, "Which port?");
+    let first = gateway(&broker, "receive", &message)["id"].clone();
+    message["message"]["follows"] = json!("m42-tdkxkb");
+    for (id, follows, names) in [
+        ("m43-abcdef", "m42-tdkxkb", &first),
+        ("m44-abcdef", "m9-abcdef", &Value::Null),
+        ("m45-abcdef", "m45-abcdef", &Value::Null),
+    ] {
+        (message["message"]["id"], message["message"]["follows"]) = (json!(id), json!(follows));
+        let received = gateway(&broker, "receive", &message)["id"].clone();
+        assert_eq!(&broker.message(&received)["replyTo"], names, "{id}");
+    }
+}
+
+#[test]
 fn refusal_of_another_machine_is_told_to_the_sender() {
     let broker = Broker::start();
     announce(&broker, "desktop");
