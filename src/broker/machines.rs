@@ -4,7 +4,13 @@
 //! wait for them. Of one machine a limited number is remembered: a new peer displaces the one that is gone the longest, unless mail to or
 //! from that one is under way.
 
-use super::{core::Broker, identity::check_path, machine::Machine, peer::Peer, roster::Roster};
+use super::{
+    core::Broker,
+    identity::{check_path, check_words},
+    machine::Machine,
+    peer::Peer,
+    roster::Roster,
+};
 use crate::{
     db::{Durability, PeerRow, peers},
     platform::clock,
@@ -160,6 +166,9 @@ impl Broker {
             check_path("cwd", &peer.cwd)?;
         }
         self.limits.check_summary(&peer.summary)?;
+        for (field, words) in [("gitRepo", &peer.git_repo), ("gitBranch", &peer.git_branch)] {
+            words.as_ref().map_or(Ok(()), |words| check_words(field, words))?;
+        }
         let old = self.roster().peers.get(&id).map(|peer| peer.row.clone());
         let git = peer.git_repo.clone().map(|repo| {
             // No path of this machine: the name of its repository on all machines, which only announcements tell.

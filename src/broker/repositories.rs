@@ -4,7 +4,10 @@
 //! stranger, and tells nothing of the URL. Such names are looked up when they are needed and stored only for peers of other machines.
 
 use super::{core::Broker, peer::Peer};
-use crate::wire::{self, AnnouncedPeer, Present, RepositoryName};
+use crate::{
+    platform::clock,
+    wire::{self, AnnouncedPeer, Present, RepositoryName, Status},
+};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, HashSet};
 
@@ -30,9 +33,11 @@ impl Broker {
         clones.chain(name.iter().map(ToString::to_string)).chain([common_dir]).collect()
     }
 
-    /// The git directories of the peers of this machine, without those of containers: a path inside means nothing here.
+    /// The git directories of the live peers of this machine, without those of containers: a path inside means nothing here.
     fn places(&self) -> HashMap<wire::PeerId, String> {
-        let is_here = |peer: &&Peer| peer.row.container.is_none() && peer.row.machine.is_none();
+        let now = clock::now();
+        let is_outside = |peer: &&Peer| peer.row.container.is_none() && peer.row.machine.is_none();
+        let is_here = |peer: &&Peer| is_outside(peer) && peer.status(now) != Status::Gone;
         let place = |peer: &Peer| Some((peer.row.id.clone(), peer.row.git.as_ref()?.common_dir.clone()));
         self.roster().peers.values().filter(is_here).filter_map(place).collect()
     }

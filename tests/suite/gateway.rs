@@ -462,5 +462,11 @@ fn malformed_announcements_are_refused_whole() {
         let refused = broker.http().post("/v1/gateway/announce", &json!({"machine": machine, "peers": [peer]}));
         assert_eq!(refused.code(), code, "{machine} {peer}");
     }
+    for field in ["gitRepo", "gitBranch"] {
+        let mut peer = peer("a", "a", "/");
+        peer[field] = json!("x".repeat(4_097));
+        let refused = broker.http().post("/v1/gateway/announce", &json!({"machine": "desktop", "peers": [peer]}));
+        assert_eq!(refused.code(), "invalid_request", "{field}");
+    }
     assert_eq!(broker.stored(), (0, 0));
 }
