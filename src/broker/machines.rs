@@ -101,7 +101,7 @@ impl Broker {
             let Some(known) = roster.machines.get_mut(machine) else { return Ok(()) };
             known.noted = Some(Instant::now());
             let heard = known.heard;
-            let seen = roster.peers.values().filter(|peer| is_on(peer, machine) && peer.row.last_seen == heard);
+            let seen = roster.peers.values().filter(|peer| is_on(peer, machine) && peer.row.last_seen >= heard);
             (heard, seen.map(|peer| peer.row.id.clone()).collect::<Vec<_>>())
         };
         // A power cut may undo it.

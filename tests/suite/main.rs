@@ -46,7 +46,6 @@ mod prompt;
 mod protocol;
 mod reference_database;
 mod refusals;
-mod remotes;
 mod repositories;
 mod scopes;
 mod searching;

@@ -2,9 +2,11 @@
 
 use crate::support::{
     Broker,
+    container::open,
     events::Peer,
     folder,
     git::{self, git},
+    http::Http,
 };
 use serde_json::{Value, json};
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
@@ -142,6 +144,23 @@ fn repository_on_other_machines_is_reached_on_request() {
     let peers = json!([{"id": "same", "name": "same", "gitRepo": "engine"}]);
     broker.http().post("/v1/gateway/announce", &json!({"machine": "desktop", "peers": peers})).json();
     assert_eq!(send(" @repo-everywhere"), ids(&[&beside.id, &clone.id]), "it has no remote any more");
+}
+
+#[test]
+fn repositories_of_containers_count_only_inside() {
+    let (broker, place) = (Broker::start(), folder());
+    let directory = place.path().join("engine");
+    with_remote(&directory, "origin", "https://host.example/team/engine");
+    let outside = session(&broker, &directory, "outside");
+    let peers = json!([{"id": "same", "name": "same", "gitRepo": "engine", "repository": repository(&broker, &outside)}]);
+    broker.http().post("/v1/gateway/announce", &json!({"machine": "desktop", "peers": peers})).json();
+    let one = Http::unix(&open(&broker, "one").join("broker.sock"));
+    let git = json!({"commonDir": directory.join(".git"), "head": directory.join(".git/HEAD"), "repo": "engine"});
+    let inside = Peer::register(&one, "inside", json!({"cwd": directory, "git": git}));
+    assert_eq!(repository(&broker, &inside), Value::Null, "no path from inside is opened");
+    let send = |http: &Http| recipients(&http.post("/v1/send", &json!({"to": "@repo-everywhere", "text": "hello"})).json());
+    assert_eq!(send(&inside.over(&one)), BTreeSet::new());
+    assert_eq!(send(&outside.over(&broker.http())), BTreeSet::from(["same_desktop".to_owned()]));
 }
 
 #[test]
