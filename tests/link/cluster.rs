@@ -45,14 +45,14 @@ impl Cluster {
         let cluster = Self { addresses: addresses.map(str::to_owned), hub, folder: folder(), nodes: [None, None, None] };
         // The same port on three addresses.
         let routes = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let sync = if knows_sync_always() { "sync_interval: always" } else { "" };
+        let sync = if knows_sync_always() { ", sync_interval: always" } else { "" };
         let all: Vec<String> = addresses.iter().map(|address| format!("nats://{address}:{routes}")).collect();
         for (node, address) in addresses.iter().enumerate() {
             let store = cluster.folder.path().join(format!("store-{node}"));
             let (store, listen, port) = (store.to_str().unwrap(), listen.unwrap_or(address), cluster.port());
             // What is said twice is meant as it is said last.
             let node_configuration = format!(
-                "{configuration}\nserver_name: node-{node}\nlisten: \"{listen}:{port}\"\njetstream {{ store_dir: \"{store}\" {sync} }}
+                "{configuration}\nserver_name: node-{node}\nlisten: \"{listen}:{port}\"\njetstream {{ store_dir: \"{store}\"{sync} }}
                  cluster {{ name: hub, listen: \"{address}:{routes}\", routes: {all:?} }}\n"
             );
             fs::write(cluster.file(node, "conf"), node_configuration).unwrap();
