@@ -142,7 +142,7 @@ fn latency() {
     laptop.sees("api@desktop");
     let runtime = runtime();
     let _inside = runtime.enter();
-    let client = runtime.block_on(admin::connect(&hub, &[hub.url()]));
+    let client = runtime.block_on(admin::connect(&hub, &[hub.address()]));
     let payload = payload(&runtime, &client, || _ = remote.send(0));
     runtime.block_on(admin::create_stream(&client, BARE.0, BARE.1, 1));
     let context = jetstream::new(client);
@@ -161,7 +161,7 @@ fn latency() {
 
 /// What the link publishes when `send` sends a message.
 fn payload(runtime: &Runtime, client: &async_nats::Client, send: impl FnOnce()) -> Bytes {
-    let mut published = runtime.block_on(client.subscribe("claude-peers.*.*.mail")).unwrap();
+    let mut published = runtime.block_on(client.subscribe("claude-peers.*.mail.*")).unwrap();
     runtime.block_on(client.flush()).unwrap();
     send();
     runtime.block_on(published.next()).unwrap().payload
@@ -188,7 +188,7 @@ fn durable() {
 
     let runtime = runtime();
     let _inside = runtime.enter();
-    let client = runtime.block_on(admin::connect(&hub, &[hub.url()]));
+    let client = runtime.block_on(admin::connect(&hub, &[hub.address()]));
     let to = format!("{}@desktop", recipients[0].name);
     let first = || send_many(&laptop.broker.socket(), &senders[0].secret, &to, 0..1);
     let payload = payload(&runtime, &client, first);

@@ -1,11 +1,11 @@
-//! What the command line of `claude-peers-link` takes.
+//! What the command line of `claude-peers-link` takes. `claude-peers link` is the same.
 
 use crate::wire::MachineName;
 use std::path::PathBuf;
 
 /// Links the sessions of this machine with those of your other machines, over NATS JetStream.
 #[derive(Debug, clap::Parser)]
-#[command(name = "claude-peers-link", version, about, max_term_width = 100)]
+#[command(name = "claude-peers-link", bin_name = "claude-peers link", version, about, max_term_width = 100)]
 pub(super) struct Args {
     #[command(subcommand)]
     pub verb: Verb,
@@ -13,33 +13,91 @@ pub(super) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum Verb {
-    /// Link this machine until the program is stopped
-    Run {
-        #[command(flatten)]
-        hub: HubArgs,
-        /// The name of this machine, which the hub knows its key by
-        #[arg(long)]
+    /// Set up a hub, through which your machines reach each other
+    Init(InitArgs),
+    /// Invite a machine: prints the line that it joins with, and waits until it has
+    Invite(InviteArgs),
+    /// Join your other machines, with the line that `invite` has printed
+    Join(JoinArgs),
+    /// List your machines
+    List(ListArgs),
+    /// Remove a machine: the hub lets it in no more
+    Revoke(RevokeArgs),
+    /// Check the link of this machine
+    Status(StatusArgs),
+    /// Leave your other machines; the keys of this one are deleted
+    Leave,
+    /// Link this machine until the program is stopped; the service does this
+    Run,
+    /// Print what a machine must be allowed on a hub that others run
+    Permissions {
+        /// The machine's name
         name: MachineName,
-    },
-    /// Create or update the stream on the hub, once, as a user who may
-    Prepare {
-        #[command(flatten)]
-        hub: HubArgs,
-    },
-    /// Make a new key and print its public part, which goes into the hub's configuration
-    Key {
-        /// The new file for the secret part
-        file: PathBuf,
     },
 }
 
-/// Where the hub is, and how it knows us.
 #[derive(Debug, clap::Args)]
-pub(super) struct HubArgs {
-    /// The hub's address, such as nats://hub.example:4222
-    #[arg(long, value_name = "URL")]
-    pub hub: String,
-    /// The file with the secret part of the key
+pub(super) struct InitArgs {
+    /// The hub's address as your machines reach it: HOST or HOST:PORT; several for a cluster
+    #[arg(required = true, value_name = "ADDRESS")]
+    pub addresses: Vec<String>,
+    /// The owner's folder, instead of ~/.config/claude-peers/hub
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+    /// A command that brings the changed configuration to a hub elsewhere and reloads it; it runs in the folder with the configuration
+    #[arg(long, value_name = "COMMAND")]
+    pub apply: Option<String>,
+    /// Your credentials for a hub that others run
+    #[arg(long, value_name = "FILE", conflicts_with = "apply")]
+    pub credentials: Option<PathBuf>,
+    /// How many servers of a cluster keep what is stored
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub replicas: usize,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct InviteArgs {
+    /// The new machine's name: its sessions are called SESSION@NAME
+    pub name: MachineName,
+    /// The owner's folder, instead of ~/.config/claude-peers/hub
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+    /// How long to wait
+    #[arg(long, default_value_t = 10, value_name = "MINUTES", value_parser = clap::value_parser!(u16).range(1..=1_440))]
+    pub minutes: u16,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct JoinArgs {
+    /// The invitation; read from standard input if it is missing or `-`
+    pub line: Option<String>,
+    /// This machine's credentials for a hub that others run
     #[arg(long, value_name = "FILE")]
-    pub key: PathBuf,
+    pub credentials: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ListArgs {
+    /// The owner's folder, instead of ~/.config/claude-peers/hub
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RevokeArgs {
+    /// The machine's name
+    pub name: MachineName,
+    /// The owner's folder, instead of ~/.config/claude-peers/hub
+    #[arg(long)]
+    pub folder: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }

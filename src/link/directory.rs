@@ -1,91 +1,101 @@
-//! Who is on which machine. Each machine says so every few seconds; what nobody says any more is over.
+//! The directory: which machines belong together, and the key that each of them seals with. Their owner signs it, so the hub that hands it out
+//! can neither add a machine nor change a key. A machine takes a directory only if it is newer than the one that it has.
 
-use super::{
-    ends::Link,
-    hub::written,
-    retry::PAUSE,
-    subject::{self, ALL_HELLOS, ALL_PEERS},
-};
-use crate::wire::{self, Announce, Done, MachineName, Peers, RemotePeer, text::printable_line};
-use futures_util::StreamExt;
-use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use super::key::broken;
+use crate::wire::{self, Code, Error, MachineName};
+use data_encoding::BASE64;
+use nkeys::{KeyPair, XKey};
+use serde::{Deserialize, Serialize};
 
-/// How often a machine says who is there. The brokers forget a machine after four times as long.
-const INTERVAL: Duration = Duration::from_secs(5);
+/// What the owner's key signs begins with this.
+const PURPOSE: &str = "claude-peers directory\n";
 
-impl Link {
-    /// Publishes the sessions of this machine, at intervals and when another machine asks.
-    pub(super) async fn tell_who_is_here(&self) {
-        loop {
-            let Ok(mut hellos) = self.hub.client.subscribe(ALL_HELLOS).await else {
-                sleep(PAUSE).await;
-                continue;
-            };
-            self.publish(subject::hello_of(&self.machine), Vec::new()).await;
-            loop {
-                if let Err(error) = self.publish_peers().await {
-                    tracing::warn!(code = %error.code, "the broker: {}", error.message);
-                }
-                if let Ok(None) = timeout(INTERVAL, hellos.next()).await {
-                    break;
-                }
-            }
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Directory {
+    /// Counts the changes.
+    pub serial: u64,
+    pub machines: Vec<Member>,
+}
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Member {
+    pub name: MachineName,
+    /// The public part of the key that it seals with.
+    pub seal: String,
+}
+
+impl Directory {
+    pub fn get(&self, name: &MachineName) -> Option<&Member> {
+        self.machines.iter().find(|member| member.name == *name)
+    }
+
+    /// Signs it as the owner.
+    pub fn sign(&self, owner: &KeyPair) -> wire::Result<Signed> {
+        let unwritable = |error| Error::new(Code::Internal, format!("writing JSON: {error}"));
+        let text = serde_json::to_string(self).map_err(unwritable)?;
+        let signature = owner.sign(signed(&text).as_bytes()).map_err(|error| broken(&error))?;
+        Ok(Signed { text, signature: BASE64.encode(&signature) })
+    }
+}
+
+impl Member {
+    pub fn key(&self) -> wire::Result<XKey> {
+        let unusable = |_| Error::new(Code::InvalidRequest, format!("the directory has no usable key of {}", self.name));
+        XKey::from_public_key(&self.seal).map_err(unusable)
+    }
+}
+
+/// A directory with its owner's signature.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Signed {
+    text: String,
+    signature: String,
+}
+
+impl Signed {
+    /// The directory, if `owner` has signed it.
+    pub fn open(&self, owner: &str) -> wire::Result<Directory> {
+        let refused = |why: &str| Error::new(Code::Forbidden, format!("the directory of machines {why}"));
+        let key = KeyPair::from_public_key(owner).map_err(|_| refused("has an owner without a usable key"))?;
+        let signature = BASE64.decode(self.signature.as_bytes()).map_err(|_| refused("has no signature"))?;
+        key.verify(signed(&self.text).as_bytes(), &signature).map_err(|_| refused("is not signed by its owner"))?;
+        serde_json::from_str(&self.text).map_err(|error| refused(&format!("cannot be read: {error}")))
+    }
+}
+
+fn signed(text: &str) -> String {
+    format!("{PURPOSE}{text}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directory() -> Directory {
+        let member = Member { name: "laptop".parse().unwrap(), seal: XKey::new().public_key() };
+        Directory { serial: 7, machines: vec![member] }
+    }
+
+    #[test]
+    fn owner_signs() {
+        let owner = KeyPair::new_account();
+        assert_eq!(directory().sign(&owner).unwrap().open(&owner.public_key()).unwrap().serial, 7);
+    }
+
+    #[test]
+    fn nobody_else_signs() {
+        let (owner, other) = (KeyPair::new_account(), KeyPair::new_account());
+        let error = directory().sign(&other).unwrap().open(&owner.public_key()).unwrap_err();
+        assert!(error.message.contains("not signed by its owner"), "{error:?}");
+    }
+
+    #[test]
+    fn no_word_of_it_can_be_changed() {
+        let owner = KeyPair::new_account();
+        let signed = directory().sign(&owner).unwrap();
+        for changed in [signed.text.replace("laptop", "laptox"), signed.text.replace('7', "8"), format!("{} ", signed.text)] {
+            Signed { text: changed, ..signed.clone() }.open(&owner.public_key()).unwrap_err();
         }
-    }
-
-    async fn publish_peers(&self) -> wire::Result<()> {
-        let Peers { peers, .. } = self.broker.get("/v1/peers?scope=machine", None).await?;
-        let peers: Vec<RemotePeer> = peers
-            .into_iter()
-            .map(|wire::Peer { id, name, cwd, git_repo, git_branch, summary, .. }| RemotePeer {
-                id,
-                name,
-                cwd,
-                git_repo,
-                git_branch,
-                summary,
-            })
-            .collect();
-        self.publish(subject::peers_of(&self.machine), written(&peers)?).await;
-        Ok(())
-    }
-
-    /// Tells the other machines that nobody can be reached here any more.
-    pub(super) async fn leave(&self) {
-        self.publish(subject::peers_of(&self.machine), b"[]".to_vec()).await;
-        if !matches!(timeout(PAUSE, self.hub.client.flush()).await, Ok(Ok(()))) {
-            tracing::debug!("the hub did not hear that this machine leaves");
-        }
-    }
-
-    async fn publish(&self, subject: String, payload: Vec<u8>) {
-        if let Err(error) = self.hub.client.publish(subject, payload.into()).await {
-            tracing::warn!("telling the other machines who is here: {error}");
-        }
-    }
-
-    /// Tells the broker who is on the other machines.
-    pub(super) async fn learn_who_is_there(&self) {
-        loop {
-            let Ok(mut announced) = self.hub.client.subscribe(ALL_PEERS).await else {
-                sleep(PAUSE).await;
-                continue;
-            };
-            while let Some(message) = announced.next().await {
-                let Some(machine) = subject::publisher(&message.subject).filter(|machine| *machine != self.machine) else {
-                    continue;
-                };
-                if let Err(error) = self.announce(machine.clone(), &message.payload).await {
-                    tracing::warn!(code = %error.code, "who is on {machine}: {}", printable_line(&error.message));
-                }
-            }
-        }
-    }
-
-    async fn announce(&self, machine: MachineName, payload: &[u8]) -> wire::Result<()> {
-        let peers = serde_json::from_slice(payload)
-            .map_err(|error| wire::Error::new(wire::Code::InvalidRequest, format!("it cannot be read: {error}")))?;
-        self.broker.post::<Done>("/v1/gateway/announce", None, &Announce { machine, peers }).await.map(drop)
     }
 }

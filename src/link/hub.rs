@@ -1,98 +1,231 @@
 //! The hub: a NATS server with JetStream.
 
 use super::{
-    args::HubArgs,
-    key,
+    directory::Signed,
     retry::PAUSE,
-    subject::{self, STORED, STREAM},
+    subject::{self, DIRECTORY, STORED, STREAM},
 };
 use crate::wire::{self, Code, Error, MachineName};
 use async_nats::{
-    Client, ConnectOptions, Event, HeaderMap, ServerError,
+    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError,
     header::NATS_MESSAGE_ID,
     jetstream::{
-        self,
+        self, ErrorCode,
         consumer::{AckPolicy, pull},
-        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+        context::PublishError,
+        stream::{Config, DirectGetErrorKind, DiscardPolicy, RetentionPolicy, StorageType},
     },
+    rustls,
 };
-use std::time::Duration;
+use std::{error::Error as _, path::PathBuf, time::Duration};
 use tokio::sync::watch;
 
 /// How long the stream keeps what nobody fetches: as long as a broker keeps undelivered messages by default.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
 /// How long the stream remembers ids. A broker remembers them as long as its history.
 const REMEMBERED: Duration = Duration::from_secs(600);
-/// How long the hub waits for an acknowledgement before it hands a message out again.
-const ACK_WAIT: Duration = Duration::from_secs(5);
+/// The most bytes that wait on the hub for all machines.
+const MOST_BYTES: i64 = 1 << 30;
+/// How long the hub waits for an acknowledgement before it hands a letter out again.
+const ACK_WAIT: Duration = Duration::from_secs(30);
 /// How often the hub says on an idle pull that it is there.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long one pull lasts.
 const PULL: Duration = Duration::from_secs(30);
+/// How long connecting may take where nobody tries again.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How to get to a hub and into it.
+#[derive(Debug, Clone)]
+pub(super) struct Access {
+    /// HOST:PORT, or several, separated by commas.
+    pub addresses: String,
+    pub login: Login,
+    /// The file with the certificate that the hub's is signed with. Without one, a public authority has to have signed that.
+    pub authority: Option<PathBuf>,
+}
+
+/// How a hub knows who connects.
+#[derive(Debug, Clone)]
+pub(super) enum Login {
+    /// By an nkey; its seed.
+    Key(String),
+    /// By a file of credentials, as the operators of a NATS server hand them out.
+    Credentials(PathBuf),
+}
 
 /// A connection to the hub, which is opened again when it breaks.
 #[derive(Debug, Clone)]
 pub(super) struct Hub {
     pub client: Client,
-    /// Changes with each new connection.
-    pub connected: watch::Receiver<()>,
+    /// Changes with each new connection and each loss; none if there is no connection, with the cause.
+    pub state: watch::Receiver<State>,
     stream: jetstream::Context,
 }
 
-impl Hub {
-    /// Connects; for `machine` only what its permissions allow.
-    pub async fn connect(args: &HubArgs, machine: Option<&MachineName>) -> wire::Result<Self> {
-        let seed = key::read(&args.key)?;
-        let mut options = ConnectOptions::with_nkey(seed).name("claude-peers-link");
-        let (connects, connected) = watch::channel(());
-        options = options.event_callback(move |event| {
-            if matches!(event, Event::Connected) {
-                connects.send_replace(());
-            }
-            std::future::ready(())
-        });
-        if let Some(machine) = machine {
-            options = options.custom_inbox_prefix(format!("_INBOX_{machine}")).retry_on_initial_connect();
-        }
-        let client = options.connect(&args.hub).await.map_err(|error| {
-            Error::new(Code::Unreachable, format!("connecting to {}: {error}", args.hub)).help("check the address and the key")
-        })?;
-        Ok(Self { stream: jetstream::new(client.clone()), client, connected })
+/// What is known of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum State {
+    /// The number of the connection.
+    Connected(u64),
+    /// Why there is none.
+    Lost(String),
+}
+
+/// What became of a letter.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stored {
+    Yes,
+    /// The hub has no room; its words.
+    Full(String),
+}
+
+impl Access {
+    async fn options(&self, inbox: String) -> wire::Result<ConnectOptions> {
+        let options = match &self.login {
+            Login::Key(seed) => ConnectOptions::with_nkey(seed.clone()),
+            Login::Credentials(file) => ConnectOptions::with_credentials_file(file)
+                .await
+                .map_err(|error| super::error::local(&format!("reading {}", file.display()), &error))?,
+        };
+        let options = options.name("claude-peers-link").custom_inbox_prefix(inbox).connection_timeout(CONNECT_TIMEOUT);
+        Ok(match &self.authority {
+            Some(file) => options.add_root_certificates(file.clone()).require_tls(true),
+            None => options,
+        })
     }
 
-    /// Creates the stream, or brings it up to date.
-    pub async fn prepare(&self) -> wire::Result<()> {
-        let config = Config {
+    fn servers(&self) -> wire::Result<Vec<ServerAddr>> {
+        let read = |address: &str| {
+            let unusable = |error| Error::new(Code::InvalidRequest, format!("{address:?} is no address of a hub: {error}"));
+            address.parse().map_err(unusable)
+        };
+        self.addresses.split(',').map(read).collect()
+    }
+
+    /// Connects now, or says why that is not possible.
+    pub async fn connect(&self, inbox: String) -> wire::Result<Hub> {
+        let options = self.options(inbox).await?;
+        match options.connect(self.servers()?).await {
+            Ok(client) => {
+                Ok(Hub { stream: jetstream::new(client.clone()), client, state: watch::channel(State::Connected(1)).1 })
+            }
+            Err(error) => Err(self.refused(error.kind(), &error)),
+        }
+    }
+
+    /// Connects whenever that is possible.
+    pub async fn keep_connected(&self, inbox: String) -> wire::Result<Hub> {
+        let (states, state) = watch::channel(State::Lost("not connected yet".to_owned()));
+        let report = move |event| {
+            match event {
+                Event::Connected => states.send_modify(|state| {
+                    // Each connection has another number.
+                    let number = crate::platform::clock::now().as_millis().unsigned_abs();
+                    *state = State::Connected(number);
+                }),
+                Event::Disconnected => drop(states.send_replace(State::Lost("the connection broke".to_owned()))),
+                Event::ClientError(error) => {
+                    states.send_if_modified(|state| {
+                        let lost = State::Lost(error.to_string());
+                        let is_news = matches!(state, State::Lost(_)) && *state != lost;
+                        if is_news {
+                            *state = lost;
+                        }
+                        is_news
+                    });
+                }
+                _ => {}
+            }
+            std::future::ready(())
+        };
+        let options = self.options(inbox).await?.event_callback(report).retry_on_initial_connect();
+        let client = options.connect(self.servers()?).await.map_err(|error| self.refused(error.kind(), &error))?;
+        Ok(Hub { stream: jetstream::new(client.clone()), client, state })
+    }
+
+    /// `Forbidden` if the hub does not know the key, else `Unreachable`.
+    fn refused(&self, kind: ConnectErrorKind, error: &dyn std::error::Error) -> Error {
+        let addresses = &self.addresses;
+        if matches!(kind, ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication) {
+            return Error::new(Code::Forbidden, format!("the hub at {addresses} does not let this key in"));
+        }
+        if let Some(cause) = tls(error) {
+            return Error::new(Code::Unreachable, format!("{addresses} is not the hub that it should be: {cause}"))
+                .help("check the address; a hub that was set up anew needs new invitations");
+        }
+        let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        Error::new(Code::Unreachable, format!("the hub at {addresses} cannot be reached: {cause}"))
+            .help("check that it runs, and that this machine can reach that address")
+    }
+}
+
+/// Why the other side was not the expected one, if that was the cause.
+fn tls(error: &dyn std::error::Error) -> Option<&rustls::Error> {
+    let inner = error.source()?;
+    let within = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    inner.downcast_ref().or_else(|| within?.downcast_ref())
+}
+
+impl Hub {
+    /// Creates the streams, or brings them up to date. `replicas` servers of a cluster keep what is stored.
+    pub async fn prepare(&self, replicas: usize) -> wire::Result<()> {
+        let mail = Config {
             name: STREAM.to_owned(),
             subjects: vec![STORED.to_owned()],
             retention: RetentionPolicy::WorkQueue,
             storage: StorageType::File,
             discard: DiscardPolicy::New,
             max_age: KEPT,
+            max_bytes: MOST_BYTES,
             duplicate_window: REMEMBERED,
+            num_replicas: replicas,
             ..Config::default()
         };
-        let made = self.stream.create_or_update_stream(config).await;
-        made.map(drop).map_err(|error| {
-            Error::new(Code::Internal, format!("creating the stream {STREAM}: {error}"))
-                .help("use a key that may, on a hub with JetStream")
-        })
+        let directory = Config {
+            name: DIRECTORY.to_owned(),
+            subjects: vec![DIRECTORY.to_owned()],
+            storage: StorageType::File,
+            max_messages: 1,
+            allow_direct: true,
+            num_replicas: replicas,
+            ..Config::default()
+        };
+        for config in [mail, directory] {
+            let name = config.name.clone();
+            let made = self.stream.create_or_update_stream(config).await;
+            made.map_err(|error| {
+                Error::new(Code::Internal, format!("creating the stream {name}: {error}")).help(
+                    "the hub must be a NATS server with JetStream, version 2.9.10 or later, and the key must be its owner's",
+                )
+            })?;
+        }
+        Ok(())
     }
 
-    /// Stores something under an id that the stream takes once. Returns when the stream has it; tries until then.
-    pub async fn store(&self, subject: &str, id: &str, payload: Vec<u8>) {
+    /// Stores a letter under an id that the stream takes once. Returns when the stream has it or has no room; tries until then.
+    pub async fn store(&self, subject: &str, id: &str, payload: Vec<u8>) -> Stored {
         let payload = bytes::Bytes::from(payload);
+        let mut is_first = true;
         loop {
-            let mut headers = HeaderMap::new();
-            headers.insert(NATS_MESSAGE_ID, id);
-            let published =
-                async { self.stream.publish_with_headers(subject.to_owned(), headers, payload.clone()).await?.await.map(drop) };
-            match published.await {
-                Ok(()) => return,
-                Err(error) => tracing::warn!("storing {id} on the hub: {error}"),
+            match self.store_once(subject, id, payload.clone()).await {
+                Ok(()) => return Stored::Yes,
+                Err(error) => match full(&error) {
+                    Some(cause) => return Stored::Full(cause),
+                    None if std::mem::take(&mut is_first) => {
+                        tracing::warn!("storing a letter on the hub: {error}; trying again until it works");
+                    }
+                    None => {}
+                },
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+
+    async fn store_once(&self, subject: &str, id: &str, payload: bytes::Bytes) -> Result<(), PublishError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_MESSAGE_ID, id);
+        self.stream.publish_with_headers(subject.to_owned(), headers, payload).await?.await.map(drop)
     }
 
     /// The largest payload that the hub takes. Known since the first connection, which this waits for.
@@ -105,14 +238,14 @@ impl Hub {
         }
     }
 
-    /// What is stored for `machine`, one after the other: the next comes when the one before is acknowledged.
+    /// The letters for `machine`, one after the other: the next comes when the one before is acknowledged.
     ///
     /// The consumer is made anew each time. It has no state worth keeping, because what is not acknowledged is in the stream. A killed hub
     /// may have lost an acknowledgement of which the stream knows; the old consumer would then wait for a message that is gone, for ever.
     pub async fn incoming(&self, machine: &MachineName) -> Result<pull::Stream, ServerError> {
         let config = pull::Config {
             durable_name: Some(machine.to_string()),
-            filter_subject: subject::for_machine(machine),
+            filter_subject: subject::mail_for(machine),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
             max_ack_pending: 1,
@@ -125,10 +258,47 @@ impl Hub {
         let consumer = self.stream.create_consumer_on_stream(config, STREAM).await.map_err(|error| failed(&error))?;
         consumer.stream().heartbeat(HEARTBEAT).expires(PULL).messages().await.map_err(|error| failed(&error))
     }
+
+    /// How many letters wait on the hub for `machine`.
+    pub async fn waiting(&self, machine: &MachineName) -> wire::Result<u64> {
+        let failed = |error: &dyn std::fmt::Display| Error::new(Code::Internal, format!("asking the hub for mail: {error}"));
+        let stream = self.stream.get_stream_no_info(STREAM).await.map_err(|error| failed(&error))?;
+        let info = stream.consumer_info(machine.as_str()).await.map_err(|error| failed(&error))?;
+        Ok(info.num_pending + info.num_ack_pending as u64)
+    }
+
+    /// The directory that the hub hands out; none if it has none.
+    pub async fn directory(&self) -> wire::Result<Option<Signed>> {
+        let failed =
+            |error: &dyn std::fmt::Display| Error::new(Code::Unreachable, format!("fetching the directory of machines: {error}"));
+        let stream = self.stream.get_stream_no_info(DIRECTORY).await.map_err(|error| failed(&error))?;
+        match stream.direct_get_last_for_subject(DIRECTORY).await {
+            Ok(message) => serde_json::from_slice(&message.payload).map(Some).map_err(|error| failed(&error)),
+            Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    /// Hands out a directory.
+    pub async fn publish_directory(&self, directory: &Signed) -> wire::Result<()> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::new(Code::Unreachable, format!("storing the directory of machines on the hub: {error}"))
+        };
+        let text = serde_json::to_vec(directory).map_err(|error| failed(&error))?;
+        let stored = self.stream.publish(DIRECTORY, text.into()).await.map_err(|error| failed(&error))?;
+        stored.await.map(drop).map_err(|error| failed(&error))
+    }
 }
 
-/// The value as JSON for the hub.
-pub(super) fn written(value: &impl serde::Serialize) -> wire::Result<Vec<u8>> {
-    let unwritable = |error: serde_json::Error| Error::new(Code::Internal, format!("writing JSON: {error}"));
-    serde_json::to_vec(value).map_err(unwritable)
+/// The hub's words, if it has no room.
+fn full(error: &PublishError) -> Option<String> {
+    let cause = error.source()?.downcast_ref::<jetstream::Error>()?;
+    let is_full = [
+        ErrorCode::STREAM_STORE_FAILED,
+        ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+        ErrorCode::INSUFFICIENT_RESOURCES,
+    ]
+    .contains(&cause.error_code());
+    is_full.then(|| cause.to_string())
 }

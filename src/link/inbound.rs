@@ -1,35 +1,47 @@
-//! From the hub to the broker.
+//! From the hub to the broker: the letters of other machines.
 
 use super::{
-    ends::Link,
+    hub::{State, Stored},
     retry::{PAUSE, until_answered},
-    subject::{self, Kind},
+    run::Link,
+    seal::{Content, Letter},
+    subject,
 };
 use crate::wire::{
-    self, Acknowledged, Confirm, MachineName, MessageState, Receive, Received, RemoteMessage, RemoteReceipt, text::printable_line,
+    self, Acknowledged, Code, Confirm, MachineName, MessageState, PeerId, Receive, Received, RemoteMessage, RemoteReceipt,
+    text::printable_line,
 };
 use async_nats::jetstream::{AckKind, Message};
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
+use std::collections::BTreeMap;
+
+/// How many messages are handed to the broker side by side. Those of one pair of peers are handed over one after the other.
+const AT_ONCE: usize = 32;
 
 impl Link {
-    /// Hands what is stored for this machine to the broker, and acknowledges it, again and again.
+    /// Hands the letters for this machine to the broker, and acknowledges them, again and again.
     pub(super) async fn receive_incoming(&self) {
-        let mut connected = self.hub.connected.clone();
+        let mut state = self.hub.state.clone();
         loop {
-            connected.mark_unchanged();
-            let mut incoming = match self.hub.incoming(&self.machine).await {
+            // Waiting ends with each change, and so does a pull.
+            if !matches!(*state.borrow_and_update(), State::Connected(_)) {
+                if state.changed().await.is_err() {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                continue;
+            }
+            let mut incoming = match self.hub.incoming(&self.seal.machine).await {
                 Ok(incoming) => incoming,
                 Err(error) => {
-                    tracing::warn!("asking the hub for mail: {error}; `claude-peers-link prepare` creates the stream");
+                    tracing::warn!("asking the hub for mail: {error}");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };
-            // An error ends the pull, and so does a new connection. The next asks anew.
             loop {
                 let message = tokio::select! {
                     message = incoming.next() => message,
-                    _ = connected.changed() => break,
+                    _ = state.changed() => break,
                 };
                 match message {
                     Some(Ok(message)) => self.take_in(&message).await,
@@ -43,52 +55,70 @@ impl Link {
         }
     }
 
-    /// Hands one message or receipt to the broker, and then acknowledges it.
+    /// Hands one letter to the broker, and then acknowledges it.
     async fn take_in(&self, message: &Message) {
         let kind = match self.hand_over(message).await {
             Ok(()) => AckKind::Ack,
             Err(error) => {
                 let subject = printable_line(&message.subject);
-                tracing::error!(code = %error.code, "{subject} is dropped: {}", printable_line(&error.message));
+                tracing::error!(code = %error.code, "a letter on {subject} is dropped: {}", printable_line(&error.message));
                 AckKind::Term
             }
         };
-        // Without it, the hub hands the message out again, and the broker knows it by its id.
+        // Without it, the hub hands the letter out again, and the broker knows the messages by their ids.
         if let Err(error) = message.ack_with(kind).await {
             tracing::warn!("acknowledging to the hub: {error}");
         }
     }
 
     async fn hand_over(&self, message: &Message) -> wire::Result<()> {
-        let (from, kind) = subject::stored(&message.subject).ok_or_else(|| unreadable("its subject is none of ours"))?;
-        match kind {
-            Kind::Mail => self.receive(from, read(&message.payload)?).await,
-            Kind::Receipt => {
-                let confirm = Confirm { machine: from, receipts: vec![read(&message.payload)?] };
-                let tell = async || self.broker.post::<Acknowledged>("/v1/gateway/confirm", None, &confirm).await;
-                until_answered(tell).await.map(drop)
+        let unreadable = |what: &str| wire::Error::new(Code::InvalidRequest, what.to_owned());
+        let from = subject::publisher(&message.subject).ok_or_else(|| unreadable("its subject names no machine"))?;
+        let Content::Letter(Letter { messages, receipts }) = self.open(&from, &message.payload).await? else {
+            return Err(unreadable("it is no letter"));
+        };
+        if !receipts.is_empty() {
+            let confirm = Confirm { machine: from.clone(), receipts };
+            let tell = async || self.broker.post::<Acknowledged>("/v1/gateway/confirm", None, &confirm).await;
+            until_answered(tell).await?;
+        }
+        let mut pairs: BTreeMap<(PeerId, PeerId), Vec<RemoteMessage>> = BTreeMap::new();
+        for message in messages {
+            pairs.entry((message.from.id.clone(), message.to.clone())).or_default().push(message);
+        }
+        let receive = |messages| self.receive_all(&from, messages);
+        let refused: Vec<Vec<RemoteReceipt>> =
+            stream::iter(pairs.into_values()).map(receive).buffer_unordered(AT_ONCE).collect().await;
+        let receipts = refused.concat();
+        if receipts.is_empty() {
+            return Ok(());
+        }
+        loop {
+            let letter = Letter { messages: Vec::new(), receipts: receipts.clone() };
+            match self.store(&from, letter).await? {
+                Some(Stored::Full(cause)) => {
+                    tracing::warn!("the hub has no room for receipts: {cause}; trying again until it has");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Some(Stored::Yes) | None => return Ok(()),
             }
         }
     }
 
-    /// Hands a message to the broker. If that refuses it, its sender is told.
-    async fn receive(&self, from: MachineName, message: RemoteMessage) -> wire::Result<()> {
-        let receive = Receive { machine: from, message };
-        let hand = async || self.broker.post::<Received>("/v1/gateway/receive", None, &receive).await;
-        let refusal = match until_answered(hand).await {
-            Ok(Received { id: Some(_) }) => return Ok(()),
-            Ok(Received { id: None }) => None,
-            Err(refused) => Some(refused.message),
-        };
-        let receipt = RemoteReceipt { id: receive.message.id, state: MessageState::Expired, route: None, refusal };
-        self.store_receipt(&receive.machine, &receipt).await
+    /// Hands the messages of one pair of peers to the broker, in order. Returns the receipts of those that it refuses.
+    async fn receive_all(&self, from: &MachineName, messages: Vec<RemoteMessage>) -> Vec<RemoteReceipt> {
+        let mut refused = Vec::new();
+        for message in messages {
+            let id = message.id.clone();
+            let receive = Receive { machine: from.clone(), message };
+            let hand = async || self.broker.post::<Received>("/v1/gateway/receive", None, &receive).await;
+            let refusal = match until_answered(hand).await {
+                Ok(Received { id: Some(_) }) => continue,
+                Ok(Received { id: None }) => None,
+                Err(error) => Some(error.message),
+            };
+            refused.push(RemoteReceipt { id, state: MessageState::Expired, route: None, refusal });
+        }
+        refused
     }
-}
-
-fn read<T: serde::de::DeserializeOwned>(payload: &[u8]) -> wire::Result<T> {
-    serde_json::from_slice(payload).map_err(|error| unreadable(&error.to_string()))
-}
-
-fn unreadable(why: &str) -> wire::Error {
-    wire::Error::new(wire::Code::InvalidRequest, format!("it cannot be read: {why}"))
 }

@@ -1,36 +1,50 @@
-//! The key by which the hub knows a machine: an nkey, as NATS uses them.
+//! Keys. A machine has two: an nkey by which the hub knows it, and an xkey to which the other machines seal what they send it. The
+//! owner of the machines has one that signs the [directory](super::directory).
+//!
+//! A key that logs in to a hub signs what the hub asks it to, so it signs nothing else.
 
-use super::error::local;
+use super::store;
 use crate::wire::{self, Code, Error};
-use nkeys::KeyPair;
-use std::{
-    fs::{self, OpenOptions},
-    io::Write,
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::Path,
-};
+use nkeys::{KeyPair, XKey};
+use std::path::Path;
 
-/// Writes a new key into `file`, which nobody else can read, and prints its public part.
-pub(super) fn make(file: &Path) -> wire::Result<()> {
-    let failed = |error: &std::io::Error| local(&format!("writing {}", file.display()), error);
-    let key = KeyPair::new_user();
-    let seed = key.seed().map_err(|error| Error::new(Code::Internal, format!("making a key: {error}")))?;
-    let mut created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).map_err(|error| failed(&error))?;
-    let written = writeln!(created, "{seed}").and_then(|()| created.sync_all());
-    written.and_then(|()| writeln!(std::io::stdout(), "{}", key.public_key())).map_err(|error| failed(&error))
+/// Makes a key that logs in to a hub, in `file`; returns its public part.
+pub(super) fn make_login(file: &Path) -> wire::Result<String> {
+    save(KeyPair::new_user(), file)
 }
 
-/// The key in `file`. Refuses a file that others can read.
-pub(super) fn read(file: &Path) -> wire::Result<String> {
-    let failed = |error: &std::io::Error| {
-        local(&format!("reading the key {}", file.display()), error).help("`claude-peers-link key FILE` makes one")
-    };
-    let mode = fs::metadata(file).map_err(|error| failed(&error))?.mode();
-    if mode & 0o077 != 0 {
-        let what = format!("others can read the key {}", file.display());
-        return Err(Error::new(Code::Forbidden, what).help(format!("`chmod 600 {}`, or make a new key", file.display())));
-    }
-    let seed = fs::read_to_string(file).map_err(|error| failed(&error))?.trim().to_owned();
-    let checked = KeyPair::from_seed(&seed).map(|_| seed);
-    checked.map_err(|_| Error::new(Code::InvalidRequest, format!("{} holds no key", file.display())))
+/// Makes a key that signs directories, in `file`.
+pub(super) fn make_signing(file: &Path) -> wire::Result<String> {
+    save(KeyPair::new_account(), file)
+}
+
+fn save(key: KeyPair, file: &Path) -> wire::Result<String> {
+    store::write(file, format!("{}\n", key.seed().map_err(|error| broken(&error))?).as_bytes())?;
+    Ok(key.public_key())
+}
+
+/// Makes a key to which others seal, in `file`; returns its public part.
+pub(super) fn make_seal(file: &Path) -> wire::Result<String> {
+    let key = XKey::new();
+    store::write(file, format!("{}\n", key.seed().map_err(|error| broken(&error))?).as_bytes())?;
+    Ok(key.public_key())
+}
+
+/// The key in `file` that logs in or signs.
+pub(super) fn read(file: &Path) -> wire::Result<KeyPair> {
+    KeyPair::from_seed(&store::read_secret(file)?).map_err(|_| no_key(file))
+}
+
+/// The key in `file` that opens what is sealed to it.
+pub(super) fn read_seal(file: &Path) -> wire::Result<XKey> {
+    XKey::from_seed(&store::read_secret(file)?).map_err(|_| no_key(file))
+}
+
+fn no_key(file: &Path) -> Error {
+    Error::new(Code::InvalidRequest, format!("{} holds no key", file.display()))
+}
+
+/// The error of a key that cannot do what keys do.
+pub(super) fn broken(error: &nkeys::error::Error) -> Error {
+    Error::new(Code::Internal, format!("a key: {error}"))
 }

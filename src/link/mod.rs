@@ -1,35 +1,45 @@
 //! Links the broker of this machine with those of others, over NATS JetStream.
 //!
-//! Three tasks, none of which keeps a state that a kill could lose:
-//! - `outbound`: takes mail and receipts from the broker, publishes them, and acknowledges what the stream has stored;
-//! - `inbound`: pulls them from the stream, hands them to the broker, and acknowledges what that has stored;
-//! - `directory`: tells the other machines which sessions are here, and the broker which are there.
+//! `run` is the link itself. Its tasks keep no state that a kill could lose:
+//! - `outbound`: takes mail and receipts from the broker, stores them on the hub as sealed letters, and acknowledges what the hub has;
+//! - `inbound`: pulls letters from the hub, hands what they hold to the broker, and acknowledges what that has stored;
+//! - `presence`: tells the other machines which sessions are here, and the broker which are there.
 //!
 //! Whatever fails is tried again until it works. A repetition does no harm: stream and broker know a message by its id.
+//!
+//! The other verbs decide who takes part: `owner` has `init`, `invite` and `revoke`, for whom the machines belong to; `join` and `leave`
+//! are for the machine itself.
 
 mod args;
 mod directory;
-mod ends;
 mod error;
+mod home;
 mod hub;
 mod inbound;
+mod invitation;
+mod join;
 mod key;
+mod leave;
+mod list;
 mod outbound;
+mod owner;
+mod presence;
 mod retry;
+mod run;
+mod seal;
+mod service;
+mod status;
+mod store;
 mod subject;
 
 use crate::{
-    client::Client,
-    platform::{paths, settings},
-    wire::{self, Code, Error},
+    platform::settings,
+    wire::{self, Code, Error, MachineName},
 };
 use args::{Args, Verb};
 use clap::Parser;
-use ends::Link;
 use error::local;
-use hub::Hub;
-use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use std::{io::Write, process::ExitCode};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -40,7 +50,8 @@ pub fn main() -> ExitCode {
         Ok(level) => level,
         Err(error) => return failed(&Error::new(Code::InvalidRequest, error.to_string())),
     };
-    log(level);
+    // The other verbs say what they have to say in their errors.
+    log(if matches!(args.verb, Verb::Run) { level } else { level.min(LevelFilter::ERROR) });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done =
         runtime.map_err(|error| local("starting the runtime", &error)).and_then(|runtime| runtime.block_on(run(args.verb)));
@@ -50,47 +61,41 @@ pub fn main() -> ExitCode {
 /// Logs to standard error from `level` on. The client of NATS would log what it sends below `info`, and no log has a message's text.
 fn log(level: LevelFilter) {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false);
-    let levels = Targets::new().with_default(level).with_target("async_nats", level.min(LevelFilter::INFO));
+    let client = if level >= LevelFilter::DEBUG { LevelFilter::INFO } else { LevelFilter::OFF };
+    let levels = Targets::new().with_default(level).with_target("async_nats", client);
     tracing_subscriber::registry().with(lines.with_filter(levels)).init();
 }
 
 async fn run(verb: Verb) -> wire::Result<()> {
     match verb {
-        Verb::Key { file } => key::make(&file),
-        Verb::Prepare { hub } => Hub::connect(&hub, None).await?.prepare().await,
-        Verb::Run { hub, name } => {
-            let socket = paths::socket().map_err(|error| Error::new(Code::InvalidRequest, error.to_string()))?;
-            let broker = Client::new(socket, "claude-peers-link");
-            let hub = Hub::connect(&hub, Some(&name)).await?;
-            Link { broker, hub, machine: name }.serve().await
-        }
+        Verb::Init(args) => owner::init::run(args).await,
+        Verb::Invite(args) => owner::invite::run(args).await,
+        Verb::Join(args) => join::run(args).await,
+        Verb::List(args) => list::run(args).await,
+        Verb::Revoke(args) => owner::revoke::run(args).await,
+        Verb::Status(args) => status::run(args).await,
+        Verb::Leave => leave::run().await,
+        Verb::Run => run::run().await,
+        Verb::Permissions { name } => permissions(&name),
     }
 }
 
-impl Link {
-    /// Works until SIGTERM or SIGINT.
-    async fn serve(&self) -> wire::Result<()> {
-        let terminate = |kind| signal(kind).map_err(|error| local("listening for signals", &error));
-        let (mut term, mut int) = (terminate(SignalKind::terminate())?, terminate(SignalKind::interrupt())?);
-        tracing::info!("linked as {}", self.machine);
-        tokio::select! {
-            () = self.send_outgoing() => {}
-            () = self.receive_incoming() => {}
-            () = self.tell_who_is_here() => {}
-            () = self.learn_who_is_there() => {}
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        self.leave().await;
-        tracing::info!("stopped");
-        Ok(())
-    }
+fn permissions(name: &MachineName) -> wire::Result<()> {
+    let (publish, subscribe) = owner::config::permissions(name);
+    let (join, _) = owner::joins(name);
+    let lines = |subjects: Vec<String>| subjects.iter().map(|subject| format!("  {subject}\n")).collect::<String>();
+    let text = format!("publish\n{}subscribe\n{}", lines([publish, vec![join]].concat()), lines(subscribe));
+    write!(std::io::stdout(), "{text}").map_err(|error| local("writing to standard output", &error))
+}
+
+/// Tells the user something that is no result.
+fn say(text: &str) {
+    // Nobody can be told that standard error is closed.
+    drop(writeln!(std::io::stderr(), "{text}"));
 }
 
 fn failed(error: &Error) -> ExitCode {
-    use std::io::Write;
     let help = error.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
-    // Nobody can be told that standard error is closed.
-    drop(writeln!(std::io::stderr(), "claude-peers-link: {}{help}", error.message));
+    say(&format!("claude-peers-link: {}{help}", error.message));
     ExitCode::FAILURE
 }

@@ -1,19 +1,33 @@
-//! From the broker to the hub.
+//! From the broker to the hub: what has to go to other machines, as one letter for each.
 
 use super::{
-    ends::Link,
-    hub::written,
+    hub::Stored,
     retry::{PAUSE, until_answered},
-    subject::{self, Kind},
+    run::Link,
+    seal::{ADDED, Content, Letter},
+    subject,
 };
 use crate::wire::{
     self, Acknowledged, Confirm, Forwarded, MachineName, MessageState, Outgoing, OutgoingMessage, OutgoingReceipt, RemoteMessage,
     RemoteReceipt, TakeOutgoing, Told,
 };
-use std::time::Duration;
+use futures_util::future::join_all;
+use sha2::{Digest, Sha256};
+use std::{collections::BTreeMap, time::Duration};
 
 /// How long one take waits.
 const WAIT: Duration = Duration::from_secs(3_600);
+/// Room for the names and brackets around what a letter holds.
+const ROUND: usize = 1_024;
+
+/// What goes to one machine in one letter.
+#[derive(Default)]
+struct Batch {
+    letter: Letter,
+    /// The ids of the messages whose receipts it has.
+    told: Vec<Told>,
+    bytes: usize,
+}
 
 impl Link {
     /// Takes what has to go to other machines, stores it on the hub, and acknowledges it, again and again.
@@ -28,44 +42,115 @@ impl Link {
 
     async fn send_some(&self) -> wire::Result<()> {
         let request = TakeOutgoing { wait_seconds: u32::try_from(WAIT.as_secs()).ok() };
-        let take = || self.broker.post_waiting::<Outgoing>("/v1/gateway/take", None, &request, WAIT);
-        let Outgoing { messages, receipts } = until_answered(async || take().await).await?;
-        let mut stored = Forwarded { messages: Vec::new(), receipts: Vec::new() };
-        for OutgoingMessage { machine, message } in messages {
-            if self.store_message(&machine, &message).await? {
-                stored.messages.push(message.id);
-            }
+        let take = async || self.broker.post_waiting::<Outgoing>("/v1/gateway/take", None, &request, WAIT).await;
+        let outgoing = until_answered(take).await?;
+        let sizes = self.hub.largest().await.saturating_sub(ADDED + ROUND);
+        let (batches, too_large) = sorted(outgoing, sizes)?;
+        for (machine, id, size) in too_large {
+            let refusal = format!("it takes {size} bytes on its way, and the hub takes {sizes} at most");
+            self.refuse_here(&machine, vec![id], &refusal).await?;
         }
-        for OutgoingReceipt { machine, id, receipt } in receipts {
-            self.store_receipt(&machine, &receipt).await?;
-            stored.receipts.push(Told { id, state: receipt.state });
+        let stored = join_all(batches.into_iter().map(|(machine, batches)| self.send_to(machine, batches))).await;
+        let is_all = stored.iter().all(|stored| matches!(stored, Ok(true)));
+        stored.into_iter().collect::<wire::Result<Vec<bool>>>()?;
+        if !is_all {
+            tokio::time::sleep(PAUSE).await;
         }
-        let acknowledge = async || self.broker.post::<Acknowledged>("/v1/gateway/acknowledge", None, &stored).await;
-        until_answered(acknowledge).await.map(drop)
+        Ok(())
     }
 
-    /// Stores a message for `machine`. One that is too large for the hub is refused here; returns whether it was stored.
-    async fn store_message(&self, machine: &MachineName, message: &RemoteMessage) -> wire::Result<bool> {
-        let (payload, id) = (written(message)?, &message.id);
-        let largest = self.hub.largest().await;
-        if payload.len() > largest {
-            let refusal = Some(format!("it takes {} bytes on its way, and the hub takes {largest} at most", payload.len()));
-            let receipt = RemoteReceipt { id: id.clone(), state: MessageState::Expired, route: None, refusal };
-            let confirm = Confirm { machine: machine.clone(), receipts: vec![receipt] };
-            let refuse = async || self.broker.post::<Acknowledged>("/v1/gateway/confirm", None, &confirm).await;
-            until_answered(refuse).await?;
-            return Ok(false);
+    /// Sends one machine its letters, in order. Returns whether the hub had room for all.
+    async fn send_to(&self, machine: MachineName, batches: Vec<Batch>) -> wire::Result<bool> {
+        for batch in batches {
+            let messages = batch.letter.messages.iter().map(|message| message.id.clone()).collect();
+            match self.store(&machine, batch.letter).await? {
+                Some(Stored::Yes) => {
+                    let stored = Forwarded { messages, receipts: batch.told };
+                    let tell = async || self.broker.post::<Acknowledged>("/v1/gateway/acknowledge", None, &stored).await;
+                    until_answered(tell).await?;
+                }
+                Some(Stored::Full(cause)) => {
+                    self.refuse_here(&machine, messages, &format!("the hub has no room for it: {cause}")).await?;
+                    return Ok(false);
+                }
+                None => {
+                    self.refuse_here(&machine, messages, &format!("{machine} is not one of your machines any more")).await?;
+                    let stored = Forwarded { messages: Vec::new(), receipts: batch.told };
+                    let drop = async || self.broker.post::<Acknowledged>("/v1/gateway/acknowledge", None, &stored).await;
+                    until_answered(drop).await?;
+                }
+            }
         }
-        let subject = subject::between(&self.machine, machine, Kind::Mail);
-        self.hub.store(&subject, &format!("{}/{id}", self.machine), payload).await;
         Ok(true)
     }
 
-    /// Stores a receipt for `machine`.
-    pub(super) async fn store_receipt(&self, machine: &MachineName, receipt: &RemoteReceipt) -> wire::Result<()> {
-        let subject = subject::between(&self.machine, machine, Kind::Receipt);
-        let id = format!("{}/{machine}/{}/{}", self.machine, receipt.id, receipt.state);
-        self.hub.store(&subject, &id, written(receipt)?).await;
-        Ok(())
+    /// Stores a letter for `machine`; none if that is no machine of the directory.
+    pub(super) async fn store(&self, machine: &MachineName, letter: Letter) -> wire::Result<Option<Stored>> {
+        let Some(member) = self.member(machine).await else { return Ok(None) };
+        let id = id_of(&letter);
+        let sealed = self.seal.seal(&member, &Content::Letter(letter))?;
+        Ok(Some(self.hub.store(&subject::mail(&self.seal.machine, machine), &id, sealed).await))
     }
+
+    /// Tells the senders here that their messages cannot go to `machine`.
+    async fn refuse_here(&self, machine: &MachineName, messages: Vec<wire::MessageId>, refusal: &str) -> wire::Result<()> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let refused = |id| RemoteReceipt { id, state: MessageState::Expired, route: None, refusal: Some(refusal.to_owned()) };
+        let confirm = Confirm { machine: machine.clone(), receipts: messages.into_iter().map(refused).collect() };
+        let tell = async || self.broker.post::<Acknowledged>("/v1/gateway/confirm", None, &confirm).await;
+        until_answered(tell).await.map(drop)
+    }
+}
+
+/// What is too large for any letter: the machine, the message and its size.
+type TooLarge = Vec<(MachineName, wire::MessageId, usize)>;
+
+/// Sorts what has to go by machine, into letters of at most `most` bytes each.
+fn sorted(outgoing: Outgoing, most: usize) -> wire::Result<(BTreeMap<MachineName, Vec<Batch>>, TooLarge)> {
+    let (mut batches, mut too_large) = (BTreeMap::<MachineName, Vec<Batch>>::new(), TooLarge::new());
+    let mut put = |machine, size, add: &mut dyn FnMut(&mut Batch)| {
+        let batches = batches.entry(machine).or_default();
+        match batches.last_mut() {
+            Some(last) if last.bytes + size <= most => {
+                last.bytes += size;
+                add(last);
+            }
+            _ => {
+                let mut batch = Batch { bytes: size, ..Batch::default() };
+                add(&mut batch);
+                batches.push(batch);
+            }
+        }
+    };
+    for OutgoingMessage { machine, message } in outgoing.messages {
+        match size_of(&message)? {
+            size if size > most => too_large.push((machine, message.id, size)),
+            size => put(machine, size, &mut |batch| batch.letter.messages.push(RemoteMessage::clone(&message))),
+        }
+    }
+    for OutgoingReceipt { machine, id, receipt } in outgoing.receipts {
+        let told = Told { id, state: receipt.state };
+        put(machine, size_of(&receipt)?, &mut |batch| {
+            batch.letter.receipts.push(receipt.clone());
+            batch.told.push(told.clone());
+        });
+    }
+    Ok((batches, too_large))
+}
+
+fn size_of(value: &impl serde::Serialize) -> wire::Result<usize> {
+    let unwritable = |error| wire::Error::new(wire::Code::Internal, format!("writing JSON: {error}"));
+    // One more for the comma.
+    Ok(serde_json::to_vec(value).map_err(unwritable)?.len() + 1)
+}
+
+/// The id by which the stream knows a letter again: the same for the same messages and receipts. The texts are no part of it, because the
+/// hub sees it.
+fn id_of(letter: &Letter) -> String {
+    let mut digest = Sha256::new();
+    letter.messages.iter().for_each(|message| digest.update(format!("{}\n", message.id)));
+    letter.receipts.iter().for_each(|receipt| digest.update(format!("{} {}\n", receipt.id, receipt.state)));
+    data_encoding::HEXLOWER.encode(&digest.finalize())
 }

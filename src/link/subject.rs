@@ -2,58 +2,66 @@
 
 use crate::wire::MachineName;
 
-/// The stream that holds what is on its way.
+/// The stream that holds the letters on their way.
 pub(super) const STREAM: &str = "claude-peers";
-/// What the stream holds: `claude-peers.FROM.TO.mail` and `claude-peers.FROM.TO.receipt`.
-pub(super) const STORED: &str = "claude-peers.*.*.*";
-/// Who is where: `claude-peers.FROM.peers`.
-pub(super) const ALL_PEERS: &str = "claude-peers.*.peers";
-/// A machine asks the others to say who is there: `claude-peers.FROM.hello`.
-pub(super) const ALL_HELLOS: &str = "claude-peers.*.hello";
+/// What it holds: `claude-peers.FROM.mail.TO`.
+pub(super) const STORED: &str = "claude-peers.*.mail.*";
+/// A machine says that it is there: `claude-peers.FROM.alive`.
+pub(super) const ALL_ALIVE: &str = "claude-peers.*.alive";
+/// The stream that holds the directory of machines, and the directory's subject.
+pub(super) const DIRECTORY: &str = "claude-peers-directory";
 
-/// What a machine publishes for another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Mail,
-    Receipt,
+/// Where `from` stores letters for `to`.
+pub(super) fn mail(from: &MachineName, to: &MachineName) -> String {
+    format!("claude-peers.{from}.mail.{to}")
 }
 
-impl Kind {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Mail => "mail",
-            Self::Receipt => "receipt",
-        }
-    }
+/// All letters for `to`.
+pub(super) fn mail_for(to: &MachineName) -> String {
+    format!("claude-peers.*.mail.{to}")
 }
 
-/// Where `from` publishes for `to`.
-pub(super) fn between(from: &MachineName, to: &MachineName, kind: Kind) -> String {
-    format!("claude-peers.{from}.{to}.{}", kind.as_str())
+/// Where `from` says that it is there.
+pub(super) fn alive(from: &MachineName) -> String {
+    format!("claude-peers.{from}.alive")
 }
 
-/// Everything that is stored for `to`.
-pub(super) fn for_machine(to: &MachineName) -> String {
-    format!("claude-peers.*.{to}.*")
+/// Where `from` asks `to` who is there.
+pub(super) fn ask(from: &MachineName, to: &MachineName) -> String {
+    format!("claude-peers.{from}.ask.{to}")
 }
 
-pub(super) fn peers_of(machine: &MachineName) -> String {
-    format!("claude-peers.{machine}.peers")
+/// All such questions to `to`.
+pub(super) fn asks_for(to: &MachineName) -> String {
+    format!("claude-peers.*.ask.{to}")
 }
 
-pub(super) fn hello_of(machine: &MachineName) -> String {
-    format!("claude-peers.{machine}.hello")
+/// Where `from` answers that question of `to`.
+pub(super) fn peers(from: &MachineName, to: &MachineName) -> String {
+    format!("claude-peers.{from}.peers.{to}")
 }
 
-/// The sender in a stored subject, and what it sent.
-pub(super) fn stored(subject: &str) -> Option<(MachineName, Kind)> {
-    let mut parts = subject.strip_prefix("claude-peers.")?.split('.');
-    let (from, _, kind) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
-    let kind = [Kind::Mail, Kind::Receipt].into_iter().find(|known| known.as_str() == kind)?;
-    parts.next().is_none().then_some((from, kind))
+/// All such answers to `to`.
+pub(super) fn peers_for(to: &MachineName) -> String {
+    format!("claude-peers.*.peers.{to}")
 }
 
-/// The machine that published on a subject such as `claude-peers.FROM.peers`.
+/// Where a machine with an invitation asks to join.
+pub(super) fn join(name: &MachineName) -> String {
+    format!("claude-peers-join.{name}")
+}
+
+/// Where the hub answers a machine.
+pub(super) fn inbox(name: &MachineName) -> String {
+    format!("_INBOX_{name}")
+}
+
+/// Where the hub answers a machine with an invitation. No machine's name has capitals.
+pub(super) fn join_inbox(name: &MachineName) -> String {
+    format!("_INBOX_JOIN_{name}")
+}
+
+/// The machine that published on a subject that begins with its name.
 pub(super) fn publisher(subject: &str) -> Option<MachineName> {
     subject.strip_prefix("claude-peers.")?.split('.').next()?.parse().ok()
 }

@@ -1,61 +1,68 @@
-//! A real `nats-server` with the configuration that docs/link.md prints.
+//! A real `nats-server` with the configuration that `claude-peers link init` writes.
 
 use crate::{
-    support::{broker::signal, eventually, folder},
+    support::{Broker, eventually, folder},
     world::LINK,
 };
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 
-const PAGE: &str = include_str!("../../docs/link.md");
-/// The names in the printed configuration, each with the file of its key.
-const KEYS: [(&str, &str); 3] = [("ADMIN_KEY", "admin"), ("LAPTOP_KEY", "laptop"), ("DESKTOP_KEY", "desktop")];
-
-/// The hub. Dropping it kills the server.
+/// The hub, and its owner's files. Dropping it kills the server.
 pub struct Hub {
-    folder: tempfile::TempDir,
+    home: tempfile::TempDir,
     child: Option<Child>,
     port: u16,
 }
 
 impl Hub {
-    /// A server with the printed configuration and the stream.
+    /// A new hub that runs.
     pub fn start() -> Self {
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let mut hub = Self { folder: folder(), child: None, port };
-        let keys = KEYS.map(|(word, name)| (word, make_key(&hub.key(name))));
-        let config = printed().replace("0.0.0.0:4222", &format!("127.0.0.1:{port}"));
-        let config = config.replace("/var/lib/claude-peers-hub", hub.folder.path().join("store").to_str().unwrap());
-        fs::write(hub.config(), keys.iter().fold(config, |config, (word, key)| config.replace(word, key))).unwrap();
+        let mut hub = Self::set_up();
         hub.launch();
-        let prepare = Command::new(LINK).args(["prepare", "--hub", &hub.url(), "--key"]).arg(hub.key("admin")).output().unwrap();
-        assert!(prepare.status.success(), "{}", String::from_utf8_lossy(&prepare.stderr));
         hub
     }
 
-    pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port)
+    /// A new hub that does not run yet.
+    pub fn set_up() -> Self {
+        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let hub = Self { home: folder(), child: None, port };
+        let made = hub.owner(&["init", &hub.address()]);
+        assert!(made.status.success(), "{}", said(&made));
+        hub
     }
 
-    /// The file of a key that the configuration names.
-    pub fn key(&self, name: &str) -> PathBuf {
-        self.folder.path().join(format!("{name}.key"))
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
-    fn config(&self) -> PathBuf {
-        self.folder.path().join("hub.conf")
+    /// The owner's folder.
+    pub fn folder(&self) -> PathBuf {
+        self.home.path().join(".config/claude-peers/hub")
+    }
+
+    /// Runs the program as the owner of the machines.
+    pub fn owner(&self, words: &[&str]) -> Output {
+        self.owner_command(words).output().unwrap()
+    }
+
+    fn owner_command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(LINK);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.home.path()).args(words);
+        command.stdin(Stdio::null());
+        command
     }
 
     /// Starts the server, and waits until it greets a connection.
     pub fn launch(&mut self) {
-        let log = fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        let folder = self.folder().join("hub");
+        let log = fs::File::options().create(true).append(true).open(self.home.path().join("log")).unwrap();
         let mut server = Command::new("nats-server");
-        server.arg("--config").arg(self.config()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        server.args(["--config", "nats-server.conf"]).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.child = Some(server.spawn().unwrap());
         eventually("the hub greets", || {
             let mut greeting = String::new();
@@ -72,12 +79,31 @@ impl Hub {
         }
     }
 
-    /// Takes the block of a machine out of the configuration, as the page says.
-    pub fn revoke(&self, key: &Path) {
-        let public = public_key(key);
-        let config = fs::read_to_string(self.config()).unwrap();
-        fs::write(self.config(), config.replace(&public, &make_key(&self.key("nobody")))).unwrap();
-        signal(self.child.as_ref().unwrap().id(), "HUP");
+    /// Starts to invite a machine; returns when the invitation is printed.
+    pub fn invite(&self, name: &str) -> Invitation {
+        let mut invite = self.owner_command(&["invite", name]);
+        let mut child = invite.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let line = line.trim().strip_prefix("claude-peers link join ").map(str::to_owned);
+        let mut invitation = Invitation { child, line: line.clone().unwrap_or_default() };
+        assert!(line.is_some(), "no invitation: {}", invitation.end());
+        invitation
+    }
+
+    /// Lets the machine of this broker join.
+    pub fn join(&self, name: &str, broker: &Broker) {
+        let mut invitation = self.invite(name);
+        let joined = join(broker, &[&invitation.line]);
+        assert!(joined.status.success(), "{}\n{}", said(&joined), invitation.end());
+        let end = invitation.end();
+        assert!(end.contains("has joined"), "{end}");
+    }
+
+    /// Removes a machine.
+    pub fn revoke(&self, name: &str) {
+        let revoked = self.owner(&["revoke", name]);
+        assert!(revoked.status.success(), "{}", said(&revoked));
     }
 }
 
@@ -85,27 +111,54 @@ impl Drop for Hub {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+            let log = fs::read_to_string(self.home.path().join("log")).unwrap_or_default();
             eprintln!("--- the hub's log ---\n{log}--- end of log ---");
         }
     }
 }
 
-/// The configuration that the page prints.
-fn printed() -> String {
-    let (_, rest) = PAGE.split_once("```text\n   listen:").unwrap();
-    format!("listen:{}", rest.split_once("```").unwrap().0)
+/// An invitation, and the `invite` that waits for its machine. Dropping it kills that.
+pub struct Invitation {
+    pub child: Child,
+    pub line: String,
 }
 
-/// Makes a key; returns its public part.
-fn make_key(file: &Path) -> String {
-    let made = Command::new(LINK).arg("key").arg(file).output().unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let public = String::from_utf8(made.stdout).unwrap().trim().to_owned();
-    fs::write(file.with_extension("public"), &public).unwrap();
-    public
+impl Invitation {
+    /// Waits until `invite` has ended; returns what it said.
+    pub fn end(&mut self) -> String {
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        self.child.wait().unwrap();
+        said
+    }
 }
 
-fn public_key(file: &Path) -> String {
-    fs::read_to_string(file.with_extension("public")).unwrap()
+impl Drop for Invitation {
+    fn drop(&mut self) {
+        // It has ended in most tests.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Runs the program on the machine of this broker.
+pub fn on(broker: &Broker, words: &[&str]) -> Output {
+    let mut command = Command::new(LINK);
+    command.env_clear().envs(broker.env()).env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", broker.folder());
+    command.args(words).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Runs `join` on the machine of this broker.
+pub fn join(broker: &Broker, words: &[&str]) -> Output {
+    on(broker, &[&["join"], words].concat())
+}
+
+/// The folder of that machine's link.
+pub fn link_folder(home: &Path) -> PathBuf {
+    home.join(".config/claude-peers/link")
+}
+
+/// What the program wrote to standard error.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
 }

@@ -76,7 +76,7 @@ fn mail_waits_on_the_hub_while_the_other_machine_is_off() {
     let message = laptop.broker.message_once("forwarded", &sent["messageId"]);
     assert_eq!(message["toName"], "shop-api@desktop");
     desktop.broker.launch();
-    desktop.link(&hub);
+    desktop.link();
     let api = api.again(&desktop.broker.http());
     let take = json!({"lease": "l", "route": "check_messages", "waitSeconds": 60});
     let taken = api.over(&desktop.broker.http()).post("/v1/take", &take).json();
@@ -121,7 +121,7 @@ fn machine_that_leaves_is_gone() {
     laptop.sees("shop-api@desktop");
     crate::support::broker::signal(desktop.link_pid(), "TERM");
     laptop.sees_no_more("shop-api@desktop");
-    desktop.link(&hub);
+    desktop.link();
     laptop.sees("shop-api@desktop");
     desktop.kill_link();
     laptop.sees_no_more("shop-api@desktop");

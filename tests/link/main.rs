@@ -11,9 +11,11 @@ mod admin;
 mod clock;
 #[cfg(target_os = "linux")]
 mod cluster;
+mod forged;
 #[cfg(target_os = "linux")]
 mod hosts;
 mod hub;
+mod invitations;
 mod keys;
 mod kills;
 mod mail;

@@ -11,7 +11,11 @@ use std::{
     os::fd::AsFd,
     panic::resume_unwind,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, mpsc::channel},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc::channel,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -25,10 +29,11 @@ ip link set eth0 up
 cd /proc/sys/net/ipv4
 echo 1 | tee conf/all/route_localnet conf/all/accept_local ip_nonlocal_bind >/dev/null
 echo 0 >conf/all/rp_filter";
-/// Makes 127.0.0.1 no address of this host.
-const NOT_HERE: &str = "ip route del local 127.0.0.1 dev lo table local && ip route del local 127.0.0.0/8 dev lo table local";
-/// Lets 127.0.0.1 lead from the host with the number `$1` to that with the number `$2`.
-const LEAD: &str = "ip route replace 127.0.0.1 via 10.77.0.$2 dev eth0 src 10.77.0.$1";
+/// Lets 127.0.0.1 lead from the host with the number `$1` to the first hub.
+const LEAD: &str = "
+ip route del local 127.0.0.1 dev lo table local
+ip route del local 127.0.0.0/8 dev lo table local
+ip route add 127.0.0.1 via 10.77.0.1 dev eth0 src 10.77.0.$1";
 /// The cable of a host: `$1` is its name, which is that of its port too, and `$2` is a process in it.
 const CABLE: &str = "ip link add $1 type veth peer name eth0 netns $2 && ip link set $1 master switch up";
 /// How long a frame is on a slow cable.
@@ -40,6 +45,7 @@ const FRAME: usize = 65_536;
 pub struct Net {
     switch: Namespace,
     hosts: Vec<Host>,
+    is_slow: Arc<AtomicBool>,
 }
 
 struct Host {
@@ -54,7 +60,7 @@ impl Net {
         Self::with_slow(hubs, machines, &[])
     }
 
-    /// The same; the cables of `slow` delay each frame by 200 ms and lose 5 % of them, each way.
+    /// The same; once [`Net::slow_down`] is called, the cables of `slow` delay each frame by 200 ms and lose 5 % of them, each way.
     ///
     /// A slow cable is a pair of TAP devices, between which this process carries the frames. The kernel's own way (`tc qdisc add … netem`) would be
     /// shorter, but many kernels are built without it.
@@ -67,13 +73,13 @@ impl Net {
         };
         switch.run("ip link add switch type bridge && ip link set switch up", &[]);
         switch.run("ip link add island type bridge && ip link set island up", &[]);
-        let mut net = Self { switch, hosts: Vec::new() };
+        let mut net = Self { switch, hosts: Vec::new(), is_slow: Arc::default() };
         for name in hubs.iter().chain(machines) {
             net.add(name, slow.contains(name));
         }
         for machine in machines {
-            net.host(machine).namespace.run(NOT_HERE, &[]);
-            net.lead(machine, hubs[0]);
+            let machine = net.host(machine);
+            machine.namespace.run(LEAD, &[&machine.number]);
         }
         Some(net)
     }
@@ -81,18 +87,12 @@ impl Net {
     fn add(&mut self, name: &'static str, is_slow: bool) {
         let (namespace, number) = (Namespace::new().unwrap(), (self.hosts.len() + 1).to_string());
         if is_slow {
-            lay_slow_cable(&self.switch, &namespace, name);
+            lay_slow_cable(&self.switch, &namespace, name, &self.is_slow);
         } else {
             self.switch.run(CABLE, &[name, &namespace.pid()]);
         }
         namespace.run(HOST, &[&number]);
         self.hosts.push(Host { name, number, namespace });
-    }
-
-    /// Makes 127.0.0.1 lead from a machine's host to this hub's.
-    pub fn lead(&self, machine: &str, hub: &str) {
-        let (machine, hub) = (self.host(machine), self.host(hub));
-        machine.namespace.run(LEAD, &[&machine.number, &hub.number]);
     }
 
     fn host(&self, name: &str) -> &Host {
@@ -107,6 +107,11 @@ impl Net {
     /// Parts these hosts from all others: frames between the two sides vanish, and no host can see why.
     pub fn part(&self, hosts: &[&str]) {
         hosts.iter().for_each(|host| self.switch.run("ip link set $1 master island", &[host]));
+    }
+
+    /// Makes the slow cables slow.
+    pub fn slow_down(&self) {
+        self.is_slow.store(true, Ordering::Relaxed);
     }
 
     /// Joins all hosts again.
@@ -158,24 +163,26 @@ impl Drop for Namespace {
 }
 
 /// Lays a slow cable between a port of the switch and `eth0` of a host.
-fn lay_slow_cable(switch: &Namespace, host: &Namespace, name: &str) {
+fn lay_slow_cable(switch: &Namespace, host: &Namespace, name: &str, is_slow: &Arc<AtomicBool>) {
     let tap = |name: &str| Arc::new(DeviceBuilder::new().layer(Layer::L2).name(name).build_sync().unwrap());
     let (port, eth0) = (switch.inside(|| tap(name)), host.inside(|| tap("eth0")));
     switch.run("ip link set $1 master switch up", &[name]);
     let random = Arc::new(Mutex::new(Random::seeded()));
     eprintln!("CLAUDE_PEERS_TEST_SEED={}", random.lock().unwrap().seed());
-    carry(port.clone(), eth0.clone(), random.clone());
-    carry(eth0, port, random);
+    carry(port.clone(), eth0.clone(), random.clone(), is_slow.clone());
+    carry(eth0, port, random, is_slow.clone());
 }
 
 /// Carries frames one way, as long as the process lives.
-fn carry(from: Arc<SyncDevice>, to: Arc<SyncDevice>, random: Arc<Mutex<Random>>) {
+fn carry(from: Arc<SyncDevice>, to: Arc<SyncDevice>, random: Arc<Mutex<Random>>, is_slow: Arc<AtomicBool>) {
     let (sent, arriving) = channel::<(Instant, Vec<u8>)>();
     thread::spawn(move || {
         let mut frame = vec![0; FRAME];
         while let Ok(length) = from.recv(&mut frame) {
-            let is_lost = random.lock().unwrap().below(100) < 5;
-            if !is_lost && sent.send((Instant::now() + DELAY, frame[..length].to_vec())).is_err() {
+            let is_slow = is_slow.load(Ordering::Relaxed);
+            let due = Instant::now() + if is_slow { DELAY } else { Duration::ZERO };
+            let is_lost = is_slow && random.lock().unwrap().below(100) < 5;
+            if !is_lost && sent.send((due, frame[..length].to_vec())).is_err() {
                 break;
             }
         }

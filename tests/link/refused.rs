@@ -43,16 +43,17 @@ fn sender_is_told_that_a_message_is_too_large_for_the_hub() {
         return;
     }
     let hub = Hub::start();
-    let (laptop, desktop) = (Machine::linked("laptop", &hub), Machine::linked("desktop", &hub));
+    let (laptop, desktop) =
+        (Machine::linked_with("laptop", &hub, &[("CLAUDE_PEERS_TEXT_LIMIT", "2000000")]), Machine::linked("desktop", &hub));
     let _api = Peer::register(&desktop.broker.http(), "one", json!({"cwd": "/src/shop-api"})).follow(&desktop.broker.http());
     let web = Peer::register(&laptop.broker.http(), "one", json!({"cwd": "/src/shop-web"}));
     laptop.sees("shop-api@desktop");
     // Six times as long in JSON: more than the hub takes.
-    let message = json!({"to": "shop-api@desktop", "text": format!("x{}", "\u{1}".repeat(200_000))});
+    let message = json!({"to": "shop-api@desktop", "text": format!("x{}", "\u{1}".repeat(1_000_000))});
     let sent = web.over(&laptop.broker.http()).post("/v1/send", &message).json();
     laptop.broker.message_once("expired", &sent["messageId"]);
     let notice = notice(&laptop, &web);
-    assert!(notice.contains("the hub takes 1048576 at most"), "{notice}");
+    assert!(notice.contains("the hub takes 4193236 at most"), "{notice}");
     let next = laptop.send("shop-api@desktop", "The next goes through.");
     laptop.broker.message_once("forwarded", &next["messageId"]);
 }

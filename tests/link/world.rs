@@ -7,7 +7,6 @@ use crate::{
 use serde_json::{Value, json};
 use std::{
     fs,
-    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -30,22 +29,18 @@ impl Machine {
     /// The same, its broker with these settings.
     pub fn linked_with(name: &'static str, hub: &Hub, settings: &[(&str, &str)]) -> Self {
         let mut machine = Self { name, broker: Broker::with(settings), link: None };
-        machine.link(hub);
+        hub.join(name, &machine.broker);
+        machine.link();
         machine
     }
 
     /// Starts its link.
-    pub fn link(&mut self, hub: &Hub) {
-        self.link_with(hub, &hub.key(self.name));
-    }
-
-    /// Starts its link with this key.
-    pub fn link_with(&mut self, hub: &Hub, key: &Path) {
+    pub fn link(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.broker.folder().join("link.log")).unwrap();
         let mut link = Command::new(LINK);
         link.env_clear().envs(self.broker.env()).env("HOME", self.broker.folder()).env("CLAUDE_PEERS_LOG", "debug");
-        link.args(["run", "--name", self.name, "--hub", &hub.url(), "--key"]).arg(key);
-        self.link = Some(link.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        link.arg("run").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.link = Some(link.spawn().unwrap());
     }
 
     /// Kills its link with SIGKILL.

@@ -1,0 +1,124 @@
+//! What a machine that has joined keeps: its name, its keys, the way to the hub and the last directory.
+
+use super::{
+    directory::{Directory, Signed},
+    hub::{Access, Login},
+    key::{self, broken},
+    seal::Seal,
+    store,
+};
+use crate::wire::{self, Code, Error, MachineName};
+use serde::{Deserialize, Serialize};
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+const LINK: &str = "link.json";
+const LOGIN: &str = "login.key";
+const SEAL: &str = "seal.key";
+const AUTHORITY: &str = "ca.pem";
+const DIRECTORY: &str = "directory.json";
+
+/// `link.json`. It is written last: a machine with it has joined.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Home {
+    /// The machine's name.
+    pub name: MachineName,
+    /// The hub's addresses: HOST:PORT, separated by commas.
+    pub hub: String,
+    /// The public part of the key that signs the directory.
+    pub owner: String,
+    /// The hub's certificate is signed by the owner's authority, and not by a public one.
+    pub has_authority: bool,
+    /// The file of credentials, where the hub's operators hand out such.
+    pub credentials: Option<PathBuf>,
+    #[serde(skip)]
+    pub folder: PathBuf,
+}
+
+/// The folder of a machine's link.
+pub(super) fn folder() -> wire::Result<PathBuf> {
+    Ok(store::config_folder()?.join("link"))
+}
+
+/// The public parts of a machine's keys.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Keys {
+    pub login: String,
+    pub seal: String,
+}
+
+/// Makes the keys of a machine that joins.
+pub(super) fn make_keys(folder: &Path) -> wire::Result<Keys> {
+    store::create_folder(folder)?;
+    Ok(Keys { login: key::make_login(&folder.join(LOGIN))?, seal: key::make_seal(&folder.join(SEAL))? })
+}
+
+/// The file with the certificate of the owner's authority.
+pub(super) fn authority_in(folder: &Path) -> PathBuf {
+    folder.join(AUTHORITY)
+}
+
+impl Home {
+    /// The link of this machine; none if it has not joined.
+    pub fn find() -> wire::Result<Option<Self>> {
+        let folder = folder()?;
+        let found: Option<Self> = store::read_json(&folder.join(LINK))?;
+        Ok(found.map(|home| Self { folder, ..home }))
+    }
+
+    /// The link of this machine.
+    pub fn open() -> wire::Result<Self> {
+        Self::find()?.ok_or_else(|| {
+            Error::new(Code::InvalidRequest, "this machine has not joined any others")
+                .help("`claude-peers link invite NAME`, where the hub is, prints what to run here")
+        })
+    }
+
+    /// Records that this machine has joined.
+    pub fn keep(&self) -> wire::Result<()> {
+        store::write_json(&self.folder.join(LINK), self)
+    }
+
+    /// Forgets the link, its keys included.
+    pub fn remove(self) -> wire::Result<()> {
+        for file in [LINK, LOGIN, SEAL, AUTHORITY, DIRECTORY] {
+            let file = self.folder.join(file);
+            match fs::remove_file(&file) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(super::error::local(&format!("removing {}", file.display()), &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// How to get to the hub.
+    pub fn access(&self) -> wire::Result<Access> {
+        let login = match &self.credentials {
+            Some(file) => Login::Credentials(file.clone()),
+            None => Login::Key(key::read(&self.folder.join(LOGIN))?.seed().map_err(|error| broken(&error))?),
+        };
+        let authority = self.has_authority.then(|| authority_in(&self.folder));
+        Ok(Access { addresses: self.hub.clone(), login, authority })
+    }
+
+    /// What seals and opens for this machine.
+    pub fn seal(&self) -> wire::Result<Seal> {
+        Ok(Seal { machine: self.name.clone(), key: key::read_seal(&self.folder.join(SEAL))? })
+    }
+
+    /// The last directory that this machine has accepted.
+    pub fn directory(&self) -> wire::Result<Directory> {
+        let file = self.folder.join(DIRECTORY);
+        let signed: Option<Signed> = store::read_json(&file)?;
+        signed.map_or_else(|| Ok(Directory::default()), |signed| signed.open(&self.owner))
+    }
+
+    pub fn keep_directory(&self, signed: &Signed) -> wire::Result<()> {
+        store::write_json(&self.folder.join(DIRECTORY), signed)
+    }
+}

@@ -1,0 +1,13 @@
+//! `leave`: this machine leaves the others.
+
+use super::{home::Home, say, service};
+use crate::wire;
+
+pub(super) async fn run() -> wire::Result<()> {
+    let home = Home::open()?;
+    let name = home.name.clone();
+    service::stop().await?;
+    home.remove()?;
+    say(&format!("This machine has left. `claude-peers link revoke {name}`, where the hub is, removes it there too."));
+    Ok(())
+}

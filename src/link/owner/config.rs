@@ -1,0 +1,165 @@
+//! The configuration of the hub's `nats-server`: `nats-server.conf`, which stays, and `machines.conf`, which changes with the machines.
+
+use super::{Owner, joins};
+use crate::{
+    link::{
+        error::local,
+        key::{self},
+        store, subject,
+    },
+    wire::{self, Code, Error, MachineName},
+};
+use nkeys::KeyPair;
+use std::{fmt::Write, fs, path::Path, process::Stdio};
+use tokio::process::Command;
+
+const SERVER: &str = "nats-server";
+const MAIN: &str = "nats-server.conf";
+const MACHINES: &str = "machines.conf";
+const PID: &str = "nats-server.pid";
+/// The key that proves which configuration the hub has read.
+const PROBE: &str = "probe.key";
+/// The unit that runs the hub.
+const UNIT: &str = "claude-peers-hub.service";
+
+/// Writes what stays. `synced` says whether the server can sync each message before it acknowledges it.
+pub(super) fn write_main(owner: &Owner, port: u16, synced: bool) -> wire::Result<()> {
+    let folder = owner.hub_folder();
+    let sync = match synced {
+        true => "  # A message is on disk when it is acknowledged.\n  sync_interval: always\n",
+        false => {
+            "  # Before version 2.10, nats-server syncs its files every two minutes: a power cut can lose what it acknowledged since.\n"
+        }
+    };
+    let text = format!(
+        "# The hub of claude-peers, made by `claude-peers link init`. `invite` and `revoke` change {MACHINES}.\n\
+         server_name: claude-peers-hub\n\
+         listen: \"0.0.0.0:{port}\"\n\
+         pid_file: {PID:?}\n\
+         max_payload: 4MB\n\
+         tls {{ cert_file: \"hub.pem\", key_file: \"hub.key\", timeout: 5 }}\n\
+         jetstream {{\n  store_dir: \"store\"\n  max_file_store: 4GB\n{sync}}}\n\
+         accounts {{ CLAUDE_PEERS {{\n  jetstream: enabled\n  include {MACHINES:?}\n}} }}\n"
+    );
+    store::write(&folder.join(MAIN), text.as_bytes())?;
+    let unit = format!(
+        "[Unit]\n\
+         Description=Hub of claude-peers\n\
+         Documentation=man:claude-peers-link(1)\n\
+         \n\
+         [Service]\n\
+         WorkingDirectory={}\n\
+         ExecStart={SERVER} --config {MAIN}\n\
+         ExecReload=/bin/kill -HUP $MAINPID\n\
+         Restart=on-failure\n\
+         LimitNOFILE=65536\n\
+         NoNewPrivileges=yes\n\
+         UMask=0077\n\
+         \n\
+         [Install]\n\
+         WantedBy=default.target\n",
+        folder.display()
+    );
+    store::write(&unit_file(&folder), unit.as_bytes())
+}
+
+pub(super) fn unit_file(folder: &Path) -> std::path::PathBuf {
+    folder.join(UNIT)
+}
+
+/// Writes who may do what, with a new key that proves when the hub has read it.
+pub(super) fn write_machines(owner: &Owner) -> wire::Result<()> {
+    let admin = owner.admin()?.public_key();
+    let probe = key::make_login(&owner.folder.join(PROBE))?;
+    let mut text = format!(
+        "# Made by claude-peers. A machine publishes under its own name alone, and fetches its own mail alone.\n\
+         users: [\n  {{ nkey: {admin} }}\n  {{ nkey: {probe}, permissions: {{ publish: [], subscribe: [] }} }}\n"
+    );
+    let mut user = |key: &str, publish: &[String], subscribe: &[String]| {
+        let list = |subjects: &[String]| subjects.iter().map(|subject| format!("\"{subject}\"")).collect::<Vec<_>>().join(", ");
+        // Writing into a string cannot fail.
+        _ = writeln!(
+            text,
+            "  {{ nkey: {key}, permissions: {{\n      publish: [{}]\n      subscribe: [{}]\n  }} }}",
+            list(publish),
+            list(subscribe)
+        );
+    };
+    for machine in &owner.machines {
+        let (publish, subscribe) = permissions(&machine.name);
+        user(&machine.login, &publish, &subscribe);
+    }
+    for invited in &owner.invitations {
+        let (join, inbox) = joins(&invited.name);
+        user(&invited.login, &[join], &[inbox]);
+    }
+    text.push_str("]\n");
+    store::write(&owner.hub_folder().join(MACHINES), text.as_bytes())
+}
+
+/// What a machine may publish, and what it may subscribe to.
+pub(in crate::link) fn permissions(name: &MachineName) -> (Vec<String>, Vec<String>) {
+    let (stream, directory) = (subject::STREAM, subject::DIRECTORY);
+    let publish = vec![
+        format!("claude-peers.{name}.>"),
+        format!("$JS.API.CONSUMER.CREATE.{stream}.{name}.{}", subject::mail_for(name)),
+        format!("$JS.API.CONSUMER.INFO.{stream}.{name}"),
+        format!("$JS.API.CONSUMER.DELETE.{stream}.{name}"),
+        format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"),
+        format!("$JS.ACK.{stream}.{name}.>"),
+        format!("$JS.API.DIRECT.GET.{directory}.{directory}"),
+    ];
+    let subscribe = vec![
+        subject::ALL_ALIVE.to_owned(),
+        subject::asks_for(name),
+        subject::peers_for(name),
+        directory.to_owned(),
+        format!("{}.>", subject::inbox(name)),
+    ];
+    (publish, subscribe)
+}
+
+/// The key that only the configuration written last knows.
+pub(super) fn probe(owner: &Owner) -> wire::Result<KeyPair> {
+    key::read(&owner.folder.join(PROBE))
+}
+
+/// Makes the hub read its configuration.
+pub(super) async fn reload(owner: &Owner) -> wire::Result<()> {
+    let folder = owner.hub_folder();
+    let pid_file = folder.join(PID);
+    let mut command = match &owner.apply {
+        Some(apply) => {
+            let mut command = Command::new("sh");
+            command.args(["-c", apply]);
+            command
+        }
+        None if fs::exists(&pid_file).is_ok_and(|there| there) => {
+            let mut command = Command::new(SERVER);
+            command.arg("--signal").arg(format!("reload={}", pid_file.display()));
+            command
+        }
+        None => {
+            return Err(Error::new(Code::Unreachable, "the hub does not run on this machine").help(format!(
+                "start it: `systemctl --user enable --now {}`; if it runs elsewhere, set it up with `--apply`",
+                unit_file(&folder).display()
+            )));
+        }
+    };
+    command.current_dir(&folder).stdin(Stdio::null());
+    let done = command.output().await.map_err(|error| local("telling the hub to read its configuration", &error))?;
+    if done.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&done.stderr);
+    let what = format!("telling the hub to read its configuration: {}", crate::wire::text::printable_line(said.trim()));
+    Err(Error::new(Code::Internal, what).help("is the hub running?"))
+}
+
+/// The version of the `nats-server` on this machine: its first two numbers; none if there is no such program.
+pub(super) async fn version() -> Option<(u32, u32)> {
+    let said = Command::new(SERVER).arg("--version").stdin(Stdio::null()).output().await.ok()?;
+    let said = String::from_utf8(said.stdout).ok()?;
+    let mut numbers = said.trim().rsplit_once('v')?.1.split('.').map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}

@@ -1,0 +1,183 @@
+//! `invite`: prints one line, and waits until a machine has joined with it.
+//!
+//! The line has a key that is let in once: the hub knows it only while this waits. The machine that joins makes its keys itself and sends the
+//! public parts, sealed with the line's secret. So whoever sees the line later has nothing, and the hub cannot put in keys of its own.
+
+use super::{Invited, Machine, Owner, joins};
+use crate::{
+    link::{
+        args::InviteArgs, directory::Signed, error::local, home::Keys, hub::Hub, invitation::Invitation, key::broken, say, store,
+    },
+    platform::clock,
+    wire::{self, Code, Error, MachineName},
+};
+use async_nats::Message;
+use futures_util::StreamExt;
+use nkeys::{KeyPair, XKey};
+use serde::{Deserialize, Serialize};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+
+/// What the owner answers a machine that joins.
+#[derive(Debug, Serialize, Deserialize)]
+pub(in crate::link) struct Welcome {
+    pub directory: Signed,
+}
+
+pub(in crate::link) async fn run(InviteArgs { name, folder, minutes }: InviteArgs) -> wire::Result<()> {
+    let folder = folder.map_or_else(super::folder, Ok)?;
+    let wait = Duration::from_secs(u64::from(minutes) * 60);
+    let secrets = Secrets::make()?;
+    let login = secrets.login.public_key();
+    let invited = Invited { name: name.clone(), login: login.clone(), until: clock::now().plus(wait) };
+    let (owner, ()) = Owner::change(&folder, |owner| add(owner, invited))?;
+    let waited = tokio::select! {
+        waited = wait_for(&owner, &folder, &name, &secrets, wait) => waited,
+        () = interrupted() => Err(Error::new(Code::Stopping, "the invitation is withdrawn")),
+    };
+    // Whatever happened, the line is worth nothing any more.
+    let withdraw = |owner: &mut Owner| {
+        owner.invitations.retain(|invited| invited.login != login);
+        Ok(())
+    };
+    let withdrawn = match Owner::change(&folder, withdraw) {
+        Ok((owner, ())) => owner.apply().await.map(drop),
+        Err(error) => Err(error),
+    };
+    waited?;
+    withdrawn?;
+    say(&format!("{name} has joined."));
+    Ok(())
+}
+
+fn add(owner: &mut Owner, invited: Invited) -> wire::Result<()> {
+    let name = &invited.name;
+    let refused = |what: String, help: String| Err(Error::new(Code::InvalidRequest, what).help(help));
+    if owner.find(name).is_some() {
+        return refused(format!("{name} has joined already"), format!("`claude-peers link revoke {name}` removes it"));
+    }
+    if owner.invitations.iter().any(|other| other.name == *name) {
+        let help = "wait until it has joined, or stop that `invite`; one that was killed ends by itself";
+        return refused(format!("{name} is invited already"), help.to_owned());
+    }
+    owner.invitations.push(invited);
+    Ok(())
+}
+
+/// The secrets in the line.
+struct Secrets {
+    login: KeyPair,
+    raw: [u8; 32],
+    secret: XKey,
+}
+
+impl Secrets {
+    fn make() -> wire::Result<Self> {
+        let mut raw = [0; 32];
+        let random = |_| Error::new(Code::Internal, "the system gives no random bytes");
+        getrandom::fill(&mut raw).map_err(random)?;
+        Ok(Self { login: KeyPair::new_user(), raw, secret: XKey::new_from_raw(raw) })
+    }
+}
+
+async fn wait_for(owner: &Owner, folder: &Path, name: &MachineName, secrets: &Secrets, wait: Duration) -> wire::Result<()> {
+    let hub = owner.apply().await?;
+    let (subject, _) = joins(name);
+    let failed = |error: &dyn std::fmt::Display| Error::new(Code::Unreachable, format!("waiting for {name}: {error}"));
+    let mut joining = hub.client.subscribe(subject).await.map_err(|error| failed(&error))?;
+    hub.client.flush().await.map_err(|error| failed(&error))?;
+    print(owner, name, secrets, wait)?;
+    let hear = async {
+        while let Some(message) = joining.next().await {
+            match read(&message, &secrets.secret) {
+                Some(keys) => return admit(folder, name, keys, &hub, &message, &secrets.secret).await,
+                None => say("Somebody without the invitation has asked to join, and was not let in."),
+            }
+        }
+        Err(Error::new(Code::Unreachable, "the connection to the hub ended"))
+    };
+    let late = || Error::new(Code::RequestTimeout, format!("{name} has not joined in time")).help("invite it again");
+    timeout(wait, hear).await.map_err(|_| late())?
+}
+
+fn print(owner: &Owner, name: &MachineName, secrets: &Secrets, wait: Duration) -> wire::Result<()> {
+    let raw = |key: &KeyPair| nkeys::decode_seed(&key.seed()?).map(|(_, raw)| raw);
+    let authority = match owner.has_authority {
+        true => der(owner.authority())?,
+        false => Vec::new(),
+    };
+    let invitation = Invitation {
+        hub: owner.hub.clone(),
+        name: name.clone(),
+        login: raw(&secrets.login).map_err(|error| broken(&error))?,
+        secret: secrets.raw,
+        owner: owner.signing()?.public_key(),
+        authority,
+    };
+    say(&format!("Run this on {name} within {} minutes; Ctrl-C withdraws it:", wait.as_secs() / 60));
+    say("");
+    let mut out = std::io::stdout();
+    let printed = writeln!(out, "claude-peers link join {invitation}").and_then(|()| out.flush());
+    printed.map_err(|error| local("writing to standard output", &error))?;
+    say("");
+    Ok(())
+}
+
+/// The certificate in a PEM file, as DER.
+fn der(file: PathBuf) -> wire::Result<Vec<u8>> {
+    let text = store::read(&file)?;
+    let base64: String = String::from_utf8_lossy(&text).lines().filter(|line| !line.starts_with("-----")).collect();
+    let broken = |_| Error::new(Code::InvalidRequest, format!("{} holds no certificate", file.display()));
+    data_encoding::BASE64.decode(base64.as_bytes()).map_err(broken)
+}
+
+/// The keys of the machine that joins, if it has the invitation.
+fn read(message: &Message, secret: &XKey) -> Option<Keys> {
+    serde_json::from_slice(&secret.open(&message.payload, secret).ok()?).ok()
+}
+
+/// Lets the machine in, and answers it when the hub knows it.
+async fn admit(
+    folder: &Path,
+    name: &MachineName,
+    Keys { login, seal }: Keys,
+    hub: &Hub,
+    message: &Message,
+    secret: &XKey,
+) -> wire::Result<()> {
+    let machine = Machine { name: name.clone(), login, seal, joined: clock::now() };
+    let (owner, ()) = Owner::change(folder, |owner| {
+        KeyPair::from_public_key(&machine.login).map_err(|error| broken(&error))?;
+        XKey::from_public_key(&machine.seal).map_err(|error| broken(&error))?;
+        owner.machines.retain(|other| other.name != machine.name);
+        owner.machines.push(machine);
+        owner.serial += 1;
+        Ok(())
+    })?;
+    owner.apply().await?;
+    let failed = |error: &dyn std::fmt::Display| Error::new(Code::Internal, format!("answering {name}: {error}"));
+    let welcome = serde_json::to_vec(&Welcome { directory: owner.directory()? }).map_err(|error| failed(&error))?;
+    let sealed = secret.seal(&welcome, secret).map_err(|error| broken(&error))?;
+    let Some(reply) = message.reply.clone() else {
+        return Err(failed(&"it does not wait for an answer"));
+    };
+    hub.client.publish(reply, sealed.into()).await.map_err(|error| failed(&error))?;
+    hub.client.flush().await.map_err(|error| failed(&error))
+}
+
+async fn interrupted() {
+    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = int.recv() => {}
+        _ = term.recv() => {}
+    }
+}

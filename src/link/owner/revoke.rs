@@ -1,0 +1,28 @@
+//! `revoke`: a machine is out. The hub closes its connection, and no other machine takes anything from it.
+
+use super::Owner;
+use crate::{
+    link::{args::RevokeArgs, say},
+    wire::{self, Code, Error},
+};
+
+pub(in crate::link) async fn run(RevokeArgs { name, folder }: RevokeArgs) -> wire::Result<()> {
+    let folder = folder.map_or_else(super::folder, Ok)?;
+    let (owner, was_there) = Owner::change(&folder, |owner| {
+        let before = owner.machines.len();
+        owner.machines.retain(|machine| machine.name != name);
+        let was_there = owner.machines.len() < before;
+        owner.serial += u64::from(was_there);
+        Ok(was_there)
+    })?;
+    // Also if it was removed before: the hub may not have heard of it.
+    owner.apply().await.map_err(|error| {
+        let what = format!("{name} is removed here, but not on the hub: {}", error.message);
+        Error::new(error.code, what).help(format!("when the hub runs again, repeat `claude-peers link revoke {name}`"))
+    })?;
+    match was_there {
+        true => say(&format!("{name} is out.")),
+        false => return Err(Error::new(Code::PeerNotFound, format!("no machine {name} has joined"))),
+    }
+    Ok(())
+}

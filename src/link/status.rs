@@ -1,0 +1,76 @@
+//! `status`: whether the link works, step by step.
+
+use super::{args::StatusArgs, home::Home, run::broker, service, subject};
+use crate::wire::{self, Code, Error, Outgoing, TakeOutgoing};
+use std::{io::Write, time::Instant};
+
+/// What was looked at, and what was found.
+#[derive(Debug, serde::Serialize)]
+struct Check {
+    what: &'static str,
+    ok: bool,
+    found: String,
+}
+
+pub(super) async fn run(StatusArgs { json }: StatusArgs) -> wire::Result<()> {
+    let home = Home::open()?;
+    let checks = look(&home).await;
+    let mut out = std::io::stdout().lock();
+    let printed = match json {
+        true => serde_json::to_writer(&mut out, &checks).map_err(std::io::Error::from).and_then(|()| writeln!(out)),
+        false => checks.iter().try_for_each(|Check { what, ok, found }| {
+            writeln!(out, "{} {what}: {}", if *ok { "ok     " } else { "problem" }, wire::text::printable_line(found))
+        }),
+    };
+    printed.map_err(|error| Error::new(Code::Internal, format!("writing to standard output: {error}")))?;
+    match checks.iter().all(|check| check.ok) {
+        true => Ok(()),
+        false => Err(Error::new(Code::Internal, "the link does not work")),
+    }
+}
+
+async fn look(home: &Home) -> Vec<Check> {
+    let check = |what, found: wire::Result<String>| match found {
+        Ok(found) => Check { what, ok: true, found },
+        Err(error) => {
+            let help = error.help.map(|help| format!("; {help}")).unwrap_or_default();
+            Check { what, ok: false, found: format!("{}{help}", error.message) }
+        }
+    };
+    let members = home.directory().map(|directory| directory.machines.len());
+    let mut checks = vec![
+        check("machine", members.map(|members| format!("{}, one of {members}", home.name))),
+        check("service", service().await),
+        check("broker", outgoing().await),
+    ];
+    checks.push(check("hub", hub(home).await));
+    checks
+}
+
+async fn service() -> wire::Result<String> {
+    match service::state().await {
+        Some(state) if state == "active" => Ok("running".to_owned()),
+        Some(state) => Err(Error::new(Code::Internal, state).help("`journalctl --user -u claude-peers-link` says why")),
+        None => Ok("there is none; `claude-peers-link run` must run".to_owned()),
+    }
+}
+
+/// What waits here for other machines.
+async fn outgoing() -> wire::Result<String> {
+    let now = TakeOutgoing { wait_seconds: None };
+    let Outgoing { messages, .. } = broker()?.post("/v1/gateway/take", None, &now).await?;
+    Ok(format!("answers; {} messages wait here for other machines", messages.len()))
+}
+
+async fn hub(home: &Home) -> wire::Result<String> {
+    let hub = home.access()?.connect(subject::inbox(&home.name)).await?;
+    let begin = Instant::now();
+    hub.client.flush().await.map_err(|error| Error::new(Code::Unreachable, error.to_string()))?;
+    let trip = begin.elapsed();
+    let info = hub.client.server_info();
+    let waiting = hub
+        .waiting(&home.name)
+        .await
+        .map_or_else(|_| "no link has run yet".to_owned(), |n| format!("{n} letters wait there for this machine"));
+    Ok(format!("{} answers in {:.1} ms (nats-server {}); {waiting}", home.hub, trip.as_secs_f64() * 1000.0, info.version))
+}

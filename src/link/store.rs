@@ -1,0 +1,79 @@
+//! The link's files: keys, certificates and lists. Only the user can read them, and a kill leaves the old content or the new.
+
+use super::error::local;
+use crate::{
+    platform::{files, paths, settings},
+    wire::{self, Code, Error},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    fs,
+    io::{ErrorKind, Write},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+/// The largest file that is read.
+const LARGEST: u64 = 8 * 1024 * 1024;
+
+/// The folder of what the user has set up: `claude-peers` in `XDG_CONFIG_HOME`, else in `~/.config`.
+pub(super) fn config_folder() -> wire::Result<PathBuf> {
+    let set = settings::raw("XDG_CONFIG_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let base = match set {
+        Some(folder) => folder,
+        None => {
+            let home = paths::home().map_err(|error| Error::new(Code::InvalidRequest, error.to_string()))?;
+            home.join(".config")
+        }
+    };
+    Ok(base.join("claude-peers"))
+}
+
+/// Creates a folder, and those that it lies in.
+pub(super) fn create_folder(folder: &Path) -> wire::Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(|error| local(&format!("creating {}", folder.display()), &error))
+}
+
+/// Puts `content` in the place of what the file held.
+pub(super) fn write(file: &Path, content: &[u8]) -> wire::Result<()> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let replace = || {
+        let mut new = tempfile::NamedTempFile::new_in(folder)?;
+        new.write_all(content)?;
+        new.as_file().sync_all()?;
+        new.persist(file)?;
+        fs::File::open(folder)?.sync_all()
+    };
+    replace().map_err(|error| local(&format!("writing {}", file.display()), &error))
+}
+
+pub(super) fn read(file: &Path) -> wire::Result<Vec<u8>> {
+    files::read_own(file, LARGEST).map_err(|error| local(&format!("reading {}", file.display()), &error))
+}
+
+pub(super) fn write_json(file: &Path, value: &impl Serialize) -> wire::Result<()> {
+    let unwritable = |error| Error::new(Code::Internal, format!("writing {}: {error}", file.display()));
+    write(file, &serde_json::to_vec_pretty(value).map_err(unwritable)?)
+}
+
+/// What the file holds; none if there is no such file.
+pub(super) fn read_json<T: DeserializeOwned>(file: &Path) -> wire::Result<Option<T>> {
+    if fs::metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+        return Ok(None);
+    }
+    let unreadable = |error| Error::new(Code::InvalidRequest, format!("{} cannot be read: {error}", file.display()));
+    serde_json::from_slice(&read(file)?).map(Some).map_err(unreadable)
+}
+
+/// A secret. Refuses a file that others can read.
+pub(super) fn read_secret(file: &Path) -> wire::Result<String> {
+    let mode = fs::metadata(file).map_err(|error| local(&format!("reading {}", file.display()), &error))?.mode();
+    if mode & 0o077 != 0 {
+        let what = format!("others can read the key {}", file.display());
+        return Err(Error::new(Code::Forbidden, what).help(format!("`chmod 600 {}`", file.display())));
+    }
+    let text = String::from_utf8(read(file)?);
+    let text = text.map_err(|_| Error::new(Code::InvalidRequest, format!("{} holds no key", file.display())))?;
+    Ok(text.trim().to_owned())
+}
