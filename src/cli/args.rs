@@ -1,7 +1,7 @@
 //! The arguments of the command line, and their `--help`.
 
 use super::{
-    ask, completions, container, doorbell, export, history, inbox, manual, message, peers, release, search, send, watch,
+    ask, completions, container, doorbell, export, history, inbox, link, manual, message, peers, release, search, send, watch,
 };
 use crate::{
     admin::{doctor, logs, setup, update},
@@ -53,6 +53,8 @@ pub enum Command {
     Doorbell(doorbell::Args),
     /// Let sessions in a container talk to sessions outside it
     Container(container::Args),
+    /// Let sessions on your machines talk to each other
+    Link(link::Args),
     /// Show which peer this command's session is
     Whoami,
     /// Start the broker and wait until it answers; without a service manager it runs in the background

@@ -12,6 +12,7 @@ mod doorbell;
 mod export;
 mod history;
 mod inbox;
+pub(crate) mod link;
 mod manual;
 mod message;
 pub(crate) mod peers;
@@ -71,6 +72,7 @@ fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
             Command::Watch(args) => watch::run(args, broker()?, out).await,
             Command::Doorbell(args) => doorbell::run(args, &broker()?, out).await,
             Command::Container(args) => container::run(args, &broker()?, out).await,
+            Command::Link(args) => link::run(args),
             Command::Whoami => whoami::run(&broker()?, out).await,
             Command::Start => start::start(&broker()?, out).await,
             Command::Restart => start::restart(&broker()?, out).await,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Links the sessions of this machine with those of your other machines, over NATS JetStream.
 #[derive(Debug, clap::Parser)]
-#[command(name = "claude-peers-link", bin_name = "claude-peers link", version, about, max_term_width = 100)]
+#[command(name = "claude-peers-link", bin_name = "claude-peers link", version, max_term_width = 100)]
 pub(super) struct Args {
     #[command(subcommand)]
     pub verb: Verb,

@@ -5,20 +5,27 @@ use super::{
     retry::PAUSE,
     subject::{self, DIRECTORY, STORED, STREAM},
 };
-use crate::wire::{self, Code, Error, MachineName};
+use crate::{
+    platform::clock,
+    wire::{self, Code, Error, MachineName},
+};
 use async_nats::{
     Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError,
     header::NATS_MESSAGE_ID,
     jetstream::{
         self, ErrorCode,
         consumer::{AckPolicy, pull},
-        context::PublishError,
+        context::{CreateStreamError, CreateStreamErrorKind, PublishError},
         stream::{Config, DirectGetErrorKind, DiscardPolicy, RetentionPolicy, StorageType},
     },
     rustls,
 };
 use std::{error::Error as _, path::PathBuf, time::Duration};
-use tokio::sync::watch;
+use time::OffsetDateTime;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 /// How long the stream keeps what nobody fetches: as long as a broker keeps undelivered messages by default.
 const KEPT: Duration = Duration::from_secs(7 * 86_400);
@@ -32,8 +39,12 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long one pull lasts.
 const PULL: Duration = Duration::from_secs(30);
-/// How long connecting may take where nobody tries again.
+/// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the client asks whether the hub is still there. Three questions without an answer end the connection.
+const PING: Duration = Duration::from_secs(5);
+/// The pause before a key is tried again.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How to get to a hub and into it.
 #[derive(Debug, Clone)]
@@ -58,7 +69,7 @@ pub(super) enum Login {
 #[derive(Debug, Clone)]
 pub(super) struct Hub {
     pub client: Client,
-    /// Changes with each new connection and each loss; none if there is no connection, with the cause.
+    /// Changes with each new connection and each loss.
     pub state: watch::Receiver<State>,
     stream: jetstream::Context,
 }
@@ -66,10 +77,19 @@ pub(super) struct Hub {
 /// What is known of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
+    /// There has been none yet.
+    Connecting,
     /// The number of the connection.
     Connected(u64),
     /// Why there is none.
     Lost(String),
+}
+
+/// The letters for a machine.
+pub(super) struct Incoming {
+    pub letters: pull::Stream,
+    /// How far this machine's clock is ahead of the hub's, in milliseconds.
+    pub clock: i64,
 }
 
 /// What became of a letter.
@@ -88,7 +108,8 @@ impl Access {
                 .await
                 .map_err(|error| super::error::local(&format!("reading {}", file.display()), &error))?,
         };
-        let options = options.name("claude-peers-link").custom_inbox_prefix(inbox).connection_timeout(CONNECT_TIMEOUT);
+        let options =
+            options.name("claude-peers-link").custom_inbox_prefix(inbox).connection_timeout(CONNECT_TIMEOUT).ping_interval(PING);
         Ok(match &self.authority {
             Some(file) => options.add_root_certificates(file.clone()).require_tls(true),
             None => options,
@@ -114,21 +135,33 @@ impl Access {
         }
     }
 
+    /// Connects now. A key that is not let in is tried for as long as `patience`: a hub that reads its configuration refuses keys that it
+    /// has known and will know.
+    pub async fn connect_patiently(&self, inbox: &str, patience: Duration) -> wire::Result<Hub> {
+        let deadline = Instant::now() + patience;
+        loop {
+            match self.connect(inbox.to_owned()).await {
+                Err(error) if error.code == Code::Forbidden && Instant::now() < deadline => sleep(LOOK).await,
+                connected => return connected,
+            }
+        }
+    }
+
     /// Connects whenever that is possible.
     pub async fn keep_connected(&self, inbox: String) -> wire::Result<Hub> {
-        let (states, state) = watch::channel(State::Lost("not connected yet".to_owned()));
+        let (states, state) = watch::channel(State::Connecting);
         let report = move |event| {
             match event {
                 Event::Connected => states.send_modify(|state| {
                     // Each connection has another number.
-                    let number = crate::platform::clock::now().as_millis().unsigned_abs();
+                    let number = clock::now().as_millis().unsigned_abs();
                     *state = State::Connected(number);
                 }),
                 Event::Disconnected => drop(states.send_replace(State::Lost("the connection broke".to_owned()))),
                 Event::ClientError(error) => {
                     states.send_if_modified(|state| {
                         let lost = State::Lost(error.to_string());
-                        let is_news = matches!(state, State::Lost(_)) && *state != lost;
+                        let is_news = !matches!(state, State::Connected(_)) && *state != lost;
                         if is_news {
                             *state = lost;
                         }
@@ -168,7 +201,8 @@ fn tls(error: &dyn std::error::Error) -> Option<&rustls::Error> {
 }
 
 impl Hub {
-    /// Creates the streams, or brings them up to date. `replicas` servers of a cluster keep what is stored.
+    /// Creates the streams, or brings them up to date. `replicas` servers of a cluster keep what is stored. `Busy` while these have not
+    /// found together.
     pub async fn prepare(&self, replicas: usize) -> wire::Result<()> {
         let mail = Config {
             name: STREAM.to_owned(),
@@ -195,7 +229,8 @@ impl Hub {
             let name = config.name.clone();
             let made = self.stream.create_or_update_stream(config).await;
             made.map_err(|error| {
-                Error::new(Code::Internal, format!("creating the stream {name}: {error}")).help(
+                let code = if passes(&error) { Code::Busy } else { Code::Internal };
+                Error::new(code, format!("creating the stream {name}: {error}")).help(
                     "the hub must be a NATS server with JetStream, version 2.9.10 or later, and the key must be its owner's",
                 )
             })?;
@@ -203,22 +238,26 @@ impl Hub {
         Ok(())
     }
 
-    /// Stores a letter under an id that the stream takes once. Returns when the stream has it or has no room; tries until then.
-    pub async fn store(&self, subject: &str, id: &str, payload: Vec<u8>) -> Stored {
-        let payload = bytes::Bytes::from(payload);
-        let mut is_first = true;
+    /// Stores a letter under an id that the stream takes once. Returns when the stream has it or has no room; tries until then. The letter is
+    /// sealed for each try, because it says when that was.
+    pub async fn store(&self, subject: &str, id: &str, seal: impl Fn() -> wire::Result<Vec<u8>>) -> wire::Result<Stored> {
+        let (mut is_first, mut state) = (true, self.state.clone());
         loop {
-            match self.store_once(subject, id, payload.clone()).await {
-                Ok(()) => return Stored::Yes,
+            // Without a connection, the client would keep the letter and send it much later.
+            if state.wait_for(|state| matches!(state, State::Connected(_))).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            match self.store_once(subject, id, seal()?.into()).await {
+                Ok(()) => return Ok(Stored::Yes),
                 Err(error) => match full(&error) {
-                    Some(cause) => return Stored::Full(cause),
+                    Some(cause) => return Ok(Stored::Full(cause)),
                     None if std::mem::take(&mut is_first) => {
                         tracing::warn!("storing a letter on the hub: {error}; trying again until it works");
                     }
                     None => {}
                 },
             }
-            tokio::time::sleep(PAUSE).await;
+            sleep(PAUSE).await;
         }
     }
 
@@ -232,7 +271,7 @@ impl Hub {
     pub async fn largest(&self) -> usize {
         loop {
             match self.client.server_info().max_payload {
-                0 => tokio::time::sleep(PAUSE).await,
+                0 => sleep(PAUSE).await,
                 largest => return largest,
             }
         }
@@ -242,7 +281,7 @@ impl Hub {
     ///
     /// The consumer is made anew each time. It has no state worth keeping, because what is not acknowledged is in the stream. A killed hub
     /// may have lost an acknowledgement of which the stream knows; the old consumer would then wait for a message that is gone, for ever.
-    pub async fn incoming(&self, machine: &MachineName) -> Result<pull::Stream, ServerError> {
+    pub async fn incoming(&self, machine: &MachineName) -> Result<Incoming, ServerError> {
         let config = pull::Config {
             durable_name: Some(machine.to_string()),
             filter_subject: subject::mail_for(machine),
@@ -256,7 +295,10 @@ impl Hub {
             tracing::debug!("no consumer to replace: {error}");
         }
         let consumer = self.stream.create_consumer_on_stream(config, STREAM).await.map_err(|error| failed(&error))?;
-        consumer.stream().heartbeat(HEARTBEAT).expires(PULL).messages().await.map_err(|error| failed(&error))
+        let created = millis(consumer.cached_info().created);
+        let clock = clock::now().as_millis().saturating_sub(created);
+        let letters = consumer.stream().heartbeat(HEARTBEAT).expires(PULL).messages().await.map_err(|error| failed(&error))?;
+        Ok(Incoming { letters, clock })
     }
 
     /// How many letters wait on the hub for `machine`.
@@ -288,6 +330,23 @@ impl Hub {
         let stored = self.stream.publish(DIRECTORY, text.into()).await.map_err(|error| failed(&error))?;
         stored.await.map(drop).map_err(|error| failed(&error))
     }
+}
+
+/// When the hub stored a letter, by its clock, in milliseconds since 1970.
+pub(super) fn stored_at(message: &jetstream::Message) -> wire::Result<i64> {
+    let unreadable = |error| Error::new(Code::InvalidRequest, format!("the hub does not say when it stored it: {error}"));
+    message.info().map(|info| millis(info.published)).map_err(unreadable)
+}
+
+fn millis(time: OffsetDateTime) -> i64 {
+    time.unix_timestamp().saturating_mul(1_000).saturating_add(i64::from(time.millisecond()))
+}
+
+/// Whether a cluster may be able to create a stream later.
+fn passes(error: &CreateStreamError) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<jetstream::Error>());
+    let not_yet = [ErrorCode::CLUSTER_NOT_AVAILABLE, ErrorCode::CLUSTER_NO_PEERS, ErrorCode::CLUSTER_NOT_LEADER];
+    error.kind() == CreateStreamErrorKind::TimedOut || cause.is_some_and(|cause| not_yet.contains(&cause.error_code()))
 }
 
 /// The hub's words, if it has no room.

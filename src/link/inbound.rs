@@ -1,7 +1,7 @@
 //! From the hub to the broker: the letters of other machines.
 
 use super::{
-    hub::{State, Stored},
+    hub::{State, Stored, stored_at},
     retry::{PAUSE, until_answered},
     run::Link,
     seal::{Content, Letter},
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::wire::{
     self, Acknowledged, Code, Confirm, MachineName, MessageState, PeerId, Receive, Received, RemoteMessage, RemoteReceipt,
-    text::printable_line,
+    Timestamp, text::printable_line,
 };
 use async_nats::jetstream::{AckKind, Message};
 use futures_util::{StreamExt, stream};
@@ -40,11 +40,11 @@ impl Link {
             };
             loop {
                 let message = tokio::select! {
-                    message = incoming.next() => message,
+                    message = incoming.letters.next() => message,
                     _ = state.changed() => break,
                 };
                 match message {
-                    Some(Ok(message)) => self.take_in(&message).await,
+                    Some(Ok(message)) => self.take_in(&message, incoming.clock).await,
                     Some(Err(error)) => {
                         tracing::debug!("waiting for mail on the hub: {error}");
                         break;
@@ -55,9 +55,9 @@ impl Link {
         }
     }
 
-    /// Hands one letter to the broker, and then acknowledges it.
-    async fn take_in(&self, message: &Message) {
-        let kind = match self.hand_over(message).await {
+    /// Hands one letter to the broker, and then acknowledges it. This machine's clock is ahead of the hub's by `clock` milliseconds.
+    async fn take_in(&self, message: &Message, clock: i64) {
+        let kind = match self.hand_over(message, clock).await {
             Ok(()) => AckKind::Ack,
             Err(error) => {
                 let subject = printable_line(&message.subject);
@@ -71,10 +71,10 @@ impl Link {
         }
     }
 
-    async fn hand_over(&self, message: &Message) -> wire::Result<()> {
+    async fn hand_over(&self, message: &Message, clock: i64) -> wire::Result<()> {
         let unreadable = |what: &str| wire::Error::new(Code::InvalidRequest, what.to_owned());
         let from = subject::publisher(&message.subject).ok_or_else(|| unreadable("its subject names no machine"))?;
-        let Content::Letter(Letter { messages, receipts }) = self.open(&from, &message.payload).await? else {
+        let Content::Letter(Letter { sealed_at, messages, receipts }) = self.open(&from, &message.payload).await? else {
             return Err(unreadable("it is no letter"));
         };
         if !receipts.is_empty() {
@@ -83,7 +83,11 @@ impl Link {
             until_answered(tell).await?;
         }
         let mut pairs: BTreeMap<(PeerId, PeerId), Vec<RemoteMessage>> = BTreeMap::new();
+        // Clocks may be wrong. The hub's has seen both ends, so all times become those of this machine's clock.
+        let ahead = clock.saturating_add(stored_at(message)?.saturating_sub(sealed_at.as_millis()));
+        let here = |time: Timestamp| Timestamp::from_millis(time.as_millis().saturating_add(ahead));
         for message in messages {
+            let message = RemoteMessage { sent_at: here(message.sent_at), expires_at: here(message.expires_at), ..message };
             pairs.entry((message.from.id.clone(), message.to.clone())).or_default().push(message);
         }
         let receive = |messages| self.receive_all(&from, messages);
@@ -94,8 +98,7 @@ impl Link {
             return Ok(());
         }
         loop {
-            let letter = Letter { messages: Vec::new(), receipts: receipts.clone() };
-            match self.store(&from, letter).await? {
+            match self.store(&from, &[], &receipts).await? {
                 Some(Stored::Full(cause)) => {
                     tracing::warn!("the hub has no room for receipts: {cause}; trying again until it has");
                     tokio::time::sleep(PAUSE).await;

@@ -2,21 +2,29 @@
 
 use super::{
     args::JoinArgs,
-    home::{self, Home},
-    hub::{Access, Login},
+    home::{self, Home, Keys},
+    hub::{Access, Hub, Login},
     invitation::Invitation,
     key::broken,
-    owner::{invite::Welcome, joins},
+    owner::{
+        invite::{Asked, Welcome},
+        joins,
+    },
+    retry::PAUSE,
     say, service, store, subject,
 };
 use crate::wire::{self, Code, Error};
+use async_nats::Request;
 use data_encoding::BASE64;
 use nkeys::XKey;
 use std::{io::Read, path::Path, time::Duration};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep};
 
-/// How long the owner's side may take to answer.
+/// How long the owner's side may take to answer, and how long one question waits.
 const PATIENCE: Duration = Duration::from_secs(60);
+const TRY: Duration = Duration::from_secs(15);
+/// How long the hub may refuse the invitation's key: it may be reading its configuration.
+const RELOAD: Duration = Duration::from_secs(2);
 /// The most that is read as an invitation.
 const LONGEST: u64 = 64 * 1024;
 
@@ -38,17 +46,19 @@ pub(super) async fn run(JoinArgs { line, credentials }: JoinArgs) -> wire::Resul
     }
     let credentials = credentials.map(std::path::absolute).transpose();
     let credentials = credentials.map_err(|error| super::error::local("the file of credentials", &error))?;
-    let asked = serde_json::to_vec(&keys).map_err(|error| Error::new(Code::Internal, format!("writing JSON: {error}")))?;
-    let Welcome { directory } = ask(&invitation, &folder, credentials.as_deref(), &asked).await?;
+    let seal = keys.seal.clone();
+    let hub = connect(&invitation, &folder, credentials.as_deref()).await?;
+    let Welcome { directory } = ask(&hub, &invitation, keys).await?;
     let known = directory.open(&invitation.owner)?;
-    if known.get(&invitation.name).is_none_or(|member| member.seal != keys.seal) {
+    if known.get(&invitation.name).is_none_or(|member| member.seal != seal) {
         return Err(Error::new(Code::Forbidden, "the owner's answer does not name this machine").help("invite it again"));
     }
-    let Invitation { hub, name, owner, .. } = invitation;
-    let home = Home { name, hub, owner, has_authority, credentials, folder };
+    let (name, addresses, owner) = (invitation.name.clone(), invitation.hub.clone(), invitation.owner.clone());
+    let home = Home { name, hub: addresses, owner, has_authority, credentials, folder };
     home.keep_directory(&directory)?;
     home.keep()?;
-    home.access()?.connect(subject::inbox(&home.name)).await?;
+    home.access()?.connect_patiently(&subject::inbox(&home.name), PATIENCE).await?;
+    tell(&hub, &invitation).await?;
     say(&format!("This machine has joined as {}.", home.name));
     service::start().await
 }
@@ -59,8 +69,8 @@ fn read_line() -> wire::Result<String> {
     read.map(|_| line).map_err(|error| super::error::local("reading the invitation", &error))
 }
 
-/// Asks the owner to let this machine in.
-async fn ask(invitation: &Invitation, folder: &Path, credentials: Option<&Path>, keys: &[u8]) -> wire::Result<Welcome> {
+/// Connects to the hub with what the invitation has.
+async fn connect(invitation: &Invitation, folder: &Path, credentials: Option<&Path>) -> wire::Result<Hub> {
     let login = match credentials {
         Some(file) => Login::Credentials(file.to_owned()),
         None => Login::Key(invitation.login()?.seed().map_err(|error| broken(&error))?),
@@ -76,18 +86,46 @@ async fn ask(invitation: &Invitation, folder: &Path, credentials: Option<&Path>,
         Some(_) => subject::inbox(&invitation.name),
         None => subject::join_inbox(&invitation.name),
     };
-    let hub = access.connect(inbox).await.map_err(used_up)?;
+    access.connect_patiently(&inbox, RELOAD).await.map_err(used_up)
+}
+
+/// Tells the owner that this machine has joined, who then withdraws the invitation. If that gets lost, the owner waits a minute longer.
+async fn tell(hub: &Hub, invitation: &Invitation) -> wire::Result<()> {
+    let failed = |error: &dyn std::fmt::Display| Error::new(Code::Unreachable, format!("telling the owner: {error}"));
     let secret: XKey = invitation.secret();
-    let sealed = secret.seal(keys, &secret).map_err(|error| broken(&error))?;
+    let text = serde_json::to_vec(&Asked::Joined).map_err(|error| failed(&error))?;
+    let sealed = secret.seal(&text, &secret).map_err(|error| broken(&error))?;
     let (subject, _) = joins(&invitation.name);
-    let answer = timeout(PATIENCE, hub.client.request(subject, sealed.into())).await;
+    hub.client.publish(subject, sealed.into()).await.map_err(|error| failed(&error))?;
+    hub.client.flush().await.map_err(|error| failed(&error))
+}
+
+/// Asks the owner to let this machine in, again and again until there is an answer: while the hub reads its configuration, one may get
+/// lost.
+async fn ask(hub: &Hub, invitation: &Invitation, keys: Keys) -> wire::Result<Welcome> {
     let nobody = |why: &dyn std::fmt::Display| {
         Error::new(Code::Unreachable, format!("nobody has answered: {why}"))
             .help("`claude-peers link invite` must wait while this machine joins")
     };
-    let answer = answer.map_err(|_| nobody(&"the time is over"))?.map_err(|error| nobody(&error))?;
-    let text = secret.open(&answer.payload, &secret).map_err(|_| nobody(&"the answer is none of the owner's"))?;
-    serde_json::from_slice(&text).map_err(|error| nobody(&error))
+    let secret: XKey = invitation.secret();
+    let text = serde_json::to_vec(&Asked::Join(keys)).map_err(|error| nobody(&error))?;
+    let (subject, _) = joins(&invitation.name);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let sealed = secret.seal(&text, &secret).map_err(|error| broken(&error))?;
+        let request = Request::new().payload(sealed.into()).timeout(Some(TRY));
+        let error = match hub.client.send_request(subject.clone(), request).await {
+            Ok(answer) => {
+                let text = secret.open(&answer.payload, &secret).map_err(|_| nobody(&"the answer is none of the owner's"))?;
+                return serde_json::from_slice(&text).map_err(|error| nobody(&error));
+            }
+            Err(error) => error,
+        };
+        if Instant::now() > deadline {
+            return Err(nobody(&error));
+        }
+        sleep(PAUSE).await;
+    }
 }
 
 /// A certificate as PEM.

@@ -7,9 +7,12 @@ use super::{
     seal::{ADDED, Content, Letter},
     subject,
 };
-use crate::wire::{
-    self, Acknowledged, Confirm, Forwarded, MachineName, MessageState, Outgoing, OutgoingMessage, OutgoingReceipt, RemoteMessage,
-    RemoteReceipt, TakeOutgoing, Told,
+use crate::{
+    platform::clock,
+    wire::{
+        self, Acknowledged, Confirm, Forwarded, MachineName, MessageState, Outgoing, OutgoingMessage, OutgoingReceipt,
+        RemoteMessage, RemoteReceipt, TakeOutgoing, Told,
+    },
 };
 use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
@@ -23,7 +26,8 @@ const ROUND: usize = 1_024;
 /// What goes to one machine in one letter.
 #[derive(Default)]
 struct Batch {
-    letter: Letter,
+    messages: Vec<RemoteMessage>,
+    receipts: Vec<RemoteReceipt>,
     /// The ids of the messages whose receipts it has.
     told: Vec<Told>,
     bytes: usize,
@@ -62,8 +66,8 @@ impl Link {
     /// Sends one machine its letters, in order. Returns whether the hub had room for all.
     async fn send_to(&self, machine: MachineName, batches: Vec<Batch>) -> wire::Result<bool> {
         for batch in batches {
-            let messages = batch.letter.messages.iter().map(|message| message.id.clone()).collect();
-            match self.store(&machine, batch.letter).await? {
+            let messages = batch.messages.iter().map(|message| message.id.clone()).collect();
+            match self.store(&machine, &batch.messages, &batch.receipts).await? {
                 Some(Stored::Yes) => {
                     let stored = Forwarded { messages, receipts: batch.told };
                     let tell = async || self.broker.post::<Acknowledged>("/v1/gateway/acknowledge", None, &stored).await;
@@ -85,11 +89,19 @@ impl Link {
     }
 
     /// Stores a letter for `machine`; none if that is no machine of the directory.
-    pub(super) async fn store(&self, machine: &MachineName, letter: Letter) -> wire::Result<Option<Stored>> {
+    pub(super) async fn store(
+        &self,
+        machine: &MachineName,
+        messages: &[RemoteMessage],
+        receipts: &[RemoteReceipt],
+    ) -> wire::Result<Option<Stored>> {
         let Some(member) = self.member(machine).await else { return Ok(None) };
-        let id = id_of(&letter);
-        let sealed = self.seal.seal(&member, &Content::Letter(letter))?;
-        Ok(Some(self.hub.store(&subject::mail(&self.seal.machine, machine), &id, sealed).await))
+        let seal = || {
+            let letter = Letter { sealed_at: clock::now(), messages: messages.to_vec(), receipts: receipts.to_vec() };
+            self.seal.seal(&member, &Content::Letter(letter))
+        };
+        let subject = subject::mail(&self.seal.machine, machine);
+        self.hub.store(&subject, &id_of(messages, receipts), seal).await.map(Some)
     }
 
     /// Tells the senders here that their messages cannot go to `machine`.
@@ -127,13 +139,13 @@ fn sorted(outgoing: Outgoing, most: usize) -> wire::Result<(BTreeMap<MachineName
     for OutgoingMessage { machine, message } in outgoing.messages {
         match size_of(&message)? {
             size if size > most => too_large.push((machine, message.id, size)),
-            size => put(machine, size, &mut |batch| batch.letter.messages.push(RemoteMessage::clone(&message))),
+            size => put(machine, size, &mut |batch| batch.messages.push(RemoteMessage::clone(&message))),
         }
     }
     for OutgoingReceipt { machine, id, receipt } in outgoing.receipts {
         let told = Told { id, state: receipt.state };
         put(machine, size_of(&receipt)?, &mut |batch| {
-            batch.letter.receipts.push(receipt.clone());
+            batch.receipts.push(receipt.clone());
             batch.told.push(told.clone());
         });
     }
@@ -148,9 +160,9 @@ fn size_of(value: &impl serde::Serialize) -> wire::Result<usize> {
 
 /// The id by which the stream knows a letter again: the same for the same messages and receipts. The texts are no part of it, because the
 /// hub sees it.
-fn id_of(letter: &Letter) -> String {
+fn id_of(messages: &[RemoteMessage], receipts: &[RemoteReceipt]) -> String {
     let mut digest = Sha256::new();
-    letter.messages.iter().for_each(|message| digest.update(format!("{}\n", message.id)));
-    letter.receipts.iter().for_each(|receipt| digest.update(format!("{} {}\n", receipt.id, receipt.state)));
+    messages.iter().for_each(|message| digest.update(format!("{}\n", message.id)));
+    receipts.iter().for_each(|receipt| digest.update(format!("{} {}\n", receipt.id, receipt.state)));
     data_encoding::HEXLOWER.encode(&digest.finalize())
 }

@@ -79,6 +79,7 @@ impl Link {
         loop {
             let (name, addresses) = (&self.home.name, &self.home.hub);
             let said = match &*state.borrow_and_update() {
+                State::Connecting => format!("connecting to the hub {addresses}"),
                 State::Connected(_) => format!("linked as {name} over {addresses}"),
                 State::Lost(cause) => format!("not connected to the hub {addresses}: {cause}"),
             };

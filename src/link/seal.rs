@@ -5,7 +5,7 @@ use super::{
     directory::{Directory, Member},
     key::broken,
 };
-use crate::wire::{self, Code, Error, MachineName, RemoteMessage, RemotePeer, RemoteReceipt};
+use crate::wire::{self, Code, Error, MachineName, RemoteMessage, RemotePeer, RemoteReceipt, Timestamp};
 use nkeys::XKey;
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +28,10 @@ pub(super) enum Content {
 }
 
 /// Messages and receipts, each oldest first.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Letter {
+    /// When it was sealed, by the clock of its machine, to which all its times refer.
+    pub sealed_at: Timestamp,
     pub messages: Vec<RemoteMessage>,
     pub receipts: Vec<RemoteReceipt>,
 }
@@ -89,7 +91,7 @@ mod tests {
     }
 
     fn letter() -> Content {
-        Content::Letter(Letter::default())
+        Content::Letter(Letter { sealed_at: Timestamp::from_millis(1), messages: Vec::new(), receipts: Vec::new() })
     }
 
     #[test]

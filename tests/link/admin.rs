@@ -1,4 +1,4 @@
-//! The hub's owner, with a bare client of NATS: for what the link does not do.
+//! The administrator of the hub, who has all rights on it, with a bare client of NATS: for what the link does not do.
 
 use crate::hub::Hub;
 use async_nats::{
@@ -10,13 +10,14 @@ use async_nats::{
 };
 use std::{fs, time::Duration};
 
-/// Connects as the owner of `hub` to one of these addresses.
+/// Connects as the administrator of `hub` to one of these addresses.
 pub async fn connect(hub: &Hub, addresses: &[String]) -> Client {
     let seed = fs::read_to_string(hub.folder().join("admin.key")).unwrap().trim().to_owned();
     let options = ConnectOptions::with_nkey(seed).add_root_certificates(hub.folder().join("hub/ca.pem")).require_tls(true);
     options.retry_on_initial_connect().connect(addresses).await.unwrap()
 }
 
+#[allow(dead_code, reason = "the benchmark does")]
 /// Creates a stream like that of the link, with so many replicas. Tries until the hub can.
 pub async fn create_stream(client: &Client, name: &str, subjects: &str, replicas: usize) {
     let config = Config {

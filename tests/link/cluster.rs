@@ -1,16 +1,11 @@
 //! A hub of three nodes, which hold every message three times.
 
-use crate::{
-    admin,
-    hub::{Hub, said},
-    support::eventually,
-};
+use crate::{admin, hub::Hub, support::eventually};
 use async_nats::{Client, jetstream};
 use std::{
     fs,
     io::{BufRead, BufReader},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -18,64 +13,61 @@ use tokio::{runtime::Runtime, time::timeout};
 
 /// The stream of the link.
 const STREAM: &str = "claude-peers";
-/// How long the cluster may take to answer its owner. Without an answer, the question is asked again.
-const ANSWER: Duration = Duration::from_secs(2);
 /// Makes all nodes read their configuration.
-const APPLY: &str = "for file in node-*.pid; do kill -HUP $(cat $file); done";
+const APPLY: &str = "for node in node-*.pid; do nats-server --signal reload=$node; done";
+/// How long the cluster may take to answer the administrator. Without an answer, the question is asked again.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Three servers. Dropping it kills them.
 pub struct Cluster {
-    /// Its configuration and its owner, without a server of its own.
+    /// Its owner's files, without a server of its own.
     pub hub: Hub,
-    addresses: [String; 3],
+    hosts: [String; 3],
     nodes: [Option<Child>; 3],
 }
 
 impl Cluster {
     /// Three running nodes on this host.
     pub fn start() -> Self {
-        let mut cluster = Self::of(["127.0.0.1", "127.0.0.2", "127.0.0.3"], None);
+        let mut cluster = Self::of(["127.0.0.1", "127.0.0.2", "127.0.0.3"]);
         (0..3).for_each(|node| cluster.launch(node));
-        cluster.works();
         cluster
     }
 
-    /// Nodes with these addresses, which are not started yet. They listen on `listen` if it is not the same.
-    pub fn of(hosts: [&str; 3], listen: Option<&str>) -> Self {
-        let hub = Hub::set_up();
-        fs::remove_dir_all(hub.folder()).unwrap();
-        let (_, port) = hub.address().rsplit_once(':').map(|(host, port)| (host.to_owned(), port.to_owned())).unwrap();
-        let addresses = hosts.map(|host| format!("{host}:{port}"));
-        let [first, second, third] = addresses.each_ref();
-        let made = hub.owner(&["init", first, second, third, "--replicas", "3", "--apply", APPLY]);
-        assert!(made.status.success(), "{}", said(&made));
+    /// Nodes on these hosts, which are not started yet.
+    pub fn of(hosts: [&str; 3]) -> Self {
+        let hub = Hub::set_up_on(&hosts, &["--replicas", "3", "--apply", APPLY]);
+        let written = fs::read_to_string(hub.folder().join("hub/nats-server.conf")).unwrap();
+        let cluster = Self { hosts: hosts.map(str::to_owned), hub, nodes: [None, None, None] };
         // The same port on three addresses.
         let routes = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let cluster = Self { hub, addresses, nodes: [None, None, None] };
-        let configuration = fs::read_to_string(cluster.file("nats-server.conf")).unwrap();
         let all: Vec<String> = hosts.iter().map(|host| format!("nats://{host}:{routes}")).collect();
         for (node, host) in hosts.iter().enumerate() {
-            let listen = listen.unwrap_or(host);
-            let configuration = configuration.replace("\"store\"", &format!("\"store-{node}\""));
-            // What is said twice is meant as it is said last.
-            let configuration = format!(
-                "{configuration}\nserver_name: node-{node}\nlisten: \"{listen}:{port}\"\npid_file: \"node-{node}.pid\"
-                 cluster {{ name: hub, listen: \"{host}:{routes}\", routes: {all:?} }}\n"
-            );
-            fs::write(cluster.file(&format!("node-{node}.conf")), configuration).unwrap();
+            let of_node = |line: &str| match line.split_once(':').map_or(line, |(word, _)| word.trim()) {
+                "server_name" => format!("server_name: node-{node}"),
+                "listen" => format!("listen: \"{host}:{}\"", cluster.hub.port()),
+                "pid_file" => format!("pid_file: \"node-{node}.pid\""),
+                "store_dir" => format!("store_dir: \"store-{node}\""),
+                _ => line.to_owned(),
+            };
+            let lines: Vec<String> = written.lines().map(of_node).collect();
+            let routed = format!("cluster {{ name: hub, listen: \"{host}:{routes}\", routes: {all:?} }}");
+            fs::write(cluster.file(node, "conf"), format!("{}\n{routed}\n", lines.join("\n"))).unwrap();
         }
         cluster
     }
 
     /// Starts a node, and waits until it greets a connection.
     pub fn launch(&mut self, node: usize) {
-        let log = fs::File::options().create(true).append(true).open(self.file(&format!("node-{node}.log"))).unwrap();
+        let log = fs::File::options().create(true).append(true).open(self.file(node, "log")).unwrap();
         let mut server = Command::new("nats-server");
-        server.args(["--config", &format!("node-{node}.conf")]).current_dir(self.hub.folder().join("hub"));
+        server.arg("--config").arg(self.file(node, "conf")).current_dir(self.hub.folder().join("hub"));
         self.nodes[node] = Some(server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
         eventually("the node greets", || {
             let mut greeting = String::new();
-            BufReader::new(TcpStream::connect(&self.addresses[node]).ok()?).read_line(&mut greeting).ok()?;
+            BufReader::new(TcpStream::connect((self.hosts[node].as_str(), self.hub.port())).ok()?)
+                .read_line(&mut greeting)
+                .ok()?;
             greeting.starts_with("INFO").then_some(())
         });
     }
@@ -86,11 +78,6 @@ impl Cluster {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-    }
-
-    /// Waits until it can store something three times.
-    pub fn works(&self) {
-        self.ask(async |client| admin::create_stream(&client, "any", "any", 3).await);
     }
 
     /// Waits until the stream is up to date on three nodes; returns the node that leads it.
@@ -121,14 +108,15 @@ impl Cluster {
         });
     }
 
-    /// Does something as the owner.
+    /// Does something as the administrator.
     fn ask<T>(&self, question: impl AsyncFnOnce(Client) -> T) -> T {
+        let addresses: Vec<String> = self.hosts.iter().map(|host| format!("{host}:{}", self.hub.port())).collect();
         let runtime: Runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { question(admin::connect(&self.hub, &self.addresses).await).await })
+        runtime.block_on(async { question(admin::connect(&self.hub, &addresses).await).await })
     }
 
-    fn file(&self, name: &str) -> PathBuf {
-        self.hub.folder().join("hub").join(name)
+    fn file(&self, node: usize, kind: &str) -> std::path::PathBuf {
+        self.hub.folder().join(format!("hub/node-{node}.{kind}"))
     }
 }
 
@@ -137,7 +125,7 @@ impl Drop for Cluster {
         (0..3).for_each(|node| self.kill(node));
         if std::thread::panicking() {
             for node in 0..3 {
-                let log = fs::read_to_string(self.file(&format!("node-{node}.log"))).unwrap_or_default();
+                let log = fs::read_to_string(self.file(node, "log")).unwrap_or_default();
                 eprintln!("--- the log of node {node} ---\n{log}--- end of log ---");
             }
         }

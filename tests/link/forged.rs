@@ -1,15 +1,16 @@
 //! Whoever runs the hub sees everything that passes, and may publish whatever it likes: nothing of it gets in.
 
 use crate::{
+    admin,
     hub::Hub,
     support::{events::Peer, eventually, installed},
     world::Machine,
 };
-use async_nats::{ConnectOptions, HeaderMap, jetstream};
+use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use serde_json::json;
 
-/// The hub's operator, who has all rights on it.
+/// The hub's administrator.
 struct Operator {
     runtime: tokio::runtime::Runtime,
     hub: jetstream::Context,
@@ -18,11 +19,7 @@ struct Operator {
 impl Operator {
     fn of(hub: &Hub) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let seed = std::fs::read_to_string(hub.folder().join("admin.key")).unwrap();
-        let options = ConnectOptions::with_nkey(seed.trim().to_owned());
-        let options = options.add_root_certificates(hub.folder().join("hub/ca.pem")).require_tls(true);
-        let client = runtime.block_on(options.connect(hub.address())).unwrap();
-        let hub = runtime.block_on(async { jetstream::new(client) });
+        let hub = runtime.block_on(async { jetstream::new(admin::connect(hub, &[hub.address()]).await) });
         Self { runtime, hub }
     }
 

@@ -1,9 +1,9 @@
 //! Machines on hosts of their own, in every state of the network between them.
 
 use crate::{
-    hub::{Hub, join, said},
+    hub::Hub,
     net::{DELAY, Net},
-    support::{Broker, Session, folder, installed},
+    support::{Session, folder, installed},
     traffic::{Traffic, UNLIMITED},
     world::Machine,
 };
@@ -100,7 +100,7 @@ fn mail_survives_a_hub_that_is_away() {
     traffic.send(lan.machines(), 20);
     lan.hub.kill();
     traffic.send(lan.machines(), 20);
-    lan.machines().iter().for_each(|machine| machine.link_says("disconnected"));
+    lan.machines().iter().for_each(|machine| machine.link_says("not connected to the hub"));
     lan.net.on("hub", || lan.hub.launch());
     traffic.send(lan.machines(), 20);
     traffic.arrives(lan.machines());
@@ -110,7 +110,6 @@ fn mail_survives_a_hub_that_is_away() {
 fn mail_passes_a_slow_cable_that_loses_frames() {
     let Some(lan) = Lan::on(Net::with_slow(&HUB, &MACHINES, &["laptop"])) else { return };
     let mut traffic = Traffic::between(lan.machines());
-    lan.net.slow_down();
     traffic.send(lan.machines(), 20);
     traffic.arrives(lan.machines());
     // It is slow indeed: what the hub acknowledges has gone there and back.
@@ -118,19 +117,4 @@ fn mail_passes_a_slow_cable_that_loses_frames() {
     let sent = lan.laptop.send("of-desktop@desktop", "How long?");
     lan.laptop.broker.message_once("forwarded", &sent["messageId"]);
     assert!(begun.elapsed() >= 2 * DELAY, "{:?}", begun.elapsed());
-}
-
-#[test]
-fn machine_joins_over_a_slow_cable_that_loses_frames() {
-    if !installed("nats-server") {
-        return;
-    }
-    let Some(net) = Net::with_slow(&HUB, &["laptop"], &["laptop"]) else { return };
-    net.slow_down();
-    let hub = net.on("hub", Hub::start);
-    let mut invitation = net.on("hub", || hub.invite("laptop"));
-    let broker = net.on("laptop", Broker::start);
-    let joined = net.on("laptop", || join(&broker, &[&invitation.line]));
-    assert!(joined.status.success(), "{}\n{}", said(&joined), invitation.end());
-    assert!(invitation.end().contains("has joined"));
 }

@@ -29,11 +29,22 @@ impl Hub {
 
     /// A new hub that does not run yet.
     pub fn set_up() -> Self {
+        Self::set_up_on(&["127.0.0.1"], &[])
+    }
+
+    /// The same, with servers on these addresses and further words for `init`.
+    pub fn set_up_on(hosts: &[&str], words: &[&str]) -> Self {
         let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         let hub = Self { home: folder(), child: None, port };
-        let made = hub.owner(&["init", &hub.address()]);
+        let addresses: Vec<String> = hosts.iter().map(|host| format!("{host}:{port}")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let made = hub.owner(&[&["init"], &addresses[..], words].concat());
         assert!(made.status.success(), "{}", said(&made));
         hub
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     pub fn address(&self) -> String {

@@ -5,7 +5,6 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
-#[cfg(target_os = "linux")]
 mod admin;
 #[cfg(target_os = "linux")]
 mod clock;

@@ -11,11 +11,7 @@ use std::{
     os::fd::AsFd,
     panic::resume_unwind,
     process::{Child, Command, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-        mpsc::channel,
-    },
+    sync::{Arc, Mutex, mpsc::channel},
     thread,
     time::{Duration, Instant},
 };
@@ -45,7 +41,6 @@ const FRAME: usize = 65_536;
 pub struct Net {
     switch: Namespace,
     hosts: Vec<Host>,
-    is_slow: Arc<AtomicBool>,
 }
 
 struct Host {
@@ -60,7 +55,7 @@ impl Net {
         Self::with_slow(hubs, machines, &[])
     }
 
-    /// The same; once [`Net::slow_down`] is called, the cables of `slow` delay each frame by 200 ms and lose 5 % of them, each way.
+    /// The same; the cables of `slow` delay each frame by 200 ms and lose 5 % of them, each way.
     ///
     /// A slow cable is a pair of TAP devices, between which this process carries the frames. The kernel's own way (`tc qdisc add … netem`) would be
     /// shorter, but many kernels are built without it.
@@ -73,7 +68,7 @@ impl Net {
         };
         switch.run("ip link add switch type bridge && ip link set switch up", &[]);
         switch.run("ip link add island type bridge && ip link set island up", &[]);
-        let mut net = Self { switch, hosts: Vec::new(), is_slow: Arc::default() };
+        let mut net = Self { switch, hosts: Vec::new() };
         for name in hubs.iter().chain(machines) {
             net.add(name, slow.contains(name));
         }
@@ -87,7 +82,7 @@ impl Net {
     fn add(&mut self, name: &'static str, is_slow: bool) {
         let (namespace, number) = (Namespace::new().unwrap(), (self.hosts.len() + 1).to_string());
         if is_slow {
-            lay_slow_cable(&self.switch, &namespace, name, &self.is_slow);
+            lay_slow_cable(&self.switch, &namespace, name);
         } else {
             self.switch.run(CABLE, &[name, &namespace.pid()]);
         }
@@ -107,11 +102,6 @@ impl Net {
     /// Parts these hosts from all others: frames between the two sides vanish, and no host can see why.
     pub fn part(&self, hosts: &[&str]) {
         hosts.iter().for_each(|host| self.switch.run("ip link set $1 master island", &[host]));
-    }
-
-    /// Makes the slow cables slow.
-    pub fn slow_down(&self) {
-        self.is_slow.store(true, Ordering::Relaxed);
     }
 
     /// Joins all hosts again.
@@ -163,26 +153,24 @@ impl Drop for Namespace {
 }
 
 /// Lays a slow cable between a port of the switch and `eth0` of a host.
-fn lay_slow_cable(switch: &Namespace, host: &Namespace, name: &str, is_slow: &Arc<AtomicBool>) {
+fn lay_slow_cable(switch: &Namespace, host: &Namespace, name: &str) {
     let tap = |name: &str| Arc::new(DeviceBuilder::new().layer(Layer::L2).name(name).build_sync().unwrap());
     let (port, eth0) = (switch.inside(|| tap(name)), host.inside(|| tap("eth0")));
     switch.run("ip link set $1 master switch up", &[name]);
     let random = Arc::new(Mutex::new(Random::seeded()));
     eprintln!("CLAUDE_PEERS_TEST_SEED={}", random.lock().unwrap().seed());
-    carry(port.clone(), eth0.clone(), random.clone(), is_slow.clone());
-    carry(eth0, port, random, is_slow.clone());
+    carry(port.clone(), eth0.clone(), random.clone());
+    carry(eth0, port, random);
 }
 
 /// Carries frames one way, as long as the process lives.
-fn carry(from: Arc<SyncDevice>, to: Arc<SyncDevice>, random: Arc<Mutex<Random>>, is_slow: Arc<AtomicBool>) {
+fn carry(from: Arc<SyncDevice>, to: Arc<SyncDevice>, random: Arc<Mutex<Random>>) {
     let (sent, arriving) = channel::<(Instant, Vec<u8>)>();
     thread::spawn(move || {
         let mut frame = vec![0; FRAME];
         while let Ok(length) = from.recv(&mut frame) {
-            let is_slow = is_slow.load(Ordering::Relaxed);
-            let due = Instant::now() + if is_slow { DELAY } else { Duration::ZERO };
-            let is_lost = is_slow && random.lock().unwrap().below(100) < 5;
-            if !is_lost && sent.send((due, frame[..length].to_vec())).is_err() {
+            let is_lost = random.lock().unwrap().below(100) < 5;
+            if !is_lost && sent.send((Instant::now() + DELAY, frame[..length].to_vec())).is_err() {
                 break;
             }
         }

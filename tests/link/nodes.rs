@@ -15,9 +15,8 @@ const HUBS: [&str; 3] = ["node-0", "node-1", "node-2"];
 /// A cluster with each node on a host of its own, and hosts for a laptop and a desktop.
 fn on_hosts() -> Option<(Net, Cluster)> {
     let net = Net::of(&HUBS, &["laptop", "desktop"])?;
-    let mut cluster = Cluster::of(["10.77.0.1", "10.77.0.2", "10.77.0.3"], Some("0.0.0.0"));
+    let mut cluster = Cluster::of(["10.77.0.1", "10.77.0.2", "10.77.0.3"]);
     HUBS.iter().enumerate().for_each(|(node, host)| net.on(host, || cluster.launch(node)));
-    net.on(HUBS[0], || cluster.works());
     Some((net, cluster))
 }
 
@@ -72,7 +71,6 @@ fn mail_survives_a_cluster_whose_leader_is_cut_off() {
 }
 
 #[test]
-#[ignore = "a known defect: a link notices only after two or three minutes that its node is silent"]
 fn machine_leaves_a_node_that_falls_silent() {
     if !installed("nats-server") {
         return;

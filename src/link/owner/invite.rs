@@ -22,10 +22,23 @@ use std::{
 };
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 
-/// What the owner answers a machine that joins.
+/// How long a machine that was let in may take to say that it knows.
+const CONFIRMATION: Duration = Duration::from_secs(60);
+
+/// What a machine that joins says, again and again until it is answered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::link) enum Asked {
+    /// Let the machine with these keys in.
+    Join(Keys),
+    /// It has joined.
+    Joined,
+}
+
+/// What the owner answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::link) struct Welcome {
     pub directory: Signed,
@@ -52,9 +65,7 @@ pub(in crate::link) async fn run(InviteArgs { name, folder, minutes }: InviteArg
         Err(error) => Err(error),
     };
     waited?;
-    withdrawn?;
-    say(&format!("{name} has joined."));
-    Ok(())
+    withdrawn
 }
 
 fn add(owner: &mut Owner, invited: Invited) -> wire::Result<()> {
@@ -94,17 +105,31 @@ async fn wait_for(owner: &Owner, folder: &Path, name: &MachineName, secrets: &Se
     let mut joining = hub.client.subscribe(subject).await.map_err(|error| failed(&error))?;
     hub.client.flush().await.map_err(|error| failed(&error))?;
     print(owner, name, secrets, wait)?;
-    let hear = async {
-        while let Some(message) = joining.next().await {
-            match read(&message, &secrets.secret) {
-                Some(keys) => return admit(folder, name, keys, &hub, &message, &secrets.secret).await,
-                None => say("Somebody without the invitation has asked to join, and was not let in."),
-            }
-        }
-        Err(Error::new(Code::Unreachable, "the connection to the hub ended"))
-    };
     let late = || Error::new(Code::RequestTimeout, format!("{name} has not joined in time")).help("invite it again");
-    timeout(wait, hear).await.map_err(|_| late())?
+    let ended = || Error::new(Code::Unreachable, "the connection to the hub ended");
+    let (mut deadline, mut is_in) = (Instant::now() + wait, false);
+    loop {
+        let message = match timeout_at(deadline, joining.next()).await {
+            Ok(message) => message.ok_or_else(ended)?,
+            Err(_) if is_in => {
+                say(&format!("{name} is let in, but has not said that it knows. `claude-peers link status` there tells."));
+                return Ok(());
+            }
+            Err(_) => return Err(late()),
+        };
+        match read(&message, &secrets.secret) {
+            Some(Asked::Join(keys)) => {
+                let welcome = admit(folder, name, keys).await?;
+                answer(&hub, &message, &secrets.secret, &welcome).await?;
+                (deadline, is_in) = (Instant::now() + CONFIRMATION, true);
+            }
+            Some(Asked::Joined) if is_in => {
+                say(&format!("{name} has joined."));
+                return Ok(());
+            }
+            Some(Asked::Joined) | None => say("Somebody without the invitation has asked to join, and was not let in."),
+        }
+    }
 }
 
 fn print(owner: &Owner, name: &MachineName, secrets: &Secrets, wait: Duration) -> wire::Result<()> {
@@ -138,22 +163,19 @@ fn der(file: PathBuf) -> wire::Result<Vec<u8>> {
     data_encoding::BASE64.decode(base64.as_bytes()).map_err(broken)
 }
 
-/// The keys of the machine that joins, if it has the invitation.
-fn read(message: &Message, secret: &XKey) -> Option<Keys> {
+/// What somebody says who has the invitation.
+fn read(message: &Message, secret: &XKey) -> Option<Asked> {
     serde_json::from_slice(&secret.open(&message.payload, secret).ok()?).ok()
 }
 
-/// Lets the machine in, and answers it when the hub knows it.
-async fn admit(
-    folder: &Path,
-    name: &MachineName,
-    Keys { login, seal }: Keys,
-    hub: &Hub,
-    message: &Message,
-    secret: &XKey,
-) -> wire::Result<()> {
+/// Lets the machine in, once. Returns when the hub knows it.
+async fn admit(folder: &Path, name: &MachineName, Keys { login, seal }: Keys) -> wire::Result<Welcome> {
     let machine = Machine { name: name.clone(), login, seal, joined: clock::now() };
     let (owner, ()) = Owner::change(folder, |owner| {
+        let is_known = |known: &Machine| known.login == machine.login && known.seal == machine.seal;
+        if owner.find(&machine.name).is_some_and(is_known) {
+            return Ok(());
+        }
         KeyPair::from_public_key(&machine.login).map_err(|error| broken(&error))?;
         XKey::from_public_key(&machine.seal).map_err(|error| broken(&error))?;
         owner.machines.retain(|other| other.name != machine.name);
@@ -162,12 +184,14 @@ async fn admit(
         Ok(())
     })?;
     owner.apply().await?;
-    let failed = |error: &dyn std::fmt::Display| Error::new(Code::Internal, format!("answering {name}: {error}"));
-    let welcome = serde_json::to_vec(&Welcome { directory: owner.directory()? }).map_err(|error| failed(&error))?;
-    let sealed = secret.seal(&welcome, secret).map_err(|error| broken(&error))?;
-    let Some(reply) = message.reply.clone() else {
-        return Err(failed(&"it does not wait for an answer"));
-    };
+    Ok(Welcome { directory: owner.directory()? })
+}
+
+async fn answer(hub: &Hub, message: &Message, secret: &XKey, welcome: &Welcome) -> wire::Result<()> {
+    let failed = |error: &dyn std::fmt::Display| Error::new(Code::Internal, format!("answering the machine that joins: {error}"));
+    let text = serde_json::to_vec(welcome).map_err(|error| failed(&error))?;
+    let sealed = secret.seal(&text, secret).map_err(|error| broken(&error))?;
+    let reply = message.reply.clone().ok_or_else(|| failed(&"it does not wait for an answer"))?;
     hub.client.publish(reply, sealed.into()).await.map_err(|error| failed(&error))?;
     hub.client.flush().await.map_err(|error| failed(&error))
 }

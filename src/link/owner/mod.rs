@@ -33,9 +33,9 @@ const OWNER: &str = "owner.json";
 const SIGNING: &str = "owner.key";
 const ADMIN: &str = "admin.key";
 const AUTHORITY: &str = "ca.pem";
-/// How long the hub may take to read a changed configuration.
-const RELOAD: Duration = Duration::from_secs(20);
-/// How often it is asked whether it has.
+/// How long the hub may take to read a changed configuration, and a cluster to agree on a leader.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often it is asked whether it has a leader.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// `owner.json`.
@@ -152,7 +152,7 @@ impl Owner {
 
     /// Connects to the hub as its owner.
     pub async fn connect(&self) -> wire::Result<Hub> {
-        self.access(&self.admin()?)?.connect("_INBOX_OWNER".to_owned()).await
+        self.access(&self.admin()?)?.connect_patiently("_INBOX_OWNER", PATIENCE).await
     }
 
     /// Makes the hub read its configuration, and returns when it has: its configuration names a new key each time, and the hub lets that
@@ -160,25 +160,39 @@ impl Owner {
     pub async fn apply(&self) -> wire::Result<Hub> {
         if self.credentials.is_none() {
             config::reload(self).await?;
-            let probe = self.access(&config::probe(self)?)?;
-            let deadline = Instant::now() + RELOAD;
-            loop {
-                match probe.connect("_INBOX_PROBE".to_owned()).await {
-                    Ok(_) => break,
-                    Err(error) if error.code == Code::Forbidden && Instant::now() < deadline => sleep(LOOK).await,
-                    Err(error) if error.code == Code::Forbidden => {
-                        let what = "the hub runs, but has not read its changed configuration";
-                        let help = format!("look at its log; it must read {}", self.hub_folder().display());
-                        return Err(Error::new(Code::Internal, what).help(help));
-                    }
-                    Err(error) => return Err(error),
-                }
-            }
+            self.is_read().await?;
         }
         let hub = self.connect().await?;
-        hub.prepare(self.replicas).await?;
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = hub.prepare(self.replicas).await {
+            // A cluster that has just started has to agree on a leader first.
+            if error.code != Code::Busy || Instant::now() > deadline {
+                return Err(error);
+            }
+            sleep(LOOK).await;
+        }
         hub.publish_directory(&self.directory()?).await?;
         Ok(hub)
+    }
+
+    /// Waits until the hub has read its configuration. Of a cluster, each server that runs.
+    async fn is_read(&self) -> wire::Result<()> {
+        let probe = self.access(&config::probe(self)?)?;
+        let (mut have_read, mut failure) = (0, None);
+        for address in self.hub.split(',') {
+            let probe = Access { addresses: address.to_owned(), ..probe.clone() };
+            match probe.connect_patiently("_INBOX_PROBE", PATIENCE).await {
+                Ok(_) => have_read += 1,
+                Err(error) if error.code == Code::Forbidden => {
+                    let what = format!("the hub at {address} runs, but has not read its changed configuration");
+                    let help = format!("look at its log; it must read {}", self.hub_folder().display());
+                    return Err(Error::new(Code::Internal, what).help(help));
+                }
+                Err(error) => failure = Some(error),
+            }
+        }
+        // A server that does not run reads it when it starts.
+        failure.filter(|_| have_read == 0).map_or(Ok(()), Err)
     }
 
     pub fn find(&self, name: &MachineName) -> Option<&Machine> {

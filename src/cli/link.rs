@@ -1,0 +1,49 @@
+//! `link`: hands its words to the program `claude-peers-link`, which links this machine with others. That has a package of its own, so nobody
+//! who has one machine carries its weight.
+
+use crate::console::Failure;
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// The program.
+pub const PROGRAM: &str = "claude-peers-link";
+
+/// What to do.
+#[derive(Debug, clap::Args)]
+#[command(
+    disable_help_flag = true,
+    after_help = "\
+The program `claude-peers-link` does this; it is a package of its own. `claude-peers link --help` lists its commands, and \
+https://github.com/claude-peers/claude-peers/blob/main/docs/link.md explains them.
+
+Examples:
+  claude-peers link init hub.example
+  claude-peers link invite laptop
+  claude-peers link join INVITATION
+  claude-peers link status"
+)]
+pub struct Args {
+    /// A command of `claude-peers-link`, and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "COMMAND")]
+    pub words: Vec<OsString>,
+}
+
+/// Becomes that program. Returns only if that is not possible.
+pub fn run(Args { words }: Args) -> Result<(), Failure> {
+    let Some(program) = find() else {
+        let help = "install the package claude-peers-link, or build it: `cargo install --path . --locked --features link`";
+        return Err(Failure::local("claude-peers-link is not installed", help));
+    };
+    let error = Command::new(&program).args(words).exec();
+    Err(Failure::local(format!("starting {}: {error}", program.display()), "install it again"))
+}
+
+/// The program beside this one, else on `PATH`.
+pub fn find() -> Option<PathBuf> {
+    let beside = std::env::current_exe().ok().map(|this| this.with_file_name(PROGRAM));
+    beside.filter(|program| Path::is_file(program)).or_else(|| which::which(PROGRAM).ok())
+}
