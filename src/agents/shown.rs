@@ -150,6 +150,9 @@ pub fn fate(known: &Asked) -> String {
         (MessageState::Held, None) => format!("it is held for the user of {name}"),
         (MessageState::Queued, Some(warning)) => format!("it is queued: {}", text::printable_line(warning)),
         (MessageState::Queued, None) => format!("it is queued; nothing shows yet that {name} has seen it"),
+        (MessageState::Forwarded, Some(warning)) if gone => {
+            format!("it was forwarded{}: {}", at(question.forwarded_at), text::printable_line(warning))
+        }
         (MessageState::Forwarded, _) => {
             let forwarded = at(question.forwarded_at);
             format!("it was forwarded{forwarded}; nothing has come back yet from the machine of {name}")

@@ -29,7 +29,11 @@ impl Broker {
             Caller::Peer(peer) if message.receipt.from != *peer && message.receipt.to != *peer => {
                 Err(Error::new(Code::Forbidden, format!("message {id} is neither from nor to {peer}")))
             }
-            _ => Ok(self.entry(message)),
+            _ => {
+                let mut entry = self.entry(message);
+                entry.receipt.warning = self.roster().stuck(&entry.receipt, clock::now());
+                Ok(entry)
+            }
         }
     }
 

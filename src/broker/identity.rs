@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 pub(super) const LONGEST_TOKEN: usize = 128;
 /// The longest path accepted, in bytes (Linux's PATH_MAX).
 const LONGEST_PATH: usize = 4_096;
+/// Most bytes of each name that a session gives: of its repository, branch, client and agent.
+const LONGEST_WORDS: usize = 4_096;
 
 /// The stored form of a secret.
 pub(super) fn hash(secret: &str) -> [u8; 32] {
@@ -45,6 +47,15 @@ pub(super) fn check_token(field: &str, token: &str) -> wire::Result<()> {
     if token.is_empty() || token.len() > LONGEST_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
         let what = format!("{field} is not 1 to {LONGEST_TOKEN} visible ASCII characters");
         return Err(Error::new(Code::InvalidRequest, what).help("give a random text that names this process or session"));
+    }
+    Ok(())
+}
+
+/// Refuses a name that is too long.
+pub(super) fn check_words(field: &str, words: &str) -> wire::Result<()> {
+    if words.len() > LONGEST_WORDS {
+        let what = format!("{field} has more than {LONGEST_WORDS} bytes");
+        return Err(Error::new(Code::InvalidRequest, what).help("give a shorter one"));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A peer in memory: its row, and the state that lasts only as long as a connection.
 
-use super::{inbox::Inbox, limits::Pace};
+use super::{inbox::Inbox, limits::Pace, machine::HEARD};
 use crate::{
     db::PeerRow,
     wire::{DeliveryChoice, Door, InboundRule, Process, Route, Sender, Status, Timestamp},
@@ -17,9 +17,6 @@ const GRACE: Duration = Duration::from_secs(60);
 /// The same in a container, where only the stream shows that a session lives: longer than a restart of the broker and the longest
 /// pause of a client that reconnects.
 const GRACE_IN_CONTAINER: Duration = Duration::from_secs(15);
-
-/// How long a peer of another machine counts as there after that machine has announced it.
-const HEARD: Duration = Duration::from_secs(20);
 
 /// The result of the last look at a peer's processes.
 #[derive(Debug, Default)]

@@ -21,8 +21,15 @@ impl Broker {
     /// The live peers in a scope, by name, without the caller.
     pub async fn list(&self, caller: &Caller, request: &ListPeers) -> wire::Result<Peers> {
         let me = caller.peer();
-        let in_scope = self.in_scope(me, request.scope.parse()?, request.cwd.as_deref()).await?;
-        self.shown(|row| Some(&row.id) != me && in_scope(row), me).await
+        let scope = request.scope.parse()?;
+        let in_scope = self.in_scope(me, scope, request.cwd.as_deref()).await?;
+        let mut shown = self.shown(|row| Some(&row.id) != me && in_scope(row), me).await?;
+        if matches!(scope, Scope::Everywhere | Scope::RepoEverywhere) {
+            let roster = self.roster();
+            shown.machines = roster.linked(clock::now());
+            shown.linked = (!shown.machines.is_empty()).then(|| roster.gateway.is_attended());
+        }
+        Ok(shown)
     }
 
     /// A test for peers in `scope`, relative to `cwd` or, by default, to the directory of `me`.
@@ -38,7 +45,7 @@ impl Broker {
         let (cwd, git) = match (cwd, own) {
             (Some(cwd), _) => {
                 check_path("cwd", cwd)?;
-                let looks = scope == Scope::Repo && container.is_none(); // a path inside a container means nothing here
+                let looks = matches!(scope, Scope::Repo | Scope::RepoEverywhere) && container.is_none(); // a path inside a container means nothing here
                 let git = if looks { self.probes.repositories.ask(cwd.to_owned()).await.flatten() } else { None };
                 (cwd.to_owned(), git)
             }
@@ -49,14 +56,20 @@ impl Broker {
                 return Err(Error::new(Code::InvalidRequest, what).help("give cwd"));
             }
         };
-        let common_dir = git.map(|git| git.common_dir);
-        Ok(move |row: &PeerRow| match (scope, &common_dir) {
-            (Scope::Everywhere, _) => true,
+        let has_repository = git.is_some();
+        let repository: HashSet<String> = match git.map(|git| git.common_dir) {
+            Some(common_dir) if scope == Scope::RepoEverywhere && container.is_none() => self.same_repository(common_dir).await,
+            common_dir => common_dir.into_iter().collect(),
+        };
+        let is_in_repository = move |row: &PeerRow| row.git.as_ref().is_some_and(|git| repository.contains(&git.common_dir));
+        Ok(move |row: &PeerRow| match scope {
+            Scope::Everywhere => true,
+            Scope::RepoEverywhere if row.machine.is_some() => is_in_repository(row),
             _ if row.machine.is_some() => false,
-            (Scope::Machine, _) => true,
+            Scope::Machine => true,
             _ if row.container != container => false,
-            (Scope::Repo, Some(common)) => row.git.as_ref().is_some_and(|git| git.common_dir == *common),
-            (Scope::Directory, _) | (Scope::Repo, None) => row.cwd == cwd,
+            Scope::Repo | Scope::RepoEverywhere if has_repository => is_in_repository(row),
+            Scope::Directory | Scope::Repo | Scope::RepoEverywhere => row.cwd == cwd,
         })
     }
 
@@ -91,7 +104,7 @@ impl Broker {
         let (myself, mut peers): (Vec<_>, Vec<_>) =
             shown.into_iter().map(|(peer, _)| peer).partition(|peer| Some(&peer.id) == me);
         peers.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
-        Ok(Peers { peers, myself: myself.into_iter().next() })
+        Ok(Peers { peers, myself: myself.into_iter().next(), machines: Vec::new(), linked: None })
     }
 
     /// The files in which agents say what their sessions do.

@@ -2,7 +2,7 @@
 
 use crate::{
     agents::claude::activity,
-    platform::{git, process},
+    platform::{git, process, remote},
     wire::{Activity, Git, Process},
 };
 use std::{
@@ -126,6 +126,8 @@ pub(super) struct Probes {
     /// The branch that a `HEAD` file names; `None` if there is no such file.
     pub branches: Probe<String, Option<Option<String>>>,
     pub repositories: Probe<String, Option<Git>>,
+    /// Where the repository with this common git directory comes from.
+    pub sources: Probe<String, Option<String>>,
     /// What a session does, by its status file.
     pub activities: Probe<String, Option<Activity>>,
     /// Whether a process has a terminal.
@@ -140,6 +142,7 @@ impl Default for Probes {
             processes: Probe::new(|process| process::is_alive(*process)),
             branches: Probe::new(|head| Path::new(head).exists().then(|| git::branch(Path::new(head)))),
             repositories: Probe::new(|directory| git::discover(Path::new(directory))),
+            sources: Probe::new(|common_dir| remote::source(Path::new(common_dir))),
             activities: Probe::new(|file| activity::read(Path::new(file))),
             terminals: Probe::new(|process| process::terminal(process.pid).is_some()),
             tops: Probe::new(|cwd| git::top(Path::new(cwd))),

@@ -14,7 +14,7 @@
 use super::{
     containers::{check_room, within},
     core::Broker,
-    identity::{LONGEST_TOKEN, check_path, check_token, fresh_id, hash},
+    identity::{LONGEST_TOKEN, check_path, check_token, check_words, fresh_id, hash},
     inbox::Inbox,
     names,
     peer::Peer,
@@ -25,7 +25,7 @@ use crate::{
     db::{self, Durability, PeerRow, peers},
     mailbox::{self, Transaction, history, lease, proof, release},
     platform::{clock, process, random},
-    wire::{self, Agent, Code, Error, PeerId, Process, Register, Registered, Status, Timestamp, VERSION, text::printable_line},
+    wire::{self, Agent, PeerId, Process, Register, Registered, Status, Timestamp, VERSION, text::printable_line},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -34,8 +34,6 @@ use std::{
 
 /// Length of a secret: 31³² possibilities.
 const SECRET_LENGTH: usize = 32;
-/// Most bytes of each name that a session gives: of its repository, branch, client and agent.
-const LONGEST_WORDS: usize = 4_096;
 /// Longest name and longest version of an agent, in characters.
 const LONGEST_NAME: usize = 40;
 
@@ -257,13 +255,7 @@ fn check(request: &Register) -> wire::Result<()> {
         ("agent.name", request.agent.as_ref().map(|agent| &agent.name)),
         ("agent.version", request.agent.as_ref().map(|agent| &agent.version)),
     ];
-    match words.into_iter().find(|(_, words)| words.is_some_and(|words| words.len() > LONGEST_WORDS)) {
-        Some((field, _)) => {
-            let what = format!("{field} has more than {LONGEST_WORDS} bytes");
-            Err(Error::new(Code::InvalidRequest, what).help("give a shorter one"))
-        }
-        None => Ok(()),
-    }
+    words.into_iter().try_for_each(|(field, words)| words.map_or(Ok(()), |words| check_words(field, words)))
 }
 
 /// The row of a registration: its new facts, and those kept from before.

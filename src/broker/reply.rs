@@ -109,13 +109,10 @@ impl Broker {
         let answer = self.store.read(find).await?.map(|answer| self.entry(answer));
         self.look(LOOK, |peer| peer.row.id == question.to).await;
         let now = clock::now();
-        let recipient = match self.roster().peers.get(&question.to) {
-            Some(peer) => {
-                question.warning = warning(peer, &question, now);
-                peer.status(now)
-            }
-            None => Status::Gone,
-        };
+        let roster = self.roster();
+        question.warning = warning(&roster, &question, now);
+        let recipient = roster.peers.get(&question.to).map_or(Status::Gone, |peer| peer.status(now));
+        drop(roster);
         Ok(Asked { question, recipient, answer })
     }
 }

@@ -1,9 +1,13 @@
 //! All peers in memory, and the ways to find one.
 
-use super::{limits::Pace, peer::Peer};
+use super::{
+    limits::Pace,
+    machine::{Gateway, Machine},
+    peer::Peer,
+};
 use crate::{
     db::PeerRow,
-    wire::{MessageId, PeerId, PeerRef, Process, Status, Timestamp},
+    wire::{MachineName, MessageId, PeerId, PeerRef, Process, Status, Timestamp},
 };
 use std::collections::HashMap;
 
@@ -28,6 +32,10 @@ pub(super) struct Roster {
     pub cli_pace: Pace,
     /// The recent messages of each container's sessions together.
     pub container_paces: HashMap<String, Pace>,
+    /// The other machines that were heard since the broker started.
+    pub machines: HashMap<MachineName, Machine>,
+    /// Who fetches the mail for them.
+    pub gateway: Gateway,
     secrets: HashMap<[u8; 32], PeerId>,
     streams: u64,
 }

@@ -157,7 +157,7 @@ impl Broker {
     pub(super) fn receipt(&self, message: Message, now: Timestamp) -> Receipt {
         let roster = self.roster();
         let receipt = Receipt { to_name: roster.name(&message.receipt.to), ..message.receipt };
-        let warning = roster.peers.get(&receipt.to).and_then(|peer| warning(peer, &receipt, now));
+        let warning = warning(&roster, &receipt, now);
         Receipt { warning, ..receipt }
     }
 
@@ -210,7 +210,11 @@ impl Roster {
 }
 
 /// The reason why the recipient has not seen a message yet, or will not see it at once.
-pub(super) fn warning(peer: &Peer, receipt: &Receipt, now: Timestamp) -> Option<String> {
+pub(super) fn warning(roster: &Roster, receipt: &Receipt, now: Timestamp) -> Option<String> {
+    if let Some(stuck) = roster.stuck(receipt, now) {
+        return Some(stuck);
+    }
+    let peer = roster.peers.get(&receipt.to)?;
     let (name, status) = (&peer.row.name, peer.status(now));
     match (receipt.state, status, peer.delivery().0) {
         (MessageState::Held, ..) => release::explain(name, status, receipt),
@@ -220,7 +224,7 @@ pub(super) fn warning(peer: &Peer, receipt: &Receipt, now: Timestamp) -> Option<
         }
         (MessageState::Queued, Status::Gone, Route::Link) => {
             let until = receipt.expires_at;
-            Some(format!("nothing is heard of {name} now; the message waits here to be forwarded, until {until}"))
+            Some(format!("{name} is not running; the message waits here until it is forwarded, at most until {until}"))
         }
         (MessageState::Queued, _, Route::Link) => Some(format!("it waits here until it is forwarded to the machine of {name}")),
         (MessageState::Forwarded, _, _) => {

@@ -47,7 +47,7 @@ pub struct Watch {
     changed: Changed,
     present: HashMap<PeerId, Presence>,
     waiting: u64,
-    /// Whether a peer is present without a stream.
+    /// Whether a peer of this machine is present without a stream.
     unsure: bool,
 }
 
@@ -95,7 +95,7 @@ impl Watch {
         let mut gone = std::mem::take(&mut self.present);
         self.unsure = false;
         for peer in self.broker.roster().peers.values().filter(|peer| peer.status(now) != Status::Gone) {
-            self.unsure |= peer.stream.is_none();
+            self.unsure |= peer.stream.is_none() && peer.row.machine.is_none();
             let presence = gone.remove(&peer.row.id).unwrap_or_else(|| {
                 let presence = Presence { id: peer.row.id.clone(), name: peer.row.name.clone(), cwd: peer.row.cwd.clone() };
                 news.joined.push(presence.clone());

@@ -4,7 +4,7 @@ use crate::{
     client::{Client, with_query},
     console::{Column, Failure, Field, Look, Out, Tone, out::ago},
     platform::{clock, paths},
-    wire::{Doing, Peer, Peers, Scope, Status, Timestamp},
+    wire::{Doing, LinkedMachine, Peer, Peers, Scope, Status, Timestamp},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::{Path, PathBuf};
@@ -13,21 +13,42 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// machine: all of yours here; directory: in this directory; repo: in this git repository, its other worktrees included; everywhere: those
-    /// on other machines, too
-    #[arg(long, default_value = "machine", value_parser = PossibleValuesParser::new(["machine", "directory", "repo", "everywhere"]).try_map(|scope| scope.parse::<Scope>()))]
+    /// on other machines, too; repo-everywhere: in repositories with the same remote URL
+    #[arg(long, default_value = "machine", value_parser = PossibleValuesParser::new(["machine", "directory", "repo", "everywhere", "repo-everywhere"]).try_map(|scope| scope.parse::<Scope>()))]
     pub scope: Scope,
 }
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let cwd = seen_from(args.scope)?;
     let peers = list(broker, args.scope, cwd.as_deref()).await?;
-    out.answer(&peers, |peers, look| match args.scope {
-        _ if !peers.peers.is_empty() || !look.terminal => table(&peers.peers, clock::now(), look),
-        Scope::Machine | Scope::Everywhere => {
-            "No sessions. A session appears here when its claude-peers MCP server starts.\n".to_owned()
-        }
-        scope => format!("No sessions in this {scope}; `--scope machine` shows all.\n"),
+    out.answer(&peers, |peers, look| {
+        let now = clock::now();
+        let shown = match args.scope {
+            _ if !peers.peers.is_empty() || !look.terminal => table(&peers.peers, now, look),
+            Scope::Machine | Scope::Everywhere => {
+                "No sessions. A session appears here when its claude-peers MCP server starts.\n".to_owned()
+            }
+            scope => format!("No sessions in this {scope}; `--scope machine` shows all.\n"),
+        };
+        shown + &if look.terminal { machines(peers, now, look) } else { String::new() }
     })
+}
+
+/// The other machines: for people, since the table has one line a peer.
+fn machines(peers: &Peers, now: Timestamp, look: Look) -> String {
+    let machine = |LinkedMachine { name, away_since }: &LinkedMachine| match away_since {
+        Some(since) => {
+            let away = look.paint(Tone::Warn, "has been away");
+            format!("{name} {away} since {} ({}); mail to its sessions waits\n", look.time(*since), ago(*since, now))
+        }
+        None => format!("{name} is there\n"),
+    };
+    let mut lines: Vec<String> = peers.machines.iter().map(machine).collect();
+    if peers.linked == Some(false) {
+        let what = "Nothing is known of other machines now: claude-peers-link does not run here, or does not reach its hub.";
+        lines.push(format!("{}\n", look.paint(Tone::Warn, what)));
+    }
+    if lines.is_empty() { String::new() } else { format!("\n{}", lines.concat()) }
 }
 
 pub async fn list(broker: &Client, scope: Scope, cwd: Option<&str>) -> Result<Peers, Failure> {

@@ -6,7 +6,8 @@ use crate::{
     console::{Failure, Look, Out, Tone},
     platform::{random, retry::Retry},
     wire::{
-        Broadcast, CLI_SENDER, Code, MessageRef, Receipt, Recipient, Result as Answered, SendRequest, Sent, text::printable_line,
+        Broadcast, CLI_SENDER, Code, MessageRef, Receipt, Recipient, Result as Answered, Scope, SendRequest, Sent,
+        text::printable_line,
     },
 };
 use serde::de::DeserializeOwned;
@@ -27,6 +28,9 @@ const KEY_LENGTH: usize = 32;
 /// What to send, and to whom.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// With @repo: also the sessions on other machines whose repository has the same remote URL
+    #[arg(long)]
+    pub everywhere: bool,
     /// The recipient: an id or a name, as `claude-peers peers` shows them, or all in a scope: @machine, @directory, @repo
     #[arg(add = candidates::recipients())]
     pub peer: Recipient,
@@ -39,11 +43,12 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
-    let cwd = match args.peer {
+    let to = if args.everywhere { everywhere(args.peer)? } else { args.peer };
+    let cwd = match to {
         Recipient::One(_) => None,
         Recipient::Everyone(scope) => peers::seen_from(scope)?,
     };
-    let message = SendRequest { cwd, reply_to: args.reply_to.map(|id| id.to_string()), ..message(&args.peer, &args.text)? };
+    let message = SendRequest { cwd, reply_to: args.reply_to.map(|id| id.to_string()), ..message(&to, &args.text)? };
     let sent: Sent = send(&message, broker, out).await?;
     out.answer(&sent, |sent, look| match sent {
         Sent::One(receipt) => render(receipt, look),
@@ -52,6 +57,18 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     match sent {
         Sent::Everyone(sent) if !sent.refused.is_empty() => Err(Failure::TOLD),
         _ => Ok(()),
+    }
+}
+
+/// The same recipients on all machines.
+fn everywhere(to: Recipient) -> Result<Recipient, Failure> {
+    match to {
+        Recipient::Everyone(Scope::Repo | Scope::RepoEverywhere) => Ok(Recipient::Everyone(Scope::RepoEverywhere)),
+        Recipient::Everyone(Scope::Machine | Scope::Everywhere) => Ok(Recipient::Everyone(Scope::Everywhere)),
+        Recipient::Everyone(Scope::Directory) => {
+            Err(Failure::usage("--everywhere: a directory is on one machine; use it with @repo"))
+        }
+        Recipient::One(peer) => Err(Failure::usage(format!("--everywhere is for @repo, and {peer} is one session"))),
     }
 }
 

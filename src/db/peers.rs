@@ -20,6 +20,7 @@ pub struct PeerRow {
     /// The agent process that runs the session.
     pub agent: Option<Process>,
     pub cwd: String,
+    /// Of a peer of another machine, `common_dir` is the name that its repository has on all machines.
     pub git: Option<Git>,
     pub tty: Option<String>,
     /// Whether the session's start flags name our channel.
@@ -299,4 +300,19 @@ pub fn forget_unseen(tx: &Tx<'_>, before: Timestamp, most: u32) -> Result<Vec<St
         tx.run("DELETE FROM session WHERE peer = ?1", [id])?;
     }
     Ok(ids)
+}
+
+/// Removes the first `most` of these peers to and from whom no mail is under way; returns their ids. Their messages stay in the history.
+pub fn forget_first(tx: &Tx<'_>, peers: &[PeerId], most: usize) -> Result<Vec<PeerId>> {
+    if most == 0 {
+        return Ok(Vec::new());
+    }
+    let sql = "DELETE FROM peer WHERE id IN (
+                   SELECT value FROM json_each(?1)
+                   WHERE value NOT IN (SELECT to_peer FROM message WHERE state < 2 UNION SELECT from_peer FROM message WHERE state < 2)
+                   ORDER BY key LIMIT ?2) RETURNING id";
+    let ids: Vec<&str> = peers.iter().map(PeerId::as_str).collect();
+    let forgotten: Vec<String> =
+        tx.all(sql, params![serde_json::json!(ids).to_string(), i64::try_from(most).unwrap_or(i64::MAX)], |row| row.get(0))?;
+    Ok(forgotten.iter().map(|id| PeerId::lenient(id)).collect())
 }

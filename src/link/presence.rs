@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     platform::random,
-    wire::{self, Announce, Done, MachineName, Peers, RemotePeer, text::printable_line},
+    wire::{self, Announce, AnnouncedPeer, Done, MachineName, Present, text::printable_line},
 };
 use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
@@ -44,7 +44,7 @@ pub(super) struct Presences {
 #[derive(Debug, Clone)]
 struct Here {
     version: String,
-    peers: Vec<RemotePeer>,
+    peers: Vec<AnnouncedPeer>,
 }
 
 /// What another machine has said.
@@ -77,16 +77,7 @@ impl Link {
     }
 
     async fn look_who_is_here(&self) -> wire::Result<()> {
-        let Peers { peers, .. } = self.broker.get("/v1/peers?scope=machine", None).await?;
-        let remote = |wire::Peer { id, name, cwd, git_repo, git_branch, summary, .. }| RemotePeer {
-            id,
-            name,
-            cwd,
-            git_repo,
-            git_branch,
-            summary,
-        };
-        let peers: Vec<RemotePeer> = peers.into_iter().map(remote).collect();
+        let Present { peers } = self.broker.get("/v1/gateway/peers", None).await?;
         self.presences.here.send_if_modified(|here| {
             let is_new = here.as_ref().is_none_or(|here| here.peers != peers);
             if is_new {
@@ -204,7 +195,7 @@ impl Link {
         }
     }
 
-    async fn announce(&self, machine: MachineName, peers: Vec<RemotePeer>) {
+    async fn announce(&self, machine: MachineName, peers: Vec<AnnouncedPeer>) {
         let announce = Announce { machine, peers };
         if let Err(error) = self.broker.post::<Done>("/v1/gateway/announce", None, &announce).await {
             tracing::warn!(code = %error.code, "who is on {}: {}", announce.machine, printable_line(&error.message));

@@ -5,7 +5,7 @@ use super::{
     directory::{Directory, Member},
     key::broken,
 };
-use crate::wire::{self, Code, Error, MachineName, RemoteMessage, RemotePeer, RemoteReceipt, Timestamp};
+use crate::wire::{self, AnnouncedPeer, Code, Error, MachineName, RemoteMessage, RemoteReceipt, Timestamp};
 use nkeys::XKey;
 use serde::{Deserialize, Serialize};
 
@@ -43,7 +43,7 @@ pub(super) struct Presence {
     pub question: String,
     /// Changes with the list.
     pub version: String,
-    pub peers: Vec<RemotePeer>,
+    pub peers: Vec<AnnouncedPeer>,
 }
 
 /// How many bytes a seal adds: its version, the nonce and the tag.

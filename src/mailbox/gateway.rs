@@ -7,13 +7,13 @@
 //! A message from another machine has its id there as its key, and remembers which state that machine was told last.
 
 use super::{
-    Message, Result, Transaction, acknowledge, expire,
+    Message, Result, Transaction, acknowledge, expire, history,
     link::{INCOMING, WAITS},
     message::{COLUMNS, read_peer},
 };
 use crate::{
     db::{self, View, params},
-    wire::{MachineName, MessageId, MessageState, RemoteReceipt, Route, Told},
+    wire::{MachineName, MessageId, MessageState, PeerId, RemoteReceipt, Route, Told},
 };
 use std::{ops::ControlFlow, time::Duration};
 
@@ -53,8 +53,31 @@ pub fn untold(view: &View<'_>) -> db::Result<Vec<(Message, MessageId)>> {
     Ok(view.all(&sql, [], read)?.into_iter().flatten().collect())
 }
 
+/// How the message that `message` names is named on `machine`: by its id there if it came from there, or else by its id here if the same
+/// sender wrote it to there.
+pub fn named_there(
+    view: &View<'_>,
+    machine: &MachineName,
+    message: &Message,
+) -> db::Result<(Option<MessageId>, Option<MessageId>)> {
+    let Some(named) = &message.receipt.reply_to else { return Ok((None, None)) };
+    if let Some(there) = id_there(view, machine, named)? {
+        return Ok((Some(there), None));
+    }
+    let earlier = history::get(view, named)?.map(|earlier| earlier.receipt);
+    let went_there =
+        earlier.filter(|earlier| earlier.from == message.receipt.from && MachineName::of(&earlier.to).as_ref() == Some(machine));
+    Ok((None, went_there.map(|earlier| earlier.message_id)))
+}
+
+/// The id here of the message from `sender` that has the id `there` on its machine.
+pub fn id_here(view: &View<'_>, sender: &PeerId, there: &MessageId) -> db::Result<Option<MessageId>> {
+    let message = Message::one(view, "from_peer = ?1 AND key = ?2", [sender.as_str(), &there.to_string()])?;
+    Ok(message.map(|message| message.receipt.message_id))
+}
+
 /// The id that the message `id` has on `machine`, if it came from there.
-pub fn id_there(view: &View<'_>, machine: &MachineName, id: &MessageId) -> db::Result<Option<MessageId>> {
+fn id_there(view: &View<'_>, machine: &MachineName, id: &MessageId) -> db::Result<Option<MessageId>> {
     let sql = "SELECT key FROM message JOIN peer ON peer.id = from_peer WHERE seq = ?1 AND tag = ?2 AND machine = ?3";
     let key: Option<Option<String>> = view.one(sql, params![id.seq(), id.tag(), machine.as_str()], |row| row.get(0))?;
     Ok(key.flatten().and_then(|key| key.parse().ok()))

@@ -15,6 +15,8 @@ pub mod paths;
 pub mod process;
 pub mod random;
 mod reftable;
+#[cfg(feature = "broker")]
+pub mod remote;
 #[cfg(feature = "cli")]
 pub mod retry;
 pub mod settings;

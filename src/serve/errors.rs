@@ -60,7 +60,8 @@ const TABLE: &[(&str, &[&[Code]])] = &[
     ("/v1/containers", &[CALLER]),
     ("/v1/containers/{name}/open", &[CALLER, BODY, &[InvalidId]]),
     ("/v1/containers/{name}/close", &[CALLER, BODY, &[InvalidId, ContainerNotFound]]),
-    ("/v1/gateway/announce", &[CALLER, BODY, &[InvalidId, InvalidPath]]),
+    ("/v1/gateway/peers", &[CALLER]),
+    ("/v1/gateway/announce", &[CALLER, BODY, &[InvalidId, InvalidPath, MailboxFull]]),
     ("/v1/gateway/take", &[CALLER, BODY]),
     ("/v1/gateway/acknowledge", &[CALLER, BODY]),
     (

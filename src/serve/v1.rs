@@ -13,8 +13,8 @@ use crate::{
     wire::{
         self, API, API_MIN, Acknowledge, Acknowledged, Announce, Asked, AwaitMail, AwaitReply, BrokerStatus, Code, Confirm,
         Container, Containers, Done, Error, Forwarded, Hello, History, HistoryEntry, HistoryPage, Hook, Hooked, ListPeers, Mail,
-        Outgoing, Peer, Peers, Receive, Received, Register, Registered, Search, SearchPage, SendRequest, Sent, SetSummary,
-        Summary, Take, TakeOutgoing, Taken, VERSION, WhoAmI,
+        Outgoing, Peer, Peers, Present, Receive, Received, Register, Registered, Search, SearchPage, SendRequest, Sent,
+        SetSummary, Summary, Take, TakeOutgoing, Taken, VERSION, WhoAmI,
     },
 };
 use axum::{Extension, extract::State};
@@ -175,7 +175,14 @@ verbs! { app;
         Done { ok: true }
     }
 
-    /// Learns which peers of another machine can be reached now. Not for sessions, as all of the gateway.
+    /// The live peers of this machine, as other machines are told of them. Not for sessions, as all of the gateway.
+    get "/v1/gateway/peers" []
+    present(caller: Caller, inside: Inside) -> Present {
+        check_is_gateway(&inside.or(caller))?;
+        app.broker.announcement().await?
+    }
+
+    /// Learns which peers of another machine can be reached now.
     post "/v1/gateway/announce" [request_body = Announce,]
     announce(caller: Caller, inside: Inside, Json(request): Json<Announce>) -> Done {
         check_is_gateway(&inside.or(caller))?;

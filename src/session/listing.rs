@@ -3,7 +3,7 @@
 //! A client moves a result of more than 25,000 tokens into a file and shows its model only 2 kB of it. A list that is too long
 //! first gets shorter summaries. If it is still too long, only some peers are shown. Its note says so.
 
-use crate::wire::{Doing, Peer, Peers, Scope, Status, text::printable_line};
+use crate::wire::{Doing, LinkedMachine, Peer, Peers, Scope, Status, text::printable_line};
 use std::fmt::Write;
 
 /// Most bytes of a list, JSON and readable form together, since a client may count both. A token takes four bytes of prose or
@@ -13,6 +13,8 @@ const MOST_BYTES: usize = 48_000;
 const LEAVES_ROOM: usize = 12_000;
 /// Length of a shortened summary, in characters.
 const SHORT_SUMMARY: usize = 120;
+/// How many other machines are shown at most.
+const MOST_MACHINES: usize = 20;
 
 /// As much of a list as fits.
 pub struct Listing {
@@ -30,6 +32,8 @@ impl Listing {
     pub fn new(mut list: Peers, offset: usize) -> Self {
         let total = list.peers.len();
         list.peers.drain(..offset.min(total));
+        let more_machines = list.machines.len().saturating_sub(MOST_MACHINES);
+        list.machines.truncate(MOST_MACHINES);
         let room = MOST_BYTES.saturating_sub(list.myself.as_ref().map_or(0, size));
         let (mut fitting, mut bytes) = fitting(&list.peers, room);
         let shortened = fitting < list.peers.len();
@@ -47,6 +51,9 @@ impl Listing {
         if next < total {
             let more = total - next;
             note.push(format!("… {more} more; call list_peers with offset {next}, or with a narrower scope, to see them."));
+        }
+        if more_machines > 0 {
+            note.push(format!("{more_machines} more machines are not shown."));
         }
         let leaves_room = note.is_empty() && bytes <= LEAVES_ROOM;
         Self { list, total, note: (!note.is_empty()).then(|| note.join(" ")), leaves_room }
@@ -67,9 +74,26 @@ impl Listing {
             (total, _) => writeln!(out, "{total} other peers (scope {scope}):"),
         };
         out.extend(list.peers.iter().map(readable));
+        out.push_str(&machines(list));
         out.extend(note.as_deref());
         out.trim_end().to_owned()
     }
+}
+
+/// The other machines, in a readable form.
+fn machines(list: &Peers) -> String {
+    let machine = |machine: &LinkedMachine| match machine.away_since {
+        Some(since) => format!("{} has been away since {since}, and mail to its peers waits", machine.name),
+        None => format!("{} is there", machine.name),
+    };
+    let machines: Vec<String> = list.machines.iter().map(machine).collect();
+    let unlinked = match list.linked {
+        Some(false) => {
+            "Nothing is known of other machines now: claude-peers-link does not run here, or does not reach its hub.\n"
+        }
+        _ => "",
+    };
+    if machines.is_empty() { String::new() } else { format!("Other machines: {}.\n{unlinked}", machines.join("; ")) }
 }
 
 /// How many of `peers` fit into `room`, and their size in bytes.

@@ -89,7 +89,7 @@ pub fn definitions(client: &Client, has_door: bool) -> Vec<Tool> {
              built-in messaging tool. The result says how the message will reach the peer.",
             json!({
                 "targetPeerId": {"type": "string", "description": format!(
-                    "Peer id or name, or {sender} of the message you answer; @repo, @directory or @machine: all peers there"
+                    "Peer id or name, or {sender} of the message you answer; @repo, @directory or @machine: all peers there; @repo-everywhere: on other machines, too"
                 )},
                 "message": {"type": "string"},
                 "replyTo": {"type": "string", "description": answered},

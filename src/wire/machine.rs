@@ -1,4 +1,4 @@
-use super::{Code, Error, MessageId, MessageState, PeerId, PeerRef, Route, Timestamp, define::object};
+use super::{Code, Error, MessageId, MessageState, Peer, PeerId, PeerRef, Route, Timestamp, define::object};
 use serde_with::{DeserializeFromStr, SerializeDisplay};
 use std::{fmt, str::FromStr};
 
@@ -59,7 +59,49 @@ impl FromStr for MachineName {
     }
 }
 
+/// The name of a repository on all machines: 32 of `0-9 a-f`, a digest of where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, SerializeDisplay, DeserializeFromStr)]
+#[cfg_attr(feature = "broker", derive(utoipa::ToSchema), schema(value_type = String, example = "5f0c2d8e9b714a63a1f04c7be21d9035"))]
+pub struct RepositoryName(String);
+
+impl From<[u8; 16]> for RepositoryName {
+    fn from(digest: [u8; 16]) -> Self {
+        Self(format!("{:032x}", u128::from_be_bytes(digest)))
+    }
+}
+
+impl fmt::Display for RepositoryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for RepositoryName {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self, Error> {
+        if text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Ok(Self(text.to_owned()));
+        }
+        let given: String = text.chars().take(MAX_ECHO).collect();
+        Err(Error::new(Code::InvalidRequest, format!("{given:?} cannot be a repository's name"))
+            .help("give the one from GET /v1/gateway/peers of its machine, or none"))
+    }
+}
+
+impl From<Peer> for RemotePeer {
+    fn from(Peer { id, name, cwd, git_repo, git_branch, summary, .. }: Peer) -> Self {
+        Self { id, name, cwd, git_repo, git_branch, summary }
+    }
+}
+
 object! {
+    /// Another machine that a link has shown.
+    pub struct LinkedMachine {
+        pub name: MachineName,
+        /// When it was last heard, if it is away.
+        pub away_since: Option<Timestamp>,
+    }
+
     /// A peer of another machine, as that machine describes it.
     pub struct RemotePeer {
         /// Its id there; `cli` for the command line.
@@ -74,10 +116,23 @@ object! {
         pub summary: String,
     }
 
+    /// A peer, as its machine announces it.
+    pub struct AnnouncedPeer {
+        #[serde(flatten)]
+        pub peer: RemotePeer,
+        /// The name of its repository on all machines; none without a remote that they share.
+        pub repository: Option<RepositoryName>,
+    }
+
+    /// `GET /v1/gateway/peers`: the peers of this machine that can be reached now, for other machines.
+    pub struct Present {
+        pub peers: Vec<AnnouncedPeer>,
+    }
+
     /// `POST /v1/gateway/announce`: all peers of a machine that can be reached now. Those that are not named are gone.
     pub struct Announce {
         pub machine: MachineName,
-        pub peers: Vec<RemotePeer>,
+        pub peers: Vec<AnnouncedPeer>,
     }
 
     /// A message on its way between two machines.
@@ -96,6 +151,8 @@ object! {
         pub expires_at: Timestamp,
         /// The message that it answers, by its id on the recipient's machine.
         pub reply_to: Option<MessageId>,
+        /// The earlier message of the same sender that it names instead, by its id on the sender's machine.
+        pub follows: Option<MessageId>,
     }
 
     /// What became of a message on the machine of its recipient.

@@ -25,8 +25,8 @@ pub use error::{Code, Error, Result};
 pub use exit::BrokerExit;
 pub use id::{MessageId, MessageRef, PeerId, PeerRef};
 pub use machine::{
-    Announce, Confirm, Forwarded, MachineName, Outgoing, OutgoingMessage, OutgoingReceipt, Receive, Received, RemoteMessage,
-    RemotePeer, RemoteReceipt, TakeOutgoing, Told,
+    Announce, AnnouncedPeer, Confirm, Forwarded, LinkedMachine, MachineName, Outgoing, OutgoingMessage, OutgoingReceipt, Present,
+    Receive, Received, RemoteMessage, RemotePeer, RemoteReceipt, RepositoryName, TakeOutgoing, Told,
 };
 pub use message::{Held, HeldBy, HistoryEntry, Inbound, MessageState, Outcome, Receipt, Route, Sender};
 pub use peer::{Activity, Agent, DeliveryChoice, Doing, Door, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};

@@ -11,6 +11,8 @@ words! {
         /// Peers in the same git repository, its other worktrees and subdirectories included; without a repository, the
         /// same directory.
         Repo = "repo",
+        /// Those, and the peers in repositories with the same remote URL: other clones here, and those on other machines.
+        RepoEverywhere = "repo-everywhere",
         /// All peers, those of other machines included.
         Everywhere = "everywhere",
     }
@@ -89,7 +91,7 @@ impl std::str::FromStr for Scope {
         Self::parse(text).ok_or_else(|| {
             let text: String = text.chars().take(40).collect();
             Error::new(Code::UnknownScope, format!("scope {text:?} is unknown"))
-                .help("use \"machine\", \"directory\", \"repo\" or \"everywhere\"")
+                .help("use \"machine\", \"directory\", \"repo\" or \"everywhere\"; \"repo-everywhere\" is the repository on all machines")
         })
     }
 }

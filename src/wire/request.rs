@@ -1,6 +1,6 @@
 use super::{
-    Agent, DeliveryChoice, Door, Error, Git, HistoryEntry, Inbound, InboundRule, MessageId, MessageState, Outcome, Peer, PeerId,
-    Process, Receipt, Route, Status, SummarySource, Timestamp, define::object,
+    Agent, DeliveryChoice, Door, Error, Git, HistoryEntry, Inbound, InboundRule, LinkedMachine, MessageId, MessageState, Outcome,
+    Peer, PeerId, Process, Receipt, Route, Status, SummarySource, Timestamp, define::object,
 };
 use serde::{Deserialize, Serialize};
 
@@ -83,9 +83,9 @@ object! {
     /// `GET /v1/peers?scope=…&cwd=…`: which peers to list. A registered caller need not give `cwd` and is left out.
     #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct ListPeers {
-        /// `machine`, `directory` or `repo`.
+        /// `machine`, `directory`, `repo`, `everywhere` or `repo-everywhere`.
         pub scope: String,
-        /// The directory from which `directory` and `repo` are seen; the caller's own by default.
+        /// The directory from which `directory`, `repo` and `repo-everywhere` are seen; the caller's own by default.
         pub cwd: Option<String>,
     }
 
@@ -94,18 +94,24 @@ object! {
         /// The caller itself, if it is a peer.
         #[serde(rename = "self")]
         pub myself: Option<Peer>,
+        /// In the scope `everywhere`: the other machines that are known, by name.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub machines: Vec<LinkedMachine>,
+        /// If there are such: whether a link fetches the mail for them. If not, nothing is known of them now.
+        pub linked: Option<bool>,
     }
 
     /// `POST /v1/send`: sends a message. The bearer token identifies the sender; without a token, the sender is the command line.
     pub struct SendRequest {
-        /// The recipient: an id or a name; or everyone but the sender in a scope: `@machine`, `@directory` or `@repo`.
+        /// The recipient: an id or a name; or everyone but the sender in a scope: `@machine`, `@everywhere`, `@directory`,
+        /// `@repo` or `@repo-everywhere`.
         pub to: String,
         /// The text, at most 256 KiB.
         pub text: String,
         pub reply_to: Option<String>,
         /// The idempotency key, at most 128 visible ASCII characters. The same key from the same sender means the same message.
         pub key: Option<String>,
-        /// The directory from which `@directory` and `@repo` are seen; the caller's own by default.
+        /// The directory from which `@directory`, `@repo` and `@repo-everywhere` are seen; the caller's own by default.
         pub cwd: Option<String>,
     }
 

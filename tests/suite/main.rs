@@ -25,6 +25,7 @@ mod doctor;
 mod documented;
 mod everyone;
 mod exporting;
+#[cfg(target_os = "linux")]
 mod gateway;
 mod handshake;
 mod hidden;

@@ -19,7 +19,7 @@ use std::{
 // The document.
 
 /// Every route of the API.
-const ROUTES: [(&str, &str); 29] = [
+const ROUTES: [(&str, &str); 30] = [
     ("post", "/v1/gateway/announce"),
     ("post", "/v1/gateway/take"),
     ("post", "/v1/gateway/acknowledge"),
@@ -45,6 +45,7 @@ const ROUTES: [(&str, &str); 29] = [
     ("get", "/v1/messages/{id}/reply"),
     ("post", "/v1/messages/{id}/read"),
     ("post", "/v1/messages/{id}/release"),
+    ("get", "/v1/gateway/peers"),
     ("get", "/v1/history"),
     ("get", "/v1/search"),
     ("get", "/v1/status"),

@@ -1,5 +1,8 @@
 //! The gateway: a program of the user's speaks for the peers of other machines. Here the test is that program.
 
+mod machines;
+mod remotes;
+
 use crate::support::{Broker, Session, container::open, events::Peer, folder, http::Http};
 use serde_json::{Value, json};
 
@@ -146,6 +149,38 @@ fn answer_from_another_machine_reaches_the_one_who_asked() {
 }
 
 #[test]
+fn message_may_name_an_earlier_one_of_its_sender() {
+    let broker = Broker::start();
+    for machine in ["desktop", "laptop"] {
+        announce(&broker, machine);
+    }
+    let here = Peer::register(&broker.http(), "here", json!({}));
+    let send = |to: &str, text: &str, names: &Value| {
+        let message = json!({"to": to, "text": text, "replyTo": names});
+        here.over(&broker.http()).post("/v1/send", &message).json()["messageId"].clone()
+    };
+    let first = send("shop-api@desktop", "Which port?", &Value::Null);
+    send("shop-api@desktop", "And which host?", &first);
+    send("shop-api@laptop", "Ask the desktop for its port", &first);
+    let taken = outgoing(&broker);
+    let named = |index: usize| [&taken["messages"][index]["message"]["replyTo"], &taken["messages"][index]["message"]["follows"]];
+    assert_eq!([named(0), named(1), named(2)], [[&Value::Null; 2], [&Value::Null, &first], [&Value::Null; 2]]);
+
+    let mut message = from_desktop("m42-tdkxkb", &here.id, "Which port?");
+    let first = gateway(&broker, "receive", &message)["id"].clone();
+    message["message"]["follows"] = json!("m42-tdkxkb");
+    for (id, follows, names) in [
+        ("m43-abcdef", "m42-tdkxkb", &first),
+        ("m44-abcdef", "m9-abcdef", &Value::Null),
+        ("m45-abcdef", "m45-abcdef", &Value::Null),
+    ] {
+        (message["message"]["id"], message["message"]["follows"]) = (json!(id), json!(follows));
+        let received = gateway(&broker, "receive", &message)["id"].clone();
+        assert_eq!(&broker.message(&received)["replyTo"], names, "{id}");
+    }
+}
+
+#[test]
 fn refusal_of_another_machine_is_told_to_the_sender() {
     let broker = Broker::start();
     announce(&broker, "desktop");
@@ -255,6 +290,7 @@ fn gateway_is_for_the_user_alone() {
         let refused = peer.over(&broker.http()).post(&format!("/v1/gateway/{verb}"), &body);
         assert_eq!(refused.code(), "forbidden", "{verb}");
     }
+    assert_eq!(peer.over(&broker.http()).get("/v1/gateway/peers").code(), "forbidden");
 }
 
 #[test]
@@ -271,6 +307,12 @@ fn malformed_announcements_are_refused_whole() {
     ] {
         let refused = broker.http().post("/v1/gateway/announce", &json!({"machine": machine, "peers": [peer]}));
         assert_eq!(refused.code(), code, "{machine} {peer}");
+    }
+    for field in ["gitRepo", "gitBranch"] {
+        let mut peer = peer("a", "a", "/");
+        peer[field] = json!("x".repeat(4_097));
+        let refused = broker.http().post("/v1/gateway/announce", &json!({"machine": "desktop", "peers": [peer]}));
+        assert_eq!(refused.code(), "invalid_request", "{field}");
     }
     assert_eq!(broker.stored(), (0, 0));
 }
