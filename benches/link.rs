@@ -134,12 +134,14 @@ fn session(machine: &Machine, place: &Path, name: &str) -> Session {
 /// Send → pushed from one machine to the other, beside the same on one machine and the hub's acknowledgement.
 fn latency() {
     let (hub, laptop, desktop) = two_machines();
-    let place = support::folder();
+    // Outside of this repository, which would give the sessions its name.
+    let place = support::folder_in(Path::new("/tmp"));
     let at = |machine: &Machine, name: &str| session(machine, place.path(), name);
     let mut remote = Pair { sender: at(&laptop, "web"), recipient: at(&desktop, "api"), to: "api@desktop".to_owned() };
     let mut local = Pair { sender: at(&laptop, "ask"), recipient: at(&laptop, "answer"), to: "answer".to_owned() };
     laptop.sees("api@desktop");
     let runtime = runtime();
+    let _inside = runtime.enter();
     let client = runtime.block_on(admin::connect(&hub, &[hub.address()]));
     let payload = payload(&runtime, &client, || _ = remote.send(0));
     runtime.block_on(admin::create_stream(&client, BARE.0, BARE.1, 1));
@@ -185,6 +187,7 @@ fn durable() {
     recipients.iter().for_each(|peer| drop(laptop.sees(&format!("{}@desktop", peer.name))));
 
     let runtime = runtime();
+    let _inside = runtime.enter();
     let client = runtime.block_on(admin::connect(&hub, &[hub.address()]));
     let to = format!("{}@desktop", recipients[0].name);
     let first = || send_many(&laptop.broker.socket(), &senders[0].secret, &to, 0..1);

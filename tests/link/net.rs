@@ -25,10 +25,11 @@ ip link set eth0 up
 cd /proc/sys/net/ipv4
 echo 1 | tee conf/all/route_localnet conf/all/accept_local ip_nonlocal_bind >/dev/null
 echo 0 >conf/all/rp_filter";
-/// Makes 127.0.0.1 no address of this host.
-const NOT_HERE: &str = "ip route del local 127.0.0.1 dev lo table local && ip route del local 127.0.0.0/8 dev lo table local";
-/// Lets 127.0.0.1 lead from the host with the number `$1` to that with the number `$2`.
-const LEAD: &str = "ip route replace 127.0.0.1 via 10.77.0.$2 dev eth0 src 10.77.0.$1";
+/// Lets 127.0.0.1 lead from the host with the number `$1` to the first hub.
+const LEAD: &str = "
+ip route del local 127.0.0.1 dev lo table local
+ip route del local 127.0.0.0/8 dev lo table local
+ip route add 127.0.0.1 via 10.77.0.1 dev eth0 src 10.77.0.$1";
 /// The cable of a host: `$1` is its name, which is that of its port too, and `$2` is a process in it.
 const CABLE: &str = "ip link add $1 type veth peer name eth0 netns $2 && ip link set $1 master switch up";
 /// How long a frame is on a slow cable.
@@ -72,8 +73,8 @@ impl Net {
             net.add(name, slow.contains(name));
         }
         for machine in machines {
-            net.host(machine).namespace.run(NOT_HERE, &[]);
-            net.lead(machine, hubs[0]);
+            let machine = net.host(machine);
+            machine.namespace.run(LEAD, &[&machine.number]);
         }
         Some(net)
     }
@@ -87,12 +88,6 @@ impl Net {
         }
         namespace.run(HOST, &[&number]);
         self.hosts.push(Host { name, number, namespace });
-    }
-
-    /// Makes 127.0.0.1 lead from a machine's host to this hub's.
-    fn lead(&self, machine: &str, hub: &str) {
-        let (machine, hub) = (self.host(machine), self.host(hub));
-        machine.namespace.run(LEAD, &[&machine.number, &hub.number]);
     }
 
     fn host(&self, name: &str) -> &Host {

@@ -3,10 +3,22 @@
 use crate::{
     cluster::Cluster,
     net::Net,
-    support::installed,
+    support::{events::Peer, eventually, installed},
     traffic::{Traffic, UNLIMITED},
     world::Machine,
 };
+use serde_json::json;
+use std::{fs, time::Instant};
+
+const HUBS: [&str; 3] = ["node-0", "node-1", "node-2"];
+
+/// A cluster with each node on a host of its own, and hosts for a laptop and a desktop.
+fn on_hosts() -> Option<(Net, Cluster)> {
+    let net = Net::of(&HUBS, &["laptop", "desktop"])?;
+    let mut cluster = Cluster::of(["10.77.0.1", "10.77.0.2", "10.77.0.3"]);
+    HUBS.iter().enumerate().for_each(|(node, host)| net.on(host, || cluster.launch(node)));
+    Some((net, cluster))
+}
 
 #[test]
 fn mail_survives_a_killed_node_and_a_killed_leader() {
@@ -34,19 +46,20 @@ fn mail_survives_a_cluster_whose_leader_is_cut_off() {
     if !installed("nats-server") {
         return;
     }
-    let hubs = ["node-0", "node-1", "node-2"];
-    let Some(net) = Net::of(&hubs, &["laptop", "desktop"]) else { return };
-    let addresses = ["10.77.0.1", "10.77.0.2", "10.77.0.3"];
-    let mut cluster = Cluster::of(addresses);
-    hubs.iter().enumerate().for_each(|(node, host)| net.on(host, || cluster.launch(node)));
-    let machines = ["laptop", "desktop"].map(|name| net.on(name, || Machine::linked_with(name, &cluster.hub, &UNLIMITED)));
+    let Some((net, cluster)) = on_hosts() else { return };
+    let mut machines = ["laptop", "desktop"].map(|name| net.on(name, || Machine::linked_with(name, &cluster.hub, &UNLIMITED)));
+    let alone = node_of(&net, "laptop");
+    while node_of(&net, "desktop") == alone {
+        machines[1].kill_link();
+        net.on("desktop", || machines[1].link());
+    }
     let machines = machines.each_ref();
     let mut traffic = Traffic::between(machines);
     traffic.send(machines, 20);
-    net.on("node-2", || cluster.elect(0));
+    net.on(HUBS[0], || cluster.elect(alone));
 
-    // The laptop is alone with the node that led the stream.
-    net.part(&["node-0", "laptop"]);
+    // The laptop's node is alone with it, and led the stream.
+    net.part(&[HUBS[alone], "laptop"]);
     let [here, there] = traffic.send(machines, 20);
     machines[1].broker.message_once("forwarded", &there);
     machines[0].sees_no_more(traffic.name(1));
@@ -55,4 +68,31 @@ fn mail_survives_a_cluster_whose_leader_is_cut_off() {
     net.heal();
     traffic.send(machines, 20);
     traffic.arrives(machines);
+}
+
+#[test]
+fn machine_leaves_a_node_that_falls_silent() {
+    if !installed("nats-server") {
+        return;
+    }
+    let Some((net, cluster)) = on_hosts() else { return };
+    let laptop = net.on("laptop", || Machine::linked("laptop", &cluster.hub));
+    let desktop = net.on("desktop", || Machine::linked("desktop", &cluster.hub));
+    let _api = Peer::register(&desktop.broker.http(), "one", json!({"cwd": "/src/shop-api"})).follow(&desktop.broker.http());
+    laptop.sees("shop-api@desktop");
+    let begun = Instant::now();
+    net.part(&[HUBS[node_of(&net, "laptop")]]);
+    let sent = laptop.send("shop-api@desktop", "Are you there?");
+    laptop.broker.message_once("forwarded", &sent["messageId"]);
+    eprintln!("the link has moved in {:?}", begun.elapsed());
+}
+
+/// The node that the link of this machine is connected to, by the table of its host's connections.
+fn node_of(net: &Net, machine: &str) -> usize {
+    eventually("the link is connected to a node", || {
+        let table = net.on(machine, || fs::read_to_string("/proc/thread-self/net/tcp").unwrap());
+        let connected: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        let is_to = |node: usize, words: &[&str]| words[2].starts_with(&format!("{:02X}004D0A:", node + 1)) && words[3] == "01";
+        (0..3).find(|node| connected.iter().any(|words| is_to(*node, words)))
+    })
 }
