@@ -39,6 +39,8 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long one pull lasts.
 const PULL: Duration = Duration::from_secs(30);
+/// The oldest server that the tests run with.
+const OLDEST: (u32, u32, u32) = (2, 9, 10);
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the client asks whether the hub is still there. Three questions without an answer end the connection.
@@ -92,6 +94,12 @@ pub(super) struct Incoming {
     pub clock: i64,
 }
 
+impl State {
+    pub fn is_connected(&self) -> bool {
+        matches!(self, Self::Connected(_))
+    }
+}
+
 /// What became of a letter.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Stored {
@@ -128,6 +136,10 @@ impl Access {
     pub async fn connect(&self, inbox: String) -> wire::Result<Hub> {
         let options = self.options(inbox).await?;
         match options.connect(self.servers()?).await {
+            Ok(client) if is_too_old(&client.server_info().version) => {
+                let what = format!("the hub at {} runs nats-server {}", self.addresses, client.server_info().version);
+                Err(Error::new(Code::VersionMismatch, what).help("it needs version 2.9.10 or later"))
+            }
             Ok(client) => {
                 Ok(Hub { stream: jetstream::new(client.clone()), client, state: watch::channel(State::Connected(1)).1 })
             }
@@ -193,6 +205,14 @@ impl Access {
     }
 }
 
+/// Whether a server of this version lacks something that the link needs. One whose version cannot be read is tried.
+fn is_too_old(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-']).map(str::parse::<u32>);
+    let read = [numbers.next(), numbers.next(), numbers.next()].map(|number| number.and_then(Result::ok));
+    let [Some(major), Some(minor), Some(patch)] = read else { return false };
+    (major, minor, patch) < OLDEST
+}
+
 /// Why the other side was not the expected one, if that was the cause.
 fn tls(error: &dyn std::error::Error) -> Option<&rustls::Error> {
     let inner = error.source()?;
@@ -244,7 +264,7 @@ impl Hub {
         let (mut is_first, mut state) = (true, self.state.clone());
         loop {
             // Without a connection, the client would keep the letter and send it much later.
-            if state.wait_for(|state| matches!(state, State::Connected(_))).await.is_err() {
+            if state.wait_for(State::is_connected).await.is_err() {
                 std::future::pending::<()>().await;
             }
             match self.store_once(subject, id, seal()?.into()).await {
@@ -360,4 +380,24 @@ fn full(error: &PublishError) -> Option<String> {
     ]
     .contains(&cause.error_code());
     is_full.then(|| cause.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_too_old;
+
+    #[test]
+    fn old_servers_are_told_by_their_version() {
+        for (version, expected) in [
+            ("2.9.9", true),
+            ("2.1.0", true),
+            ("1.4.1", true),
+            ("2.9.10", false),
+            ("2.15.1-RC.1", false),
+            ("3.0.0", false),
+            ("dev", false),
+        ] {
+            assert_eq!(is_too_old(version), expected, "{version}");
+        }
+    }
 }

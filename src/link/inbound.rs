@@ -1,7 +1,7 @@
 //! From the hub to the broker: the letters of other machines.
 
 use super::{
-    hub::{State, Stored, stored_at},
+    hub::{Stored, stored_at},
     retry::{PAUSE, until_answered},
     run::Link,
     seal::{Content, Letter},
@@ -24,7 +24,7 @@ impl Link {
         let mut state = self.hub.state.clone();
         loop {
             // Waiting ends with each change, and so does a pull.
-            if !matches!(*state.borrow_and_update(), State::Connected(_)) {
+            if !state.borrow_and_update().is_connected() {
                 if state.changed().await.is_err() {
                     tokio::time::sleep(PAUSE).await;
                 }

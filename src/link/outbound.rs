@@ -1,7 +1,7 @@
 //! From the broker to the hub: what has to go to other machines, as one letter for each.
 
 use super::{
-    hub::Stored,
+    hub::{State, Stored},
     retry::{PAUSE, until_answered},
     run::Link,
     seal::{ADDED, Content, Letter},
@@ -36,18 +36,34 @@ struct Batch {
 impl Link {
     /// Takes what has to go to other machines, stores it on the hub, and acknowledges it, again and again.
     pub(super) async fn send_outgoing(&self) {
+        let mut state = self.hub.state.clone();
         loop {
-            if let Err(error) = self.send_some().await {
+            // The broker takes a link that fetches nothing for one that does not reach its hub.
+            if state.wait_for(State::is_connected).await.is_err() {
+                return;
+            }
+            let outgoing = tokio::select! {
+                outgoing = self.take() => outgoing,
+                _ = state.wait_for(|state| !state.is_connected()) => continue,
+            };
+            let sent = match outgoing {
+                Ok(outgoing) => self.send(outgoing).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = sent {
                 tracing::error!(code = %error.code, "the broker: {}", error.message);
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
 
-    async fn send_some(&self) -> wire::Result<()> {
+    async fn take(&self) -> wire::Result<Outgoing> {
         let request = TakeOutgoing { wait_seconds: u32::try_from(WAIT.as_secs()).ok() };
         let take = async || self.broker.post_waiting::<Outgoing>("/v1/gateway/take", None, &request, WAIT).await;
-        let outgoing = until_answered(take).await?;
+        until_answered(take).await
+    }
+
+    async fn send(&self, outgoing: Outgoing) -> wire::Result<()> {
         let sizes = self.hub.largest().await.saturating_sub(ADDED + ROUND);
         let (batches, too_large) = sorted(outgoing, sizes)?;
         for (machine, id, size) in too_large {

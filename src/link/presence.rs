@@ -4,7 +4,6 @@
 //! The hub sees who is there, but not which sessions. It can hide a machine, or claim that one is still there.
 
 use super::{
-    hub::State,
     retry::PAUSE,
     run::Link,
     seal::{Content, Presence},
@@ -134,7 +133,7 @@ impl Link {
 
     /// Asks each machine who is there.
     async fn ask_all(&self) {
-        if !matches!(*self.hub.state.borrow(), State::Connected(_)) {
+        if !self.hub.state.borrow().is_connected() {
             return;
         }
         let directory = self.directory.borrow().clone();

@@ -132,7 +132,7 @@ impl Link {
             }
         };
         loop {
-            let is_connected = matches!(*state.borrow_and_update(), State::Connected(_));
+            let is_connected = state.borrow_and_update().is_connected();
             if is_connected {
                 self.fetch_directory().await;
             }

@@ -2,7 +2,7 @@
 
 use crate::{
     hub::{Hub, join, on, said},
-    support::{Broker, eventually, folder, installed},
+    support::{Broker, events::Peer, eventually, folder, installed},
     world::{LINK, Machine},
 };
 use data_encoding::BASE64URL_NOPAD;
@@ -111,7 +111,7 @@ fn machines_talk_over_the_hub_of_an_organisation() {
     });
     let [laptop, desktop] = machines;
     let http = desktop.broker.http();
-    let api = crate::support::events::Peer::register(&http, "one", json!({"cwd": "/src/shop-api"}));
+    let api = Peer::register(&http, "one", json!({"cwd": "/src/shop-api"}));
     let _stream = api.follow(&http);
     laptop.sees("shop-api@desktop");
     let sent = laptop.send("shop-api@desktop", "Which port?");
