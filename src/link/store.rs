@@ -2,7 +2,7 @@
 
 use super::error::local;
 use crate::{
-    platform::{files, paths, settings},
+    platform::{files, paths},
     wire::{self, Code, Error},
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -16,17 +16,9 @@ use std::{
 /// The largest file that is read.
 const LARGEST: u64 = 8 * 1024 * 1024;
 
-/// The folder of what the user has set up: `claude-peers` in `XDG_CONFIG_HOME`, else in `~/.config`.
+/// The folder of what the user has set up.
 pub(super) fn config_folder() -> wire::Result<PathBuf> {
-    let set = settings::raw("XDG_CONFIG_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
-    let base = match set {
-        Some(folder) => folder,
-        None => {
-            let home = paths::home().map_err(|error| Error::new(Code::InvalidRequest, error.to_string()))?;
-            home.join(".config")
-        }
-    };
-    Ok(base.join("claude-peers"))
+    paths::config_folder().map_err(|error| Error::new(Code::InvalidRequest, error.to_string()))
 }
 
 /// Creates a folder, and those that it lies in.

@@ -71,6 +71,17 @@ pub fn database() -> Result<PathBuf, InvalidSetting> {
     }
 }
 
+/// The folder of what the user has set up: `claude-peers` in `XDG_CONFIG_HOME` if that is an absolute path, else in `~/.config`.
+pub fn config_folder() -> Result<PathBuf, InvalidSetting> {
+    let set = settings::raw("XDG_CONFIG_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    Ok(set.map_or_else(|| home().map(|home| home.join(".config")), Ok)?.join("claude-peers"))
+}
+
+/// What tells that this machine has joined others: the file in which `claude-peers-link` records it.
+pub fn link() -> Result<PathBuf, InvalidSetting> {
+    Ok(config_folder()?.join("link/link.json"))
+}
+
 /// The file that holds the machine token, beside the Unix socket.
 pub fn token(socket: &Path) -> PathBuf {
     socket.with_extension("token")

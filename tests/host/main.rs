@@ -14,6 +14,8 @@ mod copies;
 mod doctor;
 mod faults;
 mod install;
+#[cfg(feature = "link")]
+mod link;
 mod machine;
 mod prepare;
 #[path = "../suite/update/server.rs"]
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
         container::TESTS,
         update::TESTS,
         remove::TESTS,
+        #[cfg(feature = "link")]
+        link::TESTS,
     ]
     .concat();
     let prepared = if arguments.list { Err("only listed".to_owned()) } else { Prepared::new() };

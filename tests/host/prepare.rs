@@ -45,6 +45,9 @@ pub struct Prepared {
     pub package: PathBuf,
     /// The same package with a lower version number, to upgrade from.
     pub previous: PathBuf,
+    /// The package of the link, and Debian's of the NATS server that it needs.
+    #[cfg(feature = "link")]
+    pub link: [PathBuf; 2],
     /// The folder of a real Claude Code, if it is available.
     pub claude: Option<PathBuf>,
 }
@@ -68,21 +71,24 @@ impl Prepared {
         for release in [Release::Bookworm, Release::Trixie] {
             base(&place, release)?;
         }
-        let package = |version: &str| {
-            let binaries = Path::new(env!("CARGO_BIN_EXE_claude-peersd")).parent().unwrap();
-            let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/build");
-            let said = call(Command::new(script).arg("--bin-dir").arg(binaries).args(["--version", version]));
-            let built = said.split_whitespace().map(|word| word.trim_end_matches(":")).rfind(|word| word.ends_with(".deb"));
-            PathBuf::from(built.unwrap_or_else(|| panic!("{script} names no package: {said}")))
-        };
         let version = env!("CARGO_PKG_VERSION");
+        let package = |version: &str| build(version, &[]).remove(0);
+        #[cfg(feature = "link")]
+        let link = [build(version, &["--link"]).remove(1), nats(&place)?];
         let (package, previous) = (package(version), package(&format!("{version}~previous")));
         let claude = claude::installed()?;
         if claude.is_none() {
             eprintln!("SKIPPED: tests with a real Claude Code; npm is not installed");
         }
         let claude = claude.and_then(|program| program.parent().map(Path::to_owned));
-        Ok(Self { place, package, previous, claude })
+        Ok(Self {
+            place,
+            package,
+            previous,
+            #[cfg(feature = "link")]
+            link,
+            claude,
+        })
     }
 
     /// The folder for machines.
@@ -99,6 +105,37 @@ impl Prepared {
     pub fn shared(&self) -> Vec<(&Path, &'static str)> {
         self.claude.iter().map(|claude| (claude.as_path(), "/opt/claude")).collect()
     }
+}
+
+/// Builds packages from the programs under test: the main one first.
+fn build(version: &str, options: &[&str]) -> Vec<PathBuf> {
+    let binaries = Path::new(env!("CARGO_BIN_EXE_claude-peersd")).parent().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb/build");
+    let said = call(Command::new(script).arg("--bin-dir").arg(binaries).args(["--version", version]).args(options));
+    let built = said.split_whitespace().map(|word| word.trim_end_matches(":")).filter(|word| word.ends_with(".deb"));
+    let built: Vec<_> = built.map(PathBuf::from).collect();
+    assert!(!built.is_empty(), "{script} names no package: {said}");
+    built
+}
+
+/// Debian's package of the NATS server, downloaded unless it was before.
+#[cfg(feature = "link")]
+fn nats(place: &Path) -> Result<PathBuf, String> {
+    let folder = place.join("nats");
+    fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    let find = || {
+        fs::read_dir(&folder)
+            .ok()?
+            .find_map(|entry| Some(entry.ok()?.path()).filter(|path| path.extension().is_some_and(|end| end == "deb")))
+    };
+    if find().is_none() {
+        call(
+            Command::new("apt-get")
+                .args(["download", "-qq", "-o", "APT::Sandbox::User=root", "nats-server"])
+                .current_dir(&folder),
+        );
+    }
+    find().ok_or_else(|| format!("apt-get has put no package into {}", folder.display()))
 }
 
 /// Creates a base system unless it exists.

@@ -36,6 +36,7 @@ mod inbox;
 mod inside;
 mod journal;
 mod legacy;
+mod link;
 mod mail;
 mod manual;
 mod metrics;

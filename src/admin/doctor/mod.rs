@@ -9,6 +9,7 @@ mod claude;
 mod clock;
 mod database;
 mod finding;
+mod link;
 mod programs;
 mod scene;
 mod service;
@@ -73,6 +74,7 @@ impl Report {
         }
         report.add("agents", agents);
         report.add("session", sessions::check(&scene));
+        report.add("link", link::check(&scene).await);
         report.ok = report.checks.iter().all(|finding| finding.state != Verdict::Failed);
         report
     }

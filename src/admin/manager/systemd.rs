@@ -143,6 +143,11 @@ impl Systemd {
         (!names.is_empty()).then(|| self.on(verb, names))
     }
 
+    /// A unit, as systemd knows it.
+    pub async fn unit(&self, name: &str) -> Result<Unit, CallFailed> {
+        Ok(Unit::read(&self.call(["show", PROPERTIES, name]).run().await?))
+    }
+
     pub async fn our_units(&self) -> Result<Units, CallFailed> {
         let names = [SERVICE, SOCKET, TCP_SOCKET, SETUP_SERVICE];
         let shown = self.call(["show", PROPERTIES].into_iter().chain(names)).run().await?;

@@ -10,7 +10,12 @@ use crate::{
     wire::{self, Code, Error, MachineName},
 };
 use nkeys::KeyPair;
-use std::{fmt::Write, fs, path::Path, process::Stdio};
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 use tokio::process::Command;
 
 const SERVER: &str = "nats-server";
@@ -36,6 +41,8 @@ pub(super) fn write_main(owner: &Owner, port: u16, synced: bool) -> wire::Result
          server_name: claude-peers-hub\n\
          listen: \"0.0.0.0:{port}\"\n\
          pid_file: {PID:?}\n\
+         # Its unit waits for the file that the server writes here when it can be reached.\n\
+         ports_file_dir: \".\"\n\
          max_payload: 4MB\n\
          tls {{ cert_file: \"hub.pem\", key_file: \"hub.key\", timeout: 5 }}\n\
          jetstream {{\n  store_dir: \"store\"\n  max_file_store: 4GB\n{sync}}}\n\
@@ -50,6 +57,7 @@ pub(super) fn write_main(owner: &Owner, port: u16, synced: bool) -> wire::Result
          [Service]\n\
          WorkingDirectory={}\n\
          ExecStart={SERVER} --config {MAIN}\n\
+         ExecStartPost=/bin/sh -c 'while kill -0 $MAINPID && [ ! -e {SERVER}_$MAINPID.ports ]; do sleep 0.1; done'\n\
          ExecReload=/bin/kill -HUP $MAINPID\n\
          Restart=on-failure\n\
          LimitNOFILE=65536\n\
@@ -63,7 +71,7 @@ pub(super) fn write_main(owner: &Owner, port: u16, synced: bool) -> wire::Result
     store::write(&unit_file(&folder), unit.as_bytes())
 }
 
-pub(super) fn unit_file(folder: &Path) -> std::path::PathBuf {
+pub(super) fn unit_file(folder: &Path) -> PathBuf {
     folder.join(UNIT)
 }
 
@@ -135,7 +143,7 @@ pub(super) async fn reload(owner: &Owner) -> wire::Result<()> {
             command
         }
         None if fs::exists(&pid_file).is_ok_and(|there| there) => {
-            let mut command = Command::new(SERVER);
+            let mut command = server();
             command.arg("--signal").arg(format!("reload={}", pid_file.display()));
             command
         }
@@ -156,9 +164,20 @@ pub(super) async fn reload(owner: &Owner) -> wire::Result<()> {
     Err(Error::new(Code::Internal, what).help("is the hub running?"))
 }
 
+/// The `nats-server` of this machine. Debian installs it in `/usr/sbin`, which is not on the `PATH` of its users.
+fn server() -> Command {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/local/sbin", "/usr/sbin"].map(PathBuf::from));
+    let mut command = Command::new(SERVER);
+    if let Ok(path) = std::env::join_paths(folders) {
+        command.env("PATH", path);
+    }
+    command
+}
+
 /// The version of the `nats-server` on this machine: its first two numbers; none if there is no such program.
 pub(super) async fn version() -> Option<(u32, u32)> {
-    let said = Command::new(SERVER).arg("--version").stdin(Stdio::null()).output().await.ok()?;
+    let said = server().arg("--version").stdin(Stdio::null()).output().await.ok()?;
     let said = String::from_utf8(said.stdout).ok()?;
     let mut numbers = said.trim().rsplit_once('v')?.1.split('.').map(str::parse);
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))

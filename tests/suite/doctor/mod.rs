@@ -4,6 +4,7 @@ mod agents;
 mod claude;
 mod database;
 mod hooks;
+mod link;
 mod policy;
 mod sockets;
 
