@@ -16,21 +16,16 @@ use crate::{
     platform::clock,
     wire::{
         self, Announce, AnnouncedPeer, Code, Done, Error, Git, LinkedMachine, MachineName, MessageState, PeerId, Receipt,
-        RemotePeer, RepositoryName, Status, Timestamp,
+        RemotePeer, RepositoryName, Status, Timestamp, UNLINKED,
     },
 };
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 use tokio::time::{Instant, sleep_until};
 
 /// How many peers of one machine may be there at once.
 const MOST_PEERS: usize = 1_024;
 /// How many peers of one machine are remembered, gone ones included.
 const MOST_KNOWN: usize = 2 * MOST_PEERS;
-/// What to know when no gateway is at work.
-const UNLINKED: &str = ". Nothing is known of other machines now: claude-peers-link does not run here, or does not reach its hub";
 
 impl Broker {
     /// Learns which peers of a machine can be reached now. The others of that machine are gone.
@@ -69,14 +64,14 @@ impl Broker {
             tracing::info!(%machine, "the machine {machine} is there");
             self.expect(machine.clone());
         }
-        for peer in roster.peers.values_mut().filter(|peer| is_on(peer, machine)) {
+        roster.each_on(machine, |peer| {
             let (before, is_there) = (peer.status(now), there.contains(&peer.row.id));
             peer.heard = is_there.then_some(now);
             if is_there {
                 peer.row.last_seen = now;
             }
             has_changed |= peer.status(now) != before;
-        }
+        });
         has_changed
     }
 
@@ -101,7 +96,7 @@ impl Broker {
             let Some(known) = roster.machines.get_mut(machine) else { return Ok(()) };
             known.noted = Some(Instant::now());
             let heard = known.heard;
-            let seen = roster.peers.values().filter(|peer| is_on(peer, machine) && peer.row.last_seen >= heard);
+            let seen = roster.on(machine).filter(|peer| peer.row.last_seen >= heard);
             (heard, seen.map(|peer| peer.row.id.clone()).collect::<Vec<_>>())
         };
         // A power cut may undo it.
@@ -118,7 +113,7 @@ impl Broker {
         }
         known.is_silent = true;
         tracing::info!(%machine, "the machine {machine} is away: it was last heard {}", known.heard);
-        roster.peers.values_mut().filter(|peer| is_on(peer, machine)).for_each(|peer| peer.heard = None);
+        roster.each_on(machine, |peer| peer.heard = None);
         drop(roster);
         self.changes.hint();
         None
@@ -184,10 +179,8 @@ impl Broker {
 impl Roster {
     /// The other machines that are known, by name.
     pub fn linked(&self, now: Timestamp) -> Vec<LinkedMachine> {
-        let mut names: BTreeSet<&MachineName> = self.peers.values().filter_map(|peer| peer.row.machine.as_ref()).collect();
-        names.extend(self.machines.keys());
         let linked = |name: &MachineName| LinkedMachine { away_since: self.away_since(name, now), name: name.clone() };
-        names.into_iter().map(linked).collect()
+        self.other_machines().into_iter().map(linked).collect()
     }
 
     /// When `machine` was last heard, if it is away.
@@ -195,7 +188,7 @@ impl Roster {
         match self.machines.get(machine) {
             Some(known) if known.is_here(now) => None,
             Some(known) => Some(known.heard),
-            None => self.peers.values().filter(|peer| is_on(peer, machine)).map(|peer| peer.row.last_seen).max(),
+            None => self.on(machine).map(|peer| peer.row.last_seen).max(),
         }
     }
 
@@ -203,7 +196,8 @@ impl Roster {
     pub fn stuck(&self, receipt: &Receipt, now: Timestamp) -> Option<String> {
         let machine = self.peers.get(&receipt.to)?.row.machine.as_ref()?;
         let since = self.away_since(machine, now)?;
-        let (until, unlinked) = (receipt.expires_at, if self.gateway.is_attended() { "" } else { UNLINKED });
+        let (until, is_linked) = (receipt.expires_at, self.gateway.is_attended());
+        let unlinked = if is_linked { String::new() } else { format!(". {UNLINKED}") };
         let place = match receipt.state {
             MessageState::Queued => "the message waits here",
             MessageState::Forwarded => "it is stored on its way there",
@@ -213,15 +207,11 @@ impl Roster {
     }
 }
 
-fn is_on(peer: &Peer, machine: &MachineName) -> bool {
-    peer.row.machine.as_ref() == Some(machine)
-}
-
 /// The peers of a machine that can be forgotten if no mail is under way, the one that is gone the longest first, and how many of them must be
 /// so that these rows have room.
 fn room(roster: &Roster, machine: &MachineName, rows: &[PeerRow]) -> (Vec<PeerId>, usize) {
     let now = clock::now();
-    let known: Vec<&Peer> = roster.peers.values().filter(|peer| is_on(peer, machine)).collect();
+    let known: Vec<&Peer> = roster.on(machine).collect();
     let new = rows.iter().filter(|row| !roster.peers.contains_key(&row.id)).count();
     let too_many = if new == 0 { 0 } else { (known.len() + new).saturating_sub(MOST_KNOWN) };
     let stays: HashSet<&PeerId> = rows.iter().map(|row| &row.id).collect();

@@ -9,7 +9,7 @@ use crate::{
     db::PeerRow,
     wire::{MachineName, MessageId, PeerId, PeerRef, Process, Status, Timestamp},
 };
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// A question that awaits an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub(super) struct Roster {
     pub machines: HashMap<MachineName, Machine>,
     /// Who fetches the mail for them.
     pub gateway: Gateway,
+    /// The peers of each other machine.
+    elsewhere: HashMap<MachineName, HashSet<PeerId>>,
     secrets: HashMap<[u8; 32], PeerId>,
     streams: u64,
 }
@@ -76,6 +78,9 @@ impl Roster {
         if let Some(secret) = row.secret {
             self.secrets.insert(secret, row.id.clone());
         }
+        if let Some(machine) = &row.machine {
+            self.elsewhere.entry(machine.clone()).or_default().insert(row.id.clone());
+        }
         match self.peers.get_mut(&row.id) {
             Some(peer) => {
                 peer.row = row;
@@ -86,13 +91,39 @@ impl Roster {
     }
 
     pub fn remove(&mut self, id: &PeerId) {
-        if let Some(secret) = self.peers.remove(id).and_then(|peer| peer.row.secret) {
+        let removed = self.peers.remove(id).map(|peer| peer.row);
+        if let Some(secret) = removed.as_ref().and_then(|row| row.secret) {
             self.secrets.remove(&secret);
+        }
+        if let Some(machine) = removed.and_then(|row| row.machine)
+            && let Some(peers) = self.elsewhere.get_mut(&machine)
+        {
+            peers.remove(id);
+            if peers.is_empty() {
+                self.elsewhere.remove(&machine);
+            }
         }
         self.sessions.retain(|_, peers| {
             peers.retain(|peer| peer != id);
             !peers.is_empty()
         });
+    }
+
+    /// The peers of another machine, gone ones included.
+    pub fn on(&self, machine: &MachineName) -> impl Iterator<Item = &Peer> {
+        self.elsewhere.get(machine).into_iter().flatten().filter_map(|id| self.peers.get(id))
+    }
+
+    /// Changes each peer of another machine.
+    pub fn each_on(&mut self, machine: &MachineName, mut change: impl FnMut(&mut Peer)) {
+        for id in self.elsewhere.get(machine).into_iter().flatten() {
+            self.peers.get_mut(id).map(&mut change);
+        }
+    }
+
+    /// The other machines that have peers or were heard.
+    pub fn other_machines(&self) -> BTreeSet<&MachineName> {
+        self.elsewhere.keys().chain(self.machines.keys()).collect()
     }
 
     pub fn by_secret(&self, hash: &[u8; 32]) -> Option<PeerId> {

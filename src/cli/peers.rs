@@ -4,7 +4,7 @@ use crate::{
     client::{Client, with_query},
     console::{Column, Failure, Field, Look, Out, Tone, out::ago},
     platform::{clock, paths},
-    wire::{Doing, LinkedMachine, Peer, Peers, Scope, Status, Timestamp},
+    wire::{Doing, LinkedMachine, Peer, Peers, Scope, Status, Timestamp, UNLINKED},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::{Path, PathBuf};
@@ -45,8 +45,7 @@ fn machines(peers: &Peers, now: Timestamp, look: Look) -> String {
     };
     let mut lines: Vec<String> = peers.machines.iter().map(machine).collect();
     if peers.linked == Some(false) {
-        let what = "Nothing is known of other machines now: claude-peers-link does not run here, or does not reach its hub.";
-        lines.push(format!("{}\n", look.paint(Tone::Warn, what)));
+        lines.push(format!("{}\n", look.paint(Tone::Warn, format!("{UNLINKED}."))));
     }
     if lines.is_empty() { String::new() } else { format!("\n{}", lines.concat()) }
 }

@@ -69,17 +69,16 @@ impl FromStr for Invitation {
     type Err = Error;
     fn from_str(line: &str) -> Result<Self, Error> {
         let line: String = line.split_whitespace().collect();
-        let parts: Vec<&str> = line.split('/').collect();
-        let (hub, name, all) = match parts[..] {
-            [KIND, VERSION, hub, name, all] => (hub, name, all),
-            [KIND, version, ..] if version != VERSION && parts.len() > 2 => {
-                return Err(
-                    unusable("it is of another version").help("use the same version of claude-peers-link on both machines")
-                );
-            }
-            [KIND, ..] => return Err(cut()),
-            _ => return Err(unusable(&format!("it does not begin with {KIND}"))),
+        let Some(rest) = line.strip_prefix(KIND) else {
+            return Err(unusable(&format!("it does not begin with {KIND}")));
         };
+        let (version, rest) = rest.strip_prefix('/').and_then(|rest| rest.split_once('/')).ok_or_else(cut)?;
+        if version != VERSION {
+            return Err(unusable("it is of another version").help("use the same version of claude-peers-link on both machines"));
+        }
+        // An address may have slashes.
+        let (rest, all) = rest.rsplit_once('/').ok_or_else(cut)?;
+        let (hub, name) = rest.rsplit_once('/').ok_or_else(cut)?;
         let all = BASE64URL_NOPAD.decode(all.as_bytes()).map_err(|_| cut())?;
         let (body, check) = all.split_last_chunk::<CHECK>().ok_or_else(cut)?;
         let (login, rest) = body.split_first_chunk().ok_or_else(cut)?;

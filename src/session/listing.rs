@@ -3,7 +3,7 @@
 //! A client moves a result of more than 25,000 tokens into a file and shows its model only 2 kB of it. A list that is too long
 //! first gets shorter summaries. If it is still too long, only some peers are shown. Its note says so.
 
-use crate::wire::{Doing, LinkedMachine, Peer, Peers, Scope, Status, text::printable_line};
+use crate::wire::{Doing, LinkedMachine, Peer, Peers, Scope, Status, UNLINKED, text::printable_line};
 use std::fmt::Write;
 
 /// Most bytes of a list, JSON and readable form together, since a client may count both. A token takes four bytes of prose or
@@ -87,12 +87,7 @@ fn machines(list: &Peers) -> String {
         None => format!("{} is there", machine.name),
     };
     let machines: Vec<String> = list.machines.iter().map(machine).collect();
-    let unlinked = match list.linked {
-        Some(false) => {
-            "Nothing is known of other machines now: claude-peers-link does not run here, or does not reach its hub.\n"
-        }
-        _ => "",
-    };
+    let unlinked = if list.linked == Some(false) { format!("{UNLINKED}.\n") } else { String::new() };
     if machines.is_empty() { String::new() } else { format!("Other machines: {}.\n{unlinked}", machines.join("; ")) }
 }
 

@@ -4,6 +4,9 @@ use std::{fmt, str::FromStr};
 
 /// Longest name, so that it fits into the ids and names of its peers.
 const LONGEST: usize = 32;
+/// What people and sessions are told when no gateway is at work.
+pub const UNLINKED: &str =
+    "Nothing is known of other machines now: claude-peers-link does not run here, or does not reach its hub";
 /// How much of a wrong name an error repeats.
 const MAX_ECHO: usize = 40;
 /// Stands between a peer's id on its own machine and the machine's name. No machine's name has it.

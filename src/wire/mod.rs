@@ -26,7 +26,7 @@ pub use exit::BrokerExit;
 pub use id::{MessageId, MessageRef, PeerId, PeerRef};
 pub use machine::{
     Announce, AnnouncedPeer, Confirm, Forwarded, LinkedMachine, MachineName, Outgoing, OutgoingMessage, OutgoingReceipt, Present,
-    Receive, Received, RemoteMessage, RemotePeer, RemoteReceipt, RepositoryName, TakeOutgoing, Told,
+    Receive, Received, RemoteMessage, RemotePeer, RemoteReceipt, RepositoryName, TakeOutgoing, Told, UNLINKED,
 };
 pub use message::{Held, HeldBy, HistoryEntry, Inbound, MessageState, Outcome, Receipt, Route, Sender};
 pub use peer::{Activity, Agent, DeliveryChoice, Doing, Door, Git, InboundRule, Peer, Process, Scope, Status, SummarySource};

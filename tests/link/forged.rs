@@ -1,43 +1,13 @@
 //! Whoever runs the hub sees everything that passes, and may publish whatever it likes: nothing of it gets in.
 
 use crate::{
-    admin,
+    admin::Operator,
     hub::Hub,
     support::{events::Peer, eventually, installed},
     world::Machine,
 };
-use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use serde_json::json;
-
-/// The hub's administrator.
-struct Operator {
-    runtime: tokio::runtime::Runtime,
-    hub: jetstream::Context,
-}
-
-impl Operator {
-    fn of(hub: &Hub) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let hub = runtime.block_on(async { jetstream::new(admin::connect(hub, &[hub.address()]).await) });
-        Self { runtime, hub }
-    }
-
-    /// The letter that was stored last on this subject.
-    fn stored(&self, subject: &str) -> Bytes {
-        self.runtime.block_on(async {
-            let stream = self.hub.get_stream("claude-peers").await.unwrap();
-            stream.get_last_raw_message_by_subject(subject).await.unwrap().payload
-        })
-    }
-
-    fn store(&self, subject: &str, payload: Bytes) {
-        self.runtime.block_on(async {
-            let stored = self.hub.publish_with_headers(subject.to_owned(), HeaderMap::new(), payload).await.unwrap();
-            stored.await.unwrap();
-        });
-    }
-}
 
 #[test]
 fn operator_of_the_hub_reads_nothing_and_gets_nothing_in() {

@@ -43,6 +43,18 @@ impl Hub {
         hub
     }
 
+    /// A hub that others run with this configuration, and of whose machines the user owns some by these credentials.
+    pub fn of_others(credentials: &Path, configuration: impl FnOnce(u16) -> String) -> Self {
+        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let mut hub = Self { home: folder(), child: None, port };
+        let address = format!("nats://{}", hub.address());
+        let made = hub.owner(&["init", &address, "--credentials", credentials.to_str().unwrap()]);
+        assert!(made.status.success(), "{}", said(&made));
+        fs::write(hub.folder().join("hub/nats-server.conf"), configuration(port)).unwrap();
+        hub.launch();
+        hub
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }

@@ -22,6 +22,7 @@ mod mail;
 mod net;
 #[cfg(target_os = "linux")]
 mod nodes;
+mod organisation;
 mod refused;
 #[path = "../suite/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "shared with the other tests")]

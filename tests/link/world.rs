@@ -34,6 +34,14 @@ impl Machine {
         machine
     }
 
+    /// A machine that has joined already, with a running link.
+    #[allow(dead_code, reason = "not for the benchmark")]
+    pub fn joined(name: &'static str, broker: Broker) -> Self {
+        let mut machine = Self { name, broker, link: None };
+        machine.link();
+        machine
+    }
+
     /// Starts its link.
     pub fn link(&mut self) {
         let log = fs::File::options().create(true).append(true).open(self.broker.folder().join("link.log")).unwrap();
