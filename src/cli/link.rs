@@ -17,7 +17,7 @@ pub const PROGRAM: &str = "claude-peers-link";
 #[command(
     disable_help_flag = true,
     after_help = "\
-The program `claude-peers-link` does this; it is a package of its own. `claude-peers link --help` lists its commands, and \
+This runs the program `claude-peers-link`, which comes in a package of its own. `claude-peers link --help` lists its commands, and \
 https://github.com/claude-peers/claude-peers/blob/main/docs/link.md explains them.
 
 Examples:
@@ -35,7 +35,7 @@ pub struct Args {
 /// Becomes that program. Returns only if that is not possible.
 pub fn run(Args { words }: Args) -> Result<(), Failure> {
     let Some(program) = find() else {
-        let help = "install the package claude-peers-link, or build it: `cargo install --path . --locked --features link`";
+        let help = "install the package claude-peers-link, or build it in a clone of the repository: `cargo install --path . --locked --features link`";
         return Err(Failure::local("claude-peers-link is not installed", help));
     };
     let error = Command::new(&program).args(words).exec();

@@ -15,21 +15,21 @@ pub(super) struct Args {
 pub(super) enum Verb {
     /// Set up a hub, through which your machines reach each other
     Init(InitArgs),
-    /// Invite a machine: prints the line that it joins with, and waits until it has
+    /// Invite a machine: print the command to run there, and wait until it has joined
     Invite(InviteArgs),
     /// Join your other machines, with the line that `invite` has printed
     Join(JoinArgs),
     /// List your machines
     List(ListArgs),
-    /// Remove a machine: the hub lets it in no more
+    /// Remove a machine: the hub disconnects it and no longer lets it in
     Revoke(RevokeArgs),
     /// Check the link of this machine
     Status(StatusArgs),
     /// Leave your other machines; the keys of this one are deleted
     Leave,
-    /// Link this machine until the program is stopped; the service does this
+    /// Run the link in the foreground; the service runs this command
     Run,
-    /// Print what a machine must be allowed on a hub that others run
+    /// Print the NATS permissions that a machine needs on a hub that others run
     Permissions {
         /// The machine's name
         name: MachineName,
@@ -44,15 +44,15 @@ pub(super) struct InitArgs {
     /// The owner's folder, instead of ~/.config/claude-peers/hub
     #[arg(long)]
     pub folder: Option<PathBuf>,
-    /// A command that brings the changed configuration to a hub elsewhere and reloads it; it runs in the folder with the configuration
+    /// A shell command that copies machines.conf to a hub elsewhere and reloads that hub; it runs in the configuration's folder
     #[arg(long, value_name = "COMMAND")]
     pub apply: Option<String>,
     /// Your credentials for a hub that others run
     #[arg(long, value_name = "FILE", conflicts_with = "apply")]
     pub credentials: Option<PathBuf>,
-    /// How many servers of a cluster keep what is stored
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub replicas: usize,
+    /// How many servers of a cluster store each message
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub replicas: u8,
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,7 +62,7 @@ pub(super) struct InviteArgs {
     /// The owner's folder, instead of ~/.config/claude-peers/hub
     #[arg(long)]
     pub folder: Option<PathBuf>,
-    /// How long to wait
+    /// How long the invitation is valid
     #[arg(long, default_value_t = 10, value_name = "MINUTES", value_parser = clap::value_parser!(u16).range(1..=1_440))]
     pub minutes: u16,
 }
@@ -70,6 +70,7 @@ pub(super) struct InviteArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct JoinArgs {
     /// The invitation; read from standard input if it is missing or `-`
+    #[arg(value_name = "INVITATION")]
     pub line: Option<String>,
     /// This machine's credentials for a hub that others run
     #[arg(long, value_name = "FILE")]

@@ -57,7 +57,8 @@ impl Signed {
     /// The directory, if `owner` has signed it.
     pub fn open(&self, owner: &str) -> wire::Result<Directory> {
         let refused = |why: &str| Error::new(Code::Forbidden, format!("the directory of machines {why}"));
-        let key = KeyPair::from_public_key(owner).map_err(|_| refused("has an owner without a usable key"))?;
+        let key = KeyPair::from_public_key(owner)
+            .map_err(|_| refused("cannot be verified, because the public key of its owner is not valid"))?;
         let signature = BASE64.decode(self.signature.as_bytes()).map_err(|_| refused("has no signature"))?;
         key.verify(signed(&self.text).as_bytes(), &signature).map_err(|_| refused("is not signed by its owner"))?;
         serde_json::from_str(&self.text).map_err(|error| refused(&format!("cannot be read: {error}")))

@@ -32,7 +32,7 @@ pub(super) struct Home {
     pub owner: String,
     /// The hub's certificate is signed by the owner's authority, and not by a public one.
     pub has_authority: bool,
-    /// The file of credentials, where the hub's operators hand out such.
+    /// The file of credentials, for a hub that others run.
     pub credentials: Option<PathBuf>,
     #[serde(skip)]
     pub folder: PathBuf,
@@ -72,8 +72,9 @@ impl Home {
     /// The link of this machine.
     pub fn open() -> wire::Result<Self> {
         Self::find()?.ok_or_else(|| {
-            Error::new(Code::InvalidRequest, "this machine has not joined any others")
-                .help("`claude-peers link invite NAME`, where the hub is, prints what to run here")
+            Error::new(Code::InvalidRequest, "this machine has not joined any others").help(
+                "run `claude-peers link invite NAME` where you ran `claude-peers link init`, and here the line that it prints",
+            )
         })
     }
 

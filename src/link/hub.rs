@@ -15,7 +15,7 @@ use async_nats::{
     jetstream::{
         self, ErrorCode,
         consumer::{AckPolicy, pull},
-        context::{CreateStreamError, CreateStreamErrorKind, PublishError},
+        context::{ConsumerInfoErrorKind, CreateStreamError, CreateStreamErrorKind, PublishError},
         stream::{Config, DirectGetErrorKind, DiscardPolicy, RetentionPolicy, StorageType},
     },
     rustls,
@@ -45,6 +45,8 @@ const OLDEST: (u32, u32, u32) = (2, 9, 10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the client asks whether the hub is still there. Three questions without an answer end the connection.
 const PING: Duration = Duration::from_secs(5);
+/// How long a connection that breaks is tried again.
+const MOMENT: Duration = Duration::from_secs(2);
 /// The pause before a key is tried again.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -72,13 +74,13 @@ pub(super) enum Login {
 pub(super) struct Hub {
     pub client: Client,
     /// Changes with each new connection and each loss.
-    pub state: watch::Receiver<State>,
+    pub state: watch::Receiver<Connection>,
     stream: jetstream::Context,
 }
 
 /// What is known of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum Connection {
     /// There has been none yet.
     Connecting,
     /// The number of the connection.
@@ -94,7 +96,7 @@ pub(super) struct Incoming {
     pub clock: i64,
 }
 
-impl State {
+impl Connection {
     pub fn is_connected(&self) -> bool {
         matches!(self, Self::Connected(_))
     }
@@ -141,19 +143,21 @@ impl Access {
                 Err(Error::new(Code::VersionMismatch, what).help("it needs version 2.9.10 or later"))
             }
             Ok(client) => {
-                Ok(Hub { stream: jetstream::new(client.clone()), client, state: watch::channel(State::Connected(1)).1 })
+                Ok(Hub { stream: jetstream::new(client.clone()), client, state: watch::channel(Connection::Connected(1)).1 })
             }
             Err(error) => Err(self.refused(error.kind(), &error)),
         }
     }
 
-    /// Connects now. A key that is not let in is tried for as long as `patience`: a hub that reads its configuration refuses keys that it
-    /// has known and will know.
+    /// Connects now. A key that is rejected is tried for as long as `patience`, and a connection that breaks for a moment: while a hub
+    /// reloads, it rejects valid keys and drops connections.
     pub async fn connect_patiently(&self, inbox: &str, patience: Duration) -> wire::Result<Hub> {
-        let deadline = Instant::now() + patience;
+        let begun = Instant::now();
+        let deadline = begun + patience;
         loop {
             match self.connect(inbox.to_owned()).await {
                 Err(error) if error.code == Code::Forbidden && Instant::now() < deadline => sleep(LOOK).await,
+                Err(error) if error.code == Code::Unreachable && begun.elapsed() < patience.min(MOMENT) => sleep(LOOK).await,
                 connected => return connected,
             }
         }
@@ -161,19 +165,19 @@ impl Access {
 
     /// Connects whenever that is possible.
     pub async fn keep_connected(&self, inbox: String) -> wire::Result<Hub> {
-        let (states, state) = watch::channel(State::Connecting);
+        let (states, state) = watch::channel(Connection::Connecting);
         let report = move |event| {
             match event {
                 Event::Connected => states.send_modify(|state| {
                     // Each connection has another number.
                     let number = clock::now().as_millis().unsigned_abs();
-                    *state = State::Connected(number);
+                    *state = Connection::Connected(number);
                 }),
-                Event::Disconnected => drop(states.send_replace(State::Lost("the connection broke".to_owned()))),
+                Event::Disconnected => drop(states.send_replace(Connection::Lost("the connection broke".to_owned()))),
                 Event::ClientError(error) => {
                     states.send_if_modified(|state| {
-                        let lost = State::Lost(error.to_string());
-                        let is_news = !matches!(state, State::Connected(_)) && *state != lost;
+                        let lost = Connection::Lost(error.to_string());
+                        let is_news = !matches!(state, Connection::Connected(_)) && *state != lost;
                         if is_news {
                             *state = lost;
                         }
@@ -193,11 +197,12 @@ impl Access {
     fn refused(&self, kind: ConnectErrorKind, error: &dyn std::error::Error) -> Error {
         let addresses = &self.addresses;
         if matches!(kind, ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication) {
-            return Error::new(Code::Forbidden, format!("the hub at {addresses} does not let this key in"));
+            return Error::new(Code::Forbidden, format!("the hub at {addresses} rejects this key"))
+                .help("a machine that was revoked can `claude-peers link leave` and join again; the owner's key fits only the hub of its folder");
         }
         if let Some(cause) = tls(error) {
-            return Error::new(Code::Unreachable, format!("{addresses} is not the hub that it should be: {cause}"))
-                .help("check the address; a hub that was set up anew needs new invitations");
+            return Error::new(Code::Unreachable, format!("the server at {addresses} is not the hub that it should be: {cause}"))
+                .help("check the address; if the hub was set up again, join with a new invitation");
         }
         let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
         Error::new(Code::Unreachable, format!("the hub at {addresses} cannot be reached: {cause}"))
@@ -221,8 +226,8 @@ fn tls(error: &dyn std::error::Error) -> Option<&rustls::Error> {
 }
 
 impl Hub {
-    /// Creates the streams, or brings them up to date. `replicas` servers of a cluster keep what is stored. `Busy` while these have not
-    /// found together.
+    /// Creates the streams, or brings them up to date. `replicas` servers of a cluster keep what is stored. `Busy` while the
+    /// cluster has no leader.
     pub async fn prepare(&self, replicas: usize) -> wire::Result<()> {
         let mail = Config {
             name: STREAM.to_owned(),
@@ -264,7 +269,7 @@ impl Hub {
         let (mut is_first, mut state) = (true, self.state.clone());
         loop {
             // Without a connection, the client would keep the letter and send it much later.
-            if state.wait_for(State::is_connected).await.is_err() {
+            if state.wait_for(Connection::is_connected).await.is_err() {
                 std::future::pending::<()>().await;
             }
             match self.store_once(subject, id, seal()?.into()).await {
@@ -321,12 +326,15 @@ impl Hub {
         Ok(Incoming { letters, clock })
     }
 
-    /// How many letters wait on the hub for `machine`.
-    pub async fn waiting(&self, machine: &MachineName) -> wire::Result<u64> {
+    /// How many letters wait on the hub for `machine`; none if its link has never fetched any.
+    pub async fn waiting(&self, machine: &MachineName) -> wire::Result<Option<u64>> {
         let failed = |error: &dyn std::fmt::Display| Error::new(Code::Internal, format!("asking the hub for mail: {error}"));
         let stream = self.stream.get_stream_no_info(STREAM).await.map_err(|error| failed(&error))?;
-        let info = stream.consumer_info(machine.as_str()).await.map_err(|error| failed(&error))?;
-        Ok(info.num_pending + info.num_ack_pending as u64)
+        match stream.consumer_info(machine.as_str()).await {
+            Ok(info) => Ok(Some(info.num_pending + info.num_ack_pending as u64)),
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
     }
 
     /// The directory that the hub hands out; none if it has none.
@@ -364,9 +372,12 @@ fn millis(time: OffsetDateTime) -> i64 {
 
 /// Whether a cluster may be able to create a stream later.
 fn passes(error: &CreateStreamError) -> bool {
-    let cause = error.source().and_then(|cause| cause.downcast_ref::<jetstream::Error>());
     let not_yet = [ErrorCode::CLUSTER_NOT_AVAILABLE, ErrorCode::CLUSTER_NO_PEERS, ErrorCode::CLUSTER_NOT_LEADER];
-    error.kind() == CreateStreamErrorKind::TimedOut || cause.is_some_and(|cause| not_yet.contains(&cause.error_code()))
+    match error.kind() {
+        CreateStreamErrorKind::TimedOut => true,
+        CreateStreamErrorKind::JetStream(cause) => not_yet.contains(&cause.error_code()),
+        _ => false,
+    }
 }
 
 /// The hub's words, if it has no room.

@@ -1,9 +1,9 @@
 //! From the hub to the broker: the letters of other machines.
 
 use super::{
+    ends::Link,
     hub::{Stored, stored_at},
     retry::{PAUSE, until_answered},
-    run::Link,
     seal::{Content, Letter},
     subject,
 };

@@ -68,9 +68,11 @@ impl fmt::Debug for Invitation {
 impl FromStr for Invitation {
     type Err = Error;
     fn from_str(line: &str) -> Result<Self, Error> {
+        let line = line.trim().strip_prefix("claude-peers link join").unwrap_or(line);
         let line: String = line.split_whitespace().collect();
         let Some(rest) = line.strip_prefix(KIND) else {
-            return Err(unusable(&format!("it does not begin with {KIND}")));
+            return Err(unusable(&format!("it does not begin with {KIND}"))
+                .help("copy the line that `claude-peers link invite` has printed"));
         };
         let (version, rest) = rest.strip_prefix('/').and_then(|rest| rest.split_once('/')).ok_or_else(cut)?;
         if version != VERSION {

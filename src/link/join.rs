@@ -11,13 +11,18 @@ use super::{
         joins,
     },
     retry::PAUSE,
-    say, service, store, subject,
+    say::say,
+    service, store, subject,
 };
 use crate::wire::{self, Code, Error};
 use async_nats::Request;
 use data_encoding::BASE64;
 use nkeys::XKey;
-use std::{io::Read, path::Path, time::Duration};
+use std::{
+    io::{BufRead, BufReader, IsTerminal, Read},
+    path::Path,
+    time::Duration,
+};
 use tokio::time::{Instant, sleep};
 
 /// How long the owner's side may take to answer, and how long one question waits.
@@ -57,15 +62,22 @@ pub(super) async fn run(JoinArgs { line, credentials }: JoinArgs) -> wire::Resul
     let home = Home { name, hub: addresses, owner, has_authority, credentials, folder };
     home.keep_directory(&directory)?;
     home.keep()?;
-    home.access()?.connect_patiently(&subject::inbox(&home.name), PATIENCE).await?;
-    tell(&hub, &invitation).await?;
+    let not_linked = |error: Error| {
+        let what = format!("this machine has joined, but is not linked yet: {}", error.message);
+        Error::new(error.code, what).help("`claude-peers link status` checks the link; `claude-peers-link run` runs it")
+    };
+    home.access()?.connect_patiently(&subject::inbox(&home.name), PATIENCE).await.map_err(not_linked)?;
+    tell(&hub, &invitation).await.map_err(not_linked)?;
     say(&format!("This machine has joined as {}.", home.name));
     service::start().await
 }
 
 fn read_line() -> wire::Result<String> {
-    let mut line = String::new();
-    let read = std::io::stdin().take(LONGEST).read_to_string(&mut line);
+    let (mut line, input) = (String::new(), std::io::stdin());
+    if input.is_terminal() {
+        say("Paste the invitation, then press Enter:");
+    }
+    let read = BufReader::new(input.take(LONGEST)).read_line(&mut line);
     read.map(|_| line).map_err(|error| super::error::local("reading the invitation", &error))
 }
 
@@ -78,8 +90,10 @@ async fn connect(invitation: &Invitation, folder: &Path, credentials: Option<&Pa
     let authority = (!invitation.authority.is_empty()).then(|| home::authority_in(folder));
     let access = Access { addresses: invitation.hub.clone(), login, authority };
     let used_up = |error: Error| match error.code {
-        Code::Forbidden if credentials.is_none() => Error::new(Code::Forbidden, "this invitation is used up or withdrawn")
-            .help(format!("`claude-peers link invite {}` makes a new one", invitation.name)),
+        Code::Forbidden if credentials.is_none() => {
+            Error::new(Code::Forbidden, "the hub rejects this invitation: it is used up, withdrawn or too old")
+                .help(format!("`claude-peers link invite {}` makes a new one", invitation.name))
+        }
         _ => error,
     };
     let inbox = match credentials {
@@ -89,7 +103,7 @@ async fn connect(invitation: &Invitation, folder: &Path, credentials: Option<&Pa
     access.connect_patiently(&inbox, RELOAD).await.map_err(used_up)
 }
 
-/// Tells the owner that this machine has joined, who then withdraws the invitation. If that gets lost, the owner waits a minute longer.
+/// Tells the owner, who then withdraws the invitation, that this machine has joined. If that gets lost, the owner waits a minute longer.
 async fn tell(hub: &Hub, invitation: &Invitation) -> wire::Result<()> {
     let failed = |error: &dyn std::fmt::Display| Error::new(Code::Unreachable, format!("telling the owner: {error}"));
     let secret: XKey = invitation.secret();
@@ -104,8 +118,8 @@ async fn tell(hub: &Hub, invitation: &Invitation) -> wire::Result<()> {
 /// lost.
 async fn ask(hub: &Hub, invitation: &Invitation, keys: Keys) -> wire::Result<Welcome> {
     let nobody = |why: &dyn std::fmt::Display| {
-        Error::new(Code::Unreachable, format!("nobody has answered: {why}"))
-            .help("`claude-peers link invite` must wait while this machine joins")
+        Error::new(Code::Unreachable, format!("no answer to this invitation: {why}"))
+            .help(format!("keep `claude-peers link invite {}` running until this machine has joined", invitation.name))
     };
     let secret: XKey = invitation.secret();
     let text = serde_json::to_vec(&Asked::Join(keys)).map_err(|error| nobody(&error))?;

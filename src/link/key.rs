@@ -1,7 +1,7 @@
 //! Keys. A machine has two: an nkey by which the hub knows it, and an xkey to which the other machines seal what they send it. The
 //! owner of the machines has one that signs the [directory](super::directory).
 //!
-//! A key that logs in to a hub signs what the hub asks it to, so it signs nothing else.
+//! A login key signs any challenge that the hub sends. It must sign nothing else: the hub could get a directory signed.
 
 use super::store;
 use crate::wire::{self, Code, Error};
@@ -46,5 +46,5 @@ fn no_key(file: &Path) -> Error {
 
 /// The error of a key that cannot do what keys do.
 pub(super) fn broken(error: &nkeys::error::Error) -> Error {
-    Error::new(Code::Internal, format!("a key: {error}"))
+    Error::new(Code::Internal, format!("a key cannot be used: {error}"))
 }

@@ -1,6 +1,6 @@
 //! `leave`: this machine leaves the others.
 
-use super::{home::Home, say, service};
+use super::{home::Home, say::say, service};
 use crate::wire;
 
 pub(super) async fn run() -> wire::Result<()> {
@@ -8,6 +8,8 @@ pub(super) async fn run() -> wire::Result<()> {
     let name = home.name.clone();
     service::stop().await?;
     home.remove()?;
-    say(&format!("This machine has left. `claude-peers link revoke {name}`, where the hub is, removes it there too."));
+    say(&format!(
+        "This machine has left. Run `claude-peers link revoke {name}` where you ran `claude-peers link init`, or the name stays taken."
+    ));
     Ok(())
 }

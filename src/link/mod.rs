@@ -7,12 +7,14 @@
 //!
 //! Whatever fails is tried again until it works. A repetition does no harm: stream and broker know a message by its id.
 //!
-//! The other verbs decide who takes part: `owner` has `init`, `invite` and `revoke`, for whom the machines belong to; `join` and `leave`
-//! are for the machine itself.
+//! The other verbs decide who takes part: `owner` has `init`, `invite` and `revoke`, which the machines' owner runs; `join` and `leave` are for
+//! the machine itself.
 
 mod args;
 mod directory;
+mod ends;
 mod error;
+mod heard;
 mod home;
 mod hub;
 mod inbound;
@@ -26,6 +28,7 @@ mod owner;
 mod presence;
 mod retry;
 mod run;
+mod say;
 mod seal;
 mod service;
 mod status;
@@ -39,6 +42,7 @@ use crate::{
 use args::{Args, Verb};
 use clap::Parser;
 use error::local;
+use say::say;
 use std::{io::Write, process::ExitCode};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -86,12 +90,6 @@ fn permissions(name: &MachineName) -> wire::Result<()> {
     let lines = |subjects: Vec<String>| subjects.iter().map(|subject| format!("  {subject}\n")).collect::<String>();
     let text = format!("publish\n{}subscribe\n{}", lines([publish, vec![join]].concat()), lines(subscribe));
     write!(std::io::stdout(), "{text}").map_err(|error| local("writing to standard output", &error))
-}
-
-/// Tells the user something that is no result.
-fn say(text: &str) {
-    // Nobody can be told that standard error is closed.
-    drop(writeln!(std::io::stderr(), "{text}"));
 }
 
 fn failed(error: &Error) -> ExitCode {

@@ -1,9 +1,9 @@
 //! From the broker to the hub: what has to go to other machines, as one letter for each.
 
 use super::{
-    hub::{State, Stored},
+    ends::Link,
+    hub::{Connection, Stored},
     retry::{PAUSE, until_answered},
-    run::Link,
     seal::{ADDED, Content, Letter},
     subject,
 };
@@ -18,7 +18,7 @@ use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, time::Duration};
 
-/// How long one take waits.
+/// How long one take waits. The broker answers as soon as there is mail.
 const WAIT: Duration = Duration::from_secs(3_600);
 /// Room for the names and brackets around what a letter holds.
 const ROUND: usize = 1_024;
@@ -39,7 +39,7 @@ impl Link {
         let mut state = self.hub.state.clone();
         loop {
             // The broker takes a link that fetches nothing for one that does not reach its hub.
-            if state.wait_for(State::is_connected).await.is_err() {
+            if state.wait_for(Connection::is_connected).await.is_err() {
                 return;
             }
             let outgoing = tokio::select! {
@@ -117,7 +117,7 @@ impl Link {
             self.seal.seal(&member, &Content::Letter(letter))
         };
         let subject = subject::mail(&self.seal.machine, machine);
-        self.hub.store(&subject, &id_of(messages, receipts), seal).await.map(Some)
+        self.hub.store(&subject, &id_of(&subject, messages, receipts), seal).await.map(Some)
     }
 
     /// Tells the senders here that their messages cannot go to `machine`.
@@ -176,8 +176,8 @@ fn size_of(value: &impl serde::Serialize) -> wire::Result<usize> {
 
 /// The id by which the stream knows a letter again: the same for the same messages and receipts. The texts are no part of it, because the
 /// hub sees it.
-fn id_of(messages: &[RemoteMessage], receipts: &[RemoteReceipt]) -> String {
-    let mut digest = Sha256::new();
+fn id_of(subject: &str, messages: &[RemoteMessage], receipts: &[RemoteReceipt]) -> String {
+    let mut digest = Sha256::new().chain_update(format!("{subject}\n"));
     messages.iter().for_each(|message| digest.update(format!("{}\n", message.id)));
     receipts.iter().for_each(|receipt| digest.update(format!("{} {}\n", receipt.id, receipt.state)));
     data_encoding::HEXLOWER.encode(&digest.finalize())

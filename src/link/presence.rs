@@ -4,8 +4,9 @@
 //! The hub sees who is there, but not which sessions. It can hide a machine, or claim that one is still there.
 
 use super::{
+    ends::Link,
+    heard::{Here, There},
     retry::PAUSE,
-    run::Link,
     seal::{Content, Presence},
     subject::{self, ALL_ALIVE},
 };
@@ -15,15 +16,8 @@ use crate::{
 };
 use async_nats::{Message, Subscriber};
 use futures_util::StreamExt;
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
 
 /// How often a machine says that it is there. The brokers forget a machine after four times as long.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -31,34 +25,6 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const GONE: &str = "gone";
 /// The length of versions and questions: nobody guesses one.
 const WORD: usize = 24;
-
-/// What is known of all machines. The lock is never held across a wait.
-#[derive(Debug, Default)]
-pub(super) struct Presences {
-    here: watch::Sender<Option<Here>>,
-    there: Mutex<HashMap<MachineName, There>>,
-}
-
-/// The sessions of this machine.
-#[derive(Debug, Clone)]
-struct Here {
-    version: String,
-    peers: Vec<AnnouncedPeer>,
-}
-
-/// What another machine has said.
-#[derive(Debug, Default)]
-struct There {
-    list: Option<Here>,
-    /// The question that it has not answered yet.
-    question: Option<String>,
-}
-
-impl Presences {
-    fn there(&self) -> MutexGuard<'_, HashMap<MachineName, There>> {
-        self.there.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 impl Link {
     /// Says at intervals that this machine is there.

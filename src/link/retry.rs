@@ -1,4 +1,4 @@
-//! Which failures pass. What cannot be done now is tried until it works; only a final answer of the broker ends that.
+//! Which failures are temporary. What cannot be done now is tried until it works; only a final answer of the broker ends that.
 
 use crate::wire::{self, Code};
 use std::time::Duration;

@@ -1,19 +1,18 @@
 //! `run`: links this machine until the program is stopped.
 
 use super::{
-    directory::{Directory, Member, Signed},
+    ends::Link,
     error::local,
+    heard::Presences,
     home::Home,
-    hub::{Hub, State},
-    presence::Presences,
+    hub::Connection,
     retry::PAUSE,
-    seal::{Content, Seal},
     subject::{self, DIRECTORY},
 };
 use crate::{
     client::Client,
     platform::paths,
-    wire::{self, Code, Error, MachineName},
+    wire::{self, Code, Error},
 };
 use futures_util::StreamExt;
 use sd_notify::NotifyState;
@@ -23,17 +22,6 @@ use tokio::{
     sync::watch,
     time::sleep,
 };
-
-/// Both ends of a link, and what all its tasks share.
-#[derive(Debug)]
-pub(super) struct Link {
-    pub broker: Client,
-    pub hub: Hub,
-    pub seal: Seal,
-    pub directory: watch::Sender<Arc<Directory>>,
-    pub presences: Presences,
-    home: Home,
-}
 
 /// A client of the broker of this machine.
 pub(super) fn broker() -> wire::Result<Client> {
@@ -79,46 +67,15 @@ impl Link {
         loop {
             let (name, addresses) = (&self.home.name, &self.home.hub);
             let said = match &*state.borrow_and_update() {
-                State::Connecting => format!("connecting to the hub {addresses}"),
-                State::Connected(_) => format!("linked as {name} over {addresses}"),
-                State::Lost(cause) => format!("not connected to the hub {addresses}: {cause}"),
+                Connection::Connecting => format!("connecting to the hub {addresses}"),
+                Connection::Connected(_) => format!("linked as {name} over {addresses}"),
+                Connection::Lost(cause) => format!("not connected to the hub {addresses}: {cause}"),
             };
             tracing::info!("{said}");
             notify(&[NotifyState::Status(&said)]);
             if state.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
-        }
-    }
-
-    /// Opens what `from` has sealed to this machine. An old directory may not have its key, so a new one is fetched before it is refused.
-    pub async fn open(&self, from: &MachineName, sealed: &[u8]) -> wire::Result<Content> {
-        let directory = self.directory.borrow().clone();
-        if let Ok(content) = self.seal.open(&directory, from, sealed) {
-            return Ok(content);
-        }
-        self.fetch_directory().await;
-        let directory = self.directory.borrow().clone();
-        self.seal.open(&directory, from, sealed)
-    }
-
-    /// The machine in the directory; a new one is fetched before it is said to be none of them.
-    pub async fn member(&self, machine: &MachineName) -> Option<Member> {
-        let known = self.directory.borrow().get(machine).cloned();
-        if known.is_none() {
-            self.fetch_directory().await;
-        }
-        known.or_else(|| self.directory.borrow().get(machine).cloned())
-    }
-
-    /// Fetches the directory; tries until that works.
-    async fn fetch_directory(&self) {
-        loop {
-            match self.hub.directory().await {
-                Ok(signed) => return signed.into_iter().for_each(|signed| self.accept(&signed)),
-                Err(error) => tracing::warn!("{}", error.message),
-            }
-            sleep(PAUSE).await;
         }
     }
 
@@ -150,26 +107,6 @@ impl Link {
                 }
             }
         }
-    }
-
-    /// Takes a directory that its owner has signed and that is newer.
-    fn accept(&self, signed: &Signed) {
-        let directory = match signed.open(&self.home.owner) {
-            Ok(directory) => directory,
-            Err(error) => return tracing::error!("{}", error.message),
-        };
-        let known = self.directory.borrow().serial;
-        if directory.serial < known {
-            tracing::warn!("the hub hands out directory {}, but {known} is known", directory.serial);
-        }
-        if directory.serial <= known {
-            return;
-        }
-        if let Err(error) = self.home.keep_directory(signed) {
-            tracing::error!("{}", error.message);
-        }
-        tracing::info!("directory {} with {} machines", directory.serial, directory.machines.len());
-        self.directory.send_replace(Arc::new(directory));
     }
 }
 

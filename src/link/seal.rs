@@ -66,14 +66,14 @@ impl Seal {
 
     /// Opens what `from` has sealed to this machine.
     pub fn open(&self, directory: &Directory, from: &MachineName, sealed: &[u8]) -> wire::Result<Content> {
-        let refused = |why: &str| Error::new(Code::Forbidden, format!("what came as from {from} {why}"));
-        let member = directory.get(from).ok_or_else(|| refused("is from none of your machines"))?;
-        let text = self.key.open(sealed, &member.key()?).map_err(|_| refused("was not sealed by it to this machine"))?;
+        let refused = |why: &str| Error::new(Code::Forbidden, format!("data in the name of {from} was refused: {why}"));
+        let member = directory.get(from).ok_or_else(|| refused("it is none of your machines"))?;
+        let text = self.key.open(sealed, &member.key()?).map_err(|_| refused("its seal does not match"))?;
         let sealed: Sealed<Content> =
-            serde_json::from_slice(&text).map_err(|error| refused(&format!("cannot be read: {error}")))?;
+            serde_json::from_slice(&text).map_err(|error| refused(&format!("it cannot be read: {error}")))?;
         match sealed.from == *from && sealed.to == self.machine {
             true => Ok(sealed.content),
-            false => Err(refused(&format!("was sealed by {} to {}", sealed.from, sealed.to))),
+            false => Err(refused(&format!("it was sealed by {} to {}", sealed.from, sealed.to))),
         }
     }
 }

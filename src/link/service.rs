@@ -1,6 +1,6 @@
 //! The user service that runs the link.
 
-use super::say;
+use super::say::say;
 use crate::wire::{self, Code, Error};
 use std::process::Stdio;
 use tokio::process::Command;
@@ -10,7 +10,7 @@ const UNIT: &str = "claude-peers-link.service";
 /// Starts the service, now and at each login. Without one, says how to run the program.
 pub(super) async fn start() -> wire::Result<()> {
     if !is_installed().await {
-        say("Start it: `claude-peers-link run`. It runs until it is stopped.");
+        say("There is no service claude-peers-link here. Run `claude-peers-link run`: it links this machine until you stop it.");
         return Ok(());
     }
     systemctl(&["enable", "--now", UNIT]).await?;

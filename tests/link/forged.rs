@@ -41,7 +41,7 @@ fn operator_of_the_hub_reads_nothing_and_gets_nothing_in() {
     operator.store("claude-peers.desktop.mail.laptop", letter);
     desktop.link();
 
-    desktop.link_says("is from none of your machines");
+    desktop.link_says("it is none of your machines");
     laptop.link_says("was sealed by laptop to desktop");
     let next = laptop.send("shop-api@desktop", "The next one.");
     eventually("what is sent later arrives", || (desktop.broker.stored().0 >= 2).then_some(()));
@@ -66,7 +66,7 @@ fn old_directory_is_not_taken() {
     hub.revoke("desktop");
     laptop.link_says("directory 4 with 1 machines");
     operator.store("claude-peers-directory", old);
-    laptop.link_says("the hub hands out directory 3, but 4 is known");
+    laptop.link_says("ignoring directory 3 from the hub: this machine already has 4");
     operator.store("claude-peers-directory", r#"{"text":"{\"serial\":9,\"machines\":[]}","signature":""}"#.into());
     laptop.link_says("is not signed by its owner");
 }

@@ -8,7 +8,7 @@ use crate::{
     world::Machine,
 };
 use serde_json::json;
-use std::{fs, time::Instant};
+use std::{fs, process::Command, time::Instant};
 
 const HUBS: [&str; 3] = ["node-0", "node-1", "node-2"];
 
@@ -45,6 +45,12 @@ fn mail_survives_a_killed_node_and_a_killed_leader() {
 fn mail_survives_a_cluster_whose_leader_is_cut_off() {
     if !installed("nats-server") {
         return;
+    }
+    if !is_new() {
+        // It logs "Error applying entries: stream store EOF", and its nodes disagree from then on whether there is a stream.
+        return eprintln!(
+            "SKIPPED: a cluster of this nats-server can lose sight of a stream whose leader was cut off; 2.15.1 does not"
+        );
     }
     let Some((net, cluster)) = on_hosts() else { return };
     let mut machines = ["laptop", "desktop"].map(|name| net.on(name, || Machine::linked_with(name, &cluster.hub, &UNLIMITED)));
@@ -85,6 +91,15 @@ fn machine_leaves_a_node_that_falls_silent() {
     let sent = laptop.send("shop-api@desktop", "Are you there?");
     laptop.broker.message_once("forwarded", &sent["messageId"]);
     eprintln!("the link has moved in {:?}", begun.elapsed());
+}
+
+/// Whether the installed `nats-server` is as new as one that was seen to survive a partition: 2.15. 2.9.10 fails two times in five.
+fn is_new() -> bool {
+    let printed = Command::new("nats-server").arg("--version").output().unwrap().stdout;
+    let version = String::from_utf8(printed).unwrap();
+    let (_, version) = version.trim().rsplit_once('v').unwrap();
+    let numbers: Vec<u32> = version.split('.').filter_map(|number| number.parse().ok()).collect();
+    numbers >= vec![2, 15]
 }
 
 /// The node that the link of this machine is connected to, by the table of its host's connections.

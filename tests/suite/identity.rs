@@ -190,8 +190,13 @@ fn restarted_server_returns_to_its_own_mailbox() {
 fn every_resumption_of_a_session_finds_mail() {
     let (broker, place) = (Broker::start(), folder());
     let open = || Session::pulling(&broker, place.path(), "session-a");
-    let (mut first, mut second) = (open(), open());
-    let before = [first.id(), second.id()];
+    // One after the other, because the one that registered first is resumed first.
+    let [(first, a), (second, b)] = [(); 2].map(|()| {
+        let mut session = open();
+        let id = session.id();
+        (session, id)
+    });
+    let before = [a, b];
     assert!(first.close().success() && second.close().success());
     eventually("both have left the list", || listed(&broker).is_empty().then_some(()));
     // Mail waits for the second alone, so that one is resumed; then for both.

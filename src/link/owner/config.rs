@@ -1,6 +1,6 @@
 //! The configuration of the hub's `nats-server`: `nats-server.conf`, which stays, and `machines.conf`, which changes with the machines.
 
-use super::{Owner, joins};
+use super::{OWNER, Owner, joins};
 use crate::{
     link::{
         error::local,
@@ -127,7 +127,7 @@ pub(in crate::link) fn permissions(name: &MachineName) -> (Vec<String>, Vec<Stri
     (publish, subscribe)
 }
 
-/// The key that only the configuration written last knows.
+/// The key that is in the newest configuration only.
 pub(super) fn probe(owner: &Owner) -> wire::Result<KeyPair> {
     key::read(&owner.folder.join(PROBE))
 }
@@ -149,8 +149,9 @@ pub(super) async fn reload(owner: &Owner) -> wire::Result<()> {
         }
         None => {
             return Err(Error::new(Code::Unreachable, "the hub does not run on this machine").help(format!(
-                "start it: `systemctl --user enable --now {}`; if it runs elsewhere, set it up with `--apply`",
-                unit_file(&folder).display()
+                "start it: `systemctl --user enable --now {}`; if it runs elsewhere, say in {} how to reach it: \"apply\": \"COMMAND\"",
+                unit_file(&folder).display(),
+                owner.folder.join(OWNER).display()
             )));
         }
     };
@@ -160,8 +161,17 @@ pub(super) async fn reload(owner: &Owner) -> wire::Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&done.stderr);
-    let what = format!("telling the hub to read its configuration: {}", crate::wire::text::printable_line(said.trim()));
-    Err(Error::new(Code::Internal, what).help("is the hub running?"))
+    let said = match said.trim() {
+        "" => "it printed no error".into(),
+        said => crate::wire::text::printable_line(said),
+    };
+    let (command, help) = match &owner.apply {
+        Some(_) => ("the command of `--apply`", format!("run it yourself in {}", folder.display())),
+        None => {
+            ("`nats-server --signal reload`", "`systemctl --user status claude-peers-hub` shows whether the hub runs".to_owned())
+        }
+    };
+    Err(Error::new(Code::Internal, format!("{command} failed with {}: {said}", done.status)).help(help))
 }
 
 /// The `nats-server` of this machine. Debian installs it in `/usr/sbin`, which is not on the `PATH` of its users.

@@ -2,23 +2,32 @@
 
 use super::{ADMIN, AUTHORITY, OWNER, Owner, SIGNING, certificates, config};
 use crate::{
-    link::{args::InitArgs, key, say, store},
+    link::{args::InitArgs, key, say::say, store},
     wire::{self, Code, Error},
 };
-use std::{fs, path::PathBuf};
+use std::fs;
 
 /// NATS' own port.
 const PORT: u16 = 4222;
 
 pub(in crate::link) async fn run(args: InitArgs) -> wire::Result<()> {
     let InitArgs { addresses, folder, apply, credentials, replicas } = args;
+    let replicas = usize::from(replicas);
     let folder = folder.map_or_else(super::folder, Ok)?;
     let folder = std::path::absolute(&folder).map_err(|error| crate::link::error::local("the folder", &error))?;
     if fs::exists(folder.join(OWNER)).is_ok_and(|there| there) {
         let what = format!("{} has a hub already", folder.display());
-        return Err(Error::new(Code::InvalidRequest, what).help("name another folder with `--folder`"));
+        let help = "to start over, stop the hub and remove that folder, and let all machines join again; or name another with `--folder`";
+        return Err(Error::new(Code::InvalidRequest, what).help(help));
     }
-    let hosts = addresses.iter().map(|address| host(address)).collect::<wire::Result<Vec<_>>>()?;
+    if replicas > addresses.len() && credentials.is_none() {
+        let what = format!("{replicas} replicas need {replicas} servers, and {} are named", addresses.len());
+        return Err(Error::new(Code::InvalidRequest, what).help("name the address of each server"));
+    }
+    if let Some(file) = &credentials {
+        fs::metadata(file).map_err(|error| crate::link::error::local(&format!("reading {}", file.display()), &error))?;
+    }
+    let hosts = addresses.iter().map(|address| host(address, credentials.is_some())).collect::<wire::Result<Vec<_>>>()?;
     let hub = addresses.iter().zip(&hosts).map(|(address, (host, port))| match credentials {
         Some(_) => address.clone(),
         None if host.contains(':') => format!("[{host}]:{port}"),
@@ -33,25 +42,28 @@ pub(in crate::link) async fn run(args: InitArgs) -> wire::Result<()> {
         invitations: Vec::new(),
         replicas,
         apply,
-        credentials: credentials.clone(),
+        credentials,
         has_authority,
         folder: folder.clone(),
     };
     store::create_folder(&owner.hub_folder())?;
     key::make_signing(&folder.join(SIGNING))?;
     key::make_login(&folder.join(ADMIN))?;
-    if credentials.is_none() {
+    if owner.credentials.is_none() {
         write_hub(&owner, &hosts).await?;
     }
     owner.write()?;
-    explain(&owner, credentials);
+    explain(&owner);
     Ok(())
 }
 
 async fn write_hub(owner: &Owner, hosts: &[(String, u16)]) -> wire::Result<()> {
     let port = hosts.first().map_or(PORT, |(_, port)| *port);
     if hosts.iter().any(|(_, other)| *other != port) {
-        return Err(Error::new(Code::InvalidRequest, "the servers of a hub use the same port"));
+        return Err(Error::new(
+            Code::InvalidRequest,
+            "the addresses have different ports; all servers of a cluster must use the same one",
+        ));
     }
     let hosts: Vec<String> = hosts.iter().map(|(host, _)| host.clone()).collect();
     let made = certificates::make(&hosts)?;
@@ -63,30 +75,38 @@ async fn write_hub(owner: &Owner, hosts: &[(String, u16)]) -> wire::Result<()> {
     config::write_main(owner, port, version.is_some_and(|version| version >= (2, 10)))
 }
 
-fn explain(owner: &Owner, credentials: Option<PathBuf>) {
+fn explain(owner: &Owner) {
     let folder = owner.hub_folder();
-    match credentials {
-        Some(_) => say("You own the machines on this hub. For each, its operators hand out credentials that allow it what"),
-        None => say(&format!("The hub's configuration is in {}.", folder.display())),
-    }
-    match owner.credentials {
-        Some(_) => say("`claude-peers link permissions NAME` prints. Then run `claude-peers link invite NAME`."),
-        None => {
-            say("Start the hub, then invite the first machine:");
-            say("");
-            say(&format!("  systemctl --user enable --now {}", config::unit_file(&folder).display()));
-            say("  claude-peers link invite NAME");
-        }
-    }
+    let unit = config::unit_file(&folder);
+    let lines = match (&owner.credentials, &owner.apply) {
+        (Some(_), _) => "Ask the hub's operators for a file of credentials for each machine. `claude-peers link permissions NAME` prints what it\n\
+                         must be allowed. Then run `claude-peers link invite NAME`."
+            .to_owned(),
+        (None, Some(_)) => format!(
+            "Copy {} to the hub, set WorkingDirectory= in claude-peers-hub.service to its place there, and\n\
+             start that unit. Then run `claude-peers link invite NAME` here.",
+            folder.display()
+        ),
+        (None, None) => format!(
+            "The hub's configuration is in {}. Start the hub, then invite the first machine:\n\n  \
+             systemctl --user enable --now {}\n  claude-peers link invite NAME",
+            folder.display(),
+            unit.display()
+        ),
+    };
+    say(&lines);
 }
 
 /// Host and port of an address such as `hub.example`, `hub.example:4222` or `[2001:db8::1]:4222`.
-fn host(address: &str) -> wire::Result<(String, u16)> {
+fn host(address: &str, credentials: bool) -> wire::Result<(String, u16)> {
     let unusable = || {
         Error::new(Code::InvalidRequest, format!("{address:?} is no address of a hub"))
             .help("use HOST or HOST:PORT, as the machines reach it")
     };
-    let bare = address.rsplit_once("://").map_or(address, |(_, bare)| bare);
+    let bare = match credentials {
+        true => address.rsplit_once("://").map_or(address, |(_, bare)| bare),
+        false => address,
+    };
     let is_v6 = |text: &str| text.parse::<std::net::Ipv6Addr>().is_ok();
     let (host, port) = match bare.rsplit_once(':') {
         _ if is_v6(bare) => (bare, PORT),

@@ -6,7 +6,8 @@
 use super::{Invited, Machine, Owner, joins};
 use crate::{
     link::{
-        args::InviteArgs, directory::Signed, error::local, home::Keys, hub::Hub, invitation::Invitation, key::broken, say, store,
+        args::InviteArgs, directory::Signed, error::local, home::Keys, hub::Hub, invitation::Invitation, key::broken, say::say,
+        store,
     },
     platform::clock,
     wire::{self, Code, Error, MachineName},
@@ -75,7 +76,8 @@ fn add(owner: &mut Owner, invited: Invited) -> wire::Result<()> {
         return refused(format!("{name} has joined already"), format!("`claude-peers link revoke {name}` removes it"));
     }
     if owner.invitations.iter().any(|other| other.name == *name) {
-        let help = "wait until it has joined, or stop that `invite`; one that was killed ends by itself";
+        let help =
+            "wait until it has joined, or stop that `invite`; if it was killed, the name is free again when its time is up";
         return refused(format!("{name} is invited already"), help.to_owned());
     }
     owner.invitations.push(invited);
@@ -112,7 +114,7 @@ async fn wait_for(owner: &Owner, folder: &Path, name: &MachineName, secrets: &Se
         let message = match timeout_at(deadline, joining.next()).await {
             Ok(message) => message.ok_or_else(ended)?,
             Err(_) if is_in => {
-                say(&format!("{name} is let in, but has not said that it knows. `claude-peers link status` there tells."));
+                say(&format!("{name} was added, but did not confirm. Run `claude-peers link status` there."));
                 return Ok(());
             }
             Err(_) => return Err(late()),
@@ -127,7 +129,7 @@ async fn wait_for(owner: &Owner, folder: &Path, name: &MachineName, secrets: &Se
                 say(&format!("{name} has joined."));
                 return Ok(());
             }
-            Some(Asked::Joined) | None => say("Somebody without the invitation has asked to join, and was not let in."),
+            Some(Asked::Joined) | None => say("Refused a request to join that was not made with this invitation."),
         }
     }
 }

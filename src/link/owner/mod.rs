@@ -3,6 +3,7 @@
 //! All of it lies in one folder: `owner.json`, the owner's keys, and in `hub/` what the hub needs. The owner's keys need not be where the
 //! hub is.
 
+mod apply;
 pub(super) mod certificates;
 pub(super) mod config;
 pub(super) mod init;
@@ -15,28 +16,21 @@ use super::{
     key::{self, broken},
     store, subject,
 };
-use crate::{
-    platform::clock,
-    wire::{self, Code, Error, MachineName, Timestamp},
-};
+use crate::wire::{self, Code, Error, MachineName, Timestamp};
 use nkeys::KeyPair;
-use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::File,
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::time::{Instant, sleep};
 
 const OWNER: &str = "owner.json";
 const SIGNING: &str = "owner.key";
 const ADMIN: &str = "admin.key";
 const AUTHORITY: &str = "ca.pem";
+
 /// How long the hub may take to read a changed configuration, and a cluster to agree on a leader.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often it is asked whether it has a leader.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// `owner.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -90,31 +84,9 @@ impl Owner {
         let found: Option<Self> = store::read_json(&folder.join(OWNER))?;
         let found = found.map(|owner| Self { folder: folder.to_owned(), ..owner });
         found.ok_or_else(|| {
-            Error::new(Code::InvalidRequest, format!("{} is no folder of an owner", folder.display()))
-                .help("run this where `claude-peers link init` was run, or name its folder with `--folder`")
+            Error::new(Code::InvalidRequest, format!("there is no hub set up in {}", folder.display()))
+                .help("run this on the machine where you ran `claude-peers link init`, or name its folder with `--folder`")
         })
-    }
-
-    /// Changes what the folder says. One process at a time.
-    pub fn change<T>(folder: &Path, change: impl FnOnce(&mut Self) -> wire::Result<T>) -> wire::Result<(Self, T)> {
-        let failed = |error| super::error::local(&format!("locking {}", folder.display()), &error);
-        let lock = File::open(folder).map_err(failed)?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
-        let mut owner = Self::open(folder)?;
-        let now = clock::now();
-        owner.invitations.retain(|invited| invited.until > now);
-        let changed = change(&mut owner)?;
-        owner.write()?;
-        Ok((owner, changed))
-    }
-
-    /// Writes the state, and then the hub's configuration.
-    fn write(&self) -> wire::Result<()> {
-        store::write_json(&self.folder.join(OWNER), self)?;
-        match self.credentials {
-            Some(_) => Ok(()),
-            None => config::write_machines(self),
-        }
     }
 
     /// The folder that the hub needs.
@@ -155,52 +127,12 @@ impl Owner {
         self.access(&self.admin()?)?.connect_patiently("_INBOX_OWNER", PATIENCE).await
     }
 
-    /// Makes the hub read its configuration, and returns when it has: its configuration names a new key each time, and the hub lets that
-    /// key in. Then brings streams and directory up to date.
-    pub async fn apply(&self) -> wire::Result<Hub> {
-        if self.credentials.is_none() {
-            config::reload(self).await?;
-            self.is_read().await?;
-        }
-        let hub = self.connect().await?;
-        let deadline = Instant::now() + PATIENCE;
-        while let Err(error) = hub.prepare(self.replicas).await {
-            // A cluster that has just started has to agree on a leader first.
-            if error.code != Code::Busy || Instant::now() > deadline {
-                return Err(error);
-            }
-            sleep(LOOK).await;
-        }
-        hub.publish_directory(&self.directory()?).await?;
-        Ok(hub)
-    }
-
-    /// Waits until the hub has read its configuration. Of a cluster, each server that runs.
-    async fn is_read(&self) -> wire::Result<()> {
-        let probe = self.access(&config::probe(self)?)?;
-        let (mut have_read, mut failure) = (0, None);
-        for address in self.hub.split(',') {
-            let probe = Access { addresses: address.to_owned(), ..probe.clone() };
-            match probe.connect_patiently("_INBOX_PROBE", PATIENCE).await {
-                Ok(_) => have_read += 1,
-                Err(error) if error.code == Code::Forbidden => {
-                    let what = format!("the hub at {address} runs, but has not read its changed configuration");
-                    let help = format!("look at its log; it must read {}", self.hub_folder().display());
-                    return Err(Error::new(Code::Internal, what).help(help));
-                }
-                Err(error) => failure = Some(error),
-            }
-        }
-        // A server that does not run reads it when it starts.
-        failure.filter(|_| have_read == 0).map_or(Ok(()), Err)
-    }
-
     pub fn find(&self, name: &MachineName) -> Option<&Machine> {
         self.machines.iter().find(|machine| machine.name == *name)
     }
 }
 
-/// The subject on which an owner hears a machine that joins, and what that machine is let do with it.
+/// The subject on which an owner hears a machine that joins, and the inbox in which that machine gets the answer.
 pub(super) fn joins(name: &MachineName) -> (String, String) {
     (subject::join(name), format!("{}.>", subject::join_inbox(name)))
 }

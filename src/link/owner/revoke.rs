@@ -17,12 +17,17 @@ pub(in crate::link) async fn run(RevokeArgs { name, folder }: RevokeArgs) -> wir
     })?;
     // Also if it was removed before: the hub may not have heard of it.
     owner.apply().await.map_err(|error| {
-        let what = format!("{name} is removed here, but not on the hub: {}", error.message);
-        Error::new(error.code, what).help(format!("when the hub runs again, repeat `claude-peers link revoke {name}`"))
+        let what = format!("{name} is removed here, but the hub still lets it in: {}", error.message);
+        let first = error.help.map(|help| format!("{help}; then ")).unwrap_or_default();
+        Error::new(error.code, what).help(format!("{first}repeat `claude-peers link revoke {name}`"))
     })?;
     match was_there {
-        true => say(&format!("{name} is out.")),
-        false => return Err(Error::new(Code::PeerNotFound, format!("no machine {name} has joined"))),
+        true => say(&format!("Removed {name}.")),
+        false => {
+            return Err(
+                Error::new(Code::PeerNotFound, format!("there is no machine {name}")).help("`claude-peers link list` shows them")
+            );
+        }
     }
     Ok(())
 }

@@ -1,0 +1,80 @@
+//! The two ends that all tasks of the link share, and the directory that says with whom they speak.
+
+use super::{
+    directory::{Directory, Member, Signed},
+    heard::Presences,
+    home::Home,
+    hub::Hub,
+    retry::PAUSE,
+    seal::{Content, Seal},
+};
+use crate::{
+    client::Client,
+    wire::{self, MachineName},
+};
+use std::sync::Arc;
+use tokio::{sync::watch, time::sleep};
+
+/// Both ends of a link, and what all its tasks share.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub broker: Client,
+    pub hub: Hub,
+    pub seal: Seal,
+    pub directory: watch::Sender<Arc<Directory>>,
+    pub presences: Presences,
+    pub home: Home,
+}
+
+impl Link {
+    /// Opens what `from` has sealed to this machine. An old directory may not have its key, so a new one is fetched before it is refused.
+    pub async fn open(&self, from: &MachineName, sealed: &[u8]) -> wire::Result<Content> {
+        let directory = self.directory.borrow().clone();
+        if let Ok(content) = self.seal.open(&directory, from, sealed) {
+            return Ok(content);
+        }
+        self.fetch_directory().await;
+        let directory = self.directory.borrow().clone();
+        self.seal.open(&directory, from, sealed)
+    }
+
+    /// The machine in the directory; a new one is fetched before it is said to be none of them.
+    pub async fn member(&self, machine: &MachineName) -> Option<Member> {
+        let known = self.directory.borrow().get(machine).cloned();
+        if known.is_none() {
+            self.fetch_directory().await;
+        }
+        known.or_else(|| self.directory.borrow().get(machine).cloned())
+    }
+
+    /// Fetches the directory; tries until that works.
+    pub async fn fetch_directory(&self) {
+        loop {
+            match self.hub.directory().await {
+                Ok(signed) => return signed.into_iter().for_each(|signed| self.accept(&signed)),
+                Err(error) => tracing::warn!("{}", error.message),
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// Takes a directory that its owner has signed and that is newer.
+    pub fn accept(&self, signed: &Signed) {
+        let directory = match signed.open(&self.home.owner) {
+            Ok(directory) => directory,
+            Err(error) => return tracing::error!("{}", error.message),
+        };
+        let known = self.directory.borrow().serial;
+        if directory.serial < known {
+            tracing::warn!("ignoring directory {} from the hub: this machine already has {known}", directory.serial);
+        }
+        if directory.serial <= known {
+            return;
+        }
+        if let Err(error) = self.home.keep_directory(signed) {
+            tracing::error!("{}", error.message);
+        }
+        tracing::info!("directory {} with {} machines", directory.serial, directory.machines.len());
+        self.directory.send_replace(Arc::new(directory));
+    }
+}
