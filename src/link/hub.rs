@@ -220,7 +220,9 @@ impl Hub {
             name: DIRECTORY.to_owned(),
             subjects: vec![DIRECTORY.to_owned()],
             storage: StorageType::File,
-            max_messages: 1,
+            // Not `max_messages`: a machine can have the hub deliver its own mail here, under the subject of that mail, and this must displace
+            // nothing.
+            max_messages_per_subject: 1,
             allow_direct: true,
             num_replicas: replicas,
             ..Config::default()
