@@ -2,13 +2,14 @@
 
 use super::{
     hub::{State, Stored, stored_at},
+    outbound::sorted,
     retry::{PAUSE, until_answered},
     run::Link,
     seal::{Content, Letter},
     subject,
 };
 use crate::wire::{
-    self, Acknowledged, Code, Confirm, MachineName, MessageState, PeerId, Receive, Received, RemoteMessage, RemoteReceipt,
+    self, Acknowledged, Code, Confirm, MachineName, MessageState, Outgoing, OutgoingReceipt, PeerId, Receive, Received, RemoteMessage, RemoteReceipt,
     Timestamp, text::printable_line,
 };
 use async_nats::jetstream::{AckKind, Message};
@@ -30,6 +31,8 @@ impl Link {
                 }
                 continue;
             }
+            // A machine that was revoked meanwhile may have left letters.
+            self.fetch_directory().await;
             let mut incoming = match self.hub.incoming(&self.seal.machine).await {
                 Ok(incoming) => incoming,
                 Err(error) => {
@@ -93,19 +96,22 @@ impl Link {
         let receive = |messages| self.receive_all(&from, messages);
         let refused: Vec<Vec<RemoteReceipt>> =
             stream::iter(pairs.into_values()).map(receive).buffer_unordered(AT_ONCE).collect().await;
-        let receipts = refused.concat();
-        if receipts.is_empty() {
-            return Ok(());
+        let told = |receipt: RemoteReceipt| OutgoingReceipt { machine: from.clone(), id: receipt.id.clone(), receipt };
+        let outgoing = Outgoing { messages: Vec::new(), receipts: refused.into_iter().flatten().map(told).collect() };
+        let (letters, _) = sorted(outgoing, self.room().await)?;
+        for letter in letters.into_values().flatten() {
+            self.tell(&from, &letter.receipts).await?;
         }
-        loop {
-            match self.store(&from, &[], &receipts).await? {
-                Some(Stored::Full(cause)) => {
-                    tracing::warn!("the hub has no room for receipts: {cause}; trying again until it has");
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Some(Stored::Yes) | None => return Ok(()),
-            }
+        Ok(())
+    }
+
+    /// Stores a letter with these receipts; tries until the hub has room.
+    async fn tell(&self, to: &MachineName, receipts: &[RemoteReceipt]) -> wire::Result<()> {
+        while let Some(Stored::Full(cause)) = self.store(to, &[], receipts).await? {
+            tracing::warn!("the hub has no room for receipts: {cause}; trying again until it has");
+            tokio::time::sleep(PAUSE).await;
         }
+        Ok(())
     }
 
     /// Hands the messages of one pair of peers to the broker, in order. Returns the receipts of those that it refuses.

@@ -112,7 +112,7 @@ impl Link {
     }
 
     /// Fetches the directory; tries until that works.
-    async fn fetch_directory(&self) {
+    pub async fn fetch_directory(&self) {
         loop {
             match self.hub.directory().await {
                 Ok(signed) => return signed.into_iter().for_each(|signed| self.accept(&signed)),

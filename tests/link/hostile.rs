@@ -79,6 +79,16 @@ fn goes_on_after(spoil: impl FnOnce(&Hostile, &str)) {
 }
 
 #[test]
+fn letter_whose_refusals_fill_more_than_a_letter_blocks_nothing() {
+    // Each name is repeated in its refusal, three times as long.
+    let name = "\u{200b}".repeat(40);
+    goes_on_after(|hostile, id| {
+        let messages: Vec<Value> = (10..12_000).map(|n| message(n, &name, id, "x")).collect();
+        hostile.store("laptop", &messages, &[]);
+    });
+}
+
+#[test]
 fn huge_message_blocks_nothing() {
     goes_on_after(|hostile, id| hostile.store("laptop", &[message(10, "shop-api", id, &"x".repeat(4_000_000))], &[]));
 }
