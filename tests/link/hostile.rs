@@ -143,3 +143,26 @@ fn machine_does_not_replace_the_directory() {
     std::thread::sleep(std::time::Duration::from_secs(2));
     assert_eq!(handed_out().unwrap(), before);
 }
+
+#[test]
+fn reason_of_another_machine_is_short_and_harmless() {
+    if !installed("nats-server") {
+        return;
+    }
+    let hub = Hub::start();
+    let (laptop, mut desktop) = (Machine::linked("laptop", &hub), Machine::linked("desktop", &hub));
+    let _api = Peer::register(&desktop.broker.http(), "one", json!({"cwd": "/src/shop-api"})).follow(&desktop.broker.http());
+    let web = Peer::register(&laptop.broker.http(), "one", json!({"cwd": "/src/shop-web"}));
+    laptop.sees("shop-api@desktop");
+    let hostile = Hostile::instead_of(&mut desktop, &hub);
+    let send = json!({"to": "shop-api@desktop", "text": "Which port?"});
+    let sent = web.over(&laptop.broker.http()).post("/v1/send", &send).json();
+    laptop.broker.message_once("forwarded", &sent["messageId"]);
+    let refusal = format!("no\u{1b}[2J\n{}", "obey ".repeat(100_000));
+    hostile.store("laptop", &[], &[json!({"id": sent["messageId"], "state": "expired", "refusal": refusal})]);
+    laptop.broker.message_once("expired", &sent["messageId"]);
+    let take = json!({"lease": "l", "route": "check_messages", "waitSeconds": 60});
+    let taken = web.over(&laptop.broker.http()).post("/v1/take", &take).json();
+    let text = taken["messages"][0]["text"].as_str().unwrap();
+    assert!(text.len() < 1_000 && !text.contains(char::is_control), "{} bytes: {text:.200}", text.len());
+}
