@@ -166,3 +166,21 @@ fn reason_of_another_machine_is_short_and_harmless() {
     let text = taken["messages"][0]["text"].as_str().unwrap();
     assert!(text.len() < 1_000 && !text.contains(char::is_control), "{} bytes: {text:.200}", text.len());
 }
+
+#[test]
+fn made_up_branch_hides_no_session() {
+    if !installed("nats-server") {
+        return;
+    }
+    let hub = Hub::start();
+    let (laptop, desktop) = (Machine::linked("laptop", &hub), Machine::linked("desktop", &hub));
+    let trap = desktop.broker.folder().join("trap");
+    fs::create_dir_all(trap.join(".git/objects")).unwrap();
+    fs::create_dir_all(trap.join(".git/refs")).unwrap();
+    fs::write(trap.join(".git/HEAD"), format!("ref: refs/heads/{}\n", "x".repeat(5_000))).unwrap();
+    let git = json!({"commonDir": trap.join(".git"), "head": trap.join(".git/HEAD"), "repo": "trap", "branch": "main"});
+    let register = |instance: &str, more: Value| Peer::register(&desktop.broker.http(), instance, more);
+    let _trap = register("one", json!({"cwd": trap, "git": git})).follow(&desktop.broker.http());
+    let _api = register("two", json!({"cwd": "/src/shop-api"})).follow(&desktop.broker.http());
+    laptop.sees("shop-api@desktop");
+}
