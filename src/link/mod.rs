@@ -96,6 +96,7 @@ fn say(text: &str) {
 
 fn failed(error: &Error) -> ExitCode {
     let help = error.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
-    say(&format!("claude-peers-link: {}{help}", error.message));
+    // The words may be those of a hub.
+    say(&wire::text::printable_line(&format!("claude-peers-link: {}{help}", error.message)));
     ExitCode::FAILURE
 }

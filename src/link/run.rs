@@ -13,7 +13,7 @@ use super::{
 use crate::{
     client::Client,
     platform::paths,
-    wire::{self, Code, Error, MachineName},
+    wire::{self, Code, Error, MachineName, text::printable_line},
 };
 use futures_util::StreamExt;
 use sd_notify::NotifyState;
@@ -83,6 +83,7 @@ impl Link {
                 State::Connected(_) => format!("linked as {name} over {addresses}"),
                 State::Lost(cause) => format!("not connected to the hub {addresses}: {cause}"),
             };
+            let said = printable_line(&said);
             tracing::info!("{said}");
             notify(&[NotifyState::Status(&said)]);
             if state.changed().await.is_err() {

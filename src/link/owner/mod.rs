@@ -20,7 +20,7 @@ use crate::{
     wire::{self, Code, Error, MachineName, Timestamp},
 };
 use nkeys::KeyPair;
-use rustix::fs::FlockOperation;
+use rustix::{fs::FlockOperation, io::Errno};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
@@ -96,10 +96,8 @@ impl Owner {
     }
 
     /// Changes what the folder says. One process at a time.
-    pub fn change<T>(folder: &Path, change: impl FnOnce(&mut Self) -> wire::Result<T>) -> wire::Result<(Self, T)> {
-        let failed = |error| super::error::local(&format!("locking {}", folder.display()), &error);
-        let lock = File::open(folder).map_err(failed)?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+    pub async fn change<T>(folder: &Path, change: impl FnOnce(&mut Self) -> wire::Result<T>) -> wire::Result<(Self, T)> {
+        let _lock = lock(folder).await?;
         let mut owner = Self::open(folder)?;
         let now = clock::now();
         owner.invitations.retain(|invited| invited.until > now);
@@ -156,8 +154,14 @@ impl Owner {
     }
 
     /// Makes the hub read its configuration, and returns when it has: its configuration names a new key each time, and the hub lets that
-    /// key in. Then brings streams and directory up to date.
+    /// key in. Then brings streams and directory up to date. All of it is done with what the folder says now, one process at a time: else
+    /// a slow one could hand out an old directory after a new one.
     pub async fn apply(&self) -> wire::Result<Hub> {
+        let _lock = lock(&self.folder).await?;
+        Self::open(&self.folder)?.hand_out().await
+    }
+
+    async fn hand_out(&self) -> wire::Result<Hub> {
         if self.credentials.is_none() {
             config::reload(self).await?;
             self.is_read().await?;
@@ -198,6 +202,20 @@ impl Owner {
     pub fn find(&self, name: &MachineName) -> Option<&Machine> {
         self.machines.iter().find(|machine| machine.name == *name)
     }
+}
+
+/// Locks the owner's folder against other processes until the result is dropped.
+async fn lock(folder: &Path) -> wire::Result<File> {
+    let failed = |error| super::error::local(&format!("locking {}", folder.display()), &error);
+    let file = File::open(folder).map_err(failed)?;
+    // A system call that waits would keep a signal from ending this.
+    while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match error {
+            Errno::WOULDBLOCK | Errno::INTR => sleep(LOOK).await,
+            error => return Err(failed(error.into())),
+        }
+    }
+    Ok(file)
 }
 
 /// The subject on which an owner hears a machine that joins, and what that machine is let do with it.

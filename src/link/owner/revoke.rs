@@ -13,8 +13,12 @@ pub(in crate::link) async fn run(RevokeArgs { name, folder }: RevokeArgs) -> wir
         owner.machines.retain(|machine| machine.name != name);
         let was_there = owner.machines.len() < before;
         owner.serial += u64::from(was_there);
-        Ok(was_there)
-    })?;
+        // The same line would let a machine in again.
+        let invited = owner.invitations.len();
+        owner.invitations.retain(|invited| invited.name != name);
+        Ok(was_there || owner.invitations.len() < invited)
+    })
+    .await?;
     // Also if it was removed before: the hub may not have heard of it.
     owner.apply().await.map_err(|error| {
         let what = format!("{name} is removed here, but not on the hub: {}", error.message);
