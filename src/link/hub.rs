@@ -88,8 +88,18 @@ pub(super) enum State {
 /// The letters for a machine.
 pub(super) struct Incoming {
     pub letters: pull::Stream,
-    /// How far this machine's clock is ahead of the hub's, in milliseconds.
-    pub clock: i64,
+    /// When they began, by the hub's clock, in milliseconds since 1970.
+    created: i64,
+    /// The same by a clock that nobody sets.
+    began: Instant,
+}
+
+impl Incoming {
+    /// How far this machine's clock is ahead of the hub's, in milliseconds. Someone may have set it since the letters began.
+    pub fn ahead(&self) -> i64 {
+        let passed = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        clock::now().as_millis().saturating_sub(self.created.saturating_add(passed))
+    }
 }
 
 /// What became of a letter.
@@ -298,9 +308,9 @@ impl Hub {
         }
         let consumer = self.stream.create_consumer_on_stream(config, STREAM).await.map_err(|error| failed(&error))?;
         let created = millis(consumer.cached_info().created);
-        let clock = clock::now().as_millis().saturating_sub(created);
+        let began = Instant::now();
         let letters = consumer.stream().heartbeat(HEARTBEAT).expires(PULL).messages().await.map_err(|error| failed(&error))?;
-        Ok(Incoming { letters, clock })
+        Ok(Incoming { letters, created, began })
     }
 
     /// How many letters wait on the hub for `machine`.

@@ -9,8 +9,8 @@ use super::{
     subject,
 };
 use crate::wire::{
-    self, Acknowledged, Code, Confirm, MachineName, MessageState, Outgoing, OutgoingReceipt, PeerId, Receive, Received, RemoteMessage, RemoteReceipt,
-    Timestamp, text::printable_line,
+    self, Acknowledged, Code, Confirm, MachineName, MessageState, Outgoing, OutgoingReceipt, PeerId, Receive, Received,
+    RemoteMessage, RemoteReceipt, Timestamp, text::printable_line,
 };
 use async_nats::jetstream::{AckKind, Message};
 use futures_util::{StreamExt, stream};
@@ -47,7 +47,7 @@ impl Link {
                     _ = state.changed() => break,
                 };
                 match message {
-                    Some(Ok(message)) => self.take_in(&message, incoming.clock).await,
+                    Some(Ok(message)) => self.take_in(&message, incoming.ahead()).await,
                     Some(Err(error)) => {
                         tracing::debug!("waiting for mail on the hub: {error}");
                         break;

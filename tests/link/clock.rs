@@ -4,10 +4,11 @@
 
 use crate::{
     hub::Hub,
-    support::installed,
+    support::{events::Peer, eventually, folder, installed},
     traffic::{Traffic, UNLIMITED},
     world::Machine,
 };
+use serde_json::json;
 use std::{fs, process::Command};
 
 /// The variables that set the clock of a machine's programs. `None`, with a message, where `faketime` is missing.
@@ -60,4 +61,28 @@ fn mail_that_waits_for_half_an_hour_passes_with_a_clock_ahead() {
 #[test]
 fn mail_that_waits_for_half_an_hour_passes_with_a_clock_behind() {
     mail_passes("-1h", &[("CLAUDE_PEERS_EXPIRY", "30m")]);
+}
+
+#[test]
+fn mail_arrives_after_the_clock_is_set() {
+    let Some([library, _, monotonic]) = clock("+0") else { return };
+    let place = folder();
+    let file = place.path().join("clock");
+    fs::write(&file, "-10d").unwrap();
+    let settings = [
+        (library.0, library.1.as_str()),
+        (monotonic.0, monotonic.1.as_str()),
+        ("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+    ];
+    let hub = Hub::start();
+    let (laptop, desktop) = (Machine::linked("laptop", &hub), Machine::linked_with("desktop", &hub, &settings));
+    let _api = Peer::register(&desktop.broker.http(), "one", json!({"cwd": "/src/shop-api"})).follow(&desktop.broker.http());
+    laptop.sees("shop-api@desktop");
+    laptop.send("shop-api@desktop", "Before.");
+    eventually("the first arrives", || (desktop.broker.stored().0 == 1).then_some(()));
+    // The machine has found a server of the time.
+    fs::write(&file, "+0").unwrap();
+    laptop.send("shop-api@desktop", "After.");
+    eventually("the second arrives", || (desktop.broker.stored().0 == 2).then_some(()));
 }

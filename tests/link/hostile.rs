@@ -104,7 +104,9 @@ fn too_many_receipts_block_nothing() {
 #[test]
 fn times_out_of_all_bounds_block_nothing() {
     goes_on_after(|hostile, _| {
-        for (sent, expires) in [("0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z"), ("9999-12-31T23:59:59Z", "0000-01-01T00:00:00Z")] {
+        for (sent, expires) in
+            [("0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z"), ("9999-12-31T23:59:59Z", "0000-01-01T00:00:00Z")]
+        {
             let mut wrong = message(10, "shop-api", "nobody", "x");
             (wrong["sentAt"], wrong["expiresAt"]) = (sent.into(), expires.into());
             hostile.store("laptop", &[wrong], &[]);

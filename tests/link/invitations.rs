@@ -271,3 +271,19 @@ fn words_of_a_hub_steer_no_terminal() {
     let said = said(&run(&["invite", "laptop"]));
     assert!(said.contains("way") && !said.contains('\u{1b}'), "{said:?}");
 }
+
+#[test]
+fn program_with_the_number_of_a_killed_hub_gets_no_signal() {
+    if !installed("nats-server") {
+        return;
+    }
+    let mut hub = Hub::start();
+    hub.kill();
+    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+    fs::write(hub.folder().join("hub/nats-server.pid"), other.id().to_string()).unwrap();
+    refused(&hub.owner(&["invite", "laptop"]), &["cannot be reached"]);
+    let ended = other.try_wait().unwrap();
+    drop(other.kill());
+    drop(other.wait());
+    assert_eq!(ended, None);
+}

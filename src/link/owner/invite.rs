@@ -121,7 +121,9 @@ async fn wait_for(owner: &Owner, folder: &Path, name: &MachineName, secrets: &Se
         match read(&message, &secrets.secret) {
             Some(Asked::Join(keys)) => {
                 let Some(welcome) = admit(folder, name, &secrets.login.public_key(), keys).await? else {
-                    say(&format!("{name} is let in, and then another machine asked to join with the same line. It was not let in."));
+                    say(&format!(
+                        "{name} is let in, and then another machine asked to join with the same line. It was not let in."
+                    ));
                     continue;
                 };
                 answer(&hub, &message, &secrets.secret, &welcome).await?;
