@@ -43,6 +43,8 @@ const PULL: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the client asks whether the hub is still there. Three questions without an answer end the connection.
 const PING: Duration = Duration::from_secs(5);
+/// How many messages of one subject wait in memory. Another machine may send many that are as large as the hub takes.
+const WAITING: usize = 64;
 /// The pause before a key is tried again.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -120,6 +122,7 @@ impl Access {
         };
         let options =
             options.name("claude-peers-link").custom_inbox_prefix(inbox).connection_timeout(CONNECT_TIMEOUT).ping_interval(PING);
+        let options = options.subscription_capacity(WAITING);
         Ok(match &self.authority {
             Some(file) => options.add_root_certificates(file.clone()).require_tls(true),
             None => options,

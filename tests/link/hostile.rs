@@ -186,3 +186,31 @@ fn made_up_branch_hides_no_session() {
     let _api = register("two", json!({"cwd": "/src/shop-api"})).follow(&desktop.broker.http());
     laptop.sees("shop-api@desktop");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn flood_fills_no_memory() {
+    if !installed("nats-server") {
+        return;
+    }
+    let hub = Hub::start();
+    let (laptop, mut desktop) = (Machine::linked("laptop", &hub), Machine::linked("desktop", &hub));
+    let web = Peer::register(&laptop.broker.http(), "one", json!({"cwd": "/src/shop-web"})).follow(&laptop.broker.http());
+    desktop.sees("shop-web@laptop");
+    drop(web);
+    let hostile = Hostile::instead_of(&mut desktop, &hub);
+    let question = bytes::Bytes::from(vec![b'x'; 4_000_000]);
+    hostile.runtime.block_on(async {
+        for _ in 0..150 {
+            hostile.hub.publish("claude-peers.desktop.ask.laptop", question.clone()).await.unwrap();
+            hostile.hub.flush().await.unwrap();
+        }
+    });
+    // What the hub has passed on before this letter is read when that arrives.
+    let peer = Peer::register(&laptop.broker.http(), "two", json!({"cwd": "/src/shop-api"}));
+    hostile.store("laptop", &[message(1, "shop-api", &peer.id, "The next letter.")], &[]);
+    eventually("the next letter arrives", || (laptop.broker.stored().0 == 1).then_some(()));
+    let status = fs::read_to_string(format!("/proc/{}/status", laptop.link_pid())).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB");
+    assert!(most.parse::<u64>().unwrap() < 450_000, "{most} kB");
+}
