@@ -8,16 +8,23 @@ use super::{
     seal::{Content, Letter},
     subject,
 };
-use crate::wire::{
-    self, Acknowledged, Code, Confirm, MachineName, MessageState, Outgoing, OutgoingReceipt, PeerId, Receive, Received,
-    RemoteMessage, RemoteReceipt, Timestamp, text::printable_line,
+use crate::{
+    platform::clock,
+    wire::{
+        self, Acknowledged, Code, Confirm, MachineName, MessageState, Outgoing, OutgoingReceipt, PeerId, Receive, Received,
+        RemoteMessage, RemoteReceipt, Timestamp, text::printable_line,
+    },
 };
 use async_nats::jetstream::{AckKind, Message};
 use futures_util::{StreamExt, stream};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// How many messages are handed to the broker side by side. Those of one pair of peers are handed over one after the other.
 const AT_ONCE: usize = 32;
+
+/// How old a letter may be: the week that the hub keeps it, and another for clocks that are wrong. After a month, a broker does not know
+/// its messages any more, and a hub could hand it out as a new one.
+const OLDEST: Duration = Duration::from_secs(14 * 86_400);
 
 impl Link {
     /// Hands the letters for this machine to the broker, and acknowledges them, again and again.
@@ -58,9 +65,9 @@ impl Link {
         }
     }
 
-    /// Hands one letter to the broker, and then acknowledges it. This machine's clock is ahead of the hub's by `clock` milliseconds.
-    async fn take_in(&self, message: &Message, clock: i64) {
-        let kind = match self.hand_over(message, clock).await {
+    /// Hands one letter to the broker, and then acknowledges it. This machine's clock is ahead of the hub's by `offset` milliseconds.
+    async fn take_in(&self, message: &Message, offset: i64) {
+        let kind = match self.hand_over(message, offset).await {
             Ok(()) => AckKind::Ack,
             Err(error) => {
                 let subject = printable_line(&message.subject);
@@ -74,7 +81,7 @@ impl Link {
         }
     }
 
-    async fn hand_over(&self, message: &Message, clock: i64) -> wire::Result<()> {
+    async fn hand_over(&self, message: &Message, offset: i64) -> wire::Result<()> {
         let unreadable = |what: &str| wire::Error::new(Code::InvalidRequest, what.to_owned());
         let from = subject::publisher(&message.subject).ok_or_else(|| unreadable("its subject names no machine"))?;
         let Content::Letter(Letter { sealed_at, messages, receipts }) = self.open(&from, &message.payload).await? else {
@@ -87,13 +94,16 @@ impl Link {
         }
         let mut pairs: BTreeMap<(PeerId, PeerId), Vec<RemoteMessage>> = BTreeMap::new();
         // Clocks may be wrong. The hub's has seen both ends, so all times become those of this machine's clock.
-        let ahead = clock.saturating_add(stored_at(message)?.saturating_sub(sealed_at.as_millis()));
+        let ahead = offset.saturating_add(stored_at(message)?.saturating_sub(sealed_at.as_millis()));
         let here = |time: Timestamp| Timestamp::from_millis(time.as_millis().saturating_add(ahead));
         for message in messages {
             let message = RemoteMessage { sent_at: here(message.sent_at), expires_at: here(message.expires_at), ..message };
             pairs.entry((message.from.id.clone(), message.to.clone())).or_default().push(message);
         }
-        let receive = |messages| self.receive_all(&from, messages);
+        let receive = async |messages| match sealed_at.plus(OLDEST) < clock::now() {
+            true => too_old(messages, sealed_at),
+            false => self.receive_all(&from, messages).await,
+        };
         let refused: Vec<Vec<RemoteReceipt>> =
             stream::iter(pairs.into_values()).map(receive).buffer_unordered(AT_ONCE).collect().await;
         let told = |receipt: RemoteReceipt| OutgoingReceipt { machine: from.clone(), id: receipt.id.clone(), receipt };
@@ -130,4 +140,16 @@ impl Link {
         }
         refused
     }
+}
+
+/// Refuses these messages of an old letter.
+fn too_old(messages: Vec<RemoteMessage>, sealed_at: Timestamp) -> Vec<RemoteReceipt> {
+    let refusal = format!("it was on its way since {sealed_at} by the clock of its machine, which is too long");
+    let refused = |RemoteMessage { id, .. }: RemoteMessage| RemoteReceipt {
+        id,
+        state: MessageState::Expired,
+        route: None,
+        refusal: Some(refusal.clone()),
+    };
+    messages.into_iter().map(refused).collect()
 }
