@@ -214,3 +214,30 @@ fn flood_fills_no_memory() {
     let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap().trim().trim_end_matches(" kB");
     assert!(most.parse::<u64>().unwrap() < 450_000, "{most} kB");
 }
+
+#[test]
+fn machine_cannot_fetch_mail_of_another() {
+    if !installed("nats-server") {
+        return;
+    }
+    let hub = Hub::start();
+    let (_laptop, mut desktop) = (Machine::linked("laptop", &hub), Machine::linked("desktop", &hub));
+    let hostile = Hostile::instead_of(&mut desktop, &hub);
+    let refused = hostile.runtime.block_on(async {
+        let mut refused = Vec::new();
+        for api in [
+            "CONSUMER.CREATE.claude-peers.desktop.claude-peers.*.mail.laptop",
+            "CONSUMER.CREATE.claude-peers.laptop",
+            "CONSUMER.DELETE.claude-peers.laptop",
+            "CONSUMER.MSG.NEXT.claude-peers.laptop",
+            "STREAM.PURGE.claude-peers",
+            "STREAM.MSG.GET.claude-peers",
+            "DIRECT.GET.claude-peers",
+        ] {
+            let request = async_nats::Request::new().payload("{}".into()).timeout(Some(std::time::Duration::from_millis(300)));
+            refused.push(hostile.hub.send_request(format!("$JS.API.{api}"), request).await.is_err());
+        }
+        refused
+    });
+    assert_eq!(refused, [true; 7]);
+}
