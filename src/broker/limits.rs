@@ -69,6 +69,11 @@ impl Limits {
         Ok(())
     }
 
+    /// As much of a summary as is taken.
+    pub(super) fn cut_summary(&self, summary: &str) -> String {
+        summary.chars().take(self.summary_chars).collect()
+    }
+
     /// Refuses a summary that is too long.
     pub(super) fn check_summary(&self, summary: &str) -> Result<()> {
         let chars = summary.chars().count();

@@ -160,7 +160,6 @@ impl Broker {
         if !peer.cwd.is_empty() {
             check_path("cwd", &peer.cwd)?;
         }
-        self.limits.check_summary(&peer.summary)?;
         for (field, words) in [("gitRepo", &peer.git_repo), ("gitBranch", &peer.git_branch)] {
             words.as_ref().map_or(Ok(()), |words| check_words(field, words))?;
         }
@@ -171,7 +170,9 @@ impl Broker {
             Git { common_dir, head: String::new(), repo, branch: peer.git_branch.clone() }
         });
         let kept = old.unwrap_or_else(|| PeerRow::new(id, name.clone(), peer.cwd.clone(), now));
-        let (cwd, summary, machine) = (peer.cwd.clone(), peer.summary.clone(), Some(machine.clone()));
+        // The other machine may allow longer ones.
+        let summary = self.limits.cut_summary(&peer.summary);
+        let (cwd, machine) = (peer.cwd.clone(), Some(machine.clone()));
         Ok(PeerRow { name, cwd, git, summary, machine, last_seen: now, ..kept })
     }
 }

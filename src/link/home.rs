@@ -50,10 +50,16 @@ pub(super) struct Keys {
     pub seal: String,
 }
 
-/// Makes the keys of a machine that joins.
+/// The keys of a machine that joins. Those of a `join` that was killed are used again: the owner may have let them in, and an invitation lets
+/// in no others then.
 pub(super) fn make_keys(folder: &Path) -> wire::Result<Keys> {
     store::create_folder(folder)?;
-    Ok(Keys { login: key::make_login(&folder.join(LOGIN))?, seal: key::make_seal(&folder.join(SEAL))? })
+    let (login, seal) = (folder.join(LOGIN), folder.join(SEAL));
+    let is_there = |file: &Path| fs::exists(file).map_err(|error| super::error::local(&file.display().to_string(), &error));
+    Ok(Keys {
+        login: if is_there(&login)? { key::read(&login)?.public_key() } else { key::make_login(&login)? },
+        seal: if is_there(&seal)? { key::read_seal(&seal)?.public_key() } else { key::make_seal(&seal)? },
+    })
 }
 
 /// The file with the certificate of the owner's authority.

@@ -47,6 +47,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PING: Duration = Duration::from_secs(5);
 /// How long a connection that breaks is tried again.
 const MOMENT: Duration = Duration::from_secs(2);
+/// How many messages of one subject wait in memory. Another machine may send many that are as large as the hub takes.
+const WAITING: usize = 64;
 /// The pause before a key is tried again.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -92,8 +94,18 @@ pub(super) enum Connection {
 /// The letters for a machine.
 pub(super) struct Incoming {
     pub letters: pull::Stream,
-    /// How far this machine's clock is ahead of the hub's, in milliseconds.
-    pub clock: i64,
+    /// When they began, by the hub's clock, in milliseconds since 1970.
+    created: i64,
+    /// The same by a clock that nobody sets.
+    began: Instant,
+}
+
+impl Incoming {
+    /// How far this machine's clock is ahead of the hub's, in milliseconds. Someone may have set it since the letters began.
+    pub fn ahead(&self) -> i64 {
+        let passed = i64::try_from(self.began.elapsed().as_millis()).unwrap_or(i64::MAX);
+        clock::now().as_millis().saturating_sub(self.created.saturating_add(passed))
+    }
 }
 
 impl Connection {
@@ -120,6 +132,7 @@ impl Access {
         };
         let options =
             options.name("claude-peers-link").custom_inbox_prefix(inbox).connection_timeout(CONNECT_TIMEOUT).ping_interval(PING);
+        let options = options.subscription_capacity(WAITING);
         Ok(match &self.authority {
             Some(file) => options.add_root_certificates(file.clone()).require_tls(true),
             None => options,
@@ -245,7 +258,9 @@ impl Hub {
             name: DIRECTORY.to_owned(),
             subjects: vec![DIRECTORY.to_owned()],
             storage: StorageType::File,
-            max_messages: 1,
+            // Not `max_messages`: a machine can have the hub deliver its own mail here, under the subject of that mail, and this must displace
+            // nothing.
+            max_messages_per_subject: 1,
             allow_direct: true,
             num_replicas: replicas,
             ..Config::default()
@@ -321,9 +336,9 @@ impl Hub {
         }
         let consumer = self.stream.create_consumer_on_stream(config, STREAM).await.map_err(|error| failed(&error))?;
         let created = millis(consumer.cached_info().created);
-        let clock = clock::now().as_millis().saturating_sub(created);
+        let began = Instant::now();
         let letters = consumer.stream().heartbeat(HEARTBEAT).expires(PULL).messages().await.map_err(|error| failed(&error))?;
-        Ok(Incoming { letters, clock })
+        Ok(Incoming { letters, created, began })
     }
 
     /// How many letters wait on the hub for `machine`; none if its link has never fetched any.
@@ -335,6 +350,22 @@ impl Hub {
             Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(&error)),
         }
+    }
+
+    /// Forgets a machine that was revoked: its consumer could still hand something out, and nobody opens the letters to it.
+    pub async fn forget(&self, machine: &MachineName) -> wire::Result<()> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Error::new(Code::Internal, format!("{machine} is removed, but its letters stay on the hub: {error}"))
+                .help(format!("repeat `claude-peers link revoke {machine}`"))
+        };
+        if let Err(error) = self.stream.delete_consumer_from_stream(machine.as_str(), STREAM).await {
+            tracing::debug!("no consumer to delete: {error}");
+        }
+        let stream = self.stream.get_stream_no_info(STREAM).await.map_err(|error| failed(&error))?;
+        for letters in [subject::mail_for(machine), subject::mail_from(machine)] {
+            stream.purge().filter(letters).await.map_err(|error| failed(&error))?;
+        }
+        Ok(())
     }
 
     /// The directory that the hub hands out; none if it has none.

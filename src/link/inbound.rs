@@ -3,20 +3,28 @@
 use super::{
     ends::Link,
     hub::{Stored, stored_at},
+    outbound::sorted,
     retry::{PAUSE, until_answered},
     seal::{Content, Letter},
     subject,
 };
-use crate::wire::{
-    self, Acknowledged, Code, Confirm, MachineName, MessageState, PeerId, Receive, Received, RemoteMessage, RemoteReceipt,
-    Timestamp, text::printable_line,
+use crate::{
+    platform::clock,
+    wire::{
+        self, Acknowledged, Code, Confirm, MachineName, MessageState, Outgoing, OutgoingReceipt, PeerId, Receive, Received,
+        RemoteMessage, RemoteReceipt, Timestamp, text::printable_line,
+    },
 };
 use async_nats::jetstream::{AckKind, Message};
 use futures_util::{StreamExt, stream};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 /// How many messages are handed to the broker side by side. Those of one pair of peers are handed over one after the other.
 const AT_ONCE: usize = 32;
+
+/// How old a letter may be: the week that the hub keeps it, and another for clocks that are wrong. After a month, a broker does not know
+/// its messages any more, and a hub could hand it out as a new one.
+const OLDEST: Duration = Duration::from_secs(14 * 86_400);
 
 impl Link {
     /// Hands the letters for this machine to the broker, and acknowledges them, again and again.
@@ -30,6 +38,8 @@ impl Link {
                 }
                 continue;
             }
+            // A machine that was revoked meanwhile may have left letters.
+            self.fetch_directory().await;
             let mut incoming = match self.hub.incoming(&self.seal.machine).await {
                 Ok(incoming) => incoming,
                 Err(error) => {
@@ -44,7 +54,7 @@ impl Link {
                     _ = state.changed() => break,
                 };
                 match message {
-                    Some(Ok(message)) => self.take_in(&message, incoming.clock).await,
+                    Some(Ok(message)) => self.take_in(&message, incoming.ahead()).await,
                     Some(Err(error)) => {
                         tracing::debug!("waiting for mail on the hub: {error}");
                         break;
@@ -55,9 +65,9 @@ impl Link {
         }
     }
 
-    /// Hands one letter to the broker, and then acknowledges it. This machine's clock is ahead of the hub's by `clock` milliseconds.
-    async fn take_in(&self, message: &Message, clock: i64) {
-        let kind = match self.hand_over(message, clock).await {
+    /// Hands one letter to the broker, and then acknowledges it. This machine's clock is ahead of the hub's by `offset` milliseconds.
+    async fn take_in(&self, message: &Message, offset: i64) {
+        let kind = match self.hand_over(message, offset).await {
             Ok(()) => AckKind::Ack,
             Err(error) => {
                 let subject = printable_line(&message.subject);
@@ -71,7 +81,7 @@ impl Link {
         }
     }
 
-    async fn hand_over(&self, message: &Message, clock: i64) -> wire::Result<()> {
+    async fn hand_over(&self, message: &Message, offset: i64) -> wire::Result<()> {
         let unreadable = |what: &str| wire::Error::new(Code::InvalidRequest, what.to_owned());
         let from = subject::publisher(&message.subject).ok_or_else(|| unreadable("its subject names no machine"))?;
         let Content::Letter(Letter { sealed_at, messages, receipts }) = self.open(&from, &message.payload).await? else {
@@ -84,28 +94,34 @@ impl Link {
         }
         let mut pairs: BTreeMap<(PeerId, PeerId), Vec<RemoteMessage>> = BTreeMap::new();
         // Clocks may be wrong. The hub's has seen both ends, so all times become those of this machine's clock.
-        let ahead = clock.saturating_add(stored_at(message)?.saturating_sub(sealed_at.as_millis()));
+        let ahead = offset.saturating_add(stored_at(message)?.saturating_sub(sealed_at.as_millis()));
         let here = |time: Timestamp| Timestamp::from_millis(time.as_millis().saturating_add(ahead));
         for message in messages {
             let message = RemoteMessage { sent_at: here(message.sent_at), expires_at: here(message.expires_at), ..message };
             pairs.entry((message.from.id.clone(), message.to.clone())).or_default().push(message);
         }
-        let receive = |messages| self.receive_all(&from, messages);
+        let receive = async |messages| match sealed_at.plus(OLDEST) < clock::now() {
+            true => too_old(messages, sealed_at),
+            false => self.receive_all(&from, messages).await,
+        };
         let refused: Vec<Vec<RemoteReceipt>> =
             stream::iter(pairs.into_values()).map(receive).buffer_unordered(AT_ONCE).collect().await;
-        let receipts = refused.concat();
-        if receipts.is_empty() {
-            return Ok(());
+        let told = |receipt: RemoteReceipt| OutgoingReceipt { machine: from.clone(), id: receipt.id.clone(), receipt };
+        let outgoing = Outgoing { messages: Vec::new(), receipts: refused.into_iter().flatten().map(told).collect() };
+        let (letters, _) = sorted(outgoing, self.room().await)?;
+        for letter in letters.into_values().flatten() {
+            self.tell(&from, &letter.receipts).await?;
         }
-        loop {
-            match self.store(&from, &[], &receipts).await? {
-                Some(Stored::Full(cause)) => {
-                    tracing::warn!("the hub has no room for receipts: {cause}; trying again until it has");
-                    tokio::time::sleep(PAUSE).await;
-                }
-                Some(Stored::Yes) | None => return Ok(()),
-            }
+        Ok(())
+    }
+
+    /// Stores a letter with these receipts; tries until the hub has room.
+    async fn tell(&self, to: &MachineName, receipts: &[RemoteReceipt]) -> wire::Result<()> {
+        while let Some(Stored::Full(cause)) = self.store(to, &[], receipts).await? {
+            tracing::warn!("the hub has no room for receipts: {cause}; trying again until it has");
+            tokio::time::sleep(PAUSE).await;
         }
+        Ok(())
     }
 
     /// Hands the messages of one pair of peers to the broker, in order. Returns the receipts of those that it refuses.
@@ -124,4 +140,16 @@ impl Link {
         }
         refused
     }
+}
+
+/// Refuses these messages of an old letter.
+fn too_old(messages: Vec<RemoteMessage>, sealed_at: Timestamp) -> Vec<RemoteReceipt> {
+    let refusal = format!("it was on its way since {sealed_at} by the clock of its machine, which is too long");
+    let refused = |RemoteMessage { id, .. }: RemoteMessage| RemoteReceipt {
+        id,
+        state: MessageState::Expired,
+        route: None,
+        refusal: Some(refusal.clone()),
+    };
+    messages.into_iter().map(refused).collect()
 }

@@ -94,6 +94,7 @@ fn permissions(name: &MachineName) -> wire::Result<()> {
 
 fn failed(error: &Error) -> ExitCode {
     let help = error.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
-    say(&format!("claude-peers-link: {}{help}", error.message));
+    // The words may be those of a hub.
+    say(&wire::text::printable_line(&format!("claude-peers-link: {}{help}", error.message)));
     ExitCode::FAILURE
 }

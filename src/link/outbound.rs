@@ -1,6 +1,7 @@
 //! From the broker to the hub: what has to go to other machines, as one letter for each.
 
 use super::{
+    directory::Member,
     ends::Link,
     hub::{Connection, Stored},
     retry::{PAUSE, until_answered},
@@ -22,12 +23,14 @@ use std::{collections::BTreeMap, time::Duration};
 const WAIT: Duration = Duration::from_secs(3_600);
 /// Room for the names and brackets around what a letter holds.
 const ROUND: usize = 1_024;
+/// The most messages and receipts in one letter.
+const MOST: usize = 1_000;
 
 /// What goes to one machine in one letter.
 #[derive(Default)]
-struct Batch {
+pub(super) struct Batch {
     messages: Vec<RemoteMessage>,
-    receipts: Vec<RemoteReceipt>,
+    pub receipts: Vec<RemoteReceipt>,
     /// The ids of the messages whose receipts it has.
     told: Vec<Told>,
     bytes: usize,
@@ -64,7 +67,7 @@ impl Link {
     }
 
     async fn send(&self, outgoing: Outgoing) -> wire::Result<()> {
-        let sizes = self.hub.largest().await.saturating_sub(ADDED + ROUND);
+        let sizes = self.room().await;
         let (batches, too_large) = sorted(outgoing, sizes)?;
         for (machine, id, size) in too_large {
             let refusal = format!("it takes {size} bytes on its way, and the hub takes {sizes} at most");
@@ -77,6 +80,11 @@ impl Link {
             tokio::time::sleep(PAUSE).await;
         }
         Ok(())
+    }
+
+    /// How many bytes of messages and receipts the hub takes in one letter.
+    pub(super) async fn room(&self) -> usize {
+        self.hub.largest().await.saturating_sub(ADDED + ROUND)
     }
 
     /// Sends one machine its letters, in order. Returns whether the hub had room for all.
@@ -117,7 +125,7 @@ impl Link {
             self.seal.seal(&member, &Content::Letter(letter))
         };
         let subject = subject::mail(&self.seal.machine, machine);
-        self.hub.store(&subject, &id_of(&subject, messages, receipts), seal).await.map(Some)
+        self.hub.store(&subject, &id_of(&self.seal.machine, &member, messages, receipts), seal).await.map(Some)
     }
 
     /// Tells the senders here that their messages cannot go to `machine`.
@@ -133,15 +141,15 @@ impl Link {
 }
 
 /// What is too large for any letter: the machine, the message and its size.
-type TooLarge = Vec<(MachineName, wire::MessageId, usize)>;
+pub(super) type TooLarge = Vec<(MachineName, wire::MessageId, usize)>;
 
-/// Sorts what has to go by machine, into letters of at most `most` bytes each.
-fn sorted(outgoing: Outgoing, most: usize) -> wire::Result<(BTreeMap<MachineName, Vec<Batch>>, TooLarge)> {
+/// Sorts what has to go by machine, into letters of at most `most` bytes and `MOST` messages and receipts each.
+pub(super) fn sorted(outgoing: Outgoing, most: usize) -> wire::Result<(BTreeMap<MachineName, Vec<Batch>>, TooLarge)> {
     let (mut batches, mut too_large) = (BTreeMap::<MachineName, Vec<Batch>>::new(), TooLarge::new());
     let mut put = |machine, size, add: &mut dyn FnMut(&mut Batch)| {
         let batches = batches.entry(machine).or_default();
         match batches.last_mut() {
-            Some(last) if last.bytes + size <= most => {
+            Some(last) if last.bytes + size <= most && last.messages.len() + last.receipts.len() < MOST => {
                 last.bytes += size;
                 add(last);
             }
@@ -174,10 +182,11 @@ fn size_of(value: &impl serde::Serialize) -> wire::Result<usize> {
     Ok(serde_json::to_vec(value).map_err(unwritable)?.len() + 1)
 }
 
-/// The id by which the stream knows a letter again: the same for the same messages and receipts. The texts are no part of it, because the
-/// hub sees it.
-fn id_of(subject: &str, messages: &[RemoteMessage], receipts: &[RemoteReceipt]) -> String {
-    let mut digest = Sha256::new().chain_update(format!("{subject}\n"));
+/// The id by which the stream knows a letter again: the same for the same messages and receipts, sealed by the same machine to the same key.
+/// A machine that was set up anew cannot open what was sealed to its old one. The texts are no part of it, because the hub sees it.
+fn id_of(from: &MachineName, to: &Member, messages: &[RemoteMessage], receipts: &[RemoteReceipt]) -> String {
+    let mut digest = Sha256::new();
+    digest.update(format!("{from} {} {}\n", to.name, to.seal));
     messages.iter().for_each(|message| digest.update(format!("{}\n", message.id)));
     receipts.iter().for_each(|receipt| digest.update(format!("{} {}\n", receipt.id, receipt.state)));
     data_encoding::HEXLOWER.encode(&digest.finalize())

@@ -25,6 +25,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 const GONE: &str = "gone";
 /// The length of versions and questions: nobody guesses one.
 const WORD: usize = 24;
+/// The longest question that is answered.
+const LONGEST_WORD: usize = 64;
 
 impl Link {
     /// Says at intervals that this machine is there.
@@ -61,7 +63,9 @@ impl Link {
         }
         let mut questions = self.subscribe(subject::asks_for(&self.seal.machine)).await;
         while let Some(message) = questions.next().await {
-            let Some(from) = subject::publisher(&message.subject) else { continue };
+            // The answer repeats the question, so that of another program may be huge.
+            let from = subject::publisher(&message.subject).filter(|_| message.payload.len() <= LONGEST_WORD);
+            let Some(from) = from else { continue };
             let Ok(question) = String::from_utf8(message.payload.to_vec()) else { continue };
             let list = here.borrow().clone();
             let (Some(Here { version, peers }), Some(member)) = (list, self.member(&from).await) else { continue };

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     client::Client,
     platform::paths,
-    wire::{self, Code, Error},
+    wire::{self, Code, Error, text::printable_line},
 };
 use futures_util::StreamExt;
 use sd_notify::NotifyState;
@@ -44,16 +44,20 @@ impl Link {
         let terminate = |kind| signal(kind).map_err(|error| local("listening for signals", &error));
         let (mut term, mut int) = (terminate(SignalKind::terminate())?, terminate(SignalKind::interrupt())?);
         notify(&[NotifyState::Ready]);
-        tokio::select! {
-            () = self.send_outgoing() => {}
-            () = self.receive_incoming() => {}
-            () = self.say_who_is_here() => {}
-            () = self.answer_who_is_here() => {}
-            () = self.learn_who_is_there() => {}
-            () = self.learn_directory() => {}
-            () = self.tell_state() => {}
-            _ = term.recv() => {}
-            _ = int.recv() => {}
+        // None of these ends by itself, unless the client of the hub does.
+        let has_failed = tokio::select! {
+            () = self.send_outgoing() => true,
+            () = self.receive_incoming() => true,
+            () = self.say_who_is_here() => true,
+            () = self.answer_who_is_here() => true,
+            () = self.learn_who_is_there() => true,
+            () = self.learn_directory() => true,
+            () = self.tell_state() => true,
+            _ = term.recv() => false,
+            _ = int.recv() => false,
+        };
+        if has_failed {
+            return Err(Error::new(Code::Internal, "the connection to the hub has ended for good").help("start the link again"));
         }
         notify(&[NotifyState::Stopping]);
         self.leave().await;
@@ -71,6 +75,7 @@ impl Link {
                 Connection::Connected(_) => format!("linked as {name} over {addresses}"),
                 Connection::Lost(cause) => format!("not connected to the hub {addresses}: {cause}"),
             };
+            let said = printable_line(&said);
             tracing::info!("{said}");
             notify(&[NotifyState::Status(&said)]);
             if state.changed().await.is_err() {

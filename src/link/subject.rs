@@ -21,6 +21,11 @@ pub(super) fn mail_for(to: &MachineName) -> String {
     format!("claude-peers.*.mail.{to}")
 }
 
+/// All letters of `from`.
+pub(super) fn mail_from(from: &MachineName) -> String {
+    format!("claude-peers.{from}.mail.*")
+}
+
 /// Where `from` says that it is there.
 pub(super) fn alive(from: &MachineName) -> String {
     format!("claude-peers.{from}.alive")

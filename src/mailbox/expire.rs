@@ -7,9 +7,12 @@ use super::{
 };
 use crate::{
     db::{self, View, params, peers},
-    wire::{BROKER_SENDER, MessageId, PeerId, Timestamp},
+    wire::{BROKER_SENDER, MessageId, PeerId, Timestamp, text::printable_line},
 };
 use std::time::Duration;
+
+/// The longest reason that a notice repeats, in characters.
+const LONGEST_REFUSAL: usize = 300;
 
 /// Expires up to `most` undelivered messages that are past their time; returns how many. The notices to the senders expire
 /// after `wait`; `tag` creates the random part of their ids.
@@ -68,7 +71,11 @@ fn tell_sender(
     let name = recipient.map_or_else(|| to.to_string(), |to| to.name);
     let message = format!("Message {id} to {name} ({to}), sent {sent_at}");
     let text = match refusal {
-        Some(refusal) => format!("{message}, was not accepted on the other machine: {refusal}. It will not be shown to {name}."),
+        Some(refusal) => {
+            // The words of another machine, in a notice of the broker.
+            let refusal: String = printable_line(&refusal).chars().take(LONGEST_REFUSAL).collect();
+            format!("{message}, was not accepted on the other machine: {refusal}. It will not be shown to {name}.")
+        }
         None if is_elsewhere => {
             format!("{message}, has expired: the other machine has not reported in time that it was delivered.")
         }

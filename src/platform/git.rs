@@ -15,6 +15,8 @@ use std::{
 
 /// Largest file read here (`HEAD`, `commondir`, `.git`); git writes one line into each.
 const MAX_FILE: u64 = 8 * 1024;
+/// Longest name of a branch, in bytes: git cannot store a longer one in a file. A made-up one would not fit into what other machines are told.
+const LONGEST_BRANCH: usize = 4_096;
 /// The target in `HEAD` if the real one is in a reftable.
 const REFTABLE_STUB: &str = "refs/heads/.invalid";
 
@@ -52,7 +54,8 @@ pub fn branch(head: &Path) -> Option<String> {
         target => target.to_owned(),
     };
     let name = target.strip_prefix("refs/heads/")?;
-    (!name.is_empty()).then(|| printable_line(name).into_owned())
+    let name = printable_line(name);
+    (1..=LONGEST_BRANCH).contains(&name.len()).then(|| name.into_owned())
 }
 
 /// The nearest repository around `directory`; none if another user owns it. Like git, this looks no further.

@@ -3,11 +3,13 @@
 //! Its programs run under `libfaketime` (Debian: `apt install faketime`): a time namespace does not move the time of day.
 
 use crate::{
+    admin::Operator,
     hub::Hub,
-    support::installed,
+    support::{events::Peer, eventually, folder, installed},
     traffic::{Traffic, UNLIMITED},
     world::Machine,
 };
+use serde_json::json;
 use std::{fs, process::Command};
 
 /// The variables that set the clock of a machine's programs. `None`, with a message, where `faketime` is missing.
@@ -60,4 +62,69 @@ fn mail_that_waits_for_half_an_hour_passes_with_a_clock_ahead() {
 #[test]
 fn mail_that_waits_for_half_an_hour_passes_with_a_clock_behind() {
     mail_passes("-1h", &[("CLAUDE_PEERS_EXPIRY", "30m")]);
+}
+
+#[test]
+fn mail_arrives_after_the_clock_is_set() {
+    let Some([library, _, monotonic]) = clock("+0") else { return };
+    let place = folder();
+    let file = place.path().join("clock");
+    fs::write(&file, "-10d").unwrap();
+    let settings = [
+        (library.0, library.1.as_str()),
+        (monotonic.0, monotonic.1.as_str()),
+        ("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+    ];
+    let hub = Hub::start();
+    let (laptop, desktop) = (Machine::linked("laptop", &hub), Machine::linked_with("desktop", &hub, &settings));
+    let _api = Peer::register(&desktop.broker.http(), "one", json!({"cwd": "/src/shop-api"})).follow(&desktop.broker.http());
+    laptop.sees("shop-api@desktop");
+    laptop.send("shop-api@desktop", "Before.");
+    eventually("the first arrives", || (desktop.broker.stored().0 == 1).then_some(()));
+    // The machine has found a server of the time.
+    fs::write(&file, "+0").unwrap();
+    laptop.send("shop-api@desktop", "After.");
+    eventually("the second arrives", || (desktop.broker.stored().0 == 2).then_some(()));
+}
+
+#[test]
+fn letter_is_not_handed_out_again_after_its_message_is_forgotten() {
+    let Some([library, _, monotonic]) = clock("+0") else { return };
+    let place = folder();
+    let file = place.path().join("clock");
+    fs::write(&file, "+0").unwrap();
+    let settings = [
+        (library.0, library.1.as_str()),
+        (monotonic.0, monotonic.1.as_str()),
+        ("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap()),
+        ("FAKETIME_NO_CACHE", "1"),
+    ];
+    let hub = Hub::start();
+    let (laptop, mut desktop) =
+        (Machine::linked_with("laptop", &hub, &settings), Machine::linked_with("desktop", &hub, &settings));
+    let api = Peer::register(&desktop.broker.http(), "one", json!({"cwd": "/src/shop-api"}));
+    laptop.sees("shop-api@desktop");
+    desktop.kill_link();
+    let sent = laptop.send("shop-api@desktop", "Drop the table.");
+    laptop.broker.message_once("forwarded", &sent["messageId"]);
+    let operator = Operator::of(&hub);
+    let letter = operator.stored("claude-peers.laptop.mail.desktop");
+    desktop.link();
+    let take = json!({"lease": "l", "route": "check_messages", "waitSeconds": 60});
+    let taken = api.over(&desktop.broker.http()).post("/v1/take", &take).json();
+    let taken = json!({"route": "check_messages", "messages": [{"id": taken["messages"][0]["id"], "outcome": "delivered"}]});
+    assert_eq!(api.over(&desktop.broker.http()).post("/v1/acknowledge", &taken).json()["changed"], 1);
+    laptop.broker.message_once("delivered", &sent["messageId"]);
+    // A month later the broker has forgotten the message, and the hub hands out the letter as a new one.
+    fs::write(&file, "+31d").unwrap();
+    desktop.broker.restart();
+    eventually("the message is forgotten", || (desktop.broker.stored().0 == 0).then_some(()));
+    let _web = Peer::register(&desktop.broker.http(), "two", json!({"cwd": "/src/shop-web"})).follow(&desktop.broker.http());
+    laptop.sees("shop-web@desktop");
+    operator.store("claude-peers.laptop.mail.desktop", letter);
+    laptop.send("shop-web@desktop", "A new one.");
+    let text = |text: &str| desktop.broker.count(&format!("SELECT count(*) FROM message WHERE text = '{text}'"));
+    eventually("the new one arrives", || (text("A new one.") == 1).then_some(()));
+    assert_eq!(text("Drop the table."), 0);
 }

@@ -1,12 +1,22 @@
 //! Machines join and leave.
 
 use crate::{
+    admin::Operator,
     hub::{Hub, Invitation, join, link_folder, on, said},
-    support::{Broker, broker::signal, events::Peer, installed},
-    world::Machine,
+    support::{Broker, broker::signal, events::Peer, eventually, folder, installed},
+    world::{LINK, Machine},
 };
+use async_nats::ConnectOptions;
+use bytes::Bytes;
+use data_encoding::BASE64URL_NOPAD;
+use nkeys::{KeyPair, KeyPairType, XKey};
 use serde_json::{Value, json};
-use std::{fs, net::TcpListener, process::Output};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    process::{Command, Output},
+};
 
 /// Asserts that it failed, with these words and without another.
 fn refused(output: &Output, words: &[&str]) {
@@ -39,12 +49,15 @@ fn interrupted_invitation_is_withdrawn() {
     }
     let hub = Hub::start();
     let laptop = Broker::start();
-    let mut invitation = hub.invite("laptop");
-    refused(&hub.owner(&["invite", "laptop"]), &["laptop is invited already"]);
-    signal(invitation.child.id(), "INT");
-    let said = invitation.end();
-    assert!(said.contains("the invitation is withdrawn"), "{said}");
-    refused(&join(&laptop, &[&invitation.line]), &["used up, withdrawn or too old"]);
+    // Closing the terminal too.
+    for kind in ["INT", "HUP"] {
+        let mut invitation = hub.invite("laptop");
+        refused(&hub.owner(&["invite", "laptop"]), &["laptop is invited already"]);
+        signal(invitation.child.id(), kind);
+        let said = invitation.end();
+        assert!(said.contains("the invitation is withdrawn"), "{said}");
+        refused(&join(&laptop, &[&invitation.line]), &["used up, withdrawn or too old"]);
+    }
     hub.join("laptop", &laptop);
 }
 
@@ -157,4 +170,120 @@ fn machine_leaves() {
     assert_eq!(fs::read_dir(link_folder(laptop.broker.folder())).unwrap().count(), 0, "no key stays");
     laptop.link();
     laptop.link_says("this machine has not joined any others");
+}
+
+#[test]
+fn second_machine_with_the_same_line_is_not_let_in() {
+    if !installed("nats-server") {
+        return;
+    }
+    let hub = Hub::start();
+    let mut invitation = hub.invite("laptop");
+    // Two who have the line. The first is let in, and then the second asks.
+    let body = BASE64URL_NOPAD.decode(invitation.line.rsplit_once('/').unwrap().1.as_bytes()).unwrap();
+    let key = |from: usize| <[u8; 32]>::try_from(&body[from..from + 32]).unwrap();
+    let login = KeyPair::new_from_raw(KeyPairType::User, key(0)).unwrap();
+    let secret = XKey::new_from_raw(key(32));
+    let sealed = |text: Value| Bytes::from(secret.seal(text.to_string().as_bytes(), &secret).unwrap());
+    let keys = || json!({"login": KeyPair::new_user().public_key(), "seal": XKey::new().public_key()});
+    let (first, second) = (keys(), keys());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let options = ConnectOptions::with_nkey(login.seed().unwrap()).custom_inbox_prefix("_INBOX_JOIN_laptop");
+        let options = options.add_root_certificates(hub.folder().join("hub/ca.pem")).require_tls(true);
+        let client = options.connect(hub.address()).await.unwrap();
+        let subject = "claude-peers-join.laptop";
+        client.request(subject, sealed(json!({"join": first}))).await.unwrap();
+        client.publish_with_reply(subject, "_INBOX_JOIN_laptop.x", sealed(json!({"join": second}))).await.unwrap();
+        client.publish(subject, sealed(json!("joined"))).await.unwrap();
+        client.flush().await.unwrap();
+    });
+    let said = invitation.end();
+    assert!(said.contains("another machine asked to join with the same line"), "{said}");
+    let owner: Value = serde_json::from_slice(&fs::read(hub.folder().join("owner.json")).unwrap()).unwrap();
+    assert_eq!(owner["machines"][0]["login"], first["login"]);
+}
+
+#[test]
+fn revoking_withdraws_an_invitation() {
+    if !installed("nats-server") {
+        return;
+    }
+    let hub = Hub::start();
+    let invitation = hub.invite("laptop");
+    hub.revoke("laptop");
+    refused(&join(&Broker::start(), &[&invitation.line]), &["used up, withdrawn or too old"]);
+}
+
+#[test]
+fn slow_change_undoes_no_later_one() {
+    if !installed("nats-server") {
+        return;
+    }
+    // The first change takes long enough to meet the second.
+    let apply = "if mv slow taken; then i=0; while grep -q desktop ../owner.json && [ $i -lt 60 ]; do sleep 0.05; i=$((i+1)); done; \
+        sleep 1; fi 2>/dev/null; nats-server --signal reload=nats-server.pid";
+    let mut hub = Hub::set_up_on(&["127.0.0.1"], &["--apply", apply]);
+    hub.launch();
+    hub.join("desktop", &Broker::start());
+    fs::write(hub.folder().join("hub/slow"), "").unwrap();
+    std::thread::scope(|scope| {
+        let inviting = scope.spawn(|| hub.invite("laptop"));
+        eventually("the first change is under way", || hub.folder().join("hub/taken").exists().then_some(()));
+        hub.revoke("desktop");
+        let _invitation = inviting.join().unwrap();
+        let operator = Operator::of(&hub);
+        let handed_out = operator.runtime.block_on(async {
+            let stream = operator.hub.get_stream("claude-peers-directory").await.unwrap();
+            stream.get_last_raw_message_by_subject("claude-peers-directory").await.unwrap().payload
+        });
+        let handed_out = String::from_utf8_lossy(&handed_out).into_owned();
+        assert!(!handed_out.contains("desktop"), "a machine that was revoked is handed out: {handed_out}");
+    });
+}
+
+#[test]
+fn words_of_a_hub_steer_no_terminal() {
+    let (listener, home) = (TcpListener::bind("127.0.0.1:0").unwrap(), folder());
+    let address = format!("nats://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let info = json!({"server_id": "x", "version": "2.10.0", "max_payload": 1_000_000, "proto": 1, "headers": true, "nonce": "x"});
+            write!(connection, "INFO {info}\r\n-ERR 'no\u{1b}[2Jway'\r\n").unwrap();
+            drop(connection.read(&mut [0; 4_096]));
+        }
+    });
+    let user = KeyPair::new_user();
+    let text = format!(
+        "-----BEGIN NATS USER JWT-----\nx.y.z\n------END NATS USER JWT------\n\n\
+         -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+        user.seed().unwrap()
+    );
+    let credentials = home.path().join("a.creds");
+    fs::write(&credentials, text).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = Command::new(LINK);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", home.path()).args(words).output().unwrap()
+    };
+    let made = run(&["init", &address, "--credentials", credentials.to_str().unwrap()]);
+    assert!(made.status.success(), "{}", said(&made));
+    let said = said(&run(&["invite", "laptop"]));
+    assert!(said.contains("way") && !said.contains('\u{1b}'), "{said:?}");
+}
+
+#[test]
+fn program_with_the_number_of_a_killed_hub_gets_no_signal() {
+    if !installed("nats-server") {
+        return;
+    }
+    let mut hub = Hub::start();
+    hub.kill();
+    let mut other = Command::new("sleep").arg("600").spawn().unwrap();
+    fs::write(hub.folder().join("hub/nats-server.pid"), other.id().to_string()).unwrap();
+    refused(&hub.owner(&["invite", "laptop"]), &["cannot be reached"]);
+    let ended = other.try_wait().unwrap();
+    drop(other.kill());
+    drop(other.wait());
+    assert_eq!(ended, None);
 }

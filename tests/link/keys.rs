@@ -26,7 +26,7 @@ fn key_does_not_speak_for_another_machine() {
     thief.broker.http().post("/v1/gateway/announce", &announce).json();
     let sent = thief.send("shop-web@desktop", "I am the laptop.");
     thief.link_says("Permissions Violation for Publish to \"claude-peers.laptop.mail.desktop\"");
-    thief.link_says("Permissions Violation for Publish to \"$JS.API.CONSUMER.CREATE.claude-peers.laptop");
+    thief.link_says("Permissions Violation for Subscription to \"_INBOX_laptop.");
     assert_eq!(thief.broker.message(&sent["messageId"])["state"], "queued");
 }
 

@@ -11,6 +11,7 @@ mod clock;
 #[cfg(target_os = "linux")]
 mod cluster;
 mod forged;
+mod hostile;
 #[cfg(target_os = "linux")]
 mod hosts;
 mod hub;

@@ -10,20 +10,18 @@ use crate::{
     platform::clock,
     wire::{self, Code, Error},
 };
-use rustix::fs::FlockOperation;
+use rustix::{fs::FlockOperation, io::Errno};
 use std::{fs::File, path::Path, time::Duration};
 use tokio::time::{Instant, sleep};
 
-/// How often a cluster is asked whether it has a leader.
+/// How often a cluster is asked whether it has a leader, and a lock is tried.
 const LOOK: Duration = Duration::from_millis(50);
 
 impl Owner {
     /// Changes what the folder says. One process at a time.
-    pub fn change<T>(folder: &Path, change: impl FnOnce(&mut Self) -> wire::Result<T>) -> wire::Result<(Self, T)> {
+    pub async fn change<T>(folder: &Path, change: impl FnOnce(&mut Self) -> wire::Result<T>) -> wire::Result<(Self, T)> {
         Self::open(folder)?;
-        let failed = |error| local(&format!("locking {}", folder.display()), &error);
-        let lock = File::open(folder).map_err(failed)?;
-        rustix::fs::flock(&lock, FlockOperation::LockExclusive).map_err(|error| failed(error.into()))?;
+        let _lock = lock(folder).await?;
         let mut owner = Self::open(folder)?;
         let now = clock::now();
         owner.invitations.retain(|invited| invited.until > now);
@@ -42,8 +40,14 @@ impl Owner {
     }
 
     /// Makes the hub read its configuration, and returns when it has: its configuration names a new key each time, and the hub lets that
-    /// key in. Then brings streams and directory up to date.
+    /// key in. Then brings streams and directory up to date. All of it is done with what the folder says now, one process at a time: else
+    /// a slow one could hand out an old directory after a new one.
     pub async fn apply(&self) -> wire::Result<Hub> {
+        let _lock = lock(&self.folder).await?;
+        Self::open(&self.folder)?.hand_out().await
+    }
+
+    async fn hand_out(&self) -> wire::Result<Hub> {
         if self.credentials.is_none() {
             config::reload(self).await?;
             self.is_read().await?;
@@ -80,4 +84,18 @@ impl Owner {
         // A server that does not run reads it when it starts.
         failure.filter(|_| have_read == 0).map_or(Ok(()), Err)
     }
+}
+
+/// Locks the owner's folder against other processes until the result is dropped.
+async fn lock(folder: &Path) -> wire::Result<File> {
+    let failed = |error| local(&format!("locking {}", folder.display()), &error);
+    let file = File::open(folder).map_err(failed)?;
+    // A system call that waits would keep a signal from ending this.
+    while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        match error {
+            Errno::WOULDBLOCK | Errno::INTR => sleep(LOOK).await,
+            error => return Err(failed(error.into())),
+        }
+    }
+    Ok(file)
 }

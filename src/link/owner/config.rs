@@ -66,7 +66,8 @@ pub(super) fn write_main(owner: &Owner, port: u16, synced: bool) -> wire::Result
          \n\
          [Install]\n\
          WantedBy=default.target\n",
-        folder.display()
+        // What systemd would replace.
+        folder.display().to_string().replace('%', "%%")
     );
     store::write(&unit_file(&folder), unit.as_bytes())
 }
@@ -143,6 +144,8 @@ pub(super) async fn reload(owner: &Owner) -> wire::Result<()> {
             command
         }
         None if fs::exists(&pid_file).is_ok_and(|there| there) => {
+            // A hub that was killed leaves its file, and the number in it may be another program's by now.
+            owner.connect().await?;
             let mut command = server();
             command.arg("--signal").arg(format!("reload={}", pid_file.display()));
             command

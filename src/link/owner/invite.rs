@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::{
     io::Write,
     path::{Path, PathBuf},
+    task::Poll,
     time::Duration,
 };
 use tokio::{
@@ -51,7 +52,7 @@ pub(in crate::link) async fn run(InviteArgs { name, folder, minutes }: InviteArg
     let secrets = Secrets::make()?;
     let login = secrets.login.public_key();
     let invited = Invited { name: name.clone(), login: login.clone(), until: clock::now().plus(wait) };
-    let (owner, ()) = Owner::change(&folder, |owner| add(owner, invited))?;
+    let (owner, ()) = Owner::change(&folder, |owner| add(owner, invited)).await?;
     let waited = tokio::select! {
         waited = wait_for(&owner, &folder, &name, &secrets, wait) => waited,
         () = interrupted() => Err(Error::new(Code::Stopping, "the invitation is withdrawn")),
@@ -61,7 +62,7 @@ pub(in crate::link) async fn run(InviteArgs { name, folder, minutes }: InviteArg
         owner.invitations.retain(|invited| invited.login != login);
         Ok(())
     };
-    let withdrawn = match Owner::change(&folder, withdraw) {
+    let withdrawn = match Owner::change(&folder, withdraw).await {
         Ok((owner, ())) => owner.apply().await.map(drop),
         Err(error) => Err(error),
     };
@@ -121,7 +122,12 @@ async fn wait_for(owner: &Owner, folder: &Path, name: &MachineName, secrets: &Se
         };
         match read(&message, &secrets.secret) {
             Some(Asked::Join(keys)) => {
-                let welcome = admit(folder, name, keys).await?;
+                let Some(welcome) = admit(folder, name, &secrets.login.public_key(), keys).await? else {
+                    say(&format!(
+                        "{name} is let in, and then another machine asked to join with the same line. It was not let in."
+                    ));
+                    continue;
+                };
                 answer(&hub, &message, &secrets.secret, &welcome).await?;
                 (deadline, is_in) = (Instant::now() + CONFIRMATION, true);
             }
@@ -170,23 +176,28 @@ fn read(message: &Message, secret: &XKey) -> Option<Asked> {
     serde_json::from_slice(&secret.open(&message.payload, secret).ok()?).ok()
 }
 
-/// Lets the machine in, once. Returns when the hub knows it.
-async fn admit(folder: &Path, name: &MachineName, Keys { login, seal }: Keys) -> wire::Result<Welcome> {
+/// Lets the machine in, once. Returns when the hub knows it; none if another was let in with the same invitation.
+async fn admit(folder: &Path, name: &MachineName, invitation: &str, Keys { login, seal }: Keys) -> wire::Result<Option<Welcome>> {
     let machine = Machine { name: name.clone(), login, seal, joined: clock::now() };
-    let (owner, ()) = Owner::change(folder, |owner| {
-        let is_known = |known: &Machine| known.login == machine.login && known.seal == machine.seal;
-        if owner.find(&machine.name).is_some_and(is_known) {
-            return Ok(());
+    let admitted = Owner::change(folder, |owner| {
+        if let Some(known) = owner.find(&machine.name) {
+            return Ok(known.login == machine.login && known.seal == machine.seal);
+        }
+        if owner.invitations.iter().all(|invited| invited.login != invitation) {
+            return Err(Error::new(Code::Forbidden, format!("the invitation of {name} was withdrawn")).help("invite it again"));
         }
         KeyPair::from_public_key(&machine.login).map_err(|error| broken(&error))?;
         XKey::from_public_key(&machine.seal).map_err(|error| broken(&error))?;
-        owner.machines.retain(|other| other.name != machine.name);
         owner.machines.push(machine);
         owner.serial += 1;
-        Ok(())
-    })?;
+        Ok(true)
+    });
+    let (owner, is_in) = admitted.await?;
+    if !is_in {
+        return Ok(None);
+    }
     owner.apply().await?;
-    Ok(Welcome { directory: owner.directory()? })
+    Ok(Some(Welcome { directory: owner.directory()? }))
 }
 
 async fn answer(hub: &Hub, message: &Message, secret: &XKey, welcome: &Welcome) -> wire::Result<()> {
@@ -199,11 +210,13 @@ async fn answer(hub: &Hub, message: &Message, secret: &XKey, welcome: &Welcome) 
 }
 
 async fn interrupted() {
-    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
+    let Ok(mut signals) = kinds.into_iter().map(signal).collect::<Result<Vec<_>, _>>() else {
         return std::future::pending().await;
     };
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
-    }
+    std::future::poll_fn(|context| match signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready()) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    })
+    .await;
 }

@@ -2,7 +2,7 @@
 
 use super::Owner;
 use crate::{
-    link::{args::RevokeArgs, say},
+    link::{args::RevokeArgs, say::say},
     wire::{self, Code, Error},
 };
 
@@ -13,14 +13,19 @@ pub(in crate::link) async fn run(RevokeArgs { name, folder }: RevokeArgs) -> wir
         owner.machines.retain(|machine| machine.name != name);
         let was_there = owner.machines.len() < before;
         owner.serial += u64::from(was_there);
-        Ok(was_there)
-    })?;
+        // The same line would let a machine in again.
+        let invited = owner.invitations.len();
+        owner.invitations.retain(|invited| invited.name != name);
+        Ok(was_there || owner.invitations.len() < invited)
+    })
+    .await?;
     // Also if it was removed before: the hub may not have heard of it.
-    owner.apply().await.map_err(|error| {
+    let hub = owner.apply().await.map_err(|error| {
         let what = format!("{name} is removed here, but the hub still lets it in: {}", error.message);
         let first = error.help.map(|help| format!("{help}; then ")).unwrap_or_default();
         Error::new(error.code, what).help(format!("{first}repeat `claude-peers link revoke {name}`"))
     })?;
+    hub.forget(&name).await?;
     match was_there {
         true => say(&format!("Removed {name}.")),
         false => {

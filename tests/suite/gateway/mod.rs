@@ -316,3 +316,12 @@ fn malformed_announcements_are_refused_whole() {
     }
     assert_eq!(broker.stored(), (0, 0));
 }
+
+#[test]
+fn long_summary_of_another_machine_is_cut() {
+    let broker = Broker::with(&[("CLAUDE_PEERS_SUMMARY_LIMIT", "10")]);
+    let peer = json!({"id": "k7xq2m", "name": "shop-api", "cwd": "/src/shop-api", "summary": "Orders and totals"});
+    broker.http().post("/v1/gateway/announce", &json!({"machine": "desktop", "peers": [peer]})).json();
+    let peers = broker.http().get("/v1/peers?scope=everywhere").json();
+    assert_eq!(peers["peers"][0]["summary"], "Orders and", "{peers}");
+}
