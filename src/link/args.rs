@@ -75,6 +75,12 @@ pub(super) struct JoinArgs {
     /// This machine's credentials for a hub that others run
     #[arg(long, value_name = "FILE")]
     pub credentials: Option<PathBuf>,
+    /// The address of a leaf node through which this machine reaches that hub
+    #[arg(long, value_name = "ADDRESS", requires_all = ["credentials", "domain"])]
+    pub leaf: Option<String>,
+    /// The hub's JetStream domain, for a leaf node
+    #[arg(long, value_name = "NAME", requires = "leaf")]
+    pub domain: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]

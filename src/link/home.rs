@@ -34,6 +34,9 @@ pub(super) struct Home {
     pub has_authority: bool,
     /// The file of credentials, for a hub that others run.
     pub credentials: Option<PathBuf>,
+    /// The hub's JetStream domain, for a machine behind a leaf node.
+    #[serde(default)]
+    pub domain: Option<String>,
     #[serde(skip)]
     pub folder: PathBuf,
 }
@@ -110,7 +113,7 @@ impl Home {
             None => Login::Key(key::read(&self.folder.join(LOGIN))?.seed().map_err(|error| broken(&error))?),
         };
         let authority = self.has_authority.then(|| authority_in(&self.folder));
-        Ok(Access { addresses: self.hub.clone(), login, authority })
+        Ok(Access { addresses: self.hub.clone(), login, authority, domain: self.domain.clone() })
     }
 
     /// What seals and opens for this machine.

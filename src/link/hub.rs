@@ -60,6 +60,8 @@ pub(super) struct Access {
     pub login: Login,
     /// The file with the certificate that the hub's is signed with. Without one, a public authority has to have signed that.
     pub authority: Option<PathBuf>,
+    /// The hub's JetStream domain, which a machine behind a leaf node has to name.
+    pub domain: Option<String>,
 }
 
 /// How a hub knows who connects.
@@ -139,6 +141,13 @@ impl Access {
         })
     }
 
+    fn jetstream(&self, client: &Client) -> jetstream::Context {
+        match &self.domain {
+            Some(domain) => jetstream::with_domain(client.clone(), domain),
+            None => jetstream::new(client.clone()),
+        }
+    }
+
     fn servers(&self) -> wire::Result<Vec<ServerAddr>> {
         let read = |address: &str| {
             let unusable = |error| Error::new(Code::InvalidRequest, format!("{address:?} is no address of a hub: {error}"));
@@ -155,9 +164,7 @@ impl Access {
                 let what = format!("the hub at {} runs nats-server {}", self.addresses, client.server_info().version);
                 Err(Error::new(Code::VersionMismatch, what).help("it needs version 2.9.10 or later"))
             }
-            Ok(client) => {
-                Ok(Hub { stream: jetstream::new(client.clone()), client, state: watch::channel(Connection::Connected(1)).1 })
-            }
+            Ok(client) => Ok(Hub { stream: self.jetstream(&client), client, state: watch::channel(Connection::Connected(1)).1 }),
             Err(error) => Err(self.refused(error.kind(), &error)),
         }
     }
@@ -203,7 +210,7 @@ impl Access {
         };
         let options = self.options(inbox).await?.event_callback(report).retry_on_initial_connect();
         let client = options.connect(self.servers()?).await.map_err(|error| self.refused(error.kind(), &error))?;
-        Ok(Hub { stream: jetstream::new(client.clone()), client, state })
+        Ok(Hub { stream: self.jetstream(&client), client, state })
     }
 
     /// `Forbidden` if the hub does not know the key, else `Unreachable`.

@@ -33,7 +33,7 @@ const RELOAD: Duration = Duration::from_secs(2);
 /// The most that is read as an invitation.
 const LONGEST: u64 = 64 * 1024;
 
-pub(super) async fn run(JoinArgs { line, credentials }: JoinArgs) -> wire::Result<()> {
+pub(super) async fn run(JoinArgs { line, credentials, leaf, domain }: JoinArgs) -> wire::Result<()> {
     if let Some(home) = Home::find()? {
         let what = format!("this machine has joined already, as {}", home.name);
         return Err(Error::new(Code::InvalidRequest, what).help("`claude-peers link leave` ends that"));
@@ -42,7 +42,8 @@ pub(super) async fn run(JoinArgs { line, credentials }: JoinArgs) -> wire::Resul
         Some(line) if line != "-" => line,
         _ => read_line()?,
     };
-    let invitation: Invitation = line.parse()?;
+    let mut invitation: Invitation = line.parse()?;
+    invitation.hub = leaf.unwrap_or(invitation.hub);
     let folder = home::folder()?;
     let keys = home::make_keys(&folder)?;
     let has_authority = !invitation.authority.is_empty();
@@ -59,7 +60,7 @@ pub(super) async fn run(JoinArgs { line, credentials }: JoinArgs) -> wire::Resul
         return Err(Error::new(Code::Forbidden, "the owner's answer does not name this machine").help("invite it again"));
     }
     let (name, addresses, owner) = (invitation.name.clone(), invitation.hub.clone(), invitation.owner.clone());
-    let home = Home { name, hub: addresses, owner, has_authority, credentials, folder };
+    let home = Home { name, hub: addresses, owner, has_authority, credentials, domain, folder };
     home.keep_directory(&directory)?;
     home.keep()?;
     let not_linked = |error: Error| {
@@ -88,7 +89,8 @@ async fn connect(invitation: &Invitation, folder: &Path, credentials: Option<&Pa
         None => Login::Key(invitation.login()?.seed().map_err(|error| broken(&error))?),
     };
     let authority = (!invitation.authority.is_empty()).then(|| home::authority_in(folder));
-    let access = Access { addresses: invitation.hub.clone(), login, authority };
+    // Joining needs no JetStream.
+    let access = Access { addresses: invitation.hub.clone(), login, authority, domain: None };
     let used_up = |error: Error| match error.code {
         Code::Forbidden if credentials.is_none() => {
             Error::new(Code::Forbidden, "the hub rejects this invitation: it is used up, withdrawn or too old")

@@ -55,6 +55,16 @@ impl Hub {
         hub
     }
 
+    /// A server with this configuration, without an owner of machines.
+    pub fn serving(configuration: impl FnOnce(u16) -> String) -> Self {
+        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let mut hub = Self { home: folder(), child: None, port };
+        fs::create_dir_all(hub.folder().join("hub")).unwrap();
+        fs::write(hub.folder().join("hub/nats-server.conf"), configuration(port)).unwrap();
+        hub.launch();
+        hub
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }

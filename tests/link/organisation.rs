@@ -8,7 +8,7 @@ use crate::{
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
-use std::{fs, path::PathBuf, process::Command};
+use std::{fs, net::TcpListener, path::PathBuf, process::Command};
 
 /// The operators of a NATS server.
 struct Operators {
@@ -24,6 +24,11 @@ impl Operators {
 
     /// The configuration of their server.
     fn configuration(&self, port: u16) -> String {
+        self.configuration_with(port, "")
+    }
+
+    /// The same, with further settings of JetStream.
+    fn configuration_with(&self, port: u16, jetstream: &str) -> String {
         let operator = token(&self.operator, &self.operator, json!({"type": "operator", "version": 2}));
         let limits: Value = [
             "subs",
@@ -51,7 +56,7 @@ impl Operators {
             (of(&self.account, &limits), of(&system, &json!({"subs": -1, "data": -1, "payload": -1, "conn": -1})));
         let system = system.public_key();
         format!(
-            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {:?} }}\noperator: {operator}\nsystem_account: {system}\n\
+            "listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: {:?} {jetstream} }}\noperator: {operator}\nsystem_account: {system}\n\
              resolver: MEMORY\nresolver_preload {{ {}: {account}, {system}: {server} }}\n",
             self.folder.path().join("store"),
             self.account.public_key()
@@ -130,4 +135,37 @@ fn machines_talk_over_the_hub_of_an_organisation() {
     desktop.send("cli@laptop", "Still here?");
     let sent = laptop.send("shop-api@desktop", "Still there?");
     laptop.broker.message_once("expired", &sent["messageId"]);
+}
+
+#[test]
+fn machine_talks_through_a_leaf_node() {
+    if !installed("nats-server") {
+        return;
+    }
+    let operators = Operators::new();
+    let owner = operators.credentials("owner", &[">".to_owned()], &[">".to_owned()]);
+    let leaves = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let listen = format!("leafnodes {{ listen: \"127.0.0.1:{leaves}\" }}\n");
+    let hub = Hub::of_others(&owner, |port| operators.configuration_with(port, ", domain: site") + &listen);
+    // The leaf may do all in its account, and lets in whoever reaches it: only the seals tell who has sent something.
+    let leafs = operators.machine("laptop");
+    let remote = format!("{{ url: \"nats://127.0.0.1:{leaves}\", credentials: {owner:?} }}");
+    let leaf = Hub::serving(|port| format!("listen: \"127.0.0.1:{port}\"\nleafnodes {{ remotes: [{remote}] }}\n"));
+    let joined = |name: &'static str, words: &[&str]| {
+        let (broker, mut invitation) = (Broker::start(), hub.invite(name));
+        let joined = join(&broker, &[&[invitation.line.as_str()], words].concat());
+        assert!(joined.status.success(), "{}\n{}", said(&joined), invitation.end());
+        Machine::joined(name, broker)
+    };
+    let (address, desktops) = (format!("nats://{}", leaf.address()), operators.machine("desktop"));
+    let through = ["--credentials", leafs.to_str().unwrap(), "--leaf", &address, "--domain", "site"];
+    let (laptop, desktop) = (joined("laptop", &through), joined("desktop", &["--credentials", desktops.to_str().unwrap()]));
+    let peers = [&laptop, &desktop]
+        .map(|machine| Peer::register(&machine.broker.http(), "one", json!({"cwd": format!("/src/of-{}", machine.name)})));
+    let _streams = [peers[0].follow(&laptop.broker.http()), peers[1].follow(&desktop.broker.http())];
+    laptop.sees("of-desktop@desktop");
+    desktop.sees("of-laptop@laptop");
+    laptop.send("of-desktop@desktop", "Which port?");
+    desktop.send("of-laptop@laptop", "8080");
+    eventually("both arrive", || (laptop.broker.stored().0 == 2 && desktop.broker.stored().0 == 2).then_some(()));
 }

@@ -119,7 +119,7 @@ impl Owner {
             Some(file) => Login::Credentials(file.clone()),
             None => Login::Key(key.seed().map_err(|error| broken(&error))?),
         };
-        Ok(Access { addresses: self.hub.clone(), login, authority: self.has_authority.then(|| self.authority()) })
+        Ok(Access { addresses: self.hub.clone(), login, authority: self.has_authority.then(|| self.authority()), domain: None })
     }
 
     /// Connects to the hub as its owner.
