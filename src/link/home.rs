@@ -1,8 +1,8 @@
 //! What a machine that has joined keeps: its name, its keys, the way to the hub and the last directory.
 
 use super::{
+    access::{Access, Login},
     directory::{Directory, Signed},
-    hub::{Access, Login},
     key::{self, broken},
     seal::Seal,
     store,

@@ -10,7 +10,7 @@ use crate::{
     wire::{self, Code, Error, MachineName},
 };
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, ServerAddr, ServerError,
+    Client, HeaderMap, ServerError,
     header::NATS_MESSAGE_ID,
     jetstream::{
         self, ErrorCode,
@@ -18,9 +18,8 @@ use async_nats::{
         context::{ConsumerInfoErrorKind, CreateStreamError, CreateStreamErrorKind, PublishError},
         stream::{Config, DirectGetErrorKind, DiscardPolicy, RetentionPolicy, StorageType},
     },
-    rustls,
 };
-use std::{error::Error as _, path::PathBuf, time::Duration};
+use std::{error::Error as _, time::Duration};
 use time::OffsetDateTime;
 use tokio::{
     sync::watch,
@@ -39,39 +38,6 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long one pull lasts.
 const PULL: Duration = Duration::from_secs(30);
-/// The oldest server that the tests run with.
-const OLDEST: (u32, u32, u32) = (2, 9, 10);
-/// How long connecting may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the client asks whether the hub is still there. Three questions without an answer end the connection.
-const PING: Duration = Duration::from_secs(5);
-/// How long a connection that breaks is tried again.
-const MOMENT: Duration = Duration::from_secs(2);
-/// How many messages of one subject wait in memory. Another machine may send many that are as large as the hub takes.
-const WAITING: usize = 64;
-/// The pause before a key is tried again.
-const LOOK: Duration = Duration::from_millis(50);
-
-/// How to get to a hub and into it.
-#[derive(Debug, Clone)]
-pub(super) struct Access {
-    /// HOST:PORT, or several, separated by commas.
-    pub addresses: String,
-    pub login: Login,
-    /// The file with the certificate that the hub's is signed with. Without one, a public authority has to have signed that.
-    pub authority: Option<PathBuf>,
-    /// The hub's JetStream domain, which a machine behind a leaf node has to name.
-    pub domain: Option<String>,
-}
-
-/// How a hub knows who connects.
-#[derive(Debug, Clone)]
-pub(super) enum Login {
-    /// By an nkey; its seed.
-    Key(String),
-    /// By a file of credentials, as the operators of a NATS server hand them out.
-    Credentials(PathBuf),
-}
 
 /// A connection to the hub, which is opened again when it breaks.
 #[derive(Debug, Clone)]
@@ -79,7 +45,7 @@ pub(super) struct Hub {
     pub client: Client,
     /// Changes with each new connection and each loss.
     pub state: watch::Receiver<Connection>,
-    stream: jetstream::Context,
+    pub stream: jetstream::Context,
 }
 
 /// What is known of a connection.
@@ -122,127 +88,6 @@ pub(super) enum Stored {
     Yes,
     /// The hub has no room; its words.
     Full(String),
-}
-
-impl Access {
-    async fn options(&self, inbox: String) -> wire::Result<ConnectOptions> {
-        let options = match &self.login {
-            Login::Key(seed) => ConnectOptions::with_nkey(seed.clone()),
-            Login::Credentials(file) => ConnectOptions::with_credentials_file(file)
-                .await
-                .map_err(|error| super::error::local(&format!("reading {}", file.display()), &error))?,
-        };
-        let options =
-            options.name("claude-peers-link").custom_inbox_prefix(inbox).connection_timeout(CONNECT_TIMEOUT).ping_interval(PING);
-        let options = options.subscription_capacity(WAITING);
-        Ok(match &self.authority {
-            Some(file) => options.add_root_certificates(file.clone()).require_tls(true),
-            None => options,
-        })
-    }
-
-    fn jetstream(&self, client: &Client) -> jetstream::Context {
-        match &self.domain {
-            Some(domain) => jetstream::with_domain(client.clone(), domain),
-            None => jetstream::new(client.clone()),
-        }
-    }
-
-    fn servers(&self) -> wire::Result<Vec<ServerAddr>> {
-        let read = |address: &str| {
-            let unusable = |error| Error::new(Code::InvalidRequest, format!("{address:?} is no address of a hub: {error}"));
-            address.parse().map_err(unusable)
-        };
-        self.addresses.split(',').map(read).collect()
-    }
-
-    /// Connects now, or says why that is not possible.
-    pub async fn connect(&self, inbox: String) -> wire::Result<Hub> {
-        let options = self.options(inbox).await?;
-        match options.connect(self.servers()?).await {
-            Ok(client) if is_too_old(&client.server_info().version) => {
-                let what = format!("the hub at {} runs nats-server {}", self.addresses, client.server_info().version);
-                Err(Error::new(Code::VersionMismatch, what).help("it needs version 2.9.10 or later"))
-            }
-            Ok(client) => Ok(Hub { stream: self.jetstream(&client), client, state: watch::channel(Connection::Connected(1)).1 }),
-            Err(error) => Err(self.refused(error.kind(), &error)),
-        }
-    }
-
-    /// Connects now. A key that is rejected is tried for as long as `patience`, and a connection that breaks for a moment: while a hub
-    /// reloads, it rejects valid keys and drops connections.
-    pub async fn connect_patiently(&self, inbox: &str, patience: Duration) -> wire::Result<Hub> {
-        let begun = Instant::now();
-        let deadline = begun + patience;
-        loop {
-            match self.connect(inbox.to_owned()).await {
-                Err(error) if error.code == Code::Forbidden && Instant::now() < deadline => sleep(LOOK).await,
-                Err(error) if error.code == Code::Unreachable && begun.elapsed() < patience.min(MOMENT) => sleep(LOOK).await,
-                connected => return connected,
-            }
-        }
-    }
-
-    /// Connects whenever that is possible.
-    pub async fn keep_connected(&self, inbox: String) -> wire::Result<Hub> {
-        let (states, state) = watch::channel(Connection::Connecting);
-        let report = move |event| {
-            match event {
-                Event::Connected => states.send_modify(|state| {
-                    // Each connection has another number.
-                    let number = clock::now().as_millis().unsigned_abs();
-                    *state = Connection::Connected(number);
-                }),
-                Event::Disconnected => drop(states.send_replace(Connection::Lost("the connection broke".to_owned()))),
-                Event::ClientError(error) => {
-                    states.send_if_modified(|state| {
-                        let lost = Connection::Lost(error.to_string());
-                        let is_news = !matches!(state, Connection::Connected(_)) && *state != lost;
-                        if is_news {
-                            *state = lost;
-                        }
-                        is_news
-                    });
-                }
-                _ => {}
-            }
-            std::future::ready(())
-        };
-        let options = self.options(inbox).await?.event_callback(report).retry_on_initial_connect();
-        let client = options.connect(self.servers()?).await.map_err(|error| self.refused(error.kind(), &error))?;
-        Ok(Hub { stream: self.jetstream(&client), client, state })
-    }
-
-    /// `Forbidden` if the hub does not know the key, else `Unreachable`.
-    fn refused(&self, kind: ConnectErrorKind, error: &dyn std::error::Error) -> Error {
-        let addresses = &self.addresses;
-        if matches!(kind, ConnectErrorKind::AuthorizationViolation | ConnectErrorKind::Authentication) {
-            return Error::new(Code::Forbidden, format!("the hub at {addresses} rejects this key"))
-                .help("a machine that was revoked can `claude-peers link leave` and join again; the owner's key fits only the hub of its folder");
-        }
-        if let Some(cause) = tls(error) {
-            return Error::new(Code::Unreachable, format!("the server at {addresses} is not the hub that it should be: {cause}"))
-                .help("check the address; if the hub was set up again, join with a new invitation");
-        }
-        let cause = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-        Error::new(Code::Unreachable, format!("the hub at {addresses} cannot be reached: {cause}"))
-            .help("check that it runs, and that this machine can reach that address")
-    }
-}
-
-/// Whether a server of this version lacks something that the link needs. One whose version cannot be read is tried.
-fn is_too_old(version: &str) -> bool {
-    let mut numbers = version.split(['.', '-']).map(str::parse::<u32>);
-    let read = [numbers.next(), numbers.next(), numbers.next()].map(|number| number.and_then(Result::ok));
-    let [Some(major), Some(minor), Some(patch)] = read else { return false };
-    (major, minor, patch) < OLDEST
-}
-
-/// Why the other side was not the expected one, if that was the cause.
-fn tls(error: &dyn std::error::Error) -> Option<&rustls::Error> {
-    let inner = error.source()?;
-    let within = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    inner.downcast_ref().or_else(|| within?.downcast_ref())
 }
 
 impl Hub {
@@ -429,24 +274,4 @@ fn full(error: &PublishError) -> Option<String> {
     ]
     .contains(&cause.error_code());
     is_full.then(|| cause.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_too_old;
-
-    #[test]
-    fn old_servers_are_told_by_their_version() {
-        for (version, expected) in [
-            ("2.9.9", true),
-            ("2.1.0", true),
-            ("1.4.1", true),
-            ("2.9.10", false),
-            ("2.15.1-RC.1", false),
-            ("3.0.0", false),
-            ("dev", false),
-        ] {
-            assert_eq!(is_too_old(version), expected, "{version}");
-        }
-    }
 }

@@ -1,9 +1,10 @@
 //! `join`: this machine joins the others.
 
 use super::{
+    access::{Access, Login},
     args::JoinArgs,
     home::{self, Home, Keys},
-    hub::{Access, Hub, Login},
+    hub::Hub,
     invitation::Invitation,
     key::broken,
     owner::{

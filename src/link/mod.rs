@@ -10,6 +10,7 @@
 //! The other verbs decide who takes part: `owner` has `init`, `invite` and `revoke`, which the machines' owner runs; `join` and `leave` are for
 //! the machine itself.
 
+mod access;
 mod args;
 mod directory;
 mod ends;

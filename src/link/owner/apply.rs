@@ -2,11 +2,7 @@
 
 use super::{OWNER, Owner, PATIENCE, config};
 use crate::{
-    link::{
-        error::local,
-        hub::{Access, Hub},
-        store,
-    },
+    link::{access::Access, error::local, hub::Hub, store},
     platform::clock,
     wire::{self, Code, Error},
 };

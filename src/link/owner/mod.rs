@@ -11,8 +11,9 @@ pub(super) mod invite;
 pub(super) mod revoke;
 
 use super::{
+    access::{Access, Login},
     directory::{Directory, Member, Signed},
-    hub::{Access, Hub, Login},
+    hub::Hub,
     key::{self, broken},
     store, subject,
 };
