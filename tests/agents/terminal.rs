@@ -1,10 +1,6 @@
 //! An agent in a terminal: it waits for prompts, and a message can wake it.
 
-use crate::{
-    agents::Interactive,
-    support::{broker::signal, eventually},
-    world::World,
-};
+use crate::{agents::Interactive, support::eventually, world::World};
 use serde_json::Value;
 use std::{
     fs,
@@ -146,7 +142,10 @@ impl<'a> Terminal<'a> {
             killed.extend(children.filter(|pid| !is_ours(pid)).collect::<Vec<_>>());
             next += 1;
         }
-        killed.into_iter().for_each(|pid| signal(pid, "KILL"));
+        // Some may have ended with the first.
+        for pid in killed {
+            drop(Command::new("kill").args(["-KILL", &pid.to_string()]).status());
+        }
     }
 
     /// Waits until its screen shows this.

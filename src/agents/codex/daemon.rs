@@ -49,6 +49,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_LOOK: Duration = Duration::from_millis(10);
 /// How many of a turn's last items are searched for ours.
 const LAST_ITEMS: u32 = 50;
+/// How long after its end a turn may still miss items in the daemon's list. The daemon writes them to a file first.
+const SETTLED: Duration = Duration::from_secs(2);
 /// The length of the random name of a message.
 const NAME_LENGTH: usize = 24;
 
@@ -189,19 +191,28 @@ impl Daemon {
             return Ok(());
         }
         if has_ended {
-            return Err("its turn ended first".to_owned());
+            return self.has_after_all(frame).await;
         }
         loop {
             match events.recv().await {
                 Some(ThreadEvent::Item(name)) if name == frame.name => return Ok(()),
-                Some(ThreadEvent::End(turn)) if frame.turn.as_ref() == Some(&turn) && self.has(frame).await => return Ok(()),
-                Some(ThreadEvent::End(turn)) if frame.turn.as_ref() == Some(&turn) => {
-                    return Err("its turn ended first".to_owned());
-                }
+                Some(ThreadEvent::End(turn)) if frame.turn.as_ref() == Some(&turn) => return self.has_after_all(frame).await,
                 Some(_) => {}
                 None => return Err("the daemon is gone".to_owned()),
             }
         }
+    }
+
+    /// What became of a message whose turn has ended: the daemon may list the last items a moment later.
+    async fn has_after_all(&self, frame: &HandedOver) -> Fate {
+        let ended = Instant::now();
+        while !self.has(frame).await {
+            if self.is_closed() || ended.elapsed() > SETTLED {
+                return Err("its turn ended first".to_owned());
+            }
+            sleep((ended.elapsed() / 8).max(FIRST_LOOK)).await;
+        }
+        Ok(())
     }
 
     /// Whether no turn runs in the thread.
@@ -315,7 +326,7 @@ fn event(method: &str, params: &Value) -> Option<ThreadEvent> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
     use tokio::net::UnixListener;
     use tokio_websockets::ServerBuilder;
 
@@ -402,6 +413,19 @@ mod tests {
         };
         let daemon = connect(is_new).await.expect("a connection");
         let fate = daemon.show("new", "title", "text").await.expect("it is handed over");
+        assert_eq!(fate.await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn item_that_is_listed_after_the_end_of_its_turn_counts() {
+        static LOOKS: AtomicU32 = AtomicU32::new(0);
+        let lists_late = |method: &str, params: &Value| match method {
+            "thread/read" => Some(json!({"result": {"thread": {"status": {"type": "idle"}}}})),
+            "thread/turns/list" if LOOKS.fetch_add(1, Relaxed) < 3 => Some(json!({"result": {"data": [{"items": []}]}})),
+            method => has_old_threads(method, params),
+        };
+        let daemon = connect(lists_late).await.expect("a connection");
+        let fate = daemon.show("late", "title", "text").await.expect("it is handed over");
         assert_eq!(fate.await, Ok(()));
     }
 
