@@ -111,7 +111,7 @@ fn two_users_join_and_talk(prepared: &Prepared) {
         (status.code == 1 && status.out.contains("problem hub: ")).then_some(())
     });
     machine.ada("systemctl --user stop claude-peers-link").ok();
-    let help = found(&machine, "link", "failed", &["service: inactive"]);
+    let help = found(&machine, "link", "failed", &["service: not running (inactive)"]);
     assert!(help.contains("`systemctl --user enable --now claude-peers-link`"), "{help}");
 
     machine.ada("systemctl --user start claude-peers-link").ok();
