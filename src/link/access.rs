@@ -4,10 +4,7 @@ use super::{
     error::local,
     hub::{Connection, Hub},
 };
-use crate::{
-    platform::clock,
-    wire::{self, Code, Error},
-};
+use crate::wire::{self, Code, Error};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, jetstream, rustls};
 use std::{path::PathBuf, time::Duration};
 use tokio::{
@@ -89,7 +86,7 @@ impl Access {
                 let what = format!("the hub at {} runs nats-server {}", self.addresses, client.server_info().version);
                 Err(Error::new(Code::VersionMismatch, what).help("it needs version 2.9.10 or later"))
             }
-            Ok(client) => Ok(Hub { stream: self.jetstream(&client), client, state: watch::channel(Connection::Connected(1)).1 }),
+            Ok(client) => Ok(Hub { stream: self.jetstream(&client), client, state: watch::channel(Connection::Connected).1 }),
             Err(error) => Err(self.refused(error.kind(), &error)),
         }
     }
@@ -113,16 +110,12 @@ impl Access {
         let (states, state) = watch::channel(Connection::Connecting);
         let report = move |event| {
             match event {
-                Event::Connected => states.send_modify(|state| {
-                    // Each connection has another number.
-                    let number = clock::now().as_millis().unsigned_abs();
-                    *state = Connection::Connected(number);
-                }),
+                Event::Connected => drop(states.send_replace(Connection::Connected)),
                 Event::Disconnected => drop(states.send_replace(Connection::Lost("the connection broke".to_owned()))),
                 Event::ClientError(error) => {
                     states.send_if_modified(|state| {
                         let lost = Connection::Lost(error.to_string());
-                        let is_news = !matches!(state, Connection::Connected(_)) && *state != lost;
+                        let is_news = !state.is_connected() && *state != lost;
                         if is_news {
                             *state = lost;
                         }

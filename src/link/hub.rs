@@ -53,8 +53,7 @@ pub(super) struct Hub {
 pub(super) enum Connection {
     /// There has been none yet.
     Connecting,
-    /// The number of the connection.
-    Connected(u64),
+    Connected,
     /// Why there is none.
     Lost(String),
 }
@@ -78,7 +77,7 @@ impl Incoming {
 
 impl Connection {
     pub fn is_connected(&self) -> bool {
-        matches!(self, Self::Connected(_))
+        matches!(self, Self::Connected)
     }
 }
 

@@ -31,7 +31,7 @@ impl Link {
     pub(super) async fn receive_incoming(&self) {
         let mut state = self.hub.state.clone();
         loop {
-            // Waiting ends with each change, and so does a pull.
+            // Each change of the connection starts a new pull.
             if !state.borrow_and_update().is_connected() {
                 if state.changed().await.is_err() {
                     tokio::time::sleep(PAUSE).await;

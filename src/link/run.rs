@@ -72,7 +72,7 @@ impl Link {
             let (name, addresses) = (&self.home.name, &self.home.hub);
             let said = match &*state.borrow_and_update() {
                 Connection::Connecting => format!("connecting to the hub {addresses}"),
-                Connection::Connected(_) => format!("linked as {name} over {addresses}"),
+                Connection::Connected => format!("linked as {name} over {addresses}"),
                 Connection::Lost(cause) => format!("not connected to the hub {addresses}: {cause}"),
             };
             let said = printable_line(&said);

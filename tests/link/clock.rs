@@ -10,7 +10,7 @@ use crate::{
     world::Machine,
 };
 use serde_json::json;
-use std::{fs, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
 /// The variables that set the clock of a machine's programs. `None`, with a message, where `faketime` is missing.
 fn clock(offset: &'static str) -> Option<[(&'static str, String); 3]> {
@@ -21,6 +21,42 @@ fn clock(offset: &'static str) -> Option<[(&'static str, String); 3]> {
     let library = String::from_utf8(printed.stdout).unwrap().trim().to_owned();
     // Only the time of day is off; nobody can set the other clock.
     Some([("LD_PRELOAD", library), ("FAKETIME", offset.to_owned()), ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned())])
+}
+
+/// A clock that somebody sets while the programs run.
+struct SetClock {
+    place: tempfile::TempDir,
+    library: String,
+}
+
+impl SetClock {
+    /// `None`, with a message, where `faketime` is missing.
+    fn at(offset: &str) -> Option<Self> {
+        let [(_, library), ..] = clock("+0")?;
+        let clock = Self { place: folder(), library };
+        clock.set(offset);
+        Some(clock)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.place.path().join("clock")
+    }
+
+    fn set(&self, offset: &str) {
+        fs::write(self.file(), offset).unwrap();
+    }
+
+    /// The variables that make a machine's programs go by it.
+    fn settings(&self) -> [(&'static str, String); 4] {
+        let file = self.file().to_str().unwrap().to_owned();
+        let word = |name, value: &str| (name, value.to_owned());
+        [
+            word("LD_PRELOAD", &self.library),
+            word("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            word("FAKETIME_TIMESTAMP_FILE", &file),
+            word("FAKETIME_NO_CACHE", "1"),
+        ]
+    }
 }
 
 /// A laptop with the right time and a desktop with a clock that is off, both with these settings.
@@ -66,16 +102,9 @@ fn mail_that_waits_for_half_an_hour_passes_with_a_clock_behind() {
 
 #[test]
 fn mail_arrives_after_the_clock_is_set() {
-    let Some([library, _, monotonic]) = clock("+0") else { return };
-    let place = folder();
-    let file = place.path().join("clock");
-    fs::write(&file, "-10d").unwrap();
-    let settings = [
-        (library.0, library.1.as_str()),
-        (monotonic.0, monotonic.1.as_str()),
-        ("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap()),
-        ("FAKETIME_NO_CACHE", "1"),
-    ];
+    let Some(clock) = SetClock::at("-10d") else { return };
+    let settings = clock.settings();
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
     let hub = Hub::start();
     let (laptop, desktop) = (Machine::linked("laptop", &hub), Machine::linked_with("desktop", &hub, &settings));
     let _api = Peer::register(&desktop.broker.http(), "one", json!({"cwd": "/src/shop-api"})).follow(&desktop.broker.http());
@@ -83,23 +112,16 @@ fn mail_arrives_after_the_clock_is_set() {
     laptop.send("shop-api@desktop", "Before.");
     eventually("the first arrives", || (desktop.broker.stored().0 == 1).then_some(()));
     // The machine has found a server of the time.
-    fs::write(&file, "+0").unwrap();
+    clock.set("+0");
     laptop.send("shop-api@desktop", "After.");
     eventually("the second arrives", || (desktop.broker.stored().0 == 2).then_some(()));
 }
 
 #[test]
 fn letter_is_not_handed_out_again_after_its_message_is_forgotten() {
-    let Some([library, _, monotonic]) = clock("+0") else { return };
-    let place = folder();
-    let file = place.path().join("clock");
-    fs::write(&file, "+0").unwrap();
-    let settings = [
-        (library.0, library.1.as_str()),
-        (monotonic.0, monotonic.1.as_str()),
-        ("FAKETIME_TIMESTAMP_FILE", file.to_str().unwrap()),
-        ("FAKETIME_NO_CACHE", "1"),
-    ];
+    let Some(clock) = SetClock::at("+0") else { return };
+    let settings = clock.settings();
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
     let hub = Hub::start();
     let (laptop, mut desktop) =
         (Machine::linked_with("laptop", &hub, &settings), Machine::linked_with("desktop", &hub, &settings));
@@ -117,7 +139,7 @@ fn letter_is_not_handed_out_again_after_its_message_is_forgotten() {
     assert_eq!(api.over(&desktop.broker.http()).post("/v1/acknowledge", &taken).json()["changed"], 1);
     laptop.broker.message_once("delivered", &sent["messageId"]);
     // A month later the broker has forgotten the message, and the hub hands out the letter as a new one.
-    fs::write(&file, "+31d").unwrap();
+    clock.set("+31d");
     desktop.broker.restart();
     eventually("the message is forgotten", || (desktop.broker.stored().0 == 0).then_some(()));
     let _web = Peer::register(&desktop.broker.http(), "two", json!({"cwd": "/src/shop-web"})).follow(&desktop.broker.http());

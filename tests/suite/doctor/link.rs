@@ -59,10 +59,10 @@ fn each_problem_of_the_link_is_a_finding() {
         ["ok: machine: laptop, one of 2; service: running; hub: hub.example:4222 answers"]
     );
 
-    let script = looks(r#"false,"found":"inactive""#, r#"false,"found":"no answer \u001b[31m""#) + "; exit 1";
+    let script = looks(r#"false,"found":"not running (inactive)""#, r#"false,"found":"no answer \u001b[31m""#) + "; exit 1";
     let visited = visit(&broker, Some(&script));
     assert_eq!(visited.findings("link").len(), 2, "{:#?}", visited.findings("link"));
-    visited.says("link", "failed", &["service: inactive"], "systemctl --user enable --now claude-peers-link");
+    visited.says("link", "failed", &["service: not running (inactive)"], "systemctl --user enable --now claude-peers-link");
     let hub = visited.says("link", "failed", &["hub: no answer"], "claude-peers-hub");
     assert!(!hub["what"].as_str().unwrap().contains('\u{1b}'), "{hub}");
 }
