@@ -2,12 +2,12 @@
 
 use crate::{
     admin::Operator,
-    hub::Hub,
+    hub::{Hub, on},
     support::{events::Peer, eventually, installed},
     world::Machine,
 };
 use bytes::Bytes;
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn operator_of_the_hub_reads_nothing_and_gets_nothing_in() {
@@ -69,4 +69,7 @@ fn old_directory_is_not_taken() {
     laptop.link_says("ignoring directory 3 from the hub: this machine already has 4");
     operator.store("claude-peers-directory", r#"{"text":"{\"serial\":9,\"machines\":[]}","signature":""}"#.into());
     laptop.link_says("is not signed by its owner");
+    let list = on(&laptop.broker, &["list", "--json"]);
+    let list: Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!((&list[0]["name"], list.as_array().unwrap().len()), (&json!("laptop"), 1), "the machine keeps the newest");
 }
