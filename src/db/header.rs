@@ -47,9 +47,9 @@ pub(super) fn mend(path: &Path, copy: &Path) -> io::Result<bool> {
 }
 
 /// Copies the database to `copy`, with the first page of `new`: all new databases have their tables in the same places.
-pub(super) fn lend_first_page(new: &Path, path: &Path, copy: &Path) -> io::Result<()> {
+pub(super) fn lend_first_page(new: &[u8], path: &Path, copy: &Path) -> io::Result<()> {
     let mut page = Vec::new();
-    File::open(new)?.take(PAGE).read_to_end(&mut page)?;
+    new.take(PAGE).read_to_end(&mut page)?;
     page[PAGES].fill(0);
     copy_with(path, copy, &page)
 }

@@ -10,7 +10,7 @@ use super::{
     kind,
     legacy::{self, LEGACY_TABLES},
     lock::Lock,
-    schema::{TABLES, migrate},
+    schema::{self, TABLES, migrate},
 };
 use crate::{
     platform::{clock, random},
@@ -23,7 +23,7 @@ use rusqlite::{
 use std::{
     collections::VecDeque,
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -34,7 +34,6 @@ use std::{
 const PATIENCE: u64 = 64;
 /// The highest row number to search for if the damaged table does not say.
 const FAR: i64 = 1 << 20;
-
 /// The suffix of a copy with a repaired header.
 const MENDED: &str = ".mended";
 
@@ -111,15 +110,12 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
     remove(unfinished)?;
     remove(&copy)?;
     let mut readable = if header::mend(path, &copy)? { &copy } else { path };
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(unfinished)?;
-    let mut new = Connection::open(unfinished).map_err(io::Error::other)?;
     let has_tables = lenient_reader(readable).and_then(|damaged| kind::has_tables(&damaged)).unwrap_or(false);
     if !has_tables && kind::has_roots(path)? {
-        migrate(&mut new).map_err(io::Error::other)?;
-        header::lend_first_page(unfinished, path, &copy)?;
+        header::lend_first_page(schema::image().map_err(io::Error::other)?, path, &copy)?;
         readable = &copy;
     }
-    let (aside, copied) = (dated(path), copy_all(readable, &mut new).map_err(io::Error::other)?);
+    let (aside, (new, copied)) = (dated(path), copy_all(readable, unfinished).map_err(io::Error::other)?);
     remove(&copy)?;
     let words = |count: fn(&Copied) -> u64, tables: &[Copied]| {
         let tables =
@@ -164,40 +160,48 @@ struct Copied {
     lost: u64,
 }
 
-/// Copies every readable table; none if the schema cannot be read.
-fn copy_all(path: &Path, new: &mut Connection) -> rusqlite::Result<Vec<Copied>> {
-    new.execute_batch("PRAGMA journal_mode = memory; PRAGMA synchronous = off")?; // one fsync at the end is enough
+/// Creates the database `new` for this user alone, with these contents.
+fn create(new: &Path, contents: &[u8]) -> rusqlite::Result<Connection> {
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).and_then(|mut file| file.write_all(contents));
+    written.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let connection = Connection::open(new)?;
+    connection.execute_batch("PRAGMA journal_mode = memory; PRAGMA synchronous = off")?; // one fsync at the end is enough
+    Ok(connection)
+}
+
+/// Copies every readable table into the database `new`, which it creates; none if the schema cannot be read.
+fn copy_all(path: &Path, new: &Path) -> rusqlite::Result<(Connection, Vec<Copied>)> {
     let created = |damaged: &Connection, table: &str| {
         let sql = "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
         damaged.query_row(sql, [table], |row| row.get::<_, Vec<u8>>(0)).optional()
     };
     let Ok(damaged) = lenient_reader(path).and_then(|damaged| created(&damaged, "peer").map(|_| damaged)) else {
-        migrate(new)?;
-        return Ok(Vec::new());
+        return Ok((create(new, schema::image()?)?, Vec::new()));
     };
-    let is_ours = matches!(created(&damaged, "peer"), Ok(Some(_)));
     damaged.execute_batch("BEGIN")?; // or each attempt locks the file
     let patience = PATIENCE * (1 + size(path) / PAGE);
     let mut copied = Vec::new();
-    if !is_ours {
-        for (table, usual, columns) in LEGACY_TABLES {
-            if let Ok(Some(sql)) = created(&damaged, table) {
-                // The text may be damaged, too.
-                let made = new.execute_batch(&String::from_utf8_lossy(&sql));
-                if made.is_err() || !legacy::has_all(new, table, columns)? {
-                    new.execute_batch(&format!("DROP TABLE IF EXISTS {table}; {usual}"))?;
-                }
-                copied.push(copy(&damaged, new, table, patience)?);
-            }
-        }
-    }
-    migrate(new)?;
-    if is_ours {
+    if created(&damaged, "peer").is_ok_and(|sql| sql.is_some()) {
+        let new = create(new, schema::image()?)?;
         for table in TABLES {
-            copied.push(copy(&damaged, new, table, patience)?);
+            copied.push(copy(&damaged, &new, table, patience)?);
+        }
+        return Ok((new, copied));
+    }
+    let mut new = create(new, b"")?;
+    for (table, usual, columns) in LEGACY_TABLES {
+        if let Ok(Some(sql)) = created(&damaged, table) {
+            // The text may be damaged, too.
+            let made = new.execute_batch(&String::from_utf8_lossy(&sql));
+            if made.is_err() || !legacy::has_all(&new, table, columns)? {
+                new.execute_batch(&format!("DROP TABLE IF EXISTS {table}; {usual}"))?;
+            }
+            copied.push(copy(&damaged, &new, table, patience)?);
         }
     }
-    Ok(copied)
+    migrate(&mut new)?;
+    Ok((new, copied))
 }
 
 /// Copies the rows of a table. `patience` is how many attempts in a row may find no row before the rest counts as lost.
@@ -374,7 +378,6 @@ mod tests {
         let rows = "INSERT INTO session VALUES ('one', 'peer', 1), ('two', 'peer', NULL); PRAGMA user_version = 1";
         Connection::open(&first).unwrap().execute_batch(&format!("{lax}; {rows}")).unwrap();
         assert_eq!((opened(&first), opened(&first)), ((1, 1), (0, 1)), "a value that a migration copies");
-
         let altered = folder.path().join("altered.db");
         let lax = include_str!("migrations/0001-mailboxes.sql").replace("cwd            TEXT NOT NULL", "cwd            TEXT");
         let rows = "INSERT INTO session VALUES ('one', 'peer', 1); PRAGMA user_version = 1; PRAGMA writable_schema = 1;

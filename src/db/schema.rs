@@ -47,6 +47,7 @@ struct Fresh {
     shape: BTreeSet<String>,
     roots: Vec<(u64, bool)>,
     names: BTreeSet<String>,
+    image: Vec<u8>,
 }
 
 fn fresh() -> rusqlite::Result<&'static Fresh> {
@@ -58,7 +59,7 @@ fn fresh() -> rusqlite::Result<&'static Fresh> {
     migrate(&mut memory)?;
     let mut roots = memory.prepare("SELECT rootpage, type = 'table' FROM sqlite_schema WHERE rootpage > 1")?;
     let roots = roots.query_map([], |row| Ok((row.get::<_, u32>(0)?.into(), row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
-    let fresh = Fresh { shape: shape(&memory)?, roots, names: names(&memory)? };
+    let fresh = Fresh { shape: shape(&memory)?, roots, names: names(&memory)?, image: memory.serialize("main")?.to_vec() };
     Ok(FRESH.get_or_init(|| fresh))
 }
 
@@ -70,6 +71,11 @@ pub(super) fn missing(connection: &Connection) -> rusqlite::Result<BTreeSet<Stri
 /// The pages where a new database has its tables and indexes, each with whether it is a table.
 pub(super) fn roots() -> rusqlite::Result<&'static [(u64, bool)]> {
     Ok(&fresh()?.roots)
+}
+
+/// The bytes of a new database.
+pub(super) fn image() -> rusqlite::Result<&'static [u8]> {
+    Ok(&fresh()?.image)
 }
 
 /// Whether it has at least half of the names of our tables and indexes.
