@@ -22,7 +22,7 @@ pub const TESTS: &[(&str, Test)] = &[
 pub const AS_FILES: &str = "file:///srv/www/apt";
 /// Makes a machine forget Debian's own repository, which it cannot reach.
 pub const NO_OTHER: &str = "rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*";
-/// Where the README says that the repository is.
+/// Where the manual says that the repository is.
 const ADDRESS: &str = "https://claude-peers.github.io/claude-peers/apt";
 
 /// Keys of a GnuPG of its own.
@@ -66,7 +66,6 @@ impl Drop for Keys {
 
 fn every_file_names_the_same_address(_: &Prepared) {
     for file in [
-        "README.md",
         "docs/manual.md",
         ".github/workflows/release.yml",
         "packaging/oci/claude-peers/install.sh",
@@ -131,10 +130,10 @@ fn repository_keeps_every_version_of_both_architectures(_: &Prepared) {
     assert_eq!(read("dists/stable/InRelease"), release);
 }
 
-/// The commands of the README that install the package, for the repository at `url`.
+/// The commands of the manual that install the package, for the repository at `url`.
 fn commands(url: &str) -> [String; 3] {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let lines = readme.lines().skip_while(|line| !line.contains(ADDRESS)).take(3);
+    let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/manual.md")).unwrap();
+    let lines = manual.lines().skip_while(|line| !line.contains(ADDRESS)).take(3);
     let here = |line: &str| line.replace(ADDRESS, url).replace("sudo ", "").replace("install", "install --yes");
     lines.map(here).collect::<Vec<_>>().try_into().unwrap()
 }

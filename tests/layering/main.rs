@@ -14,6 +14,8 @@ use std::{
 
 /// Most lines of a file.
 const LONGEST_FILE: usize = 450;
+/// Most lines of the README.
+const LONGEST_README: usize = 120;
 /// Names of the prelude that no struct, enum or trait of ours may take.
 const PRELUDE: [&str; 5] = ["Ok", "From", "Send", "Result", "State"];
 
@@ -124,6 +126,10 @@ fn files_are_short_and_type_names_distinct() {
         wrong.extend(contents.misplaced.iter().map(|module| format!("{}: #[path] for {module}", shown(file))));
         let shadowing = contents.types.iter().filter(|name| PRELUDE.contains(&name.as_str()));
         wrong.extend(shadowing.map(|name| format!("{}: a type called {name}", shown(file))));
+    }
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap().lines().count();
+    if readme > LONGEST_README {
+        wrong.insert(format!("README.md: {readme} lines, of {LONGEST_README} at most"));
     }
     assert_empty("these are against the rules of the house", &wrong);
 }
