@@ -71,10 +71,10 @@ pub(super) fn look(path: &Path, connection: &Connection) -> rusqlite::Result<Fil
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let things: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let is_ours = schema::is_ours(connection)? || legacy::is_there(connection)?;
-    let has_our_roots = || has_roots(path).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()));
+    let has_our_marks = || has_marks(path).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()));
     Ok(match version {
         _ if things == 0 && version > 0 => return Err(damage("its schema is empty".to_owned())),
-        _ if !is_ours && things > 0 && schema::is_part(connection)? && has_our_roots()? => {
+        _ if !is_ours && things > 0 && schema::is_part(connection)? && has_our_marks()? => {
             return Err(damage("its schema lacks tables".to_owned()));
         }
         _ if !is_ours && (things, version, application) != (0, 0, 0) => FileKind::Foreign,
@@ -121,6 +121,29 @@ fn scan(path: &Path) -> io::Result<bool> {
         is_blank &= window.iter().all(|byte| *byte == 0);
         if MARKS.iter().any(|mark| window.windows(mark.len()).any(|part| part == *mark)) {
             return Ok(true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::db::{Extent, open};
+    use rusqlite::Connection;
+    use std::fs;
+
+    /// The first version had tables and indexes in other places than a new database has.
+    #[test]
+    fn no_number_of_entries_makes_the_first_version_foreign() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let first = concat!(include_str!("migrations/0001-mailboxes.sql"), "; PRAGMA user_version = 1");
+        Connection::open(&path).unwrap().execute_batch(first).unwrap();
+        let sound = fs::read(&path).unwrap();
+        for entries in 0..sound[104] {
+            fs::write(&path, [&sound[..104], &[entries], &sound[105..]].concat()).unwrap();
+            let opened = open(&path, Extent::Whole).unwrap();
+            assert_eq!(opened.notices.len(), 1, "{entries} entries: {:?}", opened.notices);
+            opened.store.close();
         }
     }
 }
