@@ -15,6 +15,7 @@
 
 mod check;
 mod connect;
+mod copy;
 mod damage;
 mod error;
 #[cfg(fuzzing)]

@@ -1,0 +1,234 @@
+//! Copies the readable rows of a damaged database into a new one.
+
+use super::{
+    connect::{lenient_reader, size},
+    damage::is_readable,
+    header::PAGE,
+    legacy::{self, LEGACY_TABLES},
+    schema::{self, TABLES, migrate},
+};
+use crate::{platform::random, wire::MessageId};
+use rusqlite::{
+    Connection, ErrorCode, OptionalExtension, Statement, params_from_iter,
+    types::{Value, ValueRef},
+};
+use std::{collections::VecDeque, fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+
+/// The number of consecutive reads that find no row, for each page of the database, after which the rest of a table counts as lost. A
+/// page that cannot be read costs a few reads for each of its rows.
+const PATIENCE: u64 = 64;
+/// The highest row number to search for if the damaged table does not say.
+const FAR: i64 = 1 << 20;
+
+/// The result of copying a table.
+pub(super) struct Copied {
+    pub name: &'static str,
+    pub rows: u64,
+    /// An upper bound: row numbers that were assigned but not found.
+    pub lost: u64,
+}
+
+/// Creates the database `new` for this user alone, with these contents.
+fn create(new: &Path, contents: &[u8]) -> rusqlite::Result<Connection> {
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).and_then(|mut file| file.write_all(contents));
+    written.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let connection = Connection::open(new)?;
+    connection.execute_batch("PRAGMA journal_mode = memory; PRAGMA synchronous = off")?; // one fsync at the end is enough
+    Ok(connection)
+}
+
+/// Copies every readable table into the database `new`, which it creates; none if the schema cannot be read.
+pub(super) fn copy_all(path: &Path, new: &Path) -> rusqlite::Result<(Connection, Vec<Copied>)> {
+    let created = |damaged: &Connection, table: &str| {
+        let sql = "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        damaged.query_row(sql, [table], |row| row.get::<_, Vec<u8>>(0)).optional()
+    };
+    let Ok(damaged) = lenient_reader(path).and_then(|damaged| created(&damaged, "peer").map(|_| damaged)) else {
+        return Ok((create(new, schema::image()?)?, Vec::new()));
+    };
+    damaged.execute_batch("BEGIN")?; // or each attempt locks the file
+    let patience = PATIENCE * (1 + size(path) / PAGE);
+    let mut copied = Vec::new();
+    if created(&damaged, "peer").is_ok_and(|sql| sql.is_some()) {
+        let new = create(new, schema::image()?)?;
+        for table in TABLES {
+            copied.push(copy(&damaged, &new, table, patience)?);
+        }
+        return Ok((new, copied));
+    }
+    let mut new = create(new, b"")?;
+    for (table, usual, columns) in LEGACY_TABLES {
+        if let Ok(Some(sql)) = created(&damaged, table) {
+            // The text may be damaged, too.
+            let made = new.execute_batch(&String::from_utf8_lossy(&sql));
+            if made.is_err() || !legacy::has_all(&new, table, columns)? {
+                new.execute_batch(&format!("DROP TABLE IF EXISTS {table}; {usual}"))?;
+            }
+            copied.push(copy(&damaged, &new, table, patience)?);
+        }
+    }
+    migrate(&mut new)?;
+    Ok((new, copied))
+}
+
+/// Copies the rows of a table. `patience` is how many attempts in a row may find no row before the rest counts as lost.
+fn copy(damaged: &Connection, new: &Connection, name: &'static str, patience: u64) -> rusqlite::Result<Copied> {
+    let mut copied = Copied { name, rows: 0, lost: 0 };
+    let number =
+        |sql: &str| damaged.query_row(sql, [], |row| row.get::<_, i64>(0)).ok().filter(|number| (0..1 << 53).contains(number));
+    let given = number(&format!("SELECT seq FROM sqlite_sequence WHERE name = '{name}'"));
+    // If the table does not tell its last row, the index of its key may.
+    let newest = number(&format!("SELECT max(rowid) FROM {name}"))
+        .or_else(|| number(&format!("SELECT max(rowid) FROM {name} INDEXED BY sqlite_autoindex_{name}_1")))
+        .max(given)
+        .unwrap_or(FAR);
+    let together = new.unchecked_transaction()?;
+    search(damaged, new, &mut copied, newest, patience)?;
+    // The broker may be unable to use a row that SQLite can read.
+    if TABLES.contains(&name) {
+        let mut select = new.prepare(&format!("SELECT *, rowid AS place FROM {name}"))?;
+        let (mut rows, mut odd) = (select.query([])?, Vec::new());
+        while let Some(row) = rows.next()? {
+            odd.extend((!is_readable(name, row)).then(|| row.get::<_, i64>("place")).transpose()?);
+        }
+        for rowid in odd {
+            new.execute(&format!("DELETE FROM {name} WHERE rowid = ?1"), [rowid])?;
+            (copied.rows, copied.lost) = (copied.rows - 1, copied.lost + 1);
+        }
+    }
+    // A row number is never assigned twice. Damage may have taken this rule from a legacy table.
+    if let Some(given) = given
+        && new.table_exists(None::<&str>, "sqlite_sequence")?
+    {
+        let known = new.execute("UPDATE sqlite_sequence SET seq = max(seq, ?1) WHERE name = ?2", (given, name))?;
+        if known == 0 {
+            new.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?2, ?1)", (given, name))?;
+        }
+    }
+    together.commit()?;
+    Ok(copied)
+}
+
+/// Copies all readable rows up to number `newest`. Splits an unreadable part again and again, until only damaged rows are left.
+fn search(damaged: &Connection, new: &Connection, copied: &mut Copied, newest: i64, patience: u64) -> rusqlite::Result<()> {
+    let select = |order: &str| {
+        let sql = format!("SELECT rowid, * FROM {} WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid {order}", copied.name);
+        damaged.prepare(&sql)
+    };
+    let (Ok(mut up), Ok(mut down)) = (select("ASC"), select("DESC")) else {
+        copied.lost = count(0, newest);
+        return Ok(());
+    };
+    // The order of the columns is the same in all versions; their names may be damaged.
+    let mut columns = columns(new, copied.name)?;
+    columns.truncate(up.column_count() - 1);
+    let values = vec!["?"; columns.len()].join(", ");
+    let mut insert = new.prepare(&format!("INSERT INTO {} ({}) VALUES ({values})", copied.name, columns.join(", ")))?;
+    let (mut parts, mut fruitless) = (VecDeque::from([(0, newest)]), 0);
+    while let Some((mut from, mut to)) = parts.pop_front() {
+        let mut attempt = |select: &mut Statement<'_>, from, to, before| {
+            let end = copy_part(select, (from, to, before), &columns, |values| {
+                match insert.execute(params_from_iter(values)) {
+                    Ok(_) => copied.rows += 1,
+                    Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => copied.lost += 1,
+                    Err(error) => return Err(error),
+                }
+                Ok(())
+            })?;
+            fruitless = if end == Some(before) { fruitless + 1 } else { 0 };
+            Ok::<_, rusqlite::Error>(end)
+        };
+        let Some(last) = attempt(&mut up, from, to, from - 1)? else { continue };
+        from = last + 1;
+        let Some(first) = attempt(&mut down, from, to, to + 1)? else { continue };
+        to = first - 1;
+        if from < to && fruitless < patience {
+            parts.extend(pieces(from, to));
+        } else {
+            copied.lost += count(from, to);
+        }
+    }
+    Ok(())
+}
+
+/// Splits a part into pieces, each twice as long as the one before: the next readable row may be near, and the end of the part
+/// far beyond the last row.
+fn pieces(from: i64, to: i64) -> impl Iterator<Item = (i64, i64)> {
+    let starts = (0..i64::BITS - 1).map_while(move |power| from.checked_add((1 << power) - 1).filter(|start| *start <= to));
+    starts.map(move |start| (start, to.min(start + (start - from))))
+}
+
+fn count(from: i64, to: i64) -> u64 {
+    u64::try_from(to - from + 1).unwrap_or_default()
+}
+
+/// Reads the rows of a part from one end. Returns the last row before the damage, or `before` if that comes first; `None` if there
+/// is no damage.
+fn copy_part(
+    select: &mut Statement<'_>,
+    (from, to, before): (i64, i64, i64),
+    columns: &[String],
+    mut insert: impl FnMut(Vec<Value>) -> rusqlite::Result<()>,
+) -> rusqlite::Result<Option<i64>> {
+    let mut at = before;
+    let mut rows = select.query([from, to])?;
+    loop {
+        let row = match rows.next() {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(None),
+            Err(_) => return Ok(Some(at)),
+        };
+        let read = || {
+            let values = columns.iter().enumerate().map(|(index, name)| Ok(mended(name, row.get_ref(index + 1)?)));
+            Ok::<_, rusqlite::Error>((row.get(0)?, values.collect::<rusqlite::Result<Vec<_>>>()?))
+        };
+        let Ok((rowid, values)) = read() else { return Ok(Some(at)) };
+        at = rowid;
+        insert(values)?;
+    }
+}
+
+fn columns(new: &Connection, table: &str) -> rusqlite::Result<Vec<String>> {
+    let mut select = new.prepare_cached("SELECT name FROM pragma_table_info(?1)")?;
+    select.query_map([table], |row| row.get(0))?.collect()
+}
+
+/// Turns a value into one that the broker can read: damage may affect only a few letters.
+fn mended(column: &str, value: ValueRef<'_>) -> Value {
+    match value {
+        ValueRef::Text(text) => match String::from_utf8_lossy(text).into_owned() {
+            tag if column == "tag" && MessageId::new(1, tag.clone()).is_err() => random::message_tag().into(),
+            text => text.into(),
+        },
+        ValueRef::Integer(number) if column == "handed" => number.clamp(0, u32::MAX.into()).into(),
+        other => other.try_into().unwrap_or(Value::Null),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::db::{Extent, legacy::LEGACY_TABLES, open};
+    use rusqlite::Connection;
+    use std::fs;
+
+    #[test]
+    fn legacy_table_that_has_lost_its_numbering_is_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let rows = "INSERT INTO peers VALUES ('ada', 7, '/', NULL, NULL, 'works', '', '');
+                    INSERT INTO messages VALUES (1, 'eve', 'ada', 'first', '', 0)";
+        let [(_, peers, _), (_, messages, _)] = LEGACY_TABLES;
+        Connection::open(&path).unwrap().execute_batch(&format!("{peers}; {messages}; {rows}")).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        for (from, to) in [(&b"AUTOINCREMENT"[..], &b"CHECK (1 = 1)"[..]), (b"works", b"work\xff")] {
+            let at = bytes.windows(from.len()).position(|part| part == from).unwrap();
+            bytes[at..at + to.len()].copy_from_slice(to);
+        }
+        fs::write(&path, bytes).unwrap();
+        let opened = open(&path, Extent::Whole).unwrap();
+        let text = opened.store.glance(|view| view.get::<String>("SELECT max(text) FROM message WHERE to_peer = 'ada'", []));
+        assert_eq!((text.unwrap().as_str(), opened.notices.len()), ("first", 1), "{:?}", opened.notices);
+        opened.store.close();
+    }
+}
