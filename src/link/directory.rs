@@ -1,7 +1,7 @@
 //! The directory: which machines belong together, and the key that each of them seals with. Their owner signs it, so the hub that hands it out
 //! can neither add a machine nor change a key. A machine takes a directory only if it is newer than the one that it has.
 
-use super::key::broken;
+use super::{key::broken, report::json};
 use crate::wire::{self, Code, Error, MachineName};
 use data_encoding::BASE64;
 use nkeys::{KeyPair, XKey};
@@ -32,9 +32,8 @@ impl Directory {
 
     /// Signs it as the owner.
     pub fn sign(&self, owner: &KeyPair) -> wire::Result<Signed> {
-        let unwritable = |error| Error::new(Code::Internal, format!("writing JSON: {error}"));
-        let text = serde_json::to_string(self).map_err(unwritable)?;
-        let signature = owner.sign(signed(&text).as_bytes()).map_err(|error| broken(&error))?;
+        let text = json(self)?;
+        let signature = owner.sign(signed(&text).as_bytes()).map_err(broken)?;
         Ok(Signed { text, signature: BASE64.encode(&signature) })
     }
 }

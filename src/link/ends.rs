@@ -5,13 +5,15 @@ use super::{
     heard::Presences,
     home::Home,
     hub::Hub,
-    retry::PAUSE,
+    retry::{PAUSE, until_answered},
     seal::{Content, Seal},
 };
 use crate::{
     client::Client,
     wire::{self, MachineName},
 };
+use async_nats::Subscriber;
+use serde::{Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 use tokio::{sync::watch, time::sleep};
 
@@ -27,6 +29,22 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// `POST path` to the broker, until it answers or refuses for good.
+    pub async fn ask_broker<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> wire::Result<T> {
+        until_answered(async || self.broker.post(path, None, body).await).await
+    }
+
+    /// Subscribes to a subject on the hub; tries until that works.
+    pub async fn subscribe(&self, subject: String) -> Subscriber {
+        loop {
+            match self.hub.client.subscribe(subject.clone()).await {
+                Ok(subscriber) => return subscriber,
+                Err(error) => tracing::warn!("subscribing to {subject}: {error}"),
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
     /// Opens what `from` has sealed to this machine. An old directory may not have its key, so a new one is fetched before it is refused.
     pub async fn open(&self, from: &MachineName, sealed: &[u8]) -> wire::Result<Content> {
         let directory = self.directory.borrow().clone();

@@ -4,6 +4,7 @@ use super::{
     directory::Member,
     ends::Link,
     hub::{Connection, Stored},
+    report::json,
     retry::{PAUSE, until_answered},
     seal::{ADDED, Content, Letter},
     subject,
@@ -90,24 +91,20 @@ impl Link {
     /// Sends one machine its letters, in order. Returns whether the hub had room for all.
     async fn send_to(&self, machine: MachineName, batches: Vec<Batch>) -> wire::Result<bool> {
         for batch in batches {
-            let messages = batch.messages.iter().map(|message| message.id.clone()).collect();
+            let mut messages = batch.messages.iter().map(|message| message.id.clone()).collect();
             match self.store(&machine, &batch.messages, &batch.receipts).await? {
-                Some(Stored::Yes) => {
-                    let stored = Forwarded { messages, receipts: batch.told };
-                    let tell = async || self.broker.post::<Acknowledged>("/v1/gateway/acknowledge", None, &stored).await;
-                    until_answered(tell).await?;
-                }
+                Some(Stored::Yes) => {}
                 Some(Stored::Full(cause)) => {
                     self.refuse_here(&machine, messages, &format!("the hub has no room for it: {cause}")).await?;
                     return Ok(false);
                 }
                 None => {
-                    self.refuse_here(&machine, messages, &format!("{machine} is not one of your machines any more")).await?;
-                    let stored = Forwarded { messages: Vec::new(), receipts: batch.told };
-                    let drop = async || self.broker.post::<Acknowledged>("/v1/gateway/acknowledge", None, &stored).await;
-                    until_answered(drop).await?;
+                    let refused = std::mem::take(&mut messages);
+                    self.refuse_here(&machine, refused, &format!("{machine} is not one of your machines any more")).await?;
                 }
             }
+            let stored = Forwarded { messages, receipts: batch.told };
+            self.ask_broker::<Acknowledged>("/v1/gateway/acknowledge", &stored).await?;
         }
         Ok(true)
     }
@@ -133,11 +130,15 @@ impl Link {
         if messages.is_empty() {
             return Ok(());
         }
-        let refused = |id| RemoteReceipt { id, state: MessageState::Expired, route: None, refusal: Some(refusal.to_owned()) };
+        let refused = |id| expired(id, Some(refusal.to_owned()));
         let confirm = Confirm { machine: machine.clone(), receipts: messages.into_iter().map(refused).collect() };
-        let tell = async || self.broker.post::<Acknowledged>("/v1/gateway/confirm", None, &confirm).await;
-        until_answered(tell).await.map(drop)
+        self.ask_broker::<Acknowledged>("/v1/gateway/confirm", &confirm).await.map(drop)
     }
+}
+
+/// The receipt of a message that is not accepted, or that has expired on its way.
+pub(super) fn expired(id: wire::MessageId, refusal: Option<String>) -> RemoteReceipt {
+    RemoteReceipt { id, state: MessageState::Expired, route: None, refusal }
 }
 
 /// What is too large for any letter: the machine, the message and its size.
@@ -177,9 +178,8 @@ pub(super) fn sorted(outgoing: Outgoing, most: usize) -> wire::Result<(BTreeMap<
 }
 
 fn size_of(value: &impl serde::Serialize) -> wire::Result<usize> {
-    let unwritable = |error| wire::Error::new(wire::Code::Internal, format!("writing JSON: {error}"));
     // One more for the comma.
-    Ok(serde_json::to_vec(value).map_err(unwritable)?.len() + 1)
+    Ok(json(value)?.len() + 1)
 }
 
 /// The id by which the stream knows a letter again: the same for the same messages and receipts, sealed by the same machine to the same key.

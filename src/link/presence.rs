@@ -14,7 +14,7 @@ use crate::{
     platform::random,
     wire::{self, Announce, AnnouncedPeer, Done, MachineName, Present, text::printable_line},
 };
-use async_nats::{Message, Subscriber};
+use async_nats::Message;
 use futures_util::StreamExt;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -182,16 +182,6 @@ impl Link {
     async fn publish(&self, subject: String, payload: Vec<u8>) {
         if let Err(error) = self.hub.client.publish(subject, payload.into()).await {
             tracing::warn!("telling the other machines who is here: {error}");
-        }
-    }
-
-    async fn subscribe(&self, subject: String) -> Subscriber {
-        loop {
-            match self.hub.client.subscribe(subject.clone()).await {
-                Ok(subscriber) => return subscriber,
-                Err(error) => tracing::warn!("subscribing to {subject}: {error}"),
-            }
-            sleep(PAUSE).await;
         }
     }
 }

@@ -4,6 +4,7 @@
 use super::{
     directory::{Directory, Member},
     key::broken,
+    report::json,
 };
 use crate::wire::{self, AnnouncedPeer, Code, Error, MachineName, RemoteMessage, RemoteReceipt, Timestamp};
 use nkeys::XKey;
@@ -60,8 +61,7 @@ impl Seal {
     /// Seals `content` to a machine.
     pub fn seal(&self, to: &Member, content: &Content) -> wire::Result<Vec<u8>> {
         let sealed = Sealed { from: self.machine.clone(), to: to.name.clone(), content };
-        let text = serde_json::to_vec(&sealed).map_err(|error| Error::new(Code::Internal, format!("writing JSON: {error}")))?;
-        self.key.seal(&text, &to.key()?).map_err(|error| broken(&error))
+        self.key.seal(json(&sealed)?.as_bytes(), &to.key()?).map_err(broken)
     }
 
     /// Opens what `from` has sealed to this machine.

@@ -4,6 +4,7 @@
 //! An unusable value is an error that names the variable, the value and the allowed values; no default silently replaces it. An
 //! empty variable counts as not set.
 
+use crate::wire::{Code, Error};
 use Kind::{File, Loopback, Number, Socket, Span, SpanOrOff, Text, Word};
 use std::{
     ffi::{OsStr, OsString},
@@ -216,6 +217,12 @@ pub struct InvalidSetting {
 impl InvalidSetting {
     pub fn new(variable: &str, value: impl Into<String>, allowed: impl Into<String>) -> Self {
         Self { variable: variable.to_owned(), value: value.into(), allowed: allowed.into() }
+    }
+}
+
+impl From<InvalidSetting> for Error {
+    fn from(error: InvalidSetting) -> Self {
+        Self::new(Code::InvalidRequest, error.to_string())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{OWNER, Owner, PATIENCE, config};
 use crate::{
-    link::{access::Access, error::local, hub::Hub, store},
+    link::{access::Access, hub::Hub, report::Context, store},
     platform::clock,
     wire::{self, Code, Error},
 };
@@ -84,13 +84,13 @@ impl Owner {
 
 /// Locks the owner's folder against other processes until the result is dropped.
 async fn lock(folder: &Path) -> wire::Result<File> {
-    let failed = |error| local(&format!("locking {}", folder.display()), &error);
-    let file = File::open(folder).map_err(failed)?;
+    let doing = format!("locking {}", folder.display());
+    let file = File::open(folder).local(&doing)?;
     // A system call that waits would keep a signal from ending this.
     while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         match error {
             Errno::WOULDBLOCK | Errno::INTR => sleep(LOOK).await,
-            error => return Err(failed(error.into())),
+            error => return Err(std::io::Error::from(error)).local(doing),
         }
     }
     Ok(file)

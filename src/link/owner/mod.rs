@@ -15,9 +15,12 @@ use super::{
     directory::{Directory, Member, Signed},
     hub::Hub,
     key::{self, broken},
-    store, subject,
+    store,
 };
-use crate::wire::{self, Code, Error, MachineName, Timestamp};
+use crate::{
+    platform::paths,
+    wire::{self, Code, Error, MachineName, Timestamp},
+};
 use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -76,7 +79,7 @@ pub(super) struct Invited {
 
 /// The owner's folder where none is named.
 pub(super) fn folder() -> wire::Result<PathBuf> {
-    Ok(store::config_folder()?.join("hub"))
+    Ok(paths::config_folder()?.join("hub"))
 }
 
 impl Owner {
@@ -118,7 +121,7 @@ impl Owner {
     pub fn access(&self, key: &KeyPair) -> wire::Result<Access> {
         let login = match &self.credentials {
             Some(file) => Login::Credentials(file.clone()),
-            None => Login::Key(key.seed().map_err(|error| broken(&error))?),
+            None => Login::Key(key.seed().map_err(broken)?),
         };
         Ok(Access { addresses: self.hub.clone(), login, authority: self.has_authority.then(|| self.authority()), domain: None })
     }
@@ -131,9 +134,4 @@ impl Owner {
     pub fn find(&self, name: &MachineName) -> Option<&Machine> {
         self.machines.iter().find(|machine| machine.name == *name)
     }
-}
-
-/// The subject on which an owner hears a machine that joins, and the inbox in which that machine gets the answer.
-pub(super) fn joins(name: &MachineName) -> (String, String) {
-    (subject::join(name), format!("{}.>", subject::join_inbox(name)))
 }
