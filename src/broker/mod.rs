@@ -50,6 +50,7 @@ mod summary;
 mod take;
 mod take_inbox;
 mod unregister;
+mod wait;
 mod watch;
 mod whoami;
 
