@@ -100,19 +100,15 @@ fn log(change: &MessageChange, roster: &Roster, now: Timestamp) {
     let (sender, peer, number) = (roster.name(from), roster.name(to), id.seq());
     let after = after(now.as_millis() - sent_at.as_millis());
     let route = route.map(tracing::field::display);
-    match (state, &route) {
-        (MessageState::Offered, Some(by)) => {
-            tracing::debug!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} offered by {by} after {after}")
-        }
-        (MessageState::Delivered, Some(by)) => {
-            tracing::info!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} delivered by {by} after {after}")
-        }
-        (MessageState::Queued, _) => {
-            tracing::info!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} queued")
-        }
-        _ => {
-            tracing::info!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} {state} after {after}")
-        }
+    let became = match (state, &route) {
+        (MessageState::Queued, _) => state.to_string(),
+        (MessageState::Offered | MessageState::Delivered, Some(by)) => format!("{state} by {by} after {after}"),
+        _ => format!("{state} after {after}"),
+    };
+    if *state == MessageState::Offered {
+        tracing::debug!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} {became}");
+    } else {
+        tracing::info!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} {became}");
     }
 }
 

@@ -2,7 +2,6 @@
 
 use super::{
     directory::{Directory, Member, Signed},
-    heard::Presences,
     home::Home,
     hub::Hub,
     retry::{PAUSE, until_answered},
@@ -10,11 +9,14 @@ use super::{
 };
 use crate::{
     client::Client,
-    wire::{self, MachineName},
+    wire::{self, AnnouncedPeer, MachineName},
 };
 use async_nats::Subscriber;
 use serde::{Serialize, de::DeserializeOwned};
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use tokio::{sync::watch, time::sleep};
 
 /// Both ends of a link, and what all its tasks share.
@@ -26,6 +28,34 @@ pub(super) struct Link {
     pub directory: watch::Sender<Arc<Directory>>,
     pub presences: Presences,
     pub home: Home,
+}
+
+/// What the machines have told each other of their sessions. The lock is never held across a wait.
+#[derive(Debug, Default)]
+pub(super) struct Presences {
+    pub here: watch::Sender<Option<Here>>,
+    there: Mutex<HashMap<MachineName, There>>,
+}
+
+/// The sessions of a machine.
+#[derive(Debug, Clone)]
+pub(super) struct Here {
+    pub version: String,
+    pub peers: Vec<AnnouncedPeer>,
+}
+
+/// What another machine has said.
+#[derive(Debug, Default)]
+pub(super) struct There {
+    pub list: Option<Here>,
+    /// The question that it has not answered yet.
+    pub question: Option<String>,
+}
+
+impl Presences {
+    pub fn there(&self) -> MutexGuard<'_, HashMap<MachineName, There>> {
+        self.there.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Link {

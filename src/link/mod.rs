@@ -14,7 +14,6 @@ mod access;
 mod args;
 mod directory;
 mod ends;
-mod heard;
 mod home;
 mod hub;
 mod inbound;

@@ -4,8 +4,7 @@
 //! The hub sees who is there, but not which sessions. It can hide a machine, or claim that one is still there.
 
 use super::{
-    ends::Link,
-    heard::{Here, There},
+    ends::{Here, Link, There},
     retry::PAUSE,
     seal::{Content, Presence},
     subject::{self, ALL_ALIVE},

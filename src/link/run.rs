@@ -1,8 +1,7 @@
 //! `run`: links this machine until the program is stopped.
 
 use super::{
-    ends::Link,
-    heard::Presences,
+    ends::{Link, Presences},
     home::Home,
     hub::Connection,
     report::Context,

@@ -13,7 +13,7 @@ use crate::{
     broker::Broker,
     db::{self, Extent, Fault, OpenError},
     platform::{
-        kernel, paths, random,
+        files, kernel, paths, random,
         settings::{self, InvalidSetting},
     },
     wire::{self, BrokerExit, DatabaseState, ListenerStatus},
@@ -250,10 +250,7 @@ fn own_tcp(tcp: std::net::TcpListener) -> io::Result<Listener> {
 /// For machines whose kernel cannot tell who connects over TCP: a fresh token in a file that only this user can read.
 fn machine_token(socket: &Path) -> io::Result<Arc<str>> {
     let path = paths::token(socket);
-    match fs::remove_file(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        other => other?,
-    }
+    files::remove(&path)?;
     let token = random::token(32);
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(token.as_bytes())?;
     Ok(token.into())
