@@ -5,36 +5,9 @@ use crate::{
     db::{self, Durability},
     mailbox::{self, Effects, InboxNews, MessageChange, Transaction},
     platform::clock,
-    wire::{self, MessageState, Timestamp},
+    wire::{self, Code, Error, MessageState, Timestamp},
 };
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
-use tokio::runtime::Handle;
-
-/// A future that goes on in a task of its own if it is dropped before its end.
-struct ToCompletion<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
-
-impl<F: Future<Output: Send> + Send + 'static> Future for ToCompletion<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let Some(future) = &mut self.0 else { return Poll::Pending };
-        let output = ready!(future.as_mut().poll(context));
-        self.0 = None;
-        Poll::Ready(output)
-    }
-}
-
-impl<F: Future<Output: Send> + Send + 'static> Drop for ToCompletion<F> {
-    fn drop(&mut self) {
-        if let (Some(future), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(future);
-        }
-    }
-}
+use std::sync::Arc;
 
 impl Broker {
     /// Runs `job` in a transaction, then applies its effects and returns its value. Runs to completion even if the caller is
@@ -59,7 +32,8 @@ impl Broker {
             broker.apply(effects);
             Ok(value)
         };
-        ToCompletion(Some(Box::pin(change))).await
+        let ended = |error| Error::new(Code::Internal, format!("the change was not finished: {error}"));
+        tokio::spawn(change).await.map_err(ended)?
     }
 
     fn apply(&self, effects: Effects) {

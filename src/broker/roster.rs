@@ -58,11 +58,11 @@ impl Roster {
         }
     }
 
-    /// The peers of a session, the first registered one first.
     pub fn has_session(&self, id: &PeerId) -> bool {
         self.sessions.values().any(|peers| peers.contains(id))
     }
 
+    /// The peers of a session, the first registered one first.
     pub fn of_session(&self, session: &str) -> Vec<&Peer> {
         let mut peers: Vec<&Peer> =
             self.sessions.get(session).into_iter().flatten().filter_map(|id| self.peers.get(id)).collect();

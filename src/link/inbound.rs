@@ -2,7 +2,7 @@
 
 use super::{
     ends::Link,
-    hub::{Stored, stored_at},
+    hub::{Connection, Stored, stored_at},
     outbound::{expired, sorted},
     retry::PAUSE,
     seal::{Content, Letter},
@@ -32,11 +32,8 @@ impl Link {
         let mut state = self.hub.state.clone();
         loop {
             // Each change of the connection starts a new pull.
-            if !state.borrow_and_update().is_connected() {
-                if state.changed().await.is_err() {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                continue;
+            if state.wait_for(Connection::is_connected).await.is_err() {
+                return;
             }
             // A machine that was revoked meanwhile may have left letters.
             self.fetch_directory().await;
@@ -48,18 +45,16 @@ impl Link {
                     continue;
                 }
             };
-            loop {
-                let message = tokio::select! {
-                    message = incoming.letters.next() => message,
-                    _ = state.changed() => break,
-                };
+            while let Some(message) = tokio::select! {
+                message = incoming.letters.next() => message,
+                _ = state.changed() => None,
+            } {
                 match message {
-                    Some(Ok(message)) => self.take_in(&message, incoming.ahead()).await,
-                    Some(Err(error)) => {
+                    Ok(message) => self.take_in(&message, incoming.ahead()).await,
+                    Err(error) => {
                         tracing::debug!("waiting for mail on the hub: {error}");
                         break;
                     }
-                    None => break,
                 }
             }
         }

@@ -146,35 +146,26 @@ pub(super) type TooLarge = Vec<(MachineName, wire::MessageId, usize)>;
 
 /// Sorts what has to go by machine, into letters of at most `most` bytes and `MOST` messages and receipts each.
 pub(super) fn sorted(outgoing: Outgoing, most: usize) -> wire::Result<(BTreeMap<MachineName, Vec<Batch>>, TooLarge)> {
-    let (mut batches, mut too_large) = (BTreeMap::<MachineName, Vec<Batch>>::new(), TooLarge::new());
-    let mut put = |machine, size, add: &mut dyn FnMut(&mut Batch)| {
-        let batches = batches.entry(machine).or_default();
-        match batches.last_mut() {
-            Some(last) if last.bytes + size <= most && last.messages.len() + last.receipts.len() < MOST => {
-                last.bytes += size;
-                add(last);
-            }
-            _ => {
-                let mut batch = Batch { bytes: size, ..Batch::default() };
-                add(&mut batch);
-                batches.push(batch);
-            }
-        }
-    };
+    let (mut letters, mut too_large) = (BTreeMap::<MachineName, Vec<Batch>>::new(), TooLarge::new());
     for OutgoingMessage { machine, message } in outgoing.messages {
         match size_of(&message)? {
             size if size > most => too_large.push((machine, message.id, size)),
-            size => put(machine, size, &mut |batch| batch.messages.push(RemoteMessage::clone(&message))),
+            size => with_room(letters.entry(machine).or_default(), size, most).messages.push(message),
         }
     }
     for OutgoingReceipt { machine, id, receipt } in outgoing.receipts {
-        let told = Told { id, state: receipt.state };
-        put(machine, size_of(&receipt)?, &mut |batch| {
-            batch.receipts.push(receipt.clone());
-            batch.told.push(told.clone());
-        });
+        let batch = with_room(letters.entry(machine).or_default(), size_of(&receipt)?, most);
+        batch.told.push(Told { id, state: receipt.state });
+        batch.receipts.push(receipt);
     }
-    Ok((batches, too_large))
+    Ok((letters, too_large))
+}
+
+/// The last of these letters, or a new one if that has no room for so many bytes more.
+fn with_room(letters: &mut Vec<Batch>, bytes: usize, most: usize) -> &mut Batch {
+    let last = letters.pop_if(|last| last.bytes + bytes <= most && last.messages.len() + last.receipts.len() < MOST);
+    let last = last.unwrap_or_default();
+    letters.push_mut(Batch { bytes: last.bytes + bytes, ..last })
 }
 
 fn size_of(value: &impl serde::Serialize) -> wire::Result<usize> {

@@ -95,24 +95,10 @@ mod tests {
     }
 
     #[test]
-    fn recipient_opens() {
-        let (laptop, desktop, directory) = machines();
-        let sealed = laptop.seal(&directory.machines[1], &letter()).unwrap();
-        assert!(matches!(desktop.open(&directory, &laptop.machine, &sealed), Ok(Content::Letter(_))));
-    }
-
-    #[test]
-    fn hub_cannot_hand_it_back() {
-        let (laptop, desktop, directory) = machines();
-        let sealed = laptop.seal(&directory.machines[1], &letter()).unwrap();
-        let error = laptop.open(&directory, &desktop.machine, &sealed).unwrap_err();
-        assert!(error.message.contains("was sealed by laptop to desktop"), "{error:?}");
-    }
-
-    #[test]
     fn nothing_else_opens() {
         let (laptop, desktop, directory) = machines();
         let sealed = laptop.seal(&directory.machines[1], &letter()).unwrap();
+        desktop.open(&directory, &laptop.machine, &sealed).unwrap();
         for place in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[place] ^= 1;
