@@ -3,12 +3,10 @@
 //! Promises: the text has only numbers and the protocol's own words, no names, ids, paths or texts. The number of series does not grow
 //! with peers or messages. Counting changes a number in memory.
 
-use super::{core::Broker, presence::LOOK};
 use crate::{
     db::Store,
-    mailbox::{MessageChange, history},
-    platform::clock,
-    wire::{self, Code, Error, MessageState, Route, Status, Timestamp},
+    mailbox::MessageChange,
+    wire::{Code, MessageState, Route, Status, Timestamp},
 };
 use prometheus_client::{
     encoding::text::encode,
@@ -36,23 +34,6 @@ pub(super) struct Metrics {
     peers: Family<Labels<1>, Gauge>,
     waiting: Gauge,
     database: Gauge,
-}
-
-impl Broker {
-    /// All metrics, as OpenMetrics text. Reads no message but those that wait, through an index.
-    pub async fn scrape(&self) -> wire::Result<String> {
-        let waiting = self.store.read(history::waiting_in_all).await?;
-        self.look(LOOK, |_| true).await;
-        let now = clock::now();
-        let present: Vec<Status> = self.roster().peers.values().map(|peer| peer.status(now)).collect();
-        let text = self.metrics.text(&present, waiting, self.store.size());
-        text.map_err(|error| Error::new(Code::Internal, format!("writing the metrics: {error}")))
-    }
-
-    /// Counts a request that was answered with an error.
-    pub fn refused_request(&self, code: Code) {
-        self.metrics.refused_requests.get_or_create(&[("reason", code.as_str())]).inc();
-    }
 }
 
 impl Metrics {
@@ -112,9 +93,14 @@ impl Metrics {
         self.refused_messages.get_or_create(&[("reason", code.as_str())]).inc();
     }
 
+    /// Counts a request that was answered with an error.
+    pub fn refused_request(&self, code: Code) {
+        self.refused_requests.get_or_create(&[("reason", code.as_str())]).inc();
+    }
+
     /// All metrics as text. The caller looks up the gauges: the status of each peer, the number of waiting messages, and the bytes of the
     /// database.
-    fn text(&self, present: &[Status], waiting: u64, bytes: u64) -> Result<String, fmt::Error> {
+    pub fn text(&self, present: &[Status], waiting: u64, bytes: u64) -> Result<String, fmt::Error> {
         for status in Status::ALL {
             let count = present.iter().filter(|present| *present == status).count();
             self.peers.get_or_create(&[("status", status.as_str())]).set(gauge(count));

@@ -41,6 +41,7 @@ mod reply;
 mod repositories;
 mod roster;
 mod scene;
+mod scrape;
 mod search;
 mod send;
 mod status;

@@ -6,10 +6,7 @@
 
 use crate::{
     platform::settings::{self, InvalidSetting},
-    wire::{
-        self, Code, Error,
-        text::{echo, printable_line},
-    },
+    wire::{self, Code, Error, echo, text::printable_line},
 };
 use rustix::fs::fstat;
 use std::{

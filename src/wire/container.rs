@@ -1,6 +1,7 @@
 use super::{
     Code, Error,
     define::{object, texts},
+    error::echo,
     id::is_made_of,
 };
 

@@ -42,7 +42,7 @@ macro_rules! words {
     )*};
 }
 
-/// Texts that keep a rule: each with an example, its rule, and the error of a text that breaks it.
+/// Texts that keep a rule: each with an example, its rule, and the error of a text that breaks it. Needs `Error` and `echo`.
 macro_rules! texts {
     ($($(#[$meta:meta])* pub struct $name:ident like $example:tt, if $rule:expr, else $error:expr;)*) => {$(
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde_with::SerializeDisplay, serde_with::DeserializeFromStr)]
@@ -51,10 +51,10 @@ macro_rules! texts {
         pub struct $name(smol_str::SmolStr);
 
         impl std::str::FromStr for $name {
-            type Err = $crate::wire::Error;
+            type Err = Error;
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 let (rule, error): (fn(&str) -> bool, fn(&str) -> Self::Err) = ($rule, $error);
-                if rule(text) { Ok(Self(text.into())) } else { Err(error(&$crate::wire::text::echo(text))) }
+                if rule(text) { Ok(Self(text.into())) } else { Err(error(&echo(text))) }
             }
         }
 

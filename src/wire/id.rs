@@ -1,7 +1,7 @@
 use super::{
     Code, Error,
     define::{shown_as_text, texts},
-    text::echo,
+    error::echo,
 };
 use serde_with::{DeserializeFromStr, SerializeDisplay};
 use smol_str::SmolStr;

@@ -1,6 +1,7 @@
 use super::{
     Code, Error, MessageId, MessageState, Peer, PeerId, PeerRef, Route, Timestamp,
     define::{object, texts},
+    error::echo,
     id::is_made_of,
 };
 

@@ -1,7 +1,7 @@
 use super::{
     Code, Error, PeerId, Route, Timestamp,
     define::{object, words},
-    text::echo,
+    error::echo,
 };
 
 words! {

@@ -8,8 +8,6 @@ use icu_properties::{
 use serde_json::Value;
 use std::{borrow::Cow, fmt::Write};
 
-/// Most characters of a wrong text that an error repeats.
-const MAX_ECHO: usize = 40;
 /// Shortest fence around a message's text.
 const MIN_FENCE: usize = 3;
 /// Joins two emoji into one.
@@ -37,11 +35,6 @@ fn forms_emoji(before: Option<char>, c: char, after: Option<char>) -> bool {
         ZERO_WIDTH_JOINER => (is_emoji(before) || before == Some(EMOJI_FORM)) && is_emoji(after),
         _ => false,
     }
-}
-
-/// As much of a wrong text as an error repeats: the text comes from outside and may be huge.
-pub fn echo(text: &str) -> String {
-    text.chars().take(MAX_ECHO).collect()
 }
 
 /// `text` with everything that could steer a terminal, or hide, made visible (`\u{1b}`); line breaks and tabs are kept, and the

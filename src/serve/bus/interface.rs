@@ -5,7 +5,7 @@ use super::values::{Dict, dict};
 use crate::{
     broker::Caller,
     serve::{app::App, log},
-    wire::{self, Code, Error, ListPeers, Scope, SendRequest, VERSION, text::echo},
+    wire::{self, Code, Error, ListPeers, Scope, SendRequest, VERSION, echo},
 };
 use std::{collections::HashMap, sync::Arc};
 use zbus::{Variant, object_server::SignalEmitter};
