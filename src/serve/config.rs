@@ -37,7 +37,7 @@ impl Config {
         };
         Ok(Self {
             socket: paths::socket()?,
-            port: paths::port()?,
+            port: settings::PORT.parse()?,
             metrics: settings::METRICS.set()?.map(|_| settings::METRICS.read(settings::loopback)).transpose()?,
             database: paths::database()?,
             limits,
