@@ -114,7 +114,6 @@ impl Roster {
         self.elsewhere.get(machine).into_iter().flatten().filter_map(|id| self.peers.get(id))
     }
 
-    /// Changes each peer of another machine.
     pub fn each_on(&mut self, machine: &MachineName, mut change: impl FnMut(&mut Peer)) {
         for id in self.elsewhere.get(machine).into_iter().flatten() {
             self.peers.get_mut(id).map(&mut change);

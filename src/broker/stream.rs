@@ -21,7 +21,6 @@ use tokio::sync::watch;
 /// How many messages are read from the table at a time. Bounds the memory of a stream to a slow client.
 const BATCH: u32 = 16;
 
-/// An open event stream of a peer.
 #[derive(Debug)]
 pub struct Stream {
     broker: Arc<Broker>,

@@ -23,7 +23,6 @@ use tokio::time::Instant;
 /// The size of the texts that one take gets by default, in bytes: a full-size message fits.
 const DEFAULT_BYTES: u32 = 256 * 1024;
 
-/// A running take.
 pub(super) struct Taking {
     pub claim: Claim,
     wait: Wait<u64>,

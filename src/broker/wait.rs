@@ -8,7 +8,6 @@ use tokio::{sync::watch, time::Instant};
 /// The longest wait of one request, in seconds.
 const LONGEST: u32 = 3_600;
 
-/// The wait of one request for a change.
 pub(super) struct Wait<T> {
     deadline: Instant,
     /// Tells of each change that may end the wait.

@@ -17,7 +17,6 @@ pub(super) struct Directory {
     pub machines: Vec<Member>,
 }
 
-/// A machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Member {
     pub name: MachineName,
@@ -30,7 +29,6 @@ impl Directory {
         self.machines.iter().find(|member| member.name == *name)
     }
 
-    /// Signs it as the owner.
     pub fn sign(&self, owner: &KeyPair) -> wire::Result<Signed> {
         let text = json(self)?;
         let signature = owner.sign(signed(&text).as_bytes()).map_err(broken)?;

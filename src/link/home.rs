@@ -27,7 +27,6 @@ const DIRECTORY: &str = "directory.json";
 /// `link.json`. It is written last: a machine with it has joined.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Home {
-    /// The machine's name.
     pub name: MachineName,
     /// The hub's addresses: HOST:PORT, separated by commas.
     pub hub: String,
@@ -44,7 +43,6 @@ pub(super) struct Home {
     pub folder: PathBuf,
 }
 
-/// The folder of a machine's link.
 pub(super) fn folder() -> wire::Result<PathBuf> {
     Ok(paths::config_folder()?.join("link"))
 }
@@ -81,7 +79,6 @@ impl Home {
         Ok(found.map(|home| Self { folder, ..home }))
     }
 
-    /// The link of this machine.
     pub fn open() -> wire::Result<Self> {
         Self::find()?.ok_or_else(|| {
             Error::new(Code::InvalidRequest, "this machine has not joined any others").help(

@@ -49,7 +49,6 @@ pub(super) struct Hub {
     pub stream: jetstream::Context,
 }
 
-/// What is known of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Connection {
     /// There has been none yet.
@@ -238,7 +237,6 @@ impl Hub {
         self.client.flush().await.context(Code::Unreachable, doing)
     }
 
-    /// Hands out a directory.
     pub async fn publish_directory(&self, directory: &Signed) -> wire::Result<()> {
         let doing = "storing the directory of machines on the hub";
         let stored = self.stream.publish(DIRECTORY, json(directory)?.into()).await.context(Code::Unreachable, doing)?;

@@ -16,11 +16,9 @@ pub(super) const KEY: usize = 32;
 const PUBLIC: usize = 56;
 const CHECK: usize = 8;
 
-/// The invitation of one machine.
 pub(super) struct Invitation {
     /// The hub's addresses: HOST:PORT, separated by commas.
     pub hub: String,
-    /// The machine's name.
     pub name: MachineName,
     /// The seed of the key that logs in to the hub until the machine has one of its own.
     pub login: [u8; KEY],

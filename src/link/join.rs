@@ -131,7 +131,6 @@ async fn ask(hub: &Hub, invitation: &Invitation, keys: Keys) -> wire::Result<Wel
     }
 }
 
-/// A certificate as PEM.
 fn pem(der: &[u8]) -> String {
     let base64 = BASE64.encode(der);
     let lines: Vec<&str> = base64.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();

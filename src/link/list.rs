@@ -4,7 +4,6 @@ use super::{args::ListArgs, home::Home, owner::Owner, report::print_all, run::br
 use crate::wire::{self, MachineName, Peers, Timestamp};
 use std::collections::BTreeMap;
 
-/// A machine in the list.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Line {

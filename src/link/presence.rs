@@ -54,7 +54,6 @@ impl Link {
         Ok(())
     }
 
-    /// Answers the machines that ask who is here.
     pub(super) async fn answer_who_is_here(&self) {
         let mut here = self.presences.here.subscribe();
         if here.wait_for(Option::is_some).await.is_err() {
@@ -100,7 +99,6 @@ impl Link {
         }
     }
 
-    /// Asks each machine who is there.
     async fn ask_all(&self) {
         if !self.hub.state.borrow().is_connected() {
             return;

@@ -11,7 +11,6 @@ pub(super) fn say(text: &str) {
     drop(writeln!(std::io::stderr(), "{text}"));
 }
 
-/// Writes a result to standard output.
 pub(super) fn print(text: &str) -> wire::Result<()> {
     let mut out = std::io::stdout();
     writeln!(out, "{text}").and_then(|()| out.flush()).local("writing to standard output")

@@ -25,7 +25,6 @@ pub(super) fn broker() -> wire::Result<Client> {
     Ok(Client::new(paths::socket()?, "claude-peers-link"))
 }
 
-/// Links this machine.
 pub(super) async fn run() -> wire::Result<()> {
     let home = Home::open()?;
     let hub = home.access()?.keep_connected(subject::inbox(&home.name)).await?;

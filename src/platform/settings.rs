@@ -21,11 +21,9 @@ const CLI: &str = "claude-peers";
 /// Longest path of a Unix socket: 104 bytes on macOS and 108 on Linux, with the final zero. The smaller limit applies everywhere.
 const MAX_SOCKET_PATH: usize = 103;
 
-/// A row of the table.
 #[derive(Debug)]
 pub struct Setting {
     pub name: &'static str,
-    /// The programs that read it.
     pub readers: &'static [&'static str],
     /// The value if the variable is not set, in words if it depends on the environment.
     pub default: &'static str,
@@ -35,7 +33,6 @@ pub struct Setting {
     pub more: &'static str,
 }
 
-/// The allowed values of a setting.
 #[derive(Debug)]
 pub enum Kind {
     /// A whole number within these bounds, and its unit.
@@ -44,7 +41,6 @@ pub enum Kind {
     Loopback,
     Span,
     SpanOrOff,
-    /// One of these words.
     Word(&'static [&'static str]),
     /// The absolute path of a Unix socket.
     Socket,
@@ -205,7 +201,6 @@ pub fn help(program: &str) -> String {
     of(program).map(line).collect()
 }
 
-/// A setting whose value cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}={value:?} cannot be used; allowed: {allowed}")]
 pub struct InvalidSetting {

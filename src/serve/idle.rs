@@ -16,7 +16,6 @@ pub enum IdleExit {
     /// After ten minutes if systemd keeps the sockets, else never.
     #[default]
     Default,
-    /// Never.
     Off,
     /// After this long without a connection.
     After(Duration),
@@ -42,7 +41,6 @@ impl IdleExit {
     }
 }
 
-/// Counts open connections.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Open(watch::Sender<usize>);
 

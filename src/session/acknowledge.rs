@@ -96,7 +96,6 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// The messages have been written.
     pub fn written(mut self) {
         let messages = std::mem::take(&mut self.messages).into_iter();
         self.acknowledger

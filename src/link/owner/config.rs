@@ -129,7 +129,6 @@ pub(super) fn probe(owner: &Owner) -> wire::Result<KeyPair> {
     key::read(&owner.folder.join(PROBE))
 }
 
-/// Makes the hub read its configuration.
 pub(super) async fn reload(owner: &Owner) -> wire::Result<()> {
     let folder = owner.hub_folder();
     let pid_file = folder.join(PID);

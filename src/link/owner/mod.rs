@@ -68,7 +68,6 @@ pub(super) struct Machine {
     pub joined: Timestamp,
 }
 
-/// A machine that is invited.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Invited {
     pub name: MachineName,
@@ -98,7 +97,6 @@ impl Owner {
         self.folder.join("hub")
     }
 
-    /// The certificate of the owner's authority.
     pub fn authority(&self) -> PathBuf {
         self.hub_folder().join(AUTHORITY)
     }
@@ -126,7 +124,6 @@ impl Owner {
         Ok(Access { addresses: self.hub.clone(), login, authority: self.has_authority.then(|| self.authority()), domain: None })
     }
 
-    /// Connects to the hub as its owner.
     pub async fn connect(&self) -> wire::Result<Hub> {
         self.access(&self.admin()?)?.connect_patiently("_INBOX_OWNER", PATIENCE).await
     }

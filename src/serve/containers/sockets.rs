@@ -41,7 +41,6 @@ const CLOSED: &str = ".closed-";
 /// How many sockets may be open: each uses one of the file descriptors that the broker has beside those of its connections.
 const MOST: usize = 32;
 
-/// The sockets to serve.
 #[derive(Debug)]
 pub(in crate::serve) struct Serving {
     folder: PathBuf,
