@@ -64,7 +64,9 @@ pub(super) async fn run(JoinArgs { line, credentials, leaf, domain }: JoinArgs) 
         Error::new(error.code, what).help("`claude-peers link status` checks the link; `claude-peers-link run` runs it")
     };
     home.access()?.connect_patiently(&subject::inbox(&home.name), PATIENCE).await.map_err(not_linked)?;
-    tell(&hub, &invitation).await.map_err(not_linked)?;
+    // Then the owner withdraws the invitation. If this gets lost, the owner waits a minute longer.
+    let joined = invitation.seal(&Asked::Joined)?;
+    hub.say(subject::join(&home.name), joined, "telling the owner").await.map_err(not_linked)?;
     say(&format!("This machine has joined as {}.", home.name));
     service::start().await
 }
@@ -99,11 +101,6 @@ async fn connect(invitation: &Invitation, folder: &Path, credentials: Option<&Pa
         None => subject::join_inbox(&invitation.name),
     };
     access.connect_patiently(&inbox, RELOAD).await.map_err(used_up)
-}
-
-/// Tells the owner, who then withdraws the invitation, that this machine has joined. If that gets lost, the owner waits a minute longer.
-async fn tell(hub: &Hub, invitation: &Invitation) -> wire::Result<()> {
-    hub.say(subject::join(&invitation.name), invitation.seal(&Asked::Joined)?, "telling the owner").await
 }
 
 /// Asks the owner to let this machine in, again and again until there is an answer: while the hub reads its configuration, one may get

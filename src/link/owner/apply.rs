@@ -6,8 +6,11 @@ use crate::{
     platform::clock,
     wire::{self, Code, Error},
 };
-use rustix::{fs::FlockOperation, io::Errno};
-use std::{fs::File, path::Path, time::Duration};
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    time::Duration,
+};
 use tokio::time::{Instant, sleep};
 
 /// How often a cluster is asked whether it has a leader, and a lock is tried.
@@ -87,10 +90,10 @@ async fn lock(folder: &Path) -> wire::Result<File> {
     let doing = format!("locking {}", folder.display());
     let file = File::open(folder).local(&doing)?;
     // A system call that waits would keep a signal from ending this.
-    while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    while let Err(error) = file.try_lock() {
         match error {
-            Errno::WOULDBLOCK | Errno::INTR => sleep(LOOK).await,
-            error => return Err(std::io::Error::from(error)).local(doing),
+            TryLockError::WouldBlock => sleep(LOOK).await,
+            TryLockError::Error(error) => return Err(error).local(doing),
         }
     }
     Ok(file)
