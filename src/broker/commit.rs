@@ -7,7 +7,10 @@ use crate::{
     platform::clock,
     wire::{self, Code, Error, MessageState, Timestamp},
 };
-use std::sync::Arc;
+use std::{
+    fmt::{self, Display},
+    sync::Arc,
+};
 
 impl Broker {
     /// Runs `job` in a transaction, then applies its effects and returns its value. Runs to completion even if the caller is
@@ -74,11 +77,11 @@ fn log(change: &MessageChange, roster: &Roster, now: Timestamp) {
     let (sender, peer, number) = (roster.name(from), roster.name(to), id.seq());
     let after = after(now.as_millis() - sent_at.as_millis());
     let route = route.map(tracing::field::display);
-    let became = match (state, &route) {
-        (MessageState::Queued, _) => state.to_string(),
-        (MessageState::Offered | MessageState::Delivered, Some(by)) => format!("{state} by {by} after {after}"),
-        _ => format!("{state} after {after}"),
-    };
+    let became = fmt::from_fn(|f| match (state, &route) {
+        (MessageState::Queued, _) => state.fmt(f),
+        (MessageState::Offered | MessageState::Delivered, Some(by)) => write!(f, "{state} by {by} after {after}"),
+        _ => write!(f, "{state} after {after}"),
+    });
     if *state == MessageState::Offered {
         tracing::debug!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} {became}");
     } else {
