@@ -1,4 +1,4 @@
-//! The two ends that all tasks of the link share, and the directory that says with whom they speak.
+//! The two ends that all tasks of the link share, the directory that says with whom they speak, and what these have said of their sessions.
 
 use super::{
     directory::{Directory, Member, Signed},
