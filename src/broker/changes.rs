@@ -8,7 +8,6 @@ use tokio::sync::{
 /// How many changed messages are queued for a slow watcher; it misses further ones.
 const BACKLOG: usize = 512;
 
-/// Reports changes to watchers.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     hint: watch::Sender<()>,

@@ -5,36 +5,12 @@ use crate::{
     db::{self, Durability},
     mailbox::{self, Effects, InboxNews, MessageChange, Transaction},
     platform::clock,
-    wire::{self, MessageState, Timestamp},
+    wire::{self, Code, Error, MessageState, Timestamp},
 };
 use std::{
-    pin::Pin,
+    fmt::{self, Display},
     sync::Arc,
-    task::{Context, Poll, ready},
 };
-use tokio::runtime::Handle;
-
-/// A future that goes on in a task of its own if it is dropped before its end.
-struct ToCompletion<F: Future<Output: Send> + Send + 'static>(Option<Pin<Box<F>>>);
-
-impl<F: Future<Output: Send> + Send + 'static> Future for ToCompletion<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let Some(future) = &mut self.0 else { return Poll::Pending };
-        let output = ready!(future.as_mut().poll(context));
-        self.0 = None;
-        Poll::Ready(output)
-    }
-}
-
-impl<F: Future<Output: Send> + Send + 'static> Drop for ToCompletion<F> {
-    fn drop(&mut self) {
-        if let (Some(future), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
-            runtime.spawn(future);
-        }
-    }
-}
 
 impl Broker {
     /// Runs `job` in a transaction, then applies its effects and returns its value. Runs to completion even if the caller is
@@ -59,7 +35,8 @@ impl Broker {
             broker.apply(effects);
             Ok(value)
         };
-        ToCompletion(Some(Box::pin(change))).await
+        let ended = |error| Error::new(Code::Internal, format!("the change was not finished: {error}"));
+        tokio::spawn(change).await.map_err(ended)?
     }
 
     fn apply(&self, effects: Effects) {
@@ -100,19 +77,15 @@ fn log(change: &MessageChange, roster: &Roster, now: Timestamp) {
     let (sender, peer, number) = (roster.name(from), roster.name(to), id.seq());
     let after = after(now.as_millis() - sent_at.as_millis());
     let route = route.map(tracing::field::display);
-    match (state, &route) {
-        (MessageState::Offered, Some(by)) => {
-            tracing::debug!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} offered by {by} after {after}")
-        }
-        (MessageState::Delivered, Some(by)) => {
-            tracing::info!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} delivered by {by} after {after}")
-        }
-        (MessageState::Queued, _) => {
-            tracing::info!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} queued")
-        }
-        _ => {
-            tracing::info!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} {state} after {after}")
-        }
+    let became = fmt::from_fn(|f| match (state, &route) {
+        (MessageState::Queued, _) => state.fmt(f),
+        (MessageState::Offered | MessageState::Delivered, Some(by)) => write!(f, "{state} by {by} after {after}"),
+        _ => write!(f, "{state} after {after}"),
+    });
+    if *state == MessageState::Offered {
+        tracing::debug!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} {became}");
+    } else {
+        tracing::info!(_message = %id, peer = %to, sender = %from, %state, route, "{sender} → {peer} m{number} {became}");
     }
 }
 

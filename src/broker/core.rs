@@ -37,7 +37,6 @@ impl Caller {
     }
 }
 
-/// The broker.
 #[derive(Debug)]
 pub struct Broker {
     pub(super) store: Store,
@@ -73,7 +72,6 @@ impl Broker {
         }))
     }
 
-    /// The limits in force.
     pub fn limits(&self) -> &Limits {
         &self.limits
     }

@@ -4,6 +4,7 @@
 use super::{
     core::{Broker, Caller, OnDrop},
     machines::check_number,
+    wait::Wait,
 };
 use crate::{
     db::{self, Durability, PeerRow},
@@ -18,33 +19,23 @@ use crate::{
         PeerId, Receive, Received, RemoteMessage, RemotePeer, RemoteReceipt, SendRequest, TakeOutgoing,
     },
 };
-use std::{sync::Arc, time::Duration};
-use tokio::time::Instant;
+use std::sync::Arc;
 
-/// The longest wait of one take, in seconds.
-const LONGEST_WAIT: u32 = 3_600;
 /// How many messages or receipts may be acknowledged or confirmed at once.
 const MOST_AT_ONCE: usize = 10_000;
 
 impl Broker {
     /// What has to go to other machines. Waits for it if there is nothing.
     pub async fn take_outgoing(&self, request: TakeOutgoing) -> wire::Result<Outgoing> {
-        let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
-        let deadline = Instant::now() + wait;
-        let mut changes = self.changes.hints();
+        let mut wait = Wait::new(request.wait_seconds, self.changes.hints());
         self.roster().gateway.enter();
         let _leave = OnDrop(|| self.roster().gateway.leave());
         loop {
             let outgoing = self.outgoing()?;
-            if !outgoing.messages.is_empty() || !outgoing.receipts.is_empty() || Instant::now() >= deadline {
+            if !outgoing.messages.is_empty() || !outgoing.receipts.is_empty() || wait.is_over() {
                 return Ok(outgoing);
             }
-            tokio::select! {
-                biased;
-                () = self.stopped() => return Err(db::Error::Closed.into()),
-                () = tokio::time::sleep_until(deadline) => {}
-                changed = changes.changed() => drop(changed),
-            }
+            wait.change(self, None).await?;
         }
     }
 

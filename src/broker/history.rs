@@ -62,10 +62,7 @@ impl Broker {
 
     /// Messages, newest first. A peer sees its own; the user sees all.
     pub async fn history(&self, caller: &Caller, request: &History) -> wire::Result<HistoryPage> {
-        let limit = request.limit.unwrap_or(DEFAULT_ENTRIES);
-        if limit == 0 || limit > MOST_ENTRIES {
-            return Err(Error::new(Code::InvalidRequest, format!("limit {limit} is not 1 to {MOST_ENTRIES}")));
-        }
+        let limit = page_size(request.limit, DEFAULT_ENTRIES, MOST_ENTRIES)?;
         let seq = |id: &Option<String>| id.as_deref().map(|id| named(caller, id).map(|id| id.seq())).transpose();
         let peers = self.parties(caller, request.peer.as_deref())?;
         let to = request.to.as_deref().map(|to| self.mentioned(&to.parse()?)).transpose()?;
@@ -131,6 +128,13 @@ impl Broker {
         let to_name = roster.name(&receipt.to);
         HistoryEntry { from_name: roster.name(&receipt.from), text, receipt: Receipt { to_name, ..receipt } }
     }
+}
+
+/// How many entries a request asks for.
+pub(super) fn page_size(asked: Option<u32>, default: u32, most: u32) -> wire::Result<u32> {
+    let limit = asked.unwrap_or(default);
+    let wrong = || Error::new(Code::InvalidRequest, format!("limit {limit} is not 1 to {most}"));
+    (1..=most).contains(&limit).then_some(limit).ok_or_else(wrong)
 }
 
 /// How `caller` names a message: a session only by its whole id.

@@ -57,9 +57,7 @@ pub(super) struct Inbox {
 /// Whether a frame may be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// Yes, now.
     Open,
-    /// Not before this time.
     Until(Instant),
     /// The last frame is lost.
     Missed,
@@ -87,7 +85,6 @@ impl Inbox {
         !self.pending.is_empty()
     }
 
-    /// Handles an event at the inbox.
     pub fn hear(&mut self, news: InboxNews) {
         match news {
             InboxNews::Written(ids) => self.wrote(ids),
@@ -117,7 +114,6 @@ impl Inbox {
         (self.misses, self.frames) = (0, 0);
     }
 
-    /// Records that the session is idle.
     pub fn idles(&mut self) {
         if self.is_pending() {
             self.idle.get_or_insert_with(Instant::now);

@@ -15,13 +15,14 @@ use crate::{
     platform::{clock, process},
     wire::{self, Code, Error, PeerId, Process, SummarySource},
 };
+use serde::Deserialize;
 use std::sync::Arc;
 
 /// How many messages one answer to a poll may have; the next poll comes a second later.
 const MOST_POLLED: u32 = 100;
 
 /// A legacy client's description of its session.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct LegacyRegister {
     /// Its own process id.
     pub pid: u32,
@@ -29,7 +30,7 @@ pub struct LegacyRegister {
     /// The top of its git worktree.
     pub git_root: Option<String>,
     pub tty: Option<String>,
-    pub summary: String,
+    pub summary: Option<String>,
 }
 
 impl Broker {
@@ -39,7 +40,8 @@ impl Broker {
         if let Some(root) = &request.git_root {
             check_path("git_root", root)?;
         }
-        self.limits.check_summary(&request.summary)?;
+        let summary = request.summary.unwrap_or_default();
+        self.limits.check_summary(&summary)?;
         let place = request.git_root.as_ref().unwrap_or(&request.cwd).clone();
         let git = self.probes.repositories.ask(place).await.flatten();
         let pid = request.pid;
@@ -58,8 +60,8 @@ impl Broker {
                 agent: named.or(Some(Process { pid, started: 0 })),
                 git,
                 tty: request.tty,
-                summary_source: if request.summary.is_empty() { SummarySource::None } else { SummarySource::Session },
-                summary: request.summary,
+                summary_source: if summary.is_empty() { SummarySource::None } else { SummarySource::Session },
+                summary,
                 ..PeerRow::new(id, name, request.cwd, now)
             };
             roster.put(row.clone());

@@ -1,6 +1,9 @@
 //! The limits. A message that exceeds one is refused with a clear error to its sender.
 
-use crate::wire::{Code, Error, PeerId, Result, Timestamp};
+use crate::{
+    platform::settings::{self, InvalidSetting},
+    wire::{Code, Error, PeerId, Result, Timestamp},
+};
 use governor::{
     DefaultDirectRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
@@ -40,23 +43,21 @@ pub struct Limits {
     pub history: Duration,
 }
 
-#[cfg(any(test, fuzzing))]
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            text_bytes: 256 * 1024,
-            summary_chars: 1_000,
-            waiting: 1_000,
-            per_minute: NonZeroU32::new(120),
-            burst: NonZeroU32::new(30).unwrap_or(NonZeroU32::MIN),
-            repeats: 3,
-            expiry: Duration::from_secs(7 * 86_400),
-            history: Duration::from_secs(30 * 86_400),
-        }
-    }
-}
-
 impl Limits {
+    /// The limits that the environment sets.
+    pub fn from_env() -> Result<Self, InvalidSetting> {
+        Ok(Self {
+            per_minute: NonZeroU32::new(settings::RATE_LIMIT.parse()?),
+            burst: settings::RATE_BURST.parse()?,
+            repeats: settings::REPEAT_LIMIT.parse()?,
+            text_bytes: settings::TEXT_LIMIT.parse()?,
+            summary_chars: settings::SUMMARY_LIMIT.parse()?,
+            waiting: settings::WAITING_LIMIT.parse()?,
+            expiry: settings::EXPIRY.span()?,
+            history: settings::HISTORY.span()?,
+        })
+    }
+
     /// Refuses an empty or too long text.
     pub(super) fn check_text(&self, text: &str) -> Result<()> {
         if text.trim().is_empty() {
@@ -155,7 +156,7 @@ mod tests {
         #[test]
         fn repeats_are_counted_over_any_minute(sent in vec((0_i64..40_000, 0..2, 0..2), 1..60), repeats in 1_usize..4) {
             let most = NonZeroU32::new(u32::MAX).unwrap();
-            let limits = Limits { per_minute: Some(most), burst: most, repeats, ..Limits::default() };
+            let limits = Limits { per_minute: Some(most), burst: most, repeats, ..Limits::from_env().unwrap() };
             let (mut pace, mut now, mut accepted) = (Pace::default(), 0, HashMap::<_, Vec<i64>>::new());
             for (later, to, text) in sent {
                 now += later;

@@ -37,7 +37,6 @@ impl Machine {
         std::mem::take(&mut self.is_silent)
     }
 
-    /// Whether it is there.
     pub fn is_here(&self, now: Timestamp) -> bool {
         !self.is_silent && self.heard.plus(HEARD) > now
     }
@@ -63,12 +62,10 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// A request for mail begins.
     pub fn enter(&mut self) {
         self.takers += 1;
     }
 
-    /// A request for mail has ended.
     pub fn leave(&mut self) {
         (self.takers, self.left) = (self.takers.saturating_sub(1), Some(Instant::now()));
     }

@@ -35,7 +35,7 @@ impl Broker {
         let row = |AnnouncedPeer { peer, repository }| {
             let mut row = self.row_of(&machine, &peer, now)?;
             if let Some(git) = &mut row.git {
-                git.common_dir = repository.map(|name: RepositoryName| name.to_string()).unwrap_or_default();
+                git.common_dir = repository.as_ref().map_or("", RepositoryName::as_str).to_owned();
             }
             Ok(row)
         };

@@ -11,7 +11,7 @@ use crate::{
 use prometheus_client::{
     encoding::text::encode,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 use std::fmt;
 
@@ -39,30 +39,22 @@ pub(super) struct Metrics {
 impl Metrics {
     /// All counters at zero. `store` counts the commits.
     pub fn of(store: &Store) -> Self {
-        let mut all = Self {
-            registry: Registry::default(),
-            messages: Family::default(),
-            delivery: Family::new_with_constructor(|| Histogram::new(DELIVERY_SECONDS)),
-            refused_messages: Family::default(),
-            refused_requests: Family::default(),
-            peers: Family::default(),
-            waiting: Gauge::default(),
-            database: Gauge::default(),
-        };
-        all.begin_at_zero();
         let mut registry = Registry::with_prefix("claude_peers");
-        registry.register("messages", "Changes of messages, by the new state and the last route", all.messages.clone());
+        let messages = registered(&mut registry, "messages", "Changes of messages, by the new state and the last route");
+        let delivery: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(|| Histogram::new(DELIVERY_SECONDS));
         let help = "Time from the acceptance of a message to its delivery, by route";
-        registry.register_with_unit("delivery", help, Unit::Seconds, all.delivery.clone());
-        registry.register("refused_messages", "Messages that were not accepted, by error code", all.refused_messages.clone());
+        registry.register_with_unit("delivery", help, Unit::Seconds, delivery.clone());
+        let refused_messages = registered(&mut registry, "refused_messages", "Messages that were not accepted, by error code");
         let help = "HTTP requests that were answered with an error, by error code";
-        registry.register("refused_requests", help, all.refused_requests.clone());
+        let refused_requests = registered(&mut registry, "refused_requests", help);
         let help = "Time of transactions that changed something, fsync included";
         registry.register_with_unit("commit", help, Unit::Seconds, store.commits().clone());
-        registry.register("peers", "Known peers, by status", all.peers.clone());
-        registry.register("waiting_messages", "Messages that wait for peers", all.waiting.clone());
-        registry.register_with_unit("database", "Size of the database with its side files", Unit::Bytes, all.database.clone());
-        all.registry = registry;
+        let peers = registered(&mut registry, "peers", "Known peers, by status");
+        let waiting = registered(&mut registry, "waiting_messages", "Messages that wait for peers");
+        let database = Gauge::default();
+        registry.register_with_unit("database", "Size of the database with its side files", Unit::Bytes, database.clone());
+        let all = Self { registry, messages, delivery, refused_messages, refused_requests, peers, waiting, database };
+        all.begin_at_zero();
         all
     }
 
@@ -111,6 +103,12 @@ impl Metrics {
         encode(&mut text, &self.registry)?;
         Ok(text)
     }
+}
+
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 fn gauge(count: impl TryInto<i64>) -> i64 {

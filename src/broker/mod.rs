@@ -50,6 +50,7 @@ mod summary;
 mod take;
 mod take_inbox;
 mod unregister;
+mod wait;
 mod watch;
 mod whoami;
 
@@ -62,5 +63,5 @@ pub use limits::Limits;
 pub use notifications::{Notification, Notifications, Subject};
 pub use register::Origin;
 pub use scene::Scene;
-pub use stream::{Stream, StreamItem};
+pub use stream::Stream;
 pub use watch::{News, Watch};

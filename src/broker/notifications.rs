@@ -23,7 +23,6 @@ const PACE: Duration = Duration::from_millis(50);
 /// Most characters of a text that are shown.
 const SHOWN: usize = 160;
 
-/// What a notification is about.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
     /// This session waits for the person.

@@ -25,7 +25,6 @@ pub(super) struct Life {
     pub is_over: bool,
 }
 
-/// A peer.
 #[derive(Debug)]
 pub(super) struct Peer {
     /// As stored.
@@ -53,7 +52,6 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// A peer with its stored row.
     pub fn new(row: PeerRow) -> Self {
         Self {
             row,
@@ -152,7 +150,6 @@ impl Peer {
         pushes.then(|| self.row.instance.clone())
     }
 
-    /// The peer as the sender of a message.
     pub fn as_sender(&self) -> Sender {
         let PeerRow { id, name, cwd, summary, container, .. } = &self.row;
         let (name, cwd, summary, container) = (name.clone(), cwd.clone(), summary.clone(), container.clone());

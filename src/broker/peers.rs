@@ -137,15 +137,12 @@ struct Sources {
 
 impl Sources {
     fn of(peer: &Peer) -> Self {
+        let row = &peer.row;
+        let git = row.git.as_ref().filter(|_| row.container.is_none() && row.machine.is_none());
         Self {
-            head: peer
-                .row
-                .git
-                .as_ref()
-                .filter(|_| peer.row.container.is_none() && peer.row.machine.is_none())
-                .map(|git| git.head.clone()),
+            head: git.map(|git| git.head.clone()),
             status_file: peer.status_file.clone(),
-            in_terminal: peer.row.agent.filter(|_| peer.row.tty.is_some()),
+            in_terminal: row.agent.filter(|_| row.tty.is_some()),
         }
     }
 }

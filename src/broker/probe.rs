@@ -71,7 +71,6 @@ impl<K: Hash + Eq + Clone + Send + 'static, V: Clone + Send + 'static> Probe<K, 
         keys.into_iter().filter_map(|key| known.get(&key).map(|(_, value)| (key, value.clone()))).collect()
     }
 
-    /// The last answer.
     pub fn known(&self, key: &K) -> Option<V> {
         lock(&self.shared).known.get(key).map(|(_, value)| value.clone())
     }
@@ -119,7 +118,6 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// All lookups.
 #[derive(Debug)]
 pub(super) struct Probes {
     pub processes: Probe<Process, bool>,

@@ -42,7 +42,6 @@ const LONGEST_NAME: usize = 40;
 pub enum Origin {
     /// From a process of this user on this machine, if the kernel shows it.
     Here(Option<u32>),
-    /// Through the socket of this container.
     Container(String),
 }
 
@@ -201,7 +200,6 @@ impl Registering {
         }
     }
 
-    /// Looks at the process table.
     fn look(kernel_pid: Option<u32>, claimed: u32, agent: Option<Process>) -> Self {
         let pid = kernel_pid.unwrap_or(claimed);
         let is_above = |agent: &Process| kernel_pid.is_some_and(|pid| process::ancestors(pid).contains(&agent.pid));
@@ -230,32 +228,26 @@ pub(super) fn store_served(tx: &mut Transaction<'_>, row: &PeerRow, gone_agent: 
     gone_agent.map_or(Ok(()), |agent| proof::mark_uncertain(tx, &row.id, agent))
 }
 
-/// Refuses malformed facts.
 fn check(request: &Register) -> wire::Result<()> {
-    let git = request.git.as_ref();
-    let paths = [
-        ("cwd", Some(&request.cwd)),
-        ("git.commonDir", git.map(|git| &git.common_dir)),
-        ("git.head", git.map(|git| &git.head)),
-        ("inbox", request.inbox.as_ref()),
-        ("statusFile", request.status_file.as_ref()),
+    type Check = fn(&str, &str) -> wire::Result<()>;
+    let (git, agent) = (request.git.as_ref(), request.agent.as_ref());
+    let facts: [(Check, &str, Option<&String>); 14] = [
+        (check_path, "cwd", Some(&request.cwd)),
+        (check_path, "git.commonDir", git.map(|git| &git.common_dir)),
+        (check_path, "git.head", git.map(|git| &git.head)),
+        (check_path, "inbox", request.inbox.as_ref()),
+        (check_path, "statusFile", request.status_file.as_ref()),
+        (check_token, "instance", Some(&request.instance)),
+        (check_token, "sessionId", request.session_id.as_ref()),
+        (check_token, "hookToken", request.hook_token.as_ref()),
+        (check_words, "git.repo", git.map(|git| &git.repo)),
+        (check_words, "git.branch", git.and_then(|git| git.branch.as_ref())),
+        (check_words, "client.name", Some(&request.client.name)),
+        (check_words, "client.version", Some(&request.client.version)),
+        (check_words, "agent.name", agent.map(|agent| &agent.name)),
+        (check_words, "agent.version", agent.map(|agent| &agent.version)),
     ];
-    let tokens = [
-        ("instance", Some(&request.instance)),
-        ("sessionId", request.session_id.as_ref()),
-        ("hookToken", request.hook_token.as_ref()),
-    ];
-    paths.into_iter().try_for_each(|(field, path)| path.map_or(Ok(()), |path| check_path(field, path)))?;
-    tokens.into_iter().try_for_each(|(field, token)| token.map_or(Ok(()), |token| check_token(field, token)))?;
-    let words = [
-        ("git.repo", git.map(|git| &git.repo)),
-        ("git.branch", git.and_then(|git| git.branch.as_ref())),
-        ("client.name", Some(&request.client.name)),
-        ("client.version", Some(&request.client.version)),
-        ("agent.name", request.agent.as_ref().map(|agent| &agent.name)),
-        ("agent.version", request.agent.as_ref().map(|agent| &agent.version)),
-    ];
-    words.into_iter().try_for_each(|(field, words)| words.map_or(Ok(()), |words| check_words(field, words)))
+    facts.into_iter().try_for_each(|(check, field, fact)| fact.map_or(Ok(()), |fact| check(field, fact)))
 }
 
 /// The row of a registration: its new facts, and those kept from before.

@@ -62,7 +62,6 @@ impl Broker {
         inbox::frame(&shown, Some(&paths::answers(&self.socket, to, &from)), mode)
     }
 
-    /// Releases a held message at the user's request.
     pub async fn release(self: &Arc<Self>, caller: &Caller, id: &str) -> wire::Result<Acknowledged> {
         let why = "a session, and only its user lets a held message in";
         caller.must_be_user(why, "run `claude-peers release` in a terminal of your own")?;

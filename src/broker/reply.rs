@@ -10,6 +10,7 @@ use super::{
     presence::{LOOK, LOOK_AGAIN},
     roster::Awaited,
     send::warning,
+    wait::Wait,
 };
 use crate::{
     db,
@@ -21,37 +22,27 @@ use crate::{
     platform::clock,
     wire::{self, Asked, AwaitReply, CLI_SENDER, Code, Error, MessageId, MessageState, PeerId, Status},
 };
-use std::time::Duration;
 use tokio::time::Instant;
-
-/// The longest wait of one request, in seconds.
-const LONGEST_WAIT: u32 = 3_600;
 
 impl Broker {
     /// The question `id` with its answer. Waits as long as an answer may come. `inside` is the session in which the waiting
     /// command line runs.
     pub async fn reply_to(&self, caller: &Caller, inside: Option<&PeerId>, id: &str, request: AwaitReply) -> wire::Result<Asked> {
-        let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
-        let deadline = Instant::now() + wait;
-        let mut changes = self.changes.hints();
+        let mut wait = Wait::new(request.wait_seconds, self.changes.hints());
+        let waits = !wait.is_over();
         let mut asking = None;
         loop {
-            if asking.is_none() && !wait.is_zero() {
+            if asking.is_none() && waits {
                 let question = self.asked(caller, id).await?.question;
                 let inside = inside.filter(|session| **session == question.from).cloned();
                 asking = Some(self.note_awaited(Awaited { question: question.message_id, inside }));
             }
             let asked = self.asked(caller, id).await?;
             let over = asked.answer.is_some() || asked.recipient == Status::Gone || asked.question.state == MessageState::Expired;
-            if over || Instant::now() >= deadline {
+            if over || wait.is_over() {
                 return Ok(asked);
             }
-            tokio::select! {
-                biased;
-                () = self.stopped() => return Err(db::Error::Closed.into()),
-                () = tokio::time::sleep_until(deadline.min(Instant::now() + LOOK_AGAIN)) => {}
-                changed = changes.changed() => drop(changed),
-            }
+            wait.change(self, Some(Instant::now() + LOOK_AGAIN)).await?;
         }
     }
 

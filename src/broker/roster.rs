@@ -58,11 +58,11 @@ impl Roster {
         }
     }
 
-    /// The peers of a session, the first registered one first.
     pub fn has_session(&self, id: &PeerId) -> bool {
         self.sessions.values().any(|peers| peers.contains(id))
     }
 
+    /// The peers of a session, the first registered one first.
     pub fn of_session(&self, session: &str) -> Vec<&Peer> {
         let mut peers: Vec<&Peer> =
             self.sessions.get(session).into_iter().flatten().filter_map(|id| self.peers.get(id)).collect();
@@ -114,7 +114,6 @@ impl Roster {
         self.elsewhere.get(machine).into_iter().flatten().filter_map(|id| self.peers.get(id))
     }
 
-    /// Changes each peer of another machine.
     pub fn each_on(&mut self, machine: &MachineName, mut change: impl FnMut(&mut Peer)) {
         for id in self.elsewhere.get(machine).into_iter().flatten() {
             self.peers.get_mut(id).map(&mut change);

@@ -1,6 +1,9 @@
 //! Full-text search in the messages.
 
-use super::core::{Broker, Caller};
+use super::{
+    core::{Broker, Caller},
+    history::page_size,
+};
 use crate::{
     db,
     mailbox::{history::Filter, search},
@@ -22,10 +25,7 @@ impl Broker {
     /// The messages with these words, best first. A peer finds its own; the user finds all. First reads what was accepted since
     /// the last search into the index.
     pub async fn search(&self, caller: &Caller, request: &Search) -> wire::Result<SearchPage> {
-        let limit = request.limit.unwrap_or(DEFAULT_RESULTS);
-        if limit == 0 || limit > MOST_RESULTS {
-            return Err(Error::new(Code::InvalidRequest, format!("limit {limit} is not 1 to {MOST_RESULTS}")));
-        }
+        let limit = page_size(request.limit, DEFAULT_RESULTS, MOST_RESULTS)?;
         let matching = matching(&request.words)?;
         let peers = self.parties(caller, request.peer.as_deref())?;
         let repo = request.repo.as_deref().map(|name| self.in_repo(name));

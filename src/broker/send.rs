@@ -200,7 +200,6 @@ impl Roster {
         Some(self.container_paces.entry(container).or_default())
     }
 
-    /// The recent messages of `caller`.
     fn pace(&mut self, caller: &Caller) -> wire::Result<&mut Pace> {
         match caller {
             Caller::User => Ok(&mut self.cli_pace),

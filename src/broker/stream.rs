@@ -21,16 +21,6 @@ use tokio::sync::watch;
 /// How many messages are read from the table at a time. Bounds the memory of a stream to a slow client.
 const BATCH: u32 = 16;
 
-/// An item of a stream.
-#[derive(Debug, Clone, PartialEq)]
-pub enum StreamItem {
-    /// The stream is open: the peer counts as connected.
-    Ready,
-    /// An event for the client.
-    Event(Event),
-}
-
-/// An open event stream of a peer.
 #[derive(Debug)]
 pub struct Stream {
     broker: Arc<Broker>,
@@ -47,7 +37,6 @@ pub struct Stream {
 #[derive(Debug, Clone, Copy)]
 enum Phase {
     Opened,
-    Ready,
     /// Another process serves the session now.
     Displaced {
         /// Whether that process has opened its stream.
@@ -94,24 +83,20 @@ impl Broker {
 }
 
 impl Stream {
-    /// The next item for the client, until the stream ends. Cancel-safe: an item that was not returned is returned later.
-    pub async fn next(&mut self) -> wire::Result<Option<StreamItem>> {
-        if matches!(self.phase, Phase::Opened) {
-            self.phase = Phase::Ready;
-            return Ok(Some(StreamItem::Ready));
-        }
+    /// The next event for the client, until the stream ends. Cancel-safe: an event that was not returned is returned later.
+    pub async fn next(&mut self) -> wire::Result<Option<Event>> {
         loop {
             self.wake.mark_unchanged();
             match self.step() {
-                Step::Tell(event) => return Ok(Some(StreamItem::Event(event))),
+                Step::Tell(event) => return Ok(Some(event)),
                 Step::Close => return Ok(None),
                 Step::Wait => {}
                 Step::Serve { leases, hints } => {
                     if let Some(message) = self.next_message(leases).await? {
-                        return Ok(Some(StreamItem::Event(Event::Message(message.into()))));
+                        return Ok(Some(Event::Message(message.into())));
                     }
                     if hints && self.take_hint()? {
-                        return Ok(Some(StreamItem::Event(Event::Waiting)));
+                        return Ok(Some(Event::Waiting));
                     }
                 }
             }

@@ -4,6 +4,7 @@ use super::{
     core::{Broker, OnDrop},
     identity::check_token,
     peer::Peer,
+    wait::Wait,
 };
 use crate::{
     db::{self, Durability},
@@ -13,40 +14,27 @@ use crate::{
     },
     wire::{self, BROKER_SENDER, CLI_SENDER, Code, Error, Inbound, PeerId, Route, Sender, Take, Taken},
 };
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::time::Instant;
 
-/// The longest wait of one take, in seconds.
-const LONGEST_WAIT: u32 = 3_600;
 /// The size of the texts that one take gets by default, in bytes: a full-size message fits.
 const DEFAULT_BYTES: u32 = 256 * 1024;
 
-/// A running take.
 pub(super) struct Taking {
     pub claim: Claim,
-    deadline: Instant,
-    wake: watch::Receiver<u64>,
+    wait: Wait<u64>,
 }
 
 impl Taking {
     /// Waits for a change, at most until `at`. Returns false if the time for the whole take is over, or a newer take replaces it.
     pub async fn waits(&mut self, broker: &Broker, at: Option<Instant>) -> wire::Result<bool> {
-        if Instant::now() >= self.deadline || self.claim.is_outdated.load(Ordering::SeqCst) {
+        if self.wait.is_over() || self.claim.is_outdated.load(Ordering::SeqCst) {
             return Ok(false);
         }
-        tokio::select! {
-            biased;
-            () = broker.stopped() => return Err(db::Error::Closed.into()),
-            () = tokio::time::sleep_until(at.map_or(self.deadline, |at| at.min(self.deadline))) => {}
-            changed = self.wake.changed() => drop(changed),
-        }
-        Ok(true)
+        self.wait.change(broker, at).await.map(|()| true)
     }
 }
 
@@ -54,7 +42,6 @@ impl Broker {
     /// Leases the caller's waiting messages to this call.
     pub async fn take(self: &Arc<Self>, id: &PeerId, request: Take) -> wire::Result<Taken> {
         check_token("lease", &request.lease)?;
-        let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
         let (instance, agent, wake) =
             self.with_peer(id, |peer| (peer.row.instance.clone(), peer.row.agent_key(), peer.wake.subscribe()))?;
         let taker = match request.route {
@@ -75,7 +62,9 @@ impl Broker {
             is_outdated: Arc::default(),
         };
         let _newest = self.outdate_older(id, &request.lease, claim.is_outdated.clone())?;
-        let mut taking = Taking { claim, deadline: Instant::now() + wait, wake };
+        let wait = Wait::new(request.wait_seconds, wake);
+        let waits = !wait.is_over();
+        let mut taking = Taking { claim, wait };
         if let Some((messages, more)) = self.leased_before(&taking.claim).await? {
             return Ok(Taken::of(messages, more));
         }
@@ -83,10 +72,10 @@ impl Broker {
             return self.take_for_inbox(&request, taking).await;
         }
         let nothing = Taken::of(Vec::new(), 0);
-        if self.leaves_to_inbox(id, request.route == Route::ToolResult && wait.is_zero()) {
+        if self.leaves_to_inbox(id, request.route == Route::ToolResult && !waits) {
             return Ok(nothing);
         }
-        let _waits = (!wait.is_zero()).then(|| self.keep_mail_for_calls(id));
+        let _waits = waits.then(|| self.keep_mail_for_calls(id));
         loop {
             if let Some((messages, more)) = self.lease(taking.claim.clone()).await? {
                 return Ok(Taken::of(messages, more));

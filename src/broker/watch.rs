@@ -40,7 +40,6 @@ impl News {
     }
 }
 
-/// A watcher.
 #[derive(Debug)]
 pub struct Watch {
     broker: Arc<Broker>,

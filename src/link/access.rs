@@ -1,8 +1,8 @@
 //! Getting to a hub and into it.
 
 use super::{
-    error::local,
     hub::{Connection, Hub},
+    report::Context,
 };
 use crate::wire::{self, Code, Error};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, jetstream, rustls};
@@ -50,9 +50,9 @@ impl Access {
     async fn options(&self, inbox: String) -> wire::Result<ConnectOptions> {
         let options = match &self.login {
             Login::Key(seed) => ConnectOptions::with_nkey(seed.clone()),
-            Login::Credentials(file) => ConnectOptions::with_credentials_file(file)
-                .await
-                .map_err(|error| local(&format!("reading {}", file.display()), &error))?,
+            Login::Credentials(file) => {
+                ConnectOptions::with_credentials_file(file).await.local(format_args!("reading {}", file.display()))?
+            }
         };
         let options =
             options.name("claude-peers-link").custom_inbox_prefix(inbox).connection_timeout(CONNECT_TIMEOUT).ping_interval(PING);
@@ -71,10 +71,8 @@ impl Access {
     }
 
     fn servers(&self) -> wire::Result<Vec<ServerAddr>> {
-        let read = |address: &str| {
-            let unusable = |error| Error::new(Code::InvalidRequest, format!("{address:?} is no address of a hub: {error}"));
-            address.parse().map_err(unusable)
-        };
+        let read =
+            |address: &str| address.parse().context(Code::InvalidRequest, format_args!("{address:?} is no address of a hub"));
         self.addresses.split(',').map(read).collect()
     }
 

@@ -1,18 +1,22 @@
-//! The two ends that all tasks of the link share, and the directory that says with whom they speak.
+//! The two ends that all tasks of the link share, the directory that says with whom they speak, and what these have said of their sessions.
 
 use super::{
     directory::{Directory, Member, Signed},
-    heard::Presences,
     home::Home,
     hub::Hub,
-    retry::PAUSE,
+    retry::{PAUSE, until_answered},
     seal::{Content, Seal},
 };
 use crate::{
     client::Client,
-    wire::{self, MachineName},
+    wire::{self, AnnouncedPeer, MachineName},
 };
-use std::sync::Arc;
+use async_nats::Subscriber;
+use serde::{Serialize, de::DeserializeOwned};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 use tokio::{sync::watch, time::sleep};
 
 /// Both ends of a link, and what all its tasks share.
@@ -26,7 +30,51 @@ pub(super) struct Link {
     pub home: Home,
 }
 
+/// What the machines have told each other of their sessions. The lock is never held across a wait.
+#[derive(Debug, Default)]
+pub(super) struct Presences {
+    pub here: watch::Sender<Option<Here>>,
+    there: Mutex<HashMap<MachineName, There>>,
+}
+
+/// The sessions of a machine.
+#[derive(Debug, Clone)]
+pub(super) struct Here {
+    pub version: String,
+    pub peers: Vec<AnnouncedPeer>,
+}
+
+/// What another machine has said.
+#[derive(Debug, Default)]
+pub(super) struct There {
+    pub list: Option<Here>,
+    /// The question that it has not answered yet.
+    pub question: Option<String>,
+}
+
+impl Presences {
+    pub fn there(&self) -> MutexGuard<'_, HashMap<MachineName, There>> {
+        self.there.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Link {
+    /// `POST path` to the broker, until it answers or refuses for good.
+    pub async fn ask_broker<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> wire::Result<T> {
+        until_answered(async || self.broker.post(path, None, body).await).await
+    }
+
+    /// Subscribes to a subject on the hub; tries until that works.
+    pub async fn subscribe(&self, subject: String) -> Subscriber {
+        loop {
+            match self.hub.client.subscribe(subject.clone()).await {
+                Ok(subscriber) => return subscriber,
+                Err(error) => tracing::warn!("subscribing to {subject}: {error}"),
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
     /// Opens what `from` has sealed to this machine. An old directory may not have its key, so a new one is fetched before it is refused.
     pub async fn open(&self, from: &MachineName, sealed: &[u8]) -> wire::Result<Content> {
         let directory = self.directory.borrow().clone();

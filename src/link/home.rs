@@ -4,14 +4,17 @@ use super::{
     access::{Access, Login},
     directory::{Directory, Signed},
     key::{self, broken},
+    report::Context,
     seal::Seal,
     store,
 };
-use crate::wire::{self, Code, Error, MachineName};
+use crate::{
+    platform::{files, paths},
+    wire::{self, Code, Error, MachineName},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     fs,
-    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -24,7 +27,6 @@ const DIRECTORY: &str = "directory.json";
 /// `link.json`. It is written last: a machine with it has joined.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Home {
-    /// The machine's name.
     pub name: MachineName,
     /// The hub's addresses: HOST:PORT, separated by commas.
     pub hub: String,
@@ -41,9 +43,8 @@ pub(super) struct Home {
     pub folder: PathBuf,
 }
 
-/// The folder of a machine's link.
 pub(super) fn folder() -> wire::Result<PathBuf> {
-    Ok(store::config_folder()?.join("link"))
+    Ok(paths::config_folder()?.join("link"))
 }
 
 /// The public parts of a machine's keys.
@@ -58,7 +59,7 @@ pub(super) struct Keys {
 pub(super) fn make_keys(folder: &Path) -> wire::Result<Keys> {
     store::create_folder(folder)?;
     let (login, seal) = (folder.join(LOGIN), folder.join(SEAL));
-    let is_there = |file: &Path| fs::exists(file).map_err(|error| super::error::local(&file.display().to_string(), &error));
+    let is_there = |file: &Path| fs::exists(file).local(file.display());
     Ok(Keys {
         login: if is_there(&login)? { key::read(&login)?.public_key() } else { key::make_login(&login)? },
         seal: if is_there(&seal)? { key::read_seal(&seal)?.public_key() } else { key::make_seal(&seal)? },
@@ -78,7 +79,6 @@ impl Home {
         Ok(found.map(|home| Self { folder, ..home }))
     }
 
-    /// The link of this machine.
     pub fn open() -> wire::Result<Self> {
         Self::find()?.ok_or_else(|| {
             Error::new(Code::InvalidRequest, "this machine has not joined any others").help(
@@ -96,12 +96,7 @@ impl Home {
     pub fn remove(self) -> wire::Result<()> {
         for file in [LINK, LOGIN, SEAL, AUTHORITY, DIRECTORY] {
             let file = self.folder.join(file);
-            match fs::remove_file(&file) {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    return Err(super::error::local(&format!("removing {}", file.display()), &error));
-                }
-                _ => {}
-            }
+            files::remove(&file).local(format_args!("removing {}", file.display()))?;
         }
         Ok(())
     }
@@ -110,7 +105,7 @@ impl Home {
     pub fn access(&self) -> wire::Result<Access> {
         let login = match &self.credentials {
             Some(file) => Login::Credentials(file.clone()),
-            None => Login::Key(key::read(&self.folder.join(LOGIN))?.seed().map_err(|error| broken(&error))?),
+            None => Login::Key(key::read(&self.folder.join(LOGIN))?.seed().map_err(broken)?),
         };
         let authority = self.has_authority.then(|| authority_in(&self.folder));
         Ok(Access { addresses: self.hub.clone(), login, authority, domain: self.domain.clone() })

@@ -2,6 +2,7 @@
 
 use super::{
     directory::Signed,
+    report::{Context, json},
     retry::PAUSE,
     subject::{self, DIRECTORY, STORED, STREAM},
 };
@@ -10,7 +11,7 @@ use crate::{
     wire::{self, Code, Error, MachineName},
 };
 use async_nats::{
-    Client, HeaderMap, ServerError,
+    Client, HeaderMap,
     header::NATS_MESSAGE_ID,
     jetstream::{
         self, ErrorCode,
@@ -48,7 +49,6 @@ pub(super) struct Hub {
     pub stream: jetstream::Context,
 }
 
-/// What is known of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Connection {
     /// There has been none yet.
@@ -172,7 +172,7 @@ impl Hub {
     ///
     /// The consumer is made anew each time. It has no state worth keeping, because what is not acknowledged is in the stream. A killed hub
     /// may have lost an acknowledgement of which the stream knows; the old consumer would then wait for a message that is gone, for ever.
-    pub async fn incoming(&self, machine: &MachineName) -> Result<Incoming, ServerError> {
+    pub async fn incoming(&self, machine: &MachineName) -> wire::Result<Incoming> {
         let config = pull::Config {
             durable_name: Some(machine.to_string()),
             filter_subject: subject::mail_for(machine),
@@ -181,71 +181,72 @@ impl Hub {
             max_ack_pending: 1,
             ..pull::Config::default()
         };
-        let failed = |error: &dyn std::fmt::Display| ServerError::Other(error.to_string());
-        if let Err(error) = self.stream.delete_consumer_from_stream(machine.as_str(), STREAM).await {
-            tracing::debug!("no consumer to replace: {error}");
-        }
-        let consumer = self.stream.create_consumer_on_stream(config, STREAM).await.map_err(|error| failed(&error))?;
+        let doing = "asking the hub for mail";
+        self.delete_consumer(machine).await;
+        let consumer = self.stream.create_consumer_on_stream(config, STREAM).await.local(doing)?;
         let created = millis(consumer.cached_info().created);
         let began = Instant::now();
-        let letters = consumer.stream().heartbeat(HEARTBEAT).expires(PULL).messages().await.map_err(|error| failed(&error))?;
+        let letters = consumer.stream().heartbeat(HEARTBEAT).expires(PULL).messages().await.local(doing)?;
         Ok(Incoming { letters, created, began })
     }
 
     /// How many letters wait on the hub for `machine`; none if its link has never fetched any.
     pub async fn waiting(&self, machine: &MachineName) -> wire::Result<Option<u64>> {
-        let failed = |error: &dyn std::fmt::Display| Error::new(Code::Internal, format!("asking the hub for mail: {error}"));
-        let stream = self.stream.get_stream_no_info(STREAM).await.map_err(|error| failed(&error))?;
+        let doing = "asking the hub for mail";
+        let stream = self.stream.get_stream_no_info(STREAM).await.local(doing)?;
         match stream.consumer_info(machine.as_str()).await {
-            Ok(info) => Ok(Some(info.num_pending + info.num_ack_pending as u64)),
             Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed(&error)),
+            info => info.map(|info| Some(info.num_pending + info.num_ack_pending as u64)).local(doing),
         }
     }
 
     /// Forgets a machine that was revoked: its consumer could still hand something out, and nobody opens the letters to it.
     pub async fn forget(&self, machine: &MachineName) -> wire::Result<()> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Error::new(Code::Internal, format!("{machine} is removed, but its letters stay on the hub: {error}"))
-                .help(format!("repeat `claude-peers link revoke {machine}`"))
+        self.delete_consumer(machine).await;
+        let purge = async {
+            let stays = format!("{machine} is removed, but its letters stay on the hub");
+            let stream = self.stream.get_stream_no_info(STREAM).await.local(&stays)?;
+            for letters in [subject::mail_for(machine), subject::mail_from(machine)] {
+                stream.purge().filter(letters).await.local(&stays)?;
+            }
+            Ok(())
         };
+        purge.await.map_err(|error: Error| error.help(format!("repeat `claude-peers link revoke {machine}`")))
+    }
+
+    async fn delete_consumer(&self, machine: &MachineName) {
         if let Err(error) = self.stream.delete_consumer_from_stream(machine.as_str(), STREAM).await {
             tracing::debug!("no consumer to delete: {error}");
         }
-        let stream = self.stream.get_stream_no_info(STREAM).await.map_err(|error| failed(&error))?;
-        for letters in [subject::mail_for(machine), subject::mail_from(machine)] {
-            stream.purge().filter(letters).await.map_err(|error| failed(&error))?;
-        }
-        Ok(())
     }
 
     /// The directory that the hub hands out; none if it has none.
     pub async fn directory(&self) -> wire::Result<Option<Signed>> {
-        let failed =
-            |error: &dyn std::fmt::Display| Error::new(Code::Unreachable, format!("fetching the directory of machines: {error}"));
-        let stream = self.stream.get_stream_no_info(DIRECTORY).await.map_err(|error| failed(&error))?;
+        let doing = "fetching the directory of machines";
+        let stream = self.stream.get_stream_no_info(DIRECTORY).await.context(Code::Unreachable, doing)?;
         match stream.direct_get_last_for_subject(DIRECTORY).await {
-            Ok(message) => serde_json::from_slice(&message.payload).map(Some).map_err(|error| failed(&error)),
+            Ok(message) => serde_json::from_slice(&message.payload).map(Some).context(Code::Unreachable, doing),
             Err(error) if error.kind() == DirectGetErrorKind::NotFound => Ok(None),
-            Err(error) => Err(failed(&error)),
+            Err(error) => Err(error).context(Code::Unreachable, doing),
         }
     }
 
-    /// Hands out a directory.
+    /// Publishes something that is stored nowhere. Returns when the hub has it. `doing` is for the error.
+    pub async fn say(&self, subject: String, payload: Vec<u8>, doing: &str) -> wire::Result<()> {
+        self.client.publish(subject, payload.into()).await.context(Code::Unreachable, doing)?;
+        self.client.flush().await.context(Code::Unreachable, doing)
+    }
+
     pub async fn publish_directory(&self, directory: &Signed) -> wire::Result<()> {
-        let failed = |error: &dyn std::fmt::Display| {
-            Error::new(Code::Unreachable, format!("storing the directory of machines on the hub: {error}"))
-        };
-        let text = serde_json::to_vec(directory).map_err(|error| failed(&error))?;
-        let stored = self.stream.publish(DIRECTORY, text.into()).await.map_err(|error| failed(&error))?;
-        stored.await.map(drop).map_err(|error| failed(&error))
+        let doing = "storing the directory of machines on the hub";
+        let stored = self.stream.publish(DIRECTORY, json(directory)?.into()).await.context(Code::Unreachable, doing)?;
+        stored.await.map(drop).context(Code::Unreachable, doing)
     }
 }
 
 /// When the hub stored a letter, by its clock, in milliseconds since 1970.
 pub(super) fn stored_at(message: &jetstream::Message) -> wire::Result<i64> {
-    let unreadable = |error| Error::new(Code::InvalidRequest, format!("the hub does not say when it stored it: {error}"));
-    message.info().map(|info| millis(info.published)).map_err(unreadable)
+    message.info().map(|info| millis(info.published)).context(Code::InvalidRequest, "the hub does not say when it stored it")
 }
 
 fn millis(time: OffsetDateTime) -> i64 {

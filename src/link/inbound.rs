@@ -2,17 +2,17 @@
 
 use super::{
     ends::Link,
-    hub::{Stored, stored_at},
-    outbound::sorted,
-    retry::{PAUSE, until_answered},
+    hub::{Connection, Stored, stored_at},
+    outbound::{expired, sorted},
+    retry::PAUSE,
     seal::{Content, Letter},
     subject,
 };
 use crate::{
     platform::clock,
     wire::{
-        self, Acknowledged, Code, Confirm, MachineName, MessageState, Outgoing, OutgoingReceipt, PeerId, Receive, Received,
-        RemoteMessage, RemoteReceipt, Timestamp, text::printable_line,
+        self, Acknowledged, Code, Confirm, MachineName, Outgoing, OutgoingReceipt, PeerId, Receive, Received, RemoteMessage,
+        RemoteReceipt, Timestamp, text::printable_line,
     },
 };
 use async_nats::jetstream::{AckKind, Message};
@@ -32,34 +32,29 @@ impl Link {
         let mut state = self.hub.state.clone();
         loop {
             // Each change of the connection starts a new pull.
-            if !state.borrow_and_update().is_connected() {
-                if state.changed().await.is_err() {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                continue;
+            if state.wait_for(Connection::is_connected).await.is_err() {
+                return;
             }
             // A machine that was revoked meanwhile may have left letters.
             self.fetch_directory().await;
             let mut incoming = match self.hub.incoming(&self.seal.machine).await {
                 Ok(incoming) => incoming,
                 Err(error) => {
-                    tracing::warn!("asking the hub for mail: {error}");
+                    tracing::warn!("{}", error.message);
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }
             };
-            loop {
-                let message = tokio::select! {
-                    message = incoming.letters.next() => message,
-                    _ = state.changed() => break,
-                };
+            while let Some(message) = tokio::select! {
+                message = incoming.letters.next() => message,
+                _ = state.changed() => None,
+            } {
                 match message {
-                    Some(Ok(message)) => self.take_in(&message, incoming.ahead()).await,
-                    Some(Err(error)) => {
+                    Ok(message) => self.take_in(&message, incoming.ahead()).await,
+                    Err(error) => {
                         tracing::debug!("waiting for mail on the hub: {error}");
                         break;
                     }
-                    None => break,
                 }
             }
         }
@@ -89,8 +84,7 @@ impl Link {
         };
         if !receipts.is_empty() {
             let confirm = Confirm { machine: from.clone(), receipts };
-            let tell = async || self.broker.post::<Acknowledged>("/v1/gateway/confirm", None, &confirm).await;
-            until_answered(tell).await?;
+            self.ask_broker::<Acknowledged>("/v1/gateway/confirm", &confirm).await?;
         }
         let mut pairs: BTreeMap<(PeerId, PeerId), Vec<RemoteMessage>> = BTreeMap::new();
         // Clocks may be wrong. The hub's has seen both ends, so all times become those of this machine's clock.
@@ -130,13 +124,12 @@ impl Link {
         for message in messages {
             let id = message.id.clone();
             let receive = Receive { machine: from.clone(), message };
-            let hand = async || self.broker.post::<Received>("/v1/gateway/receive", None, &receive).await;
-            let refusal = match until_answered(hand).await {
+            let refusal = match self.ask_broker("/v1/gateway/receive", &receive).await {
                 Ok(Received { id: Some(_) }) => continue,
                 Ok(Received { id: None }) => None,
                 Err(error) => Some(error.message),
             };
-            refused.push(RemoteReceipt { id, state: MessageState::Expired, route: None, refusal });
+            refused.push(expired(id, refusal));
         }
         refused
     }
@@ -145,11 +138,5 @@ impl Link {
 /// Refuses these messages of an old letter.
 fn too_old(messages: Vec<RemoteMessage>, sealed_at: Timestamp) -> Vec<RemoteReceipt> {
     let refusal = format!("it was on its way since {sealed_at} by the clock of its machine, which is too long");
-    let refused = |RemoteMessage { id, .. }: RemoteMessage| RemoteReceipt {
-        id,
-        state: MessageState::Expired,
-        route: None,
-        refusal: Some(refusal.clone()),
-    };
-    messages.into_iter().map(refused).collect()
+    messages.into_iter().map(|message| expired(message.id, Some(refusal.clone()))).collect()
 }

@@ -1,23 +1,24 @@
 //! An invitation: one line with all that a machine needs to join. It works once, and only while `link invite` waits for it.
 
+use super::{key::broken, report::json};
 use crate::wire::{Code, Error, MachineName};
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::{KeyPair, KeyPairType, XKey};
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::{fmt, str::FromStr};
 
 const KIND: &str = "claude-peers-invitation";
 const VERSION: &str = "1";
-const KEY: usize = 32;
+/// The length of a seed.
+pub(super) const KEY: usize = 32;
 /// The length of a public key as NATS writes it.
 const PUBLIC: usize = 56;
 const CHECK: usize = 8;
 
-/// The invitation of one machine.
 pub(super) struct Invitation {
     /// The hub's addresses: HOST:PORT, separated by commas.
     pub hub: String,
-    /// The machine's name.
     pub name: MachineName,
     /// The seed of the key that logs in to the hub until the machine has one of its own.
     pub login: [u8; KEY],
@@ -35,9 +36,16 @@ impl Invitation {
         KeyPair::new_from_raw(KeyPairType::User, self.login).map_err(|_| unusable("its key cannot be used"))
     }
 
-    /// The key by which owner and new machine know each other.
-    pub fn secret(&self) -> XKey {
-        XKey::new_from_raw(self.secret)
+    /// What owner and new machine say to each other.
+    pub fn seal(&self, said: &impl Serialize) -> Result<Vec<u8>, Error> {
+        let key = XKey::new_from_raw(self.secret);
+        key.seal(json(said)?.as_bytes(), &key).map_err(broken)
+    }
+
+    /// What was said; none if that was somebody without the invitation.
+    pub fn open(&self, sealed: &[u8]) -> Option<Vec<u8>> {
+        let key = XKey::new_from_raw(self.secret);
+        key.open(sealed, &key).ok()
     }
 
     fn check(&self, body: &[u8]) -> Vec<u8> {

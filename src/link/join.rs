@@ -7,18 +7,14 @@ use super::{
     hub::Hub,
     invitation::Invitation,
     key::broken,
-    owner::{
-        invite::{Asked, Welcome},
-        joins,
-    },
+    owner::invite::{Asked, Welcome},
+    report::{Context, say},
     retry::PAUSE,
-    say::say,
     service, store, subject,
 };
 use crate::wire::{self, Code, Error};
 use async_nats::Request;
 use data_encoding::BASE64;
-use nkeys::XKey;
 use std::{
     io::{BufRead, BufReader, IsTerminal, Read},
     path::Path,
@@ -51,8 +47,7 @@ pub(super) async fn run(JoinArgs { line, credentials, leaf, domain }: JoinArgs) 
     if has_authority {
         store::write(&home::authority_in(&folder), pem(&invitation.authority).as_bytes())?;
     }
-    let credentials = credentials.map(std::path::absolute).transpose();
-    let credentials = credentials.map_err(|error| super::error::local("the file of credentials", &error))?;
+    let credentials = credentials.map(std::path::absolute).transpose().local("the file of credentials")?;
     let seal = keys.seal.clone();
     let hub = connect(&invitation, &folder, credentials.as_deref()).await?;
     let Welcome { directory } = ask(&hub, &invitation, keys).await?;
@@ -69,7 +64,9 @@ pub(super) async fn run(JoinArgs { line, credentials, leaf, domain }: JoinArgs) 
         Error::new(error.code, what).help("`claude-peers link status` checks the link; `claude-peers-link run` runs it")
     };
     home.access()?.connect_patiently(&subject::inbox(&home.name), PATIENCE).await.map_err(not_linked)?;
-    tell(&hub, &invitation).await.map_err(not_linked)?;
+    // Then the owner withdraws the invitation. If this gets lost, the owner waits a minute longer.
+    let joined = invitation.seal(&Asked::Joined)?;
+    hub.say(subject::join(&home.name), joined, "telling the owner").await.map_err(not_linked)?;
     say(&format!("This machine has joined as {}.", home.name));
     service::start().await
 }
@@ -80,14 +77,14 @@ fn read_line() -> wire::Result<String> {
         say("Paste the invitation, then press Enter:");
     }
     let read = BufReader::new(input.take(LONGEST)).read_line(&mut line);
-    read.map(|_| line).map_err(|error| super::error::local("reading the invitation", &error))
+    read.map(|_| line).local("reading the invitation")
 }
 
 /// Connects to the hub with what the invitation has.
 async fn connect(invitation: &Invitation, folder: &Path, credentials: Option<&Path>) -> wire::Result<Hub> {
     let login = match credentials {
         Some(file) => Login::Credentials(file.to_owned()),
-        None => Login::Key(invitation.login()?.seed().map_err(|error| broken(&error))?),
+        None => Login::Key(invitation.login()?.seed().map_err(broken)?),
     };
     let authority = (!invitation.authority.is_empty()).then(|| home::authority_in(folder));
     // Joining needs no JetStream.
@@ -106,17 +103,6 @@ async fn connect(invitation: &Invitation, folder: &Path, credentials: Option<&Pa
     access.connect_patiently(&inbox, RELOAD).await.map_err(used_up)
 }
 
-/// Tells the owner, who then withdraws the invitation, that this machine has joined. If that gets lost, the owner waits a minute longer.
-async fn tell(hub: &Hub, invitation: &Invitation) -> wire::Result<()> {
-    let failed = |error: &dyn std::fmt::Display| Error::new(Code::Unreachable, format!("telling the owner: {error}"));
-    let secret: XKey = invitation.secret();
-    let text = serde_json::to_vec(&Asked::Joined).map_err(|error| failed(&error))?;
-    let sealed = secret.seal(&text, &secret).map_err(|error| broken(&error))?;
-    let (subject, _) = joins(&invitation.name);
-    hub.client.publish(subject, sealed.into()).await.map_err(|error| failed(&error))?;
-    hub.client.flush().await.map_err(|error| failed(&error))
-}
-
 /// Asks the owner to let this machine in, again and again until there is an answer: while the hub reads its configuration, one may get
 /// lost.
 async fn ask(hub: &Hub, invitation: &Invitation, keys: Keys) -> wire::Result<Welcome> {
@@ -124,16 +110,13 @@ async fn ask(hub: &Hub, invitation: &Invitation, keys: Keys) -> wire::Result<Wel
         Error::new(Code::Unreachable, format!("no answer to this invitation: {why}"))
             .help(format!("keep `claude-peers link invite {}` running until this machine has joined", invitation.name))
     };
-    let secret: XKey = invitation.secret();
-    let text = serde_json::to_vec(&Asked::Join(keys)).map_err(|error| nobody(&error))?;
-    let (subject, _) = joins(&invitation.name);
+    let (subject, asked) = (subject::join(&invitation.name), Asked::Join(keys));
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let sealed = secret.seal(&text, &secret).map_err(|error| broken(&error))?;
-        let request = Request::new().payload(sealed.into()).timeout(Some(TRY));
+        let request = Request::new().payload(invitation.seal(&asked)?.into()).timeout(Some(TRY));
         let error = match hub.client.send_request(subject.clone(), request).await {
             Ok(answer) => {
-                let text = secret.open(&answer.payload, &secret).map_err(|_| nobody(&"the answer is none of the owner's"))?;
+                let text = invitation.open(&answer.payload).ok_or_else(|| nobody(&"the answer is none of the owner's"))?;
                 return serde_json::from_slice(&text).map_err(|error| nobody(&error));
             }
             Err(error) => error,
@@ -145,7 +128,6 @@ async fn ask(hub: &Hub, invitation: &Invitation, keys: Keys) -> wire::Result<Wel
     }
 }
 
-/// A certificate as PEM.
 fn pem(der: &[u8]) -> String {
     let base64 = BASE64.encode(der);
     let lines: Vec<&str> = base64.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();

@@ -10,24 +10,25 @@ use std::path::Path;
 
 /// Makes a key that logs in to a hub, in `file`; returns its public part.
 pub(super) fn make_login(file: &Path) -> wire::Result<String> {
-    save(KeyPair::new_user(), file)
+    let key = KeyPair::new_user();
+    save(file, key.seed(), key.public_key())
 }
 
 /// Makes a key that signs directories, in `file`.
 pub(super) fn make_signing(file: &Path) -> wire::Result<String> {
-    save(KeyPair::new_account(), file)
-}
-
-fn save(key: KeyPair, file: &Path) -> wire::Result<String> {
-    store::write(file, format!("{}\n", key.seed().map_err(|error| broken(&error))?).as_bytes())?;
-    Ok(key.public_key())
+    let key = KeyPair::new_account();
+    save(file, key.seed(), key.public_key())
 }
 
 /// Makes a key to which others seal, in `file`; returns its public part.
 pub(super) fn make_seal(file: &Path) -> wire::Result<String> {
     let key = XKey::new();
-    store::write(file, format!("{}\n", key.seed().map_err(|error| broken(&error))?).as_bytes())?;
-    Ok(key.public_key())
+    save(file, key.seed(), key.public_key())
+}
+
+fn save(file: &Path, seed: Result<String, nkeys::error::Error>, public: String) -> wire::Result<String> {
+    store::write(file, format!("{}\n", seed.map_err(broken)?).as_bytes())?;
+    Ok(public)
 }
 
 /// The key in `file` that logs in or signs.
@@ -45,6 +46,6 @@ fn no_key(file: &Path) -> Error {
 }
 
 /// The error of a key that cannot do what keys do.
-pub(super) fn broken(error: &nkeys::error::Error) -> Error {
+pub(super) fn broken(error: nkeys::error::Error) -> Error {
     Error::new(Code::Internal, format!("a key cannot be used: {error}"))
 }

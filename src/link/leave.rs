@@ -1,6 +1,6 @@
 //! `leave`: this machine leaves the others.
 
-use super::{home::Home, say::say, service};
+use super::{home::Home, report::say, service};
 use crate::wire;
 
 pub(super) async fn run() -> wire::Result<()> {

@@ -1,10 +1,9 @@
 //! `list`: the machines that belong together.
 
-use super::{args::ListArgs, home::Home, owner::Owner, run::broker};
-use crate::wire::{self, Code, Error, MachineName, Peers, Timestamp};
-use std::{collections::BTreeMap, io::Write};
+use super::{args::ListArgs, home::Home, owner::Owner, report::print_all, run::broker};
+use crate::wire::{self, MachineName, Peers, Timestamp};
+use std::collections::BTreeMap;
 
-/// A machine in the list.
 #[derive(Debug, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Line {
@@ -37,13 +36,7 @@ pub(super) async fn run(ListArgs { folder, json }: ListArgs) -> wire::Result<()>
         name,
         joined,
     };
-    let lines: Vec<Line> = machines.into_iter().map(line).collect();
-    let mut out = std::io::stdout().lock();
-    let printed = match json {
-        true => serde_json::to_writer(&mut out, &lines).map_err(std::io::Error::from).and_then(|()| writeln!(out)),
-        false => lines.iter().try_for_each(|line| writeln!(out, "{}", text(line))),
-    };
-    printed.map_err(|error| Error::new(Code::Internal, format!("writing to standard output: {error}")))
+    print_all(json, &machines.into_iter().map(line).collect::<Vec<_>>(), text)
 }
 
 fn text(line: &Line) -> String {

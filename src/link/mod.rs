@@ -14,8 +14,6 @@ mod access;
 mod args;
 mod directory;
 mod ends;
-mod error;
-mod heard;
 mod home;
 mod hub;
 mod inbound;
@@ -27,9 +25,9 @@ mod list;
 mod outbound;
 mod owner;
 mod presence;
+mod report;
 mod retry;
 mod run;
-mod say;
 mod seal;
 mod service;
 mod status;
@@ -38,13 +36,12 @@ mod subject;
 
 use crate::{
     platform::settings,
-    wire::{self, Code, Error, MachineName},
+    wire::{self, Error, MachineName},
 };
 use args::{Args, Verb};
 use clap::Parser;
-use error::local;
-use say::say;
-use std::{io::Write, process::ExitCode};
+use report::{Context, print, say};
+use std::process::ExitCode;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -53,13 +50,12 @@ pub fn main() -> ExitCode {
     let args = Args::parse();
     let level: LevelFilter = match settings::LOG.parse() {
         Ok(level) => level,
-        Err(error) => return failed(&Error::new(Code::InvalidRequest, error.to_string())),
+        Err(error) => return failed(&error.into()),
     };
     // The other verbs say what they have to say in their errors.
     log(if matches!(args.verb, Verb::Run) { level } else { level.min(LevelFilter::ERROR) });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done =
-        runtime.map_err(|error| local("starting the runtime", &error)).and_then(|runtime| runtime.block_on(run(args.verb)));
+    let done = runtime.local("starting the runtime").and_then(|runtime| runtime.block_on(run(args.verb)));
     done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
 }
 
@@ -87,15 +83,13 @@ async fn run(verb: Verb) -> wire::Result<()> {
 
 fn permissions(name: &MachineName) -> wire::Result<()> {
     let (publish, subscribe) = owner::config::permissions(name);
-    let (join, _) = owner::joins(name);
     let lines = |subjects: Vec<String>| subjects.iter().map(|subject| format!("  {subject}\n")).collect::<String>();
-    let text = format!("publish\n{}subscribe\n{}", lines([publish, vec![join]].concat()), lines(subscribe));
-    write!(std::io::stdout(), "{text}").map_err(|error| local("writing to standard output", &error))
+    let text = format!("publish\n{}subscribe\n{}", lines([publish, vec![subject::join(name)]].concat()), lines(subscribe));
+    print(text.trim_end())
 }
 
 fn failed(error: &Error) -> ExitCode {
-    let help = error.help.as_ref().map(|help| format!("; {help}")).unwrap_or_default();
     // The words may be those of a hub.
-    say(&wire::text::printable_line(&format!("claude-peers-link: {}{help}", error.message)));
+    say(&wire::text::printable_line(&format!("claude-peers-link: {error}")));
     ExitCode::FAILURE
 }

@@ -4,6 +4,7 @@ use super::{
     directory::Member,
     ends::Link,
     hub::{Connection, Stored},
+    report::json,
     retry::{PAUSE, until_answered},
     seal::{ADDED, Content, Letter},
     subject,
@@ -90,24 +91,20 @@ impl Link {
     /// Sends one machine its letters, in order. Returns whether the hub had room for all.
     async fn send_to(&self, machine: MachineName, batches: Vec<Batch>) -> wire::Result<bool> {
         for batch in batches {
-            let messages = batch.messages.iter().map(|message| message.id.clone()).collect();
+            let mut messages = batch.messages.iter().map(|message| message.id.clone()).collect();
             match self.store(&machine, &batch.messages, &batch.receipts).await? {
-                Some(Stored::Yes) => {
-                    let stored = Forwarded { messages, receipts: batch.told };
-                    let tell = async || self.broker.post::<Acknowledged>("/v1/gateway/acknowledge", None, &stored).await;
-                    until_answered(tell).await?;
-                }
+                Some(Stored::Yes) => {}
                 Some(Stored::Full(cause)) => {
                     self.refuse_here(&machine, messages, &format!("the hub has no room for it: {cause}")).await?;
                     return Ok(false);
                 }
                 None => {
-                    self.refuse_here(&machine, messages, &format!("{machine} is not one of your machines any more")).await?;
-                    let stored = Forwarded { messages: Vec::new(), receipts: batch.told };
-                    let drop = async || self.broker.post::<Acknowledged>("/v1/gateway/acknowledge", None, &stored).await;
-                    until_answered(drop).await?;
+                    let refused = std::mem::take(&mut messages);
+                    self.refuse_here(&machine, refused, &format!("{machine} is not one of your machines any more")).await?;
                 }
             }
+            let stored = Forwarded { messages, receipts: batch.told };
+            self.ask_broker::<Acknowledged>("/v1/gateway/acknowledge", &stored).await?;
         }
         Ok(true)
     }
@@ -133,11 +130,15 @@ impl Link {
         if messages.is_empty() {
             return Ok(());
         }
-        let refused = |id| RemoteReceipt { id, state: MessageState::Expired, route: None, refusal: Some(refusal.to_owned()) };
+        let refused = |id| expired(id, Some(refusal.to_owned()));
         let confirm = Confirm { machine: machine.clone(), receipts: messages.into_iter().map(refused).collect() };
-        let tell = async || self.broker.post::<Acknowledged>("/v1/gateway/confirm", None, &confirm).await;
-        until_answered(tell).await.map(drop)
+        self.ask_broker::<Acknowledged>("/v1/gateway/confirm", &confirm).await.map(drop)
     }
+}
+
+/// The receipt of a message that is not accepted, or that has expired on its way.
+pub(super) fn expired(id: wire::MessageId, refusal: Option<String>) -> RemoteReceipt {
+    RemoteReceipt { id, state: MessageState::Expired, route: None, refusal }
 }
 
 /// What is too large for any letter: the machine, the message and its size.
@@ -145,41 +146,31 @@ pub(super) type TooLarge = Vec<(MachineName, wire::MessageId, usize)>;
 
 /// Sorts what has to go by machine, into letters of at most `most` bytes and `MOST` messages and receipts each.
 pub(super) fn sorted(outgoing: Outgoing, most: usize) -> wire::Result<(BTreeMap<MachineName, Vec<Batch>>, TooLarge)> {
-    let (mut batches, mut too_large) = (BTreeMap::<MachineName, Vec<Batch>>::new(), TooLarge::new());
-    let mut put = |machine, size, add: &mut dyn FnMut(&mut Batch)| {
-        let batches = batches.entry(machine).or_default();
-        match batches.last_mut() {
-            Some(last) if last.bytes + size <= most && last.messages.len() + last.receipts.len() < MOST => {
-                last.bytes += size;
-                add(last);
-            }
-            _ => {
-                let mut batch = Batch { bytes: size, ..Batch::default() };
-                add(&mut batch);
-                batches.push(batch);
-            }
-        }
-    };
+    let (mut letters, mut too_large) = (BTreeMap::<MachineName, Vec<Batch>>::new(), TooLarge::new());
     for OutgoingMessage { machine, message } in outgoing.messages {
         match size_of(&message)? {
             size if size > most => too_large.push((machine, message.id, size)),
-            size => put(machine, size, &mut |batch| batch.messages.push(RemoteMessage::clone(&message))),
+            size => with_room(letters.entry(machine).or_default(), size, most).messages.push(message),
         }
     }
     for OutgoingReceipt { machine, id, receipt } in outgoing.receipts {
-        let told = Told { id, state: receipt.state };
-        put(machine, size_of(&receipt)?, &mut |batch| {
-            batch.receipts.push(receipt.clone());
-            batch.told.push(told.clone());
-        });
+        let batch = with_room(letters.entry(machine).or_default(), size_of(&receipt)?, most);
+        batch.told.push(Told { id, state: receipt.state });
+        batch.receipts.push(receipt);
     }
-    Ok((batches, too_large))
+    Ok((letters, too_large))
+}
+
+/// The last of these letters, or a new one if that has no room for so many bytes more.
+fn with_room(letters: &mut Vec<Batch>, bytes: usize, most: usize) -> &mut Batch {
+    let last = letters.pop_if(|last| last.bytes + bytes <= most && last.messages.len() + last.receipts.len() < MOST);
+    let last = last.unwrap_or_default();
+    letters.push_mut(Batch { bytes: last.bytes + bytes, ..last })
 }
 
 fn size_of(value: &impl serde::Serialize) -> wire::Result<usize> {
-    let unwritable = |error| wire::Error::new(wire::Code::Internal, format!("writing JSON: {error}"));
     // One more for the comma.
-    Ok(serde_json::to_vec(value).map_err(unwritable)?.len() + 1)
+    Ok(json(value)?.len() + 1)
 }
 
 /// The id by which the stream knows a letter again: the same for the same messages and receipts, sealed by the same machine to the same key.

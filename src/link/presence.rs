@@ -4,8 +4,7 @@
 //! The hub sees who is there, but not which sessions. It can hide a machine, or claim that one is still there.
 
 use super::{
-    ends::Link,
-    heard::{Here, There},
+    ends::{Here, Link, There},
     retry::PAUSE,
     seal::{Content, Presence},
     subject::{self, ALL_ALIVE},
@@ -14,7 +13,7 @@ use crate::{
     platform::random,
     wire::{self, Announce, AnnouncedPeer, Done, MachineName, Present, text::printable_line},
 };
-use async_nats::{Message, Subscriber};
+use async_nats::Message;
 use futures_util::StreamExt;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -55,7 +54,6 @@ impl Link {
         Ok(())
     }
 
-    /// Answers the machines that ask who is here.
     pub(super) async fn answer_who_is_here(&self) {
         let mut here = self.presences.here.subscribe();
         if here.wait_for(Option::is_some).await.is_err() {
@@ -101,7 +99,6 @@ impl Link {
         }
     }
 
-    /// Asks each machine who is there.
     async fn ask_all(&self) {
         if !self.hub.state.borrow().is_connected() {
             return;
@@ -182,16 +179,6 @@ impl Link {
     async fn publish(&self, subject: String, payload: Vec<u8>) {
         if let Err(error) = self.hub.client.publish(subject, payload.into()).await {
             tracing::warn!("telling the other machines who is here: {error}");
-        }
-    }
-
-    async fn subscribe(&self, subject: String) -> Subscriber {
-        loop {
-            match self.hub.client.subscribe(subject.clone()).await {
-                Ok(subscriber) => return subscriber,
-                Err(error) => tracing::warn!("subscribing to {subject}: {error}"),
-            }
-            sleep(PAUSE).await;
         }
     }
 }

@@ -1,12 +1,10 @@
 //! `run`: links this machine until the program is stopped.
 
 use super::{
-    ends::Link,
-    error::local,
-    heard::Presences,
+    ends::{Link, Presences},
     home::Home,
     hub::Connection,
-    retry::PAUSE,
+    report::Context,
     subject::{self, DIRECTORY},
 };
 use crate::{
@@ -20,16 +18,13 @@ use std::sync::Arc;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
-    time::sleep,
 };
 
 /// A client of the broker of this machine.
 pub(super) fn broker() -> wire::Result<Client> {
-    let socket = paths::socket().map_err(|error| Error::new(Code::InvalidRequest, error.to_string()))?;
-    Ok(Client::new(socket, "claude-peers-link"))
+    Ok(Client::new(paths::socket()?, "claude-peers-link"))
 }
 
-/// Links this machine.
 pub(super) async fn run() -> wire::Result<()> {
     let home = Home::open()?;
     let hub = home.access()?.keep_connected(subject::inbox(&home.name)).await?;
@@ -41,7 +36,7 @@ pub(super) async fn run() -> wire::Result<()> {
 impl Link {
     /// Works until SIGTERM or SIGINT.
     async fn serve(&self) -> wire::Result<()> {
-        let terminate = |kind| signal(kind).map_err(|error| local("listening for signals", &error));
+        let terminate = |kind| signal(kind).local("listening for signals");
         let (mut term, mut int) = (terminate(SignalKind::terminate())?, terminate(SignalKind::interrupt())?);
         notify(&[NotifyState::Ready]);
         // None of these ends by itself, unless the client of the hub does.
@@ -87,12 +82,7 @@ impl Link {
     /// Fetches the directory with each connection, and takes each that is handed out.
     async fn learn_directory(&self) {
         let mut state = self.hub.state.clone();
-        let mut changes = loop {
-            match self.hub.client.subscribe(DIRECTORY).await {
-                Ok(changes) => break changes,
-                Err(_) => sleep(PAUSE).await,
-            }
-        };
+        let mut changes = self.subscribe(DIRECTORY.to_owned()).await;
         loop {
             let is_connected = state.borrow_and_update().is_connected();
             if is_connected {

@@ -4,6 +4,7 @@
 use super::{
     directory::{Directory, Member},
     key::broken,
+    report::json,
 };
 use crate::wire::{self, AnnouncedPeer, Code, Error, MachineName, RemoteMessage, RemoteReceipt, Timestamp};
 use nkeys::XKey;
@@ -60,8 +61,7 @@ impl Seal {
     /// Seals `content` to a machine.
     pub fn seal(&self, to: &Member, content: &Content) -> wire::Result<Vec<u8>> {
         let sealed = Sealed { from: self.machine.clone(), to: to.name.clone(), content };
-        let text = serde_json::to_vec(&sealed).map_err(|error| Error::new(Code::Internal, format!("writing JSON: {error}")))?;
-        self.key.seal(&text, &to.key()?).map_err(|error| broken(&error))
+        self.key.seal(json(&sealed)?.as_bytes(), &to.key()?).map_err(broken)
     }
 
     /// Opens what `from` has sealed to this machine.
@@ -95,24 +95,10 @@ mod tests {
     }
 
     #[test]
-    fn recipient_opens() {
-        let (laptop, desktop, directory) = machines();
-        let sealed = laptop.seal(&directory.machines[1], &letter()).unwrap();
-        assert!(matches!(desktop.open(&directory, &laptop.machine, &sealed), Ok(Content::Letter(_))));
-    }
-
-    #[test]
-    fn hub_cannot_hand_it_back() {
-        let (laptop, desktop, directory) = machines();
-        let sealed = laptop.seal(&directory.machines[1], &letter()).unwrap();
-        let error = laptop.open(&directory, &desktop.machine, &sealed).unwrap_err();
-        assert!(error.message.contains("was sealed by laptop to desktop"), "{error:?}");
-    }
-
-    #[test]
     fn nothing_else_opens() {
         let (laptop, desktop, directory) = machines();
         let sealed = laptop.seal(&directory.machines[1], &letter()).unwrap();
+        desktop.open(&directory, &laptop.machine, &sealed).unwrap();
         for place in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[place] ^= 1;

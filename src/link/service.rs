@@ -1,11 +1,12 @@
 //! The user service that runs the link.
 
-use super::say::say;
-use crate::wire::{self, Code, Error};
-use std::process::Stdio;
-use tokio::process::Command;
+use super::report::{Context, say};
+use crate::{platform::call::Call, wire};
+use std::time::Duration;
 
 const UNIT: &str = "claude-peers-link.service";
+/// How long systemd may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Starts the service, now and at each login. Without one, says how to run the program.
 pub(super) async fn start() -> wire::Result<()> {
@@ -13,7 +14,7 @@ pub(super) async fn start() -> wire::Result<()> {
         say("There is no service claude-peers-link here. Run `claude-peers-link run`: it links this machine until you stop it.");
         return Ok(());
     }
-    systemctl(&["enable", "--now", UNIT]).await?;
+    systemctl(&["enable", "--now", UNIT]).run().await.local("starting the service")?;
     say("The service claude-peers-link runs, now and after each login.");
     Ok(())
 }
@@ -21,7 +22,7 @@ pub(super) async fn start() -> wire::Result<()> {
 /// Stops the service for good, if there is one.
 pub(super) async fn stop() -> wire::Result<()> {
     match is_installed().await {
-        true => systemctl(&["disable", "--now", UNIT]).await,
+        true => systemctl(&["disable", "--now", UNIT]).run().await.map(drop).local("stopping the service"),
         false => Ok(()),
     }
 }
@@ -31,24 +32,14 @@ pub(super) async fn state() -> Option<String> {
     if !is_installed().await {
         return None;
     }
-    let said = Command::new("systemctl").args(["--user", "is-active", UNIT]).stdin(Stdio::null()).output().await.ok()?;
+    let said = systemctl(&["is-active", UNIT]).output().await.ok()?;
     String::from_utf8(said.stdout).ok().map(|word| word.trim().to_owned())
 }
 
 async fn is_installed() -> bool {
-    let asked = Command::new("systemctl").args(["--user", "cat", UNIT]).stdin(Stdio::null()).output().await;
-    asked.is_ok_and(|said| said.status.success())
+    systemctl(&["cat", UNIT]).run().await.is_ok()
 }
 
-async fn systemctl(words: &[&str]) -> wire::Result<()> {
-    let what = format!("`systemctl --user {}`", words.join(" "));
-    let done = Command::new("systemctl").arg("--user").args(words).stdin(Stdio::null()).output().await;
-    let done = done.map_err(|error| super::error::local(&what, &error))?;
-    match done.status.success() {
-        true => Ok(()),
-        false => {
-            let said = String::from_utf8_lossy(&done.stderr);
-            Err(Error::new(Code::Internal, format!("{what}: {}", wire::text::printable_line(said.trim()))))
-        }
-    }
+fn systemctl(words: &[&str]) -> Call {
+    Call::new("systemctl", "systemctl", [&["--user"], words].concat(), PATIENCE)
 }

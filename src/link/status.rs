@@ -1,8 +1,8 @@
 //! `status`: whether the link works, step by step.
 
-use super::{args::StatusArgs, home::Home, run::broker, service, subject};
+use super::{args::StatusArgs, home::Home, report::print_all, run::broker, service, subject};
 use crate::wire::{self, Code, Error};
-use std::{io::Write, time::Instant};
+use std::time::Instant;
 
 /// What was looked at, and what was found.
 #[derive(Debug, serde::Serialize)]
@@ -15,14 +15,9 @@ struct Check {
 pub(super) async fn run(StatusArgs { json }: StatusArgs) -> wire::Result<()> {
     let home = Home::open()?;
     let checks = look(&home).await;
-    let mut out = std::io::stdout().lock();
-    let printed = match json {
-        true => serde_json::to_writer(&mut out, &checks).map_err(std::io::Error::from).and_then(|()| writeln!(out)),
-        false => checks.iter().try_for_each(|Check { what, ok, found }| {
-            writeln!(out, "{} {what}: {}", if *ok { "ok     " } else { "problem" }, wire::text::printable_line(found))
-        }),
-    };
-    printed.map_err(|error| Error::new(Code::Internal, format!("writing to standard output: {error}")))?;
+    print_all(json, &checks, |Check { what, ok, found }| {
+        format!("{} {what}: {}", if *ok { "ok     " } else { "problem" }, wire::text::printable_line(found))
+    })?;
     match checks.iter().filter(|check| !check.ok).count() {
         0 => Ok(()),
         failed => Err(Error::new(Code::Internal, format!("{failed} of {} checks failed", checks.len()))),
@@ -32,19 +27,15 @@ pub(super) async fn run(StatusArgs { json }: StatusArgs) -> wire::Result<()> {
 async fn look(home: &Home) -> Vec<Check> {
     let check = |what, found: wire::Result<String>| match found {
         Ok(found) => Check { what, ok: true, found },
-        Err(error) => {
-            let help = error.help.map(|help| format!("; {help}")).unwrap_or_default();
-            Check { what, ok: false, found: format!("{}{help}", error.message) }
-        }
+        Err(error) => Check { what, ok: false, found: error.to_string() },
     };
     let members = home.directory().map(|directory| directory.machines.len());
-    let mut checks = vec![
+    vec![
         check("machine", members.map(|members| format!("{}, one of {members}", home.name))),
         check("service", service().await),
         check("broker", answers().await),
-    ];
-    checks.push(check("hub", hub(home).await));
-    checks
+        check("hub", hub(home).await),
+    ]
 }
 
 async fn service() -> wire::Result<String> {

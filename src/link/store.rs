@@ -1,30 +1,24 @@
 //! The link's files: keys, certificates and lists. Only the user can read them, and a kill leaves the old content or the new.
 
-use super::error::local;
+use super::report::Context;
 use crate::{
-    platform::{files, paths},
+    platform::files,
     wire::{self, Code, Error},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::{
     fs,
     io::{ErrorKind, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt},
-    path::{Path, PathBuf},
+    os::unix::fs::MetadataExt,
+    path::Path,
 };
 
 /// The largest file that is read.
 const LARGEST: u64 = 8 * 1024 * 1024;
 
-/// The folder of what the user has set up.
-pub(super) fn config_folder() -> wire::Result<PathBuf> {
-    paths::config_folder().map_err(|error| Error::new(Code::InvalidRequest, error.to_string()))
-}
-
 /// Creates a folder, and those that it lies in.
 pub(super) fn create_folder(folder: &Path) -> wire::Result<()> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-    made.map_err(|error| local(&format!("creating {}", folder.display()), &error))
+    files::create_private_folder(folder).local(format_args!("creating {}", folder.display()))
 }
 
 /// Puts `content` in the place of what the file held.
@@ -37,16 +31,15 @@ pub(super) fn write(file: &Path, content: &[u8]) -> wire::Result<()> {
         new.persist(file)?;
         fs::File::open(folder)?.sync_all()
     };
-    replace().map_err(|error| local(&format!("writing {}", file.display()), &error))
+    replace().local(format_args!("writing {}", file.display()))
 }
 
 pub(super) fn read(file: &Path) -> wire::Result<Vec<u8>> {
-    files::read_own(file, LARGEST).map_err(|error| local(&format!("reading {}", file.display()), &error))
+    files::read_own(file, LARGEST).local(format_args!("reading {}", file.display()))
 }
 
 pub(super) fn write_json(file: &Path, value: &impl Serialize) -> wire::Result<()> {
-    let unwritable = |error| Error::new(Code::Internal, format!("writing {}: {error}", file.display()));
-    write(file, &serde_json::to_vec_pretty(value).map_err(unwritable)?)
+    write(file, &serde_json::to_vec_pretty(value).local(format_args!("writing {}", file.display()))?)
 }
 
 /// What the file holds; none if there is no such file.
@@ -54,13 +47,13 @@ pub(super) fn read_json<T: DeserializeOwned>(file: &Path) -> wire::Result<Option
     if fs::metadata(file).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
         return Ok(None);
     }
-    let unreadable = |error| Error::new(Code::InvalidRequest, format!("{} cannot be read: {error}", file.display()));
-    serde_json::from_slice(&read(file)?).map(Some).map_err(unreadable)
+    let read = serde_json::from_slice(&read(file)?).map(Some);
+    read.context(Code::InvalidRequest, format_args!("{} cannot be read", file.display()))
 }
 
 /// A secret. Refuses a file that others can read.
 pub(super) fn read_secret(file: &Path) -> wire::Result<String> {
-    let mode = fs::metadata(file).map_err(|error| local(&format!("reading {}", file.display()), &error))?.mode();
+    let mode = fs::metadata(file).local(format_args!("reading {}", file.display()))?.mode();
     if mode & 0o077 != 0 {
         let what = format!("others can read the key {}", file.display());
         return Err(Error::new(Code::Forbidden, what).help(format!("`chmod 600 {}`", file.display())));

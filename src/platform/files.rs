@@ -5,9 +5,9 @@ use rustix::{
     process::geteuid,
 };
 use std::{
-    fs::{self, File, Metadata},
+    fs::{self, DirBuilder, File, Metadata},
     io::{self, ErrorKind, Read},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -46,6 +46,19 @@ fn read_whole(file: &File, limit: u64) -> io::Result<Vec<u8>> {
     match content.len() as u64 > limit {
         true => Err(io::Error::new(ErrorKind::FileTooLarge, format!("it is longer than {limit} bytes"))),
         false => Ok(content),
+    }
+}
+
+/// Creates a folder that only this user can enter, and those that it lies in.
+pub fn create_private_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// Removes a file, if it is there.
+pub fn remove(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }
 

@@ -11,7 +11,6 @@ mod linux {
     use std::{collections::HashSet, io, os::fd::OwnedFd, path::PathBuf};
     use tokio::io::unix::AsyncFd;
 
-    /// Watched folders.
     #[derive(Debug)]
     pub struct Folders {
         changes: AsyncFd<OwnedFd>,

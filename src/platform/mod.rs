@@ -1,6 +1,6 @@
 //! The operating system: paths, settings, processes, socket owners, git, time, randomness, other programs.
 
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "dbus", feature = "link", target_os = "macos"))]
 pub mod call;
 pub mod clock;
 pub mod files;

@@ -107,11 +107,6 @@ pub fn containers(socket: &Path) -> PathBuf {
     }
 }
 
-/// The TCP port: `CLAUDE_PEERS_PORT`, else 7899; 0 lets the system choose a free one.
-pub fn port() -> Result<u16, InvalidSetting> {
-    settings::PORT.parse()
-}
-
 /// The user's home directory.
 /// From `HOME`, else from the user database.
 pub fn home() -> Result<PathBuf, InvalidSetting> {

@@ -31,7 +31,6 @@ pub fn peer_id() -> PeerId {
     PeerId::lenient(&token(PEER_ID_LENGTH))
 }
 
-/// The random part of a message id.
 pub fn message_tag() -> String {
     token(TAG_LENGTH)
 }

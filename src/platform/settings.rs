@@ -4,6 +4,7 @@
 //! An unusable value is an error that names the variable, the value and the allowed values; no default silently replaces it. An
 //! empty variable counts as not set.
 
+use crate::wire::{Code, Error};
 use Kind::{File, Loopback, Number, Socket, Span, SpanOrOff, Text, Word};
 use std::{
     ffi::{OsStr, OsString},
@@ -20,11 +21,9 @@ const CLI: &str = "claude-peers";
 /// Longest path of a Unix socket: 104 bytes on macOS and 108 on Linux, with the final zero. The smaller limit applies everywhere.
 const MAX_SOCKET_PATH: usize = 103;
 
-/// A row of the table.
 #[derive(Debug)]
 pub struct Setting {
     pub name: &'static str,
-    /// The programs that read it.
     pub readers: &'static [&'static str],
     /// The value if the variable is not set, in words if it depends on the environment.
     pub default: &'static str,
@@ -34,7 +33,6 @@ pub struct Setting {
     pub more: &'static str,
 }
 
-/// The allowed values of a setting.
 #[derive(Debug)]
 pub enum Kind {
     /// A whole number within these bounds, and its unit.
@@ -43,7 +41,6 @@ pub enum Kind {
     Loopback,
     Span,
     SpanOrOff,
-    /// One of these words.
     Word(&'static [&'static str]),
     /// The absolute path of a Unix socket.
     Socket,
@@ -204,7 +201,6 @@ pub fn help(program: &str) -> String {
     of(program).map(line).collect()
 }
 
-/// A setting whose value cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}={value:?} cannot be used; allowed: {allowed}")]
 pub struct InvalidSetting {
@@ -216,6 +212,12 @@ pub struct InvalidSetting {
 impl InvalidSetting {
     pub fn new(variable: &str, value: impl Into<String>, allowed: impl Into<String>) -> Self {
         Self { variable: variable.to_owned(), value: value.into(), allowed: allowed.into() }
+    }
+}
+
+impl From<InvalidSetting> for Error {
+    fn from(error: InvalidSetting) -> Self {
+        Self::new(Code::InvalidRequest, error.to_string())
     }
 }
 

@@ -26,11 +26,9 @@ use std::sync::Arc;
 pub(super) enum Connection {
     /// The Unix socket, with the process at the other end if this process can see it.
     Unix { pid: Option<u32> },
-    /// The TCP socket.
     Tcp {
         /// The connecting socket, if the kernel can tell.
         inode: Option<u64>,
-        /// The port it connected to.
         port: u16,
         /// The token that every request must carry if the kernel cannot tell who connects.
         token: Option<Arc<str>>,

@@ -38,7 +38,6 @@ const HELP: &str = "see /v1/openapi.json for what this path takes";
 #[derive(Debug)]
 pub(super) struct Json<T>(pub T);
 
-/// Query parameters.
 #[derive(Debug)]
 pub(super) struct Query<T>(pub T);
 

@@ -100,6 +100,19 @@ impl Inside {
     }
 }
 
+/// A caller that speaks for other machines. Who does is up to the user, so it is no session, and no process that one has started.
+pub(super) struct AsGateway;
+
+impl FromRequestParts<Arc<App>> for AsGateway {
+    type Rejection = Error;
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> wire::Result<Self> {
+        let caller = Caller::from_request_parts(parts, app).await?;
+        let caller = Inside::from_request_parts(parts, app).await?.or(caller);
+        let why = "a session, and only the user's own programs speak for other machines";
+        caller.must_be_user(why, "leave that to claude-peers-link").map(|()| Self)
+    }
+}
+
 /// The caller of a hook, which proves the session that started it: the hook shows the token that the session's client gives to its child
 /// processes, or names the agent process. None if it shows neither. A session with a door calls itself.
 #[derive(Debug, Clone)]

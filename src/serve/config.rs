@@ -1,6 +1,6 @@
 //! The broker's settings, from its environment. A value that cannot be used stops the broker with an error that names it.
 
-use super::idle::IdleExit;
+use super::idle;
 use crate::{
     broker::Limits,
     platform::{
@@ -8,7 +8,7 @@ use crate::{
         settings::{self, InvalidSetting},
     },
 };
-use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 #[derive(Debug, Clone)]
 pub(super) struct Config {
@@ -19,29 +19,21 @@ pub(super) struct Config {
     pub metrics: Option<SocketAddr>,
     pub database: PathBuf,
     pub limits: Limits,
-    pub idle_exit: IdleExit,
+    /// How long to run without a connection; none for ever.
+    pub idle_exit: Option<Duration>,
 }
 
 impl Config {
-    /// Reads the environment. Fails at the first variable with an unusable value.
-    pub fn from_env() -> Result<Self, InvalidSetting> {
-        let limits = Limits {
-            per_minute: NonZeroU32::new(settings::RATE_LIMIT.parse()?),
-            burst: settings::RATE_BURST.parse()?,
-            repeats: settings::REPEAT_LIMIT.parse()?,
-            text_bytes: settings::TEXT_LIMIT.parse()?,
-            summary_chars: settings::SUMMARY_LIMIT.parse()?,
-            waiting: settings::WAITING_LIMIT.parse()?,
-            expiry: settings::EXPIRY.span()?,
-            history: settings::HISTORY.span()?,
-        };
+    /// Reads the environment. Fails at the first variable with an unusable value. `comes_back`: the next connection starts the broker
+    /// again if it has exited.
+    pub fn from_env(comes_back: bool) -> Result<Self, InvalidSetting> {
         Ok(Self {
+            limits: Limits::from_env()?,
             socket: paths::socket()?,
-            port: paths::port()?,
+            port: settings::PORT.parse()?,
             metrics: settings::METRICS.set()?.map(|_| settings::METRICS.read(settings::loopback)).transpose()?,
             database: paths::database()?,
-            limits,
-            idle_exit: IdleExit::from_env()?,
+            idle_exit: idle::exit_after(comes_back)?,
         })
     }
 }

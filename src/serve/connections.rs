@@ -61,7 +61,6 @@ const OTHER_FILES: u64 = 128;
 
 type Stream = Either<UnixStream, TcpStream>;
 
-/// A socket to accept from.
 pub(super) type Listener = Either<UnixListener, TcpListener>;
 
 async fn accept_from(listener: &Listener) -> io::Result<Stream> {
@@ -85,12 +84,10 @@ pub(super) enum Callers {
     Anyone,
 }
 
-/// How connections are served.
 #[derive(Debug)]
 pub(super) struct Server {
     router: Router,
     broker: Arc<Broker>,
-    /// Counts the open connections.
     open: Open,
     callers: Callers,
     /// How many connections each socket serves at once.

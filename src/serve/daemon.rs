@@ -13,7 +13,7 @@ use crate::{
     broker::Broker,
     db::{self, Extent, Fault, OpenError},
     platform::{
-        kernel, paths, random,
+        files, kernel, paths, random,
         settings::{self, InvalidSetting},
     },
     wire::{self, BrokerExit, DatabaseState, ListenerStatus},
@@ -110,7 +110,7 @@ pub fn main() -> ExitCode {
 }
 
 fn check_database() -> Result<BrokerExit, ServeError> {
-    let report = db::check(&Config::from_env()?.database);
+    let report = db::check(&Config::from_env(false)?.database);
     let json = serde_json::to_string(&report).map_err(io::Error::from);
     json.and_then(|json| writeln!(io::stdout(), "{json}")).map_err(system("writing the report"))?;
     Ok(match report.state {
@@ -135,7 +135,7 @@ fn start() -> Result<BrokerExit, ServeError> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::start().inspect_err(|error| print_error(error))?;
     let given = listen::given()?;
-    let config = Config::from_env()?;
+    let config = Config::from_env(given.comes_back())?;
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     let runtime = runtime.worker_threads(2).enable_all().build().map_err(system("starting the runtime"))?;
     runtime.block_on(run(config, given))?;
@@ -146,7 +146,6 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
     // Opens the database first: of two brokers started together, only the one with its lock touches the sockets.
     let opened = db::open(&config.database, Extent::UnderWay)?;
-    let comes_back = given.comes_back();
     let listeners = listen::complete(given, &config.socket, config.port, config.metrics)?;
     let broker = Broker::open(opened.store, config.limits, config.socket.clone()).await?;
     opened.notices.into_iter().for_each(|notice| broker.notice(notice));
@@ -178,8 +177,7 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         Arc::new(server).accept(socket, None)
     });
     let server = Arc::new(Server::new(router::router(app), broker.clone(), open.clone(), Callers::Ours(token)));
-    let idle_exit = config.idle_exit.span(comes_back);
-    if let Some(span) = idle_exit {
+    if let Some(span) = config.idle_exit {
         tracing::info!("stops after {} s without a connection", span.as_secs());
     }
     let containers = reopen(paths::containers(&config.socket), orders, &broker);
@@ -204,7 +202,7 @@ async fn run(config: Config, given: Given) -> Result<(), ServeError> {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
         () = broker.stopped() => {}
-        () = open.idle_for(idle_exit) => tracing::info!("nobody is connected: leaving until somebody connects"),
+        () = open.idle_for(config.idle_exit) => tracing::info!("nobody is connected: leaving until somebody connects"),
     }
     // A repair may take longer than a manager allows for a stop.
     if fault.is_none() {
@@ -250,10 +248,7 @@ fn own_tcp(tcp: std::net::TcpListener) -> io::Result<Listener> {
 /// For machines whose kernel cannot tell who connects over TCP: a fresh token in a file that only this user can read.
 fn machine_token(socket: &Path) -> io::Result<Arc<str>> {
     let path = paths::token(socket);
-    match fs::remove_file(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        other => other?,
-    }
+    files::remove(&path)?;
     let token = random::token(32);
     fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(token.as_bytes())?;
     Ok(token.into())

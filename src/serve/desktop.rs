@@ -16,7 +16,6 @@ use std::{
 const MOST: usize = 10;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// When to notify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
     On,
@@ -34,7 +33,6 @@ impl When {
     }
 }
 
-/// What shows notifications.
 pub(super) trait Desktop {
     type Error: Display;
 

@@ -3,14 +3,14 @@
 
 use super::{app::AppState, body::Query, caller::AsPeer};
 use crate::{
-    broker::{Caller, Scene, Stream, StreamItem},
+    broker::{Caller, Scene, Stream},
     wire::{self, Code, Error, Event, WatchEvent},
 };
 use axum::{
     extract::State,
     response::sse::{self, Sse},
 };
-use futures_util::stream::{self, Stream as Events};
+use futures_util::stream::{self, Stream as Events, StreamExt};
 use serde::Deserialize;
 use std::convert::Infallible;
 
@@ -33,7 +33,7 @@ pub(super) async fn events(
     Query(After { after }): Query<After>,
 ) -> wire::Result<Sse<impl Events<Item = Result<sse::Event, Infallible>>>> {
     let stream = app.broker.open_stream(&id, after)?;
-    Ok(Sse::new(stream::unfold(stream, next)))
+    Ok(Sse::new(stream::iter([Ok(named("ready").data("null"))]).chain(stream::unfold(stream, next))))
 }
 
 /// Ends at an error: the client reconnects and goes on from its cursor.
@@ -49,15 +49,17 @@ fn broke_off(error: &Error) {
     }
 }
 
-fn written(item: StreamItem) -> Result<sse::Event, axum::Error> {
-    let (name, message) = match item {
-        StreamItem::Ready => ("ready", None),
-        StreamItem::Event(Event::Waiting) => ("waiting", None),
-        StreamItem::Event(Event::Displaced) => ("displaced", None),
-        StreamItem::Event(Event::Ended) => ("ended", None),
-        StreamItem::Event(Event::Message(message)) => ("message", Some(message)),
-    };
-    sse::Event::default().event(name).json_data(message)
+fn named(name: &str) -> sse::Event {
+    sse::Event::default().event(name)
+}
+
+fn written(event: Event) -> Result<sse::Event, axum::Error> {
+    match event {
+        Event::Waiting => named("waiting").json_data(()),
+        Event::Displaced => named("displaced").json_data(()),
+        Event::Ended => named("ended").json_data(()),
+        Event::Message(message) => named("message").json_data(message),
+    }
 }
 
 /// What a person watches: `peer` (data: Peer) for each live peer, `ready` (data: null), then `peer` for each that comes or changes, `left`
@@ -77,7 +79,6 @@ pub(super) async fn watch(
 }
 
 fn seen(event: WatchEvent) -> Result<sse::Event, axum::Error> {
-    let named = |name| sse::Event::default().event(name);
     match event {
         WatchEvent::Peer(peer) => named("peer").json_data(peer),
         WatchEvent::Ready => named("ready").json_data(()),

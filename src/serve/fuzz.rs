@@ -70,7 +70,11 @@ impl Target {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let store = db::open(&folder.path().join("peers.db"), Extent::Whole).unwrap().store;
         let broker = runtime
-            .block_on(Broker::open(store, Limits { per_minute: None, ..Limits::default() }, folder.path().join("broker.sock")))
+            .block_on(Broker::open(
+                store,
+                Limits { per_minute: None, ..Limits::from_env().unwrap() },
+                folder.path().join("broker.sock"),
+            ))
             .unwrap();
         let router = router(App::new(broker, Vec::new(), Containers::new("/nowhere".into()).0).into());
         let mut target = Self {

@@ -10,39 +10,17 @@ use tokio::sync::watch;
 /// How long a broker with systemd's sockets stays up without a connection.
 const DEFAULT: Duration = Duration::from_secs(600);
 
-/// The setting `CLAUDE_PEERS_IDLE_EXIT`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum IdleExit {
-    /// After ten minutes if systemd keeps the sockets, else never.
-    #[default]
-    Default,
-    /// Never.
-    Off,
-    /// After this long without a connection.
-    After(Duration),
-}
-
-impl IdleExit {
-    pub(super) fn from_env() -> Result<Self, InvalidSetting> {
-        let setting = settings::IDLE_EXIT;
-        match setting.set()? {
-            None => Ok(Self::Default),
-            Some(_) if setting.text()? == "off" => Ok(Self::Off),
-            Some(_) => setting.span().map(Self::After),
-        }
-    }
-
-    /// The idle time before the broker exits, if it ever does. `comes_back`: the next connection starts the broker again.
-    pub(super) fn span(self, comes_back: bool) -> Option<Duration> {
-        match self {
-            Self::Default => comes_back.then_some(DEFAULT),
-            Self::Off => None,
-            Self::After(span) => Some(span),
-        }
+/// How long the broker runs without a connection, by `CLAUDE_PEERS_IDLE_EXIT`; none for ever. By default it exits only if the next
+/// connection starts it again: if it `comes_back`.
+pub(super) fn exit_after(comes_back: bool) -> Result<Option<Duration>, InvalidSetting> {
+    let setting = settings::IDLE_EXIT;
+    match setting.set()? {
+        None => Ok(comes_back.then_some(DEFAULT)),
+        Some(_) if setting.text()? == "off" => Ok(None),
+        Some(_) => setting.span().map(Some),
     }
 }
 
-/// Counts open connections.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Open(watch::Sender<usize>);
 

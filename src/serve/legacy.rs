@@ -35,15 +35,6 @@ pub(super) fn routes() -> Router<Arc<App>> {
 type Reply = wire::Result<Json<Value>>;
 
 #[derive(Deserialize)]
-struct Register {
-    pid: u32,
-    cwd: String,
-    git_root: Option<String>,
-    tty: Option<String>,
-    summary: Option<String>,
-}
-
-#[derive(Deserialize)]
 struct Summary {
     summary: String,
 }
@@ -85,12 +76,14 @@ async fn health(State(app): AppState) -> Json<Value> {
     Json(json!({"status": "ok", "peers": app.broker.peer_count().await, "version": wire::VERSION}))
 }
 
-async fn register(State(app): AppState, Extension(connection): Extension<Connection>, Json(request): Json<Register>) -> Reply {
+async fn register(
+    State(app): AppState,
+    Extension(connection): Extension<Connection>,
+    Json(request): Json<LegacyRegister>,
+) -> Reply {
     // Reads the process table, so it runs off the threads that serve requests.
     let owner = tokio::task::spawn_blocking(move || connection.owner()).await.ok().flatten();
-    let Register { pid, cwd, git_root, tty, summary } = request;
-    let registering = LegacyRegister { pid, cwd, git_root, tty, summary: summary.unwrap_or_default() };
-    Ok(Json(json!({"id": app.broker.legacy_register(registering, owner).await?})))
+    Ok(Json(json!({"id": app.broker.legacy_register(request, owner).await?})))
 }
 
 /// A heartbeat: it only shows that the client is alive.

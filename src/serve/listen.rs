@@ -5,7 +5,7 @@
 //! others. A stale socket file is replaced; a running broker's file never is.
 
 use crate::{
-    platform::{kernel, process},
+    platform::{files, kernel, process},
     wire::{ListenerStatus, text::printable_line},
 };
 use rustix::net::{AddressFamily, getsockname};
@@ -16,7 +16,7 @@ use std::{
     os::{
         fd::{FromRawFd, OwnedFd, RawFd},
         unix::{
-            fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
             net::{UnixListener, UnixStream},
         },
     },
@@ -184,8 +184,7 @@ fn bind_unix(path: &Path) -> Result<UnixListener, ListenError> {
 /// Makes the socket's folder. A folder of our own is closed to other users.
 fn prepare_folder(folder: &Path) -> Result<(), ListenError> {
     if !folder.exists() {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
-        made.map_err(failed("making the socket's folder", folder))
+        files::create_private_folder(folder).map_err(failed("making the socket's folder", folder))
     } else if folder.ends_with("claude-peers") || folder.ends_with(".claude-peers") {
         let closed = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
         closed.map_err(failed("closing the socket's folder", folder))

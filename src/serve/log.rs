@@ -6,7 +6,7 @@
 
 use crate::{
     platform::settings::{self, InvalidSetting},
-    wire::{self, Code, Error, text::printable_line},
+    wire::{self, Code, Error, echo, text::printable_line},
 };
 use rustix::fs::fstat;
 use std::{
@@ -51,8 +51,7 @@ pub(super) fn level() -> String {
 pub(super) fn set_level(level: &str) -> wire::Result<()> {
     let wanted = settings::LOG.allows(level.as_ref()).then(|| level.parse().ok()).flatten();
     let wanted: LevelFilter = wanted.ok_or_else(|| {
-        let given: String = level.chars().take(40).collect();
-        Error::new(Code::InvalidRequest, format!("{given:?} is no log level")).help(format!("use {}", settings::LOG.kind))
+        Error::new(Code::InvalidRequest, format!("{:?} is no log level", echo(level))).help(format!("use {}", settings::LOG.kind))
     })?;
     let log = LEVEL.get().ok_or_else(|| Error::new(Code::Internal, "there is no log"))?;
     log.reload(wanted).map_err(|error| Error::new(Code::Internal, format!("setting the log level: {error}")))

@@ -1,9 +1,11 @@
 //! Desktop notifications on a Mac, shown by `osascript`. It can neither take one away again nor hear a click.
 
 use super::desktop::{self, Desktop, When};
-use crate::broker::{Broker, Subject};
-use std::{io, process::Stdio, sync::Arc, time::Duration};
-use tokio::process::Command;
+use crate::{
+    broker::{Broker, Subject},
+    platform::call::{Call, CallFailed},
+};
+use std::{sync::Arc, time::Duration};
 
 /// The text comes as arguments, so that no quote in it becomes a part of the script.
 const SCRIPT: &str = "on run argv
@@ -33,33 +35,22 @@ pub(super) async fn notify(broker: Arc<Broker>) {
 }
 
 impl Desktop for Mac {
-    type Error = io::Error;
+    type Error = CallFailed;
 
-    async fn put_up(&self, _: Subject, title: &str, text: &str) -> io::Result<()> {
+    async fn put_up(&self, _: Subject, title: &str, text: &str) -> Result<(), CallFailed> {
         // Words that begin with `-` would be options of `osascript` without the `--`.
-        said_by(Command::new(self.osascript).args(["-e", SCRIPT, "--", title, text])).await.map(|_| ())
+        Call::new("osascript", self.osascript, ["-e", SCRIPT, "--", title, text], PATIENCE).run().await.map(drop)
     }
 
-    async fn withdraw(&self, _: &Subject) -> io::Result<()> {
+    async fn withdraw(&self, _: &Subject) -> Result<(), CallFailed> {
         Ok(())
     }
 
     async fn is_away(&self) -> bool {
-        let said = said_by(Command::new(self.ioreg).args(["-c", "IOHIDSystem", "-d", "4"])).await;
+        let said = Call::new("ioreg", self.ioreg, ["-c", "IOHIDSystem", "-d", "4"], PATIENCE).run().await;
         let idle = said.inspect_err(|error| tracing::debug!(%error, "whether the user is away is unknown"));
         idle.ok().and_then(|said| idle_time(&said)).is_none_or(|idle| idle >= AWAY)
     }
-}
-
-/// What the program writes to its standard output.
-async fn said_by(command: &mut Command) -> io::Result<String> {
-    let running = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(PATIENCE, running).await??;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(io::Error::other(format!("{}: {said}", output.status)));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// For how long nobody has touched keyboard or mouse, from the output of `ioreg`, which counts nanoseconds.

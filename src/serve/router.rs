@@ -15,7 +15,6 @@ use utoipa::openapi::{
 };
 use utoipa_axum::router::OpenApiRouter;
 
-/// Every route of the broker.
 pub(super) fn router(app: Arc<App>) -> Router {
     let (routes, _) = documented();
     routes

@@ -5,7 +5,7 @@ use super::{
     access::Connection,
     app::{App, AppState},
     body::{InPath, Json, Query},
-    caller::{AsHook, AsPeer, Inside, Known},
+    caller::{AsGateway, AsHook, AsPeer, Inside, Known},
     events,
 };
 use crate::{
@@ -28,11 +28,6 @@ pub(super) const TAKES: [&str; 2] = ["/v1/take", "/v1/gateway/take"];
 /// Refuses a session: which containers may talk with the sessions here is up to the user.
 fn check_opens_containers(caller: &Caller) -> wire::Result<()> {
     caller.must_be_user("a session, and containers are its user's", "leave that to the user: `claude-peers container`")
-}
-
-/// Refuses a session: who speaks for other machines is up to the user.
-fn check_is_gateway(caller: &Caller) -> wire::Result<()> {
-    caller.must_be_user("a session, and only the user's own programs speak for other machines", "leave that to claude-peers-link")
 }
 
 /// Makes a handler of each row, and the routes of all. A row's brackets hold more for its documentation.
@@ -177,45 +172,27 @@ verbs! { app;
 
     /// The live peers of this machine, as other machines are told of them. Not for sessions, as all of the gateway.
     get "/v1/gateway/peers" []
-    present(caller: Caller, inside: Inside) -> Present {
-        check_is_gateway(&inside.or(caller))?;
-        app.broker.announcement().await?
-    }
+    present(_: AsGateway) -> Present { app.broker.announcement().await? }
 
     /// Learns which peers of another machine can be reached now.
     post "/v1/gateway/announce" [request_body = Announce,]
-    announce(caller: Caller, inside: Inside, Json(request): Json<Announce>) -> Done {
-        check_is_gateway(&inside.or(caller))?;
-        app.broker.announce(request).await?
-    }
+    announce(_: AsGateway, Json(request): Json<Announce>) -> Done { app.broker.announce(request).await? }
 
     /// What has to go to other machines: mail for their peers, and receipts for what came from there. It stays until it is acknowledged.
     post "/v1/gateway/take" [request_body = TakeOutgoing,]
-    take_outgoing(caller: Caller, inside: Inside, Json(request): Json<TakeOutgoing>) -> Outgoing {
-        check_is_gateway(&inside.or(caller))?;
-        app.broker.take_outgoing(request).await?
-    }
+    take_outgoing(_: AsGateway, Json(request): Json<TakeOutgoing>) -> Outgoing { app.broker.take_outgoing(request).await? }
 
     /// Says what is stored on its way to another machine. Repeating it changes nothing.
     post "/v1/gateway/acknowledge" [request_body = Forwarded,]
-    acknowledge_outgoing(caller: Caller, inside: Inside, Json(request): Json<Forwarded>) -> Acknowledged {
-        check_is_gateway(&inside.or(caller))?;
-        app.broker.forwarded(request).await?
-    }
+    acknowledge_outgoing(_: AsGateway, Json(request): Json<Forwarded>) -> Acknowledged { app.broker.forwarded(request).await? }
 
     /// Accepts a message from another machine. Its id there is its idempotency key.
     post "/v1/gateway/receive" [request_body = Receive,]
-    receive(caller: Caller, inside: Inside, Json(request): Json<Receive>) -> Received {
-        check_is_gateway(&inside.or(caller))?;
-        app.broker.receive(request).await?
-    }
+    receive(_: AsGateway, Json(request): Json<Receive>) -> Received { app.broker.receive(request).await? }
 
     /// Says what became of messages on the machine of their recipients. Repeating it changes nothing.
     post "/v1/gateway/confirm" [request_body = Confirm,]
-    confirm(caller: Caller, inside: Inside, Json(request): Json<Confirm>) -> Acknowledged {
-        check_is_gateway(&inside.or(caller))?;
-        app.broker.confirm(request).await?
-    }
+    confirm(_: AsGateway, Json(request): Json<Confirm>) -> Acknowledged { app.broker.confirm(request).await? }
 
     /// Stops the broker: it finishes what it has accepted and ends. The user may; a peer may not.
     post "/v1/stop" []

@@ -21,45 +21,26 @@ const LONG_PAUSE: Duration = Duration::from_secs(10);
 /// How long a call waits for earlier acknowledgements.
 const SETTLING: Duration = Duration::from_secs(1);
 
+/// A message may be queued twice: it was released and taken again, and needs another release while the first is still on its way.
 #[derive(Default)]
 pub struct Acknowledger {
-    queue: watch::Sender<Queue>,
-}
-
-/// Numbered acknowledgements. A message that was released and taken again may need another release while the first is still on
-/// its way.
-#[derive(Default)]
-struct Queue {
-    next: u64,
-    entries: Vec<Entry>,
-}
-
-#[derive(Clone)]
-struct Entry {
-    number: u64,
-    route: Route,
-    of_message: Acknowledgement,
+    queue: watch::Sender<Vec<(Route, Acknowledgement)>>,
 }
 
 impl Acknowledger {
-    fn acknowledge(&self, route: Route, acknowledgements: impl IntoIterator<Item = Acknowledgement>) {
-        self.queue.send_modify(|queue| {
-            for of_message in acknowledgements {
-                queue.entries.push(Entry { number: queue.next, route, of_message });
-                queue.next += 1;
-            }
-        });
+    fn acknowledge(&self, route: Route, acknowledgements: impl Iterator<Item = Acknowledgement>) {
+        self.queue.send_modify(|queue| queue.extend(acknowledgements.map(|of_message| (route, of_message))));
     }
 
     #[cfg(test)]
     pub fn queued(&self) -> Vec<Outcome> {
-        self.queue.borrow().entries.iter().map(|queued| queued.of_message.outcome).collect()
+        self.queue.borrow().iter().map(|(_, of_message)| of_message.outcome).collect()
     }
 
     /// Waits until the broker has stored what is queued, but not for long. Until then it keeps back later messages.
     pub async fn settle(&self) {
         let mut queue = self.queue.subscribe();
-        _ = timeout(SETTLING, queue.wait_for(|queue| queue.entries.is_empty())).await;
+        _ = timeout(SETTLING, queue.wait_for(Vec::is_empty)).await;
     }
 
     /// Sends queued acknowledgements for as long as this process serves the session.
@@ -68,7 +49,7 @@ impl Acknowledger {
         while let Ok(up) = link.served().await {
             match self.acknowledge_next(&up).await {
                 Ok(true) => {}
-                Ok(false) => _ = queue.wait_for(|queue| !queue.entries.is_empty()).await,
+                Ok(false) => _ = queue.wait_for(|queue| !queue.is_empty()).await,
                 Err(error) => {
                     log!("acknowledging: {error}");
                     sleep(if mends_itself(&error) { PAUSE } else { LONG_PAUSE }).await;
@@ -88,20 +69,18 @@ impl Acknowledger {
         }
     }
 
-    /// Sends the first acknowledgements in the queue that share a route; false if the queue is empty.
+    /// Sends the first acknowledgements in the queue that share a route; false if the queue is empty. One call at a time.
     async fn acknowledge_next(&self, up: &Registration) -> Result<bool> {
-        let mut batch = self.queue.borrow().entries.clone();
-        let Some(&Entry { route, .. }) = batch.first() else { return Ok(false) };
-        let same = batch.iter().take_while(|queued| queued.route == route).count();
-        batch.truncate(same.min(MAX_BATCH));
-        let last = batch.last().map(|queued| queued.number);
-        let request = Acknowledge { route, messages: batch.into_iter().map(|queued| queued.of_message).collect() };
+        let queue = self.queue.borrow().clone();
+        let Some(&(route, _)) = queue.first() else { return Ok(false) };
+        let same = queue.into_iter().take_while(|(other, _)| *other == route).take(MAX_BATCH);
+        let request = Acknowledge { route, messages: same.map(|(_, of_message)| of_message).collect() };
         match up.post::<Acknowledged>("/v1/acknowledge", &request, AT_ONCE).await {
             Err(error) if mends_itself(&error) || error.code == Code::Internal => return Err(error),
             Err(error) => log!("the broker refused to acknowledge {} messages: {error}", request.messages.len()),
             Ok(_) => {}
         }
-        self.queue.send_modify(|queue| queue.entries.retain(|queued| Some(queued.number) > last));
+        self.queue.send_modify(|queue| drop(queue.drain(..request.messages.len())));
         Ok(true)
     }
 }
@@ -117,7 +96,6 @@ pub struct Handover {
 }
 
 impl Handover {
-    /// The messages have been written.
     pub fn written(mut self) {
         let messages = std::mem::take(&mut self.messages).into_iter();
         self.acknowledger

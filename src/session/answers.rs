@@ -11,14 +11,14 @@ use super::{
 };
 use crate::{
     agents::claude::inbox,
-    platform::{paths, process, random},
+    platform::{files, paths, process, random},
     wire::{MessageId, PeerId, Receipt, Result, SendRequest},
 };
 use std::{
     collections::HashMap,
-    fs::{self, DirBuilder, Permissions},
+    fs::{self, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
@@ -100,7 +100,7 @@ struct Forwarder {
 
 fn bind(path: &Path) -> io::Result<UnixListener> {
     if let Some(folder) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        files::create_private_folder(folder)?;
     }
     let _ = fs::remove_file(path); // if this fails, binding fails too
     let listener = UnixListener::bind(path)?;

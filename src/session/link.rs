@@ -34,7 +34,6 @@ pub struct Registration {
     pub door: Option<Door>,
     /// The id of the session that it serves, if known.
     pub session: Option<String>,
-    /// This session's identity.
     pub me: Registered,
 }
 
@@ -137,7 +136,6 @@ impl Link {
         self.state.send_replace(LinkState::Down(Some(reason)));
     }
 
-    /// The session will never be registered.
     pub fn refuse(&self, reason: Error) {
         log!("{reason}");
         self.state.send_replace(LinkState::Refused(reason));

@@ -19,7 +19,6 @@ const MOST_MACHINES: usize = 20;
 /// As much of a list as fits.
 pub struct Listing {
     pub list: Peers,
-    /// How many peers there are in all.
     total: usize,
     /// What is missing, and how to get the rest.
     pub note: Option<String>,
@@ -59,7 +58,6 @@ impl Listing {
         Self { list, total, note: (!note.is_empty()).then(|| note.join(" ")), leaves_room }
     }
 
-    /// The list in a readable form.
     pub fn readable(&self, scope: Scope) -> String {
         let mut out = String::new();
         let Self { list, total, note, .. } = self;
@@ -80,7 +78,6 @@ impl Listing {
     }
 }
 
-/// The other machines, in a readable form.
 fn machines(list: &Peers) -> String {
     let machine = |machine: &LinkedMachine| match machine.away_since {
         Some(since) => format!("{} has been away since {since}, and mail to its peers waits", machine.name),
@@ -106,7 +103,6 @@ fn size(peer: &Peer) -> usize {
     json + readable(peer).len()
 }
 
-/// A peer in a readable form.
 fn readable(peer: &Peer) -> String {
     let mut out = format!("- {} ({}) in {}", printable_line(&peer.name), peer.id, printable_line(&peer.cwd));
     for (name, value) in

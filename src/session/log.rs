@@ -3,7 +3,6 @@
 use crate::wire::text::printable_line;
 use std::{fmt::Arguments, io::Write};
 
-/// Writes one line.
 pub fn line(line: Arguments<'_>) {
     // One write keeps the line whole. A failed write has nowhere to be reported.
     let line = line.to_string();

@@ -30,10 +30,8 @@ const BESIDE_BYTES: u32 = 24 * 1024;
 pub const CHECK_BYTES: u32 = PART_LENGTH as u32;
 /// Most calls under way: more than a client needs, at little cost in memory.
 const MOST_CALLS: usize = 256;
-/// Length of a lease.
 pub const LEASE_LENGTH: usize = 24;
 
-/// Messages for an answer.
 pub struct Mail {
     pub messages: Vec<Shown>,
     /// How many more messages wait.
@@ -47,7 +45,6 @@ pub struct Mailbox {
     acknowledger: Arc<Acknowledger>,
     /// Mail may be waiting. Set when in doubt, because asking costs only a short request.
     waiting: AtomicBool,
-    /// The calls under way.
     answering: Mutex<HashMap<RequestId, Call>>,
 }
 

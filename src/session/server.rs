@@ -76,7 +76,7 @@ impl ServerHandler for Server {
         let channel = [("claude/channel".to_owned(), JsonObject::new())].into();
         let capabilities = ServerCapabilities::builder().enable_experimental_with(channel).enable_tools().build();
         let mut info = ServerConfig::new(capabilities);
-        info.instructions = published::instructions(self.tools.link.client(), self.tools.link.has_door()).map(str::to_owned);
+        info.instructions = published::instructions(self.tools.link.client(), self.tools.link.has_door());
         info.server_info = Implementation::new(SERVER, VERSION);
         info.protocol_version = NEWEST;
         info

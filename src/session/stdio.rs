@@ -11,7 +11,6 @@ use tokio::{
     sync::Mutex,
 };
 
-/// Where lines come from.
 pub type Reader = Box<dyn AsyncRead + Send + Unpin>;
 
 /// Where lines go. Clones write to the same place, a whole line at a time.

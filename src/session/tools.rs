@@ -29,13 +29,11 @@ pub const MAX_WAIT: u64 = 3_600;
 /// Longest wait of `send_message`.
 pub const MAX_WAIT_FOR_REPLY: u64 = 600;
 
-/// The result of a successful call.
 pub struct Answer {
     /// The structured result, an object. Clients that support it show their model only this.
     pub json: Value,
     /// The same result in a readable form.
     pub text: String,
-    /// The messages that this result hands over.
     pub handover: Option<Handover>,
     /// Whether waiting mail may be added.
     pub takes_mail: bool,

@@ -42,4 +42,40 @@ macro_rules! words {
     )*};
 }
 
-pub(super) use {object, words};
+/// Texts that keep a rule: each with an example, its rule, and the error of a text that breaks it. Needs `Error` and `echo`.
+macro_rules! texts {
+    ($($(#[$meta:meta])* pub struct $name:ident like $example:tt, if $rule:expr, else $error:expr;)*) => {$(
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde_with::SerializeDisplay, serde_with::DeserializeFromStr)]
+        #[cfg_attr(feature = "broker", derive(utoipa::ToSchema), schema(value_type = String, example = $example))]
+        $(#[$meta])*
+        pub struct $name(smol_str::SmolStr);
+
+        impl std::str::FromStr for $name {
+            type Err = Error;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let (rule, error): (fn(&str) -> bool, fn(&str) -> Self::Err) = ($rule, $error);
+                if rule(text) { Ok(Self(text.into())) } else { Err(error(&echo(text))) }
+            }
+        }
+
+        $crate::wire::define::shown_as_text!($name);
+    )*};
+}
+
+macro_rules! shown_as_text {
+    ($name:ident) => {
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+pub(super) use {object, shown_as_text, texts, words};

@@ -1,5 +1,8 @@
 use super::define::{object, words};
 
+/// Most characters of a wrong text that an error repeats.
+const MAX_ECHO: usize = 40;
+
 /// Shorthand for results of the protocol.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -73,6 +76,11 @@ object! {
         /// For limits: the number of milliseconds after which the same request would pass.
         pub retry_after_ms: Option<u64>,
     }
+}
+
+/// As much of a wrong text as an error repeats: the text comes from outside and may be huge.
+pub fn echo(text: &str) -> String {
+    text.chars().take(MAX_ECHO).collect()
 }
 
 impl Error {

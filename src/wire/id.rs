@@ -1,24 +1,27 @@
-use super::{Code, Error};
+use super::{
+    Code, Error,
+    define::{shown_as_text, texts},
+    error::echo,
+};
 use serde_with::{DeserializeFromStr, SerializeDisplay};
 use smol_str::SmolStr;
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 /// Longest id or name of a peer, in bytes.
 const MAX_HANDLE: usize = 64;
 /// Longest random part of a message id.
 const MAX_TAG: usize = 16;
-/// How much of a wrong id an error repeats, since the text comes from outside and may be huge.
-const MAX_ECHO: usize = 40;
 
 fn invalid(what: &str, given: &str, allowed: &str) -> Error {
-    let given: String = given.chars().take(MAX_ECHO).collect();
-    Error::new(Code::InvalidId, format!("{what} {given:?} has the wrong shape; {allowed}"))
+    Error::new(Code::InvalidId, format!("{what} {:?} has the wrong shape; {allowed}", echo(given)))
 }
 
-/// The identity of a peer: 1 to 64 characters of `A-Z a-z 0-9 _ -`. Given once, kept for the session's life.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, SerializeDisplay, DeserializeFromStr)]
-#[cfg_attr(feature = "broker", derive(utoipa::ToSchema), schema(value_type = String, example = "k7xq2m"))]
-pub struct PeerId(SmolStr);
+texts! {
+    /// The identity of a peer: 1 to 64 characters of `A-Z a-z 0-9 _ -`. Given once, kept for the session's life.
+    pub struct PeerId like "k7xq2m",
+        if is_handle,
+        else |given| invalid("peer id", given, "an id has 1 to 64 letters, digits, '-' or '_'");
+}
 
 /// How a person or a model names a peer: its id or its name, in the shape of an id, or `NAME@MACHINE`. The broker resolves it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,47 +34,27 @@ impl PeerId {
     }
 }
 
-impl FromStr for PeerId {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self, Error> {
-        handle(text).map(Self).ok_or_else(|| invalid("peer id", text, "an id has 1 to 64 letters, digits, '-' or '_'"))
-    }
-}
-
 impl FromStr for PeerRef {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
         let text = text.trim();
         let allowed =
             "a peer is named by its id or name: 1 to 64 letters, digits, '-' or '_'; of another machine by NAME@MACHINE";
-        let is_remote =
-            || text.split_once('@').is_some_and(|(name, machine)| handle(name).is_some() && handle(machine).is_some());
-        let named = handle(text).or_else(|| is_remote().then(|| text.into()));
-        named.map(Self).ok_or_else(|| invalid("peer", text, allowed))
+        let is_remote = || text.split_once('@').is_some_and(|(name, machine)| is_handle(name) && is_handle(machine));
+        if is_handle(text) || is_remote() { Ok(Self(text.into())) } else { Err(invalid("peer", text, allowed)) }
     }
 }
 
-fn handle(text: &str) -> Option<SmolStr> {
-    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
-    ((1..=MAX_HANDLE).contains(&text.len()) && text.bytes().all(is_allowed)).then(|| text.into())
+shown_as_text!(PeerRef);
+
+fn is_handle(text: &str) -> bool {
+    is_made_of(text, 1..=MAX_HANDLE, |b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
 }
 
-macro_rules! shown_as_text {
-    ($($type:ty),*) => {$(
-        impl $type {
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    )*};
+/// Whether `text` has so many bytes, all of them allowed.
+pub(super) fn is_made_of(text: &str, lengths: RangeInclusive<usize>, is_allowed: fn(u8) -> bool) -> bool {
+    lengths.contains(&text.len()) && text.bytes().all(is_allowed)
 }
-shown_as_text!(PeerId, PeerRef);
 
 /// The identity of a message: `m`, its place in the store, `-`, six random characters (`m1042-k7xq2m`).
 ///

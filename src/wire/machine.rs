@@ -1,27 +1,31 @@
-use super::{Code, Error, MessageId, MessageState, Peer, PeerId, PeerRef, Route, Timestamp, define::object};
-use serde_with::{DeserializeFromStr, SerializeDisplay};
-use std::{fmt, str::FromStr};
+use super::{
+    Code, Error, MessageId, MessageState, Peer, PeerId, PeerRef, Route, Timestamp,
+    define::{object, texts},
+    error::echo,
+    id::is_made_of,
+};
 
-/// Longest name, so that it fits into the ids and names of its peers.
-const LONGEST: usize = 32;
 /// What people and sessions are told when no gateway is at work.
 pub const UNLINKED: &str =
     "Nothing is known of other machines now: claude-peers-link does not run here, or does not reach its hub";
-/// How much of a wrong name an error repeats.
-const MAX_ECHO: usize = 40;
 /// Stands between a peer's id on its own machine and the machine's name. No machine's name has it.
 const SEPARATOR: char = '_';
 
-/// The name of another machine: 1 to 32 of `a-z 0-9 -`, the first a letter or a digit.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, SerializeDisplay, DeserializeFromStr)]
-#[cfg_attr(feature = "broker", derive(utoipa::ToSchema), schema(value_type = String, example = "desktop"))]
-pub struct MachineName(String);
+texts! {
+    /// The name of another machine: 1 to 32 of `a-z 0-9 -`, the first a letter or a digit. It fits into the ids and names of its peers.
+    pub struct MachineName like "desktop",
+        if |text| is_made_of(text, 1..=32, |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') && !text.starts_with('-'),
+        else |given| Error::new(Code::InvalidId, format!("{given:?} cannot be a machine's name"))
+            .help("use 1 to 32 lower-case letters, digits or '-', the first a letter or a digit");
+
+    /// The name of a repository on all machines: 32 of `0-9 a-f`, a digest of where it comes from.
+    pub struct RepositoryName like "5f0c2d8e9b714a63a1f04c7be21d9035",
+        if |text| is_made_of(text, 32..=32, |b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
+        else |given| Error::new(Code::InvalidRequest, format!("{given:?} cannot be a repository's name"))
+            .help("give the one from GET /v1/gateway/peers of its machine, or none");
+}
 
 impl MachineName {
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// The machine of the peer of another machine that has `id` here.
     pub fn of(id: &PeerId) -> Option<Self> {
         id.as_str().rsplit_once(SEPARATOR)?.1.parse().ok()
@@ -43,51 +47,9 @@ impl MachineName {
     }
 }
 
-impl fmt::Display for MachineName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for MachineName {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let is_allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if (1..=LONGEST).contains(&text.len()) && !text.starts_with('-') && text.bytes().all(is_allowed) {
-            return Ok(Self(text.to_owned()));
-        }
-        let given: String = text.chars().take(MAX_ECHO).collect();
-        Err(Error::new(Code::InvalidId, format!("{given:?} cannot be a machine's name"))
-            .help("use 1 to 32 lower-case letters, digits or '-', the first a letter or a digit"))
-    }
-}
-
-/// The name of a repository on all machines: 32 of `0-9 a-f`, a digest of where it comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, SerializeDisplay, DeserializeFromStr)]
-#[cfg_attr(feature = "broker", derive(utoipa::ToSchema), schema(value_type = String, example = "5f0c2d8e9b714a63a1f04c7be21d9035"))]
-pub struct RepositoryName(String);
-
 impl From<[u8; 16]> for RepositoryName {
     fn from(digest: [u8; 16]) -> Self {
-        Self(format!("{:032x}", u128::from_be_bytes(digest)))
-    }
-}
-
-impl fmt::Display for RepositoryName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for RepositoryName {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self, Error> {
-        if text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            return Ok(Self(text.to_owned()));
-        }
-        let given: String = text.chars().take(MAX_ECHO).collect();
-        Err(Error::new(Code::InvalidRequest, format!("{given:?} cannot be a repository's name"))
-            .help("give the one from GET /v1/gateway/peers of its machine, or none"))
+        Self(format!("{:032x}", u128::from_be_bytes(digest)).into())
     }
 }
 

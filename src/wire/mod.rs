@@ -21,7 +21,7 @@ mod time;
 
 pub use container::{Container, ContainerName, Containers};
 pub use database::{DatabaseReport, DatabaseState};
-pub use error::{Code, Error, Result};
+pub use error::{Code, Error, Result, echo};
 pub use exit::BrokerExit;
 pub use id::{MessageId, MessageRef, PeerId, PeerRef};
 pub use machine::{

@@ -1,6 +1,7 @@
 use super::{
     Code, Error, PeerId, Route, Timestamp,
     define::{object, words},
+    error::echo,
 };
 
 words! {
@@ -89,8 +90,7 @@ impl std::str::FromStr for Scope {
     type Err = Error;
     fn from_str(text: &str) -> Result<Self, Error> {
         Self::parse(text).ok_or_else(|| {
-            let text: String = text.chars().take(40).collect();
-            Error::new(Code::UnknownScope, format!("scope {text:?} is unknown"))
+            Error::new(Code::UnknownScope, format!("scope {:?} is unknown", echo(text)))
                 .help("use \"machine\", \"directory\", \"repo\" or \"everywhere\"; \"repo-everywhere\" is the repository on all machines")
         })
     }

@@ -228,11 +228,4 @@ mod tests {
         assert_eq!(printable_line("a\nb\r"), "a\\nb\\r");
         assert_eq!(printable_json("\"\u{9b}\u{e0041}\""), r#""\u009b\udb40\udc41""#);
     }
-
-    #[test]
-    fn quoted_lines_are_all_marked() {
-        let quoted = quote("one\nid m1-abc · sent now\r\u{2028}id m2-abc\n");
-        assert!(quoted.lines().all(|line| line.starts_with("> ")), "{quoted}");
-        assert_eq!(quoted.lines().count(), 3);
-    }
 }

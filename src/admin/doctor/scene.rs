@@ -11,7 +11,10 @@ use crate::{
         files::Unreadable,
     },
     client::Client,
-    platform::{paths, settings::InvalidSetting},
+    platform::{
+        paths,
+        settings::{self, InvalidSetting},
+    },
     wire::{self, BrokerStatus, DatabaseReport, Peer, Peers},
 };
 use std::{
@@ -86,7 +89,7 @@ impl Scene {
 
     /// The TCP port to listen on: the unit's, or this environment's.
     pub fn tcp_port(&self) -> Option<u16> {
-        self.units.as_ref().and_then(|units| units.tcp.port()).or_else(|| paths::port().ok())
+        self.units.as_ref().and_then(|units| units.tcp.port()).or_else(|| settings::PORT.parse().ok())
     }
 }
 

@@ -2,12 +2,15 @@
 
 use super::{OWNER, Owner, PATIENCE, config};
 use crate::{
-    link::{access::Access, error::local, hub::Hub, store},
+    link::{access::Access, hub::Hub, report::Context, store},
     platform::clock,
     wire::{self, Code, Error},
 };
-use rustix::{fs::FlockOperation, io::Errno};
-use std::{fs::File, path::Path, time::Duration};
+use std::{
+    fs::{File, TryLockError},
+    path::Path,
+    time::Duration,
+};
 use tokio::time::{Instant, sleep};
 
 /// How often a cluster is asked whether it has a leader, and a lock is tried.
@@ -84,13 +87,13 @@ impl Owner {
 
 /// Locks the owner's folder against other processes until the result is dropped.
 async fn lock(folder: &Path) -> wire::Result<File> {
-    let failed = |error| local(&format!("locking {}", folder.display()), &error);
-    let file = File::open(folder).map_err(failed)?;
+    let doing = format!("locking {}", folder.display());
+    let file = File::open(folder).local(&doing)?;
     // A system call that waits would keep a signal from ending this.
-    while let Err(error) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    while let Err(error) = file.try_lock() {
         match error {
-            Errno::WOULDBLOCK | Errno::INTR => sleep(LOOK).await,
-            error => return Err(failed(error.into())),
+            TryLockError::WouldBlock => sleep(LOOK).await,
+            TryLockError::Error(error) => return Err(error).local(doing),
         }
     }
     Ok(file)

@@ -1,12 +1,8 @@
 //! The configuration of the hub's `nats-server`: `nats-server.conf`, which stays, and `machines.conf`, which changes with the machines.
 
-use super::{OWNER, Owner, joins};
+use super::{OWNER, Owner};
 use crate::{
-    link::{
-        error::local,
-        key::{self},
-        store, subject,
-    },
+    link::{key, report::Context, store, subject},
     wire::{self, Code, Error, MachineName},
 };
 use nkeys::KeyPair;
@@ -99,8 +95,8 @@ pub(super) fn write_machines(owner: &Owner) -> wire::Result<()> {
         user(&machine.login, &publish, &subscribe);
     }
     for invited in &owner.invitations {
-        let (join, inbox) = joins(&invited.name);
-        user(&invited.login, &[join], &[inbox]);
+        let inbox = format!("{}.>", subject::join_inbox(&invited.name));
+        user(&invited.login, &[subject::join(&invited.name)], &[inbox]);
     }
     text.push_str("]\n");
     store::write(&owner.hub_folder().join(MACHINES), text.as_bytes())
@@ -133,7 +129,6 @@ pub(super) fn probe(owner: &Owner) -> wire::Result<KeyPair> {
     key::read(&owner.folder.join(PROBE))
 }
 
-/// Makes the hub read its configuration.
 pub(super) async fn reload(owner: &Owner) -> wire::Result<()> {
     let folder = owner.hub_folder();
     let pid_file = folder.join(PID);
@@ -159,7 +154,7 @@ pub(super) async fn reload(owner: &Owner) -> wire::Result<()> {
         }
     };
     command.current_dir(&folder).stdin(Stdio::null());
-    let done = command.output().await.map_err(|error| local("telling the hub to read its configuration", &error))?;
+    let done = command.output().await.local("telling the hub to read its configuration")?;
     if done.status.success() {
         return Ok(());
     }

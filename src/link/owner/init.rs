@@ -2,7 +2,12 @@
 
 use super::{ADMIN, AUTHORITY, OWNER, Owner, SIGNING, certificates, config};
 use crate::{
-    link::{args::InitArgs, key, say::say, store},
+    link::{
+        args::InitArgs,
+        key,
+        report::{Context, say},
+        store,
+    },
     wire::{self, Code, Error},
 };
 use std::fs;
@@ -14,7 +19,7 @@ pub(in crate::link) async fn run(args: InitArgs) -> wire::Result<()> {
     let InitArgs { addresses, folder, apply, credentials, replicas } = args;
     let replicas = usize::from(replicas);
     let folder = folder.map_or_else(super::folder, Ok)?;
-    let folder = std::path::absolute(&folder).map_err(|error| crate::link::error::local("the folder", &error))?;
+    let folder = std::path::absolute(&folder).local("the folder")?;
     if fs::exists(folder.join(OWNER)).is_ok_and(|there| there) {
         let what = format!("{} has a hub already", folder.display());
         let help = "to start over, stop the hub and remove that folder, and let all machines join again; or name another with `--folder`";
@@ -25,7 +30,7 @@ pub(in crate::link) async fn run(args: InitArgs) -> wire::Result<()> {
         return Err(Error::new(Code::InvalidRequest, what).help("name the address of each server"));
     }
     if let Some(file) = &credentials {
-        fs::metadata(file).map_err(|error| crate::link::error::local(&format!("reading {}", file.display()), &error))?;
+        fs::metadata(file).local(format_args!("reading {}", file.display()))?;
     }
     let hosts = addresses.iter().map(|address| host(address, credentials.is_some())).collect::<wire::Result<Vec<_>>>()?;
     let hub = addresses.iter().zip(&hosts).map(|(address, (host, port))| match credentials {

@@ -3,11 +3,17 @@
 //! The line has a key that is let in once: the hub knows it only while this waits. The machine that joins makes its keys itself and sends the
 //! public parts, sealed with the line's secret. So whoever sees the line later has nothing, and the hub cannot put in keys of its own.
 
-use super::{Invited, Machine, Owner, joins};
+use super::{Invited, Machine, Owner};
 use crate::{
     link::{
-        args::InviteArgs, directory::Signed, error::local, home::Keys, hub::Hub, invitation::Invitation, key::broken, say::say,
-        store,
+        args::InviteArgs,
+        directory::Signed,
+        home::Keys,
+        hub::Hub,
+        invitation::{Invitation, KEY},
+        key::broken,
+        report::{Context, print, say},
+        store, subject,
     },
     platform::clock,
     wire::{self, Code, Error, MachineName},
@@ -17,7 +23,6 @@ use futures_util::StreamExt;
 use nkeys::{KeyPair, XKey};
 use serde::{Deserialize, Serialize};
 use std::{
-    io::Write,
     path::{Path, PathBuf},
     task::Poll,
     time::Duration,
@@ -49,12 +54,12 @@ pub(in crate::link) struct Welcome {
 pub(in crate::link) async fn run(InviteArgs { name, folder, minutes }: InviteArgs) -> wire::Result<()> {
     let folder = folder.map_or_else(super::folder, Ok)?;
     let wait = Duration::from_secs(u64::from(minutes) * 60);
-    let secrets = Secrets::make()?;
-    let login = secrets.login.public_key();
-    let invited = Invited { name: name.clone(), login: login.clone(), until: clock::now().plus(wait) };
+    let invitation = make(&Owner::open(&folder)?, name)?;
+    let login = invitation.login()?.public_key();
+    let invited = Invited { name: invitation.name.clone(), login: login.clone(), until: clock::now().plus(wait) };
     let (owner, ()) = Owner::change(&folder, |owner| add(owner, invited)).await?;
     let waited = tokio::select! {
-        waited = wait_for(&owner, &folder, &name, &secrets, wait) => waited,
+        waited = wait_for(&owner, &folder, &invitation, wait) => waited,
         () = interrupted() => Err(Error::new(Code::Stopping, "the invitation is withdrawn")),
     };
     // Whatever happened, the line is worth nothing any more.
@@ -85,29 +90,28 @@ fn add(owner: &mut Owner, invited: Invited) -> wire::Result<()> {
     Ok(())
 }
 
-/// The secrets in the line.
-struct Secrets {
-    login: KeyPair,
-    raw: [u8; 32],
-    secret: XKey,
-}
-
-impl Secrets {
-    fn make() -> wire::Result<Self> {
-        let mut raw = [0; 32];
-        let random = |_| Error::new(Code::Internal, "the system gives no random bytes");
-        getrandom::fill(&mut raw).map_err(random)?;
-        Ok(Self { login: KeyPair::new_user(), raw, secret: XKey::new_from_raw(raw) })
+/// An invitation with new secrets.
+fn make(owner: &Owner, name: MachineName) -> wire::Result<Invitation> {
+    let (mut login, mut secret) = ([0; KEY], [0; KEY]);
+    for seed in [&mut login, &mut secret] {
+        getrandom::fill(seed).local("the system gives no random bytes")?;
     }
+    let authority = match owner.has_authority {
+        true => der(owner.authority())?,
+        false => Vec::new(),
+    };
+    Ok(Invitation { hub: owner.hub.clone(), name, login, secret, owner: owner.signing()?.public_key(), authority })
 }
 
-async fn wait_for(owner: &Owner, folder: &Path, name: &MachineName, secrets: &Secrets, wait: Duration) -> wire::Result<()> {
-    let hub = owner.apply().await?;
-    let (subject, _) = joins(name);
-    let failed = |error: &dyn std::fmt::Display| Error::new(Code::Unreachable, format!("waiting for {name}: {error}"));
-    let mut joining = hub.client.subscribe(subject).await.map_err(|error| failed(&error))?;
-    hub.client.flush().await.map_err(|error| failed(&error))?;
-    print(owner, name, secrets, wait)?;
+async fn wait_for(owner: &Owner, folder: &Path, invitation: &Invitation, wait: Duration) -> wire::Result<()> {
+    let (hub, name) = (owner.apply().await?, &invitation.name);
+    let doing = format!("waiting for {name}");
+    let mut joining = hub.client.subscribe(subject::join(name)).await.context(Code::Unreachable, &doing)?;
+    hub.client.flush().await.context(Code::Unreachable, &doing)?;
+    say(&format!("Run this on {name} within {} minutes; Ctrl-C withdraws it:", wait.as_secs() / 60));
+    say("");
+    print(&format!("claude-peers link join {invitation}"))?;
+    say("");
     let late = || Error::new(Code::RequestTimeout, format!("{name} has not joined in time")).help("invite it again");
     let ended = || Error::new(Code::Unreachable, "the connection to the hub ended");
     let (mut deadline, mut is_in) = (Instant::now() + wait, false);
@@ -120,15 +124,15 @@ async fn wait_for(owner: &Owner, folder: &Path, name: &MachineName, secrets: &Se
             }
             Err(_) => return Err(late()),
         };
-        match read(&message, &secrets.secret) {
+        match read(&message, invitation) {
             Some(Asked::Join(keys)) => {
-                let Some(welcome) = admit(folder, name, &secrets.login.public_key(), keys).await? else {
+                let Some(welcome) = admit(folder, invitation, keys).await? else {
                     say(&format!(
                         "{name} is let in, and then another machine asked to join with the same line. It was not let in."
                     ));
                     continue;
                 };
-                answer(&hub, &message, &secrets.secret, &welcome).await?;
+                answer(&hub, &message, invitation.seal(&welcome)?).await?;
                 (deadline, is_in) = (Instant::now() + CONFIRMATION, true);
             }
             Some(Asked::Joined) if is_in => {
@@ -140,29 +144,6 @@ async fn wait_for(owner: &Owner, folder: &Path, name: &MachineName, secrets: &Se
     }
 }
 
-fn print(owner: &Owner, name: &MachineName, secrets: &Secrets, wait: Duration) -> wire::Result<()> {
-    let raw = |key: &KeyPair| nkeys::decode_seed(&key.seed()?).map(|(_, raw)| raw);
-    let authority = match owner.has_authority {
-        true => der(owner.authority())?,
-        false => Vec::new(),
-    };
-    let invitation = Invitation {
-        hub: owner.hub.clone(),
-        name: name.clone(),
-        login: raw(&secrets.login).map_err(|error| broken(&error))?,
-        secret: secrets.raw,
-        owner: owner.signing()?.public_key(),
-        authority,
-    };
-    say(&format!("Run this on {name} within {} minutes; Ctrl-C withdraws it:", wait.as_secs() / 60));
-    say("");
-    let mut out = std::io::stdout();
-    let printed = writeln!(out, "claude-peers link join {invitation}").and_then(|()| out.flush());
-    printed.map_err(|error| local("writing to standard output", &error))?;
-    say("");
-    Ok(())
-}
-
 /// The certificate in a PEM file, as DER.
 fn der(file: PathBuf) -> wire::Result<Vec<u8>> {
     let text = store::read(&file)?;
@@ -172,22 +153,23 @@ fn der(file: PathBuf) -> wire::Result<Vec<u8>> {
 }
 
 /// What somebody says who has the invitation.
-fn read(message: &Message, secret: &XKey) -> Option<Asked> {
-    serde_json::from_slice(&secret.open(&message.payload, secret).ok()?).ok()
+fn read(message: &Message, invitation: &Invitation) -> Option<Asked> {
+    serde_json::from_slice(&invitation.open(&message.payload)?).ok()
 }
 
 /// Lets the machine in, once. Returns when the hub knows it; none if another was let in with the same invitation.
-async fn admit(folder: &Path, name: &MachineName, invitation: &str, Keys { login, seal }: Keys) -> wire::Result<Option<Welcome>> {
+async fn admit(folder: &Path, invitation: &Invitation, Keys { login, seal }: Keys) -> wire::Result<Option<Welcome>> {
+    let (name, invited_as) = (&invitation.name, invitation.login()?.public_key());
     let machine = Machine { name: name.clone(), login, seal, joined: clock::now() };
     let admitted = Owner::change(folder, |owner| {
         if let Some(known) = owner.find(&machine.name) {
             return Ok(known.login == machine.login && known.seal == machine.seal);
         }
-        if owner.invitations.iter().all(|invited| invited.login != invitation) {
+        if owner.invitations.iter().all(|invited| invited.login != invited_as) {
             return Err(Error::new(Code::Forbidden, format!("the invitation of {name} was withdrawn")).help("invite it again"));
         }
-        KeyPair::from_public_key(&machine.login).map_err(|error| broken(&error))?;
-        XKey::from_public_key(&machine.seal).map_err(|error| broken(&error))?;
+        KeyPair::from_public_key(&machine.login).map_err(broken)?;
+        XKey::from_public_key(&machine.seal).map_err(broken)?;
         owner.machines.push(machine);
         owner.serial += 1;
         Ok(true)
@@ -200,13 +182,10 @@ async fn admit(folder: &Path, name: &MachineName, invitation: &str, Keys { login
     Ok(Some(Welcome { directory: owner.directory()? }))
 }
 
-async fn answer(hub: &Hub, message: &Message, secret: &XKey, welcome: &Welcome) -> wire::Result<()> {
-    let failed = |error: &dyn std::fmt::Display| Error::new(Code::Internal, format!("answering the machine that joins: {error}"));
-    let text = serde_json::to_vec(welcome).map_err(|error| failed(&error))?;
-    let sealed = secret.seal(&text, secret).map_err(|error| broken(&error))?;
-    let reply = message.reply.clone().ok_or_else(|| failed(&"it does not wait for an answer"))?;
-    hub.client.publish(reply, sealed.into()).await.map_err(|error| failed(&error))?;
-    hub.client.flush().await.map_err(|error| failed(&error))
+async fn answer(hub: &Hub, message: &Message, sealed: Vec<u8>) -> wire::Result<()> {
+    let doing = "answering the machine that joins";
+    let reply = message.reply.as_ref().ok_or("it does not wait for an answer").local(doing)?;
+    hub.say(reply.to_string(), sealed, doing).await
 }
 
 async fn interrupted() {

@@ -15,9 +15,12 @@ use super::{
     directory::{Directory, Member, Signed},
     hub::Hub,
     key::{self, broken},
-    store, subject,
+    store,
 };
-use crate::wire::{self, Code, Error, MachineName, Timestamp};
+use crate::{
+    platform::paths,
+    wire::{self, Code, Error, MachineName, Timestamp},
+};
 use nkeys::KeyPair;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -65,7 +68,6 @@ pub(super) struct Machine {
     pub joined: Timestamp,
 }
 
-/// A machine that is invited.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Invited {
     pub name: MachineName,
@@ -76,7 +78,7 @@ pub(super) struct Invited {
 
 /// The owner's folder where none is named.
 pub(super) fn folder() -> wire::Result<PathBuf> {
-    Ok(store::config_folder()?.join("hub"))
+    Ok(paths::config_folder()?.join("hub"))
 }
 
 impl Owner {
@@ -95,7 +97,6 @@ impl Owner {
         self.folder.join("hub")
     }
 
-    /// The certificate of the owner's authority.
     pub fn authority(&self) -> PathBuf {
         self.hub_folder().join(AUTHORITY)
     }
@@ -118,12 +119,11 @@ impl Owner {
     pub fn access(&self, key: &KeyPair) -> wire::Result<Access> {
         let login = match &self.credentials {
             Some(file) => Login::Credentials(file.clone()),
-            None => Login::Key(key.seed().map_err(|error| broken(&error))?),
+            None => Login::Key(key.seed().map_err(broken)?),
         };
         Ok(Access { addresses: self.hub.clone(), login, authority: self.has_authority.then(|| self.authority()), domain: None })
     }
 
-    /// Connects to the hub as its owner.
     pub async fn connect(&self) -> wire::Result<Hub> {
         self.access(&self.admin()?)?.connect_patiently("_INBOX_OWNER", PATIENCE).await
     }
@@ -131,9 +131,4 @@ impl Owner {
     pub fn find(&self, name: &MachineName) -> Option<&Machine> {
         self.machines.iter().find(|machine| machine.name == *name)
     }
-}
-
-/// The subject on which an owner hears a machine that joins, and the inbox in which that machine gets the answer.
-pub(super) fn joins(name: &MachineName) -> (String, String) {
-    (subject::join(name), format!("{}.>", subject::join_inbox(name)))
 }

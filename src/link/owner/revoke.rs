@@ -2,7 +2,7 @@
 
 use super::Owner;
 use crate::{
-    link::{args::RevokeArgs, say::say},
+    link::{args::RevokeArgs, report::say},
     wire::{self, Code, Error},
 };
 

@@ -5,7 +5,7 @@ use super::values::{Dict, dict};
 use crate::{
     broker::Caller,
     serve::{app::App, log},
-    wire::{self, Code, Error, ListPeers, Scope, SendRequest, VERSION},
+    wire::{self, Code, Error, ListPeers, Scope, SendRequest, VERSION, echo},
 };
 use std::{collections::HashMap, sync::Arc};
 use zbus::{Variant, object_server::SignalEmitter};
@@ -182,6 +182,5 @@ impl Interface {
 }
 
 fn wrong_option(name: &str, why: &str, options: &str) -> Error {
-    let name: String = name.chars().take(40).collect();
-    Error::new(Code::InvalidRequest, format!("option {name:?} {why}")).help(format!("there are {options}"))
+    Error::new(Code::InvalidRequest, format!("option {:?} {why}", echo(name))).help(format!("there are {options}"))
 }

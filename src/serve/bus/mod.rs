@@ -18,7 +18,6 @@ use interface::Interface;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use zbus::{Connection, connection, object_server::InterfaceRef};
 
-/// The name on the bus.
 pub const NAME: &str = "dev.claudepeers.Broker1";
 /// The one object.
 const PATH: &str = "/dev/claudepeers/Broker1";
@@ -29,7 +28,6 @@ const PACE: Duration = Duration::from_millis(50);
 /// How long leaving the bus may take at shutdown: a part of the time for draining.
 const LEAVE: Duration = Duration::from_secs(1);
 
-/// The broker's connection to the bus.
 pub struct Bus {
     app: Arc<App>,
     connection: Connection,

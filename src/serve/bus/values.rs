@@ -18,7 +18,6 @@ use zbus::{
     names::ErrorName,
 };
 
-/// A dictionary on the bus.
 pub type Dict = BTreeMap<String, Variant<'static>>;
 
 /// The fields of `answer`. Fails if it is not an object.

@@ -11,7 +11,7 @@
 use super::Order;
 use crate::{
     broker::Broker,
-    platform::random,
+    platform::{files, random},
     serve::{
         connections::{Listener, Server},
         idle::{Counted, Open},
@@ -41,7 +41,6 @@ const CLOSED: &str = ".closed-";
 /// How many sockets may be open: each uses one of the file descriptors that the broker has beside those of its connections.
 const MOST: usize = 32;
 
-/// The sockets to serve.
 #[derive(Debug)]
 pub(in crate::serve) struct Serving {
     folder: PathBuf,
@@ -183,10 +182,7 @@ fn bind(folder: &Path, name: &ContainerName) -> io::Result<UnixListener> {
     let place = folder.join(name.as_str());
     make_folder(&place, 0o755)?;
     let new = folder.join(NEW);
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        removed => removed?,
-    }
+    files::remove(&new)?;
     let listener = UnixListener::bind(&new)?;
     fs::set_permissions(&new, Permissions::from_mode(0o666))?;
     fs::rename(&new, place.join(SOCKET))?;
