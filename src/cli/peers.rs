@@ -178,22 +178,3 @@ pub fn doing(peer: &Peer) -> (&'static str, Tone) {
         None => status(peer.status),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_peer_has_one_line() {
-        let peer = json!({
-            "id": "k7xq2m", "name": "poker-engine", "cwd": "/src/poker-engine", "gitBranch": "main", "summary": "",
-            "status": "connected", "delivery": "channel", "deliveryReason": "channel: not confirmed yet", "waiting": 2,
-            "lastSeen": "2026-05-16T12:36:00Z", "registeredAt": "2026-05-16T12:36:00Z",
-        });
-        let peers = [serde_json::from_value(peer).expect("a peer")];
-        assert_eq!(table(&peers, clock::now(), Look::PLAIN).lines().count(), 2);
-        let framed = table(&peers, clock::now(), Look { terminal: true, colour: false });
-        assert!(framed.contains("channel: not confirmed yet") && framed.lines().count() == 2, "{framed}");
-    }
-}
