@@ -6,11 +6,7 @@
 
 use super::probe::{Broker, Push, Session, Stage, broken, confirm};
 use crate::{
-    console::{
-        exit::{Failure, Problem},
-        out::{Out, Tone},
-        report::{Columns, Row},
-    },
+    console::{Columns, Failure, Out, Problem, Row, Tone},
     platform::random,
     wire::text::printable_line,
 };

@@ -5,10 +5,7 @@ use super::{
     start,
 };
 use crate::{
-    console::{
-        exit::{Failure, Problem},
-        out::Out,
-    },
+    console::{Failure, Out, Problem},
     platform::paths,
 };
 use std::{os::unix::process::CommandExt, process::Command};

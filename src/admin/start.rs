@@ -8,10 +8,7 @@ use super::{
 };
 use crate::{
     client::Client,
-    console::{
-        exit::{Failure, Problem},
-        out::Out,
-    },
+    console::{Failure, Out, Problem},
     platform::{paths, retry::Retry},
     wire::Hello,
 };

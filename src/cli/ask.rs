@@ -10,6 +10,7 @@ use crate::{
         text::{printable, printable_line},
     },
 };
+use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -41,7 +42,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let Some(answer) = &asked.answer else { return Err(no_answer(&asked)) };
     out.answer(&asked, |_, look| render(&answer.text, look))?;
     let read = format!("/v1/messages/{}/read", answer.receipt.message_id);
-    let _: Acknowledged = broker.post(&read, None, &serde_json::json!({})).await?;
+    let _: Acknowledged = broker.post(&read, None, &json!({})).await?;
     Ok(())
 }
 
@@ -50,8 +51,8 @@ async fn answer(question: &Receipt, patience: Duration, broker: &Client, out: Ou
     let deadline = Instant::now() + patience;
     let attempt = async || {
         let left = deadline.saturating_duration_since(Instant::now());
-        let seconds = left.as_secs_f64().ceil().to_string();
-        let path = with_query(&format!("/v1/messages/{}/reply", question.message_id), &[("waitSeconds", &seconds)]);
+        let seconds = json!({ "waitSeconds": left.as_secs_f64().ceil() as u64 });
+        let path = with_query(&format!("/v1/messages/{}/reply", question.message_id), &seconds);
         broker.get_waiting(&path, None, left).await
     };
     send::patiently(deadline, out, attempt).await

@@ -14,6 +14,7 @@ use crate::{
     },
 };
 use serde::Serialize;
+use serde_json::json;
 
 /// Most messages of a conversation that are shown, the newest ones; `history --thread` shows more.
 const SHOWN: usize = 50;
@@ -38,8 +39,8 @@ struct Answer {
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let entry: HistoryEntry = broker.get(&format!("/v1/messages/{}", args.id), None).await?;
-    let (id, limit) = (entry.receipt.message_id.to_string(), SHOWN.to_string());
-    let path = with_query("/v1/history", &[("thread", id.as_str()), ("limit", &limit)]);
+    let id = entry.receipt.message_id.clone();
+    let path = with_query("/v1/history", &json!({ "thread": id, "limit": SHOWN }));
     let HistoryPage { messages: mut thread, next, .. } = broker.get(&path, None).await?;
     thread.reverse();
     if thread.len() == 1 && next.is_none() {

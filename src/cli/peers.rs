@@ -2,11 +2,12 @@
 
 use crate::{
     client::{Client, with_query},
-    console::{Column, Failure, Field, Look, Out, Tone, out::ago},
+    console::{Column, Failure, Field, Look, Out, Tone, ago},
     platform::{clock, paths},
     wire::{Doing, LinkedMachine, Peer, Peers, Scope, Status, Timestamp, UNLINKED},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Which sessions to list.
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 pub struct Args {
     /// machine: all of yours here; directory: in this directory; repo: in this git repository, its other worktrees included; everywhere: those
     /// on other machines, too; repo-everywhere: in repositories with the same remote URL
-    #[arg(long, default_value = "machine", value_parser = PossibleValuesParser::new(["machine", "directory", "repo", "everywhere", "repo-everywhere"]).try_map(|scope| scope.parse::<Scope>()))]
+    #[arg(long, default_value = "machine", value_parser = PossibleValuesParser::new(Scope::ALL.iter().map(|scope| scope.as_str())).try_map(|scope| scope.parse::<Scope>()))]
     pub scope: Scope,
 }
 
@@ -51,9 +52,7 @@ fn machines(peers: &Peers, now: Timestamp, look: Look) -> String {
 }
 
 pub async fn list(broker: &Client, scope: Scope, cwd: Option<&str>) -> Result<Peers, Failure> {
-    let mut query = vec![("scope", scope.as_str())];
-    query.extend(cwd.map(|cwd| ("cwd", cwd)));
-    Ok(broker.get(&with_query("/v1/peers", &query), None).await?)
+    Ok(broker.get(&with_query("/v1/peers", &json!({ "scope": scope, "cwd": cwd })), None).await?)
 }
 
 /// The directory from which `scope` is seen, where that matters.

@@ -6,6 +6,7 @@ use crate::{
     console::{Failure, Out},
     wire::{Acknowledged, MessageRef},
 };
+use serde_json::json;
 
 /// Which message.
 #[derive(Debug, clap::Args)]
@@ -17,6 +18,6 @@ pub struct Args {
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let path = format!("/v1/messages/{}/release", args.id);
-    let released: Acknowledged = broker.post(&path, None, &serde_json::json!({})).await?;
+    let released: Acknowledged = broker.post(&path, None, &json!({})).await?;
     out.answer(&released, |_, _| format!("Message {} is released; its session gets it like any other.\n", args.id))
 }

@@ -1,7 +1,7 @@
 //! Messages as rows of a table.
 
 use crate::{
-    console::{Column, Field, Look, Tone, out::ago},
+    console::{Column, Field, Look, Tone, ago},
     wire::{HistoryEntry, MessageState, Timestamp, text::first_words},
 };
 

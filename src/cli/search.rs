@@ -3,10 +3,11 @@
 use super::{candidates, history, rows, when};
 use crate::{
     client::{Client, with_query},
-    console::{Failure, Field, Look, Out, Tone, out::ago},
+    console::{Failure, Field, Look, Out, Tone, ago},
     platform::clock,
     wire::{Excerpt, Found, MessageState, PeerRef, SearchPage, Timestamp, text::printable_line},
 };
+use serde_json::json;
 use std::time::Duration;
 
 /// The first search after an upgrade reads all messages: seconds for a million.
@@ -45,15 +46,10 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
-    let words = args.words.join(" ");
-    let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
-    let (limit, since, before) = (args.limit.to_string(), time(args.since), time(args.before));
-    let mut query = vec![("words", words.as_str()), ("limit", &limit)];
-    query.extend(args.peer.as_ref().map(|peer| ("peer", peer.as_str())));
-    query.extend(args.repo.as_deref().map(|repo| ("repo", repo)));
-    query.extend(since.as_deref().map(|since| ("since", since)));
-    query.extend(before.as_deref().map(|before| ("before", before)));
-    query.extend(args.state.map(|state| ("state", state.as_str())));
+    let Args { words, peer, repo, since, before, state, limit } = args;
+    let query = json!({
+        "words": words.join(" "), "peer": peer, "repo": repo, "since": since, "before": before, "state": state, "limit": limit,
+    });
     let page: SearchPage = broker.get_waiting(&with_query("/v1/search", &query), None, FIRST_SEARCH).await?;
     out.answer(&page, render)
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::{io, path::Path, process::ExitCode};
 
 /// The exit codes, for `--help`.
-pub const HELP: [(Exit, &str); 9] = [
+pub const EXIT_CODES: [(Exit, &str); 9] = [
     (Exit::Success, "success"),
     (Exit::Failure, "the command failed for another reason"),
     (Exit::Usage, "wrong usage, or a setting that cannot be used"),

@@ -15,7 +15,7 @@ use crate::{
         files::Unreadable,
         server::{NAME, Scope, Server},
     },
-    console::exit::UNSET,
+    console::UNSET,
     platform::settings::InvalidSetting,
 };
 use std::{

@@ -1,7 +1,7 @@
 //! This user's launchd, through `launchctl`, and the LaunchAgent that makes it listen for the broker and start it.
 
 use crate::{
-    console::exit::Problem,
+    console::Problem,
     platform::{
         call::{Call, CallFailed},
         retry::Retry,

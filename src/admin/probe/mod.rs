@@ -8,7 +8,7 @@ pub use stage::{Broker, Stage, broken};
 
 use crate::{
     client::Client,
-    console::exit::{Failure, Problem},
+    console::{Failure, Problem},
     platform::random,
     wire::{HistoryEntry, MessageState},
 };

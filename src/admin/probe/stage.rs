@@ -4,7 +4,7 @@
 use crate::{
     admin::setup::this_program,
     client::Client,
-    console::exit::Failure,
+    console::Failure,
     platform::retry::Retry,
     wire::{Done, Hello},
 };

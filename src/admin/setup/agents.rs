@@ -16,7 +16,7 @@ use crate::{
         program::Program,
         server::{NAME, Owner, Server},
     },
-    console::exit::Problem,
+    console::Problem,
 };
 use std::{
     fs,

@@ -20,7 +20,7 @@ use crate::{
         program::Version,
         server::Server,
     },
-    console::exit::Problem,
+    console::Problem,
     platform::call::Call,
 };
 use std::path::Path;

@@ -3,7 +3,7 @@
 //! The mark is a comment in the first lines with a fingerprint of the rest, which reveals later changes.
 
 use super::{place::Place, step::Step};
-use crate::{console::exit::Problem, platform::files::resolve};
+use crate::{console::Problem, platform::files::resolve};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, DirBuilder, Permissions},

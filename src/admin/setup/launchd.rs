@@ -8,7 +8,7 @@ use super::{
 use crate::{
     admin::manager::{LABEL, Launchd, agent, log, socket},
     client::Client,
-    console::exit::Problem,
+    console::Problem,
     platform::paths::DEFAULT_PORT,
     wire::{Hello, VERSION},
 };

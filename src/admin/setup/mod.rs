@@ -29,10 +29,7 @@ use crate::{
         server::NAME,
     },
     client::Client,
-    console::{
-        exit::{Failure, Problem},
-        out::{Out, Tone},
-    },
+    console::{Failure, Out, Problem, Tone},
     platform::paths,
     wire::{Hello, VERSION},
 };

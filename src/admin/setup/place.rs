@@ -1,7 +1,7 @@
 //! Where this copy of claude-peers is installed.
 
 use crate::{
-    console::exit::Problem,
+    console::Problem,
     platform::{paths, settings},
 };
 use std::path::{Path, PathBuf};

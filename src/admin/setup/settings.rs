@@ -9,7 +9,7 @@ use crate::{
         claude::{RULES, UserSettings},
         files::Unreadable,
     },
-    console::exit::{Problem, UNSET},
+    console::{Problem, UNSET},
 };
 use std::path::Path;
 

@@ -1,11 +1,7 @@
 //! Steps: planning them, taking them, and reporting on them.
 
 use crate::{
-    console::{
-        exit::{Failure, Problem},
-        out::{Look, Out, Tone},
-        report::{Columns, Row},
-    },
+    console::{Columns, Failure, Look, Out, Problem, Row, Tone},
     platform::call::{Call, CallFailed},
 };
 use serde::Serialize;

@@ -11,7 +11,7 @@ use crate::{
         stop,
     },
     client::Client,
-    console::exit::Problem,
+    console::Problem,
     platform::paths::DEFAULT_PORT,
     wire::{BrokerStatus, ListenerStatus, VERSION},
 };

@@ -12,10 +12,7 @@ mod release;
 
 use crate::{
     admin::manager::Manager,
-    console::{
-        exit::Failure,
-        out::{Look, Out, Tone},
-    },
+    console::{Failure, Look, Out, Tone},
     platform::call::quoted,
     wire::VERSION,
 };

@@ -3,7 +3,7 @@
 //! A package manager that is not installed owns nothing; one that cannot answer is a failure.
 
 use crate::{
-    console::exit::Problem,
+    console::Problem,
     platform::call::{Call, CallFailed, quoted},
 };
 use std::{ffi::OsStr, fs, io, path::Path, time::Duration};

@@ -5,7 +5,7 @@
 
 use super::release;
 use crate::{
-    console::exit::Problem,
+    console::Problem,
     platform::call::{Call, quoted},
 };
 use rustix::fs::FlockOperation;

@@ -5,7 +5,7 @@
 
 use super::keys::{self, Key};
 use crate::{
-    console::exit::{Failure, Problem},
+    console::{Failure, Problem},
     platform::settings,
 };
 use self_update::{Checksum, Download, Error, Release, ReleaseAsset, backends::github, http::header, http_client::HeaderMap};

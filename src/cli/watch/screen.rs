@@ -18,6 +18,7 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{Signal, getpid, kill_current_process_group, kill_process},
 };
+use serde_json::json;
 use std::{
     fs::File,
     io::{self, IsTerminal},
@@ -32,7 +33,9 @@ use tokio::{
 };
 
 /// How many messages are loaded at a time.
-const PAGE: &str = "200";
+const PAGE: u32 = 200;
+/// How many messages of a conversation are shown.
+const LONGEST_THREAD: u32 = 1_000;
 /// How long the rest of a key's bytes may take.
 const MOMENT: Duration = Duration::from_millis(1);
 /// The length of an idempotency key, in characters.
@@ -170,7 +173,7 @@ impl Screen {
                 Ok(sent.map_or_else(|error| Answer::NotSent(draft, error), Answer::Sent))
             }),
             Some(Action::OpenThread(id)) => {
-                let path = with_query("/v1/history", &[("thread", &id.to_string()), ("limit", "1000")]);
+                let path = with_query("/v1/history", &json!({ "thread": id, "limit": LONGEST_THREAD }));
                 self.ask(async move |broker| broker.get(&path, None).await.map(Answer::Thread));
             }
         }
@@ -178,10 +181,7 @@ impl Screen {
     }
 
     fn load(&self, before: Option<MessageId>) {
-        let before = before.map(|id| id.to_string());
-        let mut query = vec![("limit", PAGE)];
-        query.extend(before.as_deref().map(|id| ("before", id)));
-        let path = with_query("/v1/history", &query);
+        let path = with_query("/v1/history", &json!({ "limit": PAGE, "before": before }));
         self.ask(async move |broker| broker.get(&path, None).await.map(Answer::Page));
     }
 
