@@ -8,7 +8,6 @@ use super::{
 use crate::{
     client::{Client, with_query},
     console::{Failure, Look, Out},
-    platform::clock,
     wire::{HistoryEntry, HistoryPage, MessageId, MessageRef, MessageState, PeerRef, Timestamp},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -69,7 +68,7 @@ pub async fn run(args: Args, broker: Client, out: Out) -> Result<(), Failure> {
         let wanted = Wanted { peer, state, thread };
         return lines::follow(Rc::new(broker), out, page, newest, wanted).await;
     }
-    out.answer(&page, |page, look| render(page, clock::now(), look))?;
+    out.answer(&page, render)?;
     if let Some(next) = page.next {
         out.aside(&format!("Older ones: claude-peers history --before {next}"));
     }
@@ -87,9 +86,9 @@ async fn whole(named: MessageRef, broker: &Client) -> Result<MessageId, Failure>
     }
 }
 
-fn render(page: &HistoryPage, now: Timestamp, look: Look) -> String {
+fn render(page: &HistoryPage, look: Look) -> String {
     if page.messages.is_empty() && look.terminal {
         return "No messages.\n".to_owned();
     }
-    look.table(&rows::COLUMNS, page.messages.iter().map(|entry| rows::row(entry, now, look)).collect())
+    rows::table(&page.messages, rows::SHOWN, look)
 }

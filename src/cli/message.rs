@@ -7,9 +7,8 @@ use super::{
 use crate::{
     client::{Client, with_query},
     console::{Failure, Look, Out, Tone},
-    platform::clock,
     wire::{
-        HistoryEntry, HistoryPage, MessageRef, MessageState, Timestamp,
+        HistoryEntry, HistoryPage, MessageRef, MessageState,
         text::{printable, printable_line},
     },
 };
@@ -46,18 +45,17 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     if thread.len() == 1 && next.is_none() {
         thread.clear();
     }
-    out.answer(&Answer { entry, thread }, |answer, look| render(answer, clock::now(), look))?;
+    out.answer(&Answer { entry, thread }, render)?;
     if next.is_some() {
         out.aside(&format!("The conversation has more messages: claude-peers history --thread {id} --limit 1000"));
     }
     Ok(())
 }
 
-fn render(answer: &Answer, now: Timestamp, look: Look) -> String {
+fn render(answer: &Answer, look: Look) -> String {
     let mut text = alone(&answer.entry, look);
     if !answer.thread.is_empty() {
-        let rows = answer.thread.iter().map(|entry| rows::row(entry, now, look)).collect();
-        text += &format!("\nIts conversation:\n{}", look.table(&rows::COLUMNS, rows));
+        text += &format!("\nIts conversation:\n{}", rows::table(&answer.thread, rows::SHOWN, look));
     }
     text
 }

@@ -3,9 +3,9 @@
 use super::{candidates, history, rows, when};
 use crate::{
     client::{Client, with_query},
-    console::{Failure, Field, Look, Out, Tone, ago},
+    console::{Failure, Look, Out, Tone, ago},
     platform::clock,
-    wire::{Excerpt, Found, MessageState, PeerRef, SearchPage, Timestamp, text::printable_line},
+    wire::{Excerpt, Found, HistoryEntry, MessageState, PeerRef, SearchPage, Timestamp, text::printable_line},
 };
 use serde_json::json;
 use std::time::Duration;
@@ -56,7 +56,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
 
 fn render(page: &SearchPage, look: Look) -> String {
     if !look.terminal {
-        return look.table(&rows::COLUMNS, page.messages.iter().map(row).collect());
+        return rows::table(&page.messages.iter().map(excerpt).collect::<Vec<_>>(), usize::MAX, look);
     }
     if page.messages.is_empty() {
         return "No message has these words.\n".to_owned();
@@ -64,12 +64,9 @@ fn render(page: &SearchPage, look: Look) -> String {
     page.messages.iter().map(|found| shown(found, look)).collect()
 }
 
-fn row(Found { entry, excerpt }: &Found) -> Vec<Field> {
-    let receipt = &entry.receipt;
-    let excerpt: String = excerpt.iter().map(|part| part.text.as_str()).collect();
-    let (id, sent) = (receipt.message_id.to_string(), receipt.sent_at.to_string());
-    let text = excerpt.split_whitespace().collect::<Vec<_>>().join(" ");
-    [&id, &sent, &entry.from_name, &receipt.to_name, receipt.state.as_str(), &text].map(Field::from).into()
+/// The message with only its excerpt.
+fn excerpt(Found { entry, excerpt }: &Found) -> HistoryEntry {
+    HistoryEntry { text: excerpt.iter().map(|part| part.text.as_str()).collect(), ..entry.clone() }
 }
 
 /// A line about the message, and one with what was found in bold.

@@ -63,6 +63,9 @@ impl<T: AsRef<str>> From<T> for Field {
     }
 }
 
+/// A column, and what it shows of an item.
+type Shows<'a, T> = (Column, &'a dyn Fn(&T) -> Field);
+
 /// How text on a stream looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
@@ -94,14 +97,16 @@ impl Look {
         if self.colour { "\x1b[K" } else { "" }
     }
 
-    /// A table with one line a row. On a terminal it is as wide as that: columns are dropped and texts cut, see [`Column`].
-    pub fn table(self, columns: &[Column], rows: Vec<Vec<Field>>) -> String {
+    /// A table with a line for each of `items`. On a terminal it is as wide as that: columns are dropped and texts cut, see [`Column`].
+    pub fn table<T>(self, items: &[T], columns: &[Shows<'_, T>]) -> String {
         let terminal = crossterm::terminal::size().ok().filter(|_| self.terminal);
         let room = terminal.map_or(usize::MAX, |(width, _)| usize::from(width));
-        let header = columns.iter().map(|column| Field::new(column.name, Tone::Strong)).collect();
-        let rows: Vec<Vec<Field>> = std::iter::once(header).chain(rows).collect();
+        let header = columns.iter().map(|(column, _)| Field::new(column.name, Tone::Strong)).collect();
+        let row = |item| columns.iter().map(|(_, cell)| cell(item)).collect();
+        let rows: Vec<Vec<Field>> = std::iter::once(header).chain(items.iter().map(row)).collect();
         let widest = |column: usize| rows.iter().map(|row| row[column].text.width()).max().unwrap_or_default();
-        let widths = fit::widths(columns, &(0..columns.len()).map(widest).collect::<Vec<_>>(), room);
+        let widest: Vec<usize> = (0..columns.len()).map(widest).collect();
+        let widths = fit::widths(&columns.iter().map(|(column, _)| *column).collect::<Vec<_>>(), &widest, room);
         let cell = |(Field { text, tone }, width): (&Field, &Option<usize>)| {
             let text = fit::cut(text, (*width)?);
             let space = " ".repeat((*width)? + fit::GAP - text.width());

@@ -85,7 +85,7 @@ impl Screen {
         let mut screen = Self {
             terminal,
             broker,
-            model: Model::new(),
+            model: Model::default(),
             painter: Painter::new(out.look.colour),
             answers: mpsc::unbounded_channel(),
         };
@@ -125,31 +125,25 @@ impl Screen {
                     self.give_back().and_then(|()| self.take_again()).map_err(unusable)?;
                 }
                 answer = self.answers.1.recv() => answer.into_iter().for_each(|answer| self.answered(answer)),
-                news = feed.recv() => {
+                Some(news) = feed.recv() => {
                     self.news(news)?;
                     // All that has come by now is painted at once.
                     while let Ok(news) = feed.try_recv() {
-                        self.news(Some(news))?;
+                        self.news(news)?;
                     }
                 }
             }
         }
     }
 
-    fn news(&mut self, news: Option<News>) -> Result<(), Failure> {
+    fn news(&mut self, news: News) -> Result<(), Failure> {
         match news {
-            Some(News::Failed(error)) => Err(error.into()),
-            Some(News::Open) => {
-                self.model.hear(News::Open);
-                self.load(None);
-                Ok(())
-            }
-            Some(news) => {
-                self.model.hear(news);
-                Ok(())
-            }
-            None => Ok(()),
+            News::Failed(error) => return Err(error.into()),
+            News::Open => self.load(None),
+            News::Event(_) | News::Away(_) => {}
         }
+        self.model.hear(news);
+        Ok(())
     }
 
     /// Returns whether it ends the view.
