@@ -4,7 +4,7 @@
 //! Promises: nothing here changes a file. An agent registers our server itself, through a call of its program.
 
 use super::{
-    files::{BYTE_ORDER_MARK, Unreadable, parse_lenient, parse_toml, read},
+    files::{Unreadable, edit, parse_lenient, parse_toml, read},
     hooks::Hooks,
     names::{NOBODY, Name},
     program::Program,
@@ -15,7 +15,6 @@ use crate::platform::{
     paths,
     settings::{self, InvalidSetting},
 };
-use jsonc_parser::{ParseOptions, cst::CstRootNode};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -153,10 +152,10 @@ impl Mcp {
 
     /// The text of a JSON file of its agent without our entry; none if there is nothing to remove.
     pub fn without_ours(&self, text: &str) -> Option<String> {
-        let (mark, rest) = text.strip_prefix(BYTE_ORDER_MARK).map_or(("", text), |rest| (BYTE_ORDER_MARK, rest));
-        let root = CstRootNode::parse(rest, &ParseOptions::default()).ok()?;
-        root.object_value()?.object_value(self.key)?.get(NAME)?.remove();
-        Some(format!("{mark}{root}"))
+        edit(text, |root| {
+            root.object_value()?.object_value(self.key)?.get(NAME)?.remove();
+            Some(())
+        })
     }
 }
 
