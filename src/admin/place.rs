@@ -6,7 +6,10 @@ use crate::{
 };
 use std::path::{Path, PathBuf};
 
-pub const PROGRAMS: [&str; 3] = ["claude-peers", "claude-peersd", "claude-peers-mcp"];
+/// The programs that belong together. This one comes last, so that the next update completes an interrupted one.
+pub const PROGRAMS: [&str; 3] = ["claude-peersd", "claude-peers-mcp", "claude-peers"];
+/// The program that links this machine with others, which has a package of its own.
+pub const LINK: &str = "claude-peers-link";
 /// Where a package puts programs and units.
 const PACKAGE_PREFIXES: [&str; 2] = ["/usr", "/usr/local"];
 
@@ -69,6 +72,26 @@ impl Place {
 
 pub fn this_program() -> Result<PathBuf, Problem> {
     std::env::current_exe().map_err(|e| Problem::new(format!("finding this program's file: {e}"), "call it by its full path"))
+}
+
+/// The program `name` that was installed together with this one.
+pub fn beside(name: &str) -> Option<PathBuf> {
+    // Prefers setup's folder, if there is one, because it outlives an upgrade.
+    let folder = match Place::find() {
+        Ok(place) => place.bin,
+        Err(_) => std::env::current_exe().ok()?.parent()?.to_owned(),
+    };
+    Some(folder.join(name)).filter(|path| path.is_file())
+}
+
+/// Every copy of `name` on `PATH`. A shell runs the first.
+pub fn on_path(name: &str) -> Vec<PathBuf> {
+    which::which_all(name).map(Iterator::collect).unwrap_or_default()
+}
+
+/// Where the program `name` of ours is: beside this one, else on `PATH`.
+pub fn program(name: &str) -> Option<PathBuf> {
+    beside(name).or_else(|| which::which(name).ok())
 }
 
 /// Homebrew's links to the programs, which survive an upgrade; their own folder is named after the version.

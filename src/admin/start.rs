@@ -3,7 +3,7 @@
 
 use super::{
     manager::{Absent, Manager, SERVICE, SOCKET},
-    setup::this_program,
+    place::this_program,
     stop,
 };
 use crate::{

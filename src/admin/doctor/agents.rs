@@ -1,12 +1,12 @@
 //! The agents other than Claude Code: for each that is installed, whether its sessions start our MCP server, and whether our plugin or
 //! our hooks are there.
 
-use super::{
-    finding::{Finding, Fix, failed, ok, warning},
-    scene::beside,
-};
+use super::finding::{Finding, Fix, failed, ok, warning};
 use crate::{
-    admin::setup::{Found, found},
+    admin::{
+        place::beside,
+        setup::{Found, found},
+    },
     agents::{
         agent::{Agent, Mcp, Registration},
         files::{Unreadable, read},

@@ -4,9 +4,10 @@
 use super::{
     finding::{Finding, Fix, failed, ok, skipped, warning},
     programs,
-    scene::{Scene, beside},
+    scene::Scene,
 };
 use crate::{
+    admin::place::beside,
     agents::{
         claude::{
             Barrier, Claude, Installed, OLDEST, OLDEST_WITH_INBOX, OLDEST_WITH_INBOX_ALWAYS, PLUGIN, Policy, Registrations,

@@ -7,7 +7,8 @@ use super::{
 use crate::{
     admin::{
         manager::{Launchd, Manager, SERVICE, SOCKETS, Unit, Units},
-        setup::{Found, Place, found},
+        place::Place,
+        setup::{Found, found},
     },
     platform::{call::Call, kernel},
     wire::BrokerExit,

@@ -5,10 +5,10 @@
 
 use super::{
     files::{Change, Draft, Found, found, write_theirs},
-    place::Place,
     step::Step,
 };
 use crate::{
+    admin::place::Place,
     agents::{
         agent::{Agent, Mcp, Plugin, Registration},
         files::read,

@@ -6,11 +6,11 @@
 //! copy byte for byte.
 
 use super::{
-    place::Place,
     settings::{added_rules, change, take_out},
     step::Step,
 };
 use crate::{
+    admin::place::Place,
     agents::{
         claude::{
             Claude, Installed, OLDEST, OLDEST_WITH_HOOKS, PLUGIN, Policy, RULES, Registrations, UserSettings, WITHOUT_HOOK,

@@ -2,8 +2,8 @@
 //!
 //! The mark is a comment in the first lines with a fingerprint of the rest, which reveals later changes.
 
-use super::{place::Place, step::Step};
-use crate::{console::Problem, platform::files::resolve};
+use super::step::Step;
+use crate::{admin::place::Place, console::Problem, platform::files::resolve};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, DirBuilder, Permissions},

@@ -2,11 +2,13 @@
 
 use super::{
     files::{Change, Draft},
-    place::Place,
     step::Step,
 };
 use crate::{
-    admin::manager::{LABEL, Launchd, agent, log, socket},
+    admin::{
+        manager::{LABEL, Launchd, agent, log, socket},
+        place::Place,
+    },
     client::Client,
     console::Problem,
     platform::paths::DEFAULT_PORT,

@@ -8,17 +8,16 @@ mod agents;
 mod claude;
 mod files;
 mod launchd;
-mod place;
 mod settings;
 mod step;
 mod systemd;
 
 pub use files::{Found, found};
-pub use place::{PROGRAMS, Place, this_program};
 
 use crate::{
     admin::{
         manager::{Absent, Manager},
+        place::{self, Place},
         probe, start, stop,
     },
     agents::{

@@ -3,8 +3,9 @@
 //! Setup first copies the file (as an empty one if there is none). If the file differs from the copy only in our parts, removing the
 //! last of them restores the copy byte for byte.
 
-use super::{files, place::Place, step::Step};
+use super::{files, step::Step};
 use crate::{
+    admin::place::Place,
     agents::{
         claude::{RULES, UserSettings},
         files::Unreadable,

@@ -2,12 +2,12 @@
 
 use super::{
     files::{Change, Draft, Found, found},
-    place::Place,
     step::Step,
 };
 use crate::{
     admin::{
         manager::{SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET, Unit, Units},
+        place::Place,
         stop,
     },
     client::Client,

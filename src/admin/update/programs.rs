@@ -5,6 +5,7 @@
 
 use super::release;
 use crate::{
+    admin::place::PROGRAMS,
     console::Problem,
     platform::call::{Call, quoted},
 };
@@ -20,8 +21,6 @@ use std::{
 use tempfile::TempDir;
 
 pub const REINSTALL: &str = "install claude-peers again, as its README says";
-/// This program comes last, so that the next update completes an interrupted one.
-const PROGRAMS: [&str; 3] = ["claude-peersd", "claude-peers-mcp", "claude-peers"];
 const WORKSHOP: &str = ".claude-peers-update-";
 const PATIENCE: Duration = Duration::from_secs(10);
 const TELL_THE_MAKER: &str = "nothing was changed; please tell the people who made the release";
