@@ -1,7 +1,7 @@
 //! This user's launchd, through `launchctl`, and the LaunchAgent that makes it listen for the broker and start it.
 
 use crate::{
-    console::Problem,
+    console::Failure,
     platform::{
         call::{Call, CallFailed},
         retry::Retry,
@@ -104,9 +104,9 @@ pub fn log(home: &Path) -> PathBuf {
 
 /// The agent for the programs in `bin`, as an XML property list. Equal places give equal text, so a comparison shows whether an
 /// installed agent is current.
-pub fn agent(bin: &Path, home: &Path, port: u16) -> Result<String, Problem> {
+pub fn agent(bin: &Path, home: &Path, port: u16) -> Result<String, Failure> {
     let what = || format!("{} or {} is not UTF-8, as a LaunchAgent needs it", home.display(), bin.display());
-    let no_text = || Problem::new(what(), "install the programs in a folder with a plain name");
+    let no_text = || Failure::local(what(), "install the programs in a folder with a plain name");
     let (Some(home), Some(bin)) = (home.to_str(), bin.to_str()) else { return Err(no_text()) };
     let in_xml = |path: &str| path.replace('&', "&amp;").replace('<', "&lt;");
     // What comes in is not searched for what comes next: no home directory has a program's path in its own.

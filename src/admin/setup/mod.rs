@@ -28,7 +28,7 @@ use crate::{
         server::NAME,
     },
     client::Client,
-    console::{Failure, Out, Problem, Tone},
+    console::{Failure, Out, Tone},
     platform::paths,
     wire::{Hello, VERSION},
 };
@@ -113,7 +113,7 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
     if !matches!(&manager, Manager::None(absent) if absent.help.is_some()) {
         let socket = manager.socket(&place.home).map_or_else(paths::socket, Ok)?;
         let test = test_message(socket).note(place::unseen_settings());
-        walk.take("round_trip", Ok::<_, Problem>([test])).await?;
+        walk.take("round_trip", Ok::<_, Failure>([test])).await?;
     }
     if !walk.is_well() || args.dry_run {
         return Ok(());
@@ -188,9 +188,9 @@ async fn serve(place: &Place, args: &Args, manager: &Manager, walk: &mut Walk) -
 }
 
 /// The step without a service manager: a failure only on machines that should have one.
-fn unmanaged(place: &Place, absent: &Absent, undo: bool) -> Result<Step, Problem> {
+fn unmanaged(place: &Place, absent: &Absent, undo: bool) -> Result<Step, Failure> {
     if let Some(help) = absent.help {
-        return Err(Problem::new(&absent.reason, format!("{help}; then run this again")));
+        return Err(Failure::local(&absent.reason, format!("{help}; then run this again")));
     }
     if undo {
         return Ok(Step::telling("stop the broker that runs in the background", async {
@@ -221,9 +221,10 @@ fn unmanaged(place: &Place, absent: &Absent, undo: bool) -> Result<Step, Problem
 /// A message through the broker at `socket`.
 fn test_message(socket: PathBuf) -> Step {
     Step::telling("send a test message through the broker", async move {
-        let help = "`claude-peers doctor` finds the cause; the broker's log: `claude-peers logs`".to_owned();
-        let _: Hello = Client::new(socket.clone(), "claude-peers").hello().await.map_err(Failure::from)?;
-        let time = probe::round_trip(socket).await.map_err(|failure| Problem { help, ..failure.into() })?;
+        let help = "`claude-peers doctor` finds the cause; the broker's log: `claude-peers logs`";
+        let _: Hello = Client::new(socket.clone(), "claude-peers").hello().await?;
+        let time = probe::round_trip(socket).await;
+        let time = time.map_err(|failure| Failure::local(failure.report.unwrap_or_default().message, help))?;
         Ok(Some(format!("test message delivered in {} ms through the broker", time.as_millis().max(1))))
     })
 }
