@@ -10,7 +10,6 @@ use crate::{
 };
 use std::{os::unix::process::CommandExt, process::Command};
 
-/// Which lines.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Show new lines as they come, until Ctrl-C

@@ -109,7 +109,7 @@ async fn bring_up(manager: &Manager, broker: &Client) -> Result<Started, Failure
             if !launchd.knows().await {
                 return Err(Failure::local("launchd does not know the broker", SETUP));
             }
-            launchd.kickstart().run().await?;
+            launchd.on(&["kickstart"]).run().await?;
         }
         Manager::None(absent) => {
             let (hello, log) = unmanaged(absent).await?;

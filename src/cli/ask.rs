@@ -14,7 +14,6 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What to ask, whom, and how long to wait.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The session: an id or a name, as `claude-peers peers` shows them

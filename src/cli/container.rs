@@ -12,7 +12,6 @@ use serde_json::json;
 const INSIDE: &str = "/run/claude-peers";
 const VARIABLE: &str = "CLAUDE_PEERS_SOCKET";
 
-/// Which container.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The command opens a socket and prints how to mount its folder into the container. Run it again before each start of the container. Install \

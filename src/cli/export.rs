@@ -26,7 +26,6 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0; font: inh
 .expired::before { background: #c33 } .delivered::before { background: #2a7 }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #161616 } header b { color: #eee } header { color: #999 } }";
 
-/// Which messages, and how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -14,7 +14,6 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 use std::{collections::BTreeSet, rc::Rc};
 
-/// Which messages.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only messages from or to this peer (an id or a name; `cli` is you)

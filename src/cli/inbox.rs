@@ -12,7 +12,6 @@ use crate::{
 };
 use serde_json::json;
 
-/// Which answers.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Also show those that you have read

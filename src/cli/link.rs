@@ -7,7 +7,6 @@ use crate::{
 };
 use std::{ffi::OsString, os::unix::process::CommandExt, process::Command};
 
-/// What to do.
 #[derive(Debug, clap::Args)]
 #[command(
     disable_help_flag = true,

@@ -18,7 +18,6 @@ use serde_json::json;
 /// Most messages of a conversation that are shown, the newest ones; `history --thread` shows more.
 const SHOWN: usize = 50;
 
-/// Which message.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The message: its id, as `send` and `history` show it, or its number alone (m1042)

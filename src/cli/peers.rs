@@ -10,7 +10,6 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Which sessions to list.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// machine: all of yours here; directory: in this directory; repo: in this git repository, its other worktrees included; everywhere: those

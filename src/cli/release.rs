@@ -8,7 +8,6 @@ use crate::{
 };
 use serde_json::json;
 
-/// Which message.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The message: its id, as `message` and `history` show it, or its number alone (m1042)

@@ -13,7 +13,6 @@ use std::time::Duration;
 /// The first search after an upgrade reads all messages: seconds for a million.
 const FIRST_SEARCH: Duration = Duration::from_secs(600);
 
-/// Which messages.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -38,13 +38,10 @@ impl Launchd {
         Ok(Self { job: format!("{domain}/{LABEL}"), domain })
     }
 
-    fn on<'a>(&'a self, words: &[&'a str]) -> Call {
+    /// A call that is about the job. launchd does not load a job that the user has disabled (`enable`), and starts one again that
+    /// has ended (`kill`).
+    pub fn on<'a>(&'a self, words: &[&'a str]) -> Call {
         call(words.iter().copied().chain([self.job.as_str()]))
-    }
-
-    /// launchd does not load a job that the user has disabled.
-    pub fn enable(&self) -> Call {
-        self.on(&["enable"])
     }
 
     /// Loads the job from its file. It must not be loaded already.
@@ -60,18 +57,9 @@ impl Launchd {
         if known { asked.map(drop) } else { Ok(()) }
     }
 
-    pub fn kickstart(&self) -> Call {
-        self.on(&["kickstart"])
-    }
-
     /// Drains and ends the broker. launchd keeps the sockets and starts it on the next connection, which sessions make at once.
     pub fn restart(&self) -> Call {
         self.on(&["kill", "SIGTERM"])
-    }
-
-    /// Ends a broker that hangs; launchd starts it again.
-    pub fn kill(&self) -> Call {
-        self.on(&["kill", "SIGKILL"])
     }
 
     pub async fn knows(&self) -> bool {

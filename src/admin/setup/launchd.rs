@@ -63,7 +63,7 @@ pub async fn steps(place: &Place, launchd: &Launchd, undo: bool, port: Option<u1
         if loaded {
             launchd.unload().await?;
         }
-        launchd.enable().run().await?;
+        launchd.on(&["enable"]).run().await?;
         launchd.bootstrap(&path).run().await?;
         Ok(())
     })])

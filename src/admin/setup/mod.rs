@@ -36,7 +36,6 @@ use clap::builder::PossibleValuesParser;
 use std::path::PathBuf;
 use step::{Step, Walk};
 
-/// What to set up.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Take back what setup did; messages and databases are kept

@@ -7,9 +7,9 @@ use super::{
     model::{Action, Draft, Model},
 };
 use crate::{
+    cli::send::request,
     client::{Client, with_query},
     console::{Failure, Out},
-    platform::random,
     wire::{Error, HistoryPage, MessageId, Receipt, Result as Answered, SendRequest},
 };
 use crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyEventKind};
@@ -38,8 +38,6 @@ const PAGE: u32 = 200;
 const LONGEST_THREAD: u32 = 1_000;
 /// How long the rest of a key's bytes may take.
 const MOMENT: Duration = Duration::from_millis(1);
-/// The length of an idempotency key, in characters.
-const KEY_LENGTH: usize = 22;
 
 /// What the broker has answered to an action.
 enum Answer {
@@ -250,12 +248,7 @@ fn keys() -> io::Result<mpsc::UnboundedReceiver<io::Result<Event>>> {
 }
 
 async fn send(broker: &Client, draft: &Draft) -> Answered<Receipt> {
-    let request = SendRequest {
-        to: draft.to.to_string(),
-        text: draft.text.clone(),
-        reply_to: draft.reply_to.as_ref().map(ToString::to_string),
-        key: Some(random::token(KEY_LENGTH)),
-        cwd: None,
-    };
+    let reply_to = draft.reply_to.as_ref().map(ToString::to_string);
+    let request = SendRequest { reply_to, ..request(&draft.to, draft.text.clone()) };
     broker.post("/v1/send", None, &request).await
 }
