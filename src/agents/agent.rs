@@ -35,9 +35,8 @@ pub struct Agent {
 
 /// How it registers MCP servers.
 pub struct Mcp {
-    /// The files in its folder that may have them. The first counts most.
+    /// The files in its folder that may have them, JSON or TOML. The first counts most.
     pub files: &'static [&'static str],
-    pub is_toml: bool,
     /// The table of servers in them.
     pub key: &'static str,
     /// The words that register a server; its path follows.
@@ -102,10 +101,8 @@ impl Agent {
         let files = self.texts(mcp)?;
         let mut at = self.folder()?.join(mcp.files[0]);
         for (file, text) in files {
-            let all: Value = match mcp.is_toml {
-                true => parse_toml(&file, &text)?,
-                false => parse_lenient(&file, &text)?,
-            };
+            let is_toml = file.extension().is_some_and(|extension| extension == "toml");
+            let all: Value = if is_toml { parse_toml(&file, &text)? } else { parse_lenient(&file, &text)? };
             if let Some(entry) = Server::of(Scope::User, NAME.to_owned(), &all[mcp.key][NAME]) {
                 return Ok(Registration { file, entry: Some(entry) });
             }
@@ -129,7 +126,6 @@ impl Mcp {
     /// What most have in common.
     pub const PLAIN: Self = Self {
         files: &[],
-        is_toml: false,
         key: "mcpServers",
         add: &["mcp", "add", NAME, "--"],
         remove: Some(&["mcp", "remove", NAME]),

@@ -13,7 +13,6 @@ pub static KNOWN: [&Agent; 7] = [
         folder: [".codex", "CODEX_HOME", ""],
         mcp: Some(Mcp {
             files: &["config.toml"],
-            is_toml: true,
             key: "mcp_servers",
             note: Some("nothing else to do: Codex runs our tools without asking"),
             ..Mcp::PLAIN

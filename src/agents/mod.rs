@@ -15,14 +15,12 @@ pub mod codex;
 pub mod files;
 #[cfg(any(feature = "cli", fuzzing))]
 mod gemini;
-#[cfg(feature = "cli")]
 mod halves;
 #[cfg(feature = "cli")]
 pub mod hooks;
 #[cfg(feature = "cli")]
 pub mod known;
 pub mod names;
-#[cfg(feature = "cli")]
 mod places;
 #[cfg(feature = "mcp")]
 pub mod plugin;
@@ -32,7 +30,6 @@ pub mod program;
 pub mod qwen;
 #[cfg(feature = "cli")]
 pub mod server;
-#[cfg(any(feature = "broker", feature = "cli", feature = "mcp"))]
 pub mod shown;
 #[cfg(any(feature = "broker", feature = "mcp"))]
 pub mod socket;
