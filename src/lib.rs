@@ -11,7 +11,7 @@
 //! mailbox/    the life of a message: accept, lease, acknowledge, release, expire
 //! broker/     who is there: roster, names, presence, limits; one method per verb, no HTTP
 //! serve/      the daemon's edges: listeners, access, routes, event stream, D-Bus, service manager, logs
-//! agents/     one folder per coding agent: where it keeps things, its hook, its sessions' inbox; the table of MCP clients
+//! agents/     coding agents: a table of those that setup knows, one of MCP clients; a folder per agent: its hook, its sessions' inbox
 //! session/    the MCP server of one session: tools, door, summary
 //! link/       links the brokers of several machines, over NATS
 //! console/    output as text or JSON, failures, exit codes

@@ -6,11 +6,7 @@
 
 use super::probe::{Broker, Push, Session, Stage, broken, confirm};
 use crate::{
-    console::{
-        exit::{Failure, Problem},
-        out::{Out, Tone},
-        report::{Columns, Row},
-    },
+    console::{Columns, Failure, Out, Report, Row, Tone},
     platform::random,
     wire::text::printable_line,
 };
@@ -42,11 +38,10 @@ pub async fn run(out: Out) -> Result<(), Failure> {
             stage.remove()?;
             teller.ending("4 messages, none lost, none shown twice; nothing is left behind.")
         }
-        Some(Err(failure)) if failure.report.is_none() => Err(failure),
-        Some(Err(failure)) => {
-            let Problem { what, help } = failure.into();
-            Err(Failure::local(format!("the demo failed: {what}"), help + &stage.logs()))
+        Some(Err(Failure { report: Some(Report { message, help, .. }), .. })) => {
+            Err(Failure::local(format!("the demo failed: {message}"), help.unwrap_or_default() + &stage.logs()))
         }
+        Some(Err(failure)) => Err(failure),
     }
 }
 

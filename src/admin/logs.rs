@@ -5,15 +5,11 @@ use super::{
     start,
 };
 use crate::{
-    console::{
-        exit::{Failure, Problem},
-        out::Out,
-    },
+    console::{Failure, Out},
     platform::paths,
 };
 use std::{os::unix::process::CommandExt, process::Command};
 
-/// Which lines.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Show new lines as they come, until Ctrl-C
@@ -41,11 +37,11 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     Err(Failure::local(format!("running {program}: {error}"), format!("install {program}, or correct PATH")))
 }
 
-fn file(manager: &Manager, lines: &str, follow: bool) -> Result<Command, Problem> {
+fn file(manager: &Manager, lines: &str, follow: bool) -> Result<Command, Failure> {
     let log = if let Manager::Launchd(_) = manager { manager::log(&paths::home()?) } else { start::log()? };
     if !log.is_file() {
         let what = format!("there is no log at {}", log.display());
-        return Err(Problem::new(what, "`claude-peers start` writes one; a broker started by hand logs to its terminal"));
+        return Err(Failure::local(what, "`claude-peers start` writes one; a broker started by hand logs to its terminal"));
     }
     let mut tail = Command::new("tail");
     tail.args(["-n", lines]).args(follow.then_some("-F")).arg(log);

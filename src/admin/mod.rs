@@ -4,6 +4,7 @@ pub mod demo;
 pub mod doctor;
 pub mod logs;
 mod manager;
+pub mod place;
 mod probe;
 pub mod setup;
 pub mod start;

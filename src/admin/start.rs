@@ -3,15 +3,12 @@
 
 use super::{
     manager::{Absent, Manager, SERVICE, SOCKET},
-    setup::this_program,
+    place::this_program,
     stop,
 };
 use crate::{
     client::Client,
-    console::{
-        exit::{Failure, Problem},
-        out::Out,
-    },
+    console::{Failure, Out},
     platform::{paths, retry::Retry},
     wire::Hello,
 };
@@ -74,7 +71,7 @@ pub async fn restart(broker: &Client, out: Out) -> Result<(), Failure> {
     let manager = Manager::find().await;
     let started = match (manager.restart(), manager.runs_broker().await) {
         (Some(restart), Some(Ok(true))) => {
-            restart.run().await.map_err(Problem::from)?;
+            restart.run().await?;
             Started::new(ready(broker).await?, false, None)
         }
         _ => {
@@ -103,16 +100,16 @@ pub async fn is_running(socket: &Path) -> bool {
 async fn bring_up(manager: &Manager, broker: &Client) -> Result<Started, Failure> {
     match manager {
         Manager::Systemd(systemd) => {
-            if !systemd.our_units().await.map_err(Problem::from)?.installed() {
-                return Err(Problem::new("systemd does not know the broker", SETUP).into());
+            if !systemd.our_units().await?.installed() {
+                return Err(Failure::local("systemd does not know the broker", SETUP));
             }
-            systemd.on("start", [SOCKET, SERVICE]).run().await.map_err(Problem::from)?;
+            systemd.on("start", [SOCKET, SERVICE]).run().await?;
         }
         Manager::Launchd(launchd) => {
             if !launchd.knows().await {
-                return Err(Problem::new("launchd does not know the broker", SETUP).into());
+                return Err(Failure::local("launchd does not know the broker", SETUP));
             }
-            launchd.kickstart().run().await.map_err(Problem::from)?;
+            launchd.on(&["kickstart"]).run().await?;
         }
         Manager::None(absent) => {
             let (hello, log) = unmanaged(absent).await?;
@@ -126,24 +123,24 @@ async fn ready(broker: &Client) -> Result<Hello, Failure> {
     Ok(READY.run(async || broker.hello().await, Result::is_err).await?)
 }
 
-async fn unmanaged(absent: &Absent) -> Result<(Hello, PathBuf), Problem> {
+async fn unmanaged(absent: &Absent) -> Result<(Hello, PathBuf), Failure> {
     match absent.help {
-        Some(help) => Err(Problem::new(&absent.reason, help)),
+        Some(help) => Err(Failure::local(&absent.reason, help)),
         None => in_background(this_program()?.parent().unwrap_or(Path::new("/"))).await,
     }
 }
 
 /// The log of a broker in the background. A new broker keeps the log of the one before it, under another name.
-pub fn log() -> Result<PathBuf, Problem> {
+pub fn log() -> Result<PathBuf, Failure> {
     Ok(paths::socket()?.with_extension("log"))
 }
 
 /// Starts the broker in `bin` in the background; it outlives this process and its terminal. Waits until it answers.
-pub async fn in_background(bin: &Path) -> Result<(Hello, PathBuf), Problem> {
+pub async fn in_background(bin: &Path) -> Result<(Hello, PathBuf), Failure> {
     let log = log()?;
     let mut process = spawn(bin, &log)?;
     let broker = Client::new(paths::socket()?, "claude-peers");
-    let failed = |what: String| Problem::new(what, format!("its log tells why: {}", log.display()));
+    let failed = |what: String| Failure::local(what, format!("its log tells why: {}", log.display()));
     tokio::select! {
         hello = READY.run(async || broker.hello().await, Result::is_err) => match hello {
             Ok(hello) => Ok((hello, log)),
@@ -157,12 +154,12 @@ pub async fn in_background(bin: &Path) -> Result<(Hello, PathBuf), Problem> {
     }
 }
 
-fn spawn(bin: &Path, log: &Path) -> Result<tokio::process::Child, Problem> {
+fn spawn(bin: &Path, log: &Path) -> Result<tokio::process::Child, Failure> {
     let folder = log.parent().unwrap_or(Path::new("/"));
     let help = "make it writable for you";
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| Problem::io("making", folder, &e, help))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| Failure::io("making", folder, &e, help))?;
     drop(fs::rename(log, log.with_extension("log.old"))); // there may be none
-    let file = File::create(log).map_err(|e| Problem::io("writing", log, &e, help))?;
+    let file = File::create(log).map_err(|e| Failure::io("writing", log, &e, help))?;
     let program = bin.join("claude-peersd");
     let mut command = Command::new(&program);
     for variable in TIES {
@@ -170,5 +167,5 @@ fn spawn(bin: &Path, log: &Path) -> Result<tokio::process::Child, Problem> {
     }
     // A group of its own: Ctrl-C in the terminal does not reach it.
     command.process_group(0).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-    command.spawn().map_err(|e| Problem::io("running", &program, &e, "install all three programs together"))
+    command.spawn().map_err(|e| Failure::io("running", &program, &e, "install all three programs together"))
 }

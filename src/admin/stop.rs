@@ -3,7 +3,7 @@
 use super::manager;
 use crate::{
     client::Client,
-    console::{exit::Failure, out::Out},
+    console::{Failure, Out},
     platform::{
         process::{identify, is_alive},
         retry::Retry,

@@ -4,7 +4,7 @@
 //! Promises: nothing here changes a file. An agent registers our server itself, through a call of its program.
 
 use super::{
-    files::{BYTE_ORDER_MARK, Unreadable, parse_lenient, parse_toml, read},
+    files::{Unreadable, edit, parse_lenient, parse_toml, read},
     hooks::Hooks,
     names::{NOBODY, Name},
     program::Program,
@@ -15,7 +15,6 @@ use crate::platform::{
     paths,
     settings::{self, InvalidSetting},
 };
-use jsonc_parser::{ParseOptions, cst::CstRootNode};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -36,9 +35,8 @@ pub struct Agent {
 
 /// How it registers MCP servers.
 pub struct Mcp {
-    /// The files in its folder that may have them. The first counts most.
+    /// The files in its folder that may have them, JSON or TOML. The first counts most.
     pub files: &'static [&'static str],
-    pub is_toml: bool,
     /// The table of servers in them.
     pub key: &'static str,
     /// The words that register a server; its path follows.
@@ -103,10 +101,8 @@ impl Agent {
         let files = self.texts(mcp)?;
         let mut at = self.folder()?.join(mcp.files[0]);
         for (file, text) in files {
-            let all: Value = match mcp.is_toml {
-                true => parse_toml(&file, &text)?,
-                false => parse_lenient(&file, &text)?,
-            };
+            let is_toml = file.extension().is_some_and(|extension| extension == "toml");
+            let all: Value = if is_toml { parse_toml(&file, &text)? } else { parse_lenient(&file, &text)? };
             if let Some(entry) = Server::of(Scope::User, NAME.to_owned(), &all[mcp.key][NAME]) {
                 return Ok(Registration { file, entry: Some(entry) });
             }
@@ -130,7 +126,6 @@ impl Mcp {
     /// What most have in common.
     pub const PLAIN: Self = Self {
         files: &[],
-        is_toml: false,
         key: "mcpServers",
         add: &["mcp", "add", NAME, "--"],
         remove: Some(&["mcp", "remove", NAME]),
@@ -153,10 +148,10 @@ impl Mcp {
 
     /// The text of a JSON file of its agent without our entry; none if there is nothing to remove.
     pub fn without_ours(&self, text: &str) -> Option<String> {
-        let (mark, rest) = text.strip_prefix(BYTE_ORDER_MARK).map_or(("", text), |rest| (BYTE_ORDER_MARK, rest));
-        let root = CstRootNode::parse(rest, &ParseOptions::default()).ok()?;
-        root.object_value()?.object_value(self.key)?.get(NAME)?.remove();
-        Some(format!("{mark}{root}"))
+        edit(text, |root| {
+            root.object_value()?.object_value(self.key)?.get(NAME)?.remove();
+            Some(())
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use super::halves;
 use crate::platform::{files, settings::InvalidSetting};
+use jsonc_parser::{ParseOptions, cst::CstRootNode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{
@@ -44,6 +45,15 @@ pub fn read(file: &Path) -> Result<Option<String>, Unreadable> {
     }
 }
 
+/// The text of a JSON file after `change`; none if the text cannot be parsed, or `change` gives none. Every byte that it does not
+/// touch stays.
+pub(super) fn edit(text: &str, change: impl FnOnce(&CstRootNode) -> Option<()>) -> Option<String> {
+    let (mark, rest) = text.strip_prefix(BYTE_ORDER_MARK).map_or(("", text), |rest| (BYTE_ORDER_MARK, rest));
+    let root = CstRootNode::parse(rest, &ParseOptions::default()).ok()?;
+    change(&root)?;
+    Some(format!("{mark}{root}"))
+}
+
 /// Parses a file's text as Claude Code does, which takes the last of repeated keys.
 pub(super) fn parse<T: DeserializeOwned>(file: &Path, text: &str) -> Result<T, Unreadable> {
     let text = &halves::hidden(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text));
@@ -65,7 +75,7 @@ pub(super) fn parse_lenient<T: DeserializeOwned + Default>(file: &Path, text: &s
     if text.trim().is_empty() {
         return Ok(T::default());
     }
-    jsonc_parser::parse_to_serde_value(text, &jsonc_parser::ParseOptions::default()).map_err(|error| {
+    jsonc_parser::parse_to_serde_value(text, &ParseOptions::default()).map_err(|error| {
         let (line, column) = (error.line_display(), error.column_display());
         Unreadable::Broken { file: file.to_owned(), line, column, reason: error.kind().to_string() }
     })

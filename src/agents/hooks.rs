@@ -5,9 +5,9 @@
 
 use super::{
     claude::hook::{command, is_ours, program_of, property, take_out},
-    files::{BYTE_ORDER_MARK, Unreadable, parse_lenient},
+    files::{Unreadable, edit, parse_lenient},
 };
-use jsonc_parser::{ParseOptions, cst::CstRootNode, json};
+use jsonc_parser::json;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -95,13 +95,6 @@ impl Hooks {
     pub fn take_out(text: &str) -> Option<String> {
         edit(text, take_out)
     }
-}
-
-fn edit(text: &str, change: impl FnOnce(&CstRootNode) -> Option<()>) -> Option<String> {
-    let (mark, rest) = text.strip_prefix(BYTE_ORDER_MARK).map_or(("", text), |rest| (BYTE_ORDER_MARK, rest));
-    let root = CstRootNode::parse(rest, &ParseOptions::default()).ok()?;
-    change(&root)?;
-    Some(format!("{mark}{root}"))
 }
 
 #[cfg(test)]

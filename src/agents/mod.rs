@@ -1,5 +1,6 @@
-//! One folder or file per coding agent: how it is recognised, where it keeps things, its hooks, how a text gets into a running session.
-//! And two tables: of all MCP clients, and of the agents that setup knows.
+//! Coding agents: how each is recognised, where it keeps things, its hooks, how a text gets into a running session.
+//!
+//! Two tables have what can be said in a row: all MCP clients, and the agents that setup knows. A folder per agent has the rest.
 
 #[cfg(feature = "cli")]
 pub mod agent;
@@ -8,38 +9,27 @@ mod broker;
 pub mod claude;
 #[cfg(feature = "mcp")]
 pub mod clients;
-#[cfg(feature = "cli")]
-mod cline;
-#[cfg(any(feature = "cli", feature = "mcp"))]
+#[cfg(feature = "mcp")]
 pub mod codex;
-#[cfg(feature = "cli")]
-mod copilot;
 #[cfg(feature = "cli")]
 pub mod files;
 #[cfg(any(feature = "cli", fuzzing))]
 mod gemini;
-#[cfg(feature = "cli")]
 mod halves;
 #[cfg(feature = "cli")]
 pub mod hooks;
 #[cfg(feature = "cli")]
 pub mod known;
 pub mod names;
-#[cfg(feature = "cli")]
-mod opencode;
-#[cfg(feature = "cli")]
-mod pi;
-#[cfg(feature = "cli")]
 mod places;
 #[cfg(feature = "mcp")]
 pub mod plugin;
 #[cfg(feature = "cli")]
 pub mod program;
-#[cfg(any(feature = "cli", feature = "mcp"))]
+#[cfg(feature = "mcp")]
 pub mod qwen;
 #[cfg(feature = "cli")]
 pub mod server;
-#[cfg(any(feature = "broker", feature = "cli", feature = "mcp"))]
 pub mod shown;
 #[cfg(any(feature = "broker", feature = "mcp"))]
 pub mod socket;

@@ -11,17 +11,13 @@ pub struct Name {
     pub package: &'static str,
 }
 
-pub const NOBODY: Name = name("", "");
-pub const CLAUDE: Name = name("claude", "claude-code");
-pub const CLINE: Name = name("cline", "@cline/cli");
-pub const CODEX: Name = name("codex", "@openai/codex");
-pub const COPILOT: Name = name("copilot", "@github/copilot");
-pub const GEMINI: Name = name("gemini", "gemini-cli");
-pub const GOOSE: Name = name("goose", "@aaif/goose");
-pub const OPENCODE: Name = name("opencode", "opencode-ai");
-pub const PI: Name = name("pi", "pi-coding-agent");
-pub const QWEN: Name = name("qwen", "qwen-code");
-
-const fn name(program: &'static str, package: &'static str) -> Name {
-    Name { program, package }
-}
+pub const NOBODY: Name = Name { program: "", package: "" };
+pub const CLAUDE: Name = Name { program: "claude", package: "claude-code" };
+pub const CLINE: Name = Name { program: "cline", package: "@cline/cli" };
+pub const CODEX: Name = Name { program: "codex", package: "@openai/codex" };
+pub const COPILOT: Name = Name { program: "copilot", package: "@github/copilot" };
+pub const GEMINI: Name = Name { program: "gemini", package: "gemini-cli" };
+pub const GOOSE: Name = Name { program: "goose", package: "@aaif/goose" };
+pub const OPENCODE: Name = Name { program: "opencode", package: "opencode-ai" };
+pub const PI: Name = Name { program: "pi", package: "pi-coding-agent" };
+pub const QWEN: Name = Name { program: "qwen", package: "qwen-code" };

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     admin::{doctor, logs, setup, update},
-    console::exit,
+    console::EXIT_CODES,
     platform::settings,
 };
 use clap::{Parser, Subcommand};
@@ -91,7 +91,7 @@ pub enum Command {
 }
 
 fn after_help() -> String {
-    let exit_codes = exit::HELP.map(|(exit, what)| format!("  {}  {what}", exit as u8));
+    let exit_codes = EXIT_CODES.map(|(exit, what)| format!("  {}  {what}", exit as u8));
     format!(
         "\
 Examples:

@@ -10,10 +10,10 @@ use crate::{
         text::{printable, printable_line},
     },
 };
+use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// What to ask, whom, and how long to wait.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The session: an id or a name, as `claude-peers peers` shows them
@@ -41,7 +41,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let Some(answer) = &asked.answer else { return Err(no_answer(&asked)) };
     out.answer(&asked, |_, look| render(&answer.text, look))?;
     let read = format!("/v1/messages/{}/read", answer.receipt.message_id);
-    let _: Acknowledged = broker.post(&read, None, &serde_json::json!({})).await?;
+    let _: Acknowledged = broker.post(&read, None, &json!({})).await?;
     Ok(())
 }
 
@@ -50,8 +50,8 @@ async fn answer(question: &Receipt, patience: Duration, broker: &Client, out: Ou
     let deadline = Instant::now() + patience;
     let attempt = async || {
         let left = deadline.saturating_duration_since(Instant::now());
-        let seconds = left.as_secs_f64().ceil().to_string();
-        let path = with_query(&format!("/v1/messages/{}/reply", question.message_id), &[("waitSeconds", &seconds)]);
+        let seconds = json!({ "waitSeconds": left.as_secs_f64().ceil() as u64 });
+        let path = with_query(&format!("/v1/messages/{}/reply", question.message_id), &seconds);
         broker.get_waiting(&path, None, left).await
     };
     send::patiently(deadline, out, attempt).await

@@ -6,10 +6,11 @@ use crate::{
     admin::start,
     client::{Client, with_query},
     platform::paths,
-    wire::{CLI_SENDER, HistoryEntry, HistoryPage, Peer, PeerRef, Peers, Scope, text::first_words},
+    wire::{CLI_SENDER, HistoryEntry, HistoryPage, MessageState, Peer, PeerRef, Peers, Scope, text::first_words},
 };
 use clap_complete::{ArgValueCompleter, CompletionCandidate};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use std::{ffi::OsStr, time::Duration};
 use tokio::{
     runtime::{Builder, LocalOptions},
@@ -19,7 +20,7 @@ use tokio::{
 /// A broker answers in milliseconds. Somebody who presses TAB does not wait for one that hangs.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How many of the newest messages are offered.
-const NEWEST: &str = "50";
+const NEWEST: u32 = 50;
 /// Characters of a description.
 const SHOWN: usize = 60;
 
@@ -46,17 +47,17 @@ pub fn correspondents() -> ArgValueCompleter {
 
 /// The newest messages.
 pub fn messages() -> ArgValueCompleter {
-    ArgValueCompleter::new(|typed: &OsStr| fitting_messages(typed, &[("limit", NEWEST)]))
+    ArgValueCompleter::new(|typed: &OsStr| fitting_messages(typed, None))
 }
 
 /// The newest messages that are held.
 pub fn held_messages() -> ArgValueCompleter {
-    ArgValueCompleter::new(|typed: &OsStr| fitting_messages(typed, &[("limit", NEWEST), ("state", "held")]))
+    ArgValueCompleter::new(|typed: &OsStr| fitting_messages(typed, Some(MessageState::Held)))
 }
 
 fn fitting_peers(typed: &OsStr, others: &[(&str, &str)]) -> Vec<CompletionCandidate> {
     let peers =
-        ask::<Peers>(&with_query("/v1/peers", &[("scope", Scope::Machine.as_str())])).map_or_else(Vec::new, |all| all.peers);
+        ask::<Peers>(&with_query("/v1/peers", &json!({ "scope": Scope::Machine }))).map_or_else(Vec::new, |all| all.peers);
     // A peer whose name does not parse as a `PeerRef` is offered by its id.
     let named = peers.iter().filter(|peer| peer.name.parse::<PeerRef>().is_ok());
     let others = others.iter().map(|(name, what)| candidate(name, what));
@@ -74,8 +75,8 @@ fn about(peer: &Peer) -> String {
 }
 
 /// A message is offered by its number, unless more of its id is typed.
-fn fitting_messages(typed: &OsStr, query: &[(&str, &str)]) -> Vec<CompletionCandidate> {
-    let page = ask::<HistoryPage>(&with_query("/v1/history", query));
+fn fitting_messages(typed: &OsStr, state: Option<MessageState>) -> Vec<CompletionCandidate> {
+    let page = ask::<HistoryPage>(&with_query("/v1/history", &json!({ "limit": NEWEST, "state": state })));
     let whole = typed.as_encoded_bytes().contains(&b'-');
     let offer = |HistoryEntry { from_name, text, receipt }: HistoryEntry| {
         let id = receipt.message_id;

@@ -18,7 +18,6 @@ const PROGRAM: &str = "claude-peers";
 /// The shells that completions are tested in.
 const SHELLS: Shells<'static> = Shells(&[&Bash, &Zsh, &Fish]);
 
-/// Which shell.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 TAB completes commands, options, sessions and messages.

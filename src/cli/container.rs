@@ -12,7 +12,6 @@ use serde_json::json;
 const INSIDE: &str = "/run/claude-peers";
 const VARIABLE: &str = "CLAUDE_PEERS_SOCKET";
 
-/// Which container.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 The command opens a socket and prints how to mount its folder into the container. Run it again before each start of the container. Install \
@@ -83,13 +82,12 @@ fn explained(Opened { container, mount, env }: &Opened) -> String {
 }
 
 fn table(containers: &[Container], look: Look) -> String {
-    const COLUMNS: [Column; 3] = [Column::whole("NAME"), Column::whole("SESSIONS"), Column::whole("FOLDER")];
-    let row = |container: &Container| {
-        vec![
-            Field::new(container.name.as_str(), Tone::Strong),
-            container.peers.to_string().into(),
-            container.folder.as_str().into(),
-        ]
-    };
-    look.table(&COLUMNS, containers.iter().map(row).collect())
+    look.table(
+        containers,
+        &[
+            (Column::whole("NAME"), &|container| Field::new(container.name.as_str(), Tone::Strong)),
+            (Column::whole("SESSIONS"), &|container| container.peers.to_string().into()),
+            (Column::whole("FOLDER"), &|container| container.folder.as_str().into()),
+        ],
+    )
 }

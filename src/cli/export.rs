@@ -8,10 +8,11 @@ use crate::{
     wire::{HistoryEntry, HistoryPage, MessageId, PeerRef, Timestamp, text::printable},
 };
 use maud::{DOCTYPE, Markup, html};
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// How many messages one request brings.
-const PAGE: &str = "500";
+const PAGE: u32 = 500;
 /// The page needs nothing else: no script runs in it, and it loads and sends nothing.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
 const STYLE: &str = "
@@ -25,7 +26,6 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: .2rem 0; font: inh
 .expired::before { background: #c33 } .delivered::before { background: #2a7 }
 @media (prefers-color-scheme: dark) { body { color: #ddd; background: #161616 } header b { color: #eee } header { color: #999 } }";
 
-/// Which messages, and how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -48,14 +48,9 @@ pub struct Args {
 
 /// Writes page after page, so the length of the history does not matter. Only a web page is made of all messages at once.
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
-    let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
-    let (since, until) = (time(args.since), time(args.before));
     let (mut after, mut all) = ("0".to_owned(), Vec::new());
     loop {
-        let mut query = vec![("limit", PAGE), ("after", after.as_str())];
-        query.extend(args.peer.as_ref().map(|peer| ("peer", peer.as_str())));
-        query.extend(since.as_deref().map(|since| ("since", since)));
-        query.extend(until.as_deref().map(|until| ("until", until)));
+        let query = json!({ "limit": PAGE, "after": after, "peer": args.peer, "since": args.since, "until": args.before });
         let page: HistoryPage = broker.get(&with_query("/v1/history", &query), None).await?;
         match args.html {
             true => all.extend(page.messages),

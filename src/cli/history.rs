@@ -8,13 +8,12 @@ use super::{
 use crate::{
     client::{Client, with_query},
     console::{Failure, Look, Out},
-    platform::clock,
     wire::{HistoryEntry, HistoryPage, MessageId, MessageRef, MessageState, PeerRef, Timestamp},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde_json::json;
 use std::{collections::BTreeSet, rc::Rc};
 
-/// Which messages.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only messages from or to this peer (an id or a name; `cli` is you)
@@ -42,38 +41,33 @@ pub struct Args {
 
 /// The states that a message can have.
 pub fn states() -> impl TypedValueParser<Value = MessageState> {
-    let states = ["queued", "forwarded", "offered", "held", "delivered", "expired"];
-    PossibleValuesParser::new(states).try_map(|state| MessageState::parse(&state).ok_or("no such state"))
+    PossibleValuesParser::new(MessageState::ALL.iter().map(|state| state.as_str()))
+        .try_map(|state| MessageState::parse(&state).ok_or("no such state"))
 }
 
 /// The messages of this one's conversation.
 async fn conversation(id: MessageId, broker: &Client) -> Result<BTreeSet<MessageId>, Failure> {
-    let path = with_query("/v1/history", &[("thread", &id.to_string()), ("limit", "1000")]);
+    let path = with_query("/v1/history", &json!({ "thread": id, "limit": 1_000 }));
     let page: HistoryPage = broker.get(&path, None).await?;
     Ok(page.messages.into_iter().map(|entry| entry.receipt.message_id).chain([id]).collect())
 }
 
 pub async fn run(args: Args, broker: Client, out: Out) -> Result<(), Failure> {
-    let text = |id: &Option<MessageRef>| id.as_ref().map(ToString::to_string);
-    let since = args.since.map(|since| since.to_string());
-    let (limit, before, thread) = (args.limit.to_string(), text(&args.before), text(&args.thread));
-    let mut query = vec![("limit", limit.as_str())];
-    query.extend(args.peer.as_ref().map(|peer| ("peer", peer.as_str())));
-    query.extend(before.as_deref().map(|id| ("before", id)));
-    query.extend(since.as_deref().map(|since| ("since", since)));
-    query.extend(args.state.map(|state| ("state", state.as_str())));
-    query.extend(thread.as_deref().map(|id| ("thread", id)));
-    let newest = if args.follow { lines::newest(&broker).await? } else { None };
+    let Args { peer, limit, before, since, state, thread, follow } = args;
+    let query = json!({
+        "peer": peer, "limit": limit, "before": before, "since": since, "state": state, "thread": thread,
+    });
+    let newest = if follow { lines::newest(&broker).await? } else { None };
     let page: HistoryPage = broker.get(&with_query("/v1/history", &query), None).await?;
-    if args.follow {
-        let thread = match args.thread {
+    if follow {
+        let thread = match thread {
             Some(named) => Some(conversation(whole(named, &broker).await?, &broker).await?),
             None => None,
         };
-        let wanted = Wanted { peer: args.peer, state: args.state, thread };
+        let wanted = Wanted { peer, state, thread };
         return lines::follow(Rc::new(broker), out, page, newest, wanted).await;
     }
-    out.answer(&page, |page, look| render(page, clock::now(), look))?;
+    out.answer(&page, render)?;
     if let Some(next) = page.next {
         out.aside(&format!("Older ones: claude-peers history --before {next}"));
     }
@@ -91,9 +85,9 @@ async fn whole(named: MessageRef, broker: &Client) -> Result<MessageId, Failure>
     }
 }
 
-fn render(page: &HistoryPage, now: Timestamp, look: Look) -> String {
+fn render(page: &HistoryPage, look: Look) -> String {
     if page.messages.is_empty() && look.terminal {
         return "No messages.\n".to_owned();
     }
-    look.table(&rows::COLUMNS, page.messages.iter().map(|entry| rows::row(entry, now, look)).collect())
+    rows::table(&page.messages, rows::SHOWN, look)
 }

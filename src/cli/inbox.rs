@@ -3,15 +3,15 @@
 use super::rows;
 use crate::{
     client::{Client, with_query},
-    console::{Failure, Look, Out, Tone, out::ago},
+    console::{Failure, Look, Out, Tone, ago},
     platform::clock,
     wire::{
         Acknowledged, CLI_SENDER, HistoryEntry, HistoryPage, MessageState,
         text::{printable, printable_line},
     },
 };
+use serde_json::json;
 
-/// Which answers.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Also show those that you have read
@@ -26,9 +26,8 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
-    let limit = args.limit.to_string();
-    let mut query = vec![("to", CLI_SENDER), ("limit", &limit)];
-    query.extend((!args.all).then_some(("state", MessageState::Queued.as_str())));
+    let state = (!args.all).then_some(MessageState::Queued);
+    let query = json!({ "to": CLI_SENDER, "limit": args.limit, "state": state });
     let page: HistoryPage = broker.get(&with_query("/v1/history", &query), None).await?;
     out.answer(&page, |page, look| render(page, args.all, look))?;
     if page.next.is_some() {
@@ -38,7 +37,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let unread = page.messages.iter().filter(|entry| entry.receipt.state == MessageState::Queued && !args.keep);
     for entry in unread {
         let read = format!("/v1/messages/{}/read", entry.receipt.message_id);
-        let _: Acknowledged = broker.post(&read, None, &serde_json::json!({})).await?;
+        let _: Acknowledged = broker.post(&read, None, &json!({})).await?;
     }
     Ok(())
 }

@@ -1,18 +1,12 @@
 //! `link`: hands its words to the program `claude-peers-link`, which links this machine with others. That has a package of its own, so nobody
 //! who has one machine carries its weight.
 
-use crate::console::Failure;
-use std::{
-    ffi::OsString,
-    os::unix::process::CommandExt,
-    path::{Path, PathBuf},
-    process::Command,
+use crate::{
+    admin::place::{LINK, program},
+    console::Failure,
 };
+use std::{ffi::OsString, os::unix::process::CommandExt, process::Command};
 
-/// The program.
-pub const PROGRAM: &str = "claude-peers-link";
-
-/// What to do.
 #[derive(Debug, clap::Args)]
 #[command(
     disable_help_flag = true,
@@ -34,16 +28,10 @@ pub struct Args {
 
 /// Becomes that program. Returns only if that is not possible.
 pub fn run(Args { words }: Args) -> Result<(), Failure> {
-    let Some(program) = find() else {
+    let Some(program) = program(LINK) else {
         let help = "install the package claude-peers-link, or build it in a clone of the repository: `cargo install --path . --locked --features link`";
         return Err(Failure::local("claude-peers-link is not installed", help));
     };
     let error = Command::new(&program).args(words).exec();
     Err(Failure::local(format!("starting {}: {error}", program.display()), "install it again"))
-}
-
-/// The program beside this one, else on `PATH`.
-pub fn find() -> Option<PathBuf> {
-    let beside = std::env::current_exe().ok().map(|this| this.with_file_name(PROGRAM));
-    beside.filter(|program| Path::is_file(program)).or_else(|| which::which(PROGRAM).ok())
 }

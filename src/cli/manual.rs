@@ -25,7 +25,6 @@ const OTHERS: [(&str, &str); 2] = [
 const PLACE_OF_SETTINGS: &str = ".\\\" SETTINGS\n";
 const SETTINGS: &str = include_str!("../../packaging/man/settings.md");
 
-/// Which folder.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The folder to write the pages to; created if it is missing

@@ -7,18 +7,17 @@ use super::{
 use crate::{
     client::{Client, with_query},
     console::{Failure, Look, Out, Tone},
-    platform::clock,
     wire::{
-        HistoryEntry, HistoryPage, MessageRef, MessageState, Timestamp,
+        HistoryEntry, HistoryPage, MessageRef, MessageState,
         text::{printable, printable_line},
     },
 };
 use serde::Serialize;
+use serde_json::json;
 
 /// Most messages of a conversation that are shown, the newest ones; `history --thread` shows more.
 const SHOWN: usize = 50;
 
-/// Which message.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The message: its id, as `send` and `history` show it, or its number alone (m1042)
@@ -38,25 +37,24 @@ struct Answer {
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let entry: HistoryEntry = broker.get(&format!("/v1/messages/{}", args.id), None).await?;
-    let (id, limit) = (entry.receipt.message_id.to_string(), SHOWN.to_string());
-    let path = with_query("/v1/history", &[("thread", id.as_str()), ("limit", &limit)]);
+    let id = entry.receipt.message_id.clone();
+    let path = with_query("/v1/history", &json!({ "thread": id, "limit": SHOWN }));
     let HistoryPage { messages: mut thread, next, .. } = broker.get(&path, None).await?;
     thread.reverse();
     if thread.len() == 1 && next.is_none() {
         thread.clear();
     }
-    out.answer(&Answer { entry, thread }, |answer, look| render(answer, clock::now(), look))?;
+    out.answer(&Answer { entry, thread }, render)?;
     if next.is_some() {
         out.aside(&format!("The conversation has more messages: claude-peers history --thread {id} --limit 1000"));
     }
     Ok(())
 }
 
-fn render(answer: &Answer, now: Timestamp, look: Look) -> String {
+fn render(answer: &Answer, look: Look) -> String {
     let mut text = alone(&answer.entry, look);
     if !answer.thread.is_empty() {
-        let rows = answer.thread.iter().map(|entry| rows::row(entry, now, look)).collect();
-        text += &format!("\nIts conversation:\n{}", look.table(&rows::COLUMNS, rows));
+        text += &format!("\nIts conversation:\n{}", rows::table(&answer.thread, rows::SHOWN, look));
     }
     text
 }

@@ -2,19 +2,19 @@
 
 use crate::{
     client::{Client, with_query},
-    console::{Column, Failure, Field, Look, Out, Tone, out::ago},
+    console::{Column, Failure, Field, Look, Out, Tone, ago},
     platform::{clock, paths},
     wire::{Doing, LinkedMachine, Peer, Peers, Scope, Status, Timestamp, UNLINKED},
 };
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Which sessions to list.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// machine: all of yours here; directory: in this directory; repo: in this git repository, its other worktrees included; everywhere: those
     /// on other machines, too; repo-everywhere: in repositories with the same remote URL
-    #[arg(long, default_value = "machine", value_parser = PossibleValuesParser::new(["machine", "directory", "repo", "everywhere", "repo-everywhere"]).try_map(|scope| scope.parse::<Scope>()))]
+    #[arg(long, default_value = "machine", value_parser = PossibleValuesParser::new(Scope::ALL.iter().map(|scope| scope.as_str())).try_map(|scope| scope.parse::<Scope>()))]
     pub scope: Scope,
 }
 
@@ -51,9 +51,7 @@ fn machines(peers: &Peers, now: Timestamp, look: Look) -> String {
 }
 
 pub async fn list(broker: &Client, scope: Scope, cwd: Option<&str>) -> Result<Peers, Failure> {
-    let mut query = vec![("scope", scope.as_str())];
-    query.extend(cwd.map(|cwd| ("cwd", cwd)));
-    Ok(broker.get(&with_query("/v1/peers", &query), None).await?)
+    Ok(broker.get(&with_query("/v1/peers", &json!({ "scope": scope, "cwd": cwd })), None).await?)
 }
 
 /// The directory from which `scope` is seen, where that matters.
@@ -67,83 +65,64 @@ pub fn seen_from(scope: Scope) -> Result<Option<String>, Failure> {
     cwd.into_os_string().into_string().map(Some).map_err(|cwd| Failure::local(not_text(cwd), help))
 }
 
-/// The columns for people, who look at what a session is and does.
-const FOR_PEOPLE: [Column; 9] = [
-    Column::cut("NAME", 12),
-    Column::whole("ID").droppable(3),
-    Column::cut("STATUS", 9),
-    Column::cut("DELIVERY", 8).droppable(4),
-    Column::whole("WAITING").droppable(2),
-    Column::cut("BRANCH", 8).droppable(5),
-    Column::cut("DIRECTORY", 12).droppable(6),
-    Column::cut("SUMMARY", 12).droppable(1),
-    Column::cut("AGENT", 8).droppable(7),
-];
-/// The columns for scripts: every fact has one of its own.
-const FOR_SCRIPTS: [Column; 11] = [
-    Column::whole("NAME"),
-    Column::whole("ID"),
-    Column::whole("STATUS"),
-    Column::whole("DELIVERY"),
-    Column::whole("WAITING"),
-    Column::whole("SEEN"),
-    Column::whole("REPO"),
-    Column::whole("BRANCH"),
-    Column::whole("CWD"),
-    Column::whole("SUMMARY"),
-    Column::whole("AGENT"),
-];
-
-/// The peers as a table, one line a peer.
+/// The peers as a table, one line a peer. People look at what a session is and does; for scripts, every fact has a column of its own.
 pub fn table(peers: &[Peer], now: Timestamp, look: Look) -> String {
-    match look.terminal {
-        true => look.table(&FOR_PEOPLE, peers.iter().map(|peer| row_for_people(peer, now)).collect()),
-        false => look.table(&FOR_SCRIPTS, peers.iter().map(|peer| row_for_scripts(peer, now)).collect()),
+    let name = |peer: &Peer| Field::new(&peer.name, Tone::Strong);
+    let id = |peer: &Peer| peer.id.as_str().into();
+    let waiting = |peer: &Peer| Field::new(peer.waiting.to_string(), if peer.waiting == 0 { Tone::Dim } else { Tone::Warn });
+    let summary = |peer: &Peer| peer.summary.as_str().into();
+    let agent = |peer: &Peer| peer.agent.as_ref().map(ToString::to_string).unwrap_or_default().into();
+    if look.terminal {
+        let branch = |peer: &Peer| peer.git_branch.as_deref().unwrap_or_default().into();
+        return look.table(
+            peers,
+            &[
+                (Column::cut("NAME", 12), &name),
+                (Column::whole("ID").droppable(3), &id),
+                (Column::cut("STATUS", 9), &|peer| doing_or_seen(peer, now)),
+                (Column::cut("DELIVERY", 8).droppable(4), &delivery),
+                (Column::whole("WAITING").droppable(2), &waiting),
+                (Column::cut("BRANCH", 8).droppable(5), &branch),
+                (Column::cut("DIRECTORY", 12).droppable(6), &|peer| directory(peer, at_home).into()),
+                (Column::cut("SUMMARY", 12).droppable(1), &summary),
+                (Column::cut("AGENT", 8).droppable(7), &agent),
+            ],
+        );
+    }
+    let or_dash = |text: &Option<String>| text.as_deref().unwrap_or("-").into();
+    look.table(
+        peers,
+        &[
+            (Column::whole("NAME"), &name),
+            (Column::whole("ID"), &id),
+            (Column::whole("STATUS"), &|peer| status(peer.status).0.into()),
+            (Column::whole("DELIVERY"), &|peer| peer.delivery.as_str().into()),
+            (Column::whole("WAITING"), &waiting),
+            (Column::whole("SEEN"), &|peer| ago(peer.last_seen, now).into()),
+            (Column::whole("REPO"), &|peer| or_dash(&peer.git_repo)),
+            (Column::whole("BRANCH"), &|peer| or_dash(&peer.git_branch)),
+            (Column::whole("CWD"), &|peer| directory(peer, str::to_owned).into()),
+            (Column::whole("SUMMARY"), &summary),
+            (Column::whole("AGENT"), &agent),
+        ],
+    )
+}
+
+/// A person does not care when a connected peer was last seen.
+fn doing_or_seen(peer: &Peer, now: Timestamp) -> Field {
+    let (status, tone) = doing(peer);
+    match peer.status {
+        Status::Connected => Field::new(status, tone),
+        _ => Field::new(format!("{status}, {}", ago(peer.last_seen, now)), tone),
     }
 }
 
-fn row_for_people(peer: &Peer, now: Timestamp) -> Vec<Field> {
-    let (status, tone) = doing(peer);
-    // A person does not care when a connected peer was last seen.
-    let seen = (peer.status != Status::Connected).then(|| format!("{status}, {}", ago(peer.last_seen, now)));
-    let delivery = match peer.delivery_reason.split_once(": ") {
-        Some((_, why)) => format!("{}: {why}", peer.delivery.as_str()),
-        None => peer.delivery.as_str().to_owned(),
-    };
-    vec![
-        Field::new(&peer.name, Tone::Strong),
-        peer.id.as_str().into(),
-        Field::new(seen.as_deref().unwrap_or(status), tone),
-        delivery.into(),
-        waiting(peer),
-        peer.git_branch.as_deref().unwrap_or_default().into(),
-        directory(peer, at_home).into(),
-        peer.summary.as_str().into(),
-        agent(peer).into(),
-    ]
-}
-
-fn row_for_scripts(peer: &Peer, now: Timestamp) -> Vec<Field> {
-    let ((status, tone), seen) = (status(peer.status), ago(peer.last_seen, now));
-    let (repo, branch) = (peer.git_repo.as_deref().unwrap_or("-"), peer.git_branch.as_deref().unwrap_or("-"));
-    let mut row = vec![
-        Field::new(&peer.name, Tone::Strong),
-        peer.id.as_str().into(),
-        Field::new(status, tone),
-        peer.delivery.as_str().into(),
-        waiting(peer),
-    ];
-    let cwd = directory(peer, str::to_owned);
-    row.extend([&seen, repo, branch, &cwd, &peer.summary, &agent(peer)].map(Field::from));
-    row
-}
-
-fn waiting(peer: &Peer) -> Field {
-    Field::new(peer.waiting.to_string(), if peer.waiting == 0 { Tone::Dim } else { Tone::Warn })
-}
-
-fn agent(peer: &Peer) -> String {
-    peer.agent.as_ref().map(ToString::to_string).unwrap_or_default()
+/// The route, and why messages take it.
+fn delivery(peer: &Peer) -> Field {
+    match peer.delivery_reason.split_once(": ") {
+        Some((_, why)) => format!("{}: {why}", peer.delivery.as_str()).into(),
+        None => peer.delivery.as_str().into(),
+    }
 }
 
 /// Its directory, which in a container is one inside (`shop-api:/workspace`), and one of another machine is there (`desktop:/src/shop`).
@@ -176,24 +155,5 @@ pub fn doing(peer: &Peer) -> (&'static str, Tone) {
         Some(Doing::NeedsYou) => ("needs you", Tone::Warn),
         Some(Doing::Unattended) => ("unattended", Tone::Warn),
         None => status(peer.status),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn a_peer_has_one_line() {
-        let peer = json!({
-            "id": "k7xq2m", "name": "poker-engine", "cwd": "/src/poker-engine", "gitBranch": "main", "summary": "",
-            "status": "connected", "delivery": "channel", "deliveryReason": "channel: not confirmed yet", "waiting": 2,
-            "lastSeen": "2026-05-16T12:36:00Z", "registeredAt": "2026-05-16T12:36:00Z",
-        });
-        let peers = [serde_json::from_value(peer).expect("a peer")];
-        assert_eq!(table(&peers, clock::now(), Look::PLAIN).lines().count(), 2);
-        let framed = table(&peers, clock::now(), Look { terminal: true, colour: false });
-        assert!(framed.contains("channel: not confirmed yet") && framed.lines().count() == 2, "{framed}");
     }
 }

@@ -1,22 +1,13 @@
-//! Messages as rows of a table.
+//! Messages as a table.
 
 use crate::{
-    console::{Column, Field, Look, Tone, out::ago},
+    console::{Column, Field, Look, Tone, ago},
+    platform::clock,
     wire::{HistoryEntry, MessageState, Timestamp, text::first_words},
 };
 
 /// Most characters of a text in a row; `message ID` shows all of it.
-const SHOWN: usize = 200;
-
-/// The columns of lists of messages.
-pub const COLUMNS: [Column; 6] = [
-    Column::whole("MESSAGE"),
-    Column::whole("SENT").droppable(2),
-    Column::cut("FROM", 8).droppable(1),
-    Column::cut("TO", 8).droppable(1),
-    Column::whole("STATE").droppable(3),
-    Column::cut("TEXT", 12),
-];
+pub const SHOWN: usize = 200;
 
 /// The tone in which a state is shown.
 pub fn tone(state: MessageState) -> Tone {
@@ -28,17 +19,22 @@ pub fn tone(state: MessageState) -> Tone {
     }
 }
 
-/// A message's row in lists of messages.
-pub fn row(entry: &HistoryEntry, now: Timestamp, look: Look) -> Vec<Field> {
-    let receipt = &entry.receipt;
+/// A list of messages, one line each, with at most so many characters of a text.
+pub fn table(messages: &[HistoryEntry], most: usize, look: Look) -> String {
+    let now = clock::now();
     // People see how long ago it was, scripts see the time.
-    let sent = if look.terminal { ago(receipt.sent_at, now) } else { receipt.sent_at.to_string() };
-    vec![
-        receipt.message_id.to_string().into(),
-        Field::new(sent, Tone::Dim),
-        entry.from_name.as_str().into(),
-        receipt.to_name.as_str().into(),
-        Field::new(receipt.state.as_str(), tone(receipt.state)),
-        first_words(&entry.text, SHOWN).into(),
-    ]
+    let sent = |at: Timestamp| if look.terminal { ago(at, now) } else { at.to_string() };
+    look.table(
+        messages,
+        &[
+            (Column::whole("MESSAGE"), &|entry| entry.receipt.message_id.to_string().into()),
+            (Column::whole("SENT").droppable(2), &|entry| Field::new(sent(entry.receipt.sent_at), Tone::Dim)),
+            (Column::cut("FROM", 8).droppable(1), &|entry| entry.from_name.as_str().into()),
+            (Column::cut("TO", 8).droppable(1), &|entry| entry.receipt.to_name.as_str().into()),
+            (Column::whole("STATE").droppable(3), &|HistoryEntry { receipt, .. }| {
+                Field::new(receipt.state.as_str(), tone(receipt.state))
+            }),
+            (Column::cut("TEXT", 12), &|entry| first_words(&entry.text, most).into()),
+        ],
+    )
 }

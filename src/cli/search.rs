@@ -3,16 +3,16 @@
 use super::{candidates, history, rows, when};
 use crate::{
     client::{Client, with_query},
-    console::{Failure, Field, Look, Out, Tone, out::ago},
+    console::{Failure, Look, Out, Tone, ago},
     platform::clock,
-    wire::{Excerpt, Found, MessageState, PeerRef, SearchPage, Timestamp, text::printable_line},
+    wire::{Excerpt, Found, HistoryEntry, MessageState, PeerRef, SearchPage, Timestamp, text::printable_line},
 };
+use serde_json::json;
 use std::time::Duration;
 
 /// The first search after an upgrade reads all messages: seconds for a million.
 const FIRST_SEARCH: Duration = Duration::from_secs(600);
 
-/// Which messages.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -45,22 +45,17 @@ pub struct Args {
 }
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
-    let words = args.words.join(" ");
-    let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
-    let (limit, since, before) = (args.limit.to_string(), time(args.since), time(args.before));
-    let mut query = vec![("words", words.as_str()), ("limit", &limit)];
-    query.extend(args.peer.as_ref().map(|peer| ("peer", peer.as_str())));
-    query.extend(args.repo.as_deref().map(|repo| ("repo", repo)));
-    query.extend(since.as_deref().map(|since| ("since", since)));
-    query.extend(before.as_deref().map(|before| ("before", before)));
-    query.extend(args.state.map(|state| ("state", state.as_str())));
+    let Args { words, peer, repo, since, before, state, limit } = args;
+    let query = json!({
+        "words": words.join(" "), "peer": peer, "repo": repo, "since": since, "before": before, "state": state, "limit": limit,
+    });
     let page: SearchPage = broker.get_waiting(&with_query("/v1/search", &query), None, FIRST_SEARCH).await?;
     out.answer(&page, render)
 }
 
 fn render(page: &SearchPage, look: Look) -> String {
     if !look.terminal {
-        return look.table(&rows::COLUMNS, page.messages.iter().map(row).collect());
+        return rows::table(&page.messages.iter().map(excerpt).collect::<Vec<_>>(), usize::MAX, look);
     }
     if page.messages.is_empty() {
         return "No message has these words.\n".to_owned();
@@ -68,12 +63,9 @@ fn render(page: &SearchPage, look: Look) -> String {
     page.messages.iter().map(|found| shown(found, look)).collect()
 }
 
-fn row(Found { entry, excerpt }: &Found) -> Vec<Field> {
-    let receipt = &entry.receipt;
-    let excerpt: String = excerpt.iter().map(|part| part.text.as_str()).collect();
-    let (id, sent) = (receipt.message_id.to_string(), receipt.sent_at.to_string());
-    let text = excerpt.split_whitespace().collect::<Vec<_>>().join(" ");
-    [&id, &sent, &entry.from_name, &receipt.to_name, receipt.state.as_str(), &text].map(Field::from).into()
+/// The message with only its excerpt.
+fn excerpt(Found { entry, excerpt }: &Found) -> HistoryEntry {
+    HistoryEntry { text: excerpt.iter().map(|part| part.text.as_str()).collect(), ..entry.clone() }
 }
 
 /// A line about the message, and one with what was found in bold.

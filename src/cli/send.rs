@@ -25,7 +25,6 @@ const MAX_INPUT: u64 = 16 * 1024 * 1024;
 /// Length of the idempotency key.
 const KEY_LENGTH: usize = 32;
 
-/// What to send, and to whom.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// With @repo: also the sessions on other machines whose repository has the same remote URL
@@ -72,10 +71,15 @@ fn everywhere(to: Recipient) -> Result<Recipient, Failure> {
     }
 }
 
-/// The message that the command line describes. Its key makes it one message however often it is sent.
+/// The message that the command line describes.
 pub(super) fn message(to: &impl ToString, words: &[String]) -> Result<SendRequest, Failure> {
     let text = if words == ["-"] { standard_input()? } else { words.join(" ") };
-    Ok(SendRequest { to: to.to_string(), text, reply_to: None, key: Some(random::token(KEY_LENGTH)), cwd: None })
+    Ok(request(to, text))
+}
+
+/// A message whose key makes it one message however often it is sent.
+pub(super) fn request(to: &impl ToString, text: String) -> SendRequest {
+    SendRequest { to: to.to_string(), text, reply_to: None, key: Some(random::token(KEY_LENGTH)), cwd: None }
 }
 
 pub(super) async fn send<T: DeserializeOwned>(message: &SendRequest, broker: &Client, out: Out) -> Answered<T> {

@@ -3,7 +3,7 @@
 use super::peers;
 use crate::{
     client::Client,
-    console::{Failure, Look, Out, Tone, out::size, out::span},
+    console::{Failure, Look, Out, Tone, size, span},
     platform::clock,
     wire::{BrokerStatus, ListenerStatus, Peer, Scope, Timestamp, text::printable_line},
 };

@@ -7,13 +7,13 @@ use crate::{
     platform::{process, settings},
     wire::{Peer, text::printable_line},
 };
+use serde_json::json;
 
 /// Asks by the session's id and by the agent process, an ancestor of this one: after `/clear` the id may be new.
 pub async fn run(broker: &Client, out: Out) -> Result<(), Failure> {
     let session = settings::text("CLAUDE_CODE_SESSION_ID")?;
     let pids = process::ancestors(std::process::id()).iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let mut query = vec![("pids", pids.as_str())];
-    query.extend(session.as_deref().map(|session| ("sessionId", session)));
+    let query = json!({ "pids": pids, "sessionId": session });
     out.answer(&broker.get::<Peer>(&with_query("/v1/whoami", &query), None).await?, render)
 }
 

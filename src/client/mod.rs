@@ -16,6 +16,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use std::{
     fmt, io,
     path::{Path, PathBuf},
@@ -246,7 +247,10 @@ fn check_version(hello: &Hello) -> wire::Result<()> {
     Err(Error::new(Code::VersionMismatch, what).help(help))
 }
 
-/// `path` with `pairs` as its query.
-pub fn with_query(path: &str, pairs: &[(&str, &str)]) -> String {
+/// `path` with the fields of `query`, a JSON object, as its query. Fields that are null are left out.
+pub fn with_query(path: &str, query: &Value) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let fields = query.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    let pairs = fields.map(|(name, value)| (name, text(value)));
     form_urlencoded::Serializer::for_suffix(format!("{path}?"), path.len() + 1).extend_pairs(pairs).finish()
 }

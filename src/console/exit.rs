@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::{io, path::Path, process::ExitCode};
 
 /// The exit codes, for `--help`.
-pub const HELP: [(Exit, &str); 9] = [
+pub const EXIT_CODES: [(Exit, &str); 9] = [
     (Exit::Success, "success"),
     (Exit::Failure, "the command failed for another reason"),
     (Exit::Usage, "wrong usage, or a setting that cannot be used"),
@@ -64,8 +64,8 @@ impl From<Code> for Exit {
     }
 }
 
-/// Why a command failed.
-#[derive(Debug)]
+/// Why a command failed, or a part of one.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Failure {
     pub exit: Exit,
     /// None if the command has already reported it, or nobody reads the output.
@@ -73,7 +73,7 @@ pub struct Failure {
 }
 
 /// A failure as `--json` prints it; the same shape as the broker's errors.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     code: &'static str,
@@ -95,6 +95,11 @@ impl Failure {
     /// A failure on this side: what happened, and what to do next.
     pub fn local(what: impl Into<String>, help: impl Into<String>) -> Self {
         Self::new(Exit::Failure, "failed", what, Some(help.into()))
+    }
+
+    /// `doing` something to a file failed.
+    pub fn io(doing: &str, path: &Path, error: &io::Error, help: impl Into<String>) -> Self {
+        Self::local(format!("{doing} {}: {error}", path.display()), help)
     }
 
     pub fn usage(what: impl Into<String>) -> Self {
@@ -130,43 +135,5 @@ impl From<wire::Error> for Failure {
 impl From<InvalidSetting> for Failure {
     fn from(error: InvalidSetting) -> Self {
         Self::new(Exit::Usage, "invalid_setting", error.to_string(), Some(UNSET.to_owned()))
-    }
-}
-
-impl From<Problem> for Failure {
-    fn from(Problem { what, help }: Problem) -> Self {
-        Self::local(what, help)
-    }
-}
-
-/// What happened, and what to do next.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what}; {help}")]
-pub struct Problem {
-    pub what: String,
-    pub help: String,
-}
-
-impl Problem {
-    pub fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { what: what.into(), help: help.into() }
-    }
-
-    /// `doing` something to a file failed.
-    pub fn io(doing: &str, path: &Path, error: &io::Error, help: impl Into<String>) -> Self {
-        Self::new(format!("{doing} {}: {error}", path.display()), help)
-    }
-}
-
-impl From<Failure> for Problem {
-    fn from(failure: Failure) -> Self {
-        let Report { message, help, .. } = failure.report.unwrap_or_default();
-        Self { what: message, help: help.unwrap_or_default() }
-    }
-}
-
-impl From<InvalidSetting> for Problem {
-    fn from(error: InvalidSetting) -> Self {
-        Self::new(error.to_string(), UNSET)
     }
 }

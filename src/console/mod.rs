@@ -1,12 +1,13 @@
 //! Output as text or JSON, failures, exit codes.
 
-pub mod exit;
-pub mod fit;
-pub mod out;
-pub mod report;
+mod exit;
+mod fit;
+mod out;
+mod report;
 mod time;
 
-pub use exit::{Exit, Failure};
+pub use exit::{EXIT_CODES, Exit, Failure, Report, UNSET};
 pub use fit::Column;
-pub use out::{Field, Look, Out, Tone};
+pub use out::{Field, Look, Out, Tone, ago, size, span};
+pub use report::{Columns, Row};
 pub use time::{brief, day};

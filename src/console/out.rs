@@ -15,7 +15,6 @@ use crate::{
     },
 };
 use clap::builder::styling::{AnsiColor, Style};
-use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 use unicode_width::UnicodeWidthStr;
@@ -43,18 +42,6 @@ impl Tone {
             Self::Dim => Style::new().dimmed(),
         }
     }
-
-    fn cell(self, text: &str) -> Cell {
-        let cell = Cell::new(text);
-        match self {
-            Self::Plain => cell,
-            Self::Strong => cell.add_attribute(Attribute::Bold),
-            Self::Good => cell.fg(Color::DarkGreen),
-            Self::Warn => cell.fg(Color::DarkYellow),
-            Self::Bad => cell.fg(Color::DarkRed),
-            Self::Dim => cell.add_attribute(Attribute::Dim),
-        }
-    }
 }
 
 /// One field of a table, harmless for a terminal.
@@ -75,6 +62,9 @@ impl<T: AsRef<str>> From<T> for Field {
         Self::new(text, Tone::Plain)
     }
 }
+
+/// A column, and what it shows of an item.
+type Shows<'a, T> = (Column, &'a dyn Fn(&T) -> Field);
 
 /// How text on a stream looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,35 +97,23 @@ impl Look {
         if self.colour { "\x1b[K" } else { "" }
     }
 
-    /// A table with one line a row. On a terminal it is as wide as that: columns are dropped and texts cut, see [`Column`].
-    pub fn table(self, columns: &[Column], rows: Vec<Vec<Field>>) -> String {
-        let width = Table::new().width().filter(|_| self.terminal).map_or(usize::MAX, usize::from);
-        self.table_in(width, columns, rows)
-    }
-
-    fn table_in(self, width: usize, columns: &[Column], rows: Vec<Vec<Field>>) -> String {
-        let mut widest: Vec<usize> = columns.iter().map(|column| column.name.width()).collect();
-        for row in &rows {
-            widest.iter_mut().zip(row).for_each(|(widest, field)| *widest = field.text.width().max(*widest));
-        }
-        let widths = fit::widths(columns, &widest, width);
-        let kept = |fields: Vec<Field>| {
-            let fields = fields.into_iter().zip(&widths).filter_map(|(field, width)| Some((field, (*width)?)));
-            fields.map(|(field, width)| field.tone.cell(&fit::cut(&field.text, width))).collect::<Vec<_>>()
+    /// A table with a line for each of `items`. On a terminal it is as wide as that: columns are dropped and texts cut, see [`Column`].
+    pub fn table<T>(self, items: &[T], columns: &[Shows<'_, T>]) -> String {
+        let terminal = crossterm::terminal::size().ok().filter(|_| self.terminal);
+        let room = terminal.map_or(usize::MAX, |(width, _)| usize::from(width));
+        let header = columns.iter().map(|(column, _)| Field::new(column.name, Tone::Strong)).collect();
+        let row = |item| columns.iter().map(|(_, cell)| cell(item)).collect();
+        let rows: Vec<Vec<Field>> = std::iter::once(header).chain(items.iter().map(row)).collect();
+        let widest = |column: usize| rows.iter().map(|row| row[column].text.width()).max().unwrap_or_default();
+        let widest: Vec<usize> = (0..columns.len()).map(widest).collect();
+        let widths = fit::widths(&columns.iter().map(|(column, _)| *column).collect::<Vec<_>>(), &widest, room);
+        let cell = |(Field { text, tone }, width): (&Field, &Option<usize>)| {
+            let text = fit::cut(text, (*width)?);
+            let space = " ".repeat((*width)? + fit::GAP - text.width());
+            Some(self.paint(*tone, text) + &space)
         };
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_content_arrangement(ContentArrangement::Disabled);
-        if !self.colour {
-            table.force_no_tty();
-        }
-        table.set_header(kept(columns.iter().map(|column| Field::new(column.name, Tone::Strong)).collect()));
-        table.add_rows(rows.into_iter().map(kept));
-        let last = widths.iter().flatten().count().saturating_sub(1);
-        table.column_iter_mut().enumerate().for_each(|(at, column)| {
-            column.set_padding((0, if at == last && self.terminal { 0 } else { fit::GAP as u16 }));
-        });
-        table.trim_fmt() + "\n"
+        let line = |row: &Vec<Field>| row.iter().zip(&widths).filter_map(cell).collect::<String>().trim_end().to_owned() + "\n";
+        rows.iter().map(line).collect()
     }
 
     pub fn facts(self, facts: &[(&str, String)]) -> String {

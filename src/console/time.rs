@@ -3,7 +3,6 @@
 use super::Look;
 use crate::wire::Timestamp;
 use chrono::{DateTime, Local, NaiveDate, NaiveTime, TimeDelta};
-use std::borrow::Cow;
 
 /// How long a time in a sentence of the broker is: `2026-05-16T12:36:00.000Z`.
 const LENGTH: usize = 24;
@@ -15,17 +14,13 @@ impl Look {
     }
 
     /// A sentence of the broker. It does not know the zone of its reader, so the times in it are UTC.
-    pub fn sentence(self, text: &str) -> Cow<'_, str> {
-        if !self.terminal {
-            return Cow::Borrowed(text);
-        }
-        let (mut local_text, mut rest) = (String::new(), text);
-        while let Some((before, time)) = next(rest) {
-            local_text.push_str(before);
-            local_text.push_str(&local(time));
+    pub fn sentence(self, text: &str) -> String {
+        let (mut shown, mut rest) = (String::new(), text);
+        while let Some((before, time)) = next(rest).filter(|_| self.terminal) {
+            shown += &(before.to_owned() + &local(time));
             rest = &rest[before.len() + LENGTH..];
         }
-        if local_text.is_empty() && rest.len() == text.len() { Cow::Borrowed(text) } else { Cow::Owned(local_text + rest) }
+        shown + rest
     }
 }
 

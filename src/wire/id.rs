@@ -24,7 +24,7 @@ texts! {
 }
 
 /// How a person or a model names a peer: its id or its name, in the shape of an id, or `NAME@MACHINE`. The broker resolves it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, SerializeDisplay)]
 pub struct PeerRef(SmolStr);
 
 impl PeerId {
@@ -107,7 +107,7 @@ impl fmt::Display for MessageId {
 }
 
 /// How the user names a message: its id, or its number alone (`m1042`). The broker resolves it; a session needs the whole id.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, SerializeDisplay)]
 pub enum MessageRef {
     Id(MessageId),
     Number(i64),

@@ -191,6 +191,9 @@ fn broker_runs_in_the_background_without_a_manager() {
     let logs = broker.cli(&["logs", "-n", "1"]).env("XDG_RUNTIME_DIR", runtime.path()).output().unwrap();
     let logs = String::from_utf8(logs.stdout).unwrap();
     assert!(logs.lines().count() == 1, "{logs}");
+    let mut logs = broker.cli(&["logs"]);
+    let logs = logs.env("XDG_RUNTIME_DIR", runtime.path()).env("CLAUDE_PEERS_SOCKET", "here").output().unwrap();
+    assert_eq!(logs.status.code(), Some(2), "a setting that cannot be used: {logs:?}");
     drop(stop);
     std::fs::write(broker.database(), "this is no database, and long enough to be seen as something else entirely").unwrap();
     let (code, failed) = unmanaged(&broker, runtime.path(), &["start"]);

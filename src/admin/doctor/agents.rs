@@ -1,12 +1,12 @@
 //! The agents other than Claude Code: for each that is installed, whether its sessions start our MCP server, and whether our plugin or
 //! our hooks are there.
 
-use super::{
-    finding::{Finding, Fix, failed, ok, warning},
-    scene::beside,
-};
+use super::finding::{Finding, Fix, failed, ok, warning};
 use crate::{
-    admin::setup::{Found, found},
+    admin::{
+        place::beside,
+        setup::{Found, found},
+    },
     agents::{
         agent::{Agent, Mcp, Registration},
         files::{Unreadable, read},
@@ -41,11 +41,15 @@ async fn of(agent: &Agent, program: &Program) -> Finding {
     }
 }
 
+fn setup(agent: &Agent) -> String {
+    format!("`claude-peers setup --agent {}`", agent.name.program)
+}
+
 /// What is wrong with the registration.
 fn registered(agent: &Agent, mcp: &Mcp, program: &Program) -> Result<Option<Finding>, Unreadable> {
     let (title, name) = (agent.title, agent.name.program);
     let Registration { file, entry } = agent.registration(mcp)?;
-    let (setup, server) = (format!("`claude-peers setup --agent {name}`"), beside("claude-peers-mcp"));
+    let (setup, server) = (setup(agent), beside("claude-peers-mcp"));
     let Some(entry) = entry else {
         let what = format!("{title} has no registration of the MCP server: its sessions do not start it");
         let register = server.as_ref().and_then(|server| Some(Fix::Run(mcp.register(program, server.to_str()?))));
@@ -64,7 +68,6 @@ fn registered(agent: &Agent, mcp: &Mcp, program: &Program) -> Result<Option<Find
 
 /// What is wrong with our plugin.
 fn files(agent: &Agent) -> Result<Option<Finding>, Unreadable> {
-    let (title, setup) = (agent.title, format!("`claude-peers setup --agent {}`", agent.name.program));
     if let Some(plugin) = &agent.plugin {
         let path = agent.folder()?.join(plugin.file);
         let what = match found(&path) {
@@ -75,8 +78,8 @@ fn files(agent: &Agent) -> Result<Option<Finding>, Unreadable> {
             Err(_) => "cannot be read",
         };
         if !what.is_empty() {
-            let what = format!("{} {what}, so messages may not arrive by themselves in {title}", path.display());
-            return Ok(Some(warning(what, format!("move it away if it is there, then {setup}"))));
+            let what = format!("{} {what}, so messages may not arrive by themselves in {}", path.display(), agent.title);
+            return Ok(Some(warning(what, format!("move it away if it is there, then {}", setup(agent)))));
         }
     }
     hooks(agent)
@@ -95,5 +98,5 @@ fn hooks(agent: &Agent) -> Result<Option<Finding>, Unreadable> {
         Installed::OtherCopy(other) => format!("has the hooks of {}", other.display()),
     };
     let what = format!("{} {what}: in {}, messages come only with the results of our tools", path.display(), agent.title);
-    Ok(Some(warning(what, format!("`claude-peers setup --agent {}`", agent.name.program))))
+    Ok(Some(warning(what, setup(agent))))
 }

@@ -4,9 +4,10 @@
 use super::{
     finding::{Finding, Fix, failed, ok, skipped, warning},
     programs,
-    scene::{Scene, beside},
+    scene::Scene,
 };
 use crate::{
+    admin::place::beside,
     agents::{
         claude::{
             Barrier, Claude, Installed, OLDEST, OLDEST_WITH_INBOX, OLDEST_WITH_INBOX_ALWAYS, PLUGIN, Policy, Registrations,
@@ -15,7 +16,7 @@ use crate::{
         files::Unreadable,
         server::{NAME, Scope, Server},
     },
-    console::exit::UNSET,
+    console::UNSET,
     platform::settings::InvalidSetting,
 };
 use std::{
@@ -25,6 +26,7 @@ use std::{
 };
 use tokio::{sync::mpsc, time::timeout};
 
+const SERVER: &str = "claude-peers-mcp";
 const SETUP: &str = "`claude-peers setup`";
 const ADDS_IT: &str = "`claude-peers setup` adds it";
 /// How long reading a project's files may take: they may be on a network drive that is gone.
@@ -99,7 +101,7 @@ pub async fn registration(scene: &Scene, claude: Option<Claude>) -> Vec<Finding>
 fn servers(scene: &Scene, all: &Registrations) -> Vec<Server> {
     let plugin = matches!(scene.plugin, Ok(true)).then(Server::of_plugin).flatten();
     let servers: Vec<_> = all.own().cloned().into_iter().chain(plugin).collect();
-    if servers.is_empty() { server().iter().map(|program| Server::registered(program)).collect() } else { servers }
+    if servers.is_empty() { beside(SERVER).iter().map(|program| Server::registered(program)).collect() } else { servers }
 }
 
 /// The projects whose sessions do not start `server`: the known ones, and the one around this program.
@@ -144,10 +146,6 @@ fn in_project(all: &Registrations, policy: &Policy, server: &Server, project: &P
     Some(warning(what, help))
 }
 
-fn server() -> Option<PathBuf> {
-    beside("claude-peers-mcp")
-}
-
 fn unregistered(others: &[&Server], claude: Option<Claude>) -> Finding {
     if let Some(Server { name, .. }) = others.iter().find(|server| server.scope == Scope::User) {
         let what = format!(
@@ -162,14 +160,14 @@ fn unregistered(others: &[&Server], claude: Option<Claude>) -> Finding {
         }
         _ => "the MCP server is not registered with Claude Code: its sessions do not start it".to_owned(),
     };
-    let register = || Some(Fix::Run(claude?.register(server()?.to_str()?)));
+    let register = || Some(Fix::Run(claude?.register(beside(SERVER)?.to_str()?)));
     failed(what, SETUP).fixes(register())
 }
 
 /// There is an entry under our name; checks that it starts our program.
 async fn registered(own: &Server) -> Finding {
-    let server = server();
-    let shown = server.as_ref().map_or_else(|| "claude-peers-mcp".into(), |server| server.to_string_lossy());
+    let server = beside(SERVER);
+    let shown = server.as_ref().map_or_else(|| SERVER.into(), |server| server.to_string_lossy());
     let by_hand = format!("`claude mcp remove --scope user {NAME}`, then `{}`", by_hand(&shown));
     // Setup leaves values alone that may be secret.
     let again = match own.scope {

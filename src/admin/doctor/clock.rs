@@ -4,7 +4,7 @@ use super::{
     finding::{Finding, ok, warning},
     scene::Scene,
 };
-use crate::{console::out::span, platform::clock, wire::Timestamp};
+use crate::{console::span, platform::clock, wire::Timestamp};
 use std::time::UNIX_EPOCH;
 
 /// Small corrections of the clock do no harm.

@@ -2,7 +2,7 @@
 
 use super::finding::{Finding, Fix, failed, ok, skipped, warning};
 use crate::{
-    console::out::size,
+    console::size,
     platform::{
         call::Call,
         settings::{self, InvalidSetting},

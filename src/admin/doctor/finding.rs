@@ -1,6 +1,6 @@
 //! A check's finding: a verdict with help, and the steps of `--fix`. These are only steps that are obviously safe.
 
-use crate::{console::out::Tone, platform::call::Call};
+use crate::{console::Tone, platform::call::Call};
 use serde::Serialize;
 use std::{
     fs::{self, Permissions},

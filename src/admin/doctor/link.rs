@@ -2,17 +2,19 @@
 
 use super::{
     finding::{Finding, failed, ok, warning},
-    scene::{Scene, beside, on_path},
+    scene::Scene,
 };
 use crate::{
-    admin::manager::{Manager, Unit},
+    admin::{
+        manager::{Manager, Unit},
+        place::{LINK, program},
+    },
     platform::{call::Call, paths},
     wire::text::printable_line,
 };
 use serde::Deserialize;
 use std::{fs, path::Path, time::Duration};
 
-const PROGRAM: &str = "claude-peers-link";
 const UNIT: &str = "claude-peers-link.service";
 /// The time limit of its own checks. One of them connects to the hub, which may not answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,7 +54,7 @@ fn idle(unit: Option<&Unit>) -> Option<Finding> {
 }
 
 async fn joined(file: &Path, unit: Option<&Unit>) -> Vec<Finding> {
-    let Some(program) = beside(PROGRAM).or_else(|| on_path(PROGRAM).into_iter().next()) else {
+    let Some(program) = program(LINK) else {
         let what = "this machine has joined others, but claude-peers-link is not installed: no message leaves or arrives";
         let folder = file.parent().unwrap_or(file).display();
         return vec![failed(

@@ -19,11 +19,7 @@ mod sockets;
 
 use crate::{
     agents::claude::Claude,
-    console::{
-        exit::Failure,
-        out::{Look, Out},
-        report::{Columns, Row},
-    },
+    console::{Columns, Failure, Look, Out, Row},
 };
 use finding::{Finding, Verdict, skipped};
 use scene::Scene;

@@ -2,10 +2,13 @@
 
 use super::{
     finding::{Finding, failed, ok, warning},
-    scene::{Scene, beside, on_path},
+    scene::Scene,
 };
 use crate::{
-    admin::{manager::Units, setup::PROGRAMS},
+    admin::{
+        manager::Units,
+        place::{PROGRAMS, beside, on_path},
+    },
     platform::call::Call,
     wire::VERSION,
 };
@@ -73,7 +76,7 @@ pub async fn check(scene: &Scene) -> Vec<Finding> {
 
 /// The programs that work together: this one, those beside it, the broker, the service, the registered server.
 async fn working(scene: &Scene) -> Vec<Copy> {
-    let me = std::env::current_exe().unwrap_or_else(|_| PathBuf::from(PROGRAMS[0]));
+    let me = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("claude-peers"));
     let mut copies = vec![Copy { role: "this program", path: me, version: Ok(VERSION.to_owned()) }];
     if let Some(broker) = scene.broker() {
         let path = fs::read_link(format!("/proc/{}/exe", broker.pid)).unwrap_or_else(|_| format!("pid {}", broker.pid).into());

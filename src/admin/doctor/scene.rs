@@ -4,7 +4,7 @@ use super::{database, finding::Finding};
 use crate::{
     admin::{
         manager::{Manager, Units},
-        setup::Place,
+        place::program,
     },
     agents::{
         claude::{Registrations, has_plugin},
@@ -71,7 +71,7 @@ impl Scene {
             _ => paths::database(),
         };
         let services = units.as_ref().and_then(Units::program).filter(|program| program.is_file());
-        let daemon = services.or_else(|| beside("claude-peersd")).or_else(|| on_path("claude-peersd").into_iter().next());
+        let daemon = services.or_else(|| program("claude-peersd"));
         let report = database::look(daemon, &database).await;
         Self { socket, door, manager, units, registrations: Registrations::read(), plugin: has_plugin(), report }
     }
@@ -110,19 +110,4 @@ async fn knock(socket: &Path) -> Door {
         Ok((status, peers)) => Door::Broker(Box::new(status), peers),
         Err(error) => Door::Mute(error),
     }
-}
-
-/// The program `name` that was installed together with this one.
-pub fn beside(name: &str) -> Option<PathBuf> {
-    // Prefers setup's folder, if there is one, because it outlives an upgrade.
-    let folder = match Place::find() {
-        Ok(place) => place.bin,
-        Err(_) => std::env::current_exe().ok()?.parent()?.to_owned(),
-    };
-    Some(folder.join(name)).filter(|path| path.is_file())
-}
-
-/// Every copy of `name` on `PATH`. A shell runs the first.
-pub fn on_path(name: &str) -> Vec<PathBuf> {
-    which::which_all(name).map(Iterator::collect).unwrap_or_default()
 }

@@ -7,7 +7,8 @@ use super::{
 use crate::{
     admin::{
         manager::{Launchd, Manager, SERVICE, SOCKETS, Unit, Units},
-        setup::{Found, Place, found},
+        place::Place,
+        setup::{Found, found},
     },
     platform::{call::Call, kernel},
     wire::BrokerExit,
@@ -53,7 +54,7 @@ async fn agent(launchd: &Launchd) -> Finding {
 /// Makes the service manager listen, if it knows the broker.
 pub fn start(scene: &Scene) -> Vec<Fix> {
     match (&scene.manager, scene.installed_units()) {
-        (Manager::Launchd(launchd), _) => vec![Fix::Run(launchd.kickstart())],
+        (Manager::Launchd(launchd), _) => vec![Fix::Run(launchd.on(&["kickstart"]))],
         (_, Some(units)) => start_sockets(units),
         _ => Vec::new(),
     }

@@ -78,7 +78,10 @@ fn mute_help(scene: &Scene, error: &wire::Error) -> String {
             "see the service above; `systemctl --user restart claude-peers` restarts a broker that hangs".to_owned()
         }
         (Code::Unreachable, Manager::Launchd(launchd)) => {
-            format!("the broker hangs or ends at once: end it with `{}`; the next connection starts it again", launchd.kill())
+            format!(
+                "the broker hangs or ends at once: end it with `{}`; the next connection starts it again",
+                launchd.on(&["kill", "SIGKILL"])
+            )
         }
         (Code::Unreachable, _) => "the broker hangs or ends at once: end it (`kill` its process) and start it again".to_owned(),
         _ => error.help.clone().unwrap_or_else(|| "look into the broker's log".to_owned()),

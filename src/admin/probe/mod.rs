@@ -8,7 +8,7 @@ pub use stage::{Broker, Stage, broken};
 
 use crate::{
     client::Client,
-    console::exit::{Failure, Problem},
+    console::{Failure, Report},
     platform::random,
     wire::{HistoryEntry, MessageState},
 };
@@ -26,8 +26,8 @@ pub async fn round_trip(socket: PathBuf) -> Result<Duration, Failure> {
     let mut stage = Stage::new("setup")?;
     stage.socket = socket;
     let time = deliver(&stage).await.map_err(|failure| {
-        let Problem { what, help } = failure.into();
-        Problem::new(what + &stage.logs(), help)
+        let Report { message, help, .. } = failure.report.unwrap_or_default();
+        Failure::local(message + &stage.logs(), help.unwrap_or_default())
     })?;
     stage.remove()?;
     Ok(time)

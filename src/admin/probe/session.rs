@@ -1,7 +1,7 @@
 //! A session: a real `claude-peers-mcp`, driven over standard input and output as Claude Code drives it.
 
 use super::stage::{PATIENCE, Stage, broken, ends_well, late};
-use crate::console::exit::Failure;
+use crate::console::Failure;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::VecDeque, path::Path, process::Stdio, time::Instant};

@@ -2,9 +2,9 @@
 //! configuration.
 
 use crate::{
-    admin::setup::this_program,
+    admin::place::{PROGRAMS, this_program},
     client::Client,
-    console::exit::Failure,
+    console::Failure,
     platform::retry::Retry,
     wire::{Done, Hello},
 };
@@ -45,7 +45,7 @@ impl Stage {
     pub fn new(trial: &str) -> Result<Self, Failure> {
         let me = this_program()?;
         let programs = me.parent().unwrap_or(Path::new("/")).to_owned();
-        if let Some(program) = ["claude-peersd", "claude-peers-mcp"].iter().find(|program| !programs.join(program).is_file()) {
+        if let Some(program) = PROGRAMS.iter().find(|program| !programs.join(program).is_file()) {
             let what = format!("claude-peers needs {program} beside {}, and it is not there", me.display());
             let help = "install all three programs together (`cargo install --path .`), or build them with `cargo build`";
             return Err(Failure::local(what, help));

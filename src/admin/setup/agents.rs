@@ -5,10 +5,10 @@
 
 use super::{
     files::{Change, Draft, Found, found, write_theirs},
-    place::Place,
     step::Step,
 };
 use crate::{
+    admin::place::Place,
     agents::{
         agent::{Agent, Mcp, Plugin, Registration},
         files::read,
@@ -16,7 +16,7 @@ use crate::{
         program::Program,
         server::{NAME, Owner, Server},
     },
-    console::exit::Problem,
+    console::Failure,
 };
 use std::{
     fs,
@@ -24,7 +24,7 @@ use std::{
 };
 
 /// `named`: the user asks for this agent, so it is an error if it is not installed. `hooks`: adds our hooks, too.
-pub fn set_up(agent: &'static Agent, place: &Place, named: bool, hooks: bool) -> Result<Vec<Step>, Problem> {
+pub fn set_up(agent: &'static Agent, place: &Place, named: bool, hooks: bool) -> Result<Vec<Step>, Failure> {
     let Some(program) = agent.program()? else {
         return if named { Err(missing(agent.title, agent.name.program)) } else { Ok(Vec::new()) };
     };
@@ -35,7 +35,7 @@ pub fn set_up(agent: &'static Agent, place: &Place, named: bool, hooks: bool) ->
 }
 
 /// Undoes [`set_up`]. If there is nothing to remove, it reports that only for an installed agent, and never if `modest`.
-pub fn undo(agent: &'static Agent, place: &Place, modest: bool, hooks: bool) -> Result<Vec<Step>, Problem> {
+pub fn undo(agent: &'static Agent, place: &Place, modest: bool, hooks: bool) -> Result<Vec<Step>, Failure> {
     let program = agent.program()?;
     let says = !modest && program.is_some();
     let plugin = agent.plugin.as_ref().and_then(|plugin| take_plugin(agent, plugin, place, says).transpose());
@@ -48,16 +48,16 @@ pub fn is_installed(agent: &Agent) -> bool {
     matches!(agent.program(), Ok(Some(_)))
 }
 
-pub fn missing(title: &str, name: &str) -> Problem {
+pub fn missing(title: &str, name: &str) -> Failure {
     let what = format!("{title} is not installed: `{name}` is neither on PATH nor where installers put it");
-    Problem::new(what, format!("install it, or leave out `--agent {name}`"))
+    Failure::local(what, format!("install it, or leave out `--agent {name}`"))
 }
 
-fn all<const N: usize>(steps: [Option<Result<Step, Problem>>; N]) -> Vec<Step> {
+fn all<const N: usize>(steps: [Option<Result<Step, Failure>>; N]) -> Vec<Step> {
     steps.into_iter().flatten().map(|step| step.unwrap_or_else(Step::failed)).collect()
 }
 
-fn register(agent: &'static Agent, mcp: &'static Mcp, program: Program, place: &Place) -> Result<Step, Problem> {
+fn register(agent: &'static Agent, mcp: &'static Mcp, program: Program, place: &Place) -> Result<Step, Failure> {
     let (title, server) = (agent.title, place.server());
     let what = format!("register {} with {title}", server.display());
     let Registration { file, entry } = agent.registration(mcp)?;
@@ -69,12 +69,12 @@ fn register(agent: &'static Agent, mcp: &'static Mcp, program: Program, place: &
         (Some(entry), Some(Owner::OtherCopy)) => return Ok(keep(agent, &entry)),
         (Some(entry), Some(Owner::Stranger)) => {
             let what = format!("{} has {NAME} for another program: {}", file.display(), entry.command_line());
-            return Err(Problem::new(what, "rename or remove that entry, then run this again"));
+            return Err(Failure::local(what, "rename or remove that entry, then run this again"));
         }
         (Some(entry), _) if !entry.variables.is_empty() => {
             let what = format!("{title} has {NAME} with variables: {}", entry.variables.join(", "));
             let help = "setup does not touch their values, which may be secrets";
-            return Err(Problem::new(what, format!("{help}: set its command to {} in {}", server.display(), file.display())));
+            return Err(Failure::local(what, format!("{help}: set its command to {} in {}", server.display(), file.display())));
         }
         (Some(entry), _) => Some(entry.command_line()),
         (None, _) => None,
@@ -100,9 +100,9 @@ fn keep(agent: &Agent, entry: &Server) -> Step {
 }
 
 /// An agent reports success without an effect.
-fn unchanged(agent: &Agent, file: &Path, what: &str) -> Problem {
+fn unchanged(agent: &Agent, file: &Path, what: &str) -> Failure {
     let what = format!("`{} mcp` reports success, but {} {what}", agent.name.program, file.display());
-    Problem::new(what, format!("see whether {} has its configuration elsewhere", agent.title))
+    Failure::local(what, format!("see whether {} has its configuration elsewhere", agent.title))
 }
 
 fn deregister(
@@ -111,7 +111,7 @@ fn deregister(
     program: Option<Program>,
     place: &Place,
     says: bool,
-) -> Result<Option<Step>, Problem> {
+) -> Result<Option<Step>, Failure> {
     let what = format!("remove the registration from {}", agent.title);
     let Registration { file, entry } = agent.registration(mcp)?;
     let Some(entry) = entry else { return Ok(says.then(|| Step::already(what))) };
@@ -135,7 +135,7 @@ fn deregister(
 }
 
 /// Takes our entry out of all files of an agent that has no command for it.
-fn take_out(agent: &Agent, mcp: &Mcp) -> Result<(), Problem> {
+fn take_out(agent: &Agent, mcp: &Mcp) -> Result<(), Failure> {
     for (file, text) in agent.texts(mcp)? {
         if let Some(text) = mcp.without_ours(&text) {
             write_theirs(&file, &text)?;
@@ -144,7 +144,7 @@ fn take_out(agent: &Agent, mcp: &Mcp) -> Result<(), Problem> {
     Ok(())
 }
 
-fn put_plugin(agent: &Agent, plugin: &Plugin, place: &Place) -> Result<Step, Problem> {
+fn put_plugin(agent: &Agent, plugin: &Plugin, place: &Place) -> Result<Step, Failure> {
     let path = agent.folder()?.join(plugin.file);
     let what = format!("write {}, through which messages arrive in {}", path.display(), agent.title);
     if let Some(other) = other_copy(&path, &place.server())? {
@@ -153,7 +153,7 @@ fn put_plugin(agent: &Agent, plugin: &Plugin, place: &Place) -> Result<Step, Pro
     Ok(change(plugin, path, place, true, what)?.note(plugin.needs.map(str::to_owned)))
 }
 
-fn take_plugin(agent: &Agent, plugin: &Plugin, place: &Place, says: bool) -> Result<Option<Step>, Problem> {
+fn take_plugin(agent: &Agent, plugin: &Plugin, place: &Place, says: bool) -> Result<Option<Step>, Failure> {
     let path = agent.folder()?.join(plugin.file);
     let what = format!("remove {}", path.display());
     let other = other_copy(&path, &place.server())?;
@@ -165,7 +165,7 @@ fn take_plugin(agent: &Agent, plugin: &Plugin, place: &Place, says: bool) -> Res
     }))
 }
 
-fn put_hooks(agent: &Agent, hooks: &'static Hooks, place: &Place) -> Result<Step, Problem> {
+fn put_hooks(agent: &Agent, hooks: &'static Hooks, place: &Place) -> Result<Step, Failure> {
     let (path, program) = (agent.folder()?.join(hooks.file), place.command_line());
     let what = format!("add hooks to {}, through which messages arrive in {}", path.display(), agent.title);
     let text = read(&path)?.unwrap_or_default();
@@ -182,7 +182,7 @@ fn put_hooks(agent: &Agent, hooks: &'static Hooks, place: &Place) -> Result<Step
     Ok(step.note(off))
 }
 
-fn take_hooks(agent: &Agent, hooks: &'static Hooks, place: &Place, says: bool) -> Result<Option<Step>, Problem> {
+fn take_hooks(agent: &Agent, hooks: &'static Hooks, place: &Place, says: bool) -> Result<Option<Step>, Failure> {
     let path = agent.folder()?.join(hooks.file);
     let what = format!("remove our hooks from {}", path.display());
     let text = read(&path)?.unwrap_or_default();
@@ -196,14 +196,14 @@ fn take_hooks(agent: &Agent, hooks: &'static Hooks, place: &Place, says: bool) -
 }
 
 /// Writes the file as `change` makes it from what it has now.
-fn rewrite(path: &Path, change: impl FnOnce(&str) -> Option<String>) -> Result<(), Problem> {
+fn rewrite(path: &Path, change: impl FnOnce(&str) -> Option<String>) -> Result<(), Failure> {
     let text = read(path)?.unwrap_or_default();
     let what = || format!("{} cannot be changed without touching more than our part", path.display());
-    write_theirs(path, &change(&text).ok_or_else(|| Problem::new(what(), "change it by hand"))?)
+    write_theirs(path, &change(&text).ok_or_else(|| Failure::local(what(), "change it by hand"))?)
 }
 
 /// Writes or removes the plugin's file.
-fn change(plugin: &Plugin, path: PathBuf, place: &Place, wanted: bool, what: String) -> Result<Step, Problem> {
+fn change(plugin: &Plugin, path: PathBuf, place: &Place, wanted: bool, what: String) -> Result<Step, Failure> {
     let mut change = Change::default();
     change.add([Draft::script(path, &plugin.text(&place.server()))], wanted)?;
     if let Some(kept) = change.in_the_way.pop() {
@@ -214,7 +214,7 @@ fn change(plugin: &Plugin, path: PathBuf, place: &Place, wanted: bool, what: Str
 }
 
 /// The server of another copy that still exists, for which setup wrote the file at `path`.
-fn other_copy(path: &Path, server: &Path) -> Result<Option<PathBuf>, Problem> {
+fn other_copy(path: &Path, server: &Path) -> Result<Option<PathBuf>, Failure> {
     if found(path)? != Found::Ours {
         return Ok(None);
     }

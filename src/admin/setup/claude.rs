@@ -6,11 +6,11 @@
 //! copy byte for byte.
 
 use super::{
-    place::Place,
     settings::{added_rules, change, take_out},
     step::Step,
 };
 use crate::{
+    admin::place::Place,
     agents::{
         claude::{
             Claude, Installed, OLDEST, OLDEST_WITH_HOOKS, PLUGIN, Policy, RULES, Registrations, UserSettings, WITHOUT_HOOK,
@@ -20,14 +20,14 @@ use crate::{
         program::Version,
         server::Server,
     },
-    console::exit::Problem,
+    console::Failure,
     platform::call::Call,
 };
 use std::path::Path;
 
 /// `modest`: leaves any working entry alone, and says nothing where Claude Code is not installed. `hooks`: the step of the hooks
 /// follows, reads the same files, and reports errors in them.
-pub async fn register(place: &Place, modest: bool, hooks: bool) -> Result<Option<Step>, Problem> {
+pub async fn register(place: &Place, modest: bool, hooks: bool) -> Result<Option<Step>, Failure> {
     let server = place.server();
     let path = server.to_string_lossy().into_owned();
     let Some(claude) = Claude::find()? else {
@@ -68,11 +68,11 @@ pub async fn register(place: &Place, modest: bool, hooks: bool) -> Result<Option
             let what = format!("{line} is registered as claude-peers, with variables: {}", entry.variables.join(", "));
             let file = registrations.file.display();
             let help = format!("setup does not touch their values, which may be secrets: set its `command` to {path} in {file}");
-            return Err(Problem::new(what, help));
+            return Err(Failure::local(what, help));
         }
     }
     if let Some(barrier) = barrier {
-        return Err(Problem::new(format!("register {path}: {barrier} keeps Claude Code from starting it"), barrier.help()));
+        return Err(Failure::local(format!("register {path}: {barrier} keeps Claude Code from starting it"), barrier.help()));
     }
     let version = version_of(&claude).await?;
     let calls: Vec<Call> = entry.map(|_| claude.deregister()).into_iter().chain([claude.register(&path)]).collect();
@@ -85,7 +85,7 @@ pub async fn register(place: &Place, modest: bool, hooks: bool) -> Result<Option
 }
 
 /// Removes an entry of this copy, or of one that is gone. `modest`: says nothing where `claude` is gone.
-pub fn deregister(place: &Place, modest: bool) -> Result<Option<Step>, Problem> {
+pub fn deregister(place: &Place, modest: bool) -> Result<Option<Step>, Failure> {
     let registrations = Registrations::read()?;
     let what = "remove the registration";
     let Some(entry) = registrations.of_user() else {
@@ -110,16 +110,16 @@ pub fn deregister(place: &Place, modest: bool) -> Result<Option<Step>, Problem> 
 }
 
 /// Makes the calls, then checks the state of our entry.
-async fn call(calls: Vec<Call>, otherwise: &str, well: impl FnOnce(Option<&Server>) -> bool) -> Result<(), Problem> {
+async fn call(calls: Vec<Call>, otherwise: &str, well: impl FnOnce(Option<&Server>) -> bool) -> Result<(), Failure> {
     for call in calls {
         let help = format!("correct that, then run this again, or `{call}`");
-        call.run().await.map_err(|error| Problem::new(error.to_string(), help))?;
+        call.run().await.map_err(|error| Failure::local(error.to_string(), help))?;
     }
     let what = format!("`claude mcp` reports success, but {otherwise}");
-    well(Registrations::read()?.of_user()).then_some(()).ok_or_else(|| Problem::new(what, "look with `claude mcp list`"))
+    well(Registrations::read()?.of_user()).then_some(()).ok_or_else(|| Failure::local(what, "look with `claude mcp list`"))
 }
 
-pub async fn put_hook(place: &Place) -> Result<Step, Problem> {
+pub async fn put_hook(place: &Place) -> Result<Step, Failure> {
     let (file, program) = (UserSettings::read()?, place.command_line());
     let path = file.path.display();
     let what = format!("add a hook to {path}, which confirms that messages arrive");
@@ -150,8 +150,8 @@ pub async fn put_hook(place: &Place) -> Result<Step, Problem> {
     Ok(Step::to_do(what + &instead, doing).note(disabled))
 }
 
-pub async fn version_of(claude: &Claude) -> Result<Version, Problem> {
-    claude.0.version().await.map_err(|error| Problem::new(error, format!("see that {} runs", claude.0.path.display())))
+pub async fn version_of(claude: &Claude) -> Result<Version, Failure> {
+    claude.0.version().await.map_err(|error| Failure::local(error, format!("see that {} runs", claude.0.path.display())))
 }
 
 /// None where Claude Code is not installed, and where the step of the registration reports that the plugin's file cannot be read.

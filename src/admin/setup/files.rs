@@ -2,8 +2,8 @@
 //!
 //! The mark is a comment in the first lines with a fingerprint of the rest, which reveals later changes.
 
-use super::{place::Place, step::Step};
-use crate::{console::exit::Problem, platform::files::resolve};
+use super::step::Step;
+use crate::{admin::place::Place, console::Failure, platform::files::resolve};
 use sha2::{Digest, Sha256};
 use std::{
     fs::{self, DirBuilder, Permissions},
@@ -64,7 +64,7 @@ pub struct Change {
 
 impl Change {
     /// Adds files that should be as drafted, or should not be.
-    pub fn add(&mut self, drafts: impl IntoIterator<Item = Draft>, wanted: bool) -> Result<(), Problem> {
+    pub fn add(&mut self, drafts: impl IntoIterator<Item = Draft>, wanted: bool) -> Result<(), Failure> {
         for draft in drafts {
             match (found(&draft.path)?, wanted) {
                 (Found::Changed, _) => self.in_the_way.push(kept(&draft.path, "was changed after setup wrote it")),
@@ -82,7 +82,7 @@ impl Change {
         self.write.len() + self.remove.len()
     }
 
-    pub fn make(&self, place: &Place) -> Result<(), Problem> {
+    pub fn make(&self, place: &Place) -> Result<(), Failure> {
         for Draft { path, content } in &self.write {
             write(path, content, 0o755, Permissions::from_mode(0o644))?;
         }
@@ -92,11 +92,11 @@ impl Change {
 
 fn kept(path: &Path, whose: &str) -> Step {
     let help = "keep what you need of it elsewhere (a unit has drop-ins), move it away and run this again";
-    Step::failed(Problem::new(format!("{} {whose}, and is left as it is", path.display()), help))
+    Step::failed(Failure::local(format!("{} {whose}, and is left as it is", path.display()), help))
 }
 
 /// Writes a file whole or not at all; `folder_mode` is for folders that it makes.
-pub fn write(path: &Path, content: &str, folder_mode: u32, rights: Permissions) -> Result<(), Problem> {
+pub fn write(path: &Path, content: &str, folder_mode: u32, rights: Permissions) -> Result<(), Failure> {
     let folder = path.parent().unwrap_or(Path::new("/"));
     let write = || -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(folder_mode).create(folder)?;
@@ -106,12 +106,12 @@ pub fn write(path: &Path, content: &str, folder_mode: u32, rights: Permissions) 
         file.as_file().sync_all()?;
         file.persist(path).map(drop).map_err(|error| error.error)
     };
-    write().map_err(|e| Problem::io("writing", path, &e, "make room or give yourself the right to write there"))
+    write().map_err(|e| Failure::io("writing", path, &e, "make room or give yourself the right to write there"))
 }
 
 /// Looks at the file at `path`.
-pub fn found(path: &Path) -> Result<Found, Problem> {
-    let unreadable = |e| Problem::io("reading", path, &e, "give yourself the right to read it, or move it away");
+pub fn found(path: &Path) -> Result<Found, Failure> {
+    let unreadable = |e| Failure::io("reading", path, &e, "give yourself the right to read it, or move it away");
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
         Err(e) => return Err(unreadable(e)),
@@ -142,11 +142,11 @@ fn fingerprint(content: &str) -> String {
 }
 
 /// Removes a file, and the folders above it that this leaves empty, up to `base`.
-pub fn remove(path: &Path, base: &Path) -> Result<(), Problem> {
+pub fn remove(path: &Path, base: &Path) -> Result<(), Failure> {
     if let Err(e) = fs::remove_file(path)
         && e.kind() != io::ErrorKind::NotFound
     {
-        return Err(Problem::io("removing", path, &e, "remove it by hand"));
+        return Err(Failure::io("removing", path, &e, "remove it by hand"));
     }
     let mut folders = path.ancestors().skip(1).take_while(|folder| *folder != base && folder.starts_with(base));
     // A folder that is not empty cannot be removed.
@@ -155,7 +155,7 @@ pub fn remove(path: &Path, base: &Path) -> Result<(), Problem> {
 }
 
 /// Removes a file of the user's. A link to it stays, and so does the folder that the link names.
-pub fn remove_theirs(path: &Path, base: &Path) -> Result<(), Problem> {
+pub fn remove_theirs(path: &Path, base: &Path) -> Result<(), Failure> {
     if path.is_symlink() {
         let target = target(path)?;
         return remove(&target, &target);
@@ -164,13 +164,13 @@ pub fn remove_theirs(path: &Path, base: &Path) -> Result<(), Problem> {
 }
 
 /// Writes a file of the user's through links, and keeps its mode.
-pub fn write_theirs(path: &Path, text: &str) -> Result<(), Problem> {
+pub fn write_theirs(path: &Path, text: &str) -> Result<(), Failure> {
     let target = target(path)?;
     let rights = fs::metadata(&target).map_or_else(|_| Permissions::from_mode(0o600), |meta| meta.permissions());
     write(&target, text, 0o700, rights)
 }
 
 /// The file itself, behind all links.
-fn target(path: &Path) -> Result<PathBuf, Problem> {
-    resolve(path).map_err(|error| Problem::io("writing", path, &error, "correct or remove the link, then run this again"))
+fn target(path: &Path) -> Result<PathBuf, Failure> {
+    resolve(path).map_err(|error| Failure::io("writing", path, &error, "correct or remove the link, then run this again"))
 }

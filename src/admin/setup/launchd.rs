@@ -2,13 +2,15 @@
 
 use super::{
     files::{Change, Draft},
-    place::Place,
     step::Step,
 };
 use crate::{
-    admin::manager::{LABEL, Launchd, agent, log, socket},
+    admin::{
+        manager::{LABEL, Launchd, agent, log, socket},
+        place::Place,
+    },
     client::Client,
-    console::exit::Problem,
+    console::Failure,
     platform::paths::DEFAULT_PORT,
     wire::{Hello, VERSION},
 };
@@ -22,12 +24,12 @@ fn path(place: &Place) -> PathBuf {
     place.home.join(format!("Library/LaunchAgents/{LABEL}.plist"))
 }
 
-fn draft(place: &Place, port: u16) -> Result<Draft, Problem> {
+fn draft(place: &Place, port: u16) -> Result<Draft, Failure> {
     Ok(Draft::xml(path(place), &agent(&place.bin, &place.home, port)?))
 }
 
 /// Installs and loads the agent; with `undo`, unloads and removes it.
-pub async fn steps(place: &Place, launchd: &Launchd, undo: bool, port: Option<u16>) -> Result<Vec<Step>, Problem> {
+pub async fn steps(place: &Place, launchd: &Launchd, undo: bool, port: Option<u16>) -> Result<Vec<Step>, Failure> {
     let path = path(place);
     let port = port.or_else(|| port_in(&path)).unwrap_or(DEFAULT_PORT);
     let mut change = Change::default();
@@ -55,13 +57,13 @@ pub async fn steps(place: &Place, launchd: &Launchd, undo: bool, port: Option<u1
         // launchd creates socket and log, but not their folders.
         for folder in [socket(&place.home), log(&place.home)].iter().filter_map(|file| file.parent()) {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.map_err(|e| Problem::io("making", folder, &e, "give yourself the right to write there"))?;
+            made.map_err(|e| Failure::io("making", folder, &e, "give yourself the right to write there"))?;
         }
         change.make(&place)?;
         if loaded {
             launchd.unload().await?;
         }
-        launchd.enable().run().await?;
+        launchd.on(&["enable"]).run().await?;
         launchd.bootstrap(&path).run().await?;
         Ok(())
     })])
@@ -122,6 +124,7 @@ mod tests {
             assert_eq!(plist::Value::from_file(&binary).expect("a property list"), agent);
         }
         let content = fs::read_to_string(&path).expect("read");
+        assert!(!["/Users/USER", "/usr/local", "7899"].iter().any(|example| content.contains(example)), "{content}");
         for (changed, is) in [(content.replace("7900", "80"), Found::Changed), ("<plist/>\n".into(), Found::Foreign)] {
             fs::write(&path, changed).expect("changed");
             assert_eq!(found(&path), Ok(is));

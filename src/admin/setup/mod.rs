@@ -8,17 +8,16 @@ mod agents;
 mod claude;
 mod files;
 mod launchd;
-mod place;
 mod settings;
 mod step;
 mod systemd;
 
 pub use files::{Found, found};
-pub use place::{PROGRAMS, Place, this_program};
 
 use crate::{
     admin::{
         manager::{Absent, Manager},
+        place::{self, Place},
         probe, start, stop,
     },
     agents::{
@@ -29,10 +28,7 @@ use crate::{
         server::NAME,
     },
     client::Client,
-    console::{
-        exit::{Failure, Problem},
-        out::{Out, Tone},
-    },
+    console::{Failure, Out, Tone},
     platform::paths,
     wire::{Hello, VERSION},
 };
@@ -40,7 +36,6 @@ use clap::builder::PossibleValuesParser;
 use std::path::PathBuf;
 use step::{Step, Walk};
 
-/// What to set up.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Take back what setup did; messages and databases are kept
@@ -117,7 +112,7 @@ async fn set_up(place: &Place, args: &Args, walk: &mut Walk) -> Result<(), Failu
     if !matches!(&manager, Manager::None(absent) if absent.help.is_some()) {
         let socket = manager.socket(&place.home).map_or_else(paths::socket, Ok)?;
         let test = test_message(socket).note(place::unseen_settings());
-        walk.take("round_trip", Ok::<_, Problem>([test])).await?;
+        walk.take("round_trip", Ok::<_, Failure>([test])).await?;
     }
     if !walk.is_well() || args.dry_run {
         return Ok(());
@@ -192,9 +187,9 @@ async fn serve(place: &Place, args: &Args, manager: &Manager, walk: &mut Walk) -
 }
 
 /// The step without a service manager: a failure only on machines that should have one.
-fn unmanaged(place: &Place, absent: &Absent, undo: bool) -> Result<Step, Problem> {
+fn unmanaged(place: &Place, absent: &Absent, undo: bool) -> Result<Step, Failure> {
     if let Some(help) = absent.help {
-        return Err(Problem::new(&absent.reason, format!("{help}; then run this again")));
+        return Err(Failure::local(&absent.reason, format!("{help}; then run this again")));
     }
     if undo {
         return Ok(Step::telling("stop the broker that runs in the background", async {
@@ -225,9 +220,10 @@ fn unmanaged(place: &Place, absent: &Absent, undo: bool) -> Result<Step, Problem
 /// A message through the broker at `socket`.
 fn test_message(socket: PathBuf) -> Step {
     Step::telling("send a test message through the broker", async move {
-        let help = "`claude-peers doctor` finds the cause; the broker's log: `claude-peers logs`".to_owned();
-        let _: Hello = Client::new(socket.clone(), "claude-peers").hello().await.map_err(Failure::from)?;
-        let time = probe::round_trip(socket).await.map_err(|failure| Problem { help, ..failure.into() })?;
+        let help = "`claude-peers doctor` finds the cause; the broker's log: `claude-peers logs`";
+        let _: Hello = Client::new(socket.clone(), "claude-peers").hello().await?;
+        let time = probe::round_trip(socket).await;
+        let time = time.map_err(|failure| Failure::local(failure.report.unwrap_or_default().message, help))?;
         Ok(Some(format!("test message delivered in {} ms through the broker", time.as_millis().max(1))))
     })
 }

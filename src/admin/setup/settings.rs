@@ -3,13 +3,14 @@
 //! Setup first copies the file (as an empty one if there is none). If the file differs from the copy only in our parts, removing the
 //! last of them restores the copy byte for byte.
 
-use super::{files, place::Place, step::Step};
+use super::{files, step::Step};
 use crate::{
+    admin::place::Place,
     agents::{
         claude::{RULES, UserSettings},
         files::Unreadable,
     },
-    console::exit::{Problem, UNSET},
+    console::{Failure, UNSET},
 };
 use std::path::Path;
 
@@ -28,7 +29,7 @@ pub fn take_hook(file: UserSettings, place: &Place, modest: bool) -> Option<Step
 }
 
 /// Writes the file as changed by `change`, after saving a copy without our parts.
-pub fn change(file: &UserSettings, change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Problem> {
+pub fn change(file: &UserSettings, change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Failure> {
     let file = file.again()?;
     let text = changed(&file, change)?;
     let copy = file.copy()?;
@@ -49,7 +50,7 @@ pub fn change(file: &UserSettings, change: impl FnOnce(&UserSettings) -> Option<
 }
 
 /// Writes the file as `change` makes it, which has less of ours. Folders that this leaves empty go, up to `base`.
-pub fn take_out(file: &UserSettings, base: &Path, change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Problem> {
+pub fn take_out(file: &UserSettings, base: &Path, change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<(), Failure> {
     let file = file.again()?;
     let copy = file.copy()?;
     let text = changed(&file, change)?;
@@ -66,9 +67,9 @@ pub fn take_out(file: &UserSettings, base: &Path, change: impl FnOnce(&UserSetti
     if restores || there_was_none { files::remove_theirs(&copy.path, base) } else { Ok(()) }
 }
 
-fn changed(file: &UserSettings, change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<String, Problem> {
+fn changed(file: &UserSettings, change: impl FnOnce(&UserSettings) -> Option<String>) -> Result<String, Failure> {
     let what = || format!("{} cannot be changed without touching more than our part", file.path.display());
-    change(file).ok_or_else(|| Problem::new(what(), "change it by hand"))
+    change(file).ok_or_else(|| Failure::local(what(), "change it by hand"))
 }
 
 /// The rules that are in the file but not in setup's earlier copy.
@@ -78,13 +79,13 @@ pub fn added_rules(file: &UserSettings) -> Result<Vec<&'static str>, Unreadable>
     Ok(RULES.into_iter().filter(added).collect())
 }
 
-impl From<Unreadable> for Problem {
+impl From<Unreadable> for Failure {
     fn from(error: Unreadable) -> Self {
         let help = match &error {
             Unreadable::Setting(_) => UNSET,
             Unreadable::System { .. } => "give yourself the right to read it, then run this again",
             Unreadable::Broken { .. } => "correct it, or move it away, and run this again",
         };
-        Self::new(error.to_string(), help)
+        Self::local(error.to_string(), help)
     }
 }

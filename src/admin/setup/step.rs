@@ -1,11 +1,7 @@
 //! Steps: planning them, taking them, and reporting on them.
 
 use crate::{
-    console::{
-        exit::{Failure, Problem},
-        out::{Look, Out, Tone},
-        report::{Columns, Row},
-    },
+    console::{Columns, Failure, Look, Out, Report, Row, Tone},
     platform::call::{Call, CallFailed},
 };
 use serde::Serialize;
@@ -36,14 +32,14 @@ impl Outcome {
     }
 }
 
-impl From<CallFailed> for Problem {
+impl From<CallFailed> for Failure {
     fn from(error: CallFailed) -> Self {
-        Self::new(error.to_string(), "correct that, then run this again; `claude-peers doctor` tells more")
+        Self::local(error.to_string(), "correct that, then run this again; `claude-peers doctor` tells more")
     }
 }
 
 /// Returns the words that replace the step's own once it is done.
-type Doing = Pin<Box<dyn Future<Output = Result<Option<String>, Problem>>>>;
+type Doing = Pin<Box<dyn Future<Output = Result<Option<String>, Failure>>>>;
 
 #[derive(Serialize)]
 pub struct Step {
@@ -67,12 +63,12 @@ impl Step {
         Self { name: "", state, what: what.into(), help, doing: None, may_fail: None }
     }
 
-    pub fn to_do(what: impl Into<String>, doing: impl Future<Output = Result<(), Problem>> + 'static) -> Self {
+    pub fn to_do(what: impl Into<String>, doing: impl Future<Output = Result<(), Failure>> + 'static) -> Self {
         Self::telling(what, async { doing.await.map(|()| None) })
     }
 
     /// A step with other words once it is done.
-    pub fn telling(what: impl Into<String>, doing: impl Future<Output = Result<Option<String>, Problem>> + 'static) -> Self {
+    pub fn telling(what: impl Into<String>, doing: impl Future<Output = Result<Option<String>, Failure>> + 'static) -> Self {
         Self { doing: Some(Box::pin(doing)), ..Self::new(Outcome::Planned, what, None) }
     }
 
@@ -98,9 +94,9 @@ impl Step {
         Self::new(Outcome::Skipped, what, Some(help.into()))
     }
 
-    pub fn failed(problem: impl Into<Problem>) -> Self {
-        let Problem { what, help } = problem.into();
-        Self::new(Outcome::Failed, what, Some(help))
+    pub fn failed(failure: impl Into<Failure>) -> Self {
+        let Report { message, help, .. } = failure.into().report.unwrap_or_default();
+        Self::new(Outcome::Failed, message, help)
     }
 
     pub fn named(self, name: &'static str) -> Self {
@@ -123,10 +119,11 @@ impl Step {
                 self.state = done;
                 self.what = said.unwrap_or(std::mem::take(&mut self.what));
             }
-            Err(Problem { what, help }) => {
+            Err(failure) => {
+                let Report { message, help, .. } = failure.report.unwrap_or_default();
                 self.state = if self.may_fail.is_some() { Outcome::Skipped } else { Outcome::Failed };
-                self.what += &format!(": {what}");
-                self.help = Some(self.may_fail.map_or(help, str::to_owned));
+                self.what += &format!(": {message}");
+                self.help = self.may_fail.map(str::to_owned).or(help);
             }
         }
     }
@@ -159,7 +156,7 @@ impl Walk {
     }
 
     /// Takes the steps of a group; a plan that failed is a failed step.
-    pub async fn take<P: Into<Problem>>(
+    pub async fn take<P: Into<Failure>>(
         &mut self,
         group: &'static str,
         steps: Result<impl IntoIterator<Item = Step>, P>,

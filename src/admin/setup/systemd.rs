@@ -2,16 +2,16 @@
 
 use super::{
     files::{Change, Draft, Found, found},
-    place::Place,
     step::Step,
 };
 use crate::{
     admin::{
         manager::{SERVICE, SOCKET, SOCKETS, Systemd, TCP_SOCKET, Unit, Units},
+        place::Place,
         stop,
     },
     client::Client,
-    console::exit::Problem,
+    console::Failure,
     platform::paths::DEFAULT_PORT,
     wire::{BrokerStatus, ListenerStatus, VERSION},
 };
@@ -32,7 +32,7 @@ const ACTIVATION: (&str, &str) =
 /// The path of the broker in these files.
 const PACKAGED: &str = "/usr/bin/claude-peersd";
 
-pub async fn put(place: &Place, systemd: &Systemd, port: Option<u16>) -> Result<Vec<Step>, Problem> {
+pub async fn put(place: &Place, systemd: &Systemd, port: Option<u16>) -> Result<Vec<Step>, Failure> {
     let folder = folder(place, systemd);
     let mut change = Change::default();
     // Copies of ours would hide a package's units.
@@ -49,7 +49,7 @@ pub async fn put(place: &Place, systemd: &Systemd, port: Option<u16>) -> Result<
     Ok(steps)
 }
 
-pub async fn take_back(place: &Place, systemd: &Systemd) -> Result<Vec<Step>, Problem> {
+pub async fn take_back(place: &Place, systemd: &Systemd) -> Result<Vec<Step>, Failure> {
     let folder = folder(place, systemd);
     let sockets = Sockets::look(systemd).await?;
     let mut change = Change::default();
@@ -114,7 +114,7 @@ fn put_files(mut change: Change, place: &Place, systemd: &Systemd, folder: &Path
     steps
 }
 
-async fn make(change: Change, place: Place, systemd: Systemd) -> Result<(), Problem> {
+async fn make(change: Change, place: Place, systemd: Systemd) -> Result<(), Failure> {
     if place.package.is_some() && change.remove.iter().any(|path| path.ends_with(SOCKET)) {
         // Removes the links to our copies; the package has enabled its own units for all users.
         systemd.on("disable", SOCKETS).run().await?;
@@ -137,7 +137,7 @@ struct Sockets {
 
 impl Sockets {
     /// Starts nothing.
-    async fn look(systemd: &Systemd) -> Result<Self, Problem> {
+    async fn look(systemd: &Systemd) -> Result<Self, Failure> {
         let units = systemd.our_units().await?;
         // A connection to systemd's socket would start the broker.
         let asks = units.service.is_active() || !units.socket.is_active();

@@ -12,10 +12,7 @@ mod release;
 
 use crate::{
     admin::manager::Manager,
-    console::{
-        exit::Failure,
-        out::{Look, Out, Tone},
-    },
+    console::{Failure, Look, Out, Tone},
     platform::call::quoted,
     wire::VERSION,
 };
@@ -86,7 +83,7 @@ pub async fn run(args: Args, out: Out) -> Result<(), Failure> {
     let server = Server::new(args.from, args.key.as_deref())?;
     let owner = owner::of(&program).await?;
     if let Some(owner) = owner.as_ref().filter(|_| !args.check) {
-        return Err(owner.refusal(&program).into());
+        return Err(owner.refusal(&program));
     }
     if let Some(wanted) = args.version.as_deref().filter(|wanted| !args.check && order(wanted) == Ordering::Less) {
         let what = format!("version {wanted} is older than {VERSION}, which is installed");

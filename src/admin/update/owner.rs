@@ -3,7 +3,7 @@
 //! A package manager that is not installed owns nothing; one that cannot answer is a failure.
 
 use crate::{
-    console::exit::Problem,
+    console::Failure,
     platform::call::{Call, CallFailed, quoted},
 };
 use std::{ffi::OsStr, fs, io, path::Path, time::Duration};
@@ -16,13 +16,13 @@ pub struct Owner {
 }
 
 impl Owner {
-    pub fn refusal(&self, program: &Path) -> Problem {
-        Problem::new(format!("{} belongs to {}", program.display(), self.who), format!("update it with: {}", self.command))
+    pub fn refusal(&self, program: &Path) -> Failure {
+        Failure::local(format!("{} belongs to {}", program.display(), self.who), format!("update it with: {}", self.command))
     }
 }
 
 /// None if the program was copied there by hand.
-pub async fn of(program: &Path) -> Result<Option<Owner>, Problem> {
+pub async fn of(program: &Path) -> Result<Option<Owner>, Failure> {
     let owner = |who: &str, command: &str| Ok(Some(Owner { who: who.to_owned(), command: command.to_owned() }));
     if program.components().any(|part| part.as_os_str() == "Cellar") {
         return owner("Homebrew", "brew upgrade claude-peers");
@@ -48,7 +48,7 @@ pub async fn of(program: &Path) -> Result<Option<Owner>, Problem> {
 }
 
 /// A manager's answer; none if it is not installed, or exits with 1 because the program is not its own.
-async fn ask(manager: &str, words: &[&str], program: &Path) -> Result<Option<String>, Problem> {
+async fn ask(manager: &str, words: &[&str], program: &Path) -> Result<Option<String>, Failure> {
     // If a folder on PATH may not be entered, starting a missing program fails with another error than "not found".
     let Ok(found) = which::which(manager) else { return Ok(None) };
     let words = words.iter().map(OsStr::new).chain([program.as_os_str()]);
@@ -60,7 +60,7 @@ async fn ask(manager: &str, words: &[&str], program: &Path) -> Result<Option<Str
 
 /// The source of an earlier `cargo install` of `program`, which would install it again. Cargo keeps a record beside the folder of
 /// programs.
-fn cargo(program: &Path) -> Result<Option<String>, Problem> {
+fn cargo(program: &Path) -> Result<Option<String>, Failure> {
     let Some(root) = program.parent().and_then(Path::parent) else { return Ok(None) };
     let record = root.join(".crates2.json");
     let broken = |e: &dyn std::fmt::Display| unanswered("cargo", &format!("reading {}: {e}", record.display()));
@@ -90,9 +90,9 @@ fn dpkg_package<'a>(said: &'a str, program: &Path) -> Option<&'a str> {
     packages.split(", ").next()
 }
 
-fn unanswered(manager: &str, why: &str) -> Problem {
+fn unanswered(manager: &str, why: &str) -> Failure {
     let what = format!("asking {manager} whether it installed this program: {}", why.trim());
-    Problem::new(what, "nothing was changed; correct that, then try again")
+    Failure::local(what, "nothing was changed; correct that, then try again")
 }
 
 #[cfg(test)]

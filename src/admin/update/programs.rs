@@ -5,7 +5,8 @@
 
 use super::release;
 use crate::{
-    console::exit::Problem,
+    admin::place::PROGRAMS,
+    console::Failure,
     platform::call::{Call, quoted},
 };
 use rustix::fs::FlockOperation;
@@ -20,8 +21,6 @@ use std::{
 use tempfile::TempDir;
 
 pub const REINSTALL: &str = "install claude-peers again, as its README says";
-/// This program comes last, so that the next update completes an interrupted one.
-const PROGRAMS: [&str; 3] = ["claude-peersd", "claude-peers-mcp", "claude-peers"];
 const WORKSHOP: &str = ".claude-peers-update-";
 const PATIENCE: Duration = Duration::from_secs(10);
 const TELL_THE_MAKER: &str = "nothing was changed; please tell the people who made the release";
@@ -38,22 +37,22 @@ pub struct Folder {
 
 impl Folder {
     /// Locks the folder of `program`.
-    pub fn of(program: &Path) -> Result<Self, Problem> {
+    pub fn of(program: &Path) -> Result<Self, Failure> {
         let path = program.parent().unwrap_or(Path::new("/")).to_owned();
         let not_plain = |file: &PathBuf| fs::symlink_metadata(file).is_ok_and(|found| !found.is_file());
         if let Some(file) = PROGRAMS.map(|name| path.join(name)).iter().find(|file| not_plain(file)) {
             let what = format!("{} is not a plain file", file.display());
-            return Err(Problem::new(what, "update what it points to, or remove it and try again"));
+            return Err(Failure::local(what, "update what it points to, or remove it and try again"));
         }
         let workshop = tempfile::Builder::new().prefix(WORKSHOP).tempdir_in(&path).map_err(|e| {
             let command = quoted(&program.to_string_lossy()).into_owned();
             let help = format!("update with the right to write there, such as `sudo {command} update`");
-            Problem::new(format!("the programs in {} cannot be replaced: {}", path.display(), e.kind()), help)
+            Failure::local(format!("the programs in {} cannot be replaced: {}", path.display(), e.kind()), help)
         })?;
         let lock = File::open(&path).map_err(|e| failed("opening", &path, &e))?;
         let help = "another update may be running: let it finish, then try again";
         let locked = rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive);
-        locked.map_err(|e| Problem::io("locking", &path, &e.into(), help))?;
+        locked.map_err(|e| Failure::io("locking", &path, &e.into(), help))?;
         let [new, old] = ["new", "old"].map(|name| workshop.path().join(name));
         for folder in [&new, &old] {
             fs::create_dir(folder).map_err(|e| failed("making", folder, &e))?;
@@ -66,11 +65,11 @@ impl Folder {
         self.workshop.path()
     }
 
-    pub fn unpack(&self, archive: &Path) -> Result<(), Problem> {
+    pub fn unpack(&self, archive: &Path) -> Result<(), Failure> {
         for name in PROGRAMS {
             let wrong = |why: String| {
                 let archive = archive.file_name().unwrap_or_default().display();
-                Problem::new(format!("{archive} holds no usable {name}: {why}"), TELL_THE_MAKER)
+                Failure::local(format!("{archive} holds no usable {name}: {why}"), TELL_THE_MAKER)
             };
             let mut extract = Extract::from_source(archive);
             extract.archive(ArchiveKind::Tar(Some(Compression::Gz)));
@@ -87,9 +86,9 @@ impl Folder {
     }
 
     /// Makes each new program print its version, which shows that it runs here and is the right one.
-    pub async fn try_out(&self, version: &str) -> Result<(), Problem> {
+    pub async fn try_out(&self, version: &str) -> Result<(), Failure> {
         for name in PROGRAMS {
-            let wrong = |why| Problem::new(format!("the new {name} is not usable here: {why}"), TELL_THE_MAKER);
+            let wrong = |why| Failure::local(format!("the new {name} is not usable here: {why}"), TELL_THE_MAKER);
             let call = Call::new(name, self.new.join(name), ["--version"], PATIENCE);
             let said = call.run().await.map_err(|e| wrong(e.to_string()))?;
             if said.trim() != format!("{name} {version}") {
@@ -100,7 +99,7 @@ impl Folder {
     }
 
     /// Replaces the programs, or adds missing ones; returns their paths.
-    pub fn replace(&mut self) -> Result<Vec<PathBuf>, Problem> {
+    pub fn replace(&mut self) -> Result<Vec<PathBuf>, Failure> {
         let places = PROGRAMS.map(|name| self.path.join(name));
         for (place, name) in places.iter().zip(PROGRAMS) {
             match fs::copy(place, self.old.join(name)) {
@@ -117,7 +116,7 @@ impl Folder {
         self.clear_up();
         // A power loss before this sync could restore the old names.
         let synced = File::open(&self.path).and_then(|folder| folder.sync_all());
-        let unsynced = |e| Problem::new(format!("the programs are replaced, but syncing their folder failed: {e}"), REINSTALL);
+        let unsynced = |e| Failure::local(format!("the programs are replaced, but syncing their folder failed: {e}"), REINSTALL);
         synced.map(|()| places.to_vec()).map_err(unsynced)
     }
 
@@ -130,17 +129,17 @@ impl Folder {
         }
     }
 
-    fn put_back(&mut self, place: &Path, name: &str) -> Result<(), Problem> {
+    fn put_back(&mut self, place: &Path, name: &str) -> Result<(), Failure> {
         let kept = self.old.join(name);
         let back = if kept.exists() { fs::rename(&kept, place) } else { fs::remove_file(place) };
         back.map_err(|e| {
             self.workshop.disable_cleanup(true);
             let what = format!("the update failed half way, and putting {} back failed: {e}", place.display());
-            Problem::new(what, format!("the old programs are in {}: move them back by hand", self.old.display()))
+            Failure::local(what, format!("the old programs are in {}: move them back by hand", self.old.display()))
         })
     }
 }
 
-fn failed(doing: &str, path: &Path, e: &io::Error) -> Problem {
-    Problem::io(doing, path, e, "nothing was changed; correct that, then try again")
+fn failed(doing: &str, path: &Path, e: &io::Error) -> Failure {
+    Failure::io(doing, path, e, "nothing was changed; correct that, then try again")
 }

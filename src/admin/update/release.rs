@@ -4,10 +4,7 @@
 //! bounded in time and size.
 
 use super::keys::{self, Key};
-use crate::{
-    console::exit::{Failure, Problem},
-    platform::settings,
-};
+use crate::{console::Failure, platform::settings};
 use self_update::{Checksum, Download, Error, Release, ReleaseAsset, backends::github, http::header, http_client::HeaderMap};
 use sha2::{Digest, Sha256};
 use std::{
@@ -52,18 +49,18 @@ impl Server {
         self.base.clone().unwrap_or_else(|| REPOSITORY.to_owned())
     }
 
-    pub fn release(&self, version: Option<&str>) -> Result<Release, Problem> {
+    pub fn release(&self, version: Option<&str>) -> Result<Release, Failure> {
         let name = self.name();
         let none = || {
             let wanted = version.map(|version| format!(" {version}")).unwrap_or_default();
-            Problem::new(format!("{name} has no release{wanted}"), "`claude-peers update --check` shows the newest")
+            Failure::local(format!("{name} has no release{wanted}"), "`claude-peers update --check` shows the newest")
         };
         let broken = |e: Error| match e {
             Error::NotFound { .. } => none(),
-            e => Problem::new(format!("asking {name} for a release: {}", words(&e)), "check the network, or try again later"),
+            e => Failure::local(format!("asking {name} for a release: {}", words(&e)), "check the network, or try again later"),
         };
         let path = REPOSITORY.strip_prefix("https://github.com/").and_then(|path| path.split_once('/'));
-        let (owner, repository) = path.ok_or_else(|| Problem::new(format!("{REPOSITORY} is not on GitHub"), "use --from"))?;
+        let (owner, repository) = path.ok_or_else(|| Failure::local(format!("{REPOSITORY} is not on GitHub"), "use --from"))?;
         let mut builder = github::Update::configure();
         builder.repo_owner(owner).repo_name(repository).bin_name("claude-peers").current_version(crate::wire::VERSION);
         builder.timeout(PATIENCE);
@@ -78,16 +75,16 @@ impl Server {
         let release = release.map_err(broken)?.ok_or_else(none)?;
         if version.is_some_and(|version| version != release.version()) {
             let what = format!("{name} offers release {} instead of the one asked for", release.version());
-            return Err(Problem::new(what, UNTOUCHED));
+            return Err(Failure::local(what, UNTOUCHED));
         }
         Ok(release)
     }
 
     /// Downloads and verifies the archive for this kind of machine.
-    pub fn fetch(&self, release: &Release, folder: &Path) -> Result<PathBuf, Problem> {
+    pub fn fetch(&self, release: &Release, folder: &Path) -> Result<PathBuf, Failure> {
         let (target, version) = (self_update::get_target(), release.version());
         let asset = |name: &str, what: &str, help: &str| {
-            let lacks = || Problem::new(format!("release {version} of {} has no {what}", self.name()), help);
+            let lacks = || Failure::local(format!("release {version} of {} has no {what}", self.name()), help);
             release.assets().iter().find(|asset| asset.name() == name).ok_or_else(lacks)
         };
         let name = format!("claude-peers-{version}-{target}.tar.gz");
@@ -98,7 +95,7 @@ impl Server {
         let path = download(archive, MAX_ARCHIVE, folder)?;
         check_sum(&path, &name, &String::from_utf8_lossy(&sums))?;
         self_update::verify_signature(&path, &self.keys).map_err(|e| {
-            Problem::new(format!("{name} is not signed by a key that this program trusts: {}", words(&e)), UNTOUCHED)
+            Failure::local(format!("{name} is not signed by a key that this program trusts: {}", words(&e)), UNTOUCHED)
         })?;
         Ok(path)
     }
@@ -111,35 +108,35 @@ fn read_key(path: &Path) -> Result<Key, Failure> {
 }
 
 /// Keeps the asset's name, which the signature covers.
-fn download(asset: &ReleaseAsset, limit: u64, folder: &Path) -> Result<PathBuf, Problem> {
+fn download(asset: &ReleaseAsset, limit: u64, folder: &Path) -> Result<PathBuf, Failure> {
     let path = folder.join(asset.name());
-    let file = fs::File::create_new(&path).map_err(|e| Problem::io("making", &path, &e, UNTOUCHED))?;
+    let file = fs::File::create_new(&path).map_err(|e| Failure::io("making", &path, &e, UNTOUCHED))?;
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, header::HeaderValue::from_static("application/octet-stream"));
     let mut download = Download::from_url(asset.download_url());
     download.replace_headers(headers).timeout(DOWNLOAD_PATIENCE).max_download_size(limit);
     download.download_to(file).map_err(|e| {
         let help = "nothing was changed; check the network and the space on this disk, or try again later";
-        Problem::new(format!("downloading {}: {}", asset.name(), words(&e)), help)
+        Failure::local(format!("downloading {}: {}", asset.name(), words(&e)), help)
     })?;
     Ok(path)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Problem> {
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let name = path.file_name().unwrap_or_default().display();
-    fs::read(path).map_err(|e| Problem::new(format!("reading {name}, just downloaded: {e}"), UNTOUCHED))
+    fs::read(path).map_err(|e| Failure::local(format!("reading {name}, just downloaded: {e}"), UNTOUCHED))
 }
 
-fn check_sum(path: &Path, name: &str, sums: &str) -> Result<(), Problem> {
+fn check_sum(path: &Path, name: &str, sums: &str) -> Result<(), Failure> {
     let Ok(Checksum::Sha256(stated)) = Checksum::from_sums_file(sums, name) else {
-        return Err(Problem::new(format!("{SUMS} of the release lists no SHA-256 of {name}"), UNTOUCHED));
+        return Err(Failure::local(format!("{SUMS} of the release lists no SHA-256 of {name}"), UNTOUCHED));
     };
     let found: String = Sha256::digest(read(path)?).iter().map(|byte| format!("{byte:02x}")).collect();
     if found.eq_ignore_ascii_case(&stated) {
         return Ok(());
     }
     let what = format!("the checksum of {name} is {found}, not {stated} as the release says");
-    Err(Problem::new(what, "nothing was changed; the download may have been cut short: try again"))
+    Err(Failure::local(what, "nothing was changed; the download may have been cut short: try again"))
 }
 
 /// The library's message with its causes, without the name of its kind (`IoError: `).

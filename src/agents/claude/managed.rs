@@ -14,7 +14,6 @@ pub fn managed_settings() -> Vec<PathBuf> {
 }
 
 /// The file with an administrator's servers. If it exists, Claude Code starts no other servers.
-#[cfg(feature = "cli")]
 pub(super) fn exclusive_servers() -> Option<PathBuf> {
     FOLDERS.iter().map(|folder| Path::new(folder).join("managed-mcp.json")).find(|file| file.exists())
 }

@@ -4,15 +4,12 @@
 //! setup writes the user's settings, for which there is no such call. A file that cannot be parsed is an error that names the file,
 //! line and column.
 
-#[cfg(feature = "broker")]
 pub mod activity;
 #[cfg(feature = "cli")]
 mod files;
 #[cfg(feature = "cli")]
 pub(super) mod hook;
-#[cfg(any(feature = "broker", feature = "mcp"))]
 pub mod inbox;
-#[cfg(any(feature = "cli", feature = "mcp"))]
 mod managed;
 #[cfg(feature = "cli")]
 mod policy;
@@ -25,7 +22,6 @@ mod registrations;
 #[cfg(feature = "cli")]
 mod user_settings;
 
-#[cfg(any(feature = "cli", feature = "mcp"))]
 pub use self::managed::managed_settings;
 #[cfg(feature = "cli")]
 pub use self::{

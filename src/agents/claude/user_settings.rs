@@ -9,11 +9,10 @@ use super::{
     hook::{self, Groups, Hook, Installed, property, prune},
 };
 use crate::agents::{
-    files::{BYTE_ORDER_MARK, Unreadable, parse_or_default, read},
+    files::{BYTE_ORDER_MARK, Unreadable, edit, parse_or_default, read},
     halves,
 };
 use jsonc_parser::{
-    ParseOptions,
     cst::{CstNode, CstRootNode},
     json,
 };
@@ -167,14 +166,15 @@ impl UserSettings {
     /// Its text after `change`, which gives none where it has nothing to change; none if the text cannot be edited.
     fn edit(&self, change: impl FnOnce(&CstRootNode) -> Option<()>) -> Option<String> {
         let text = self.text.as_deref().unwrap_or_default();
-        let (mark, text) = text.strip_prefix(BYTE_ORDER_MARK).map_or(("", text), |rest| (BYTE_ORDER_MARK, rest));
-        let root = CstRootNode::parse(&halves::hidden(text), &ParseOptions::default()).ok()?;
-        change(&root);
-        let mut changed = format!("{mark}{root}");
-        if halves::hidden(text) != text {
+        let hidden = halves::hidden(text);
+        let mut changed = edit(&hidden, |root| {
+            change(root);
+            Some(())
+        })?;
+        if hidden != text {
             changed = halves::shown(&changed, text)?;
         }
-        if text.trim().is_empty() {
+        if text.trim_start_matches(BYTE_ORDER_MARK).trim().is_empty() {
             changed.push('\n');
         }
         // A text that could not be read again is not written.

@@ -173,9 +173,7 @@ impl Bell {
     }
 
     async fn mail(&self, broker: &Client, after: Option<&MessageId>) -> wire::Result<Mail> {
-        let (wait, after) = (LONGEST_WAIT.to_string(), after.map(ToString::to_string));
-        let mut query = vec![("waitSeconds", wait.as_str())];
-        query.extend(after.as_deref().map(|after| ("after", after)));
+        let query = json!({ "waitSeconds": LONGEST_WAIT, "after": after });
         let path = with_query(&format!("/v1/peers/{}/mail", self.peer.id), &query);
         broker.get_waiting(&path, None, Duration::from_secs(LONGEST_WAIT.into())).await
     }

@@ -1,11 +1,17 @@
 //! Paints the live view: peers above, messages or a conversation below, the keys at the foot.
 
-use super::model::{Focus, Model, Row, Thread, Typing, lines};
+use super::{
+    lines::changed_at,
+    model::{Focus, Model, Thread, Typing},
+};
 use crate::{
     cli::{peers, rows},
     console::{Tone, brief},
     platform::clock,
-    wire::{Peer, Status, text::printable_line},
+    wire::{
+        HistoryEntry, Peer, Status,
+        text::{first_words, printable, printable_line},
+    },
 };
 use ratatui::{
     Frame,
@@ -144,13 +150,13 @@ impl Painter {
         let first = selected.saturating_sub(self.page / 2).min(messages.len().saturating_sub(self.page));
         let shown = &messages[first..messages.len().min(first + self.page)];
         let rows = shown.iter().map(|entry| {
-            let (row, state) = (Row::of(entry, usize::from(area.width)), entry.receipt.state);
+            let ([time, id, parties], state) = (head(entry), entry.receipt.state);
             [
-                (brief(row.at, clock::now()), Tone::Dim),
-                (row.id, Tone::Plain),
-                (row.parties, Tone::Plain),
+                (time, Tone::Dim),
+                (id, Tone::Plain),
+                (parties, Tone::Plain),
                 (state.to_string(), rows::tone(state)),
-                (row.text, Tone::Plain),
+                (first_words(&entry.text, usize::from(area.width)), Tone::Plain),
             ]
         });
         let mut state = TableState::new().with_selected(has_focus.then_some(selected - first));
@@ -161,13 +167,13 @@ impl Painter {
     fn thread(&mut self, thread: &Thread, frame: &mut Frame<'_>, area: Rect) {
         let mut text: Vec<Line<'_>> = Vec::new();
         for entry in &thread.messages {
-            let (row, state) = (Row::of(entry, 0), entry.receipt.state);
+            let ([time, id, parties], state) = (head(entry), entry.receipt.state);
             text.push(Line::from(vec![
-                Span::styled(format!("{} {}  ", brief(row.at, clock::now()), row.id), self.style(Tone::Dim)),
-                Span::styled(row.parties, self.style(Tone::Strong)),
+                Span::styled(format!("{time} {id}  "), self.style(Tone::Dim)),
+                Span::styled(parties, self.style(Tone::Strong)),
                 Span::styled(format!("  {}", state.as_str()), self.style(rows::tone(state))),
             ]));
-            text.extend(lines(&entry.text).into_iter().map(|line| Line::from(format!("  {line}"))));
+            text.extend(printable(&entry.text).lines().map(|line| Line::from(format!("  {line}"))));
             text.push(Line::default());
         }
         self.page = usize::from(area.height.saturating_sub(1)).max(1);
@@ -202,4 +208,11 @@ impl Painter {
         let keys = if model.thread.is_some() { THREAD_KEYS } else { KEYS };
         Span::styled(keys, self.style(Tone::Dim)).into()
     }
+}
+
+/// What a list and a conversation show of a message: its time, number and parties.
+fn head(entry: &HistoryEntry) -> [String; 3] {
+    let receipt = &entry.receipt;
+    let parties = format!("{} → {}", printable_line(&entry.from_name), printable_line(&receipt.to_name));
+    [brief(changed_at(receipt), clock::now()), format!("m{}", receipt.message_id.seq()), parties]
 }

@@ -13,6 +13,7 @@ use crate::{
     },
 };
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
@@ -22,7 +23,7 @@ use std::{
 /// Most characters of a text in a line.
 const SHOWN: usize = 200;
 /// How many messages a page of the history has when it is read after the broker was away.
-const PAGE: &str = "1000";
+const PAGE: u32 = 1_000;
 /// The pause before the broker is asked again.
 const PAUSE: Duration = Duration::from_millis(200);
 /// For how many messages is remembered how they were printed.
@@ -156,7 +157,7 @@ impl Printer {
     async fn catch_up(&mut self) -> Result<(), Failure> {
         let mut after = self.newest.as_ref().map_or_else(|| "0".to_owned(), ToString::to_string);
         loop {
-            let path = with_query("/v1/history", &[("limit", PAGE), ("after", &after)]);
+            let path = with_query("/v1/history", &json!({ "limit": PAGE, "after": after }));
             let page: HistoryPage = self.read(&path).await?;
             page.messages.into_iter().try_for_each(|entry| self.message(entry))?;
             match page.next {

@@ -15,7 +15,6 @@ use crate::{
 };
 use std::rc::Rc;
 
-/// How to show it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Keys of the live view: the arrows move, Tab changes the list, Enter opens a conversation, / filters as you type, s sends to a session, \

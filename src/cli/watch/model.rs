@@ -1,11 +1,8 @@
 //! What the live view holds, and what a key does to it. No terminal, no broker.
 
-use super::{feed::News, lines::changed_at};
+use super::feed::News;
 use crate::cli::peers::doing;
-use crate::wire::{
-    CLI_SENDER, HistoryEntry, MessageId, Peer, PeerId, Status, Timestamp, WatchEvent,
-    text::{first_words, printable, printable_line},
-};
+use crate::wire::{CLI_SENDER, HistoryEntry, MessageId, Peer, PeerId, Status, WatchEvent};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +14,10 @@ const KEPT_BACK: usize = 10_000;
 const KEPT_GONE: usize = 100;
 
 /// Which list the arrow keys move in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Focus {
     Peers,
+    #[default]
     Messages,
 }
 
@@ -71,7 +69,7 @@ pub enum Action {
     LoadBefore(MessageId),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Model {
     peers: BTreeMap<PeerId, Peer>,
     /// The peers that a new stream has not told yet.
@@ -97,25 +95,6 @@ pub struct Model {
 }
 
 impl Model {
-    pub fn new() -> Self {
-        Self {
-            peers: BTreeMap::new(),
-            untold: BTreeSet::new(),
-            messages: BTreeMap::new(),
-            told: BTreeSet::new(),
-            has_older: false,
-            focus: Focus::Messages,
-            peer: None,
-            message: None,
-            thread: None,
-            typing: None,
-            unsent: None,
-            filter: String::new(),
-            notice: None,
-            away: None,
-        }
-    }
-
     /// The peers that pass the filter, by name; gone ones last.
     pub fn peers(&self) -> Vec<&Peer> {
         let mut peers: Vec<_> = self.peers.values().filter(|peer| self.picks_peer(peer)).collect();
@@ -391,31 +370,6 @@ impl Model {
     }
 }
 
-/// A message as one row: its time, number, parties, state and beginning.
-pub struct Row {
-    pub at: Timestamp,
-    pub id: String,
-    pub parties: String,
-    pub text: String,
-}
-
-impl Row {
-    pub fn of(entry: &HistoryEntry, width: usize) -> Self {
-        let receipt = &entry.receipt;
-        Self {
-            at: changed_at(receipt),
-            id: format!("m{}", receipt.message_id.seq()),
-            parties: format!("{} → {}", printable_line(&entry.from_name), printable_line(&receipt.to_name)),
-            text: first_words(&entry.text, width),
-        }
-    }
-}
-
-/// The lines of a text, harmless for a terminal.
-pub fn lines(text: &str) -> Vec<String> {
-    printable(text).lines().map(str::to_owned).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,7 +386,7 @@ mod tests {
 
     #[test]
     fn older_page_does_not_undo_what_the_stream_told() {
-        let mut model = Model::new();
+        let mut model = Model::default();
         model.hear(News::Event(Box::new(WatchEvent::Message(message("delivered")))));
         model.load(vec![message("queued")], false);
         model.open(vec![message("queued")]);

@@ -7,9 +7,9 @@ use super::{
     model::{Action, Draft, Model},
 };
 use crate::{
+    cli::send::request,
     client::{Client, with_query},
     console::{Failure, Out},
-    platform::random,
     wire::{Error, HistoryPage, MessageId, Receipt, Result as Answered, SendRequest},
 };
 use crossterm::event::{self, DisableBracketedPaste, EnableBracketedPaste, Event, KeyEventKind};
@@ -18,6 +18,7 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     process::{Signal, getpid, kill_current_process_group, kill_process},
 };
+use serde_json::json;
 use std::{
     fs::File,
     io::{self, IsTerminal},
@@ -32,11 +33,11 @@ use tokio::{
 };
 
 /// How many messages are loaded at a time.
-const PAGE: &str = "200";
+const PAGE: u32 = 200;
+/// How many messages of a conversation are shown.
+const LONGEST_THREAD: u32 = 1_000;
 /// How long the rest of a key's bytes may take.
 const MOMENT: Duration = Duration::from_millis(1);
-/// The length of an idempotency key, in characters.
-const KEY_LENGTH: usize = 22;
 
 /// What the broker has answered to an action.
 enum Answer {
@@ -82,7 +83,7 @@ impl Screen {
         let mut screen = Self {
             terminal,
             broker,
-            model: Model::new(),
+            model: Model::default(),
             painter: Painter::new(out.look.colour),
             answers: mpsc::unbounded_channel(),
         };
@@ -122,31 +123,25 @@ impl Screen {
                     self.give_back().and_then(|()| self.take_again()).map_err(unusable)?;
                 }
                 answer = self.answers.1.recv() => answer.into_iter().for_each(|answer| self.answered(answer)),
-                news = feed.recv() => {
+                Some(news) = feed.recv() => {
                     self.news(news)?;
                     // All that has come by now is painted at once.
                     while let Ok(news) = feed.try_recv() {
-                        self.news(Some(news))?;
+                        self.news(news)?;
                     }
                 }
             }
         }
     }
 
-    fn news(&mut self, news: Option<News>) -> Result<(), Failure> {
+    fn news(&mut self, news: News) -> Result<(), Failure> {
         match news {
-            Some(News::Failed(error)) => Err(error.into()),
-            Some(News::Open) => {
-                self.model.hear(News::Open);
-                self.load(None);
-                Ok(())
-            }
-            Some(news) => {
-                self.model.hear(news);
-                Ok(())
-            }
-            None => Ok(()),
+            News::Failed(error) => return Err(error.into()),
+            News::Open => self.load(None),
+            News::Event(_) | News::Away(_) => {}
         }
+        self.model.hear(news);
+        Ok(())
     }
 
     /// Returns whether it ends the view.
@@ -170,7 +165,7 @@ impl Screen {
                 Ok(sent.map_or_else(|error| Answer::NotSent(draft, error), Answer::Sent))
             }),
             Some(Action::OpenThread(id)) => {
-                let path = with_query("/v1/history", &[("thread", &id.to_string()), ("limit", "1000")]);
+                let path = with_query("/v1/history", &json!({ "thread": id, "limit": LONGEST_THREAD }));
                 self.ask(async move |broker| broker.get(&path, None).await.map(Answer::Thread));
             }
         }
@@ -178,10 +173,7 @@ impl Screen {
     }
 
     fn load(&self, before: Option<MessageId>) {
-        let before = before.map(|id| id.to_string());
-        let mut query = vec![("limit", PAGE)];
-        query.extend(before.as_deref().map(|id| ("before", id)));
-        let path = with_query("/v1/history", &query);
+        let path = with_query("/v1/history", &json!({ "limit": PAGE, "before": before }));
         self.ask(async move |broker| broker.get(&path, None).await.map(Answer::Page));
     }
 
@@ -256,12 +248,7 @@ fn keys() -> io::Result<mpsc::UnboundedReceiver<io::Result<Event>>> {
 }
 
 async fn send(broker: &Client, draft: &Draft) -> Answered<Receipt> {
-    let request = SendRequest {
-        to: draft.to.to_string(),
-        text: draft.text.clone(),
-        reply_to: draft.reply_to.as_ref().map(ToString::to_string),
-        key: Some(random::token(KEY_LENGTH)),
-        cwd: None,
-    };
+    let reply_to = draft.reply_to.as_ref().map(ToString::to_string);
+    let request = SendRequest { reply_to, ..request(&draft.to, draft.text.clone()) };
     broker.post("/v1/send", None, &request).await
 }
