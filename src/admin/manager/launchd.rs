@@ -1,4 +1,5 @@
 //! This user's launchd, through `launchctl`, and the LaunchAgent that makes it listen for the broker and start it.
+//! `launchd/dev.claudepeers.broker.plist` explains each setting; a test keeps the two equal.
 
 use crate::{
     console::Failure,
@@ -7,13 +8,18 @@ use crate::{
         retry::Retry,
     },
 };
+use ::launchd::{
+    KeepAliveOptions,
+    sockets::{SocketFamily, SocketOptions, SocketType, Sockets},
+};
+use plist::Value;
 use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-/// The agent, with places and a port that [`agent`] replaces.
-const AGENT: &str = include_str!("../../../launchd/dev.claudepeers.broker.plist");
 /// The job's label, and the name of its file.
 pub const LABEL: &str = "dev.claudepeers.broker";
 /// launchd may have to start a broker, or wait for one that drains.
@@ -93,11 +99,61 @@ pub fn log(home: &Path) -> PathBuf {
 /// The agent for the programs in `bin`, as an XML property list. Equal places give equal text, so a comparison shows whether an
 /// installed agent is current.
 pub fn agent(bin: &Path, home: &Path, port: u16) -> Result<String, Failure> {
-    let what = || format!("{} or {} is not UTF-8, as a LaunchAgent needs it", home.display(), bin.display());
-    let no_text = || Failure::local(what(), "install the programs in a folder with a plain name");
-    let (Some(home), Some(bin)) = (home.to_str(), bin.to_str()) else { return Err(no_text()) };
-    let in_xml = |path: &str| path.replace('&', "&amp;").replace('<', "&lt;");
-    // What comes in is not searched for what comes next: no home directory has a program's path in its own.
-    let agent = AGENT.replace("7899", &port.to_string()).replace("/Users/USER", &in_xml(home));
-    Ok(agent.replace("/usr/local/bin/claude-peersd", &in_xml(&format!("{bin}/claude-peersd"))))
+    let unusable = |what: String| Failure::local(what, "install the programs in a folder with a plain name");
+    let no_text = || unusable(format!("{} or {} is not UTF-8, as a LaunchAgent needs it", home.display(), bin.display()));
+    let (broker, socket) = (bin.join("claude-peersd"), socket(home));
+    let (Some(program), Some(address)) = (broker.to_str(), socket.to_str()) else { return Err(no_text()) };
+    let places = [("CLAUDE_PEERS_PORT", port.to_string()), ("CLAUDE_PEERS_SOCKET", address.to_owned())];
+    let unix = SocketOptions::new().with_type(SocketType::Stream).with_path_name(&socket).map_err(|_| no_text())?;
+    let tcp = SocketOptions::new()
+        .with_type(SocketType::Stream)
+        .with_family(SocketFamily::IPv4)
+        .with_node_name(Ipv4Addr::LOCALHOST.to_string())
+        .with_service_name(port.to_string());
+    let agent = ::launchd::Launchd::new(LABEL, &broker)
+        .and_then(|agent| agent.with_standard_error_path(log(home)))
+        .map_err(|_| no_text())?
+        .with_program_arguments(vec![program.to_owned()])
+        .with_environment_variables(HashMap::from(places.map(|(name, value)| (name.to_owned(), value))))
+        .with_socket(Sockets::Dictionary(HashMap::from([("unix".to_owned(), unix), ("tcp".to_owned(), tcp)])))
+        .with_keep_alive(KeepAliveOptions::new().with_successful_exit(false).into())
+        .with_umask(0o077);
+    let cannot = |error| unusable(format!("writing the LaunchAgent: {error}"));
+    let mut agent = plist::to_value(&agent).map_err(cannot)?;
+    // The crate's integer type for the mode does not fit into a property list.
+    let unix = ["Sockets", "unix"].iter().try_fold(&mut agent, |at, key| at.as_dictionary_mut()?.get_mut(key));
+    if let Some(unix) = unix.and_then(Value::as_dictionary_mut) {
+        unix.insert("SockPathMode".to_owned(), 0o600.into());
+    }
+    sort(&mut agent);
+    let mut list = Vec::new();
+    agent.to_writer_xml(&mut list).map_err(cannot)?;
+    list.push(b'\n');
+    String::from_utf8(list).map_err(|_| no_text())
+}
+
+/// Sorts the keys, at every depth.
+fn sort(value: &mut Value) {
+    if let Some(settings) = value.as_dictionary_mut() {
+        settings.sort_keys();
+        settings.iter_mut().for_each(|(_, value)| sort(value));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEMPLATE: &str = include_str!("../../../launchd/dev.claudepeers.broker.plist");
+
+    #[test]
+    fn documented_agent_is_the_written_one() {
+        for (home, in_xml, port) in [("/Users/USER", "/Users/USER", 7899), ("/Users/al & bob", "/Users/al &amp; bob", 7900)] {
+            let written = || agent(Path::new("/usr/local/bin"), Path::new(home), port).expect("an agent");
+            let documented = TEMPLATE.replace("/Users/USER", in_xml).replace("7899", &port.to_string());
+            let read = |list: &str| Value::from_reader_xml(list.as_bytes()).expect("a property list");
+            assert_eq!(read(&written()), read(&documented));
+            assert_eq!(written(), written(), "the same places give the same text");
+        }
+    }
 }

@@ -124,7 +124,6 @@ mod tests {
             assert_eq!(plist::Value::from_file(&binary).expect("a property list"), agent);
         }
         let content = fs::read_to_string(&path).expect("read");
-        assert!(!["/Users/USER", "/usr/local", "7899"].iter().any(|example| content.contains(example)), "{content}");
         for (changed, is) in [(content.replace("7900", "80"), Found::Changed), ("<plist/>\n".into(), Found::Foreign)] {
             fs::write(&path, changed).expect("changed");
             assert_eq!(found(&path), Ok(is));
