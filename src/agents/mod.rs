@@ -10,7 +10,7 @@ pub mod claude;
 pub mod clients;
 #[cfg(feature = "cli")]
 mod cline;
-#[cfg(any(feature = "cli", feature = "mcp"))]
+#[cfg(any(feature = "broker", feature = "cli", feature = "mcp"))]
 pub mod codex;
 #[cfg(feature = "cli")]
 mod copilot;

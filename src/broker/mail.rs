@@ -1,10 +1,11 @@
-//! Waits until mail waits for a peer, for a user who tells the session by other means. The mail itself stays where it is.
+//! Waits until mail waits for a peer, for a doorbell: something that tells the session so by other means. The mail itself stays where it
+//! is. The user's doorbell watches any session; a session's own, which a command of the session runs, only that session.
 
-use super::core::{Broker, Caller};
+use super::core::{Broker, Caller, OnDrop};
 use crate::{
     db,
     mailbox::history,
-    wire::{self, AwaitMail, Code, Error, Mail, MessageId, PeerId, Status},
+    wire::{self, AwaitMail, Code, Error, Mail, MessageId, PeerId, Process, Status},
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -12,18 +13,41 @@ use tokio::time::Instant;
 /// The longest wait of one request, in seconds.
 const LONGEST_WAIT: u32 = 3_600;
 
+/// The doorbells of a peer.
+#[derive(Debug, Default)]
+pub(super) struct Doorbell {
+    /// How many requests wait for mail now.
+    waiting: u32,
+    /// The newest message of which the session's own doorbell has told it, and the agent process that it told.
+    rung: Option<(Option<Process>, MessageId)>,
+}
+
+impl Doorbell {
+    /// Whether the session is told when mail comes.
+    pub fn rings(&self) -> bool {
+        self.waiting > 0
+    }
+}
+
 impl Broker {
-    /// Waits for mail for the peer `id`, as long as the peer is connected.
+    /// Waits for mail for the peer `id`, as long as the peer is connected. A session that waits for its own mail is told of
+    /// each message once, and of none while its user is away and no sender asks to wake it.
     pub async fn mail_for(&self, caller: &Caller, id: &str, request: AwaitMail) -> wire::Result<Mail> {
-        caller.must_be_user("a session, and only the user watches the mail of others", "run it in a terminal of your own")?;
         let (id, after) = (PeerId::lenient(id), request.after.map(|id| id.parse::<MessageId>()).transpose()?);
+        let is_own = caller.peer() == Some(&id);
+        if !is_own {
+            caller.must_be_user("a session, and only the user watches the mail of others", "run it in a terminal of your own")?;
+        }
         let wait = Duration::from_secs(u64::from(request.wait_seconds.unwrap_or(0).min(LONGEST_WAIT)));
         let deadline = Instant::now() + wait;
         let mut changes = self.changes.hints();
+        let _waits = (!wait.is_zero()).then(|| self.hang_doorbell(&id));
         loop {
+            let after = if is_own { self.rung(&id)? } else { after.clone() };
             let newest = self.store.glance(|view| history::newest_waiting(view, &id, after.as_ref()))?;
             let peer = self.shown(|_| false, Some(&id)).await?.myself;
             let peer = peer.ok_or_else(|| Error::new(Code::PeerNotFound, format!("Peer {id} not found")))?;
+            let newest = if is_own { self.ring(&id, newest)? } else { newest };
             if newest.is_some() || peer.status != Status::Connected || Instant::now() >= deadline {
                 return Ok(Mail { peer, newest });
             }
@@ -34,5 +58,35 @@ impl Broker {
                 changed = changes.changed() => drop(changed),
             }
         }
+    }
+
+    /// Counts a doorbell as long as the returned value lives.
+    fn hang_doorbell(&self, id: &PeerId) -> OnDrop<impl FnMut()> {
+        let count = |change: fn(u32, u32) -> u32| {
+            let counted = self.with_peer(id, |peer| peer.doorbell.waiting = change(peer.doorbell.waiting, 1));
+            drop(counted); // a forgotten peer has no doorbell
+            self.changes.hint();
+        };
+        count(u32::saturating_add);
+        OnDrop(move || count(u32::saturating_sub))
+    }
+
+    /// The newest message of which the agent that now runs the session was told.
+    fn rung(&self, id: &PeerId) -> wire::Result<Option<MessageId>> {
+        self.with_peer(id, |peer| {
+            let rung = peer.doorbell.rung.as_ref().filter(|(agent, _)| *agent == peer.row.agent);
+            rung.map(|(_, message)| message.clone())
+        })
+    }
+
+    /// Notes that the session is now told of mail up to `newest`, unless it is left alone.
+    fn ring(&self, id: &PeerId, newest: Option<MessageId>) -> wire::Result<Option<MessageId>> {
+        self.with_peer(id, |peer| {
+            let newest = newest.filter(|_| !peer.attended.is_left_alone());
+            if let Some(newest) = &newest {
+                peer.doorbell.rung = Some((peer.row.agent, newest.clone()));
+            }
+            newest
+        })
     }
 }

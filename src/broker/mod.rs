@@ -10,6 +10,7 @@
 
 mod acknowledge;
 mod activities;
+mod attended;
 mod changes;
 mod commit;
 mod containers;

@@ -48,6 +48,17 @@ pub fn descendants(ancestor: u32) -> Vec<u32> {
     all.filter(|pid| *pid != ancestor && descends_from(*pid, ancestor)).collect()
 }
 
+/// This user's processes that have a terminal; none where they cannot be listed cheaply.
+#[cfg(feature = "broker")]
+pub fn own_in_terminals() -> Option<impl Iterator<Item = u32>> {
+    use std::os::unix::fs::MetadataExt;
+    let own = rustix::process::getuid().as_raw();
+    let listed = std::fs::read_dir("/proc").ok()?.flatten();
+    let all = listed.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry)));
+    let in_terminals = all.filter(|(pid, _)| terminal(*pid).is_some());
+    Some(in_terminals.filter(move |(_, entry)| entry.metadata().is_ok_and(|data| data.uid() == own)).map(|(pid, _)| pid))
+}
+
 fn lineage(pid: u32) -> impl Iterator<Item = u32> {
     let up = |pid: &u32| imp::parent_of(*pid).filter(|parent| *parent > 0);
     std::iter::successors(Some(pid), up).take(MOST_ANCESTORS + 1)

@@ -1,7 +1,9 @@
-//! Codex: how it is set up, and the daemon that runs the sessions, called threads, of its terminals.
+//! Codex: how it is set up, the daemon that runs the sessions, called threads, of its terminals, and whether a terminal is open.
 
 #[cfg(feature = "cli")]
 mod agent;
+#[cfg(feature = "broker")]
+pub mod attended;
 #[cfg(feature = "mcp")]
 mod context;
 #[cfg(feature = "mcp")]

@@ -262,6 +262,7 @@ async fn send(broker: &Client, draft: &Draft) -> Answered<Receipt> {
         reply_to: draft.reply_to.as_ref().map(ToString::to_string),
         key: Some(random::token(KEY_LENGTH)),
         cwd: None,
+        wake: false,
     };
     broker.post("/v1/send", None, &request).await
 }
