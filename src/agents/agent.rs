@@ -32,6 +32,16 @@ pub struct Agent {
     pub hooks: Option<Hooks>,
     /// How messages arrive.
     pub arrival: &'static str,
+    /// The settings with which the user lets the end of a background command wake an idle session.
+    pub wake: Option<Wake>,
+}
+
+/// What the user sets to have idle sessions woken. Setup leaves that to the user.
+pub struct Wake {
+    /// The file with the settings, in the agent's folder.
+    pub file: &'static str,
+    /// The place of each setting, as a JSON pointer, and its value in JSON.
+    pub settings: &'static [(&'static str, &'static str)],
 }
 
 /// How it registers MCP servers.
@@ -81,12 +91,24 @@ impl Agent {
         plugin: None,
         hooks: None,
         arrival: "with the results of our tools",
+        wake: None,
     };
 
     pub fn folder(&self) -> Result<PathBuf, InvalidSetting> {
         let [usual, variable, rest] = self.folder;
         let moved = settings::raw(variable).map(|moved| Path::new(&moved).join(rest)).filter(|moved| moved.is_absolute());
         moved.map_or_else(|| Ok(paths::home()?.join(usual)), Ok)
+    }
+
+    /// Whether the user has turned on that the end of a background command wakes an idle session; none if it cannot be turned on.
+    pub fn wake_is_on(&self) -> Option<Result<bool, Unreadable>> {
+        let Wake { file, settings } = self.wake.as_ref()?;
+        let is_on = || {
+            let file = self.folder()?.join(file);
+            let all: Value = parse_lenient(&file, &read(&file)?.unwrap_or_default())?;
+            Ok(settings.iter().all(|(place, value)| all.pointer(place).is_some_and(|set| set.to_string() == *value)))
+        };
+        Some(is_on())
     }
 
     /// Its program, if it is installed.

@@ -16,7 +16,7 @@ pub mod codex;
 mod copilot;
 #[cfg(feature = "cli")]
 pub mod files;
-#[cfg(any(feature = "cli", fuzzing))]
+#[cfg(feature = "cli")]
 mod gemini;
 #[cfg(feature = "cli")]
 mod halves;

@@ -45,13 +45,13 @@ impl Attended {
 enum Seat {
     /// In the terminal of this agent process.
     Terminal(Process),
-    /// In some terminal that a daemon serves.
-    Daemon,
+    /// In some terminal of the daemon that has started this MCP server.
+    Daemon(Process),
 }
 
 fn seat(peer: &Peer) -> Option<Seat> {
     if peer.row.door == Some(Door::Daemon) {
-        return Some(Seat::Daemon);
+        return peer.row.process.map(Seat::Daemon);
     }
     peer.row.agent.filter(|_| peer.row.tty.is_some()).map(Seat::Terminal)
 }
@@ -64,18 +64,16 @@ impl Broker {
             let seated = |peer: &Peer| Some((peer.row.id.clone(), seat(peer)?));
             roster.peers.values().filter(|peer| which(peer)).filter_map(seated).collect()
         };
-        let in_terminals = seats.iter().filter_map(|(_, seat)| match seat {
-            Seat::Terminal(agent) => Some(*agent),
-            Seat::Daemon => None,
-        });
-        let of_daemons = seats.iter().any(|(_, seat)| matches!(seat, Seat::Daemon)).then_some(());
+        let in_terminals =
+            seats.iter().filter_map(|(_, seat)| if let Seat::Terminal(agent) = seat { Some(*agent) } else { None });
+        let of_daemons = seats.iter().filter_map(|(_, seat)| if let Seat::Daemon(server) = seat { Some(*server) } else { None });
         let (terminals, daemons) =
             tokio::join!(self.probes.terminals.ask_all(in_terminals), self.probes.daemon_users.ask_all(of_daemons));
         let left: HashSet<PeerId> = seats
             .into_iter()
             .filter(|(_, seat)| match seat {
                 Seat::Terminal(agent) => terminals.get(agent) == Some(&false),
-                Seat::Daemon => daemons.get(&()) == Some(&false),
+                Seat::Daemon(server) => daemons.get(server) == Some(&false),
             })
             .map(|(id, _)| id)
             .collect();
@@ -92,7 +90,9 @@ impl Broker {
     /// Forgets that the sender of this message has asked to wake the session, if the message waits no more.
     fn forget_read(&self, id: &PeerId, asked: &MessageId) {
         let waits = |state| [MessageState::Queued, MessageState::Offered, MessageState::Held].contains(&state);
-        let is_over = self.store.glance(|view| Ok::<_, crate::db::Error>(history::get(view, asked)?.is_none_or(|m| !waits(m.receipt.state))));
+        let is_over = self
+            .store
+            .glance(|view| Ok::<_, crate::db::Error>(history::get(view, asked)?.is_none_or(|m| !waits(m.receipt.state))));
         if is_over.is_ok_and(|is_over| is_over)
             && let Some(peer) = self.roster().peers.get_mut(id)
         {

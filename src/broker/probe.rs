@@ -132,8 +132,8 @@ pub(super) struct Probes {
     pub activities: Probe<String, Option<Activity>>,
     /// Whether a process has a terminal.
     pub terminals: Probe<Process, bool>,
-    /// Whether anybody sits at a terminal that Codex's daemon serves.
-    pub daemon_users: Probe<(), bool>,
+    /// Whether anybody sits at a terminal of the daemon that has started this MCP server.
+    pub daemon_users: Probe<Process, bool>,
     /// The top folder of a worktree.
     pub tops: Probe<String, Option<PathBuf>>,
 }
@@ -147,7 +147,7 @@ impl Default for Probes {
             sources: Probe::new(|common_dir| remote::source(Path::new(common_dir))),
             activities: Probe::new(|file| activity::read(Path::new(file))),
             terminals: Probe::new(|process| process::terminal(process.pid).is_some()),
-            daemon_users: Probe::new(|()| attended::has_terminal()),
+            daemon_users: Probe::new(attended::has_terminal),
             tops: Probe::new(|cwd| git::top(Path::new(cwd))),
         }
     }

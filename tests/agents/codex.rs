@@ -4,6 +4,7 @@ use crate::{
     Test,
     agents::Agent,
     doors::{hand_over, send, shown},
+    gemini::left_alone,
     support::{broker::signal, events::Peer, eventually},
     terminal::Terminal,
     world::World,
@@ -17,6 +18,8 @@ pub const TESTS: &[(&str, Test)] = &[
     ("interrupted_turn_proves_nothing", interrupted_turn_proves_nothing),
     ("killed_daemon_loses_no_message", killed_daemon_loses_no_message),
     ("run_without_daemon_has_no_door", run_without_daemon_has_no_door),
+    ("unattended_thread_is_not_woken", unattended_thread_is_not_woken),
+    ("returning_user_finds_the_mail", returning_user_finds_the_mail),
 ];
 
 /// The daemon that runs this session.
@@ -103,4 +106,29 @@ fn run_without_daemon_has_no_door(agent: &'static Agent, program: PathBuf) {
     world.model.plan(&[("list_peers", json!({"scope": "machine"}))]);
     let said = world.prompt(false);
     assert!(world.model.last().contains("its client has no inbox"), "{said}: {}", world.model.last());
+}
+
+fn unattended_thread_is_not_woken(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let terminal = Terminal::open(&world, "work");
+    let to = terminal.reached()["id"].clone();
+    terminal.close();
+    left_alone(&world, &other, &to);
+}
+
+fn returning_user_finds_the_mail(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let terminal = Terminal::open(&world, "work");
+    terminal.prompt("Good morning");
+    terminal.shows("Worked for");
+    let to = terminal.reached()["id"].clone();
+    terminal.close();
+    eventually("the session is unattended", || terminal.peer().filter(|peer| peer["activity"]["doing"] == "unattended"));
+    let id = send(&world, &other, &to, "It is 8080");
+    assert_eq!(world.broker.message(&id)["state"], "queued");
+    let _terminal = Terminal::start(&world, "work", &["resume", "--last"]);
+    world.broker.message_once("delivered", &id);
+    shown(&world, "It is 8080");
 }

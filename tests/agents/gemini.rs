@@ -19,6 +19,13 @@ pub const TESTS: &[(&str, Test)] = &[
     ("held_message_waits_for_its_release", held_message_waits_for_its_release),
     ("session_goes_on_without_a_broker", session_goes_on_without_a_broker),
     ("session_without_its_terminal_is_unattended", session_without_its_terminal_is_unattended),
+    ("unattended_session_is_not_woken", unattended_session_is_not_woken),
+    ("idle_session_is_woken_each_time", idle_session_is_woken_each_time),
+    ("doorbell_needs_the_users_settings", doorbell_needs_the_users_settings),
+    ("busy_session_is_rung_again", busy_session_is_rung_again),
+    ("two_doorbells_do_no_harm", two_doorbells_do_no_harm),
+    ("doorbell_outlives_the_broker", doorbell_outlives_the_broker),
+    ("doorbell_ends_with_its_session", doorbell_ends_with_its_session),
 ];
 
 /// A call of a tool that is not ours.
@@ -183,4 +190,191 @@ fn session_without_its_terminal_is_unattended(agent: &'static Agent, program: Pa
     terminal.close();
     let doing = |peer: Value| peer["activity"]["doing"].as_str().map(str::to_owned);
     eventually("the session is unattended", || terminal.peer().and_then(doing).filter(|doing| doing == "unattended"));
+}
+
+fn unattended_session_is_not_woken(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let (terminal, to) = open_with_doorbell(&world);
+    terminal.close();
+    left_alone(&world, &other, &to);
+}
+
+/// Checks that mail waits for the session, whose user leaves, until a sender asks to wake it.
+pub fn left_alone(world: &World, other: &Peer, to: &Value) {
+    let http = other.over(&world.broker.http());
+    let peer = || world.broker.peers().into_iter().find(|peer| peer["id"] == *to);
+    let is_left = |peer: &Value| peer["activity"]["doing"] == "unattended";
+    let peer = eventually("the session is unattended", || peer().filter(is_left));
+    assert_eq!(peer["delivery"], "pull", "{peer}");
+    let waits = http.post("/v1/send", &json!({"to": to, "text": "It is 8080"})).json();
+    assert!(waits["warning"].as_str().unwrap().contains("unattended"), "{waits}");
+    let wakes = http.post("/v1/send", &json!({"to": to, "text": "It is urgent", "wake": true})).json();
+    assert_eq!(wakes["warning"].as_str().filter(|warning| warning.contains("unattended")), None);
+    for sent in [&waits, &wakes] {
+        world.broker.message_once("delivered", &sent["messageId"]);
+    }
+    let first = world.model.last();
+    assert!(first.contains("It is 8080") && first.contains("It is urgent"), "one turn shows both: {first}");
+    let waits = http.post("/v1/send", &json!({"to": to, "text": "That was it"})).json();
+    assert!(waits["warning"].as_str().unwrap().contains("unattended"), "the request has ended: {waits}");
+}
+
+/// The command with which the model starts a doorbell, as our hook gives it.
+const DOORBELL: &str = concat!(env!("CARGO_BIN_EXE_claude-peers"), " doorbell --print");
+/// What it prints.
+const LINE: &str = "Please call check_messages: other sessions have written.";
+
+fn doorbell() -> (&'static str, Value) {
+    ("run_shell_command", json!({"command": DOORBELL, "is_background": true}))
+}
+
+/// Lets the model run the doorbell without a question. With `wakes`, also turns on that its end wakes an idle session.
+fn allow_doorbell(world: &World, wakes: bool) {
+    let file = world.home().join(".gemini/settings.json");
+    let mut settings: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    let rule = format!("toolName = \"run_shell_command\"\ncommandPrefix = {DOORBELL:?}\ndecision = \"allow\"\npriority = 100\n");
+    fs::create_dir_all(world.home().join(".gemini/policies")).unwrap();
+    fs::write(world.home().join(".gemini/policies/doorbell.toml"), format!("[[rule]]\n{rule}")).unwrap();
+    if wakes {
+        settings["experimental"]["modelSteering"] = json!(true);
+        settings["tools"]["shell"]["backgroundCompletionBehavior"] = json!("inject");
+    }
+    fs::write(&file, settings.to_string()).unwrap();
+}
+
+/// Whether the list says that a doorbell rings for the session.
+fn has_doorbell(peer: &Value) -> bool {
+    peer["deliveryReason"].as_str().unwrap().contains("doorbell")
+}
+
+/// Waits until a doorbell rings for the session.
+fn rings(terminal: &Terminal<'_>) {
+    eventually("a doorbell rings for it", || terminal.peer().filter(has_doorbell));
+}
+
+/// Starts a session whose user has opted in, with a doorbell.
+fn open_with_doorbell(world: &World) -> (Terminal<'_>, Value) {
+    allow_doorbell(world, true);
+    let (terminal, to) = open(world, &[]);
+    assert!(!has_doorbell(&terminal.peer().unwrap()), "none was started");
+    world.model.plan(&[doorbell()]);
+    prompt(&terminal, "Good morning");
+    rings(&terminal);
+    terminal.shows("✦ ok");
+    assert!(is_in_context(world, DOORBELL), "the model is asked to start it: {}", world.model.last());
+    (terminal, to)
+}
+
+fn idle_session_is_woken_each_time(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let (terminal, to) = open_with_doorbell(&world);
+    for (number, text) in ["number 0.", "number 1.", "number 2."].into_iter().enumerate() {
+        terminal.types(&format!(" half {number}"));
+        world.model.plan(&[("check_messages", json!({})), doorbell()]);
+        let id = send(&world, &other, &to, text);
+        world.broker.message_once("delivered", &id);
+        shown(&world, text);
+        rings(&terminal);
+        eventually("all calls were made", || (world.model.left() == 0).then_some(()));
+        eventually("half a line stays", || prompted(&terminal.screen()).filter(|text| text.contains(&format!("half {number}"))));
+    }
+    assert_eq!(world.model.last().matches(LINE).count(), 3, "{}", world.model.last());
+    assert!(!world.model.last().contains("possible repeat"), "{}", world.model.last());
+    let user_says = world
+        .model
+        .last()
+        .split("<user_input>")
+        .skip(1)
+        .any(|said| said.split_once("</user_input>").unwrap().0.contains("number"));
+    assert!(!user_says, "no text of a peer is the user's: {}", world.model.last());
+}
+
+fn doorbell_needs_the_users_settings(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    allow_doorbell(&world, false);
+    let (terminal, _) = open(&world, &[]);
+    world.model.plan(&[("run_shell_command", json!({"command": DOORBELL}))]);
+    prompt(&terminal, "Good morning");
+    terminal.shows("✦ ok");
+    assert!(world.model.last().contains("the user has not turned on"), "{}", world.model.last());
+    assert!(!is_in_context(&world, "doorbell"), "the model is not asked to start it: {}", world.model.last());
+    assert!(!has_doorbell(&terminal.peer().unwrap()));
+}
+
+fn busy_session_is_rung_again(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let (terminal, to) = open_with_doorbell(&world);
+    let (broker, from, name) = (world.broker.shared(), other.clone(), to.clone());
+    let sent = world.model.plan_with(&[another_tool(), another_tool(), doorbell()], move || {
+        let http = broker.http();
+        let id = from.over(&http).post("/v1/send", &json!({"to": name, "text": "It is 8080"})).json()["messageId"].clone();
+        eventually("the doorbell has rung", || broker.peers().into_iter().find(|peer| peer["id"] == name && !has_doorbell(peer)));
+        id
+    });
+    prompt(&terminal, "Good evening");
+    let id = sent.recv().unwrap();
+    world.broker.message_once("delivered", &id);
+    eventually("all calls were made", || (world.model.left() == 0).then_some(()));
+    rings(&terminal);
+    shown(&world, "It is 8080");
+    let id = send(&world, &other, &to, "No, 8081");
+    world.broker.message_once("delivered", &id);
+    shown(&world, "No, 8081");
+}
+
+fn two_doorbells_do_no_harm(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let (terminal, to) = open_with_doorbell(&world);
+    world.model.plan(&[doorbell()]);
+    prompt(&terminal, "Good evening");
+    eventually("a second one runs", || (doorbells(&world).len() == 2).then_some(()));
+    let id = send(&world, &other, &to, "It is 8080");
+    world.broker.message_once("delivered", &id);
+    shown(&world, "It is 8080");
+    assert_eq!(world.model.last().matches(LINE).count(), 1, "one has rung: {}", world.model.last());
+    assert!(has_doorbell(&terminal.peer().unwrap()), "the other waits for the next");
+}
+
+fn doorbell_outlives_the_broker(agent: &'static Agent, program: PathBuf) {
+    let mut world = World::new(agent, program);
+    let shared = world.broker.shared();
+    let mut broker = std::mem::replace(&mut world.broker, shared);
+    let other = Peer::register(&broker.http(), "other", json!({}));
+    let (terminal, to) = open_with_doorbell(&world);
+    broker.restart();
+    rings(&terminal);
+    let id = send(&world, &other, &to, "It is 8080");
+    broker.message_once("delivered", &id);
+    shown(&world, "It is 8080");
+}
+
+/// The doorbells in this world.
+fn doorbells(world: &World) -> Vec<u32> {
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let read = |pid: u32, file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let has = |text: Vec<u8>, words: &str| String::from_utf8_lossy(&text).replace('\0', " ").contains(words);
+    let home = format!("HOME={} ", world.home().display());
+    let runs = |pid: &u32| {
+        read(*pid, "cmdline").starts_with(env!("CARGO_BIN_EXE_claude-peers").as_bytes()) && has(read(*pid, "environ"), &home)
+    };
+    pids.filter(runs).collect()
+}
+
+fn doorbell_ends_with_its_session(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    for ends in ["killed", "quit", "closed"] {
+        let (terminal, _) = open_with_doorbell(&world);
+        assert_eq!(doorbells(&world).len(), 1);
+        match ends {
+            "killed" => signal(parent(terminal.peer().unwrap()["pid"].as_u64().unwrap()), "KILL"),
+            "quit" => prompt(&terminal, "/quit"),
+            _ => terminal.kill(),
+        }
+        eventually("no doorbell is left", || doorbells(&world).is_empty().then_some(()));
+        eventually("the session is gone", || terminal.peer().is_none().then_some(()));
+    }
 }

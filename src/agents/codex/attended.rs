@@ -1,14 +1,13 @@
-//! Whether the user of Codex's daemon is there.
+//! Whether the user of a thread in Codex's daemon is there.
 
-use crate::{agents::names::CODEX, platform::process};
-use std::path::Path;
+use super::home;
+use crate::{platform::process, wire::Process};
 
-/// Whether a Codex of this user runs in a terminal. The daemon tells neither who shows which thread, nor when a terminal is closed, so all
-/// its threads count as attended while any terminal is open.
-pub fn has_terminal() -> bool {
-    let is_codex = |pid: &u32| {
-        let words = process::command_line(*pid);
-        words.first().is_some_and(|word| Path::new(word).file_name() == Some(CODEX.program.as_ref()))
-    };
-    process::own_in_terminals().is_none_or(|mut pids| pids.any(|pid| is_codex(&pid)))
+/// Whether a Codex in a terminal uses the daemon that has started this process. The daemon tells neither which terminal shows which
+/// thread, nor when one is closed, so all its threads count as attended while any terminal is open. So do they where that cannot be seen.
+pub fn has_terminal(server: &Process) -> bool {
+    let is_codex = |pid: &u32| home::is_codex(&process::command_line(*pid));
+    let Some(daemon) = process::ancestors(server.pid).into_iter().find(is_codex) else { return true };
+    let (folder, Some(mut pids)) = (home::of(daemon), process::own_in_terminals()) else { return true };
+    folder.is_none() || pids.any(|pid| is_codex(&pid) && home::of(pid) == folder)
 }

@@ -8,6 +8,8 @@ pub mod attended;
 mod context;
 #[cfg(feature = "mcp")]
 pub mod daemon;
+#[cfg(any(feature = "broker", feature = "mcp"))]
+mod home;
 #[cfg(feature = "mcp")]
 pub mod place;
 

@@ -19,4 +19,5 @@ pub static AGENT: Agent = Agent {
     }),
     hooks: None,
     arrival: "at once in experimental mode, else with the results of our tools",
+    wake: None,
 };

@@ -2,7 +2,7 @@
 
 use super::hook::{AFTER_AGENT, AFTER_TOOL, BEFORE_AGENT, BEFORE_TOOL, HOOK};
 use crate::agents::{
-    agent::{Agent, Mcp},
+    agent::{Agent, Mcp, Wake},
     hooks::Hooks,
     names::GEMINI,
 };
@@ -19,5 +19,9 @@ pub static AGENT: Agent = Agent {
     mcp: Some(Mcp { files: &["settings.json"], ..Mcp::TRUSTED }),
     hooks: Some(Hooks { file: "settings.json", word: HOOK, events: &EVENTS, switch: ["hooksConfig", "enabled"] }),
     arrival: "beside the results of tools, and with the user's prompts",
+    wake: Some(Wake {
+        file: "settings.json",
+        settings: &[("/experimental/modelSteering", "true"), ("/tools/shell/backgroundCompletionBehavior", "\"inject\"")],
+    }),
     ..Agent::PLAIN
 };
