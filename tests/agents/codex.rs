@@ -4,7 +4,6 @@ use crate::{
     Test,
     agents::Agent,
     doors::{hand_over, send, shown},
-    gemini::left_alone,
     support::{broker::signal, events::Peer, eventually},
     terminal::Terminal,
     world::World,
@@ -114,7 +113,23 @@ fn unattended_thread_is_not_woken(agent: &'static Agent, program: PathBuf) {
     let terminal = Terminal::open(&world, "work");
     let to = terminal.reached()["id"].clone();
     terminal.close();
-    left_alone(&world, &other, &to);
+    let is_left = |peer: &Value| peer["activity"]["doing"] == "unattended";
+    let peer = eventually("the session is unattended", || terminal.peer().filter(is_left));
+    assert_eq!(peer["delivery"], "pull", "{peer}");
+
+    let http = other.over(&world.broker.http());
+    let send = |text: &str, wake: bool| http.post("/v1/send", &json!({"to": to, "text": text, "wake": wake})).json();
+    let waits = send("It is 8080", false);
+    assert!(waits["warning"].as_str().unwrap().contains("is unattended"), "{waits}");
+    let wakes = send("It is urgent", true);
+    assert_eq!(wakes["warning"], Value::Null, "{wakes}");
+    for sent in [&waits, &wakes] {
+        world.broker.message_once("delivered", &sent["messageId"]);
+    }
+    shown(&world, "It is 8080");
+    shown(&world, "It is urgent");
+    let waits = send("That was it", false);
+    assert!(waits["warning"].as_str().unwrap().contains("is unattended"), "the request has ended: {waits}");
 }
 
 fn returning_user_finds_the_mail(agent: &'static Agent, program: PathBuf) {

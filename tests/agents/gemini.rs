@@ -19,7 +19,6 @@ pub const TESTS: &[(&str, Test)] = &[
     ("held_message_waits_for_its_release", held_message_waits_for_its_release),
     ("session_goes_on_without_a_broker", session_goes_on_without_a_broker),
     ("session_without_its_terminal_is_unattended", session_without_its_terminal_is_unattended),
-    ("unattended_session_is_not_woken", unattended_session_is_not_woken),
     ("idle_session_is_woken_each_time", idle_session_is_woken_each_time),
     ("doorbell_needs_the_users_settings", doorbell_needs_the_users_settings),
     ("busy_session_is_rung_again", busy_session_is_rung_again),
@@ -186,38 +185,18 @@ fn session_goes_on_without_a_broker(agent: &'static Agent, program: PathBuf) {
 
 fn session_without_its_terminal_is_unattended(agent: &'static Agent, program: PathBuf) {
     let world = World::new(agent, program);
-    let (terminal, _) = open(&world, &[]);
-    terminal.close();
-    let doing = |peer: Value| peer["activity"]["doing"].as_str().map(str::to_owned);
-    eventually("the session is unattended", || terminal.peer().and_then(doing).filter(|doing| doing == "unattended"));
-}
-
-fn unattended_session_is_not_woken(agent: &'static Agent, program: PathBuf) {
-    let world = World::new(agent, program);
     let other = Peer::register(&world.broker.http(), "other", json!({}));
-    let (terminal, to) = open_with_doorbell(&world);
+    let (terminal, to) = open(&world, &[]);
     terminal.close();
-    left_alone(&world, &other, &to);
-}
-
-/// Checks that mail waits for the session, whose user leaves, until a sender asks to wake it.
-pub fn left_alone(world: &World, other: &Peer, to: &Value) {
-    let http = other.over(&world.broker.http());
-    let peer = || world.broker.peers().into_iter().find(|peer| peer["id"] == *to);
     let is_left = |peer: &Value| peer["activity"]["doing"] == "unattended";
-    let peer = eventually("the session is unattended", || peer().filter(is_left));
-    assert_eq!(peer["delivery"], "pull", "{peer}");
-    let waits = http.post("/v1/send", &json!({"to": to, "text": "It is 8080"})).json();
-    assert!(waits["warning"].as_str().unwrap().contains("unattended"), "{waits}");
-    let wakes = http.post("/v1/send", &json!({"to": to, "text": "It is urgent", "wake": true})).json();
-    assert_eq!(wakes["warning"].as_str().filter(|warning| warning.contains("unattended")), None);
-    for sent in [&waits, &wakes] {
-        world.broker.message_once("delivered", &sent["messageId"]);
+    let peer = eventually("the session is unattended", || terminal.peer().filter(is_left));
+    assert!(peer["deliveryReason"].as_str().unwrap().contains("its user has left"), "{peer}");
+    let http = other.over(&world.broker.http());
+    for (wake, warning) in [(false, "is unattended"), (true, "cannot be interrupted")] {
+        let sent = http.post("/v1/send", &json!({"to": to, "text": format!("wake: {wake}"), "wake": wake})).json();
+        assert!(sent["warning"].as_str().unwrap().contains(warning), "{sent}");
+        assert_eq!(sent["state"], "queued");
     }
-    let first = world.model.last();
-    assert!(first.contains("It is 8080") && first.contains("It is urgent"), "one turn shows both: {first}");
-    let waits = http.post("/v1/send", &json!({"to": to, "text": "That was it"})).json();
-    assert!(waits["warning"].as_str().unwrap().contains("unattended"), "the request has ended: {waits}");
 }
 
 /// The command with which the model starts a doorbell, as our hook gives it.
@@ -261,9 +240,16 @@ fn open_with_doorbell(world: &World) -> (Terminal<'_>, Value) {
     world.model.plan(&[doorbell()]);
     prompt(&terminal, "Good morning");
     rings(&terminal);
-    terminal.shows("✦ ok");
+    is_idle_again(world, &terminal, 1);
     assert!(is_in_context(world, DOORBELL), "the model is asked to start it: {}", world.model.last());
     (terminal, to)
+}
+
+/// Waits until the turn is over in which this many doorbells were started.
+fn is_idle_again(world: &World, terminal: &Terminal<'_>, started: usize) {
+    let is_last = || (world.model.last().matches("Command moved to background").count() == started).then_some(());
+    eventually("the model has started a doorbell", is_last);
+    terminal.shows_no_more("esc to cancel");
 }
 
 fn idle_session_is_woken_each_time(agent: &'static Agent, program: PathBuf) {
@@ -277,7 +263,7 @@ fn idle_session_is_woken_each_time(agent: &'static Agent, program: PathBuf) {
         world.broker.message_once("delivered", &id);
         shown(&world, text);
         rings(&terminal);
-        eventually("all calls were made", || (world.model.left() == 0).then_some(()));
+        is_idle_again(&world, &terminal, number + 2);
         eventually("half a line stays", || prompted(&terminal.screen()).filter(|text| text.contains(&format!("half {number}"))));
     }
     assert_eq!(world.model.last().matches(LINE).count(), 3, "{}", world.model.last());
@@ -355,13 +341,12 @@ fn doorbell_outlives_the_broker(agent: &'static Agent, program: PathBuf) {
 /// The doorbells in this world.
 fn doorbells(world: &World) -> Vec<u32> {
     let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let read = |pid: u32, file: &str| fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let has = |text: Vec<u8>, words: &str| String::from_utf8_lossy(&text).replace('\0', " ").contains(words);
-    let home = format!("HOME={} ", world.home().display());
-    let runs = |pid: &u32| {
-        read(*pid, "cmdline").starts_with(env!("CARGO_BIN_EXE_claude-peers").as_bytes()) && has(read(*pid, "environ"), &home)
+    let read = |pid: u32, file: &str| {
+        let text = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default(); // it may have ended
+        String::from_utf8_lossy(&text).replace('\0', " ")
     };
-    pids.filter(runs).collect()
+    let home = format!("HOME={} ", world.home().display());
+    pids.filter(|pid| read(*pid, "cmdline").starts_with(DOORBELL) && read(*pid, "environ").contains(&home)).collect()
 }
 
 fn doorbell_ends_with_its_session(agent: &'static Agent, program: PathBuf) {
@@ -372,7 +357,7 @@ fn doorbell_ends_with_its_session(agent: &'static Agent, program: PathBuf) {
         match ends {
             "killed" => signal(parent(terminal.peer().unwrap()["pid"].as_u64().unwrap()), "KILL"),
             "quit" => prompt(&terminal, "/quit"),
-            _ => terminal.kill(),
+            _ => terminal.close(),
         }
         eventually("no doorbell is left", || doorbells(&world).is_empty().then_some(()));
         eventually("the session is gone", || terminal.peer().is_none().then_some(()));
