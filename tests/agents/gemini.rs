@@ -9,13 +9,19 @@ use crate::{
     world::World,
 };
 use serde_json::{Value, json};
-use std::{fs, path::PathBuf, sync::mpsc::channel};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::mpsc::{Receiver, Sender, channel},
+};
 
 pub const TESTS: &[(&str, Test)] = &[
     ("messages_come_beside_a_result", messages_come_beside_a_result),
     ("message_comes_beside_the_next_prompt", message_comes_beside_the_next_prompt),
     ("killed_session_has_read_it_once", killed_session_has_read_it_once),
     ("dropped_message_comes_again", dropped_message_comes_again),
+    ("queued_prompts_show_it_once", queued_prompts_show_it_once),
+    ("cancelled_prompts_lose_no_message", cancelled_prompts_lose_no_message),
     ("held_message_waits_for_its_release", held_message_waits_for_its_release),
     ("session_goes_on_without_a_broker", session_goes_on_without_a_broker),
     ("session_without_its_terminal_is_unattended", session_without_its_terminal_is_unattended),
@@ -153,6 +159,62 @@ fn dropped_message_comes_again(agent: &'static Agent, program: PathBuf) {
     prompt(&terminal, "Good evening");
     world.broker.message_once("delivered", &id);
     assert!(world.model.last().contains("possible repeat"), "{}", world.model.last());
+}
+
+/// Makes the model's first answer wait. Returns what tells that it is asked, and what lets it answer.
+fn blocked(world: &World) -> (Receiver<()>, Sender<()>) {
+    let ((thinks, thinking), (answer, answers)) = (channel::<()>(), channel::<()>());
+    world.model.plan_after(0, move || {
+        thinks.send(()).unwrap();
+        _ = answers.recv(); // ends with the test at the latest
+        Value::Null
+    });
+    (thinking, answer)
+}
+
+fn queued_prompts_show_it_once(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let (terminal, to) = open(&world, &[]);
+    let mut sent = vec![send(&world, &other, &to, "number 0.")];
+    let (thinking, answer) = blocked(&world);
+    prompt(&terminal, "First prompt");
+    thinking.recv().unwrap();
+    for (number, line) in ["Second prompt", "Third prompt"].into_iter().enumerate() {
+        sent.push(send(&world, &other, &to, &format!("number {}.", number + 1)));
+        prompt(&terminal, line);
+    }
+    answer.send(()).unwrap();
+    for (number, id) in sent.iter().enumerate() {
+        world.broker.message_once("delivered", id);
+        shown(&world, &format!("number {number}."));
+    }
+    shown(&world, "Third prompt");
+    assert!(!world.model.last().contains("possible repeat"), "{}", world.model.last());
+}
+
+fn cancelled_prompts_lose_no_message(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let (terminal, to) = open(&world, &[]);
+    let mut sent = Vec::new();
+    for number in 0..3 {
+        sent.push(send(&world, &other, &to, &format!("number {number}.")));
+        let (thinking, answer) = blocked(&world);
+        prompt(&terminal, &format!("Prompt {number}"));
+        thinking.recv().unwrap();
+        terminal.keys(&["Escape"]);
+        terminal.shows_no_more("esc to cancel");
+        answer.send(()).unwrap();
+    }
+    prompt(&terminal, "Last prompt");
+    shown(&world, "Last prompt");
+    for (number, id) in sent.iter().enumerate() {
+        world.broker.message_once("delivered", id);
+        shown(&world, &format!("number {number}."));
+    }
+    let last = world.model.last();
+    assert_eq!(last.matches("possible repeat").count(), 3, "a cancelled request may have shown it: {last}");
 }
 
 fn parent(pid: u64) -> u32 {

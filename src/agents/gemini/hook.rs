@@ -4,8 +4,8 @@
 //! longer than [`PATIENCE`].
 //!
 //! It takes messages under a lease and prints them. Gemini CLI may still drop what a hook prints, for example if the user interrupts the
-//! turn. But it writes what goes to the model into the session's transcript. So the next run of the hook looks there, and tells the
-//! broker which messages the model was given. When a turn begins or ends, the transcript is complete: the other messages that hooks have
+//! turn, and takes a turn back that the user cancels. But it writes the conversation into the session's transcript. So the next run of the
+//! hook looks there, and tells the broker which messages the model was given: those that an answer follows. When a turn begins or ends, the transcript is complete: the other messages that hooks have
 //! taken wait again, as possible repeats.
 //!
 //! If the user has opted in to have an idle session woken, and no doorbell rings for the session, it asks the model to start one
@@ -152,19 +152,38 @@ fn turn_in(transcript: &Path) -> io::Result<Turn> {
 
 fn last_turn(transcript: &[u8]) -> Turn {
     let mut turn = Turn::default();
+    let mut answers = None;
     for line in transcript.split(|byte| *byte == b'\n').rev() {
-        let Ok(step) = serde_json::from_slice::<Value>(line) else { continue };
-        let is_prompt = step["type"] == "user";
-        collect(if is_prompt { &step["content"] } else { &step["toolCalls"] }, &mut turn);
-        let calls = step["toolCalls"].as_array().into_iter().flatten();
-        turn.started += calls.filter(|call| doorbell::is_started_by(&call["args"])).count();
-        if is_prompt {
+        let Ok(line) = serde_json::from_slice::<Value>(line) else { continue };
+        let whole = line["$set"]["messages"].as_array(); // a cancelled turn is taken back
+        let steps = whole.into_iter().flatten().rev().chain(whole.is_none().then_some(&line));
+        if steps.map(|step| read_step(step, &mut answers, &mut turn)).any(|is_prompt| is_prompt) || whole.is_some() {
             break;
         }
     }
     turn.messages.sort_unstable();
     turn.messages.dedup();
     turn
+}
+
+/// Reads a step, of which the later ones are read already. `answers`: the answer that was read last. Returns whether it is the prompt.
+///
+/// A request that is cancelled or fails leaves its texts in no conversation. So only a later answer proves that the model was given them.
+fn read_step(step: &Value, answers: &mut Option<Value>, turn: &mut Turn) -> bool {
+    let is_prompt = step["type"] == "user";
+    if is_prompt || step["type"] == "gemini" {
+        let is_answered = answers.as_ref().is_some_and(|answer| *answer != step["id"]);
+        let mut found = Turn::default();
+        collect(if is_prompt { &step["content"] } else { &step["toolCalls"] }, &mut found);
+        let calls = step["toolCalls"].as_array().into_iter().flatten();
+        turn.started += calls.filter(|call| doorbell::is_started_by(&call["args"])).count();
+        turn.asked += found.asked;
+        if is_answered {
+            turn.messages.append(&mut found.messages);
+        }
+        *answers = Some(step["id"].clone());
+    }
+    is_prompt
 }
 
 /// Collects what is behind our mark in all texts of this value. A message's id begins a line there, which no line of a message's text does.
@@ -188,19 +207,25 @@ mod tests {
 
     #[test]
     fn only_messages_of_this_turn_are_proved() {
-        let prompt = |text: &str| json!({"type": "user", "content": [{"text": text}]}).to_string();
+        let prompt = |text: &str| json!({"type": "user", "id": "p", "content": [{"text": text}]}).to_string();
         let result = |text: &str| {
             let response = json!({"functionResponse": {"response": {"output": text}}});
-            json!({"type": "gemini", "content": "id m8-abcdef · sent", "toolCalls": [{"args": {"x": "id m9-abcdef"}, "result": [response]}]})
-                .to_string()
+            let calls = json!([{"args": {"x": "id m9-abcdef"}, "result": [response]}]);
+            json!({"type": "gemini", "id": "r", "content": "id m8-abcdef · sent", "toolCalls": calls}).to_string()
         };
+        let answer = || json!({"type": "gemini", "id": "a", "content": "ok"}).to_string();
+        let taken_back = |step: String| format!("{{\"$set\": {{\"messages\": [{step}]}}}}");
         let context =
             |id: &str| format!("\n\n<hook_context>&gt; hello\n&gt; id m7-abcdef · sent now\nid {id} · sent now\n</hook_context>");
         for (lines, expected) in [
-            (vec![prompt(&context("m1-abcdef")), result(&context("m2-abcdef"))], vec!["m1-abcdef", "m2-abcdef"]),
-            (vec![prompt(&context("m1-abcdef")), prompt("hello")], vec![]),
-            (vec![prompt("id m1-abcdef · sent"), result("id m2-abcdef · sent"), "{\"$set\": {}}".to_owned()], vec![]),
-            (vec![result(&context("m2-abcdef")), "half a li".to_owned()], vec!["m2-abcdef"]),
+            (vec![prompt(&context("m1-abcdef")), result(&context("m2-abcdef")), answer()], vec!["m1-abcdef", "m2-abcdef"]),
+            (vec![prompt(&context("m1-abcdef")), result(""), result(&context("m2-abcdef"))], vec!["m1-abcdef"]),
+            (vec![prompt(&context("m1-abcdef"))], vec![]),
+            (vec![prompt(&context("m1-abcdef")), answer(), prompt("hello")], vec![]),
+            (vec![prompt(&context("m1-abcdef")), answer(), taken_back(prompt("hello"))], vec![]),
+            (vec![taken_back(format!("{},{}", prompt(&context("m1-abcdef")), answer()))], vec!["m1-abcdef"]),
+            (vec![prompt("id m1-abcdef · sent"), result("id m2-abcdef · sent"), answer(), "{\"$set\": {}}".to_owned()], vec![]),
+            (vec![result(&context("m2-abcdef")), answer(), "half a li".to_owned()], vec!["m2-abcdef"]),
             (vec![], vec![]),
         ] {
             let turn = last_turn(lines.join("\n").as_bytes());
