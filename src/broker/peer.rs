@@ -133,7 +133,6 @@ impl Peer {
         let pull = |why: &str| (Route::Pull, format!("pull: {why}"));
         match row.delivery {
             _ if self.attended.is_left_alone() => pull("its user has left, and nothing wakes it unless a sender asks for that"),
-            _ if self.doorbell.rings() && !row.has_door() => pull("a doorbell tells it that mail waits"),
             DeliveryChoice::Channel => (Route::Channel, format!("channel: asked for by CLAUDE_PEERS_DELIVERY, {confirmed}")),
             DeliveryChoice::Pull => pull("asked for by CLAUDE_PEERS_DELIVERY"),
             _ if row.inbound == InboundRule::Hold => pull("its settings hold what other sessions send (crossSessionInbound)"),
@@ -149,6 +148,7 @@ impl Peer {
             }
             DeliveryChoice::Auto if row.channel => (Route::Channel, format!("channel: named in the start flags, {confirmed}")),
             _ if row.has_door() => pull("its inbox let in none of the last messages"),
+            _ if self.doorbell.rings() => pull("a doorbell tells it that mail waits"),
             DeliveryChoice::Inbox => pull("CLAUDE_PEERS_DELIVERY asks for the inbox, and its client has none"),
             DeliveryChoice::Auto => pull("its client has no inbox, and no channel is named in its start flags"),
         }
