@@ -106,7 +106,10 @@ impl Agent {
         let is_on = || {
             let file = self.folder()?.join(file);
             let all: Value = parse_lenient(&file, &read(&file)?.unwrap_or_default())?;
-            Ok(settings.iter().all(|(place, value)| all.pointer(place).is_some_and(|set| set.to_string() == *value)))
+            let has = |place: &str, value| {
+                all.pointer(place).is_some_and(|set| serde_json::from_str(value).is_ok_and(|value: Value| *set == value))
+            };
+            Ok(settings.iter().all(|(place, value)| has(place, value)))
         };
         Some(is_on())
     }

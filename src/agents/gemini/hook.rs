@@ -156,8 +156,8 @@ fn last_turn(transcript: &[u8]) -> Turn {
     for line in transcript.split(|byte| *byte == b'\n').rev() {
         let Ok(line) = serde_json::from_slice::<Value>(line) else { continue };
         let whole = line["$set"]["messages"].as_array(); // a cancelled turn is taken back
-        let steps = whole.into_iter().flatten().rev().chain(whole.is_none().then_some(&line));
-        if steps.map(|step| read_step(step, &mut answers, &mut turn)).any(|is_prompt| is_prompt) || whole.is_some() {
+        let mut steps = whole.into_iter().flatten().rev().chain(whole.is_none().then_some(&line));
+        if steps.any(|step| read_step(step, &mut answers, &mut turn)) || whole.is_some() {
             break;
         }
     }
