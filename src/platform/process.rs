@@ -51,12 +51,9 @@ pub fn descendants(ancestor: u32) -> Vec<u32> {
 /// This user's processes that have a terminal; none where they cannot be listed cheaply.
 #[cfg(feature = "broker")]
 pub fn own_in_terminals() -> Option<impl Iterator<Item = u32>> {
-    use std::os::unix::fs::MetadataExt;
     let own = rustix::process::getuid().as_raw();
-    let listed = std::fs::read_dir("/proc").ok()?.flatten();
-    let all = listed.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry)));
-    let in_terminals = all.filter(|(pid, _)| terminal(*pid).is_some());
-    Some(in_terminals.filter(move |(_, entry)| entry.metadata().is_ok_and(|data| data.uid() == own)).map(|(pid, _)| pid))
+    let all = std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Some(all.filter(move |pid| terminal(*pid).is_some() && imp::user(*pid) == Some(own)))
 }
 
 fn lineage(pid: u32) -> impl Iterator<Item = u32> {
@@ -105,6 +102,13 @@ mod proc {
     /// The file that a process runs: its device and number.
     pub fn program(pid: u32) -> Option<(u64, u64)> {
         fs::metadata(format!("/proc/{pid}/exe")).ok().map(|file| (file.dev(), file.ino()))
+    }
+
+    /// The user that a process runs as. The owner of its folder is root where it forbids to be traced.
+    #[cfg(feature = "broker")]
+    pub fn user(pid: u32) -> Option<u32> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().next()?.parse().ok()
     }
 
     /// The words of the command line.
@@ -173,6 +177,11 @@ mod ps {
     #[cfg(not(target_os = "linux"))]
     pub fn program(pid: u32) -> Option<String> {
         ps(pid, "comm")
+    }
+
+    #[cfg(feature = "broker")]
+    pub fn user(pid: u32) -> Option<u32> {
+        ps(pid, "uid")?.parse().ok()
     }
 
     pub fn command_line(pid: u32) -> Vec<String> {

@@ -349,6 +349,11 @@ fn doorbell_needs_the_users_settings(agent: &'static Agent, program: PathBuf) {
     assert!(world.model.last().contains("the user has not turned on"), "{}", world.model.last());
     assert!(!is_in_context(&world, "doorbell"), "the model is not asked to start it: {}", world.model.last());
     assert!(!has_doorbell(&terminal.peer().unwrap()));
+    for (wakes, words) in [(false, "waking idle sessions is off"), (true, "waking idle sessions is on")] {
+        allow_doorbell(&world, wakes);
+        let (state, said) = world.doctor();
+        assert!(state == "ok" && said.contains(words), "{said}");
+    }
 }
 
 fn busy_session_is_rung_again(agent: &'static Agent, program: PathBuf) {

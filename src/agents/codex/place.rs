@@ -1,7 +1,7 @@
 //! Where the daemon listens that has started this process.
 
 use super::home;
-use crate::platform::process;
+use crate::platform::{paths, process};
 use std::{fs, path::PathBuf};
 
 /// The word in the daemon's command line.
@@ -16,5 +16,6 @@ pub fn socket() -> Option<(PathBuf, u32)> {
     if !line.iter().any(|word| word == APP_SERVER) {
         return None; // without a daemon, Codex itself runs the thread
     }
-    Some((fs::canonicalize(home::of(daemon)?.join(SOCKET)).ok()?, daemon)) // Codex puts a link there
+    let folder = home::of(daemon).or_else(|| Some(paths::home().ok()?.join(home::FOLDER)))?;
+    Some((fs::canonicalize(folder.join(SOCKET)).ok()?, daemon)) // Codex puts a link there
 }
