@@ -5,16 +5,14 @@
 
 use super::{
     files::{BYTE_ORDER_MARK, Unreadable, parse_lenient, parse_toml, read},
+    folder,
     hooks::Hooks,
     names::{NOBODY, Name},
     program::Program,
     server::{NAME, Scope, Server},
+    wake::Wake,
 };
-use crate::platform::{
-    call::Call,
-    paths,
-    settings::{self, InvalidSetting},
-};
+use crate::platform::{call::Call, settings::InvalidSetting};
 use jsonc_parser::{ParseOptions, cst::CstRootNode};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -33,15 +31,7 @@ pub struct Agent {
     /// How messages arrive.
     pub arrival: &'static str,
     /// The settings with which the user lets the end of a background command wake an idle session.
-    pub wake: Option<Wake>,
-}
-
-/// What the user sets to have idle sessions woken. Setup leaves that to the user.
-pub struct Wake {
-    /// The file with the settings, in the agent's folder.
-    pub file: &'static str,
-    /// The place of each setting, as a JSON pointer, and its value in JSON.
-    pub settings: &'static [(&'static str, &'static str)],
+    pub wake: Option<&'static Wake>,
 }
 
 /// How it registers MCP servers.
@@ -95,23 +85,12 @@ impl Agent {
     };
 
     pub fn folder(&self) -> Result<PathBuf, InvalidSetting> {
-        let [usual, variable, rest] = self.folder;
-        let moved = settings::raw(variable).map(|moved| Path::new(&moved).join(rest)).filter(|moved| moved.is_absolute());
-        moved.map_or_else(|| Ok(paths::home()?.join(usual)), Ok)
+        folder::of(self.folder)
     }
 
     /// Whether the user has turned on that the end of a background command wakes an idle session; none if it cannot be turned on.
     pub fn wake_is_on(&self) -> Option<Result<bool, Unreadable>> {
-        let Wake { file, settings } = self.wake.as_ref()?;
-        let is_on = || {
-            let file = self.folder()?.join(file);
-            let all: Value = parse_lenient(&file, &read(&file)?.unwrap_or_default())?;
-            let has = |place: &str, value| {
-                all.pointer(place).is_some_and(|set| serde_json::from_str(value).is_ok_and(|value: Value| *set == value))
-            };
-            Ok(settings.iter().all(|(place, value)| has(place, value)))
-        };
-        Some(is_on())
+        self.wake.map(Wake::is_on)
     }
 
     /// Its program, if it is installed.

@@ -17,6 +17,8 @@ mod copilot;
 #[cfg(feature = "cli")]
 pub mod files;
 #[cfg(feature = "cli")]
+mod folder;
+#[cfg(feature = "cli")]
 mod gemini;
 #[cfg(feature = "cli")]
 mod halves;
@@ -43,6 +45,8 @@ pub mod server;
 pub mod shown;
 #[cfg(any(feature = "broker", feature = "mcp"))]
 pub mod socket;
+#[cfg(feature = "cli")]
+mod wake;
 
 /// What became of a text behind a door: it is in the conversation that goes to the model, or the reason why it is not.
 #[cfg(feature = "mcp")]

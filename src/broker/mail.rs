@@ -5,29 +5,13 @@ use super::core::{Broker, Caller, OnDrop};
 use crate::{
     db,
     mailbox::history,
-    wire::{self, AwaitMail, Code, Error, Mail, MessageId, PeerId, Process, Status},
+    wire::{self, AwaitMail, Code, Error, Mail, MessageId, PeerId, Status},
 };
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// The longest wait of one request, in seconds.
 const LONGEST_WAIT: u32 = 3_600;
-
-/// The doorbells of a peer.
-#[derive(Debug, Default)]
-pub(super) struct Doorbell {
-    /// How many requests wait for mail now.
-    waiting: u32,
-    /// The newest message of which the session's own doorbell has told it, and the agent process that it told.
-    rung: Option<(Option<Process>, MessageId)>,
-}
-
-impl Doorbell {
-    /// Whether the session is told when mail comes.
-    pub fn rings(&self) -> bool {
-        self.waiting > 0
-    }
-}
 
 impl Broker {
     /// Waits for mail for the peer `id`, as long as the peer is connected. A session that waits for its own mail is told of

@@ -1,6 +1,6 @@
 //! A peer in memory: its row, and the state that lasts only as long as a connection.
 
-use super::{attended::Attended, inbox::Inbox, limits::Pace, machine::HEARD, mail::Doorbell};
+use super::{attended::Attended, doorbell::Doorbell, inbox::Inbox, limits::Pace, machine::HEARD};
 use crate::{
     db::PeerRow,
     wire::{DeliveryChoice, Door, InboundRule, Process, Route, Sender, Status, Timestamp},

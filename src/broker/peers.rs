@@ -163,7 +163,7 @@ fn as_listed(peer: &Peer, waiting: &HashMap<PeerId, u32>, now: Timestamp) -> wir
         delivery,
         delivery_reason,
         agent: row.kind.clone(),
-        activity: peer.attended.has_left().then_some(UNATTENDED),
+        activity: peer.attended.is_away().then_some(UNATTENDED),
         waiting: waiting.get(&row.id).copied().unwrap_or_default(),
         pid: row.agent.or(row.process).map(|process| process.pid),
         tty: row.tty.clone(),

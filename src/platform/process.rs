@@ -179,7 +179,7 @@ mod ps {
         ps(pid, "comm")
     }
 
-    #[cfg(feature = "broker")]
+    #[cfg(all(feature = "broker", not(target_os = "linux")))]
     pub fn user(pid: u32) -> Option<u32> {
         ps(pid, "uid")?.parse().ok()
     }

@@ -1,8 +1,11 @@
 //! How Gemini CLI is set up.
 
-use super::hook::{AFTER_AGENT, AFTER_TOOL, BEFORE_AGENT, BEFORE_TOOL, HOOK};
+use super::{
+    doorbell::{FOLDER, SETTINGS, WAKE},
+    hook::{AFTER_AGENT, AFTER_TOOL, BEFORE_AGENT, BEFORE_TOOL, HOOK},
+};
 use crate::agents::{
-    agent::{Agent, Mcp, Wake},
+    agent::{Agent, Mcp},
     hooks::Hooks,
     names::GEMINI,
 };
@@ -14,14 +17,11 @@ const EVENTS: [(&str, Option<&str>); 4] =
 pub static AGENT: Agent = Agent {
     name: GEMINI,
     title: "Gemini CLI",
-    folder: [".gemini", "GEMINI_CLI_HOME", ".gemini"],
+    folder: FOLDER,
     // Without trust, a run without a terminal does not get the tools.
-    mcp: Some(Mcp { files: &["settings.json"], ..Mcp::TRUSTED }),
-    hooks: Some(Hooks { file: "settings.json", word: HOOK, events: &EVENTS, switch: ["hooksConfig", "enabled"] }),
+    mcp: Some(Mcp { files: &[SETTINGS], ..Mcp::TRUSTED }),
+    hooks: Some(Hooks { file: SETTINGS, word: HOOK, events: &EVENTS, switch: ["hooksConfig", "enabled"] }),
     arrival: "beside the results of tools, and with the user's prompts",
-    wake: Some(Wake {
-        file: "settings.json",
-        settings: &[("/experimental/modelSteering", "true"), ("/tools/shell/backgroundCompletionBehavior", "\"inject\"")],
-    }),
+    wake: Some(&WAKE),
     ..Agent::PLAIN
 };

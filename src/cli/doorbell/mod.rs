@@ -7,17 +7,19 @@
 //!
 //! Ringing proves nothing. The results of our tools show which messages the model was given.
 
+mod mail;
 mod pane;
 mod print;
 mod prompt;
 
 use super::peers;
 use crate::{
-    client::{Client, with_query},
+    client::Client,
     console::{Failure, Out},
     platform::process,
-    wire::{self, Code, Mail, MessageId, Peer, Process, Route, Scope, Status, text::printable_line},
+    wire::{Mail, MessageId, Peer, Process, Route, Scope, Status, text::printable_line},
 };
+use mail::{AWAY, LINE, mail, passes};
 use pane::{Pane, Screen};
 use prompt::{Holds, Prompt};
 use serde_json::json;
@@ -27,10 +29,6 @@ use std::{
 };
 use tokio::time::sleep;
 
-/// What is typed. It begins with no agent's command, and a shell would find no command in it.
-const LINE: &str = "Please call check_messages: other sessions have written.";
-/// How long one request waits for mail, in seconds.
-const LONGEST_WAIT: u32 = 3_600;
 /// The pause between two looks at a pane in which the line cannot be typed yet.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long the screen must stand still: a busy agent shows that it works. And how long nobody must have typed.
@@ -39,8 +37,6 @@ const QUIET: Duration = Duration::from_secs(2);
 const PASTE: Duration = Duration::from_millis(250);
 /// How long the agent may take to show what is typed.
 const ECHO: Duration = Duration::from_secs(5);
-/// The pause after the broker or the session's server has gone away for a moment.
-const AWAY: Duration = Duration::from_secs(1);
 
 /// Whom to ring for, and how.
 #[derive(Debug, clap::Args)]
@@ -134,20 +130,6 @@ fn none_or_several(wanted: &str, found: &[(Pane, Peer, Process)]) -> Failure {
 /// Whether nothing else wakes the session.
 fn needs_ringing(peer: &Peer) -> bool {
     peer.delivery == Route::Pull
-}
-
-/// Waits for mail for this session.
-async fn mail(broker: &Client, peer: &Peer, after: Option<&MessageId>) -> wire::Result<Mail> {
-    let (wait, after) = (LONGEST_WAIT.to_string(), after.map(ToString::to_string));
-    let mut query = vec![("waitSeconds", wait.as_str())];
-    query.extend(after.as_deref().map(|after| ("after", after)));
-    let path = with_query(&format!("/v1/peers/{}/mail", peer.id), &query);
-    broker.get_waiting(&path, None, Duration::from_secs(LONGEST_WAIT.into())).await
-}
-
-/// Whether the broker may answer later.
-fn passes(error: &wire::Error) -> bool {
-    matches!(error.code, Code::Unreachable | Code::Stopping | Code::DatabaseMoved | Code::Busy)
 }
 
 struct Bell {

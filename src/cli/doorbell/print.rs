@@ -3,7 +3,7 @@
 //! Gemini CLI begins a turn when a background command ends, if its user has opted in, and shows the model what the command has printed as
 //! the user's words. So this prints nothing of a peer. The kernel shows whose command it is.
 
-use super::{AWAY, LINE, mail, passes};
+use super::mail::{AWAY, LINE, mail, passes};
 use crate::{
     agents::known,
     cli::whoami,
