@@ -66,7 +66,9 @@ impl Broker {
     /// Notes that the session is now told of mail up to `newest`, unless it is left alone.
     fn ring(&self, id: &PeerId, newest: Option<MessageId>) -> wire::Result<Option<MessageId>> {
         self.with_peer(id, |peer| {
-            let newest = newest.filter(|_| !peer.attended.is_left_alone());
+            let told = peer.doorbell.rung.as_ref().filter(|(agent, _)| *agent == peer.row.agent).map(|(_, told)| told.seq());
+            let is_new = |newest: &MessageId| told.is_none_or(|told| told < newest.seq()); // another doorbell may have rung first
+            let newest = newest.filter(|newest| is_new(newest) && !peer.attended.is_left_alone());
             if let Some(newest) = &newest {
                 peer.doorbell.rung = Some((peer.row.agent, newest.clone()));
             }
