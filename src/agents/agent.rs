@@ -5,16 +5,14 @@
 
 use super::{
     files::{Unreadable, edit, parse_lenient, parse_toml, read},
+    folder,
     hooks::Hooks,
     names::{NOBODY, Name},
     program::Program,
     server::{NAME, Scope, Server},
+    wake::Wake,
 };
-use crate::platform::{
-    call::Call,
-    paths,
-    settings::{self, InvalidSetting},
-};
+use crate::platform::{call::Call, settings::InvalidSetting};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -31,6 +29,8 @@ pub struct Agent {
     pub hooks: Option<Hooks>,
     /// How messages arrive.
     pub arrival: &'static str,
+    /// The settings with which the user lets the end of a background command wake an idle session.
+    pub wake: Option<&'static Wake>,
 }
 
 /// How it registers MCP servers.
@@ -79,12 +79,16 @@ impl Agent {
         plugin: None,
         hooks: None,
         arrival: "with the results of our tools",
+        wake: None,
     };
 
     pub fn folder(&self) -> Result<PathBuf, InvalidSetting> {
-        let [usual, variable, rest] = self.folder;
-        let moved = settings::raw(variable).map(|moved| Path::new(&moved).join(rest)).filter(|moved| moved.is_absolute());
-        moved.map_or_else(|| Ok(paths::home()?.join(usual)), Ok)
+        folder::of(self.folder)
+    }
+
+    /// Whether the user has turned on that the end of a background command wakes an idle session; none if it cannot be turned on.
+    pub fn wake_is_on(&self) -> Option<Result<bool, Unreadable>> {
+        self.wake.map(Wake::is_on)
     }
 
     /// Its program, if it is installed.

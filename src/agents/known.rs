@@ -80,6 +80,11 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     std::iter::once(names::CLAUDE.program).chain(KNOWN.iter().map(|agent| agent.name.program))
 }
 
+/// The agent with this name.
+pub fn named(name: &str) -> Option<&'static Agent> {
+    KNOWN.into_iter().find(|agent| agent.name.program == name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,11 +9,13 @@ mod broker;
 pub mod claude;
 #[cfg(feature = "mcp")]
 pub mod clients;
-#[cfg(feature = "mcp")]
+#[cfg(any(feature = "broker", feature = "mcp"))]
 pub mod codex;
 #[cfg(feature = "cli")]
 pub mod files;
-#[cfg(any(feature = "cli", fuzzing))]
+#[cfg(feature = "cli")]
+mod folder;
+#[cfg(feature = "cli")]
 mod gemini;
 mod halves;
 #[cfg(feature = "cli")]
@@ -33,6 +35,8 @@ pub mod server;
 pub mod shown;
 #[cfg(any(feature = "broker", feature = "mcp"))]
 pub mod socket;
+#[cfg(feature = "cli")]
+mod wake;
 
 /// What became of a text behind a door: it is in the conversation that goes to the model, or the reason why it is not.
 #[cfg(feature = "mcp")]

@@ -33,6 +33,7 @@ impl Broker {
             return Err(Error::new(Code::InvalidRequest, what).help("leave replyTo out, or name the peer that asked"));
         }
         let cwd = request.cwd.clone();
+        let wakes = request.wake;
         let draft = self.draft(caller, request)?;
         let mut recipients = self.present(&draft.from, scope, cwd.as_deref()).await?;
         if let Some(key) = draft.key.clone() {
@@ -48,7 +49,12 @@ impl Broker {
         let mut sent = Broadcast { receipts: Vec::new(), refused: Vec::new() };
         for (to, copy) in self.accept(caller, copies, true).await? {
             match copy {
-                Ok(message) => sent.receipts.push(self.receipt(message, draft.sent_at)),
+                Ok(message) => {
+                    if wakes {
+                        self.ask_to_wake(&to, message.receipt.message_id.clone());
+                    }
+                    sent.receipts.push(self.receipt(message, draft.sent_at));
+                }
                 Err(error) => {
                     let to_name = self.roster().name(&to);
                     self.note_refusal(caller, &to_name, &error);

@@ -111,7 +111,7 @@ impl Broker {
         let RemoteMessage { id, from, bypasses, to, text, sent_at, expires_at, reply_to, follows } = message;
         let row = PeerRow { bypasses, ..self.row_of(&machine, &from, now)? };
         let caller = Caller::Peer(row.id.clone());
-        let request = SendRequest { to: to.to_string(), text, reply_to: None, key: Some(id.to_string()), cwd: None };
+        let request = SendRequest { to: to.to_string(), text, reply_to: None, key: Some(id.to_string()), cwd: None, wake: false };
         let draft = self.draft(&caller, request)?;
         let to = self.recipient_here(to, reply_to.is_some())?;
         let reply_to = match follows.filter(|_| reply_to.is_none()) {

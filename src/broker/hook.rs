@@ -71,7 +71,7 @@ impl Broker {
             Some(HookOf::Peer(id)) => Some((self.with_peer(&id, |peer| peer.row.agent)?, id)),
             None => None,
         };
-        let Some((agent, mut id)) = found else { return Ok(Hooked {}) };
+        let Some((agent, mut id)) = found else { return Ok(Hooked { has_doorbell: false }) };
         if let Some(session) = &request.session_id {
             check_token("sessionId", session)?;
             let container = self.with_peer(&id, |peer| peer.row.container.clone())?;
@@ -84,7 +84,7 @@ impl Broker {
         if let Some(row) = self.learn(&id, agent, place, &request) {
             self.note_hook(row, request).await?;
         }
-        Ok(Hooked {})
+        Ok(Hooked { has_doorbell: self.with_peer(&id, |peer| peer.doorbell.rings())? })
     }
 
     /// The session's new directory and its git facts, if the session has moved.

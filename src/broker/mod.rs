@@ -10,10 +10,12 @@
 
 mod acknowledge;
 mod activities;
+mod attended;
 mod changes;
 mod commit;
 mod containers;
 mod core;
+mod doorbell;
 mod errors;
 mod everyone;
 mod gateway;
@@ -23,6 +25,7 @@ mod identity;
 mod inbox;
 mod legacy;
 mod limits;
+mod look_for_users;
 mod machine;
 mod machines;
 mod mail;

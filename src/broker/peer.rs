@@ -1,6 +1,6 @@
 //! A peer in memory: its row, and the state that lasts only as long as a connection.
 
-use super::{inbox::Inbox, limits::Pace, machine::HEARD};
+use super::{attended::Attended, doorbell::Doorbell, inbox::Inbox, limits::Pace, machine::HEARD};
 use crate::{
     db::PeerRow,
     wire::{DeliveryChoice, Door, InboundRule, Process, Route, Sender, Status, Timestamp},
@@ -45,6 +45,10 @@ pub(super) struct Peer {
     pub pace: Pace,
     /// Whether its processes are alive.
     pub life: Life,
+    /// Whether its user has left, and who has asked to wake it all the same.
+    pub attended: Attended,
+    /// The doorbells that ring for it.
+    pub doorbell: Doorbell,
     /// The file in which its agent says what it does.
     pub status_file: Option<String>,
     /// When the other machine that it runs on announced it last.
@@ -63,6 +67,8 @@ impl Peer {
             wake: watch::channel(0).0,
             pace: Pace::default(),
             life: Life::default(),
+            attended: Attended::default(),
+            doorbell: Doorbell::default(),
             status_file: None,
             heard: None,
         }
@@ -124,6 +130,7 @@ impl Peer {
         };
         let pull = |why: &str| (Route::Pull, format!("pull: {why}"));
         match row.delivery {
+            _ if self.attended.is_left_alone() => pull("its user has left, and nothing wakes it unless a sender asks for that"),
             DeliveryChoice::Channel => (Route::Channel, format!("channel: asked for by CLAUDE_PEERS_DELIVERY, {confirmed}")),
             DeliveryChoice::Pull => pull("asked for by CLAUDE_PEERS_DELIVERY"),
             _ if row.inbound == InboundRule::Hold => pull("its settings hold what other sessions send (crossSessionInbound)"),
@@ -139,6 +146,7 @@ impl Peer {
             }
             DeliveryChoice::Auto if row.channel => (Route::Channel, format!("channel: named in the start flags, {confirmed}")),
             _ if row.has_door() => pull("its inbox let in none of the last messages"),
+            _ if self.doorbell.rings() => pull("a doorbell tells it that mail waits"),
             DeliveryChoice::Inbox => pull("CLAUDE_PEERS_DELIVERY asks for the inbox, and its client has none"),
             DeliveryChoice::Auto => pull("its client has no inbox, and no channel is named in its start flags"),
         }

@@ -9,13 +9,16 @@ use crate::{
     db::PeerRow,
     mailbox::history,
     platform::clock,
-    wire::{self, Activity, Code, Doing, Error, ListPeers, PeerId, Peers, Process, Scope, Status, Timestamp},
+    wire::{self, Activity, Code, Doing, Error, ListPeers, PeerId, Peers, Scope, Status, Timestamp},
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     time::Duration,
 };
+
+/// What a session does whose user has left, as far as anybody sees.
+const UNATTENDED: Activity = Activity { doing: Doing::Unattended, since: None, needs: None };
 
 impl Broker {
     /// The live peers in a scope, by name, without the caller.
@@ -77,7 +80,7 @@ impl Broker {
     /// long, the last known branch is shown.
     pub(super) async fn shown(&self, wanted: impl Fn(&PeerRow) -> bool, me: Option<&PeerId>) -> wire::Result<Peers> {
         let picked = |peer: &Peer| Some(&peer.row.id) == me || wanted(&peer.row);
-        self.look(Duration::ZERO, picked).await;
+        tokio::join!(self.look(Duration::ZERO, picked), self.look_for_users(picked));
         let waiting = self.store.read(history::waiting_by_peer).await?;
         let now = clock::now();
         let mut shown: Vec<(wire::Peer, Sources)> = {
@@ -86,17 +89,14 @@ impl Broker {
             let listed = |peer: &Peer| (as_listed(peer, &waiting, now), Sources::of(peer));
             roster.peers.values().filter(|peer| picked(peer)).filter(there).map(listed).collect()
         };
-        let (branches, activities, terminals) = tokio::join!(
+        let (branches, activities) = tokio::join!(
             self.probes.branches.ask_all(shown.iter().filter_map(|(_, sources)| sources.head.clone())),
             self.probes.activities.ask_all(shown.iter().filter_map(|(_, sources)| sources.status_file.clone())),
-            self.probes.terminals.ask_all(shown.iter().filter_map(|(_, sources)| sources.in_terminal)),
         );
         for (peer, sources) in &mut shown {
-            let unattended = Activity { doing: Doing::Unattended, since: None, needs: None };
-            peer.activity = match sources.in_terminal.and_then(|agent| terminals.get(&agent)) {
-                Some(false) => Some(unattended),
-                _ => sources.status_file.as_ref().and_then(|file| activities.get(file).cloned()).flatten(),
-            };
+            if peer.activity.is_none() {
+                peer.activity = sources.status_file.as_ref().and_then(|file| activities.get(file).cloned()).flatten();
+            }
             if let Some(Some(branch)) = sources.head.as_ref().and_then(|head| branches.get(head)) {
                 peer.git_branch.clone_from(branch);
             }
@@ -131,19 +131,13 @@ impl Broker {
 struct Sources {
     head: Option<String>,
     status_file: Option<String>,
-    /// The agent's process, if it began in a terminal.
-    in_terminal: Option<Process>,
 }
 
 impl Sources {
     fn of(peer: &Peer) -> Self {
         let row = &peer.row;
         let git = row.git.as_ref().filter(|_| row.container.is_none() && row.machine.is_none());
-        Self {
-            head: git.map(|git| git.head.clone()),
-            status_file: peer.status_file.clone(),
-            in_terminal: row.agent.filter(|_| row.tty.is_some()),
-        }
+        Self { head: git.map(|git| git.head.clone()), status_file: peer.status_file.clone() }
     }
 }
 
@@ -163,7 +157,7 @@ fn as_listed(peer: &Peer, waiting: &HashMap<PeerId, u32>, now: Timestamp) -> wir
         delivery,
         delivery_reason,
         agent: row.kind.clone(),
-        activity: None,
+        activity: peer.attended.is_away().then_some(UNATTENDED),
         waiting: waiting.get(&row.id).copied().unwrap_or_default(),
         pid: row.agent.or(row.process).map(|process| process.pid),
         tty: row.tty.clone(),

@@ -1,7 +1,7 @@
 //! Lookups in parts of the system that may hang: a file on a dead mount, a process table behind `ps`.
 
 use crate::{
-    agents::claude::activity,
+    agents::{claude::activity, codex::attended},
     platform::{git, process, remote},
     wire::{Activity, Git, Process},
 };
@@ -130,6 +130,8 @@ pub(super) struct Probes {
     pub activities: Probe<String, Option<Activity>>,
     /// Whether a process has a terminal.
     pub terminals: Probe<Process, bool>,
+    /// Whether anybody sits at a terminal of the daemon that has started this MCP server.
+    pub daemon_users: Probe<Process, bool>,
     /// The top folder of a worktree.
     pub tops: Probe<String, Option<PathBuf>>,
 }
@@ -143,6 +145,7 @@ impl Default for Probes {
             sources: Probe::new(|common_dir| remote::source(Path::new(common_dir))),
             activities: Probe::new(|file| activity::read(Path::new(file))),
             terminals: Probe::new(|process| process::terminal(process.pid).is_some()),
+            daemon_users: Probe::new(attended::has_terminal),
             tops: Probe::new(|cwd| git::top(Path::new(cwd))),
         }
     }

@@ -50,6 +50,7 @@ impl Broker {
             Some(id) => Some(self.message_id(caller, id).await?),
             None => None,
         };
+        let wakes = request.wake;
         let mut new = NewMessage { reply_to, ..self.draft(caller, request)? };
         let (mut notes, mut names_question) = (Vec::new(), true);
         let is_to_cli = reference.as_str() == CLI_SENDER && *caller != Caller::User;
@@ -79,7 +80,11 @@ impl Broker {
         let Some((_, accepted)) = self.accept(caller, vec![new], names_question).await?.pop() else {
             return Err(Error::new(Code::Internal, "a message was neither accepted nor refused"));
         };
-        let receipt = self.receipt(accepted?, now);
+        let accepted = accepted?;
+        if wakes {
+            self.ask_to_wake(&accepted.receipt.to, accepted.receipt.message_id.clone());
+        }
+        let receipt = self.receipt(accepted, now);
         notes.extend(receipt.warning);
         Ok(Receipt { warning: (!notes.is_empty()).then(|| notes.join("; ")), ..receipt })
     }
@@ -104,6 +109,8 @@ impl Broker {
         copies: Vec<NewMessage>,
         names_question: bool,
     ) -> wire::Result<Vec<(PeerId, wire::Result<Message>)>> {
+        let to: Vec<&PeerId> = copies.iter().map(|copy| &copy.to).collect();
+        self.look_for_users(|peer| to.contains(&&peer.row.id)).await;
         let terms = Terms { by_user: *caller == Caller::User, names_question, most_waiting: self.limits.waiting };
         let mut refused = Vec::new();
         let copies = self.pace(caller, copies, &mut refused)?;
@@ -235,6 +242,13 @@ pub(super) fn warning(roster: &Roster, receipt: &Receipt, now: Timestamp) -> Opt
         }
         (MessageState::Queued, Status::Reconnecting, _) => {
             Some(format!("{name} is reconnecting; it gets the message when it is back"))
+        }
+        (MessageState::Queued, Status::Connected, _) if peer.attended.is_left_alone() => Some(format!(
+            "{name} is unattended: its user has left, so nothing wakes it. The message waits. To wake the session all the same, send \
+             with `wake` (`claude-peers send --wake`)"
+        )),
+        (MessageState::Queued, Status::Connected, Route::Pull) if peer.takers == 0 && peer.doorbell.rings() => {
+            Some(format!("{name} has no inbox; a doorbell tells it that mail waits"))
         }
         (MessageState::Queued, Status::Connected, Route::Pull) if peer.takers == 0 => {
             Some(format!("{name} cannot be interrupted; it sees the message when it next uses one of its claude-peers tools"))

@@ -31,6 +31,7 @@ impl Broker {
         }
         loop {
             self.post_held(&id).await?;
+            self.look_for_users(|peer| peer.row.id == id && !peer.attended.is_there()).await; // a send has looked, too
             let (agent, gate) = self.gate(&id)?;
             let at = match gate {
                 Gate::Missed => {
@@ -46,7 +47,7 @@ impl Broker {
                     None
                 }
                 Gate::Until(at) => Some(at),
-                Gate::Closed => None,
+                Gate::Closed => self.looks_again(&id)?,
             };
             if self.with_peer(&id, |peer| !peer.inbox.held.is_empty())? || !taking.waits(self, at).await? {
                 return self.answer_inbox(&id, Vec::new(), 0);

@@ -49,7 +49,7 @@ pub enum Command {
     Search(search::Args),
     /// Write messages to standard output, as JSON lines or as a web page of conversations
     Export(export::Args),
-    /// Type a line into a session's tmux pane when mail waits, for agents that nothing else can wake
+    /// Tell a session that mail waits, for agents that nothing else can wake
     Doorbell(doorbell::Args),
     /// Let sessions in a container talk to sessions outside it
     Container(container::Args),

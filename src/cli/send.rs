@@ -30,6 +30,9 @@ pub struct Args {
     /// With @repo: also the sessions on other machines whose repository has the same remote URL
     #[arg(long)]
     pub everywhere: bool,
+    /// Wake the session even if its user has left; otherwise the message waits there
+    #[arg(long)]
+    pub wake: bool,
     /// The recipient: an id or a name, as `claude-peers peers` shows them, or all in a scope: @machine, @directory, @repo
     #[arg(add = candidates::recipients())]
     pub peer: Recipient,
@@ -47,7 +50,8 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
         Recipient::One(_) => None,
         Recipient::Everyone(scope) => peers::seen_from(scope)?,
     };
-    let message = SendRequest { cwd, reply_to: args.reply_to.map(|id| id.to_string()), ..message(&to, &args.text)? };
+    let (reply_to, wake) = (args.reply_to.map(|id| id.to_string()), args.wake);
+    let message = SendRequest { cwd, reply_to, wake, ..message(&to, &args.text)? };
     let sent: Sent = send(&message, broker, out).await?;
     out.answer(&sent, |sent, look| match sent {
         Sent::One(receipt) => render(receipt, look),
@@ -79,7 +83,7 @@ pub(super) fn message(to: &impl ToString, words: &[String]) -> Result<SendReques
 
 /// A message whose key makes it one message however often it is sent.
 pub(super) fn request(to: &impl ToString, text: String) -> SendRequest {
-    SendRequest { to: to.to_string(), text, reply_to: None, key: Some(random::token(KEY_LENGTH)), cwd: None }
+    SendRequest { to: to.to_string(), text, reply_to: None, key: Some(random::token(KEY_LENGTH)), cwd: None, wake: false }
 }
 
 pub(super) async fn send<T: DeserializeOwned>(message: &SendRequest, broker: &Client, out: Out) -> Answered<T> {

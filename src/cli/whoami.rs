@@ -5,16 +5,24 @@ use crate::{
     client::{Client, with_query},
     console::{Failure, Look, Out, Tone},
     platform::{process, settings},
-    wire::{Peer, text::printable_line},
+    wire::{Peer, Result as Answered, text::printable_line},
 };
 use serde_json::json;
 
 /// Asks by the session's id and by the agent process, an ancestor of this one: after `/clear` the id may be new.
 pub async fn run(broker: &Client, out: Out) -> Result<(), Failure> {
     let session = settings::text("CLAUDE_CODE_SESSION_ID")?;
-    let pids = process::ancestors(std::process::id()).iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-    let query = json!({ "pids": pids, "sessionId": session });
+    let query = json!({ "pids": ancestors(), "sessionId": session });
     out.answer(&broker.get::<Peer>(&with_query("/v1/whoami", &query), None).await?, render)
+}
+
+/// Asks by the agent process alone.
+pub(super) async fn by_process(broker: &Client) -> Answered<Peer> {
+    broker.get(&with_query("/v1/whoami", &json!({ "pids": ancestors() })), None).await
+}
+
+fn ancestors() -> String {
+    process::ancestors(std::process::id()).iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
 fn render(peer: &Peer, look: Look) -> String {

@@ -48,6 +48,14 @@ pub fn descendants(ancestor: u32) -> Vec<u32> {
     all.filter(|pid| *pid != ancestor && descends_from(*pid, ancestor)).collect()
 }
 
+/// This user's processes that have a terminal; none where they cannot be listed cheaply.
+#[cfg(feature = "broker")]
+pub fn own_in_terminals() -> Option<impl Iterator<Item = u32>> {
+    let own = rustix::process::getuid().as_raw();
+    let all = std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    Some(all.filter(move |pid| terminal(*pid).is_some() && imp::user(*pid) == Some(own)))
+}
+
 fn lineage(pid: u32) -> impl Iterator<Item = u32> {
     let up = |pid: &u32| imp::parent_of(*pid).filter(|parent| *parent > 0);
     std::iter::successors(Some(pid), up).take(MOST_ANCESTORS + 1)
@@ -94,6 +102,13 @@ mod proc {
     /// The file that a process runs: its device and number.
     pub fn program(pid: u32) -> Option<(u64, u64)> {
         fs::metadata(format!("/proc/{pid}/exe")).ok().map(|file| (file.dev(), file.ino()))
+    }
+
+    /// The user that a process runs as. The owner of its folder is root where it forbids to be traced.
+    #[cfg(feature = "broker")]
+    pub fn user(pid: u32) -> Option<u32> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("Uid:"))?.split_ascii_whitespace().next()?.parse().ok()
     }
 
     pub fn command_line(pid: u32) -> Vec<String> {
@@ -161,6 +176,11 @@ mod ps {
     #[cfg(not(target_os = "linux"))]
     pub fn program(pid: u32) -> Option<String> {
         ps(pid, "comm")
+    }
+
+    #[cfg(all(feature = "broker", not(target_os = "linux")))]
+    pub fn user(pid: u32) -> Option<u32> {
+        ps(pid, "uid")?.parse().ok()
     }
 
     pub fn command_line(pid: u32) -> Vec<String> {

@@ -122,7 +122,7 @@ async fn send_message(
         CLI_SENDER => inside.or(Caller::User),
         id => Caller::Peer(known(&app, &connection, id)?),
     };
-    let send = SendRequest { to: request.to_id, text: request.text, reply_to: None, key: None, cwd: None };
+    let send = SendRequest { to: request.to_id, text: request.text, reply_to: None, key: None, cwd: None, wake: false };
     match app.broker.send(&caller, send).await {
         Ok(receipt) => Ok(Json(json!({"ok": true, "message_id": receipt.message_id}))),
         // A legacy client reads `ok` of a 200 here.

@@ -163,7 +163,7 @@ impl Forwarder {
 
     async fn send(&self, text: String) -> Result<Receipt> {
         let reply_to = self.newest.borrow().as_ref().map(ToString::to_string);
-        let send = SendRequest { to: self.to.to_string(), text, reply_to, key: Some(random::token(32)), cwd: None };
+        let send = SendRequest { to: self.to.to_string(), text, reply_to, key: Some(random::token(32)), cwd: None, wake: false };
         loop {
             match self.link.post("/v1/send", &send, AT_ONCE).await {
                 Err(error) if mends_itself(&error) => _ = self.link.up().await?, // the key prevents a duplicate

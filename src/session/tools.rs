@@ -67,6 +67,9 @@ struct SendMessage {
     message: Option<String>,
     reply_to: Option<String>,
     wait_for_reply_seconds: Option<Whole>,
+    /// Not published: the warning that a peer is unattended names it.
+    #[serde(default)]
+    wake: bool,
 }
 
 #[derive(Deserialize)]
@@ -147,7 +150,7 @@ impl Tools {
     }
 
     async fn send_message(&self, arguments: JsonObject, stop: impl Future<Output = ()>) -> Result<Answer> {
-        let SendMessage { target_peer_id, message, reply_to, wait_for_reply_seconds } = parse("send_message", arguments)?;
+        let SendMessage { target_peer_id, message, reply_to, wait_for_reply_seconds, wake } = parse("send_message", arguments)?;
         let to = required("send_message", "targetPeerId", "the id or name of a peer from list_peers", target_peer_id)?;
         let text = required("send_message", "message", "the text to send", message)?;
         let to: Recipient = to.parse()?;
@@ -156,7 +159,7 @@ impl Tools {
             return Err(wrong("send_message", "waitForReplySeconds is for a question to one peer"));
         }
         // All attempts within this call share one key, so they make one message.
-        let send = SendRequest { to: to.to_string(), text, reply_to, key: Some(random::token(32)), cwd: None };
+        let send = SendRequest { to: to.to_string(), text, reply_to, key: Some(random::token(32)), cwd: None, wake };
         match self.link.post("/v1/send", &send, AT_ONCE).await? {
             Sent::One(sent) if !wait.is_zero() => Ok(self.ask(&sent, wait, stop).await),
             Sent::One(sent) => Ok(Answer::new(receipt(&sent), words::sent(&sent))),

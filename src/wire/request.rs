@@ -113,6 +113,9 @@ object! {
         pub key: Option<String>,
         /// The directory from which `@directory`, `@repo` and `@repo-everywhere` are seen; the caller's own by default.
         pub cwd: Option<String>,
+        /// Wake the recipient even if its user has left. Otherwise a message to an unattended session waits.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        pub wake: bool,
     }
 
     /// The answer to a message to everyone in a scope: the result for each copy.
@@ -178,7 +181,7 @@ object! {
         pub answer: Option<HistoryEntry>,
     }
 
-    /// `GET /v1/peers/ID/mail?after=…&waitSeconds=…`: whether mail waits for a peer.
+    /// `GET /v1/peers/ID/mail?after=…&waitSeconds=…`: whether mail waits for a peer. For a session that asks about itself, mail counts once.
     #[cfg_attr(feature = "broker", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
     pub struct AwaitMail {
         /// Mail counts only when no message up to this one waits any more.
@@ -225,7 +228,11 @@ object! {
         pub is_complete: bool,
     }
 
-    pub struct Hooked {}
+    pub struct Hooked {
+        /// A doorbell tells the session that mail waits.
+        #[serde(default)]
+        pub has_doorbell: bool,
+    }
 
     pub struct Acknowledgement {
         pub id: MessageId,

@@ -17,6 +17,8 @@ pub const TESTS: &[(&str, Test)] = &[
     ("interrupted_turn_proves_nothing", interrupted_turn_proves_nothing),
     ("killed_daemon_loses_no_message", killed_daemon_loses_no_message),
     ("run_without_daemon_has_no_door", run_without_daemon_has_no_door),
+    ("unattended_thread_is_not_woken", unattended_thread_is_not_woken),
+    ("returning_user_finds_the_mail", returning_user_finds_the_mail),
 ];
 
 /// The daemon that runs this session.
@@ -103,4 +105,45 @@ fn run_without_daemon_has_no_door(agent: &'static Agent, program: PathBuf) {
     world.model.plan(&[("list_peers", json!({"scope": "machine"}))]);
     let said = world.prompt(false);
     assert!(world.model.last().contains("its client has no inbox"), "{said}: {}", world.model.last());
+}
+
+fn unattended_thread_is_not_woken(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let terminal = Terminal::open(&world, "work");
+    let to = terminal.reached()["id"].clone();
+    terminal.close();
+    let is_left = |peer: &Value| peer["activity"]["doing"] == "unattended";
+    let peer = eventually("the session is unattended", || terminal.peer().filter(is_left));
+    assert_eq!(peer["delivery"], "pull", "{peer}");
+
+    let http = other.over(&world.broker.http());
+    let send = |text: &str, wake: bool| http.post("/v1/send", &json!({"to": to, "text": text, "wake": wake})).json();
+    let waits = send("It is 8080", false);
+    assert!(waits["warning"].as_str().unwrap().contains("is unattended"), "{waits}");
+    let wakes = send("It is urgent", true);
+    assert_eq!(wakes["warning"], Value::Null, "{wakes}");
+    for sent in [&waits, &wakes] {
+        world.broker.message_once("delivered", &sent["messageId"]);
+    }
+    shown(&world, "It is 8080");
+    shown(&world, "It is urgent");
+    let waits = send("That was it", false);
+    assert!(waits["warning"].as_str().unwrap().contains("is unattended"), "the request has ended: {waits}");
+}
+
+fn returning_user_finds_the_mail(agent: &'static Agent, program: PathBuf) {
+    let world = World::new(agent, program);
+    let other = Peer::register(&world.broker.http(), "other", json!({}));
+    let terminal = Terminal::open(&world, "work");
+    terminal.prompt("Good morning");
+    terminal.shows("Worked for");
+    let to = terminal.reached()["id"].clone();
+    terminal.close();
+    eventually("the session is unattended", || terminal.peer().filter(|peer| peer["activity"]["doing"] == "unattended"));
+    let id = send(&world, &other, &to, "It is 8080");
+    assert_eq!(world.broker.message(&id)["state"], "queued");
+    let _terminal = Terminal::start(&world, "work", &["resume", "--last"]);
+    world.broker.message_once("delivered", &id);
+    shown(&world, "It is 8080");
 }

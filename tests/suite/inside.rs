@@ -141,3 +141,15 @@ fn initialize() -> Value {
     let params = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": client});
     json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params})
 }
+
+#[test]
+fn doorbell_needs_a_session_that_it_wakes() {
+    let broker = Broker::start();
+    let (code, outside) = broker.cli_json(&["doorbell", "--print"]);
+    assert_eq!((code, &outside["error"]["code"]), (4, &json!("peer_not_found")));
+    let mut agent = Agent::start(&broker, "shop");
+    let run = agent.begin("", "doorbell --print");
+    eventually("it ends", || (run.read("code").trim() == "1").then_some(()));
+    assert_eq!(run.read("out"), "");
+    assert!(run.read("err").contains("does not wake this agent"), "{}", run.read("err"));
+}

@@ -3,6 +3,7 @@
 use crate::support::{
     Broker,
     events::{Events, Peer},
+    eventually,
 };
 use serde_json::{Value, json};
 use std::thread;
@@ -33,6 +34,17 @@ impl Scene {
 
     fn newest(&self, query: &str) -> Value {
         self.broker.http().get(&self.path(query)).json()["newest"].clone()
+    }
+
+    /// The same, asked by the session itself.
+    fn own_newest(&self, query: &str) -> Value {
+        self.to.over(&self.broker.http()).get(&self.path(query)).json()["newest"].clone()
+    }
+
+    /// Whether the list says that a doorbell rings for the peer.
+    fn has_doorbell(&self) -> bool {
+        let peer = self.broker.peers().into_iter().find(|peer| peer["id"] == *self.to.id).unwrap();
+        peer["deliveryReason"] == "pull: a doorbell tells it that mail waits"
     }
 
     /// The peer reads its oldest message.
@@ -84,4 +96,30 @@ fn session_may_not_watch_anothers_mail() {
     assert_eq!((answer.status, answer.code().as_str()), (403, "forbidden"));
     let nobody = scene.broker.http().get("/v1/peers/nobody/mail");
     assert_eq!((nobody.status, nobody.code().as_str()), (404, "peer_not_found"));
+}
+
+#[test]
+fn session_is_told_of_its_own_mail_once() {
+    let scene = Scene::new();
+    let first = scene.send("first");
+    assert_eq!(scene.own_newest(""), first);
+    let second = scene.send("second");
+    assert_eq!(scene.own_newest(""), Value::Null, "it was told of the first, which still waits");
+    assert_eq!(scene.newest(""), second, "the user is told again");
+    scene.reads_one("a");
+    assert_eq!(scene.own_newest("waitSeconds=600"), second);
+    scene.reads_one("b");
+    assert_eq!(scene.own_newest(""), Value::Null);
+}
+
+#[test]
+fn list_shows_a_doorbell_while_it_waits() {
+    let scene = Scene::new();
+    assert!(!scene.has_doorbell());
+    let (http, path) = (scene.to.over(&scene.broker.http()), scene.path("waitSeconds=600"));
+    let waiting = thread::spawn(move || http.get(&path).json());
+    eventually("the list shows it", || scene.has_doorbell().then_some(()));
+    let id = scene.send("hello");
+    assert_eq!(waiting.join().unwrap()["newest"], id);
+    eventually("the list shows it no more", || (!scene.has_doorbell()).then_some(()));
 }

@@ -36,13 +36,22 @@ async fn of(agent: &Agent, program: &Program) -> Finding {
     let wrong = agent.mcp.as_ref().map(|mcp| registered(agent, mcp, program)).transpose();
     match wrong.and_then(|wrong| Ok(wrong.flatten().or(files(agent)?))) {
         Ok(Some(finding)) => finding,
-        Ok(None) => ok(format!("{title} {version} is set up; messages arrive {}", agent.arrival)),
+        Ok(None) => ok(format!("{title} {version} is set up; messages arrive {}{}", agent.arrival, wake(agent))),
         Err(error) => failed(format!("{title}'s configuration cannot be understood: {error}"), "correct it, or move it away"),
     }
 }
 
 fn setup(agent: &Agent) -> String {
     format!("`claude-peers setup --agent {}`", agent.name.program)
+}
+
+/// Whether idle sessions are woken, if that is up to the user.
+fn wake(agent: &Agent) -> &'static str {
+    match agent.wake_is_on() {
+        Some(Ok(true)) => "; waking idle sessions is on",
+        Some(Ok(false)) => "; waking idle sessions is off (docs/agents.md says how to turn it on)",
+        None | Some(Err(_)) => "", // what cannot be understood is reported above
+    }
 }
 
 /// What is wrong with the registration.

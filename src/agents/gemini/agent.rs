@@ -1,6 +1,9 @@
 //! How Gemini CLI is set up.
 
-use super::hook::{AFTER_AGENT, AFTER_TOOL, BEFORE_AGENT, BEFORE_TOOL, HOOK};
+use super::{
+    doorbell::{FOLDER, SETTINGS, WAKE},
+    hook::{AFTER_AGENT, AFTER_TOOL, BEFORE_AGENT, BEFORE_TOOL, HOOK},
+};
 use crate::agents::{
     agent::{Agent, Mcp},
     hooks::Hooks,
@@ -14,10 +17,11 @@ const EVENTS: [(&str, Option<&str>); 4] =
 pub static AGENT: Agent = Agent {
     name: GEMINI,
     title: "Gemini CLI",
-    folder: [".gemini", "GEMINI_CLI_HOME", ".gemini"],
+    folder: FOLDER,
     // Without trust, a run without a terminal does not get the tools.
-    mcp: Some(Mcp { files: &["settings.json"], ..Mcp::TRUSTED }),
-    hooks: Some(Hooks { file: "settings.json", word: HOOK, events: &EVENTS, switch: ["hooksConfig", "enabled"] }),
+    mcp: Some(Mcp { files: &[SETTINGS], ..Mcp::TRUSTED }),
+    hooks: Some(Hooks { file: SETTINGS, word: HOOK, events: &EVENTS, switch: ["hooksConfig", "enabled"] }),
     arrival: "beside the results of tools, and with the user's prompts",
+    wake: Some(&WAKE),
     ..Agent::PLAIN
 };

@@ -4,10 +4,14 @@
 //! longer than [`PATIENCE`].
 //!
 //! It takes messages under a lease and prints them. Gemini CLI may still drop what a hook prints, for example if the user interrupts the
-//! turn. But it writes what goes to the model into the session's transcript. So the next run of the hook looks there, and tells the
-//! broker which messages the model was given. When a turn begins or ends, the transcript is complete: the other messages that hooks have
+//! turn, and takes a turn back that the user cancels. But it writes the conversation into the session's transcript. So the next run of the
+//! hook looks there, and tells the broker which messages the model was given: those that an answer follows. When a turn begins or ends, the transcript is complete: the other messages that hooks have
 //! taken wait again, as possible repeats.
+//!
+//! If the user has opted in to have an idle session woken, and no doorbell rings for the session, it asks the model to start one
+//! ([`super::doorbell`]).
 
+use super::doorbell;
 use crate::{
     agents::{
         broker,
@@ -54,6 +58,9 @@ struct Input {
     hook_event_name: String,
     /// Empty if the session is not recorded.
     transcript_path: PathBuf,
+    /// What the tool was called with, if a tool has ended.
+    #[serde(default)]
+    tool_input: Value,
 }
 
 /// Runs the hook. The session goes on even if this fails.
@@ -63,37 +70,48 @@ pub fn run() {
     _ = io::copy(&mut from, &mut io::sink()); // Gemini CLI must find a reader
     // If the broker is away or refuses, messages come with a later result or prompt.
     if let (Ok(input), Some(agent)) = (input, process::parent()) {
-        _ = react(&input, &format!("{PROCESS_SCHEME} {agent}"), Instant::now() + PATIENCE);
+        _ = react(&input, agent, Instant::now() + PATIENCE);
     }
 }
 
-fn react(input: &Input, session: &str, until: Instant) -> io::Result<()> {
+fn react(input: &Input, agent: u32, until: Instant) -> io::Result<()> {
+    let session = &*format!("{PROCESS_SCHEME} {agent}");
     let (event, transcript) = (&*input.hook_event_name, &input.transcript_path);
     if transcript.as_os_str().is_empty() {
         return Ok(()); // nothing would prove what was shown
     }
     let is_complete = [BEFORE_AGENT, AFTER_AGENT].contains(&event);
-    let messages = shown_in(transcript)?;
-    if is_complete || !messages.is_empty() {
+    let turn = turn_in(transcript)?;
+    let may_ask = match event {
+        BEFORE_AGENT => true,
+        AFTER_TOOL => turn.asked <= turn.started && !doorbell::is_started_by(&input.tool_input),
+        _ => false,
+    };
+    let doorbell = if may_ask { doorbell::wanted(agent) } else { None };
+    let mut asks = None;
+    if is_complete || !turn.messages.is_empty() || doorbell.is_some() {
         let session_id = Some(format!("{}:{}", GEMINI.program, input.session_id));
+        let messages = turn.messages;
         let hook =
             Hook { event: event.to_owned(), problem: None, session_id, cwd: None, permission_mode: None, messages, is_complete };
-        broker::ask::<Hooked>(session, "/v1/hook", &hook, until)?;
+        let hooked: Hooked = broker::ask(session, "/v1/hook", &hook, until)?;
+        asks = doorbell.filter(|_| !hooked.has_doorbell);
     }
-    if [BEFORE_AGENT, AFTER_TOOL].contains(&event) { bring(event, session, until) } else { Ok(()) }
+    if [BEFORE_AGENT, AFTER_TOOL].contains(&event) { bring(event, session, asks, until) } else { Ok(()) }
 }
 
-/// Prints the messages that wait, for the model.
-fn bring(event: &str, session: &str, until: Instant) -> io::Result<()> {
+/// Prints the messages that wait, and what `asks` for a doorbell, for the model.
+fn bring(event: &str, session: &str, asks: Option<String>, until: Instant) -> io::Result<()> {
     let lease = format!("{HOOK_LEASE}{}", random::token(LEASE_LENGTH));
     let (route, max_bytes) = (Route::ToolResult, Some(MOST_BYTES));
     let take = Take { lease: lease.clone(), route, max_bytes, wait_seconds: None, idle: false, inbound: None };
     let taken: Taken = broker::ask(session, "/v1/take", &take, until)?;
-    if taken.messages.is_empty() {
+    let shown: Vec<Shown> = taken.messages.into_iter().map(Shown::brief).collect();
+    let messages = (!shown.is_empty()).then(|| shown::frame_with_notice(&shown));
+    let text = messages.into_iter().chain(asks).collect::<Vec<_>>().join("\n\n");
+    if text.is_empty() {
         return Ok(());
     }
-    let shown: Vec<Shown> = taken.messages.into_iter().map(Shown::brief).collect();
-    let text = shown::frame_with_notice(&shown);
     let output = json!({"hookSpecificOutput": {"hookEventName": event, "additionalContext": text}, "suppressOutput": true});
     writeln!(io::stdout(), "{output}")?;
     // The transcript proves the messages that were shown whole. The others wait for `check_messages`.
@@ -106,8 +124,19 @@ fn bring(event: &str, session: &str, until: Instant) -> io::Result<()> {
     broker::ask::<Acknowledged>(session, "/v1/acknowledge", &Acknowledge { route, messages }, until).map(drop)
 }
 
-/// The messages from our hooks in the present turn, by the session's transcript: a line of JSON for each step, in order.
-fn shown_in(transcript: &Path) -> io::Result<Vec<MessageId>> {
+/// What the transcript shows of a turn.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Turn {
+    /// The messages from our hooks.
+    messages: Vec<MessageId>,
+    /// How often the model was asked to start a doorbell.
+    asked: usize,
+    /// How often it has started one.
+    started: usize,
+}
+
+/// The present turn, by the session's transcript: a line of JSON for each step, in order.
+fn turn_in(transcript: &Path) -> io::Result<Turn> {
     let mut text = Vec::new();
     match File::open(transcript) {
         Ok(mut file) => {
@@ -118,34 +147,56 @@ fn shown_in(transcript: &Path) -> io::Result<Vec<MessageId>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {} // before the first prompt
         Err(error) => return Err(error),
     }
-    Ok(of_turn(&text))
+    Ok(last_turn(&text))
 }
 
-fn of_turn(transcript: &[u8]) -> Vec<MessageId> {
-    let mut messages = Vec::new();
+fn last_turn(transcript: &[u8]) -> Turn {
+    let mut turn = Turn::default();
+    let mut answers = None;
     for line in transcript.split(|byte| *byte == b'\n').rev() {
-        let Ok(step) = serde_json::from_slice::<Value>(line) else { continue };
-        let is_prompt = step["type"] == "user";
-        collect(if is_prompt { &step["content"] } else { &step["toolCalls"] }, &mut messages);
-        if is_prompt {
+        let Ok(line) = serde_json::from_slice::<Value>(line) else { continue };
+        let whole = line["$set"]["messages"].as_array(); // a cancelled turn is taken back
+        let mut steps = whole.into_iter().flatten().rev().chain(whole.is_none().then_some(&line));
+        if steps.any(|step| read_step(step, &mut answers, &mut turn)) || whole.is_some() {
             break;
         }
     }
-    messages.sort_unstable();
-    messages.dedup();
-    messages
+    turn.messages.sort_unstable();
+    turn.messages.dedup();
+    turn
 }
 
-/// Collects the ids behind our mark in all texts of this value. An id begins a line there, which no line of a message's text does.
-fn collect(value: &Value, messages: &mut Vec<MessageId>) {
+/// Reads a step, of which the later ones are read already. `answers`: the answer that was read last. Returns whether it is the prompt.
+///
+/// A request that is cancelled or fails leaves its texts in no conversation. So only a later answer proves that the model was given them.
+fn read_step(step: &Value, answers: &mut Option<Value>, turn: &mut Turn) -> bool {
+    let is_prompt = step["type"] == "user";
+    if is_prompt || step["type"] == "gemini" {
+        let is_answered = answers.as_ref().is_some_and(|answer| *answer != step["id"]);
+        let mut found = Turn::default();
+        collect(if is_prompt { &step["content"] } else { &step["toolCalls"] }, &mut found);
+        let calls = step["toolCalls"].as_array().into_iter().flatten();
+        turn.started += calls.filter(|call| doorbell::is_started_by(&call["args"])).count();
+        turn.asked += found.asked;
+        if is_answered {
+            turn.messages.append(&mut found.messages);
+        }
+        *answers = Some(step["id"].clone());
+    }
+    is_prompt
+}
+
+/// Collects what is behind our mark in all texts of this value. A message's id begins a line there, which no line of a message's text does.
+fn collect(value: &Value, turn: &mut Turn) {
     match value {
         Value::String(text) => {
             let context = text.split_once(MARK).map_or("", |(_, context)| context);
             let id = |line: &str| line.strip_prefix("id ")?.split(' ').next()?.parse().ok();
-            messages.extend(context.lines().filter_map(id));
+            turn.messages.extend(context.lines().filter_map(id));
+            turn.asked += context.lines().filter(|line| line.starts_with(doorbell::REQUEST)).count();
         }
-        Value::Array(values) => values.iter().for_each(|value| collect(value, messages)),
-        Value::Object(fields) => fields.values().for_each(|value| collect(value, messages)),
+        Value::Array(values) => values.iter().for_each(|value| collect(value, turn)),
+        Value::Object(fields) => fields.values().for_each(|value| collect(value, turn)),
         _ => {}
     }
 }
@@ -156,22 +207,29 @@ mod tests {
 
     #[test]
     fn only_messages_of_this_turn_are_proved() {
-        let prompt = |text: &str| json!({"type": "user", "content": [{"text": text}]}).to_string();
+        let prompt = |text: &str| json!({"type": "user", "id": "p", "content": [{"text": text}]}).to_string();
         let result = |text: &str| {
             let response = json!({"functionResponse": {"response": {"output": text}}});
-            json!({"type": "gemini", "content": "id m8-abcdef · sent", "toolCalls": [{"args": {"x": "id m9-abcdef"}, "result": [response]}]})
-                .to_string()
+            let calls = json!([{"args": {"x": "id m9-abcdef"}, "result": [response]}]);
+            json!({"type": "gemini", "id": "r", "content": "id m8-abcdef · sent", "toolCalls": calls}).to_string()
         };
+        let answer = || json!({"type": "gemini", "id": "a", "content": "ok"}).to_string();
+        let taken_back = |step: String| format!("{{\"$set\": {{\"messages\": [{step}]}}}}");
         let context =
             |id: &str| format!("\n\n<hook_context>&gt; hello\n&gt; id m7-abcdef · sent now\nid {id} · sent now\n</hook_context>");
         for (lines, expected) in [
-            (vec![prompt(&context("m1-abcdef")), result(&context("m2-abcdef"))], vec!["m1-abcdef", "m2-abcdef"]),
-            (vec![prompt(&context("m1-abcdef")), prompt("hello")], vec![]),
-            (vec![prompt("id m1-abcdef · sent"), result("id m2-abcdef · sent"), "{\"$set\": {}}".to_owned()], vec![]),
-            (vec![result(&context("m2-abcdef")), "half a li".to_owned()], vec!["m2-abcdef"]),
+            (vec![prompt(&context("m1-abcdef")), result(&context("m2-abcdef")), answer()], vec!["m1-abcdef", "m2-abcdef"]),
+            (vec![prompt(&context("m1-abcdef")), result(""), result(&context("m2-abcdef"))], vec!["m1-abcdef"]),
+            (vec![prompt(&context("m1-abcdef"))], vec![]),
+            (vec![prompt(&context("m1-abcdef")), answer(), prompt("hello")], vec![]),
+            (vec![prompt(&context("m1-abcdef")), answer(), taken_back(prompt("hello"))], vec![]),
+            (vec![taken_back(format!("{},{}", prompt(&context("m1-abcdef")), answer()))], vec!["m1-abcdef"]),
+            (vec![prompt("id m1-abcdef · sent"), result("id m2-abcdef · sent"), answer(), "{\"$set\": {}}".to_owned()], vec![]),
+            (vec![result(&context("m2-abcdef")), answer(), "half a li".to_owned()], vec!["m2-abcdef"]),
             (vec![], vec![]),
         ] {
-            let found: Vec<_> = of_turn(lines.join("\n").as_bytes()).iter().map(ToString::to_string).collect();
+            let turn = last_turn(lines.join("\n").as_bytes());
+            let found: Vec<_> = turn.messages.iter().map(ToString::to_string).collect();
             assert_eq!(found, expected, "{lines:?}");
         }
     }

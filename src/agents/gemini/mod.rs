@@ -1,8 +1,7 @@
-//! Gemini CLI: how it is set up, and our hook, which brings messages beside results and prompts.
+//! Gemini CLI: how it is set up, our hook, which brings messages beside results and prompts, and how an idle session is woken.
 
-#[cfg(feature = "cli")]
 mod agent;
+mod doorbell;
 pub mod hook;
 
-#[cfg(feature = "cli")]
 pub use agent::AGENT;

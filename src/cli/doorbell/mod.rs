@@ -1,21 +1,25 @@
-//! `doorbell`: types a line into a session's tmux pane when mail waits, for agents that nothing else can wake.
+//! `doorbell`: tells a session that mail waits, for agents that nothing else can wake. It types a line into the session's tmux pane, or
+//! prints the line as a background command of the session (`print`).
 //!
-//! It types only where the person has started it, for the one session in that pane, and only [`LINE`], never a peer's text. It types only
+//! In tmux it types only where the person has started it, for the one session in that pane, and only [`LINE`], never a peer's text. It types only
 //! while the agent reads the terminal, its prompt looks as it did when it was empty, the screen stands still and nobody types. In doubt it
 //! does not type, and the mail waits. It rings once for the mail that waits, and again for later mail once that has been taken.
 //!
 //! Ringing proves nothing. The results of our tools show which messages the model was given.
 
+mod mail;
 mod pane;
+mod print;
 mod prompt;
 
 use super::peers;
 use crate::{
-    client::{Client, with_query},
+    client::Client,
     console::{Failure, Out},
     platform::process,
-    wire::{self, Code, Mail, MessageId, Peer, Process, Route, Scope, Status, text::printable_line},
+    wire::{Mail, MessageId, Peer, Process, Route, Scope, Status, text::printable_line},
 };
+use mail::{AWAY, LINE, mail, passes};
 use pane::{Pane, Screen};
 use prompt::{Holds, Prompt};
 use serde_json::json;
@@ -25,10 +29,6 @@ use std::{
 };
 use tokio::time::sleep;
 
-/// What is typed. It begins with no agent's command, and a shell would find no command in it.
-const LINE: &str = "Please call check_messages: other sessions have written.";
-/// How long one request waits for mail, in seconds.
-const LONGEST_WAIT: u32 = 3_600;
 /// The pause between two looks at a pane in which the line cannot be typed yet.
 const LOOK: Duration = Duration::from_millis(500);
 /// How long the screen must stand still: a busy agent shows that it works. And how long nobody must have typed.
@@ -37,29 +37,41 @@ const QUIET: Duration = Duration::from_secs(2);
 const PASTE: Duration = Duration::from_millis(250);
 /// How long the agent may take to show what is typed.
 const ECHO: Duration = Duration::from_secs(5);
-/// The pause after the broker or the session's server has gone away for a moment.
-const AWAY: Duration = Duration::from_secs(1);
 
-/// Whom to ring for.
+/// Whom to ring for, and how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Start it while the agent's prompt is empty: it remembers how that looks. It types one fixed line, which asks the agent to call \
-check_messages, and only into an empty prompt. It ends with the agent; Ctrl-C ends it sooner.
+With --tmux, start it while the agent's prompt is empty: it remembers how that looks. It types one fixed line, which asks the agent to \
+call check_messages, and only into an empty prompt. It ends with the agent; Ctrl-C ends it sooner.
+
+With --print, a Gemini CLI session runs it as a background command, if its user has turned that on. It prints the same line when mail \
+waits, and ends with exit code 0; it ends with 7 if the session has ended.
 
 Examples:
   claude-peers doorbell --tmux
   claude-peers doorbell --tmux %3")]
+#[group(required = true, multiple = false)]
 pub struct Args {
     /// Type into this tmux pane; without PANE, into the only pane with a session that nothing else can wake
-    #[arg(long, value_name = "PANE", num_args = 0..=1, default_missing_value = "", required = true)]
-    pub tmux: String,
+    #[arg(long, value_name = "PANE", num_args = 0..=1, default_missing_value = "")]
+    pub tmux: Option<String>,
+    /// Print the line when mail waits for the session that runs this command, and end
+    #[arg(long)]
+    pub print: bool,
 }
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
+    match &args.tmux {
+        Some(pane) => in_tmux(pane, broker, out).await,
+        None => print::run(broker, out).await,
+    }
+}
+
+async fn in_tmux(pane: &str, broker: &Client, out: Out) -> Result<(), Failure> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::local("a doorbell types for the person who starts it", "start it in a terminal of your own"));
     }
-    let (pane, peer, agent) = find(&args.tmux, broker).await?;
+    let (pane, peer, agent) = find(pane, broker).await?;
     let screen = pane.look().await?;
     let program = peer.agent.as_ref().map_or("", |agent| &agent.name);
     let Some(prompt) = Prompt::empty(&screen, program) else {
@@ -138,13 +150,13 @@ impl Bell {
     async fn watch(&mut self, broker: &Client) -> Result<&'static str, Failure> {
         let mut after: Option<MessageId> = None;
         loop {
-            let mail = self.mail(broker, after.as_ref()).await;
+            let mail = mail(broker, &self.peer, after.as_ref()).await;
             if !process::is_alive(self.agent) {
                 return Ok("the agent has ended");
             }
             let Mail { peer, newest } = match mail {
                 Ok(mail) => mail,
-                Err(error) if matches!(error.code, Code::Unreachable | Code::Stopping | Code::DatabaseMoved | Code::Busy) => {
+                Err(error) if passes(&error) => {
                     sleep(AWAY).await;
                     continue;
                 }
@@ -170,12 +182,6 @@ impl Bell {
                 },
             }
         }
-    }
-
-    async fn mail(&self, broker: &Client, after: Option<&MessageId>) -> wire::Result<Mail> {
-        let query = json!({ "waitSeconds": LONGEST_WAIT, "after": after });
-        let path = with_query(&format!("/v1/peers/{}/mail", self.peer.id), &query);
-        broker.get_waiting(&path, None, Duration::from_secs(LONGEST_WAIT.into())).await
     }
 
     /// Says once why mail waits.

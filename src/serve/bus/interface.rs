@@ -60,7 +60,8 @@ impl Interface {
     /// replyTo (s) and warning (s): why the recipient will not see it at once.
     #[zbus(out_args("message_id", "receipt"))]
     async fn send(&self, recipient: &str, text: &str, options: HashMap<String, Variant<'_>>) -> wire::Result<(String, Dict)> {
-        let mut request = SendRequest { to: recipient.to_owned(), text: text.to_owned(), reply_to: None, key: None, cwd: None };
+        let mut request =
+            SendRequest { to: recipient.to_owned(), text: text.to_owned(), reply_to: None, key: None, cwd: None, wake: false };
         for (name, value) in &options {
             let place = match name.as_str() {
                 "replyTo" => &mut request.reply_to,

@@ -8,8 +8,10 @@
 
 mod input;
 
+#[cfg(feature = "cli")]
+use crate::agents::gemini;
 use crate::{
-    agents::{broker, gemini},
+    agents::broker,
     platform::settings::{self, InvalidSetting},
     wire::{Hook, PROCESS_SCHEME, SESSION_SCHEME},
 };
@@ -30,6 +32,7 @@ const PATIENCE: Duration = Duration::from_millis(30);
 pub fn run(words: &[OsString]) -> ExitCode {
     match words {
         [word] if word == EVENT => prove(),
+        #[cfg(feature = "cli")]
         [word] if word == gemini::hook::HOOK => gemini::hook::run(),
         // Claude Code must find a reader.
         _ => drop(io::copy(&mut io::stdin().lock(), &mut io::sink())),
