@@ -70,8 +70,9 @@ fn announce(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, (route, le
                    lease = NULL, again = ?6, handed = max(handed - 1, 0), pushed_by = coalesce(?8, pushed_by)
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND holder = ?7
                AND (?9 IS NULL OR lease = ?9)";
-    let (agent, to, now) = ((route == Route::Channel).then(|| peer.agent_key()), peer.id.as_str(), tx.now.as_millis());
-    let values = params![id.seq(), id.tag(), to, route.as_str(), now, Shown::Announced, Kind::of(route), agent, lease];
+    let pushed_by = matches!(route, Route::Channel | Route::Inbox).then(|| peer.agent_key());
+    let (to, now) = (peer.id.as_str(), tx.now.as_millis());
+    let values = params![id.seq(), id.tag(), to, route.as_str(), now, Shown::Announced, Kind::of(route), pushed_by, lease];
     let has_changed = !tx.update(sql, values)?.is_empty();
     if has_changed {
         tx.hint(&peer.id);

@@ -11,11 +11,11 @@ use crate::{
 const PENDING: &str = "to_peer = ?1 AND waiting = 1 AND route = 'inbox' AND again = 1 AND pushed_by = ?2";
 
 /// Records that the inbox or channel of `peer` has proved itself. Unless a hook proves each message, no other route then repeats
-/// the messages pushed into it.
+/// the messages pushed into it. A call that has taken some of them keeps them no longer: it must not give them back.
 pub(super) fn prove(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
     if !peer.confirms_each() {
-        let sql = "UPDATE message SET waiting = 0
-                   WHERE to_peer = ?1 AND waiting = 1 AND again = 1 AND holder = 0 AND pushed_by = ?2";
+        let sql = "UPDATE message SET waiting = 0, holder = 0, instance = NULL, lease = NULL
+                   WHERE to_peer = ?1 AND waiting = 1 AND again = 1 AND pushed_by = ?2";
         tx.run(sql, [peer.id.as_str(), &peer.agent_key()])?;
     }
     note(tx, peer)

@@ -64,6 +64,16 @@ fn setup(door: Door, letters: &[Letter]) -> Setup {
     }
 }
 
+/// Checks one run.
+fn keeps_promises(setup: Setup, steps: &[Step]) {
+    let mut world = World::new(setup);
+    for step in steps {
+        assert!(world.enabled().contains(step), "{step:?} cannot happen");
+        world = world.next(*step);
+        assert_eq!(rest::broken(&world), None, "after {step:?}");
+    }
+}
+
 #[test]
 fn dead_channel_proves_nothing() {
     let steps = [
@@ -80,8 +90,38 @@ fn dead_channel_proves_nothing() {
         Step::Write(1, Slot::Call),
         Step::Reply { names: Some(3) },
     ];
-    let world = World::new(Setup { replies: 1, ..setup(Door::Channel, &[A]) });
-    assert_eq!(rest::broken(&steps.into_iter().fold(world, |world, step| world.next(step))), None);
+    keeps_promises(Setup { replies: 1, servers: 3, ..setup(Door::Channel, &[A]) }, &steps);
+}
+
+#[test]
+fn beginning_in_inbox_proves_it() {
+    let steps = [
+        Step::Send { pushed: false },
+        Step::Ask(0, Slot::Door),
+        Step::Hear(0, Slot::Door),
+        Step::Write(0, Slot::Door),
+        Step::Acknowledge(0),
+        Step::Show,
+        Step::Reply { names: Some(3) },
+    ];
+    keeps_promises(Setup { replies: 1, ..setup(Door::Bare, &[LONG]) }, &steps);
+}
+
+#[test]
+fn cancelled_call_gives_nothing_back_to_proved_channel() {
+    let steps = [
+        Step::Send { pushed: true },
+        Step::Push,
+        Step::Show,
+        Step::Acknowledge(0),
+        Step::Send { pushed: true },
+        Step::Push,
+        Step::Show,
+        Step::Call { server: 0, route: Taking::Check, waits: false },
+        Step::Reply { names: Some(4) },
+        Step::Cancel(0),
+    ];
+    keeps_promises(Setup { replies: 1, ..setup(Door::Channel, &[A, A]) }, &steps);
 }
 
 #[test]
