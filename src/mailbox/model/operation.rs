@@ -116,6 +116,12 @@ pub struct Draft {
     pub text: &'static str,
 }
 
+impl Draft {
+    pub fn new(from: &str, to: &str, key: &str) -> Self {
+        Self { from: from.to_owned(), to: to.to_owned(), key: key.to_owned(), names: true, ..Self::default() }
+    }
+}
+
 /// Who takes messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Taking {

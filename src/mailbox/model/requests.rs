@@ -1,9 +1,9 @@
 //! Requests that no client should send, or sends too late. In every state they change nothing.
 
 use super::{
-    operation::{Answer, BYPASSING, Draft, GUESSED, LASTING, Operation, RECIPIENT},
+    operation::{Answer, BYPASSING, Draft, GUESSED, LASTING, Operation, RECIPIENT, Taking},
     tables::Stored,
-    world::{Door, World},
+    world::{Door, World, instance},
 };
 use crate::wire::{Outcome, Route};
 
@@ -38,6 +38,15 @@ pub fn broken(world: &World) -> Option<String> {
     let (number, outcome) = (drafts.len(), sent(drafts));
     if outcome.answer != Answer::Number(i64::try_from(number).unwrap()) {
         return Some(format!("only {:?} of {number} messages are accepted", outcome.answer));
+    }
+    if outcome.tables.proved != tables.proved {
+        return Some("a channel is proved by a message that was pushed into another".to_owned());
+    }
+    if let Some(seq) = mail.iter().filter(|stored| is_taken(stored)).find_map(|stored| overtakes(world, stored.seq)) {
+        return Some(format!("message {seq} is taken before an earlier one that another call has"));
+    }
+    if serves_outdated(world) {
+        return Some("a request that a newer one replaces gets messages".to_owned());
     }
     let outcome = sent(mail.iter().flat_map(|stored| confirming_nothing(world, stored)).collect());
     if !outcome.tables.mail.starts_with(mail) {
@@ -94,6 +103,29 @@ fn is_obeyed(world: &World, seq: i64) -> bool {
     })
 }
 
+/// A fresh message that another call takes after `seq` was given back, though somebody still has an earlier one.
+fn overtakes(world: &World, seq: i64) -> Option<i64> {
+    let tables = world.tables.run(&acknowledge(RECIPIENT, Route::CheckMessages, seq, Outcome::Released, None)).tables;
+    let is_fresh = |stored: &&Stored| stored.state == 0 && stored.holder.is_some();
+    let earliest = tables.mail.iter().find(is_fresh)?.seq;
+    let taken = tables.run(&take(world, "other", false)).answer;
+    let Answer::Mail(taken) = taken else { return None };
+    let later = |seq: i64| seq > earliest && tables.mail.iter().any(|stored| stored.seq == seq && stored.state == 0);
+    taken.into_iter().map(|given| given.seq).find(|seq| later(*seq))
+}
+
+/// A take by the process that serves the session.
+fn take(world: &World, lease: &str, is_outdated: bool) -> Operation {
+    let server = world.registered.map_or(0, |(server, _)| server);
+    Operation::Lease { instance: instance(server), lease: Some(lease.to_owned()), route: Taking::Check, is_outdated }
+}
+
+/// Whether a take gets messages that a newer one under the same lease replaces.
+fn serves_outdated(world: &World) -> bool {
+    let outcome = world.tables.run(&take(world, "other", true));
+    outcome.tables != world.tables || outcome.answer != Answer::Mail(Vec::new())
+}
+
 /// Reports of the hook under a guessed id, and for a message that was never handed over.
 fn unknown_prompts(stored: &Stored) -> Vec<Operation> {
     let is_new = stored.handed == 0 && !stored.held && stored.state == 0;
@@ -102,7 +134,7 @@ fn unknown_prompts(stored: &Stored) -> Vec<Operation> {
 }
 
 fn draft(from: &str, to: &str) -> Draft {
-    Draft { from: from.to_owned(), to: to.to_owned(), key: "new".to_owned(), names: true, ..Draft::default() }
+    Draft::new(from, to, "new")
 }
 
 /// Messages that are refused.

@@ -134,16 +134,25 @@ impl Tables {
         tx.run("ROLLBACK", []).unwrap();
         let wrong = match () {
             () if !is_alone => Some(format!("{operation:?} changes the mailbox of another peer")),
-            () if (tables.proved == self.proved) != effects.proofs.is_empty() => {
+            () if (tables.proved == self.proved) == effects.proofs.iter().any(|(peer, ..)| *peer == recipient) => {
                 Some(format!("{operation:?}: a proof is not told"))
             }
-            () => self.untold(&tables, &effects.changes),
+            () => self.mistold(&tables, &effects.changes, matches!(operation, Operation::Expire | Operation::Poll)),
         };
         Outcome { tables, answer, wake, news, wrong }
     }
 
-    /// A message whose new state the watchers are not told.
-    fn untold(&self, new: &Self, changes: &[MessageChange]) -> Option<String> {
+    /// What the watchers are told wrongly: of messages that change together, a later one first; of a message that has not changed; or of a
+    /// new state nothing.
+    fn mistold(&self, new: &Self, changes: &[MessageChange], together: bool) -> Option<String> {
+        if together && !changes.is_sorted_by_key(|change| change.id.seq()) {
+            return Some(format!("changes are told in the wrong order: {changes:?}"));
+        }
+        let row = |tables: &Self, seq| tables.messages.iter().find(|row| row[0] == Cell::Number(seq)).cloned();
+        let is_idle = |seq| row(self, seq) == row(new, seq);
+        if let Some(seq) = changes.iter().map(|change| change.id.seq()).filter(|seq| *seq > 0).find(|seq| is_idle(*seq)) {
+            return Some(format!("a change of message {seq} is told, and it has not changed"));
+        }
         let is_told =
             |stored: &Stored| changes.iter().any(|change| change.id.seq() == stored.seq && is_state(change.state, stored));
         let was = |stored: &Stored| self.mail.iter().find(|old| old.seq == stored.seq).map(|old| old.state);
