@@ -79,6 +79,13 @@ pub enum Operation {
         is_again: bool,
     },
     Expire,
+    /// What a hook of the agent has taken and not shown waits again.
+    EndHooks,
+    /// The waiting messages of one peer move to another.
+    Move {
+        from: &'static str,
+        to: &'static str,
+    },
     Poll,
     IsPollDue,
     IsWaiting,
@@ -217,6 +224,8 @@ impl Operation {
                 let expired = expire::expire(tx, Duration::from_secs(1), 100, || TAG.to_owned()).unwrap();
                 return Answer::Yes((expired > 0) == is_due);
             }
+            Self::EndHooks => lease::end_hooks_leases(tx, &recipient()).unwrap(),
+            Self::Move { from, to } => lease::move_waiting(tx, &from.parse().unwrap(), &to.parse().unwrap()).unwrap(),
             Self::Poll => return given(poll::poll(tx, &recipient(), 100).unwrap()),
             Self::IsPollDue => return Answer::Yes(poll::is_due(tx, &recipient()).unwrap()),
             Self::All(operations) => {

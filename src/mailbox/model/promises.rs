@@ -148,7 +148,7 @@ pub fn note_given(world: &mut World, given: &[Given]) {
         let is_trusted = has_proved && world.setup.door != Door::Hooked && fate.pushed == Some(world.agent.number);
         let why = if fate.has_expired {
             "has expired and was handed over"
-        } else if must_be_held(world, fate) && !fate.is_free && !fate.is_exposed && fate.pushed.is_none() {
+        } else if must_be_held(world, fate) && !fate.is_free && !may_be_known(fate) {
             "must be held and was handed over"
         } else if is_trusted && !fate.is_uncertain && !fate.letter.is_long {
             "was handed over again although its route is trusted"

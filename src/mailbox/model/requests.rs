@@ -1,11 +1,12 @@
-//! Requests that no client should send, or sends too late. In every state they change nothing.
+//! Requests that no client should send, or sends too late. In every state they change nothing. And some that clients of other kinds send,
+//! which change only what they should.
 
 use super::{
     operation::{Answer, BYPASSING, Draft, GUESSED, LASTING, Operation, RECIPIENT, Taking},
     tables::Stored,
     world::{Door, World, instance},
 };
-use crate::wire::{Outcome, Route};
+use crate::wire::{HOOK_LEASE, Outcome, Route};
 
 /// The routes of a stream and of a take.
 const ROUTES: [Route; 2] = [Route::Channel, Route::CheckMessages];
@@ -52,7 +53,7 @@ pub fn broken(world: &World) -> Option<String> {
     if !outcome.tables.mail.starts_with(mail) {
         return Some("a message confirms what its sender was not shown".to_owned());
     }
-    polled(world)
+    moved(world).or_else(|| hooked(world)).or_else(|| polled(world))
 }
 
 fn acknowledge(peer: &'static str, route: Route, seq: i64, outcome: Outcome, lease: Option<&str>) -> Operation {
@@ -164,7 +165,8 @@ fn accepted(world: &World) -> Vec<Draft> {
     vec![Draft { most_waiting, ..draft("a", RECIPIENT) }, Draft { reply_to: Some(1), ..draft(RECIPIENT, "a") }, named]
 }
 
-/// A message does not confirm what its sender has sent itself, nor a question that the broker has guessed.
+/// A message does not confirm what its sender has sent itself, nor a question that the broker has guessed. (To a peer whose pushed messages
+/// wait for a confirmation, any message confirms those.)
 fn confirming_nothing(world: &World, stored: &Stored) -> Vec<Draft> {
     let from = world.fates.get(&stored.seq).map(|fate| fate.letter.from).filter(|from| ["a", LASTING].contains(from));
     let named = |from: &str, to: &str, names| Draft {
@@ -173,7 +175,31 @@ fn confirming_nothing(world: &World, stored: &Stored) -> Vec<Draft> {
         names,
         ..draft(from, to)
     };
-    from.map(|from| vec![named(from, RECIPIENT, true), named(RECIPIENT, BYPASSING, false)]).unwrap_or_default()
+    let is_silent = world.fates.values().all(|fate| fate.letter.from != BYPASSING);
+    let guessed = is_silent.then(|| named(RECIPIENT, BYPASSING, false));
+    from.map(|from| [named(from, RECIPIENT, true)].into_iter().chain(guessed).collect()).unwrap_or_default()
+}
+
+/// What nobody has been shown moves to another peer, and only that; whoever gets it looks for it.
+fn moved(world: &World) -> Option<String> {
+    let left = world.tables.run(&Operation::Move { from: RECIPIENT, to: BYPASSING });
+    let is_new = |stored: &&Stored| stored.state == 0 && stored.waiting && stored.holder.is_none();
+    if !left.tables.mail.iter().eq(world.tables.mail.iter().filter(|stored| !is_new(stored))) {
+        return Some("other messages move to another peer than those that nobody was shown".to_owned());
+    }
+    let (sent, comes) = (Operation::Send(draft("a", BYPASSING)), Operation::Move { from: BYPASSING, to: RECIPIENT });
+    let came = world.tables.run(&Operation::All(vec![sent, comes]));
+    let has_come = came.tables.mail.len() > world.tables.mail.len();
+    left.wrong.or(came.wrong).or_else(|| (!has_come).then(|| "no message moves to another peer".to_owned()))
+}
+
+/// What hooks hold waits again at the end of a turn, and nothing else. It counts as shown.
+fn hooked(world: &World) -> Option<String> {
+    let taken = world.tables.run(&take(world, &format!("{HOOK_LEASE}1"), false));
+    let ended = taken.tables.run(&Operation::EndHooks);
+    let is_right = |((old, new), taken): ((&Stored, &Stored), &Stored)| new.holder == old.holder && new.handed == taken.handed;
+    let is_wrong = !world.tables.mail.iter().zip(&ended.tables.mail).zip(&taken.tables.mail).all(is_right);
+    ended.wrong.or_else(|| is_wrong.then(|| "the end of a turn ends other leases than those of hooks".to_owned()))
 }
 
 /// A poll gives neither held messages nor those that another route hands over. The next poll delivers what it gave, and no more.
