@@ -143,18 +143,18 @@ fn store(
     let passes = terms.by_user || is_answer;
     let bypassed = bypasses_for(tx, sender, &new.to)?;
     let held = rule.holds(passes, bypassed);
-    let stream = match new.stream.take() {
-        Some(instance) if held.is_none() && !new.for_cli_inside && order::is_next_for_stream(tx, &new.to, &instance)? => {
-            Some(Holder::Stream { instance })
-        }
-        _ => None,
-    };
     if let Some(sender) = sender {
         confirm(tx, &new, sender, question.filter(|_| terms.names_question))?;
     }
     if new.for_cli_inside {
         new.to = PeerId::lenient(CLI_SENDER);
     }
+    let stream = match new.stream.take() {
+        Some(instance) if held.is_none() && order::is_next_for_stream(tx, &new.to, &instance)? => {
+            Some(Holder::Stream { instance })
+        }
+        _ => None,
+    };
     let message = insert(tx, new, stream.as_ref(), Controls { passes, bypassed, held })?;
     link::mark(tx, &message.receipt.message_id, rule == Rule::Elsewhere, sender)?;
     tx.accepted(&message, stream.is_some());

@@ -35,9 +35,7 @@ pub fn acknowledge(tx: &mut Transaction<'_>, peer: &PeerId, route: Route, messag
             release::apply_rule(tx, &row)?; // it may have changed in the meantime
         }
     }
-    if route == Route::Channel {
-        tx.wake(peer);
-    } else {
+    if changed > 0 && route != Route::Channel {
         tx.hint(peer); // later messages may go now
     }
     if route == Route::Inbox && !written.is_empty() {
@@ -70,13 +68,10 @@ fn announce(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, (route, le
                    lease = NULL, again = ?6, handed = max(handed - 1, 0), pushed_by = coalesce(?8, pushed_by)
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND holder = ?7
                AND (?9 IS NULL OR lease = ?9)";
-    let (agent, to, now) = ((route == Route::Channel).then(|| peer.agent_key()), peer.id.as_str(), tx.now.as_millis());
-    let values = params![id.seq(), id.tag(), to, route.as_str(), now, Shown::Announced, Kind::of(route), agent, lease];
-    let has_changed = !tx.update(sql, values)?.is_empty();
-    if has_changed {
-        tx.hint(&peer.id);
-    }
-    Ok(has_changed)
+    let pushed_by = matches!(route, Route::Channel | Route::Inbox).then(|| peer.agent_key());
+    let (to, now) = (peer.id.as_str(), tx.now.as_millis());
+    let values = params![id.seq(), id.tag(), to, route.as_str(), now, Shown::Announced, Kind::of(route), pushed_by, lease];
+    Ok(!tx.update(sql, values)?.is_empty())
 }
 
 /// Records that `id` certainly reached the model, even if the message has expired in the meantime.
@@ -85,7 +80,6 @@ pub(super) fn deliver(tx: &mut Transaction<'_>, peer: &PeerId, id: &MessageId, r
         "UPDATE message SET state = 2, route = ?4, delivered_at = ?5, holder = 0, instance = NULL, lease = NULL, waiting = 0,
                    held_at = NULL
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND state <> 2";
-    tx.wake(peer);
     let values = params![id.seq(), id.tag(), peer.as_str(), route.as_str(), tx.now.as_millis()];
     Ok(!tx.update(sql, values)?.is_empty())
 }
@@ -97,7 +91,7 @@ fn put_back(tx: &mut Transaction<'_>, peer: &PeerId, id: &MessageId, (route, lea
                AND (?5 IS NULL OR lease = ?5)";
     let has_changed = tx.run(sql, params![id.seq(), id.tag(), peer.as_str(), Kind::of(route), lease])? > 0;
     if has_changed {
-        tx.hint(peer);
+        tx.wake(peer);
     }
     Ok(has_changed)
 }
@@ -110,7 +104,6 @@ pub fn read_by_user(tx: &mut Transaction<'_>, readers: &[PeerId], id: &MessageId
 /// Records a run of the hook of `peer`. The messages in the prompt were let in, which proves the inbox if there is one. If `is_whole`
 /// says that a text is too long for the inbox, only its beginning was let in, and the message still waits.
 pub fn prompt(tx: &mut Transaction<'_>, peer: &PeerRow, messages: Vec<MessageId>, is_whole: fn(&str) -> bool) -> Result<()> {
-    tx.wake(&peer.id);
     let route = if peer.has_door() || peer.channel { Route::Inbox } else { Route::ToolResult };
     if messages.is_empty() {
         tx.inbox(&peer.id, InboxNews::Prompted);

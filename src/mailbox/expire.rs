@@ -22,7 +22,6 @@ pub fn expire(tx: &mut Transaction<'_>, wait: Duration, most: u32, tag: fn() -> 
     tx.update(sql, params![tx.now.as_millis(), most])?;
     let expired = tx.effects.changes.clone();
     for change in &expired {
-        tx.wake(&change.to);
         tell_sender(tx, change, None, wait, tag())?;
     }
     Ok(expired.len())
@@ -41,7 +40,6 @@ pub(super) fn expire_one(
     let sql = "UPDATE message SET state = 3, expired_at = ?3, waiting = 0 WHERE seq = ?1 AND tag = ?2 AND state < 2";
     tx.update(sql, params![id.seq(), id.tag(), tx.now.as_millis()])?;
     let Some(change) = tx.effects.changes.get(before).cloned() else { return Ok(false) };
-    tx.wake(&change.to);
     tell_sender(tx, &change, refusal, wait, tag())?;
     Ok(true)
 }

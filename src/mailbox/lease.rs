@@ -113,7 +113,7 @@ pub fn move_waiting(tx: &mut Transaction<'_>, from: &PeerId, to: &PeerId) -> Res
 /// Ends the leases of the hooks of `peer`. Their messages wait again and count as possibly shown.
 pub fn end_hooks_leases(tx: &mut Transaction<'_>, peer: &PeerId) -> Result<()> {
     let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL
-               WHERE to_peer = ?1 AND waiting = 1 AND holder = 2 AND lease LIKE ?2 || '%'";
+               WHERE to_peer = ?1 AND waiting = 1 AND lease LIKE ?2 || '%'";
     if tx.run(sql, [peer.as_str(), HOOK_LEASE])? > 0 {
         tx.hint(peer);
     }
@@ -121,11 +121,10 @@ pub fn end_hooks_leases(tx: &mut Transaction<'_>, peer: &PeerId) -> Result<()> {
 }
 
 /// Ends all leases on messages to `peer`, except those of the process `instance`: the other holders are gone. They may or may not
-/// have shown the messages, so these wait again and count as possibly shown.
-pub fn end_leases(tx: &mut Transaction<'_>, peer: &PeerId, instance: &str) -> Result<()> {
+/// have shown the messages, so these wait again and count as possibly shown. A registration follows, which makes the peer look again.
+pub fn end_leases(tx: &Transaction<'_>, peer: &PeerId, instance: &str) -> Result<()> {
     let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL
                WHERE to_peer = ?1 AND waiting = 1 AND instance <> ?2";
     tx.run(sql, [peer.as_str(), instance])?;
-    tx.hint(peer);
     Ok(())
 }

@@ -11,11 +11,11 @@ use crate::{
 const PENDING: &str = "to_peer = ?1 AND waiting = 1 AND route = 'inbox' AND again = 1 AND pushed_by = ?2";
 
 /// Records that the inbox or channel of `peer` has proved itself. Unless a hook proves each message, no other route then repeats
-/// the messages pushed into it.
+/// the messages pushed into it. A call that has taken some of them keeps them no longer: it must not give them back.
 pub(super) fn prove(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
     if !peer.confirms_each() {
-        let sql = "UPDATE message SET waiting = 0
-                   WHERE to_peer = ?1 AND waiting = 1 AND again = 1 AND holder = 0 AND pushed_by = ?2";
+        let sql = "UPDATE message SET waiting = 0, holder = 0, instance = NULL, lease = NULL
+                   WHERE to_peer = ?1 AND waiting = 1 AND again = 1 AND pushed_by = ?2";
         tx.run(sql, [peer.id.as_str(), &peer.agent_key()])?;
     }
     note(tx, peer)
@@ -40,12 +40,12 @@ pub(super) fn confirm_pushed(tx: &mut Transaction<'_>, peer: &PeerId, sender: &P
 }
 
 /// Makes the unconfirmed messages of the agent process `agent`, which is gone, wait again; they are shown as repeats. They may
-/// have been lost unread in its inbox or channel, even if that had proved itself.
-pub fn mark_uncertain(tx: &mut Transaction<'_>, peer: &PeerId, agent: &str) -> Result<()> {
+/// have been lost unread in its inbox or channel, even if that had proved itself. This is part of a registration, which makes the peer
+/// look again.
+pub fn mark_uncertain(tx: &Transaction<'_>, peer: &PeerId, agent: &str) -> Result<()> {
     let sql = "UPDATE message SET waiting = 1, again = 1
                WHERE to_peer = ?1 AND state = 1 AND waiting = 0 AND pushed_by = ?2";
     tx.run(sql, [peer.as_str(), agent])?;
-    tx.hint(peer);
     Ok(())
 }
 

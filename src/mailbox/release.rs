@@ -119,7 +119,7 @@ pub fn posted(tx: &Transaction<'_>, ids: &[MessageId]) -> Result<()> {
 
 /// Releases a held message at the user's request; false if it is not held.
 pub fn release(tx: &mut Transaction<'_>, id: &MessageId) -> Result<bool> {
-    let sql = "UPDATE message SET held_at = NULL, released = 1, passes = 1, pushed_by = NULL
+    let sql = "UPDATE message SET held_at = NULL, released = 1, pushed_by = NULL
                WHERE seq = ?1 AND tag = ?2 AND held_at IS NOT NULL AND state < 2";
     tx.update(sql, params![id.seq(), id.tag()])?;
     let to = tx.effects.changes.first().map(|change| change.to.clone());

@@ -79,7 +79,8 @@ impl<'a> Transaction<'a> {
         self.effects.inbox.push((peer.clone(), news));
     }
 
-    /// Runs an `UPDATE` that changes the states of messages, and records each change. Returns the messages in order.
+    /// Runs an `UPDATE` that changes the states of messages, and records each change: the recipients look again, as later messages may go
+    /// now. Returns the messages in order.
     pub(super) fn update(&mut self, sql: &str, values: impl Params) -> Result<Vec<MessageId>> {
         let sql = format!("{sql} RETURNING seq, tag, from_peer, to_peer, state, held_at, route, sent_at, link");
         let mut changes = self.tx.all(&sql, values, |row| {
@@ -88,6 +89,7 @@ impl<'a> Transaction<'a> {
             Ok(MessageChange { id, from, to, state, route, sent_at })
         })?;
         changes.sort_by(|a, b| a.id.cmp(&b.id)); // RETURNING promises no order
+        changes.iter().for_each(|change| self.wake(&change.to));
         let ids = changes.iter().map(|change| change.id.clone()).collect();
         self.effects.changes.extend(changes);
         Ok(ids)

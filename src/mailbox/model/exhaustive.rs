@@ -1,17 +1,16 @@
 //! All interleavings up to a depth.
 
 use super::{
-    operation::Taking,
     rest,
     steps::Step,
-    world::{Door, Letter, Setup, Slot, World},
+    world::{Door, Letter, Setup, World},
 };
 use stateright::{Checker, Model, Property};
 
-const A: Letter = Letter { from: "a", is_long: false, answers: false };
+pub const A: Letter = Letter { from: "a", is_long: false, answers: false };
 const B: Letter = Letter { from: "b", ..A };
 const USER: Letter = Letter { from: "cli", ..A };
-const LONG: Letter = Letter { is_long: true, ..A };
+pub const LONG: Letter = Letter { is_long: true, ..A };
 const C: Letter = Letter { from: "c", answers: true, ..A };
 const ANSWER: Letter = Letter { answers: true, ..A };
 
@@ -50,7 +49,8 @@ fn check(name: &str, setup: Setup, depth: usize) {
     println!("{name}: {} states, depth {}, {:.1?}", checker.unique_state_count(), checker.max_depth(), began.elapsed());
 }
 
-fn setup(door: Door, letters: &[Letter]) -> Setup {
+/// Two servers, two agent processes, one fault and one cancelled call.
+pub fn setup(door: Door, letters: &[Letter]) -> Setup {
     Setup {
         door,
         letters: letters.to_vec(),
@@ -62,26 +62,6 @@ fn setup(door: Door, letters: &[Letter]) -> Setup {
         replies: 0,
         expires: false,
     }
-}
-
-#[test]
-fn dead_channel_proves_nothing() {
-    let steps = [
-        Step::KillAgent,
-        Step::Resume { is_live: false },
-        Step::Start,
-        Step::Register(1),
-        Step::Send { pushed: true },
-        Step::Push,
-        Step::Acknowledge(1),
-        Step::Call { server: 1, route: Taking::Check, waits: false },
-        Step::Hear(1, Slot::Call),
-        Step::Register(2),
-        Step::Write(1, Slot::Call),
-        Step::Reply { names: Some(3) },
-    ];
-    let world = World::new(Setup { replies: 1, ..setup(Door::Channel, &[A]) });
-    assert_eq!(rest::broken(&steps.into_iter().fold(world, |world, step| world.next(step))), None);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod promises;
 mod random;
 mod requests;
 mod rest;
+mod runs;
 mod steps;
 mod tables;
 mod takes;

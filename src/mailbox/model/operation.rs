@@ -79,6 +79,13 @@ pub enum Operation {
         is_again: bool,
     },
     Expire,
+    /// What a hook of the agent has taken and not shown waits again.
+    EndHooks,
+    /// The waiting messages of one peer move to another.
+    Move {
+        from: &'static str,
+        to: &'static str,
+    },
     Poll,
     IsPollDue,
     IsWaiting,
@@ -114,6 +121,12 @@ pub struct Draft {
     /// How many messages may wait; 0 stands for many.
     pub most_waiting: u32,
     pub text: &'static str,
+}
+
+impl Draft {
+    pub fn new(from: &str, to: &str, key: &str) -> Self {
+        Self { from: from.to_owned(), to: to.to_owned(), key: key.to_owned(), names: true, ..Self::default() }
+    }
 }
 
 /// Who takes messages.
@@ -211,6 +224,8 @@ impl Operation {
                 let expired = expire::expire(tx, Duration::from_secs(1), 100, || TAG.to_owned()).unwrap();
                 return Answer::Yes((expired > 0) == is_due);
             }
+            Self::EndHooks => lease::end_hooks_leases(tx, &recipient()).unwrap(),
+            Self::Move { from, to } => lease::move_waiting(tx, &from.parse().unwrap(), &to.parse().unwrap()).unwrap(),
             Self::Poll => return given(poll::poll(tx, &recipient(), 100).unwrap()),
             Self::IsPollDue => return Answer::Yes(poll::is_due(tx, &recipient()).unwrap()),
             Self::All(operations) => {

@@ -5,10 +5,11 @@
 //! - A message that is delivered was shown. One that has expired or is held is not handed over.
 //! - What a trusted inbox or channel was given is not handed over again.
 //! - Whoever waits for messages is woken when there are any.
+//! - The inbox waits for what a broker that starts anew would wait for: what was written and not let in.
 //! - From every state, without another fault, each message is shown that is neither held nor expired.
 
 use super::{
-    operation::{BYPASSING, Given, Operation, RECIPIENT, Taking, agent_key},
+    operation::{Answer, BYPASSING, Given, Operation, RECIPIENT, Taking, agent_key},
     tables::Stored,
     world::{Door, Fate, Letter, Parked, Stage, World, instance},
 };
@@ -92,8 +93,16 @@ pub fn note_reply(world: &mut World, names: Option<i64>, is_proof: bool) {
     names.into_iter().for_each(|seq| note_let_in(world, seq));
 }
 
+/// The hook has reported that `seq` was let in.
+pub fn note_report(world: &mut World, seq: i64) {
+    if !has_proved(world) {
+        world.break_promise("the hook reports a message, and the inbox has not proved itself");
+    }
+    note_let_in(world, seq);
+}
+
 /// The session has let `seq` in: the inbox waits for it no more.
-pub fn note_let_in(world: &mut World, seq: i64) {
+fn note_let_in(world: &mut World, seq: i64) {
     if world.broker.pending.as_ref().is_some_and(|pending| pending.contains(&seq)) {
         world.break_promise(format!("message {seq} is let in, and the inbox still waits for it"));
     }
@@ -139,7 +148,7 @@ pub fn note_given(world: &mut World, given: &[Given]) {
         let is_trusted = has_proved && world.setup.door != Door::Hooked && fate.pushed == Some(world.agent.number);
         let why = if fate.has_expired {
             "has expired and was handed over"
-        } else if must_be_held(world, fate) && !fate.is_free && !fate.is_exposed && fate.pushed.is_none() {
+        } else if must_be_held(world, fate) && !fate.is_free && !may_be_known(fate) {
             "must be held and was handed over"
         } else if is_trusted && !fate.is_uncertain && !fate.letter.is_long {
             "was handed over again although its route is trusted"
@@ -176,7 +185,7 @@ pub fn note_held(world: &mut World) {
 
 /// The first promise that is broken in this state.
 pub fn broken(world: &World) -> Option<String> {
-    world.broken.clone().or_else(|| of_tables(world)).or_else(|| sleeps(world))
+    world.broken.clone().or_else(|| of_tables(world)).or_else(|| sleeps(world)).or_else(|| forgotten(world))
 }
 
 /// What the tables say.
@@ -211,6 +220,14 @@ pub fn of_tables(world: &World) -> Option<String> {
     let told = world.tables.notices.iter().filter(|(to, _)| to != RECIPIENT);
     let told: BTreeSet<i64> = told.filter_map(|(_, question)| question.parse::<MessageId>().ok()).map(|id| id.seq()).collect();
     (expired != told).then(|| format!("{expired:?} have expired, and the senders of {told:?} were told"))
+}
+
+/// What the inbox does not wait for, but would after a restart of the broker: if that is lost, nobody sees it.
+fn forgotten(world: &World) -> Option<String> {
+    let known = world.broker.pending.as_ref()?;
+    let Answer::Mail(pending) = world.tables.run(&Operation::Pending).answer else { return None };
+    let forgotten = pending.into_iter().find(|given| !known.contains(&given.seq))?;
+    Some(format!("message {} was written into the inbox, which does not wait for it", forgotten.seq))
 }
 
 /// Whether somebody sleeps though there are messages for them.

@@ -1,11 +1,12 @@
-//! Requests that no client should send, or sends too late. In every state they change nothing.
+//! Requests that no client should send, or sends too late. In every state they change nothing. And some that clients of other kinds send,
+//! which change only what they should.
 
 use super::{
-    operation::{Answer, BYPASSING, Draft, GUESSED, LASTING, Operation, RECIPIENT},
+    operation::{Answer, BYPASSING, Draft, GUESSED, LASTING, Operation, RECIPIENT, Taking},
     tables::Stored,
-    world::{Door, World},
+    world::{Door, World, instance},
 };
-use crate::wire::{Outcome, Route};
+use crate::wire::{HOOK_LEASE, Outcome, Route};
 
 /// The routes of a stream and of a take.
 const ROUTES: [Route; 2] = [Route::Channel, Route::CheckMessages];
@@ -39,11 +40,20 @@ pub fn broken(world: &World) -> Option<String> {
     if outcome.answer != Answer::Number(i64::try_from(number).unwrap()) {
         return Some(format!("only {:?} of {number} messages are accepted", outcome.answer));
     }
+    if outcome.tables.proved != tables.proved {
+        return Some("a channel is proved by a message that was pushed into another".to_owned());
+    }
+    if let Some(seq) = mail.iter().filter(|stored| is_taken(stored)).find_map(|stored| overtakes(world, stored.seq)) {
+        return Some(format!("message {seq} is taken before an earlier one that another call has"));
+    }
+    if serves_outdated(world) {
+        return Some("a request that a newer one replaces gets messages".to_owned());
+    }
     let outcome = sent(mail.iter().flat_map(|stored| confirming_nothing(world, stored)).collect());
     if !outcome.tables.mail.starts_with(mail) {
         return Some("a message confirms what its sender was not shown".to_owned());
     }
-    polled(world)
+    moved(world).or_else(|| hooked(world)).or_else(|| polled(world))
 }
 
 fn acknowledge(peer: &'static str, route: Route, seq: i64, outcome: Outcome, lease: Option<&str>) -> Operation {
@@ -94,6 +104,29 @@ fn is_obeyed(world: &World, seq: i64) -> bool {
     })
 }
 
+/// A fresh message that another call takes after `seq` was given back, though somebody still has an earlier one.
+fn overtakes(world: &World, seq: i64) -> Option<i64> {
+    let tables = world.tables.run(&acknowledge(RECIPIENT, Route::CheckMessages, seq, Outcome::Released, None)).tables;
+    let is_fresh = |stored: &&Stored| stored.state == 0 && stored.holder.is_some();
+    let earliest = tables.mail.iter().find(is_fresh)?.seq;
+    let taken = tables.run(&take(world, "other", false)).answer;
+    let Answer::Mail(taken) = taken else { return None };
+    let later = |seq: i64| seq > earliest && tables.mail.iter().any(|stored| stored.seq == seq && stored.state == 0);
+    taken.into_iter().map(|given| given.seq).find(|seq| later(*seq))
+}
+
+/// A take by the process that serves the session.
+fn take(world: &World, lease: &str, is_outdated: bool) -> Operation {
+    let server = world.registered.map_or(0, |(server, _)| server);
+    Operation::Lease { instance: instance(server), lease: Some(lease.to_owned()), route: Taking::Check, is_outdated }
+}
+
+/// Whether a take gets messages that a newer one under the same lease replaces.
+fn serves_outdated(world: &World) -> bool {
+    let outcome = world.tables.run(&take(world, "other", true));
+    outcome.tables != world.tables || outcome.answer != Answer::Mail(Vec::new())
+}
+
 /// Reports of the hook under a guessed id, and for a message that was never handed over.
 fn unknown_prompts(stored: &Stored) -> Vec<Operation> {
     let is_new = stored.handed == 0 && !stored.held && stored.state == 0;
@@ -102,7 +135,7 @@ fn unknown_prompts(stored: &Stored) -> Vec<Operation> {
 }
 
 fn draft(from: &str, to: &str) -> Draft {
-    Draft { from: from.to_owned(), to: to.to_owned(), key: "new".to_owned(), names: true, ..Draft::default() }
+    Draft::new(from, to, "new")
 }
 
 /// Messages that are refused.
@@ -132,7 +165,8 @@ fn accepted(world: &World) -> Vec<Draft> {
     vec![Draft { most_waiting, ..draft("a", RECIPIENT) }, Draft { reply_to: Some(1), ..draft(RECIPIENT, "a") }, named]
 }
 
-/// A message does not confirm what its sender has sent itself, nor a question that the broker has guessed.
+/// A message does not confirm what its sender has sent itself, nor a question that the broker has guessed. (To a peer whose pushed messages
+/// wait for a confirmation, any message confirms those.)
 fn confirming_nothing(world: &World, stored: &Stored) -> Vec<Draft> {
     let from = world.fates.get(&stored.seq).map(|fate| fate.letter.from).filter(|from| ["a", LASTING].contains(from));
     let named = |from: &str, to: &str, names| Draft {
@@ -141,7 +175,31 @@ fn confirming_nothing(world: &World, stored: &Stored) -> Vec<Draft> {
         names,
         ..draft(from, to)
     };
-    from.map(|from| vec![named(from, RECIPIENT, true), named(RECIPIENT, BYPASSING, false)]).unwrap_or_default()
+    let is_silent = world.fates.values().all(|fate| fate.letter.from != BYPASSING);
+    let guessed = is_silent.then(|| named(RECIPIENT, BYPASSING, false));
+    from.map(|from| [named(from, RECIPIENT, true)].into_iter().chain(guessed).collect()).unwrap_or_default()
+}
+
+/// What nobody has been shown moves to another peer, and only that; whoever gets it looks for it.
+fn moved(world: &World) -> Option<String> {
+    let left = world.tables.run(&Operation::Move { from: RECIPIENT, to: BYPASSING });
+    let is_new = |stored: &&Stored| stored.state == 0 && stored.waiting && stored.holder.is_none();
+    if !left.tables.mail.iter().eq(world.tables.mail.iter().filter(|stored| !is_new(stored))) {
+        return Some("other messages move to another peer than those that nobody was shown".to_owned());
+    }
+    let (sent, comes) = (Operation::Send(draft("a", BYPASSING)), Operation::Move { from: BYPASSING, to: RECIPIENT });
+    let came = world.tables.run(&Operation::All(vec![sent, comes]));
+    let has_come = came.tables.mail.len() > world.tables.mail.len();
+    left.wrong.or(came.wrong).or_else(|| (!has_come).then(|| "no message moves to another peer".to_owned()))
+}
+
+/// What hooks hold waits again at the end of a turn, and nothing else. It counts as shown.
+fn hooked(world: &World) -> Option<String> {
+    let taken = world.tables.run(&take(world, &format!("{HOOK_LEASE}1"), false));
+    let ended = taken.tables.run(&Operation::EndHooks);
+    let is_right = |((old, new), taken): ((&Stored, &Stored), &Stored)| new.holder == old.holder && new.handed == taken.handed;
+    let is_wrong = !world.tables.mail.iter().zip(&ended.tables.mail).zip(&taken.tables.mail).all(is_right);
+    ended.wrong.or_else(|| is_wrong.then(|| "the end of a turn ends other leases than those of hooks".to_owned()))
 }
 
 /// A poll gives neither held messages nor those that another route hands over. The next poll delivers what it gave, and no more.

@@ -187,7 +187,7 @@ impl World {
     fn hook(&mut self) {
         let report = self.agent.reports.remove(0);
         self.run(&Operation::Prompt(vec![report]));
-        promises::note_let_in(self, report);
+        promises::note_report(self, report);
     }
 
     fn miss(&mut self) {

@@ -134,21 +134,44 @@ impl Tables {
         tx.run("ROLLBACK", []).unwrap();
         let wrong = match () {
             () if !is_alone => Some(format!("{operation:?} changes the mailbox of another peer")),
-            () if (tables.proved == self.proved) != effects.proofs.is_empty() => {
+            () if (tables.proved == self.proved) == effects.proofs.iter().any(|(peer, ..)| *peer == recipient) => {
                 Some(format!("{operation:?}: a proof is not told"))
             }
-            () => self.untold(&tables, &effects.changes),
+            () if self.frees(&tables) && wake.is_none() => Some(format!("{operation:?} frees messages, and nobody looks again")),
+            () if matches!(operation, Operation::Move { .. } | Operation::All(_)) => None, // a move changes no state
+            () => self.mistold(&tables, &effects.changes, matches!(operation, Operation::Expire | Operation::Poll)),
         };
         Outcome { tables, answer, wake, news, wrong }
     }
 
-    /// A message whose new state the watchers are not told.
-    fn untold(&self, new: &Self, changes: &[MessageChange]) -> Option<String> {
+    /// What the watchers are told wrongly: of messages that change together, a later one first; of a message that has not changed; or of a
+    /// new state nothing.
+    fn mistold(&self, new: &Self, changes: &[MessageChange], together: bool) -> Option<String> {
+        if together && !changes.is_sorted_by_key(|change| change.id.seq()) {
+            return Some(format!("changes are told in the wrong order: {changes:?}"));
+        }
+        let is_in = |tables: &Self, seq, state| tables.mail.iter().any(|stored| stored.seq == seq && stored.state == state);
+        let row = |tables: &Self, seq| tables.messages.iter().find(|row| row[0] == Cell::Number(seq)).cloned();
+        let is_idle = |seq| row(self, seq) == row(new, seq);
+        if let Some(seq) = changes.iter().map(|change| change.id.seq()).filter(|seq| *seq > 0).find(|seq| is_idle(*seq)) {
+            return Some(format!("a change of message {seq} is told, and it has not changed"));
+        }
         let is_told =
             |stored: &Stored| changes.iter().any(|change| change.id.seq() == stored.seq && is_state(change.state, stored));
+        let has_ended = |seq| is_in(self, seq, 2) || is_in(self, seq, 3) && !is_in(new, seq, 2);
+        if let Some(seq) = new.mail.iter().map(|stored| stored.seq).find(|seq| has_ended(*seq) && !is_idle(*seq)) {
+            return Some(format!("message {seq} has ended, and changes"));
+        }
         let was = |stored: &Stored| self.mail.iter().find(|old| old.seq == stored.seq).map(|old| old.state);
         let untold = new.mail.iter().find(|stored| was(stored) != Some(stored.state) && !is_told(stored))?;
         Some(format!("nobody is told of the state of message {}", untold.seq))
+    }
+
+    /// Whether some message can be taken that could not before.
+    fn frees(&self, new: &Self) -> bool {
+        let is_free = |stored: &&Stored| stored.waiting && !stored.held && stored.holder.is_none();
+        let free: Vec<i64> = self.mail.iter().filter(is_free).map(|stored| stored.seq).collect();
+        new.mail.iter().filter(is_free).any(|stored| !free.contains(&stored.seq))
     }
 
     /// A row that contradicts itself.

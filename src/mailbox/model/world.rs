@@ -242,10 +242,10 @@ impl World {
         ["a", LASTING, BYPASSING].into_iter().for_each(|peer| drop(world.run(&Operation::Meet(peer.to_owned()))));
         world.agent.is_gone = false;
         world.register(0);
-        let question = Draft { from: RECIPIENT.to_owned(), to: "a".to_owned(), key: "question".to_owned(), ..Draft::default() };
+        // The stream of `a` pushes it: to name it again proves no channel of its sender.
+        let question = Draft { stream: Some(String::new()), ..Draft::new(RECIPIENT, "a", "question") };
         world.run(&Operation::Send(question));
-        let other = Draft { from: LASTING.to_owned(), to: BYPASSING.to_owned(), key: "question".to_owned(), ..Draft::default() };
-        world.run(&Operation::Send(other));
+        world.run(&Operation::Send(Draft::new(LASTING, BYPASSING, "question")));
         world
     }
 

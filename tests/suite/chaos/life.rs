@@ -185,7 +185,7 @@ impl<'a> Life<'a> {
     fn check_error(&self, result: &Value) {
         if result["isError"] == true {
             let words = result["content"][0]["text"].as_str().unwrap();
-            assert!(words.contains("`claude-peersd`"), "an error that is not about the broker's absence: {words}");
+            assert!(words.contains("`claude-peers start`"), "an error that is not about the broker's absence: {words}");
         }
     }
 
