@@ -1,4 +1,4 @@
-//! The first 100 bytes of a database. Most of them are the same in all our databases, so damage there is found and costs no row.
+//! The first bytes of a database. Most of them are the same in all our databases, so damage there is found and costs no row.
 //!
 //! Source: SQLite, "Database File Format", 1.3.
 
@@ -9,7 +9,8 @@ use std::{
     path::Path,
 };
 
-const LENGTH: usize = 100;
+/// The header, and the page's own as far as its number of entries.
+const LENGTH: usize = 105;
 /// The size of a page of our databases.
 pub(super) const PAGE: u64 = 4096;
 /// Where bytes are the same in each database, and which: the magic text and the page size; the payload fractions; no automatic vacuum;
@@ -21,6 +22,8 @@ const RESERVED: usize = 20;
 const BY_APPLE: u8 = 12;
 /// The same, once there is a table, and 0 before that: the format of the schema; UTF-8.
 const CHOSEN: [(usize, [u8; 4]); 2] = [(44, [0, 0, 0, 4]), (56, [0, 0, 0, 1])];
+/// The number of entries on the first page: 0 as long as there is no table.
+const ENTRIES: std::ops::Range<usize> = 103..105;
 /// How the file is to be written and read: twice 1 with a rollback journal, twice 2 with a log.
 const MODES: std::ops::Range<usize> = 18..20;
 /// The number of pages. With 0 there, SQLite counts them itself.
@@ -82,7 +85,7 @@ fn mended(mut header: [u8; LENGTH]) -> [u8; LENGTH] {
         header[at..at + bytes.len()].copy_from_slice(bytes);
     }
     for (at, bytes) in CHOSEN {
-        if header[at..at + 4] != [0; 4] {
+        if header[ENTRIES] != [0; 2] || header[at..at + 4] != [0; 4] {
             header[at..at + 4].copy_from_slice(&bytes);
         }
     }
@@ -166,6 +169,23 @@ mod tests {
         fs::write(&path, &other).unwrap();
         assert!(matches!(open(&path, Extent::Whole), Err(OpenError::Foreign { .. })));
         assert_eq!(fs::read(&path).unwrap(), other);
+    }
+
+    /// SQLite takes it for an older format and writes that at the next change of the schema.
+    #[test]
+    fn lost_format_is_found_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let first = concat!(include_str!("migrations/0001-mailboxes.sql"), "; PRAGMA user_version = 1");
+        Connection::open(&path).unwrap().execute_batch(first).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[44..48].fill(0);
+        fs::write(&path, bytes).unwrap();
+        for notices in [1, 0] {
+            let opened = open(&path, Extent::Whole).unwrap();
+            assert_eq!(opened.notices.len(), notices, "{:?}", opened.notices);
+            opened.store.close();
+        }
     }
 
     /// The version of the schema is left out above ours: a database with a newer one is refused.
