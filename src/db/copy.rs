@@ -12,7 +12,12 @@ use rusqlite::{
     Connection, ErrorCode, OptionalExtension, Statement, params_from_iter,
     types::{Value, ValueRef},
 };
-use std::{collections::VecDeque, fs::OpenOptions, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{
+    collections::VecDeque,
+    fs::OpenOptions,
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
+};
 
 /// The number of consecutive reads that find no row, for each page of the database, after which the rest of a table counts as lost. A
 /// page that cannot be read costs a few reads for each of its rows.
@@ -31,7 +36,7 @@ pub(super) struct Copied {
 /// Creates the database `new` for this user alone, with these contents.
 fn create(new: &Path, contents: &[u8]) -> rusqlite::Result<Connection> {
     let written =
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).and_then(|mut file| file.write_all(contents));
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(new).and_then(|file| file.write_all_at(contents, 0));
     written.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let connection = Connection::open(new)?;
     connection.execute_batch("PRAGMA journal_mode = memory; PRAGMA synchronous = off")?; // one fsync at the end is enough
