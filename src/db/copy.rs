@@ -218,22 +218,30 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn legacy_table_that_has_lost_its_numbering_is_copied() {
+    fn damage_to_a_legacy_table_costs_no_message() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
         let rows = "INSERT INTO peers VALUES ('ada', 7, '/', NULL, NULL, 'works', '', '');
                     INSERT INTO messages VALUES (1, 'eve', 'ada', 'first', '', 0)";
         let [(_, peers, _), (_, messages, _)] = LEGACY_TABLES;
         Connection::open(&path).unwrap().execute_batch(&format!("{peers}; {messages}; {rows}")).unwrap();
-        let mut bytes = fs::read(&path).unwrap();
-        for (from, to) in [(&b"AUTOINCREMENT"[..], &b"CHECK (1 = 1)"[..]), (b"works", b"work\xff")] {
-            let at = bytes.windows(from.len()).position(|part| part == from).unwrap();
-            bytes[at..at + to.len()].copy_from_slice(to);
+        let sound = fs::read(&path).unwrap();
+        let damages: [&[(&[u8], &[u8])]; 3] = [
+            &[(b"sent_at", b"sent_af")],
+            &[(b"sent_at", b"sent\x97at")],
+            &[(b"AUTOINCREMENT", b"CHECK (1 = 1)"), (b"works", b"work\xff")],
+        ];
+        for damage in damages {
+            let mut bytes = sound.clone();
+            for (from, to) in damage {
+                let at = bytes.windows(from.len()).position(|part| part == *from).unwrap();
+                bytes[at..at + to.len()].copy_from_slice(to);
+            }
+            fs::write(&path, bytes).unwrap();
+            let opened = open(&path, Extent::Whole).unwrap();
+            let text = opened.store.glance(|view| view.get::<String>("SELECT max(text) FROM message WHERE to_peer = 'ada'", []));
+            assert_eq!((text.unwrap().as_str(), opened.notices.len()), ("first", 1), "{:?}", opened.notices);
+            opened.store.close();
         }
-        fs::write(&path, bytes).unwrap();
-        let opened = open(&path, Extent::Whole).unwrap();
-        let text = opened.store.glance(|view| view.get::<String>("SELECT max(text) FROM message WHERE to_peer = 'ada'", []));
-        assert_eq!((text.unwrap().as_str(), opened.notices.len()), ("first", 1), "{:?}", opened.notices);
-        opened.store.close();
     }
 }

@@ -139,7 +139,7 @@ fn remove(database: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::db::{Extent, legacy::LEGACY_TABLES, open};
+    use crate::db::{Extent, open};
     use rusqlite::Connection;
     use std::{fs, path::Path};
 
@@ -192,27 +192,6 @@ mod tests {
         let text = replaced(&fs::read(&legacy).unwrap(), "to_id TEXT", "to_id TEX(");
         fs::write(&legacy, text).unwrap();
         assert_eq!((opened(&legacy), opened(&legacy)), ((1, 0), (0, 0)), "the text of a legacy table");
-    }
-
-    #[test]
-    fn damaged_name_of_a_legacy_column_costs_no_message() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("peers.db");
-        let rows = "INSERT INTO peers VALUES ('ada', 7, '/', NULL, NULL, '', '', '');
-                    INSERT INTO messages VALUES (1, 'eve', 'ada', 'first', '', 0)";
-        let [(_, peers, _), (_, messages, _)] = LEGACY_TABLES;
-        Connection::open(&path).unwrap().execute_batch(&format!("{peers}; {messages}; {rows}")).unwrap();
-        let sound = fs::read(&path).unwrap();
-        for damaged in [b"sent_af", b"sent\x97at"] {
-            let mut bytes = sound.clone();
-            let at = bytes.windows(7).position(|part| part == b"sent_at").unwrap();
-            bytes[at..at + 7].copy_from_slice(damaged);
-            fs::write(&path, bytes).unwrap();
-            let opened = open(&path, Extent::Whole).unwrap();
-            let text = opened.store.glance(|view| view.get::<String>("SELECT max(text) FROM message WHERE to_peer = 'ada'", []));
-            assert_eq!((text.unwrap().as_str(), opened.notices.len()), ("first", 1), "{:?}", opened.notices);
-            opened.store.close();
-        }
     }
 
     /// Neither the table nor the index of its key tells where the last row is.

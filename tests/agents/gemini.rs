@@ -145,7 +145,7 @@ fn dropped_message_comes_again(agent: &'static Agent, program: PathBuf) {
     let other = Peer::register(&world.broker.http(), "other", json!({}));
     let (terminal, to) = open(&world, &[]);
     let id = send(&world, &other, &to, "It is 8080");
-    let transcripts = world.home().join(".gemini/tmp/work/chats");
+    let transcripts = world.home().join(".gemini/tmp").join("work/chats");
     // As if the hook's output had been dropped: the transcript is without it.
     let shown = world.model.plan_after(0, move || {
         let all = fs::read_dir(transcripts).unwrap().map(|file| file.unwrap().path());
