@@ -26,7 +26,7 @@ impl Broker {
         };
         shown.ok_or_else(|| {
             Error::new(Code::PeerNotFound, "this process belongs to no session that is registered here")
-                .help("run it inside a Claude Code session that has the claude-peers MCP server")
+                .help("run it inside a session of a coding agent that has the claude-peers MCP server")
         })
     }
 
