@@ -5,6 +5,7 @@
 use strict;
 use warnings;
 use IO::Handle;
+use IO::Select;
 use IO::Socket::UNIX;
 
 my ($folder, @server) = @ARGV;
@@ -17,7 +18,6 @@ $frames->autoflush(1);
 $ENV{CLAUDE_PID} = $$;
 $ENV{CLAUDE_CODE_MESSAGING_SOCKET} = $path;
 $ENV{CLAUDE_CODE_MESSAGING_TOKEN} = "token-of-$$";
-pipe my $nothing, my $open or die "pipe: $!";
 
 my $orders = fork() // die "fork: $!";
 if (!$orders) {
@@ -25,13 +25,32 @@ if (!$orders) {
     open STDOUT, '>', '/dev/null';
     exec 'sh', '-c', 'while read -r order; do eval "$order"; done';
 }
+# The server inherits this pipe, which ends with it. A signal could arrive just before a wait begins, and would not end it.
+$^F = 255;
+pipe my $alive, my $open or die "pipe: $!";
 my $server = fork() // die "fork: $!";
 exec @server if !$server;
 close STDIN;
 close STDOUT;
-$SIG{CHLD} = sub { if (waitpid($server, 1) == $server) { kill 'KILL', $orders; exit($? >> 8) } };
+close $open;
+
+# Waits until there is something to read. When the server ends, so does this program.
+sub wait_for {
+    my ($input) = @_;
+    my @ready = IO::Select->new($input, $alive)->can_read;
+    return if !grep { $_ == $alive } @ready;
+    waitpid $server, 0;
+    kill 'KILL', $orders;
+    exit($? >> 8);
+}
+
 while (1) {
+    wait_for($inbox);
     my $client = $inbox->accept or next;
-    # A writer that is killed may leave the beginning of a line.
-    while (my $line = <$client>) { print $frames $line if $line =~ /\n\z/ }
+    my $text = '';
+    do {
+        # A writer that is killed may leave the beginning of a line.
+        print $frames $1 while $text =~ s/\A(.*\n)//;
+        wait_for($client);
+    } while sysread $client, $text, 65536, length $text;
 }
