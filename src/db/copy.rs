@@ -54,8 +54,8 @@ pub(super) fn copy_all(path: &Path, new: &Path) -> rusqlite::Result<(Connection,
     };
     damaged.execute_batch("BEGIN")?; // or each attempt locks the file
     let patience = PATIENCE * (1 + size(path) / PAGE);
-    let mut copied = Vec::new();
-    if created(&damaged, "peer").is_ok_and(|sql| sql.is_some()) {
+    let (text, mut copied) = (|table| created(&damaged, table).ok().flatten(), Vec::new());
+    if TABLES.into_iter().any(|table| text(table).is_some()) {
         let new = create(new, schema::image()?)?;
         for table in TABLES {
             copied.push(copy(&damaged, &new, table, patience)?);
@@ -63,12 +63,16 @@ pub(super) fn copy_all(path: &Path, new: &Path) -> rusqlite::Result<(Connection,
         return Ok((new, copied));
     }
     let mut new = create(new, b"")?;
-    for (table, usual, columns) in LEGACY_TABLES {
-        if let Ok(Some(sql)) = created(&damaged, table) {
-            // The text may be damaged, too.
-            let made = new.execute_batch(&String::from_utf8_lossy(&sql));
-            if made.is_err() || !legacy::has_all(&new, table, columns)? {
-                new.execute_batch(&format!("DROP TABLE IF EXISTS {table}; {usual}"))?;
+    if LEGACY_TABLES.iter().any(|(table, ..)| text(table).is_some()) {
+        for (table, usual, columns) in LEGACY_TABLES {
+            // The text may be damaged, too, and create another table.
+            let attempt = new.unchecked_transaction()?;
+            let sql = text(table).map(|sql| String::from_utf8_lossy(&sql).into_owned());
+            if sql.is_some_and(|sql| attempt.execute(&sql, []).is_ok()) && legacy::has_all(&attempt, table, columns)? {
+                attempt.commit()?;
+            } else {
+                attempt.rollback()?;
+                new.execute(usual, [])?;
             }
             copied.push(copy(&damaged, &new, table, patience)?);
         }
@@ -226,7 +230,8 @@ mod tests {
         let [(_, peers, _), (_, messages, _)] = LEGACY_TABLES;
         Connection::open(&path).unwrap().execute_batch(&format!("{peers}; {messages}; {rows}")).unwrap();
         let sound = fs::read(&path).unwrap();
-        let damages: [&[(&[u8], &[u8])]; 3] = [
+        let damages: [&[(&[u8], &[u8])]; 4] = [
+            &[(b"CREATE TABLE messages", b"CREATE TABLE message\x0c")],
             &[(b"sent_at", b"sent_af")],
             &[(b"sent_at", b"sent\x97at")],
             &[(b"AUTOINCREMENT", b"CHECK (1 = 1)"), (b"works", b"work\xff")],

@@ -3,6 +3,7 @@
 use super::{
     connect::{wal, writer},
     error::OpenError,
+    header,
     legacy::LEGACY_TABLES,
     open::{Extent, open},
 };
@@ -20,6 +21,7 @@ const LEGACY_ROWS: &str = "
     INSERT INTO peers VALUES ('ada', 7, '/srv/a', NULL, NULL, 'works', '2026-05-16T12:36:00.000Z', '2026-05-16T12:36:00.000Z');
     INSERT INTO messages VALUES (1, 'eve', 'ada', 'first', '2026-05-16T12:36:00.000Z', 0);";
 
+const PAGE: usize = header::PAGE as usize;
 /// Little tells the legacy broker's database from one of another program.
 const LEGACY_AT: usize = 3;
 
@@ -40,12 +42,14 @@ struct Files {
 /// A file with any contents is opened, salvaged or refused untouched. One damaged place never makes our database
 /// another program's, and what was opened opens again without one.
 pub fn salvage(data: &[u8]) {
-    let (files, is_ours) = input(data);
+    let (files, is_ours, rows) = input(data);
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let path = folder.path().join("peers.db");
     files.write(&path);
     match open(&path, Extent::Whole) {
         Ok(opened) => {
+            let found = opened.store.glance(|view| view.get("SELECT (SELECT count(*) FROM peer) + (SELECT count(*) FROM message)", []));
+            assert!(rows.is_none_or(|rows| found == Ok(rows)), "{found:?} rows, {:?}", opened.notices);
             opened.store.close();
             let kept = if opened.notices.is_empty() { None } else { set_aside(folder.path()) };
             let (_, given) = files.bytes[..files.log].split_at_checked(100).unwrap_or_default();
@@ -63,19 +67,23 @@ pub fn salvage(data: &[u8]) {
     }
 }
 
-/// The files that the input names, and whether they are clearly ours: one run of bytes is damaged at most.
-fn input(data: &[u8]) -> (Files, bool) {
+/// The files that the input names; whether they are clearly ours, because one run of bytes is damaged at most; how many peers and
+/// messages they have, if only the schema is damaged.
+fn input(data: &[u8]) -> (Files, bool, Option<i64>) {
     let (which, mut rest) = data.split_first().map_or((0, data), |(which, rest)| (usize::from(*which), rest));
     let Some(mut files) = SOUND.with(|sound| sound.get(which % 5).cloned()) else {
-        return (Files::new(rest.to_vec(), Vec::new()), false);
+        return (Files::new(rest.to_vec(), Vec::new()), false, None);
     };
     let (mut damages, mut cuts) = (0, 0);
+    let sound = files.bytes.get(PAGE..).map(<[u8]>::to_vec);
     while let [low, high, length, bytes @ ..] = rest {
         let (new, after) = bytes.split_at(usize::from(length % 9).min(bytes.len()));
         files.damage(u16::from_le_bytes([*low, *high]).into(), new);
         (rest, damages, cuts) = (after, damages + 1, cuts + u32::from(new.is_empty()));
     }
-    (files, which % 5 != LEGACY_AT && damages <= 1 && cuts == 0)
+    let is_legacy = which % 5 == LEGACY_AT;
+    let is_schema = damages <= 1 && files.bytes.get(PAGE..) == sound.as_deref();
+    (files, !is_legacy && damages <= 1 && cuts == 0, is_schema.then_some(if is_legacy { 2 } else { 4 }))
 }
 
 impl Files {

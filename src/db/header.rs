@@ -2,10 +2,9 @@
 //!
 //! Source: SQLite, "Database File Format", 1.3.
 
-use super::connect::wal;
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    fs::File,
+    io::{self, Read},
     path::Path,
 };
 
@@ -34,36 +33,21 @@ pub(super) fn is_damaged(path: &Path) -> io::Result<bool> {
     Ok(read(path)?.is_some_and(|(found, _)| mended(found) != found))
 }
 
-/// Copies the database with a damaged header to `copy` and mends the header there. Returns false and copies nothing if there is
-/// nothing to mend.
-pub(super) fn mend(path: &Path, copy: &Path) -> io::Result<bool> {
-    let Some((found, pages)) = read(path)? else { return Ok(false) };
+/// The mended header of a database; `None` if there is nothing to mend.
+pub(super) fn mend(path: &Path) -> io::Result<Option<[u8; LENGTH]>> {
+    let Some((found, pages)) = read(path)? else { return Ok(None) };
     let mut header = mended(found);
     if found[PAGES] != pages.to_be_bytes()[4..] {
         header[PAGES].fill(0);
     }
-    if header == found {
-        return Ok(false);
-    }
-    copy_with(path, copy, &header)?;
-    Ok(true)
+    Ok((header != found).then_some(header))
 }
 
-/// Copies the database to `copy`, with the first page of `new`: all new databases have their tables in the same places.
-pub(super) fn lend_first_page(new: &[u8], path: &Path, copy: &Path) -> io::Result<()> {
-    let mut page = Vec::new();
-    new.take(PAGE).read_to_end(&mut page)?;
+/// The first page of the new database `image`, for another file: SQLite counts its pages itself.
+pub(super) fn first_page(image: &[u8]) -> Vec<u8> {
+    let mut page = image[..PAGE as usize].to_vec();
     page[PAGES].fill(0);
-    copy_with(path, copy, &page)
-}
-
-/// Copies the database and its log to `copy`, with `beginning` over its first bytes.
-fn copy_with(path: &Path, copy: &Path, beginning: &[u8]) -> io::Result<()> {
-    fs::copy(path, copy)?;
-    if wal(path).exists() {
-        fs::copy(wal(path), wal(copy))?;
-    }
-    OpenOptions::new().write(true).open(copy)?.write_all(beginning)
+    page
 }
 
 /// The header and the number of pages, of a file that has both and pages of our size.

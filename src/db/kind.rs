@@ -84,12 +84,6 @@ pub(super) fn look(path: &Path, connection: &Connection) -> rusqlite::Result<Fil
     })
 }
 
-/// Whether it has all of our tables, or those of the legacy broker.
-pub(super) fn has_tables(connection: &Connection) -> rusqlite::Result<bool> {
-    let sql = "SELECT count(*) = 3 FROM sqlite_schema WHERE type = 'table' AND name IN ('peer', 'session', 'message')";
-    Ok(connection.query_row(sql, [], |row| row.get(0))? || legacy::is_there(connection)?)
-}
-
 /// Whether the file or its log contains the marks of our schema, or is blank because all its contents were lost, or has lost no more
 /// than its first page.
 pub(super) fn has_marks(path: &Path) -> io::Result<bool> {

@@ -107,6 +107,13 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// The bytes of a new legacy database.
+pub(super) fn image() -> rusqlite::Result<Vec<u8>> {
+    let memory = Connection::open_in_memory()?;
+    LEGACY_TABLES.iter().try_for_each(|(_, sql, _)| memory.execute_batch(sql))?;
+    Ok(memory.serialize("main")?.to_vec())
+}
+
 /// Whether the legacy tables exist.
 pub(super) fn is_there(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(has(connection, "peers", "last_seen")? && has(connection, "messages", "delivered")?)

@@ -28,6 +28,8 @@ mod lock;
 mod open;
 pub(crate) mod peers;
 mod place;
+mod readable;
+mod roots;
 mod salvage;
 mod schema;
 mod store;

@@ -3,12 +3,11 @@
 //! only finishes the replacement. The damaged database is kept under a dated name.
 
 use super::{
-    connect::{beside, lenient_reader, reader, side_files, sync_folder},
+    connect::{beside, reader, side_files, sync_folder},
     copy::{Copied, copy_all},
     error::{OpenError, damage},
-    header, kind,
     lock::Lock,
-    schema,
+    readable::readable,
 };
 use crate::platform::clock;
 use rusqlite::Connection;
@@ -19,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-/// The suffix of a copy with a repaired header.
+/// The suffix of a copy with a mended header or schema.
 const MENDED: &str = ".mended";
 
 /// Builds the new database beside the damaged one at `path`. On return it is complete and on disk.
@@ -94,12 +93,7 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
     let copy = beside(path, MENDED);
     remove(unfinished)?;
     remove(&copy)?;
-    let mut readable = if header::mend(path, &copy)? { &copy } else { path };
-    let has_tables = lenient_reader(readable).and_then(|damaged| kind::has_tables(&damaged)).unwrap_or(false);
-    if !has_tables && kind::has_roots(path)? {
-        header::lend_first_page(schema::image().map_err(io::Error::other)?, path, &copy)?;
-        readable = &copy;
-    }
+    let readable = readable(path, &copy)?;
     let (aside, (new, copied)) = (dated(path), copy_all(readable, unfinished).map_err(io::Error::other)?);
     remove(&copy)?;
     let words = |count: fn(&Copied) -> u64, tables: &[Copied]| {

@@ -4,7 +4,7 @@ use super::legacy;
 use rusqlite::Connection;
 use rusqlite_migration::{M, Migrations};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{LazyLock, OnceLock},
 };
 
@@ -47,8 +47,12 @@ struct Fresh {
     shape: BTreeSet<String>,
     roots: Vec<(u64, bool)>,
     names: BTreeSet<String>,
+    columns: BTreeMap<&'static str, Vec<Column>>,
     image: Vec<u8>,
 }
+
+/// A column's name, type, default, and whether it is the first of the primary key.
+type Column = (String, String, Option<String>, bool);
 
 fn fresh() -> rusqlite::Result<&'static Fresh> {
     static FRESH: OnceLock<Fresh> = OnceLock::new();
@@ -59,7 +63,9 @@ fn fresh() -> rusqlite::Result<&'static Fresh> {
     migrate(&mut memory)?;
     let mut roots = memory.prepare("SELECT rootpage, type = 'table' FROM sqlite_schema WHERE rootpage > 1")?;
     let roots = roots.query_map([], |row| Ok((row.get::<_, u32>(0)?.into(), row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
-    let fresh = Fresh { shape: shape(&memory)?, roots, names: names(&memory)?, image: memory.serialize("main")?.to_vec() };
+    let columns = TABLES.into_iter().map(|table| Ok((table, columns(&memory, table)?))).collect::<rusqlite::Result<_>>()?;
+    let image = memory.serialize("main")?.to_vec();
+    let fresh = Fresh { shape: shape(&memory)?, roots, names: names(&memory)?, columns, image };
     Ok(FRESH.get_or_init(|| fresh))
 }
 
@@ -88,6 +94,17 @@ pub(super) fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
 /// Whether all that it has of a schema is in ours, as if the rest could not be found.
 pub(super) fn is_part(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(names(connection)?.is_subset(&fresh()?.names))
+}
+
+/// Whether a table of ours has the columns that some version has given it. Each version has only added columns at the end.
+pub(super) fn fits(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let found = columns(connection, table)?;
+    Ok(!found.is_empty() && fresh()?.columns.get(table).is_some_and(|ours| ours.starts_with(&found)))
+}
+
+fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
+    let mut select = connection.prepare("SELECT name, type, dflt_value, pk = 1 FROM pragma_table_info(?1)")?;
+    select.query_map([table], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?.collect()
 }
 
 /// The names of all tables and indexes.

@@ -1,0 +1,207 @@
+//! Makes the rows of a damaged database readable. A damaged header or schema is mended in a copy: what belongs there is known.
+
+use super::{
+    connect::{is_filled, lenient_reader, side_files, wal},
+    header, kind,
+    legacy::{self, LEGACY_TABLES},
+    roots::{self, Found, Roots},
+    schema::{self, TABLES},
+};
+use rusqlite::Connection;
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    path::Path,
+};
+
+/// SQLite's table of the numbers that were assigned last.
+const NUMBERS: &str = "sqlite_sequence";
+
+/// The file to read the rows of the database at `path` from: itself, or the new file `copy`.
+pub(super) fn readable<'a>(path: &'a Path, copy: &'a Path) -> io::Result<&'a Path> {
+    let mut readable = path;
+    if let Some(header) = header::mend(path)? {
+        copy_files(path, copy)?;
+        overwrite(copy, &header)?;
+        readable = copy;
+    }
+    if Survey::of(readable)?.is_whole(readable) {
+        return Ok(readable);
+    }
+    if readable == path {
+        copy_files(path, copy)?;
+    }
+    merge_log(copy)?;
+    Survey::of(copy)?.lend_schema(copy)?;
+    Ok(copy)
+}
+
+/// What a database shows of its tables.
+struct Survey {
+    /// Where the schema says that they begin.
+    claimed: Roots,
+    found: Found,
+    owner: Option<Owner>,
+}
+
+/// Whose tables they are.
+#[derive(Clone, Copy)]
+enum Owner {
+    Us,
+    Legacy,
+}
+
+impl Survey {
+    fn of(path: &Path) -> io::Result<Self> {
+        let claimed = claimed(path);
+        let found = roots::find(path, &claimed)?;
+        let has = |table: &str| claimed.contains_key(table) || found.roots.contains_key(table);
+        let owner = if TABLES.into_iter().any(has) || kind::has_roots(path)? {
+            Some(Owner::Us)
+        } else {
+            LEGACY_TABLES.iter().any(|(table, ..)| has(table)).then_some(Owner::Legacy)
+        };
+        Ok(Self { claimed, found, owner })
+    }
+
+    /// Whether the schema has all tables, with their columns, and where the pages show them.
+    fn is_whole(&self, path: &Path) -> bool {
+        let Some(owner) = self.owner else { return true };
+        let Ok(connection) = lenient_reader(path) else { return false };
+        owner.tables().iter().all(|table| {
+            let is_where_claimed = self.found.roots.get(*table).is_none_or(|root| self.claimed.get(*table) == Some(root));
+            is_where_claimed && (*table == NUMBERS || owner.fits(&connection, table).unwrap_or(false))
+        })
+    }
+
+    /// Gives the database at `path` the schema of a new one, with its tables where they were found. Its indexes are not needed to
+    /// read rows.
+    fn lend_schema(self, path: &Path) -> io::Result<()> {
+        let Some(owner) = self.owner else { return Ok(()) };
+        let image = owner.image().map_err(io::Error::other)?;
+        overwrite(path, &header::first_page(&image))?;
+        let tables = owner.tables();
+        let lend = || {
+            let connection = Connection::open(path)?;
+            let roots = self.found.all(&tables);
+            connection.execute_batch("PRAGMA writable_schema = on; PRAGMA journal_mode = off; PRAGMA synchronous = off")?;
+            connection.execute("DELETE FROM sqlite_schema WHERE type = 'index'", [])?;
+            for table in &tables {
+                match roots.get(*table) {
+                    Some(root) => connection.execute("UPDATE sqlite_schema SET rootpage = ?2 WHERE name = ?1", (table, root))?,
+                    None => connection.execute("DELETE FROM sqlite_schema WHERE name = ?1", [table])?,
+                };
+            }
+            Ok::<_, rusqlite::Error>(())
+        };
+        lend().map_err(io::Error::other)
+    }
+}
+
+impl Owner {
+    fn tables(self) -> Vec<&'static str> {
+        let tables = match self {
+            Self::Us => TABLES.to_vec(),
+            Self::Legacy => LEGACY_TABLES.map(|(table, ..)| table).to_vec(),
+        };
+        tables.into_iter().chain([NUMBERS]).collect()
+    }
+
+    /// A new database of this owner.
+    fn image(self) -> rusqlite::Result<Vec<u8>> {
+        match self {
+            Self::Us => schema::image().map(<[u8]>::to_vec),
+            Self::Legacy => legacy::image(),
+        }
+    }
+
+    fn fits(self, connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+        let legacy = LEGACY_TABLES.iter().find(|(legacy, ..)| *legacy == table);
+        match legacy {
+            Some((_, _, columns)) => legacy::has_all(connection, table, columns),
+            None => schema::fits(connection, table),
+        }
+    }
+}
+
+/// Where the schema says that each table begins, as far as it can be read.
+fn claimed(path: &Path) -> Roots {
+    let read = || {
+        let connection = lenient_reader(path)?;
+        let mut select = connection.prepare("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'")?;
+        let (mut rows, mut claimed) = (select.query([])?, Roots::new());
+        while let Ok(Some(row)) = rows.next() {
+            claimed.extend(row.get(0).and_then(|name| Ok((name, row.get(1)?))));
+        }
+        Ok::<_, rusqlite::Error>(claimed)
+    };
+    read().unwrap_or_default()
+}
+
+fn copy_files(path: &Path, copy: &Path) -> io::Result<()> {
+    fs::copy(path, copy)?;
+    if wal(path).exists() {
+        fs::copy(wal(path), wal(copy))?;
+    }
+    Ok(())
+}
+
+fn overwrite(file: &Path, beginning: &[u8]) -> io::Result<()> {
+    OpenOptions::new().write(true).open(file)?.write_all(beginning)
+}
+
+/// Copies the pages of the log into the database at `path`, as its last connection does when it closes.
+fn merge_log(path: &Path) -> io::Result<()> {
+    if is_filled(&wal(path)) {
+        // The schema may be unreadable; the log does not need it.
+        drop(Connection::open(path).and_then(|connection| {
+            connection.pragma_update(None, "writable_schema", true)?;
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+        }));
+    }
+    side_files(path).iter().filter(|file| file.exists()).try_for_each(fs::remove_file)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::db::{Extent, open};
+    use rusqlite::Connection;
+    use std::{fs, path::Path};
+
+    const ROWS: &str = "
+        INSERT INTO peer (id, name, cwd, registered_at, last_seen) VALUES ('ada', 'Ada', '/a', 1, 2), ('eve', 'Eve', '/e', 3, 4);
+        INSERT INTO session VALUES ('session', 'ada', 1);
+        INSERT INTO message (tag, from_peer, to_peer, text, key, sent_at, expires_at, state, waiting)
+            VALUES ('abcdef', 'ada', 'eve', 'one', 'key', 5, 9e12, 0, 1), ('bcdefg', 'eve', 'ada', 'two', NULL, 6, 9e12, 2, 0)";
+    const FIRST: &str = concat!(include_str!("migrations/0001-mailboxes.sql"), "; PRAGMA user_version = 1;");
+
+    /// How many peers, sessions and messages a database has after its next start.
+    fn rows(path: &Path) -> [i64; 3] {
+        let opened = open(path, Extent::Whole).unwrap();
+        let count = |table| opened.store.glance(|view| view.get(&format!("SELECT count(*) FROM {table}"), [])).unwrap();
+        let rows = ["peer", "session", "message"].map(count);
+        opened.store.close();
+        rows
+    }
+
+    /// A new database; one of the first version; one that has been migrated from it.
+    #[test]
+    fn no_byte_of_the_schema_costs_a_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, new, first, migrated] = ["peers.db", "new", "first", "migrated"].map(|name| folder.path().join(name));
+        rows(&new);
+        Connection::open(&new).unwrap().execute_batch(ROWS).unwrap();
+        Connection::open(&first).unwrap().execute_batch(&format!("{FIRST}{ROWS}")).unwrap();
+        fs::copy(&first, &migrated).unwrap();
+        rows(&migrated);
+        for database in [new, first, migrated] {
+            let sound = fs::read(database).unwrap();
+            for at in (100..4096).step_by(7).filter(|at| sound[*at] != 0) {
+                let mut bytes = sound.clone();
+                bytes[at] ^= [1, 0x20, 0x80, 0xff][at % 4];
+                fs::write(&path, bytes).unwrap();
+                assert_eq!((rows(&path), rows(&path)), ([2, 1, 2], [2, 1, 2]), "byte {at}");
+            }
+        }
+    }
+}
