@@ -48,7 +48,8 @@ pub fn salvage(data: &[u8]) {
     files.write(&path);
     match open(&path, Extent::Whole) {
         Ok(opened) => {
-            let found = opened.store.glance(|view| view.get("SELECT (SELECT count(*) FROM peer) + (SELECT count(*) FROM message)", []));
+            let found =
+                opened.store.glance(|view| view.get("SELECT (SELECT count(*) FROM peer) + (SELECT count(*) FROM message)", []));
             assert!(rows.is_none_or(|rows| found == Ok(rows)), "{found:?} rows, {:?}", opened.notices);
             opened.store.close();
             let kept = if opened.notices.is_empty() { None } else { set_aside(folder.path()) };

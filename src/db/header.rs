@@ -144,6 +144,17 @@ mod tests {
             fs::write(&path, [&[noise; PAGE as usize], &sound[PAGE as usize..]].concat()).unwrap();
             assert_eq!((sessions(&path), sessions(&path)), (500, 500), "{noise}");
         }
+        // The first version had its tables elsewhere; its messages show whose they are.
+        let first = concat!(include_str!("migrations/0001-mailboxes.sql"), "; PRAGMA user_version = 1;
+            INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at) VALUES ('abcdef', 'ada', 'eve', 'text', 5, 6);
+            INSERT INTO session VALUES ('session', 'peer', 1);");
+        let old = folder.path().join("first.db");
+        Connection::open(&old).unwrap().execute_batch(first).unwrap();
+        let bytes = fs::read(&old).unwrap();
+        for noise in [0, 0xa5] {
+            fs::write(&old, [&[noise; PAGE as usize], &bytes[PAGE as usize..]].concat()).unwrap();
+            assert_eq!((sessions(&old), sessions(&old)), (1, 1), "{noise}");
+        }
         // Nothing else tells whose it is.
         Connection::open(folder.path().join("other.db"))
             .unwrap()

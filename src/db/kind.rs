@@ -5,6 +5,7 @@ use super::{
     error::{OpenError, damage, is_damage},
     header::PAGE,
     legacy,
+    roots::{self, Roots},
     schema::{self, SCHEMA},
 };
 use rusqlite::{Connection, ErrorCode};
@@ -85,9 +86,14 @@ pub(super) fn look(path: &Path, connection: &Connection) -> rusqlite::Result<Fil
 }
 
 /// Whether the file or its log contains the marks of our schema, or is blank because all its contents were lost, or has lost no more
-/// than its first page.
+/// than its first page: then it has our messages, or tables where a new database has them.
 pub(super) fn has_marks(path: &Path) -> io::Result<bool> {
-    Ok(scan(path)? || (is_filled(&wal(path)) && scan(&wal(path))?) || has_roots(path)?)
+    Ok(scan(path)? || (is_filled(&wal(path)) && scan(&wal(path))?) || has_roots(path)? || has_messages(path)?)
+}
+
+/// Whether the pages show rows like those of our messages.
+fn has_messages(path: &Path) -> io::Result<bool> {
+    Ok(roots::find(path, &Roots::new())?.roots.contains_key("message"))
 }
 
 /// Whether tables and indexes begin where a new claude-peers database has them.

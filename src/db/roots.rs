@@ -57,7 +57,9 @@ impl Found {
     /// Where each of these tables begins, as far as there is a page for it. One that shows no rows gets any empty page.
     pub(super) fn all(mut self, tables: &[&str]) -> Roots {
         for table in tables {
-            if !self.roots.contains_key(*table) && let Some(empty) = self.empty.pop() {
+            if !self.roots.contains_key(*table)
+                && let Some(empty) = self.empty.pop()
+            {
                 self.roots.insert((*table).to_owned(), empty);
             }
         }
@@ -192,12 +194,13 @@ impl Page {
 /// The table, ours or the legacy broker's, that has rows with values of these types. A row's own number is stored as a null.
 fn table(types: &[u64]) -> Option<&'static str> {
     let is_text = |kind: u64| kind >= 13 && kind % 2 == 1;
+    let is_tag = |kind: &u64| *kind == 13 + 2 * 6;
     Some(match (types.len(), *types.first()?) {
         (2, first) if is_text(first) => "sqlite_sequence",
         (3, first) if is_text(first) => "session",
         (6, 0) => "messages",
         (8, first) if is_text(first) => "peers",
-        (9.., 0) => "message",
+        (9.., 0) if is_tag(&types[1]) => "message",
         (9.., first) if is_text(first) => "peer",
         _ => return None,
     })
