@@ -48,9 +48,9 @@ pub fn salvage(data: &[u8]) {
     files.write(&path);
     match open(&path, Extent::Whole) {
         Ok(opened) => {
-            let found =
-                opened.store.glance(|view| view.get("SELECT (SELECT count(*) FROM peer) + (SELECT count(*) FROM message)", []));
-            assert!(rows.is_none_or(|rows| found == Ok(rows)), "{found:?} rows, {:?}", opened.notices);
+            let sql = "SELECT (SELECT count(*) FROM peer) + (SELECT count(*) FROM message)";
+            let found = opened.store.glance(|view| view.get::<i64>(sql, [])).unwrap();
+            assert!(rows.is_none_or(|rows| found == rows), "{found} rows: {:?}", opened.notices);
             opened.store.close();
             let kept = if opened.notices.is_empty() { None } else { set_aside(folder.path()) };
             let (_, given) = files.bytes[..files.log].split_at_checked(100).unwrap_or_default();
