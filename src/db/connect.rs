@@ -39,6 +39,12 @@ pub(super) fn journal(path: &Path) -> PathBuf {
     beside(path, "-journal")
 }
 
+/// Removes a database and its side files, as far as they exist.
+pub(super) fn remove_files(database: &Path) -> io::Result<()> {
+    let files = side_files(database).into_iter().chain([database.to_owned()]);
+    files.filter(|file| file.exists()).try_for_each(fs::remove_file)
+}
+
 /// The size of the database with its side files, in bytes.
 pub(super) fn size(path: &Path) -> u64 {
     side_files(path)

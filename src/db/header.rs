@@ -28,19 +28,20 @@ const MODES: std::ops::Range<usize> = 18..20;
 /// The number of pages. With 0 there, SQLite counts them itself.
 const PAGES: std::ops::Range<usize> = 28..32;
 
-/// Whether bytes that never change have changed. A file without a whole header has none that could be damaged.
+/// Whether bytes that never change have changed. A file without a whole header has none that could be damaged, and one with pages of
+/// another size may be a legacy database.
 pub(super) fn is_damaged(path: &Path) -> io::Result<bool> {
-    Ok(read(path)?.is_some_and(|(found, _)| mended(found) != found))
+    Ok(read(path)?.is_some_and(|(found, _)| !has_another_size(&found) && mended(found) != found))
 }
 
-/// The mended header of a database; `None` if there is nothing to mend.
-pub(super) fn mend(path: &Path) -> io::Result<Option<[u8; LENGTH]>> {
+/// The mended header of a database with pages of our size, and whether another size was given; `None` if there is nothing to mend.
+pub(super) fn mend(path: &Path) -> io::Result<Option<([u8; LENGTH], bool)>> {
     let Some((found, pages)) = read(path)? else { return Ok(None) };
     let mut header = mended(found);
     if found[PAGES] != pages.to_be_bytes()[4..] {
         header[PAGES].fill(0);
     }
-    Ok((header != found).then_some(header))
+    Ok((header != found).then_some((header, has_another_size(&found))))
 }
 
 /// The first page of the new database `image`, for another file: SQLite counts its pages itself.
@@ -50,7 +51,7 @@ pub(super) fn first_page(image: &[u8]) -> Vec<u8> {
     page
 }
 
-/// The header and the number of pages, of a file that has both and pages of our size.
+/// The header, and the number of pages of our size.
 fn read(path: &Path) -> io::Result<Option<([u8; LENGTH], u64)>> {
     let (mut file, mut header) = (File::open(path)?, [0; LENGTH]);
     let pages = file.metadata()?.len() / PAGE;
@@ -58,10 +59,13 @@ fn read(path: &Path) -> io::Result<Option<([u8; LENGTH], u64)>> {
         return Ok(None);
     }
     file.read_exact(&mut header)?;
+    Ok(Some((header, pages)))
+}
+
+/// Whether it gives another valid size of a page.
+fn has_another_size(header: &[u8; LENGTH]) -> bool {
     let size = u16::from_be_bytes([header[16], header[17]]);
-    // A legacy database may have pages of another size.
-    let is_another_size = size != 4096 && (size == 1 || size >= 512 && size.is_power_of_two());
-    Ok((!is_another_size).then_some((header, pages)))
+    u64::from(size) != PAGE && (size == 1 || size >= 512 && size.is_power_of_two())
 }
 
 fn mended(mut header: [u8; LENGTH]) -> [u8; LENGTH] {
@@ -192,7 +196,7 @@ mod tests {
         Connection::open(&path).unwrap().execute_batch(FILL).unwrap();
         let sound = fs::read(&path).unwrap();
         for at in 0..super::LENGTH {
-            for byte in [1, 2, 3, 4, 5, 6, 7, 0x80].map(|bits| sound[at] ^ bits) {
+            for byte in [1, 2, 3, 4, 5, 6, 7, 0x30, 0x80].map(|bits| sound[at] ^ bits) {
                 let mut bytes = sound.clone();
                 bytes[at] = byte;
                 let version = i32::from_be_bytes(bytes[60..64].try_into().unwrap());

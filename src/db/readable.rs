@@ -1,7 +1,7 @@
 //! Makes the rows of a damaged database readable. A damaged header or schema is mended in a copy: what belongs there is known.
 
 use super::{
-    connect::{is_filled, lenient_reader, side_files, wal},
+    connect::{is_filled, lenient_reader, remove_files, side_files, wal},
     header, kind,
     legacy::{self, LEGACY_TABLES},
     roots::{self, Found, Roots},
@@ -20,10 +20,14 @@ const NUMBERS: &str = "sqlite_sequence";
 /// The file to read the rows of the database at `path` from: itself, or the new file `copy`.
 pub(super) fn readable<'a>(path: &'a Path, copy: &'a Path) -> io::Result<&'a Path> {
     let mut readable = path;
-    if let Some(header) = header::mend(path)? {
+    if let Some((header, has_another_size)) = header::mend(path)? {
         copy_files(path, copy)?;
         overwrite(copy, &header)?;
-        readable = copy;
+        if has_another_size && !Survey::of(copy)?.is_confirmed() {
+            remove_files(copy)?;
+        } else {
+            readable = copy;
+        }
     }
     if Survey::of(readable)?.is_whole(readable) {
         return Ok(readable);
@@ -62,6 +66,12 @@ impl Survey {
             LEGACY_TABLES.iter().any(|(table, ..)| has(table)).then_some(Owner::Legacy)
         };
         Ok(Self { claimed, found, owner })
+    }
+
+    /// Whether there are tables with rows, all where the schema says.
+    fn is_confirmed(&self) -> bool {
+        let found = &self.found.roots;
+        !found.is_empty() && found.iter().all(|(table, root)| self.claimed.get(table) == Some(root))
     }
 
     /// Whether the schema has all tables, with their columns, and where the pages show them.

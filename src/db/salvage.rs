@@ -3,7 +3,7 @@
 //! only finishes the replacement. The damaged database is kept under a dated name.
 
 use super::{
-    connect::{beside, reader, side_files, sync_folder},
+    connect::{beside, reader, remove_files, side_files, sync_folder},
     copy::{Copied, copy_all},
     error::{OpenError, damage},
     lock::Lock,
@@ -31,7 +31,7 @@ pub(super) fn salvage(path: &Path, cause: &rusqlite::Error) -> Result<(), OpenEr
         .and_then(|()| sync_folder(path))
         .map_err(|source| {
             // Frees the space now; the next attempt would remove them, too.
-            drop((remove(&unfinished), remove(&beside(path, MENDED))));
+            drop((remove_files(&unfinished), remove_files(&beside(path, MENDED))));
             OpenError::Salvage { path: path.to_owned(), damage: cause.to_string(), source }
         })
 }
@@ -91,11 +91,11 @@ pub(super) fn notice(connection: &Connection) -> rusqlite::Result<Option<String>
 
 fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<()> {
     let copy = beside(path, MENDED);
-    remove(unfinished)?;
-    remove(&copy)?;
+    remove_files(unfinished)?;
+    remove_files(&copy)?;
     let readable = readable(path, &copy)?;
     let (aside, (new, copied)) = (dated(path), copy_all(readable, unfinished).map_err(io::Error::other)?);
-    remove(&copy)?;
+    remove_files(&copy)?;
     let words = |count: fn(&Copied) -> u64, tables: &[Copied]| {
         let tables =
             tables.iter().filter(|table| count(table) > 0).map(|table| format!("{} of table {}", count(table), table.name));
@@ -123,12 +123,6 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
     };
     finish().map_err(io::Error::other)?;
     new.close().map_err(|(_, error)| io::Error::other(error))
-}
-
-/// Removes a database and its side files, as far as they exist.
-fn remove(database: &Path) -> io::Result<()> {
-    let files = side_files(database).into_iter().chain([database.to_owned()]);
-    files.filter(|file| file.exists()).try_for_each(fs::remove_file)
 }
 
 #[cfg(test)]
