@@ -19,24 +19,31 @@ const NUMBERS: &str = "sqlite_sequence";
 
 /// The file to read the rows of the database at `path` from: itself, or the new file `copy`.
 pub(super) fn readable<'a>(path: &'a Path, copy: &'a Path) -> io::Result<&'a Path> {
+    let mended = header::mend(path)?;
+    let has_log = is_filled(&wal(path));
     let mut readable = path;
-    if let Some((header, has_another_size)) = header::mend(path)? {
+    if has_log || mended.is_some() {
         copy_files(path, copy)?;
+        readable = copy;
+    }
+    if let Some((header, has_another_size)) = mended {
         overwrite(copy, &header)?;
         if has_another_size && !Survey::of(copy)?.is_confirmed() {
             remove_files(copy)?;
-        } else {
-            readable = copy;
+            copy_files(path, copy)?;
         }
     }
-    if Survey::of(readable)?.is_whole(readable) {
+    if has_log {
+        merge_log(copy)?;
+    }
+    let survey = Survey::of(readable)?;
+    if survey.is_whole(readable) {
         return Ok(readable);
     }
     if readable == path {
         copy_files(path, copy)?;
     }
-    merge_log(copy)?;
-    Survey::of(copy)?.lend_schema(copy)?;
+    survey.lend_schema(copy)?;
     Ok(copy)
 }
 
@@ -44,6 +51,8 @@ pub(super) fn readable<'a>(path: &'a Path, copy: &'a Path) -> io::Result<&'a Pat
 struct Survey {
     /// Where the schema says that they begin.
     claimed: Roots,
+    /// Whether all of the schema can be read.
+    is_readable: bool,
     found: Found,
     owner: Option<Owner>,
 }
@@ -57,7 +66,8 @@ enum Owner {
 
 impl Survey {
     fn of(path: &Path) -> io::Result<Self> {
-        let claimed = claimed(path);
+        let mut claimed = Roots::new();
+        let is_readable = read_schema(path, &mut claimed).is_ok();
         let found = roots::find(path, &claimed)?;
         let has = |table: &str| claimed.contains_key(table) || found.roots.contains_key(table);
         let owner = if TABLES.into_iter().any(has) || kind::has_roots(path)? {
@@ -65,7 +75,7 @@ impl Survey {
         } else {
             LEGACY_TABLES.iter().any(|(table, ..)| has(table)).then_some(Owner::Legacy)
         };
-        Ok(Self { claimed, found, owner })
+        Ok(Self { claimed, is_readable, found, owner })
     }
 
     /// Whether there are tables with rows, all where the schema says.
@@ -74,14 +84,15 @@ impl Survey {
         !found.is_empty() && found.iter().all(|(table, root)| self.claimed.get(table) == Some(root))
     }
 
-    /// Whether the schema has all tables, with their columns, and where the pages show them.
+    /// Whether the schema has all tables, with the columns of its version, and where the pages show them.
     fn is_whole(&self, path: &Path) -> bool {
         let Some(owner) = self.owner else { return true };
         let Ok(connection) = lenient_reader(path) else { return false };
-        owner.tables().iter().all(|table| {
-            let is_where_claimed = self.found.roots.get(*table).is_none_or(|root| self.claimed.get(*table) == Some(root));
-            is_where_claimed && (*table == NUMBERS || owner.fits(&connection, table).unwrap_or(false))
-        })
+        self.is_readable
+            && owner.tables().iter().all(|table| {
+                let is_there = self.claimed.get(*table).is_some_and(|root| self.found.can_be(table, *root));
+                is_there && (*table == NUMBERS || owner.fits(&connection, table).unwrap_or(false))
+            })
     }
 
     /// Gives the database at `path` the schema of a new one, with its tables where they were found. Its indexes are not needed to
@@ -125,7 +136,7 @@ impl Owner {
         }
     }
 
-    fn fits(self, connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    fn fits(self, connection: &Connection, table: &'static str) -> rusqlite::Result<bool> {
         let legacy = LEGACY_TABLES.iter().find(|(legacy, ..)| *legacy == table);
         match legacy {
             Some((_, _, columns)) => legacy::has_all(connection, table, columns),
@@ -134,18 +145,15 @@ impl Owner {
     }
 }
 
-/// Where the schema says that each table begins, as far as it can be read.
-fn claimed(path: &Path) -> Roots {
-    let read = || {
-        let connection = lenient_reader(path)?;
-        let mut select = connection.prepare("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'")?;
-        let (mut rows, mut claimed) = (select.query([])?, Roots::new());
-        while let Ok(Some(row)) = rows.next() {
-            claimed.extend(row.get(0).and_then(|name| Ok((name, row.get(1)?))));
-        }
-        Ok::<_, rusqlite::Error>(claimed)
-    };
-    read().unwrap_or_default()
+/// Reads where the schema says that each table begins, as far as it can be read.
+fn read_schema(path: &Path, claimed: &mut Roots) -> rusqlite::Result<()> {
+    let connection = lenient_reader(path)?;
+    let mut select = connection.prepare("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        claimed.insert(row.get(0)?, row.get(1)?);
+    }
+    Ok(())
 }
 
 fn copy_files(path: &Path, copy: &Path) -> io::Result<()> {
@@ -162,19 +170,17 @@ fn overwrite(file: &Path, beginning: &[u8]) -> io::Result<()> {
 
 /// Copies the pages of the log into the database at `path`, as its last connection does when it closes.
 fn merge_log(path: &Path) -> io::Result<()> {
-    if is_filled(&wal(path)) {
-        // The schema may be unreadable; the log does not need it.
-        drop(Connection::open(path).and_then(|connection| {
-            connection.pragma_update(None, "writable_schema", true)?;
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
-        }));
-    }
+    // The schema may be unreadable; the log does not need it.
+    drop(Connection::open(path).and_then(|connection| {
+        connection.pragma_update(None, "writable_schema", true)?;
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
+    }));
     side_files(path).iter().filter(|file| file.exists()).try_for_each(fs::remove_file)
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::db::{Extent, open};
+    use crate::db::{Extent, OpenError, legacy::LEGACY_TABLES, open};
     use rusqlite::Connection;
     use std::{fs, path::Path};
 
@@ -183,6 +189,8 @@ mod tests {
         INSERT INTO session VALUES ('session', 'ada', 1);
         INSERT INTO message (tag, from_peer, to_peer, text, key, sent_at, expires_at, state, waiting)
             VALUES ('abcdef', 'ada', 'eve', 'one', 'key', 5, 9e12, 0, 1), ('bcdefg', 'eve', 'ada', 'two', NULL, 6, 9e12, 2, 0)";
+    const LEGACY_ROWS: &str = "INSERT INTO peers VALUES ('ada', 7, '/a', NULL, NULL, 'works', '', '');
+        INSERT INTO messages VALUES (1, 'eve', 'ada', 'first', '', 0)";
     const FIRST: &str = concat!(include_str!("migrations/0001-mailboxes.sql"), "; PRAGMA user_version = 1;");
 
     /// How many peers, sessions and messages a database has after its next start.
@@ -206,11 +214,33 @@ mod tests {
         rows(&migrated);
         for database in [new, first, migrated] {
             let sound = fs::read(database).unwrap();
-            for at in (100..4096).step_by(7).filter(|at| sound[*at] != 0) {
+            for at in (100..4096).step_by(31).filter(|at| sound[*at] != 0) {
                 let mut bytes = sound.clone();
                 bytes[at] ^= [1, 0x20, 0x80, 0xff][at % 4];
                 fs::write(&path, bytes).unwrap();
                 assert_eq!((rows(&path), rows(&path)), ([2, 1, 2], [2, 1, 2]), "byte {at}");
+            }
+        }
+    }
+
+    /// Little tells it from another program's database, so it may be refused.
+    #[test]
+    fn no_byte_of_a_legacy_schema_costs_a_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, legacy] = ["peers.db", "legacy"].map(|name| folder.path().join(name));
+        let tables = LEGACY_TABLES.map(|(_, sql, _)| sql).join(";");
+        Connection::open(&legacy).unwrap().execute_batch(&format!("{tables};{LEGACY_ROWS}")).unwrap();
+        let sound = fs::read(legacy).unwrap();
+        for at in (100..4096).step_by(31).filter(|at| sound[*at] != 0) {
+            let mut bytes = sound.clone();
+            bytes[at] ^= [1, 0x20, 0x80, 0xff][at % 4];
+            fs::write(&path, &bytes).unwrap();
+            match open(&path, Extent::UnderWay) {
+                Err(OpenError::Foreign { .. }) => assert_eq!(fs::read(&path).unwrap(), bytes),
+                opened => {
+                    opened.unwrap().store.close();
+                    assert_eq!(rows(&path), [1, 0, 1], "byte {at}");
+                }
             }
         }
     }

@@ -54,6 +54,11 @@ pub(super) fn find(path: &Path, claimed: &Roots) -> io::Result<Found> {
 }
 
 impl Found {
+    /// Whether the pages agree that `table` begins at page `root`.
+    pub(super) fn can_be(&self, table: &str, root: u32) -> bool {
+        self.roots.get(table).map_or_else(|| self.empty.contains(&root), |found| *found == root)
+    }
+
     /// Where each of these tables begins, as far as there is a page for it. One that shows no rows gets any empty page.
     pub(super) fn all(mut self, tables: &[&str]) -> Roots {
         for table in tables {

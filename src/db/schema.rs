@@ -28,7 +28,12 @@ pub(super) const SCHEMA: i64 = 9;
 
 /// Migrates a database to our schema version; on failure it stays unchanged.
 pub(super) fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
-    MIGRATIONS.to_latest(connection).map_err(|error| match error {
+    migrate_to(connection, SCHEMA)
+}
+
+fn migrate_to(connection: &mut Connection, version: i64) -> rusqlite::Result<()> {
+    let version = usize::try_from(version).unwrap_or_default();
+    MIGRATIONS.to_version(connection, version).map_err(|error| match error {
         rusqlite_migration::Error::RusqliteError { err, .. } => err,
         other => rusqlite::Error::ToSqlConversionFailure(other.into()),
     })
@@ -47,7 +52,8 @@ struct Fresh {
     shape: BTreeSet<String>,
     roots: Vec<(u64, bool)>,
     names: BTreeSet<String>,
-    columns: BTreeMap<&'static str, Vec<Column>>,
+    /// Of each version and table.
+    columns: BTreeMap<(i64, &'static str), Vec<Column>>,
     image: Vec<u8>,
 }
 
@@ -59,13 +65,17 @@ fn fresh() -> rusqlite::Result<&'static Fresh> {
     if let Some(fresh) = FRESH.get() {
         return Ok(fresh);
     }
-    let mut memory = Connection::open_in_memory()?;
-    migrate(&mut memory)?;
+    let (mut memory, mut columns_of) = (Connection::open_in_memory()?, BTreeMap::new());
+    for version in 1..=SCHEMA {
+        migrate_to(&mut memory, version)?;
+        for table in TABLES {
+            columns_of.insert((version, table), columns(&memory, table)?);
+        }
+    }
     let mut roots = memory.prepare("SELECT rootpage, type = 'table' FROM sqlite_schema WHERE rootpage > 1")?;
     let roots = roots.query_map([], |row| Ok((row.get::<_, u32>(0)?.into(), row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
-    let columns = TABLES.into_iter().map(|table| Ok((table, columns(&memory, table)?))).collect::<rusqlite::Result<_>>()?;
     let image = memory.serialize("main")?.to_vec();
-    let fresh = Fresh { shape: shape(&memory)?, roots, names: names(&memory)?, columns, image };
+    let fresh = Fresh { shape: shape(&memory)?, roots, names: names(&memory)?, columns: columns_of, image };
     Ok(FRESH.get_or_init(|| fresh))
 }
 
@@ -96,10 +106,9 @@ pub(super) fn is_part(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(names(connection)?.is_subset(&fresh()?.names))
 }
 
-/// Whether a table of ours has the columns that some version has given it. Each version has only added columns at the end.
-pub(super) fn fits(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
-    let found = columns(connection, table)?;
-    Ok(!found.is_empty() && fresh()?.columns.get(table).is_some_and(|ours| ours.starts_with(&found)))
+/// Whether a table of ours has the columns of the database's version.
+pub(super) fn fits(connection: &Connection, table: &'static str) -> rusqlite::Result<bool> {
+    Ok(fresh()?.columns.get(&(version(connection)?, table)) == Some(&columns(connection, table)?))
 }
 
 fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
