@@ -23,6 +23,9 @@ const BY_APPLE: u8 = 12;
 const CHOSEN: [(usize, [u8; 4]); 2] = [(44, [0, 0, 0, 4]), (56, [0, 0, 0, 1])];
 /// The number of entries on the first page: 0 as long as there is no table.
 const ENTRIES: std::ops::Range<usize> = 103..105;
+/// Where the first page says where its first gap is, and where its entries start.
+const GAP: usize = 101;
+const START: usize = 105;
 /// How the file is to be written and read: twice 1 with a rollback journal, twice 2 with a log.
 const MODES: std::ops::Range<usize> = 18..20;
 /// The number of pages. With 0 there, SQLite counts them itself.
@@ -44,11 +47,35 @@ pub(super) fn mend(path: &Path) -> io::Result<Option<([u8; LENGTH], bool)>> {
     Ok((header != found).then_some((header, has_another_size(&found))))
 }
 
-/// The first page of the new database `image`, for another file: SQLite counts its pages itself.
-pub(super) fn first_page(image: &[u8]) -> Vec<u8> {
+/// The first page of the new database `image`, for the file at `path`: SQLite counts its pages itself, and the unused bytes at the end
+/// of each page stay unused.
+pub(super) fn first_page(image: &[u8], path: &Path) -> io::Result<Vec<u8>> {
     let mut page = image[..PAGE as usize].to_vec();
     page[PAGES].fill(0);
-    page
+    let by_apple = read(path)?.is_some_and(|(found, _)| found[RESERVED] == BY_APPLE);
+    if by_apple {
+        page[RESERVED] = BY_APPLE;
+        move_entries(&mut page, BY_APPLE.into());
+    }
+    Ok(page)
+}
+
+/// Moves the entries of the first page away from its end.
+fn move_entries(page: &mut [u8], by: u16) {
+    let number = |page: &[u8], at: usize| u16::from_be_bytes([page[at], page[at + 1]]);
+    let lower = |page: &mut [u8], at: usize| {
+        let moved = number(page, at) - by;
+        page[at..at + 2].copy_from_slice(&moved.to_be_bytes());
+        usize::from(moved)
+    };
+    let start = usize::from(number(page, START));
+    page.copy_within(start.., start - usize::from(by));
+    lower(page, START);
+    (0..usize::from(number(page, ENTRIES.start))).for_each(|entry| _ = lower(page, LENGTH + 3 + 2 * entry));
+    let mut free = GAP;
+    while number(page, free) != 0 {
+        free = lower(page, free);
+    }
 }
 
 /// The header, and the number of pages of our size.
@@ -135,6 +162,20 @@ mod tests {
         assert_eq!(opened.notices, [""; 0]);
         opened.store.close();
         assert_eq!((sessions(&path), fs::read(&path).unwrap()[20]), (500, super::BY_APPLE));
+
+        // Long rows depend on them, also under another schema.
+        let long = "INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at)
+                    VALUES ('abcdef', 'ada', 'eve', printf('%.*c', 9000, 'x') || 'end', 5, 6)";
+        Connection::open(&path).unwrap().execute_batch(long).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let name = bytes.windows(20).position(|text| text == b"CREATE TABLE message").unwrap();
+        bytes[name + 15] = b'x';
+        fs::write(&path, bytes).unwrap();
+        let opened = open(&path, Extent::Whole).unwrap();
+        let text: String = opened.store.glance(|view| view.get("SELECT text FROM message", [])).unwrap();
+        assert_eq!((text.len(), text.ends_with("xend"), opened.notices.len()), (9003, true, 1));
+        opened.store.close();
+        assert_eq!(sessions(&path), 500);
     }
 
     #[test]

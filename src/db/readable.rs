@@ -10,7 +10,8 @@ use super::{
 use rusqlite::Connection;
 use std::{
     fs::{self, OpenOptions},
-    io::{self, Write},
+    io,
+    os::unix::fs::FileExt,
     path::Path,
 };
 
@@ -30,7 +31,7 @@ pub(super) fn readable<'a>(path: &'a Path, copy: &'a Path) -> io::Result<&'a Pat
         overwrite(copy, &header)?;
         if has_another_size && !Survey::of(copy)?.is_confirmed() {
             remove_files(copy)?;
-            copy_files(path, copy)?;
+            return Ok(path);
         }
     }
     if has_log {
@@ -100,7 +101,7 @@ impl Survey {
     fn lend_schema(self, path: &Path) -> io::Result<()> {
         let Some(owner) = self.owner else { return Ok(()) };
         let image = owner.image().map_err(io::Error::other)?;
-        overwrite(path, &header::first_page(&image))?;
+        overwrite(path, &header::first_page(&image, path)?)?;
         let tables = owner.tables();
         let lend = || {
             let connection = Connection::open(path)?;
@@ -165,7 +166,7 @@ fn copy_files(path: &Path, copy: &Path) -> io::Result<()> {
 }
 
 fn overwrite(file: &Path, beginning: &[u8]) -> io::Result<()> {
-    OpenOptions::new().write(true).open(file)?.write_all(beginning)
+    OpenOptions::new().write(true).open(file)?.write_all_at(beginning, 0)
 }
 
 /// Copies the pages of the log into the database at `path`, as its last connection does when it closes.
