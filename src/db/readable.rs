@@ -27,17 +27,17 @@ pub(super) fn readable<'a>(path: &'a Path, copy: &'a Path) -> io::Result<&'a Pat
         copy_files(path, copy)?;
         readable = copy;
     }
-    if let Some((header, has_another_size)) = mended {
+    if let Some((header, _)) = mended {
         overwrite(copy, &header)?;
-        if has_another_size && !Survey::of(copy)?.is_confirmed() {
-            remove_files(copy)?;
-            return Ok(path);
-        }
     }
     if has_log {
         merge_log(copy)?;
     }
     let survey = Survey::of(readable)?;
+    if mended.is_some_and(|(_, has_another_size)| has_another_size) && !survey.is_confirmed() {
+        remove_files(copy)?;
+        return Ok(path);
+    }
     if survey.is_whole(readable) {
         return Ok(readable);
     }
