@@ -13,7 +13,7 @@ use crate::{
     broker::Broker,
     db::{self, Extent, Fault, OpenError},
     platform::{
-        files, kernel, paths, random,
+        files, kernel, memory, paths, random,
         settings::{self, InvalidSetting},
     },
     wire::{self, BrokerExit, DatabaseState, ListenerStatus},
@@ -131,7 +131,8 @@ fn print_error(error: &dyn std::error::Error) {
 }
 
 fn start() -> Result<BrokerExit, ServeError> {
-    // Done before any thread starts: the umask (all our files are created as 0600) and the inherited sockets.
+    // Done before any thread starts: the heaps, the umask (all our files are created as 0600) and the inherited sockets.
+    memory::limit_heaps();
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     log::start().inspect_err(|error| print_error(error))?;
     let given = listen::given()?;
