@@ -7,7 +7,7 @@ use crate::{
         accept::{self, NewMessage, Terms},
         acknowledge, expire, history,
         lease::{self, Claim, Taker},
-        poll, proof, release,
+        poll, proof, release, serve,
     },
     wire::{Acknowledgement, InboundRule, MessageId, Outcome, PeerId, Process, Route, Timestamp},
 };
@@ -33,13 +33,12 @@ const LONG: &str = "a long text";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// A peer registers, without a client.
+    /// A peer registers, served by a process of its name.
     Meet(String),
-    /// The recipient registers, served by a process; `gone` is the agent process that ran it before.
-    Register {
-        facts: Facts,
-        gone: Option<String>,
-    },
+    /// The recipient registers, served by a process.
+    Register(Facts),
+    /// The process that serves the recipient serves another conversation from now on.
+    Leave,
     Send(Draft),
     /// `is_outdated`: a newer request replaces this one.
     Lease {
@@ -65,8 +64,13 @@ pub enum Operation {
         route: Route,
         messages: Vec<(i64, Outcome, Option<String>)>,
     },
-    /// The prompt hook reports that these messages were let in.
-    Prompt(Vec<i64>),
+    /// The prompt hook of a peer reports that these messages were let in.
+    Prompt {
+        peer: &'static str,
+        messages: Vec<i64>,
+    },
+    /// The user reads a message at the command line.
+    ReadByUser(i64),
     Miss,
     Pending,
     ToPost,
@@ -173,7 +177,11 @@ fn given(messages: Vec<Message>) -> Answer {
 
 /// The row of the recipient.
 fn row(tx: &Transaction<'_>) -> PeerRow {
-    peers::get(tx, &recipient()).unwrap().unwrap()
+    row_of(tx, RECIPIENT)
+}
+
+fn row_of(tx: &Transaction<'_>, peer: &str) -> PeerRow {
+    peers::get(tx, &peer.parse().unwrap()).unwrap().unwrap()
 }
 
 impl Operation {
@@ -188,9 +196,10 @@ impl Operation {
         match self {
             Self::Meet(peer) => {
                 let row = PeerRow::new(peer.parse().unwrap(), peer.clone(), "/".to_owned(), NOW);
-                peers::put(tx, &PeerRow { bypasses: peer == BYPASSING, ..row }).unwrap();
+                peers::put(tx, &PeerRow { bypasses: peer == BYPASSING, instance: peer.clone(), ..row }).unwrap();
             }
-            Self::Register { facts, gone } => register(tx, facts, gone.as_deref()),
+            Self::Register(facts) => register(tx, facts),
+            Self::Leave => leave(tx),
             Self::Send(draft) => return send(tx, draft),
             Self::Lease { instance, lease, route, is_outdated } => {
                 let claim = claim(tx, instance, lease, *route);
@@ -209,7 +218,8 @@ impl Operation {
                 let messages = messages.map(|(seq, outcome, lease)| Acknowledgement { id: id(seq), outcome, lease });
                 acknowledge::acknowledge(tx, &peer.parse().unwrap(), *route, messages.collect()).unwrap();
             }
-            Self::Prompt(messages) => prompt(tx, messages),
+            Self::Prompt { peer, messages } => prompt(tx, peer, messages),
+            Self::ReadByUser(seq) => drop(acknowledge::read_by_user(tx, &[recipient()], &id(*seq)).unwrap()),
             Self::Miss => proof::miss(tx, &recipient(), &row(tx).agent_key()).unwrap(),
             Self::Pending => {
                 let pending = proof::pending(tx, &recipient(), &row(tx).agent_key()).unwrap();
@@ -239,7 +249,7 @@ impl Operation {
 }
 
 /// As `Registration::store` does it.
-fn register(tx: &mut Transaction<'_>, facts: &Facts, gone: Option<&str>) {
+fn register(tx: &mut Transaction<'_>, facts: &Facts) {
     let old = peers::get(tx, &recipient()).unwrap();
     let fresh = || PeerRow::new(recipient(), RECIPIENT.to_owned(), "/".to_owned(), NOW);
     let row = PeerRow {
@@ -253,12 +263,13 @@ fn register(tx: &mut Transaction<'_>, facts: &Facts, gone: Option<&str>) {
         bypasses: facts.bypasses,
         ..old.unwrap_or_else(fresh)
     };
-    peers::put(tx, &row).unwrap();
-    lease::end_leases(tx, &row.id, &row.instance).unwrap();
-    release::apply_rule(tx, &row).unwrap();
-    if let Some(agent) = gone {
-        proof::mark_uncertain(tx, &row.id, agent).unwrap();
-    }
+    serve::serve(tx, &row).unwrap();
+}
+
+/// As `Broker::switch_session` does it.
+fn leave(tx: &mut Transaction<'_>) {
+    let row = PeerRow { instance: String::new(), agent: None, inbox: None, ..row(tx) };
+    serve::leave(tx, &row).unwrap();
 }
 
 fn send(tx: &mut Transaction<'_>, draft: &Draft) -> Answer {
@@ -307,8 +318,8 @@ fn claim(tx: &Transaction<'_>, instance: &str, lease: &Option<String>, route: Ta
 }
 
 /// As `Broker::note_hook` does it.
-fn prompt(tx: &mut Transaction<'_>, messages: &[i64]) {
-    let peer = row(tx);
+fn prompt(tx: &mut Transaction<'_>, peer: &str, messages: &[i64]) {
+    let peer = row_of(tx, peer);
     acknowledge::prompt(tx, &peer, messages.iter().map(|seq| id(*seq)).collect(), |text| text != LONG).unwrap();
 }
 

@@ -10,7 +10,7 @@
 
 use super::{
     operation::{Answer, BYPASSING, Given, Operation, RECIPIENT, Taking, agent_key},
-    tables::Stored,
+    tables::{Stored, Tables},
     world::{Door, Fate, Letter, Parked, Stage, World, instance},
 };
 use crate::wire::{InboundRule, MessageId};
@@ -44,7 +44,9 @@ fn wrong_mark(fate: &Fate, given: &Given, is_whole: bool) -> Option<&'static str
     let before = if is_whole { fate.unmarked.0 } else { fate.unmarked.1 };
     match given.repeat {
         false if before > 0 => Some("was shown twice without a mark"),
-        true if is_whole && !fate.is_exposed && fate.pushed.is_none() => Some("was marked, but cannot have been shown before"),
+        true if is_whole && !fate.is_exposed && (fate.pushed.is_none() || fate.letter.is_long) => {
+            Some("was marked, but cannot have been shown before")
+        }
         _ => None,
     }
 }
@@ -91,6 +93,22 @@ pub fn note_reply(world: &mut World, names: Option<i64>, is_proof: bool) {
         world.break_promise("a dead inbox or channel has proved itself");
     }
     names.into_iter().for_each(|seq| note_let_in(world, seq));
+}
+
+/// A reply to `to` confirms the message that it names. If the inbox or channel has proved itself, it also confirms what that has shown of
+/// the same peer, and no more.
+pub fn note_confirmed(world: &mut World, before: &Tables, to: &str, names: Option<i64>) {
+    let has_proved = has_proved(world);
+    let was_delivered = |seq| before.mail.iter().any(|old| old.seq == seq && old.state == 2);
+    let is_wrong = |new: &&Stored| {
+        let is_pushed_by = has_proved && world.fates.get(&new.seq).is_some_and(|fate| fate.letter.from == to);
+        let may_be_confirmed = names == Some(new.seq) || is_pushed_by || was_delivered(new.seq);
+        let must_be_confirmed = names == Some(new.seq) || is_pushed_by && new.state == 1 && !new.waiting;
+        if new.state == 2 { !may_be_confirmed } else { must_be_confirmed }
+    };
+    if let Some(seq) = world.tables.mail.iter().find(is_wrong).map(|new| new.seq) {
+        world.break_promise(format!("a reply to {to} confirms message {seq}, or should and does not"));
+    }
 }
 
 /// The hook has reported that `seq` was let in.
@@ -159,6 +177,24 @@ pub fn note_given(world: &mut World, given: &[Given]) {
     }
 }
 
+/// Held messages are written into the inbox, where the client asks its user: each once, and none if all are refused.
+pub fn note_posted(world: &mut World, posted: &[Given], is_noted: bool) {
+    let (agent, is_refused) = (Some(world.agent.number), world.inbound == InboundRule::Refuse);
+    let is_given = |seq| posted.iter().any(|given| given.seq == seq);
+    let is_wrong = |stored: &&Stored| match world.fates.get(&stored.seq).filter(|_| stored.held && stored.waiting) {
+        Some(fate) => {
+            is_given(stored.seq) != (!is_refused && fate.asked != agent) || is_given(stored.seq) && is_noted && !stored.is_offered
+        }
+        None => is_given(stored.seq),
+    };
+    if let Some(stored) = world.tables.mail.iter().find(is_wrong) {
+        let why = format!("of the held messages {posted:?} are written into the inbox, which is wrong for {}", stored.seq);
+        world.break_promise(why);
+    } else if !posted.is_sorted_by_key(|given| given.seq) {
+        world.break_promise(format!("{posted:?} are written into the inbox in the wrong order"));
+    }
+}
+
 /// Whether the recipient's controls hold this message. A notice from the broker passes when it arrives.
 pub fn must_be_held(world: &World, fate: &Fate) -> bool {
     fate.letter.from != "broker" && may_be_held(world, fate)
@@ -203,9 +239,6 @@ pub fn of_tables(world: &World) -> Option<String> {
     let is_left = |seq: &&i64| world.tables.mail.iter().all(|stored| stored.seq != **seq);
     if let Some(seq) = world.fates.keys().find(is_left) {
         return Some(format!("message {seq} is gone"));
-    }
-    if let Some(seq) = world.tables.unsound() {
-        return Some(format!("the row of message {seq} contradicts itself"));
     }
     if let Some(seq) = uncounted(world) {
         return Some(format!("message {seq} may have been shown, and counts as new"));

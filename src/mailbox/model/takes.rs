@@ -125,8 +125,8 @@ impl World {
         let operation = Operation::Lease { instance, lease, route: take.route, is_outdated: take.is_outdated };
         let given = self.mail(&operation);
         let is_announced = |given: &Given| self.tables.mail.iter().any(|stored| stored.seq == given.seq && stored.is_announced);
-        if take.route == Taking::Result && given.iter().any(is_announced) {
-            self.break_promise(format!("of {given:?} the beginning was shown, and a result shows it again"));
+        if take.route != Taking::Check && given.iter().any(is_announced) {
+            self.break_promise(format!("of {given:?} the beginning was shown, and {:?} shows it again", take.route));
         }
         let fresh: Vec<Given> = given.iter().filter(|given| !before.contains(&given.seq)).cloned().collect();
         promises::note_given(self, &fresh);
@@ -276,7 +276,12 @@ impl World {
         let Some(route) = queue.first().map(|first| first.route) else { return };
         let batch: Vec<_> = queue.iter_mut().take_while(|queued| queued.route == route).collect();
         let messages = batch.iter().map(|queued| (queued.seq, queued.outcome, queued.lease.clone())).collect();
+        let is_shown = |queued: &&Acknowledging| queued.outcome == Became::Delivered;
+        let shown: Vec<i64> = batch.iter().map(|queued| &**queued).filter(is_shown).map(|queued| queued.seq).collect();
         batch.into_iter().for_each(|queued| queued.is_sent = true);
         self.run(&Operation::Acknowledge { peer: RECIPIENT, route, messages });
+        if self.tables.mail.iter().any(|stored| shown.contains(&stored.seq) && stored.state != 2) {
+            self.break_promise(format!("{shown:?} were shown, and do not count as delivered"));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! its session has seen of it.
 
 use super::{
-    operation::{Answer, BYPASSING, Draft, Facts, Given, LASTING, Operation, RECIPIENT, Taking, agent_key},
+    operation::{Answer, BYPASSING, Draft, Facts, Given, LASTING, Operation, RECIPIENT, Taking},
     tables::{Outcome, Tables},
 };
 use crate::{
@@ -203,6 +203,8 @@ pub struct Fate {
     pub was_held: bool,
     pub is_free: bool,
     pub has_expired: bool,
+    /// The agent process that was last asked whether to let it in.
+    pub asked: Option<u32>,
 }
 
 /// The part of a server that takes messages.
@@ -330,7 +332,7 @@ impl World {
     pub fn register(&mut self, server: usize) {
         let (before, agent) = (self.registered, self.agent.number);
         let gone = before.filter(|(_, other)| *other != agent).map(|(_, other)| other);
-        self.note_ended_leases(server, gone);
+        self.note_ended_leases(Some(server), gone);
         if before.is_some_and(|(other, _)| other != server) {
             self.servers.iter_mut().for_each(|server| server.is_up = false);
             self.broker.stream = None;
@@ -349,7 +351,7 @@ impl World {
             inbound: self.inbound,
             bypasses: self.bypasses,
         };
-        self.run(&Operation::Register { facts, gone: gone.map(agent_key) });
+        self.run(&Operation::Register(facts));
         self.broker.stream = Some(Stream { server, after: 0, buffer: Vec::new(), awake: true });
         self.broker.hint = true;
         self.wake();
@@ -358,10 +360,10 @@ impl World {
     }
 
     /// Leases of other processes end: what they held may have been shown. So may what the agent process before was given.
-    fn note_ended_leases(&mut self, server: usize, gone: Option<u32>) {
-        let instance = instance(server);
+    pub fn note_ended_leases(&mut self, server: Option<usize>, gone: Option<u32>) {
+        let instance = server.map(instance);
         for stored in self.tables.mail.iter().filter(|stored| stored.waiting) {
-            let is_others = stored.holder.as_ref().is_some_and(|(other, _)| *other != instance);
+            let is_others = stored.holder.as_ref().is_some_and(|(other, _)| Some(other) != instance.as_ref());
             if let Some(fate) = self.fates.get_mut(&stored.seq).filter(|_| is_others) {
                 (fate.is_exposed, fate.is_uncertain) = (true, true);
             }
@@ -395,6 +397,7 @@ impl Fate {
             was_held: false,
             is_free: false,
             has_expired: false,
+            asked: None,
         }
     }
 }
