@@ -92,7 +92,7 @@ impl Check {
                 None if new.to.as_str() != CLI_SENDER => Self::Refused(Refusal::NoSuchRecipient(new.to)),
                 rule => {
                     let question = new.reply_to.as_ref().map(|id| Question::find(view, id, sender)).transpose()?;
-                    if let (Some(_), Some(question), true) = (sender, &question, terms.names_question) {
+                    if let (Some(_), Some(question)) = (sender, &question) {
                         question.check(&new)?;
                     }
                     Self::Fresh { new, rule: rule.unwrap_or(Rule::Nothing), question }

@@ -83,7 +83,7 @@ pub fn apply_rule(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
     };
     let sql = "UPDATE message SET held_at = NULL
                WHERE to_peer = ?1 AND waiting = 1 AND held_at IS NOT NULL
-               AND (?2 = 0 OR held_by <> ?2 OR ?3 IS NOT NULL AND (passes = 1 OR bypassed = ?3))";
+               AND (held_by <> ?2 OR bypassed = ?3)";
     tx.run(sql, params![peer.id.as_str(), held_number(by), equal])?;
     if by.is_some() {
         let sql = "UPDATE message SET held_at = ?4, held_by = ?2

@@ -28,6 +28,10 @@ pub const GUESSED: i64 = 1 << 32;
 /// A sender that bypasses permission prompts, and one whose messages do not expire.
 pub const BYPASSING: &str = "c";
 pub const LASTING: &str = "b";
+/// A sender in a container, where it bypasses permission prompts, which counts for nothing outside.
+pub const CONTAINED: &str = "d";
+/// How many held messages are posted at once.
+pub const MOST_POSTED: u32 = 2;
 /// A text of which the inbox and the channel show only the beginning.
 const LONG: &str = "a long text";
 
@@ -102,6 +106,7 @@ pub enum Operation {
 pub struct Facts {
     pub instance: String,
     pub agent: u32,
+    pub has_channel: bool,
     pub has_inbox: bool,
     pub has_hook: bool,
     pub legacy: bool,
@@ -196,7 +201,9 @@ impl Operation {
         match self {
             Self::Meet(peer) => {
                 let row = PeerRow::new(peer.parse().unwrap(), peer.clone(), "/".to_owned(), NOW);
-                peers::put(tx, &PeerRow { bypasses: peer == BYPASSING, instance: peer.clone(), ..row }).unwrap();
+                let (bypasses, container) =
+                    (peer == BYPASSING || peer == CONTAINED, (peer == CONTAINED).then(|| "box".to_owned()));
+                peers::put(tx, &PeerRow { bypasses, container, instance: peer.clone(), ..row }).unwrap();
             }
             Self::Register(facts) => register(tx, facts),
             Self::Leave => leave(tx),
@@ -255,6 +262,7 @@ fn register(tx: &mut Transaction<'_>, facts: &Facts) {
     let row = PeerRow {
         instance: facts.instance.clone(),
         agent: Some(Process { pid: facts.agent, started: 1 }),
+        channel: facts.has_channel,
         inbox: facts.has_inbox.then(|| "/inbox".to_owned()),
         hooked: facts.has_hook.then(|| agent_key(facts.agent)),
         hook_proves_all: facts.has_hook,
@@ -328,7 +336,7 @@ fn to_post(tx: &Transaction<'_>) -> Answer {
     if !release::has_to_post(tx, &recipient(), &agent).unwrap() {
         return Answer::Mail(Vec::new());
     }
-    given(release::to_post(tx, &recipient(), &agent, 20).unwrap())
+    given(release::to_post(tx, &recipient(), &agent, MOST_POSTED).unwrap())
 }
 
 fn control(tx: &mut Transaction<'_>, inbound: InboundRule, bypasses: bool) {

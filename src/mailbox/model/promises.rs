@@ -9,8 +9,8 @@
 //! - From every state, without another fault, each message is shown that is neither held nor expired.
 
 use super::{
-    operation::{Answer, BYPASSING, Given, Operation, RECIPIENT, Taking, agent_key},
-    tables::{Stored, Tables},
+    operation::{Answer, BYPASSING, CONTAINED, Given, MOST_POSTED, Operation, RECIPIENT, Taking, agent_key},
+    tables::Stored,
     world::{Door, Fate, Letter, Parked, Stage, World, instance},
 };
 use crate::wire::{InboundRule, MessageId};
@@ -84,7 +84,7 @@ pub fn proves(world: &World, seq: i64) -> bool {
 }
 
 /// The session has named `seq` in a reply.
-pub fn note_reply(world: &mut World, names: Option<i64>, is_proof: bool) {
+pub fn note_reply(world: &mut World, is_proof: bool) {
     let has_proved = has_proved(world);
     if is_proof && !has_proved {
         world.break_promise("a reply names a pushed message, and proves nothing");
@@ -92,14 +92,14 @@ pub fn note_reply(world: &mut World, names: Option<i64>, is_proof: bool) {
     if has_proved && !world.agent.is_live && world.setup.door != Door::Hooked {
         world.break_promise("a dead inbox or channel has proved itself");
     }
-    names.into_iter().for_each(|seq| note_let_in(world, seq));
 }
 
 /// A reply to `to` confirms the message that it names. If the inbox or channel has proved itself, it also confirms what that has shown of
 /// the same peer, and no more.
-pub fn note_confirmed(world: &mut World, before: &Tables, to: &str, names: Option<i64>) {
+/// The inbox waits no more for the message, unless the session knew it before.
+pub fn note_confirmed(world: &mut World, before: &World, to: &str, names: Option<i64>) {
     let has_proved = has_proved(world);
-    let was_delivered = |seq| before.mail.iter().any(|old| old.seq == seq && old.state == 2);
+    let was_delivered = |seq| before.tables.mail.iter().any(|old| old.seq == seq && old.state == 2);
     let is_wrong = |new: &&Stored| {
         let is_pushed_by = has_proved && world.fates.get(&new.seq).is_some_and(|fate| fate.letter.from == to);
         let may_be_confirmed = names == Some(new.seq) || is_pushed_by || was_delivered(new.seq);
@@ -109,6 +109,9 @@ pub fn note_confirmed(world: &mut World, before: &Tables, to: &str, names: Optio
     if let Some(seq) = world.tables.mail.iter().find(is_wrong).map(|new| new.seq) {
         world.break_promise(format!("a reply to {to} confirms message {seq}, or should and does not"));
     }
+    if let Some(seq) = names.filter(|seq| is_pending(world, *seq) != (was_delivered(*seq) && is_pending(before, *seq))) {
+        world.break_promise(format!("a reply names message {seq}, and the inbox still waits for it, or waits no more"));
+    }
 }
 
 /// The hook has reported that `seq` was let in.
@@ -116,14 +119,13 @@ pub fn note_report(world: &mut World, seq: i64) {
     if !has_proved(world) {
         world.break_promise("the hook reports a message, and the inbox has not proved itself");
     }
-    note_let_in(world, seq);
-}
-
-/// The session has let `seq` in: the inbox waits for it no more.
-fn note_let_in(world: &mut World, seq: i64) {
-    if world.broker.pending.as_ref().is_some_and(|pending| pending.contains(&seq)) {
+    if is_pending(world, seq) {
         world.break_promise(format!("message {seq} is let in, and the inbox still waits for it"));
     }
+}
+
+fn is_pending(world: &World, seq: i64) -> bool {
+    world.broker.pending.as_ref().is_some_and(|pending| pending.contains(&seq))
 }
 
 /// After a restart the broker finds these messages written into the inbox and not let in.
@@ -135,7 +137,7 @@ pub fn note_pending(world: &mut World, pending: &[Given]) {
     }
 }
 
-fn has_proved(world: &World) -> bool {
+pub fn has_proved(world: &World) -> bool {
     world.tables.proved.as_deref() == Some(agent_key(world.agent.number).as_str())
 }
 
@@ -177,21 +179,15 @@ pub fn note_given(world: &mut World, given: &[Given]) {
     }
 }
 
-/// Held messages are written into the inbox, where the client asks its user: each once, and none if all are refused.
+/// Held messages are written into the inbox, where the client asks its user: each once, the oldest first, and none if all are refused.
 pub fn note_posted(world: &mut World, posted: &[Given], is_noted: bool) {
     let (agent, is_refused) = (Some(world.agent.number), world.inbound == InboundRule::Refuse);
-    let is_given = |seq| posted.iter().any(|given| given.seq == seq);
-    let is_wrong = |stored: &&Stored| match world.fates.get(&stored.seq).filter(|_| stored.held && stored.waiting) {
-        Some(fate) => {
-            is_given(stored.seq) != (!is_refused && fate.asked != agent) || is_given(stored.seq) && is_noted && !stored.is_offered
-        }
-        None => is_given(stored.seq),
-    };
-    if let Some(stored) = world.tables.mail.iter().find(is_wrong) {
-        let why = format!("of the held messages {posted:?} are written into the inbox, which is wrong for {}", stored.seq);
-        world.break_promise(why);
-    } else if !posted.is_sorted_by_key(|given| given.seq) {
-        world.break_promise(format!("{posted:?} are written into the inbox in the wrong order"));
+    let is_due = |stored: &&Stored| stored.held && stored.waiting && world.fates[&stored.seq].asked != agent;
+    let due = world.tables.mail.iter().filter(|_| !is_refused).filter(is_due).take(MOST_POSTED as usize);
+    let is_marked = |seq| world.tables.mail.iter().any(|stored| stored.seq == seq && stored.is_offered);
+    let is_right = due.map(|stored| stored.seq).eq(posted.iter().map(|given| given.seq));
+    if !is_right || is_noted && !posted.iter().all(|given| is_marked(given.seq)) {
+        world.break_promise(format!("{posted:?} are written into the inbox, but others are due, or this is not noted"));
     }
 }
 
@@ -248,7 +244,8 @@ pub fn of_tables(world: &World) -> Option<String> {
     if let Some(stored) = world.tables.mail.iter().find(is_stray) {
         return Some(format!("message {} is held by a process that does not serve the session", stored.seq));
     }
-    let expired = world.fates.iter().filter(|(_, fate)| fate.has_expired && ["a", BYPASSING].contains(&fate.letter.from));
+    let expired =
+        world.fates.iter().filter(|(_, fate)| fate.has_expired && ["a", BYPASSING, CONTAINED].contains(&fate.letter.from));
     let expired: BTreeSet<i64> = expired.map(|(seq, _)| *seq).collect();
     let told = world.tables.notices.iter().filter(|(to, _)| to != RECIPIENT);
     let told: BTreeSet<i64> = told.filter_map(|(_, question)| question.parse::<MessageId>().ok()).map(|id| id.seq()).collect();

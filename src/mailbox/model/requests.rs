@@ -3,10 +3,14 @@
 
 use super::{
     operation::{Answer, BYPASSING, Draft, GUESSED, Given, LASTING, Operation, RECIPIENT, Taking},
+    promises,
     tables::{Outcome, Stored, Tables},
     world::{Door, World, instance},
 };
-use crate::wire::{HOOK_LEASE, Outcome as Became, Route};
+use crate::{
+    mailbox::InboxNews,
+    wire::{HOOK_LEASE, Outcome as Became, Route},
+};
 
 /// The routes of a stream and of a take.
 const ROUTES: [Route; 2] = [Route::Channel, Route::CheckMessages];
@@ -52,6 +56,10 @@ fn acknowledged(world: &World) -> Result<(), String> {
     // Any report of the hook proves the inbox, but nothing else.
     let unknown = run_all(tables, mail.iter().flat_map(unknown_prompts).collect())?;
     ensure(unknown.tables.mail == *mail, "the hook's report of an unknown message changes something")?;
+    let has_route = !matches!(world.setup.door, Door::None | Door::Legacy);
+    ensure(has_route || unknown.tables.proved == tables.proved, "a hook proves an inbox or channel that is not there")?;
+    let spoken = run(tables, &Operation::Prompt { peer: RECIPIENT, messages: Vec::new() })?;
+    ensure(spoken.tables == *tables && spoken.news == [InboxNews::Prompted], "a prompt without messages proves something")?;
     for stored in mail {
         given_back(tables, stored)?;
     }
@@ -74,7 +82,37 @@ fn sent(world: &World) -> Result<(), String> {
     let outcome = send_all(tables, mail.iter().flat_map(|stored| confirming_nothing(world, stored)).collect())?;
     ensure(outcome.tables.mail.starts_with(mail), "a message confirms what its sender was not shown")?;
     let outcome = run_all(tables, mail.iter().flat_map(read_elsewhere).collect())?;
-    ensure(outcome.tables.proved == tables.proved, "an inbox or channel is proved by a message that was read elsewhere")
+    ensure(outcome.tables.proved == tables.proved, "an inbox or channel is proved by a message that was read elsewhere")?;
+    pushed(world)?;
+    answered_inside(world)
+}
+
+/// A message that a trusted inbox or channel was given waits no more.
+fn pushed(world: &World) -> Result<(), String> {
+    if world.agent.is_gone || world.registered.is_none_or(|(_, agent)| agent != world.agent.number) {
+        return Ok(());
+    }
+    let sent = run(&world.tables, &Operation::Send(draft("a", RECIPIENT)))?;
+    let Answer::Number(seq) = sent.answer else { return Err("a message is refused".to_owned()) };
+    for (route, is_trusted) in [(Route::Channel, true), (Route::Inbox, world.setup.door != Door::Hooked)] {
+        let waits = !(is_trusted && promises::has_proved(world));
+        let offered = run(&sent.tables, &acknowledge(RECIPIENT, route, seq, Became::Offered, None))?.tables;
+        let is_right = |stored: &Stored| stored.seq != seq || stored.waiting == waits;
+        ensure(offered.mail.iter().all(is_right), "a message waits though its route is trusted, or does not though it is not")?;
+    }
+    Ok(())
+}
+
+/// A command line inside the session gets the answer that it waits for, and the session does not, also if it is sent again. Its key then
+/// belongs to an answer.
+fn answered_inside(world: &World) -> Result<(), String> {
+    let answer = Draft { reply_to: Some(1), for_cli_inside: true, ..draft("a", RECIPIENT) };
+    let once = run(&world.tables, &Operation::Send(answer.clone()))?;
+    let twice = run(&once.tables, &Operation::Send(Draft { for_cli_inside: false, ..answer }))?;
+    let is_one = once.tables.mail == world.tables.mail && twice.tables == once.tables && twice.answer == once.answer;
+    ensure(is_one, "an answer for the command line reaches its session, or is accepted twice")?;
+    let other = run(&once.tables, &Operation::Send(draft("a", RECIPIENT)))?;
+    ensure(other.answer == Answer::Refused, "the key of an answer stands for another message")
 }
 
 /// Takes.

@@ -43,6 +43,24 @@ fn dead_channel_proves_nothing() {
 }
 
 #[test]
+fn beginning_in_result_proves_nothing() {
+    let steps = [
+        Step::KillAgent,
+        Step::Resume { is_live: false },
+        Step::Register(1),
+        Step::Control { inbound: InboundRule::Hold, bypasses: false },
+        Step::Send { pushed: false },
+        Step::Release(3),
+        Step::Call { server: 1, route: Taking::Result, waits: false },
+        Step::Hear(1, Slot::Call),
+        Step::Write(1, Slot::Call),
+        Step::Acknowledge(1),
+        Step::Reply { names: Some(3) },
+    ];
+    keeps_promises(Setup { replies: 1, controls: 2, ..setup(Door::Channel, &[LONG]) }, &steps);
+}
+
+#[test]
 fn beginning_in_inbox_proves_it() {
     let steps = [
         Step::Send { pushed: false },

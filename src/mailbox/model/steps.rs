@@ -167,7 +167,7 @@ impl World {
         let sender = names.map(|seq| self.fates[&seq].letter.from).filter(|from| *from != "broker");
         let (from, to, key) = (RECIPIENT.to_owned(), sender.unwrap_or("a").to_owned(), self.spent.replies.to_string());
         let is_proof = names.is_some_and(|seq| promises::proves(self, seq));
-        let (before, receiver) = (self.tables.clone(), to.clone());
+        let (before, receiver) = (self.clone(), to.clone());
         let answer = self.run(&Operation::Send(Draft { from, to, key, reply_to: names, names: true, ..Draft::default() }));
         if !matches!(answer, Answer::Number(_)) {
             self.break_promise(format!("a reply was not accepted: {answer:?}"));
@@ -175,7 +175,7 @@ impl World {
         if let Some(fate) = names.and_then(|seq| self.fates.get_mut(&seq)) {
             fate.is_confirmed = true;
         }
-        promises::note_reply(self, names, is_proof);
+        promises::note_reply(self, is_proof);
         promises::note_confirmed(self, &before, &receiver, names);
     }
 

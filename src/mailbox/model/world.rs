@@ -2,7 +2,7 @@
 //! its session has seen of it.
 
 use super::{
-    operation::{Answer, BYPASSING, Draft, Facts, Given, LASTING, Operation, RECIPIENT, Taking},
+    operation::{Answer, BYPASSING, CONTAINED, Draft, Facts, Given, LASTING, Operation, RECIPIENT, Taking},
     tables::{Outcome, Tables},
 };
 use crate::{
@@ -241,7 +241,7 @@ impl World {
             spent: Spent::default(),
             broken: None,
         };
-        ["a", LASTING, BYPASSING].into_iter().for_each(|peer| drop(world.run(&Operation::Meet(peer.to_owned()))));
+        ["a", LASTING, BYPASSING, CONTAINED].into_iter().for_each(|peer| drop(world.run(&Operation::Meet(peer.to_owned()))));
         world.agent.is_gone = false;
         world.register(0);
         // The stream of `a` pushes it: to name it again proves no channel of its sender.
@@ -345,6 +345,7 @@ impl World {
         let facts = Facts {
             instance: instance(server),
             agent,
+            has_channel: self.setup.door == Door::Channel,
             has_inbox: self.has_inbox(),
             has_hook: self.setup.door == Door::Hooked,
             legacy: self.setup.door == Door::Legacy,
