@@ -50,6 +50,7 @@ pub enum Operation {
         lease: Option<String>,
         route: Taking,
         is_outdated: bool,
+        limit: Limit,
     },
     /// The messages that the stream of this process has leased.
     Leased {
@@ -147,6 +148,16 @@ pub enum Taking {
     Inbox,
 }
 
+/// How much a take asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limit {
+    None,
+    /// One message.
+    Message,
+    /// No bytes, so only the first message, regardless of its size.
+    Size,
+}
+
 /// A message as its recipient gets it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Given {
@@ -208,8 +219,13 @@ impl Operation {
             Self::Register(facts) => register(tx, facts),
             Self::Leave => leave(tx),
             Self::Send(draft) => return send(tx, draft),
-            Self::Lease { instance, lease, route, is_outdated } => {
-                let claim = claim(tx, instance, lease, *route);
+            Self::Lease { instance, lease, route, is_outdated, limit } => {
+                let mut claim = claim(tx, instance, lease, *route);
+                match limit {
+                    Limit::None => {}
+                    Limit::Message => claim.messages = 1,
+                    Limit::Size => claim.bytes = 0,
+                }
                 claim.is_outdated.store(*is_outdated, Ordering::SeqCst);
                 return given(lease::lease(tx, &claim).unwrap());
             }
@@ -290,7 +306,7 @@ fn send(tx: &mut Transaction<'_>, draft: &Draft) -> Answer {
         reply_to: reply_to.map(id),
         stream,
         for_cli_inside,
-        ..NewMessage::new(TAG.to_owned(), from, to, if is_long { LONG } else { text }.to_owned(), NOW, wait)
+        ..NewMessage::new(TAG.to_owned(), from, to, if is_long { LONG.to_owned() } else { format!("a text{text}") }, NOW, wait)
     };
     let most_waiting = if most_waiting > 0 { most_waiting } else { 100 };
     match accept::accept(tx, vec![new], Terms { by_user, names_question: names, most_waiting }) {

@@ -109,8 +109,10 @@ pub fn note_confirmed(world: &mut World, before: &World, to: &str, names: Option
     if let Some(seq) = world.tables.mail.iter().find(is_wrong).map(|new| new.seq) {
         world.break_promise(format!("a reply to {to} confirms message {seq}, or should and does not"));
     }
-    if let Some(seq) = names.filter(|seq| is_pending(world, *seq) != (was_delivered(*seq) && is_pending(before, *seq))) {
-        world.break_promise(format!("a reply names message {seq}, and the inbox still waits for it, or waits no more"));
+    let is_wrong =
+        |new: &&Stored| new.state == 2 && is_pending(world, new.seq) != (was_delivered(new.seq) && is_pending(before, new.seq));
+    if let Some(seq) = world.tables.mail.iter().find(is_wrong).map(|new| new.seq) {
+        world.break_promise(format!("a reply confirms message {seq}, and the inbox still waits for it, or waits no more"));
     }
 }
 

@@ -2,7 +2,7 @@
 //! which change only what they should.
 
 use super::{
-    operation::{Answer, BYPASSING, Draft, GUESSED, Given, LASTING, Operation, RECIPIENT, Taking},
+    operation::{Answer, BYPASSING, Draft, GUESSED, Given, LASTING, Limit, Operation, RECIPIENT, Taking},
     promises,
     tables::{Outcome, Stored, Tables},
     world::{Door, World, instance},
@@ -60,8 +60,12 @@ fn acknowledged(world: &World) -> Result<(), String> {
     ensure(has_route || unknown.tables.proved == tables.proved, "a hook proves an inbox or channel that is not there")?;
     let spoken = run(tables, &Operation::Prompt { peer: RECIPIENT, messages: Vec::new() })?;
     ensure(spoken.tables == *tables && spoken.news == [InboxNews::Prompted], "a prompt without messages proves something")?;
+    let is_pending = world.has_inbox() || run(tables, &Operation::Pending)?.answer == Answer::Mail(Vec::new());
+    ensure(is_pending, "the inbox waits for what was pushed into a channel")?;
     for stored in mail {
         given_back(tables, stored)?;
+        let released = run(tables, &Operation::Release(stored.seq + GUESSED))?.answer;
+        ensure(released == Answer::Yes(false), "a message is released under a guessed id")?;
     }
     Ok(())
 }
@@ -119,19 +123,33 @@ fn answered_inside(world: &World) -> Result<(), String> {
 fn taken(world: &World) -> Result<(), String> {
     let overtaking = world.tables.mail.iter().filter(|stored| is_taken(stored)).find_map(|stored| overtakes(world, stored.seq));
     ensure(overtaking.is_none(), "a message is taken before an earlier one that another call has")?;
-    let outdated = run(&world.tables, &take(world, Taking::Check, "other", true))?;
+    let mut outdated = take(world, Taking::Check, "other");
+    if let Operation::Lease { is_outdated, .. } = &mut outdated {
+        *is_outdated = true;
+    }
+    let outdated = run(&world.tables, &outdated)?;
     let gets_nothing = outdated.tables == world.tables && outdated.answer == Answer::Mail(Vec::new());
     ensure(gets_nothing, "a request that a newer one replaces gets messages")?;
-    let lease = Some("other".to_owned());
-    let others = Operation::Lease { instance: "a".to_owned(), lease, route: Taking::Check, is_outdated: false };
+    let others = Operation::Lease {
+        instance: "a".to_owned(),
+        lease: Some("other".to_owned()),
+        route: Taking::Check,
+        is_outdated: false,
+        limit: Limit::None,
+    };
     let gets_nothing = run(&world.tables, &others)?.answer == Answer::Mail(Vec::new());
     ensure(gets_nothing, "a process that serves another peer gets messages")?;
-    let all = run(&world.tables, &take(world, Taking::Check, "other", false))?;
-    let result = run(&world.tables, &take(world, Taking::Result, "other", false))?;
+    let all = run(&world.tables, &take(world, Taking::Check, "other"))?;
+    let result = run(&world.tables, &take(world, Taking::Result, "other"))?;
     let (Answer::Mail(all), Answer::Mail(result)) = (all.answer, result.answer) else { unreachable!("a take answers with mail") };
     let is_announced = |given: &Given| world.tables.mail.iter().any(|stored| stored.seq == given.seq && stored.is_announced);
-    let whole: Vec<Given> = all.into_iter().filter(|given| !is_announced(given)).collect();
-    ensure(whole == result, "a result does not show all messages but those whose beginning was shown")
+    let whole: Vec<Given> = all.iter().filter(|given| !is_announced(given)).cloned().collect();
+    ensure(whole == result, "a result does not show all messages but those whose beginning was shown")?;
+    for limit in [Limit::Message, Limit::Size] {
+        let first = run(&world.tables, &limited(world, Taking::Check, "other", limit))?.answer;
+        ensure(first == Answer::Mail(all.iter().take(1).cloned().collect()), "a take for one message gets others")?;
+    }
+    Ok(())
 }
 
 fn acknowledge(peer: &'static str, route: Route, seq: i64, outcome: Became, lease: Option<&str>) -> Operation {
@@ -191,16 +209,20 @@ fn overtakes(world: &World, seq: i64) -> Option<i64> {
     let tables = world.tables.run(&acknowledge(RECIPIENT, Route::CheckMessages, seq, Became::Released, None)).tables;
     let is_fresh = |stored: &&Stored| stored.state == 0 && stored.holder.is_some();
     let earliest = tables.mail.iter().find(is_fresh)?.seq;
-    let taken = tables.run(&take(world, Taking::Check, "other", false)).answer;
+    let taken = tables.run(&take(world, Taking::Check, "other")).answer;
     let Answer::Mail(taken) = taken else { return None };
     let later = |seq: i64| seq > earliest && tables.mail.iter().any(|stored| stored.seq == seq && stored.state == 0);
     taken.into_iter().map(|given| given.seq).find(|seq| later(*seq))
 }
 
 /// A take by the process that serves the session.
-fn take(world: &World, route: Taking, lease: &str, is_outdated: bool) -> Operation {
+fn take(world: &World, route: Taking, lease: &str) -> Operation {
+    limited(world, route, lease, Limit::None)
+}
+
+fn limited(world: &World, route: Taking, lease: &str, limit: Limit) -> Operation {
     let server = world.registered.map_or(0, |(server, _)| server);
-    Operation::Lease { instance: instance(server), lease: Some(lease.to_owned()), route, is_outdated }
+    Operation::Lease { instance: instance(server), lease: Some(lease.to_owned()), route, is_outdated: false, limit }
 }
 
 /// Reports of the hook under a guessed id, of another peer, and for a message that was never handed over.
@@ -276,7 +298,7 @@ fn moved(world: &World) -> Result<(), String> {
 
 /// What hooks hold waits again at the end of a turn, and nothing else. It counts as shown.
 fn hooked(world: &World) -> Result<(), String> {
-    let taken = run(&world.tables, &take(world, Taking::Check, &format!("{HOOK_LEASE}1"), false))?;
+    let taken = run(&world.tables, &take(world, Taking::Check, &format!("{HOOK_LEASE}1")))?;
     let ended = run(&taken.tables, &Operation::EndHooks)?;
     let is_right = |((old, new), taken): ((&Stored, &Stored), &Stored)| new.holder == old.holder && new.handed == taken.handed;
     let is_kept = world.tables.mail.iter().zip(&ended.tables.mail).zip(&taken.tables.mail).all(is_right);

@@ -216,3 +216,19 @@ fn user_is_asked_once() {
     ];
     keeps_promises(Setup { controls: 2, ..setup(Door::Hooked, &[Letter { from: BYPASSING, ..A }]) }, &steps);
 }
+
+#[test]
+fn reply_before_the_report_leaves_other_messages_to_their_own() {
+    let steps = [
+        Step::Send { pushed: false },
+        Step::Send { pushed: false },
+        Step::Ask(0, Slot::Door),
+        Step::Hear(0, Slot::Door),
+        Step::Write(0, Slot::Door),
+        Step::Acknowledge(0),
+        Step::Show,
+        Step::Lose,
+        Step::Reply { names: Some(3) },
+    ];
+    keeps_promises(Setup { replies: 1, ..setup(Door::Hooked, &[A, A]) }, &steps);
+}

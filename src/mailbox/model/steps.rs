@@ -302,7 +302,10 @@ impl World {
     }
 
     fn release(&mut self, seq: i64) {
-        self.run(&Operation::Release(seq));
+        let is_held = self.tables.mail.iter().any(|stored| stored.seq == seq && stored.held && stored.state < 2);
+        if self.run(&Operation::Release(seq)) != Answer::Yes(is_held) {
+            self.break_promise(format!("a release says that it has not released message {seq}, or has"));
+        }
         if let Some(fate) = self.fates.get_mut(&seq) {
             fate.is_free = true;
         }
