@@ -131,9 +131,7 @@ pub fn release(tx: &mut Transaction<'_>, id: &MessageId) -> Result<bool> {
 
 /// Releases a held message because the user has let in its beginning; the whole text still has to be shown.
 pub(super) fn let_in_part(tx: &mut Transaction<'_>, id: &MessageId) -> Result<()> {
-    // A broker that was killed after it wrote the message into the inbox has not noted that.
-    let sql = "UPDATE message SET state = 1, route = 'inbox', offered_at = coalesce(offered_at, ?2), held_at = NULL, again = ?3,
-                   handed = handed - 1
+    let sql = "UPDATE message SET state = 1, route = 'inbox', offered_at = ?2, held_at = NULL, again = ?3, handed = handed - 1
                WHERE seq = ?1 AND waiting = 1";
     tx.update(sql, params![id.seq(), tx.now.as_millis(), Shown::Announced]).map(drop)
 }

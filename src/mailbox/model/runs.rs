@@ -205,6 +205,14 @@ fn beginning_of_held_message_is_let_in() {
 }
 
 #[test]
+fn user_is_not_asked_about_what_is_released() {
+    let letter = Letter { from: BYPASSING, ..A };
+    let send = Step::Send { pushed: false };
+    let steps = [send, send, Step::Release(3), Step::Post { is_noted: true }];
+    keeps_promises(Setup { controls: 1, ..setup(Door::Hooked, &[letter, letter]) }, &steps);
+}
+
+#[test]
 fn user_is_asked_once() {
     let steps = [
         Step::Send { pushed: false },

@@ -137,6 +137,9 @@ impl Tables {
             () if (tables.proved == self.proved) == effects.proofs.iter().any(|(peer, ..)| *peer == recipient) => {
                 Some(format!("{operation:?}: a proof is not told"))
             }
+            () if effects.proofs.iter().any(|(peer, ..)| *peer != recipient) => {
+                Some(format!("{operation:?} proves an inbox or channel of another peer"))
+            }
             () if let Some(seq) = self.unsound(&tables) => Some(format!("{operation:?}: the row of message {seq} is wrong")),
             () if self.frees(&tables) && wake.is_none() && *operation != Operation::Leave => {
                 Some(format!("{operation:?} frees messages, and nobody looks again"))
