@@ -115,7 +115,6 @@ pub fn prompt(tx: &mut Transaction<'_>, peer: &PeerRow, messages: Vec<MessageId>
                 deliver(tx, &peer.id, &id, route)?;
             } else if receipt.held.is_some() {
                 release::let_in_part(tx, &id)?;
-                tx.hint(&peer.id);
             }
         }
         tx.inbox(&peer.id, InboxNews::LetIn(id));

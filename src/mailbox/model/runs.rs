@@ -171,8 +171,46 @@ fn proof_leaves_messages_of_the_earlier_process() {
 fn any_reply_confirms_what_its_recipient_has_sent() {
     const B: Letter = Letter { from: "b", ..A };
     let pushed = [Step::Send { pushed: true }, Step::Push, Step::Show, Step::Acknowledge(0), Step::Acknowledged(0)];
-    let steps = [&PROOF[..], &pushed, &pushed, &[Step::Reply { names: None }]].concat();
-    keeps_promises(Setup { replies: 2, ..setup(Door::Channel, &[A, A, B]) }, &steps);
+    let steps = [&PROOF[..], &pushed, &pushed, &[Step::Reply { names: None }, Step::Reply { names: Some(6) }]].concat();
+    keeps_promises(Setup { replies: 3, ..setup(Door::Channel, &[A, A, B]) }, &steps);
+}
+
+#[test]
+fn any_reply_confirms_what_is_in_the_inbox() {
+    let written = [
+        Step::Send { pushed: false },
+        Step::Ask(0, Slot::Door),
+        Step::Hear(0, Slot::Door),
+        Step::Write(0, Slot::Door),
+        Step::Acknowledge(0),
+        Step::Acknowledged(0),
+        Step::Show,
+    ];
+    let replies = [Step::Reply { names: Some(3) }, Step::Reply { names: None }].map(|reply| [reply]);
+    let steps = [&written[..], &replies[0], &written, &replies[1]].concat();
+    keeps_promises(Setup { replies: 2, ..setup(Door::Bare, &[A, A]) }, &steps);
+}
+
+#[test]
+fn inbox_still_waits_for_what_a_call_has_shown() {
+    let steps = [
+        Step::Send { pushed: false },
+        Step::Ask(0, Slot::Door),
+        Step::Hear(0, Slot::Door),
+        Step::Start,
+        Step::Register(1),
+        Step::Register(0),
+        Step::Call { server: 0, route: Taking::Check, waits: false },
+        Step::Hear(0, Slot::Call),
+        Step::Write(0, Slot::Door),
+        Step::Write(0, Slot::Call),
+        Step::Acknowledge(0),
+        Step::Acknowledged(0),
+        Step::Acknowledge(0),
+        Step::Show,
+        Step::Reply { names: Some(3) },
+    ];
+    keeps_promises(Setup { replies: 1, ..setup(Door::Bare, &[A]) }, &steps);
 }
 
 #[test]
