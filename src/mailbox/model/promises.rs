@@ -254,9 +254,14 @@ pub fn of_tables(world: &World) -> Option<String> {
     (expired != told).then(|| format!("{expired:?} have expired, and the senders of {told:?} were told"))
 }
 
-/// What the inbox does not wait for, but would after a restart of the broker: if that is lost, nobody sees it.
+/// What the inbox waits for without reason; or does not wait for, but would after a restart of the broker: if that is lost, nobody sees it.
 fn forgotten(world: &World) -> Option<String> {
     let known = world.broker.pending.as_ref()?;
+    let agent = world.registered.map(|(_, agent)| agent);
+    let is_written = |seq: &&i64| world.fates.get(*seq).is_none_or(|fate| fate.pushed == agent);
+    if let Some(seq) = known.iter().find(|seq| !is_written(seq)) {
+        return Some(format!("the inbox waits for message {seq}, which was not written into it"));
+    }
     let Answer::Mail(pending) = world.tables.run(&Operation::Pending).answer else { return None };
     let forgotten = pending.into_iter().find(|given| !known.contains(&given.seq))?;
     Some(format!("message {} was written into the inbox, which does not wait for it", forgotten.seq))
