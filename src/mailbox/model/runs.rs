@@ -278,3 +278,10 @@ fn reply_before_the_report_leaves_other_messages_to_their_own() {
     ];
     keeps_promises(Setup { replies: 1, ..setup(Door::Hooked, &[A, A]) }, &steps);
 }
+
+#[test]
+fn inbox_does_not_wait_for_a_frame_that_failed() {
+    let door = [Step::Ask(0, Slot::Door), Step::Hear(0, Slot::Door), Step::Fail(0, Slot::Door), Step::Acknowledge(0)];
+    let steps = [&[Step::Send { pushed: false }], &door[..]].concat();
+    keeps_promises(setup(Door::Hooked, &[A]), &steps);
+}
