@@ -44,7 +44,7 @@ fn wrong_mark(fate: &Fate, given: &Given, is_whole: bool) -> Option<&'static str
     let before = if is_whole { fate.unmarked.0 } else { fate.unmarked.1 };
     match given.repeat {
         false if before > 0 => Some("was shown twice without a mark"),
-        true if is_whole && !fate.is_exposed && (fate.pushed.is_none() || fate.letter.is_long) => {
+        true if is_whole && !fate.is_exposed && (fate.pushed.is_none() || fate.letter.is_long && fate.asked.is_none()) => {
             Some("was marked, but cannot have been shown before")
         }
         _ => None,

@@ -196,7 +196,7 @@ impl World {
         let is_held = self.tables.mail.iter().any(|stored| stored.seq == report && stored.held && stored.waiting);
         self.run(&Operation::Prompt { peer: RECIPIENT, messages: vec![report] });
         if let Some(fate) = self.fates.get_mut(&report).filter(|_| is_held) {
-            fate.is_free = true;
+            (fate.is_free, fate.asked) = (true, None);
         }
         promises::note_report(self, report);
     }

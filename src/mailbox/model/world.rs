@@ -203,7 +203,7 @@ pub struct Fate {
     pub was_held: bool,
     pub is_free: bool,
     pub has_expired: bool,
-    /// The agent process that was last asked whether to let it in.
+    /// The agent process whose user was asked whether to let it in, and has not.
     pub asked: Option<u32>,
 }
 
