@@ -7,7 +7,6 @@ use super::{
     core::Broker,
     identity::{check_path, check_token, hash, session_key},
     names,
-    register::store_served,
     roster::Roster,
 };
 use crate::{
@@ -16,6 +15,7 @@ use crate::{
     mailbox::{
         acknowledge, lease,
         release::{Rule, apply_rule},
+        serve,
     },
     platform::clock,
     wire::{self, Code, Error, Git, Hook, Hooked, PeerId, Process, Status, Timestamp, text::printable_line},
@@ -170,16 +170,15 @@ impl Broker {
             }
             moved
         };
-        let Some((left, taken, gone_agent)) = moved else {
+        let Some((left, taken)) = moved else {
             let peer = id.clone();
             self.commit(Durability::Fsync, move |tx| Ok(peers::put_session(tx, &session, &peer, now)?)).await?;
             return Ok(id);
         };
         let other = taken.id.clone();
         let job = self.commit(Durability::Fsync, move |tx| {
-            peers::put(tx, &left)?;
-            lease::end_leases(tx, &left.id, &left.instance)?;
-            store_served(tx, &taken, gone_agent.as_deref())
+            serve::leave(tx, &left)?;
+            serve::serve(tx, &taken)
         });
         job.await?;
         self.changes.hint();
@@ -192,9 +191,9 @@ impl Broker {
     }
 }
 
-/// Makes the process that serves `from` serve `to`, if `to` is gone; returns the rows of both, and the agent process that ran `to` before.
+/// Makes the process that serves `from` serve `to`, if `to` is gone; returns the rows of both.
 /// The process sees its stream end and registers again with the same secret.
-fn move_process(roster: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp) -> Option<(PeerRow, PeerRow, Option<String>)> {
+fn move_process(roster: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp) -> Option<(PeerRow, PeerRow)> {
     let to = roster.peers.get(to).filter(|peer| peer.status(now) == Status::Gone)?.row.clone();
     let from = roster.peers.get_mut(from)?;
     let serving = from.row.clone();
@@ -211,7 +210,6 @@ fn move_process(roster: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp)
         ..serving.clone()
     };
     roster.put(left.clone());
-    let before = to.agent_key();
     let taken = PeerRow {
         name: names::free(roster, &to.name, &to.id, to.container.as_deref(), now),
         id: to.id,
@@ -224,6 +222,5 @@ fn move_process(roster: &mut Roster, from: &PeerId, to: &PeerId, now: Timestamp)
         ..serving
     };
     roster.put(taken.clone());
-    let gone_agent = Some(before).filter(|before| *before != taken.agent_key());
-    Some((left, taken, gone_agent))
+    Some((left, taken))
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     db::{self, Durability, PeerRow, peers},
-    mailbox::{self, Transaction, history, lease, proof, release},
+    mailbox::{self, Transaction, history, lease, serve},
     platform::{clock, process, random},
     wire::{self, Agent, PeerId, Process, Register, Registered, Status, Timestamp, VERSION, text::printable_line},
 };
@@ -69,8 +69,6 @@ struct Registration {
     session: Option<String>,
     /// Whether the peer was known before.
     resumed: bool,
-    /// The agent process that ran the session before, if another one runs it now.
-    gone_agent: Option<String>,
 }
 
 impl Broker {
@@ -177,17 +175,17 @@ impl Broker {
             roster.put_session(session.clone(), row.id.clone());
         }
         let is_displaced = old.as_ref().is_some_and(|old| old.instance != row.instance) && !same_process;
-        let gone_agent = old.map(|old| old.agent_key()).filter(|old| *old != row.agent_key());
+        let has_new_agent = old.is_some_and(|old| old.agent_key() != row.agent_key());
         if let Some(peer) = roster.peers.get_mut(&row.id) {
             peer.status_file = status_file;
             if is_displaced {
                 peer.cut_off();
             }
-            if gone_agent.is_some() {
+            if has_new_agent {
                 peer.inbox = Inbox::default();
             }
         }
-        Ok(Registration { row, session, resumed, gone_agent })
+        Ok(Registration { row, session, resumed })
     }
 }
 
@@ -211,21 +209,12 @@ impl Registration {
     /// Stores the registration; returns how many messages wait. Messages leased to earlier processes wait again.
     fn store(self, tx: &mut Transaction<'_>) -> mailbox::Result<u32> {
         let (row, id) = (&self.row, &self.row.id);
-        store_served(tx, row, self.gone_agent.as_deref())?;
+        serve::serve(tx, row)?;
         if let Some(session) = &self.session {
             peers::put_session(tx, session, id, tx.now)?;
         }
         Ok(history::waiting(tx, id)?)
     }
-}
-
-/// Stores the peer that a process serves from now on. What earlier processes hold waits again, and so does what they may have lost.
-/// `gone_agent`: the agent process that ran the session before, if another one runs it now.
-pub(super) fn store_served(tx: &mut Transaction<'_>, row: &PeerRow, gone_agent: Option<&str>) -> mailbox::Result<()> {
-    peers::put(tx, row)?;
-    lease::end_leases(tx, &row.id, &row.instance)?;
-    release::apply_rule(tx, row)?;
-    gone_agent.map_or(Ok(()), |agent| proof::mark_uncertain(tx, &row.id, agent))
 }
 
 fn check(request: &Register) -> wire::Result<()> {

@@ -92,7 +92,7 @@ impl Check {
                 None if new.to.as_str() != CLI_SENDER => Self::Refused(Refusal::NoSuchRecipient(new.to)),
                 rule => {
                     let question = new.reply_to.as_ref().map(|id| Question::find(view, id, sender)).transpose()?;
-                    if let (Some(_), Some(question), true) = (sender, &question, terms.names_question) {
+                    if let (Some(_), Some(question)) = (sender, &question) {
                         question.check(&new)?;
                     }
                     Self::Fresh { new, rule: rule.unwrap_or(Rule::Nothing), question }
@@ -237,8 +237,7 @@ struct Question {
 impl Question {
     fn find(view: &View<'_>, id: &MessageId, sender: Option<&PeerRow>) -> Result<Self> {
         // `handed` counts the push, unless that showed only the beginning.
-        let sql =
-            "SELECT from_peer, to_peer, state < 2 AND handed <= (again < 2) AND (holder = 1 OR holder = 0 AND pushed_by IS ?3)
+        let sql = "SELECT from_peer, to_peer, state < 2 AND handed <= (again < 2) AND (holder = 1 OR pushed_by IS ?3)
                    FROM message WHERE seq = ?1 AND tag = ?2";
         let found = view.one(sql, params![id.seq(), id.tag(), sender.map(PeerRow::agent_key)], |row| {
             Ok(Self { id: id.clone(), from: read_peer(row, 0)?, to: read_peer(row, 1)?, is_pushed: row.get(2)? })

@@ -25,14 +25,11 @@ pub fn acknowledge(tx: &mut Transaction<'_>, peer: &PeerId, route: Route, messag
             Outcome::Offered => offer(tx, &row, &id, route)?,
             Outcome::Announced => announce(tx, &row, &id, (route, lease))?,
             Outcome::Delivered => deliver(tx, peer, &id, route)?,
-            Outcome::Released => put_back(tx, peer, &id, (route, lease))?,
+            Outcome::Released => put_back(tx, &row, &id, (route, lease))?,
         };
         if has_changed {
             changed += 1;
             written.extend((outcome != Outcome::Released).then_some(id));
-        }
-        if has_changed && outcome == Outcome::Released {
-            release::apply_rule(tx, &row)?; // it may have changed in the meantime
         }
     }
     if changed > 0 && route != Route::Channel {
@@ -64,8 +61,8 @@ fn offer(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, route: Route)
 
 /// Records that only the beginning of `id` was handed over, so its full text still has to be shown.
 fn announce(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, (route, lease): Held<'_>) -> Result<bool> {
-    let sql = "UPDATE message SET state = 1, route = ?4, offered_at = coalesce(offered_at, ?5), holder = 0, instance = NULL,
-                   lease = NULL, again = ?6, handed = max(handed - 1, 0), pushed_by = coalesce(?8, pushed_by)
+    let sql = "UPDATE message SET state = 1, route = ?4, offered_at = ?5, holder = 0, instance = NULL, lease = NULL, again = ?6,
+                   handed = handed - 1, pushed_by = ?8
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND holder = ?7
                AND (?9 IS NULL OR lease = ?9)";
     let pushed_by = matches!(route, Route::Channel | Route::Inbox).then(|| peer.agent_key());
@@ -84,14 +81,14 @@ pub(super) fn deliver(tx: &mut Transaction<'_>, peer: &PeerId, id: &MessageId, r
     Ok(!tx.update(sql, values)?.is_empty())
 }
 
-/// Records that `id` was taken but not shown. It waits again as if it had never been taken.
-fn put_back(tx: &mut Transaction<'_>, peer: &PeerId, id: &MessageId, (route, lease): Held<'_>) -> Result<bool> {
-    let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL, handed = max(handed - 1, 0)
+/// Records that `id` was taken but not shown. It waits again as if it had never been taken, under the rule as it is now.
+fn put_back(tx: &mut Transaction<'_>, peer: &PeerRow, id: &MessageId, (route, lease): Held<'_>) -> Result<bool> {
+    let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL, handed = handed - 1
                WHERE seq = ?1 AND tag = ?2 AND to_peer = ?3 AND holder = ?4
                AND (?5 IS NULL OR lease = ?5)";
-    let has_changed = tx.run(sql, params![id.seq(), id.tag(), peer.as_str(), Kind::of(route), lease])? > 0;
+    let has_changed = tx.run(sql, params![id.seq(), id.tag(), peer.id.as_str(), Kind::of(route), lease])? > 0;
     if has_changed {
-        tx.wake(peer);
+        release::apply_rule(tx, peer)?; // the peer looks again
     }
     Ok(has_changed)
 }
@@ -112,14 +109,12 @@ pub fn prompt(tx: &mut Transaction<'_>, peer: &PeerRow, messages: Vec<MessageId>
     }
     for id in messages {
         let message = Message::one(tx, "seq = ?1 AND tag = ?2 AND to_peer = ?3", params![id.seq(), id.tag(), peer.id.as_str()])?;
-        if let Some(Message { receipt, text, handed }) = message {
-            match (is_whole(&text), receipt.held.is_some()) {
-                (true, _) if handed > 0 => _ = deliver(tx, &peer.id, &id, route)?,
-                (false, true) => {
-                    release::let_in_part(tx, &id)?;
-                    tx.hint(&peer.id);
-                }
-                _ => {}
+        // Only what was handed over can be in a prompt; anything else has another origin.
+        if let Some(Message { receipt, text, .. }) = message.filter(|message| message.handed > 0) {
+            if is_whole(&text) {
+                deliver(tx, &peer.id, &id, route)?;
+            } else if receipt.held.is_some() {
+                release::let_in_part(tx, &id)?;
             }
         }
         tx.inbox(&peer.id, InboxNews::LetIn(id));

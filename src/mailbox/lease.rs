@@ -2,7 +2,7 @@
 
 use super::{Holder, Message, Result, Transaction, message::COLUMNS, order};
 use crate::{
-    db::{self, View, params},
+    db::{self, PeerRow, View, params},
     wire::{HOOK_LEASE, PeerId},
 };
 use std::{
@@ -120,11 +120,11 @@ pub fn end_hooks_leases(tx: &mut Transaction<'_>, peer: &PeerId) -> Result<()> {
     Ok(())
 }
 
-/// Ends all leases on messages to `peer`, except those of the process `instance`: the other holders are gone. They may or may not
-/// have shown the messages, so these wait again and count as possibly shown. A registration follows, which makes the peer look again.
-pub fn end_leases(tx: &Transaction<'_>, peer: &PeerId, instance: &str) -> Result<()> {
+/// Ends all leases on messages to `peer`, except those of the process that serves it: the other holders are gone. They may or may not
+/// have shown the messages, so these wait again and count as possibly shown.
+pub(super) fn end_leases(tx: &Transaction<'_>, peer: &PeerRow) -> Result<()> {
     let sql = "UPDATE message SET holder = 0, instance = NULL, lease = NULL
                WHERE to_peer = ?1 AND waiting = 1 AND instance <> ?2";
-    tx.run(sql, [peer.as_str(), instance])?;
+    tx.run(sql, [peer.id.as_str(), &peer.instance])?;
     Ok(())
 }

@@ -34,6 +34,7 @@ pub(crate) mod poll;
 pub(crate) mod proof;
 pub(crate) mod release;
 pub(crate) mod search;
+pub(crate) mod serve;
 mod transaction;
 
 pub use error::{Error, Refusal, Result};

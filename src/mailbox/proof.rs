@@ -39,13 +39,12 @@ pub(super) fn confirm_pushed(tx: &mut Transaction<'_>, peer: &PeerId, sender: &P
     Ok(())
 }
 
-/// Makes the unconfirmed messages of the agent process `agent`, which is gone, wait again; they are shown as repeats. They may
-/// have been lost unread in its inbox or channel, even if that had proved itself. This is part of a registration, which makes the peer
-/// look again.
-pub fn mark_uncertain(tx: &Transaction<'_>, peer: &PeerId, agent: &str) -> Result<()> {
-    let sql = "UPDATE message SET waiting = 1, again = 1
-               WHERE to_peer = ?1 AND state = 1 AND waiting = 0 AND pushed_by = ?2";
-    tx.run(sql, [peer.as_str(), agent])?;
+/// Makes the unconfirmed messages of earlier agent processes of `peer` wait again; they are shown as repeats. They may have been lost
+/// unread in an inbox or channel, even if that had proved itself.
+pub(super) fn mark_uncertain(tx: &Transaction<'_>, peer: &PeerRow) -> Result<()> {
+    let sql = "UPDATE message SET waiting = 1
+               WHERE to_peer = ?1 AND state = 1 AND pushed_by <> ?2";
+    tx.run(sql, [peer.id.as_str(), &peer.agent_key()])?;
     Ok(())
 }
 

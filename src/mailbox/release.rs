@@ -81,9 +81,9 @@ pub fn apply_rule(tx: &mut Transaction<'_>, peer: &PeerRow) -> Result<()> {
         Rule::Unequal { bypasses } => (Some(HeldBy::Mode), Some(bypasses)),
         Rule::All(by) => (Some(by), None),
     };
-    let sql = "UPDATE message SET held_at = NULL, pushed_by = NULL
+    let sql = "UPDATE message SET held_at = NULL
                WHERE to_peer = ?1 AND waiting = 1 AND held_at IS NOT NULL
-               AND (?2 = 0 OR held_by <> ?2 OR ?3 IS NOT NULL AND (passes = 1 OR bypassed = ?3))";
+               AND (held_by <> ?2 OR bypassed = ?3)";
     tx.run(sql, params![peer.id.as_str(), held_number(by), equal])?;
     if by.is_some() {
         let sql = "UPDATE message SET held_at = ?4, held_by = ?2
@@ -119,7 +119,7 @@ pub fn posted(tx: &Transaction<'_>, ids: &[MessageId]) -> Result<()> {
 
 /// Releases a held message at the user's request; false if it is not held.
 pub fn release(tx: &mut Transaction<'_>, id: &MessageId) -> Result<bool> {
-    let sql = "UPDATE message SET held_at = NULL, released = 1, pushed_by = NULL
+    let sql = "UPDATE message SET held_at = NULL, released = 1
                WHERE seq = ?1 AND tag = ?2 AND held_at IS NOT NULL AND state < 2";
     tx.update(sql, params![id.seq(), id.tag()])?;
     let to = tx.effects.changes.first().map(|change| change.to.clone());
@@ -131,8 +131,7 @@ pub fn release(tx: &mut Transaction<'_>, id: &MessageId) -> Result<bool> {
 
 /// Releases a held message because the user has let in its beginning; the whole text still has to be shown.
 pub(super) fn let_in_part(tx: &mut Transaction<'_>, id: &MessageId) -> Result<()> {
-    let sql =
-        "UPDATE message SET state = 1, route = 'inbox', held_at = NULL, released = 1, again = ?3, handed = max(handed - 1, 0)
-               WHERE seq = ?1 AND tag = ?2 AND waiting = 1";
-    tx.update(sql, params![id.seq(), id.tag(), Shown::Announced]).map(drop)
+    let sql = "UPDATE message SET state = 1, route = 'inbox', offered_at = ?2, held_at = NULL, again = ?3, handed = handed - 1
+               WHERE seq = ?1 AND waiting = 1";
+    tx.update(sql, params![id.seq(), tx.now.as_millis(), Shown::Announced]).map(drop)
 }

@@ -123,7 +123,14 @@ impl World {
             steps.extend(matches!(self.servers[server].door.stage, Stage::Holding(_)).then_some(Step::Fail(server, Slot::Door)));
         }
         steps.push(Step::KillBroker);
-        steps.extend((!self.agent.is_gone).then_some(Step::KillAgent));
+        steps.extend(self.can_post().then_some(Step::Post { is_noted: false }));
+        if !self.agent.is_gone {
+            steps.push(Step::KillAgent);
+            steps.extend(
+                (self.setup.door != Door::Legacy && self.registered.is_some_and(|(_, agent)| agent == self.agent.number))
+                    .then_some(Step::Leave),
+            );
+        }
     }
 
     fn cancels(&self, number: usize, steps: &mut Vec<Step>) {
@@ -135,9 +142,14 @@ impl World {
         }
     }
 
+    /// Whether the broker writes held messages into the inbox.
+    fn can_post(&self) -> bool {
+        self.broker.stream.is_some() && self.has_inbox() && self.tables.mail.iter().any(|stored| stored.held)
+    }
+
     fn controls(&self, steps: &mut Vec<Step>) {
-        let can_post = self.broker.stream.is_some() && self.has_inbox();
-        steps.extend((can_post && self.tables.mail.iter().any(|stored| stored.held)).then_some(Step::Post));
+        let can_post = self.can_post();
+        steps.extend(can_post.then_some(Step::Post { is_noted: true }));
         steps.extend((self.setup.expires && !self.spent.expired && self.spent.letters > 0).then_some(Step::Expire));
         if self.spent.controls >= self.setup.controls {
             return;

@@ -7,7 +7,7 @@ use crate::{
         accept::{self, NewMessage, Terms},
         acknowledge, expire, history,
         lease::{self, Claim, Taker},
-        poll, proof, release,
+        poll, proof, release, serve,
     },
     wire::{Acknowledgement, InboundRule, MessageId, Outcome, PeerId, Process, Route, Timestamp},
 };
@@ -28,18 +28,21 @@ pub const GUESSED: i64 = 1 << 32;
 /// A sender that bypasses permission prompts, and one whose messages do not expire.
 pub const BYPASSING: &str = "c";
 pub const LASTING: &str = "b";
+/// A sender in a container, where it bypasses permission prompts, which counts for nothing outside.
+pub const CONTAINED: &str = "d";
+/// How many held messages are posted at once.
+pub const MOST_POSTED: u32 = 2;
 /// A text of which the inbox and the channel show only the beginning.
 const LONG: &str = "a long text";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// A peer registers, without a client.
+    /// A peer registers, served by a process of its name.
     Meet(String),
-    /// The recipient registers, served by a process; `gone` is the agent process that ran it before.
-    Register {
-        facts: Facts,
-        gone: Option<String>,
-    },
+    /// The recipient registers, served by a process.
+    Register(Facts),
+    /// The process that serves the recipient serves another conversation from now on.
+    Leave,
     Send(Draft),
     /// `is_outdated`: a newer request replaces this one.
     Lease {
@@ -47,6 +50,7 @@ pub enum Operation {
         lease: Option<String>,
         route: Taking,
         is_outdated: bool,
+        limit: Limit,
     },
     /// The messages that the stream of this process has leased.
     Leased {
@@ -65,8 +69,13 @@ pub enum Operation {
         route: Route,
         messages: Vec<(i64, Outcome, Option<String>)>,
     },
-    /// The prompt hook reports that these messages were let in.
-    Prompt(Vec<i64>),
+    /// The prompt hook of a peer reports that these messages were let in.
+    Prompt {
+        peer: &'static str,
+        messages: Vec<i64>,
+    },
+    /// The user reads a message at the command line.
+    ReadByUser(i64),
     Miss,
     Pending,
     ToPost,
@@ -98,6 +107,7 @@ pub enum Operation {
 pub struct Facts {
     pub instance: String,
     pub agent: u32,
+    pub has_channel: bool,
     pub has_inbox: bool,
     pub has_hook: bool,
     pub legacy: bool,
@@ -138,6 +148,16 @@ pub enum Taking {
     Inbox,
 }
 
+/// How much a take asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limit {
+    None,
+    /// One message.
+    Message,
+    /// No bytes, so only the first message, regardless of its size.
+    Size,
+}
+
 /// A message as its recipient gets it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Given {
@@ -173,7 +193,11 @@ fn given(messages: Vec<Message>) -> Answer {
 
 /// The row of the recipient.
 fn row(tx: &Transaction<'_>) -> PeerRow {
-    peers::get(tx, &recipient()).unwrap().unwrap()
+    row_of(tx, RECIPIENT)
+}
+
+fn row_of(tx: &Transaction<'_>, peer: &str) -> PeerRow {
+    peers::get(tx, &peer.parse().unwrap()).unwrap().unwrap()
 }
 
 impl Operation {
@@ -188,12 +212,20 @@ impl Operation {
         match self {
             Self::Meet(peer) => {
                 let row = PeerRow::new(peer.parse().unwrap(), peer.clone(), "/".to_owned(), NOW);
-                peers::put(tx, &PeerRow { bypasses: peer == BYPASSING, ..row }).unwrap();
+                let (bypasses, container) =
+                    (peer == BYPASSING || peer == CONTAINED, (peer == CONTAINED).then(|| "box".to_owned()));
+                peers::put(tx, &PeerRow { bypasses, container, instance: peer.clone(), ..row }).unwrap();
             }
-            Self::Register { facts, gone } => register(tx, facts, gone.as_deref()),
+            Self::Register(facts) => register(tx, facts),
+            Self::Leave => leave(tx),
             Self::Send(draft) => return send(tx, draft),
-            Self::Lease { instance, lease, route, is_outdated } => {
-                let claim = claim(tx, instance, lease, *route);
+            Self::Lease { instance, lease, route, is_outdated, limit } => {
+                let mut claim = claim(tx, instance, lease, *route);
+                match limit {
+                    Limit::None => {}
+                    Limit::Message => claim.messages = 1,
+                    Limit::Size => claim.bytes = 0,
+                }
                 claim.is_outdated.store(*is_outdated, Ordering::SeqCst);
                 return given(lease::lease(tx, &claim).unwrap());
             }
@@ -209,7 +241,8 @@ impl Operation {
                 let messages = messages.map(|(seq, outcome, lease)| Acknowledgement { id: id(seq), outcome, lease });
                 acknowledge::acknowledge(tx, &peer.parse().unwrap(), *route, messages.collect()).unwrap();
             }
-            Self::Prompt(messages) => prompt(tx, messages),
+            Self::Prompt { peer, messages } => prompt(tx, peer, messages),
+            Self::ReadByUser(seq) => drop(acknowledge::read_by_user(tx, &[recipient()], &id(*seq)).unwrap()),
             Self::Miss => proof::miss(tx, &recipient(), &row(tx).agent_key()).unwrap(),
             Self::Pending => {
                 let pending = proof::pending(tx, &recipient(), &row(tx).agent_key()).unwrap();
@@ -239,12 +272,13 @@ impl Operation {
 }
 
 /// As `Registration::store` does it.
-fn register(tx: &mut Transaction<'_>, facts: &Facts, gone: Option<&str>) {
+fn register(tx: &mut Transaction<'_>, facts: &Facts) {
     let old = peers::get(tx, &recipient()).unwrap();
     let fresh = || PeerRow::new(recipient(), RECIPIENT.to_owned(), "/".to_owned(), NOW);
     let row = PeerRow {
         instance: facts.instance.clone(),
         agent: Some(Process { pid: facts.agent, started: 1 }),
+        channel: facts.has_channel,
         inbox: facts.has_inbox.then(|| "/inbox".to_owned()),
         hooked: facts.has_hook.then(|| agent_key(facts.agent)),
         hook_proves_all: facts.has_hook,
@@ -253,12 +287,13 @@ fn register(tx: &mut Transaction<'_>, facts: &Facts, gone: Option<&str>) {
         bypasses: facts.bypasses,
         ..old.unwrap_or_else(fresh)
     };
-    peers::put(tx, &row).unwrap();
-    lease::end_leases(tx, &row.id, &row.instance).unwrap();
-    release::apply_rule(tx, &row).unwrap();
-    if let Some(agent) = gone {
-        proof::mark_uncertain(tx, &row.id, agent).unwrap();
-    }
+    serve::serve(tx, &row).unwrap();
+}
+
+/// As `Broker::switch_session` does it.
+fn leave(tx: &mut Transaction<'_>) {
+    let row = PeerRow { instance: String::new(), agent: None, inbox: None, ..row(tx) };
+    serve::leave(tx, &row).unwrap();
 }
 
 fn send(tx: &mut Transaction<'_>, draft: &Draft) -> Answer {
@@ -271,7 +306,7 @@ fn send(tx: &mut Transaction<'_>, draft: &Draft) -> Answer {
         reply_to: reply_to.map(id),
         stream,
         for_cli_inside,
-        ..NewMessage::new(TAG.to_owned(), from, to, if is_long { LONG } else { text }.to_owned(), NOW, wait)
+        ..NewMessage::new(TAG.to_owned(), from, to, if is_long { LONG.to_owned() } else { format!("a text{text}") }, NOW, wait)
     };
     let most_waiting = if most_waiting > 0 { most_waiting } else { 100 };
     match accept::accept(tx, vec![new], Terms { by_user, names_question: names, most_waiting }) {
@@ -307,8 +342,8 @@ fn claim(tx: &Transaction<'_>, instance: &str, lease: &Option<String>, route: Ta
 }
 
 /// As `Broker::note_hook` does it.
-fn prompt(tx: &mut Transaction<'_>, messages: &[i64]) {
-    let peer = row(tx);
+fn prompt(tx: &mut Transaction<'_>, peer: &str, messages: &[i64]) {
+    let peer = row_of(tx, peer);
     acknowledge::prompt(tx, &peer, messages.iter().map(|seq| id(*seq)).collect(), |text| text != LONG).unwrap();
 }
 
@@ -317,7 +352,7 @@ fn to_post(tx: &Transaction<'_>) -> Answer {
     if !release::has_to_post(tx, &recipient(), &agent).unwrap() {
         return Answer::Mail(Vec::new());
     }
-    given(release::to_post(tx, &recipient(), &agent, 20).unwrap())
+    given(release::to_post(tx, &recipient(), &agent, MOST_POSTED).unwrap())
 }
 
 fn control(tx: &mut Transaction<'_>, inbound: InboundRule, bypasses: bool) {

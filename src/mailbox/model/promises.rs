@@ -9,7 +9,7 @@
 //! - From every state, without another fault, each message is shown that is neither held nor expired.
 
 use super::{
-    operation::{Answer, BYPASSING, Given, Operation, RECIPIENT, Taking, agent_key},
+    operation::{Answer, BYPASSING, CONTAINED, Given, MOST_POSTED, Operation, RECIPIENT, Taking, agent_key},
     tables::Stored,
     world::{Door, Fate, Letter, Parked, Stage, World, instance},
 };
@@ -44,7 +44,9 @@ fn wrong_mark(fate: &Fate, given: &Given, is_whole: bool) -> Option<&'static str
     let before = if is_whole { fate.unmarked.0 } else { fate.unmarked.1 };
     match given.repeat {
         false if before > 0 => Some("was shown twice without a mark"),
-        true if is_whole && !fate.is_exposed && fate.pushed.is_none() => Some("was marked, but cannot have been shown before"),
+        true if is_whole && !fate.is_exposed && (fate.pushed.is_none() || fate.letter.is_long && fate.asked.is_none()) => {
+            Some("was marked, but cannot have been shown before")
+        }
         _ => None,
     }
 }
@@ -82,7 +84,7 @@ pub fn proves(world: &World, seq: i64) -> bool {
 }
 
 /// The session has named `seq` in a reply.
-pub fn note_reply(world: &mut World, names: Option<i64>, is_proof: bool) {
+pub fn note_reply(world: &mut World, is_proof: bool) {
     let has_proved = has_proved(world);
     if is_proof && !has_proved {
         world.break_promise("a reply names a pushed message, and proves nothing");
@@ -90,7 +92,28 @@ pub fn note_reply(world: &mut World, names: Option<i64>, is_proof: bool) {
     if has_proved && !world.agent.is_live && world.setup.door != Door::Hooked {
         world.break_promise("a dead inbox or channel has proved itself");
     }
-    names.into_iter().for_each(|seq| note_let_in(world, seq));
+}
+
+/// A reply to `to` confirms the message that it names. If the inbox or channel has proved itself, it also confirms what that has shown of
+/// the same peer, and no more.
+/// The inbox waits no more for the message, unless the session knew it before.
+pub fn note_confirmed(world: &mut World, before: &World, to: &str, names: Option<i64>) {
+    let has_proved = has_proved(world);
+    let was_delivered = |seq| before.tables.mail.iter().any(|old| old.seq == seq && old.state == 2);
+    let is_wrong = |new: &&Stored| {
+        let is_pushed_by = has_proved && world.fates.get(&new.seq).is_some_and(|fate| fate.letter.from == to);
+        let may_be_confirmed = names == Some(new.seq) || is_pushed_by || was_delivered(new.seq);
+        let must_be_confirmed = names == Some(new.seq) || is_pushed_by && new.state == 1 && !new.waiting;
+        if new.state == 2 { !may_be_confirmed } else { must_be_confirmed }
+    };
+    if let Some(seq) = world.tables.mail.iter().find(is_wrong).map(|new| new.seq) {
+        world.break_promise(format!("a reply to {to} confirms message {seq}, or should and does not"));
+    }
+    let is_wrong =
+        |new: &&Stored| new.state == 2 && is_pending(world, new.seq) != (was_delivered(new.seq) && is_pending(before, new.seq));
+    if let Some(seq) = world.tables.mail.iter().find(is_wrong).map(|new| new.seq) {
+        world.break_promise(format!("a reply confirms message {seq}, and the inbox still waits for it, or waits no more"));
+    }
 }
 
 /// The hook has reported that `seq` was let in.
@@ -98,14 +121,13 @@ pub fn note_report(world: &mut World, seq: i64) {
     if !has_proved(world) {
         world.break_promise("the hook reports a message, and the inbox has not proved itself");
     }
-    note_let_in(world, seq);
-}
-
-/// The session has let `seq` in: the inbox waits for it no more.
-fn note_let_in(world: &mut World, seq: i64) {
-    if world.broker.pending.as_ref().is_some_and(|pending| pending.contains(&seq)) {
+    if is_pending(world, seq) {
         world.break_promise(format!("message {seq} is let in, and the inbox still waits for it"));
     }
+}
+
+fn is_pending(world: &World, seq: i64) -> bool {
+    world.broker.pending.as_ref().is_some_and(|pending| pending.contains(&seq))
 }
 
 /// After a restart the broker finds these messages written into the inbox and not let in.
@@ -117,7 +139,7 @@ pub fn note_pending(world: &mut World, pending: &[Given]) {
     }
 }
 
-fn has_proved(world: &World) -> bool {
+pub fn has_proved(world: &World) -> bool {
     world.tables.proved.as_deref() == Some(agent_key(world.agent.number).as_str())
 }
 
@@ -156,6 +178,18 @@ pub fn note_given(world: &mut World, given: &[Given]) {
             continue;
         };
         world.break_promise(format!("message {} {why}", given.seq));
+    }
+}
+
+/// Held messages are written into the inbox, where the client asks its user: each once, the oldest first, and none if all are refused.
+pub fn note_posted(world: &mut World, posted: &[Given], is_noted: bool) {
+    let (agent, is_refused) = (Some(world.agent.number), world.inbound == InboundRule::Refuse);
+    let is_due = |stored: &&Stored| stored.held && stored.waiting && world.fates[&stored.seq].asked != agent;
+    let due = world.tables.mail.iter().filter(|_| !is_refused).filter(is_due).take(MOST_POSTED as usize);
+    let is_marked = |seq| world.tables.mail.iter().any(|stored| stored.seq == seq && stored.is_offered);
+    let is_right = due.map(|stored| stored.seq).eq(posted.iter().map(|given| given.seq));
+    if !is_right || is_noted && !posted.iter().all(|given| is_marked(given.seq)) {
+        world.break_promise(format!("{posted:?} are written into the inbox, but others are due, or this is not noted"));
     }
 }
 
@@ -204,9 +238,6 @@ pub fn of_tables(world: &World) -> Option<String> {
     if let Some(seq) = world.fates.keys().find(is_left) {
         return Some(format!("message {seq} is gone"));
     }
-    if let Some(seq) = world.tables.unsound() {
-        return Some(format!("the row of message {seq} contradicts itself"));
-    }
     if let Some(seq) = uncounted(world) {
         return Some(format!("message {seq} may have been shown, and counts as new"));
     }
@@ -215,16 +246,22 @@ pub fn of_tables(world: &World) -> Option<String> {
     if let Some(stored) = world.tables.mail.iter().find(is_stray) {
         return Some(format!("message {} is held by a process that does not serve the session", stored.seq));
     }
-    let expired = world.fates.iter().filter(|(_, fate)| fate.has_expired && ["a", BYPASSING].contains(&fate.letter.from));
+    let expired =
+        world.fates.iter().filter(|(_, fate)| fate.has_expired && ["a", BYPASSING, CONTAINED].contains(&fate.letter.from));
     let expired: BTreeSet<i64> = expired.map(|(seq, _)| *seq).collect();
     let told = world.tables.notices.iter().filter(|(to, _)| to != RECIPIENT);
     let told: BTreeSet<i64> = told.filter_map(|(_, question)| question.parse::<MessageId>().ok()).map(|id| id.seq()).collect();
     (expired != told).then(|| format!("{expired:?} have expired, and the senders of {told:?} were told"))
 }
 
-/// What the inbox does not wait for, but would after a restart of the broker: if that is lost, nobody sees it.
+/// What the inbox waits for without reason; or does not wait for, but would after a restart of the broker: if that is lost, nobody sees it.
 fn forgotten(world: &World) -> Option<String> {
     let known = world.broker.pending.as_ref()?;
+    let agent = world.registered.map(|(_, agent)| agent);
+    let is_written = |seq: &&i64| world.fates.get(*seq).is_none_or(|fate| fate.pushed == agent);
+    if let Some(seq) = known.iter().find(|seq| !is_written(seq)) {
+        return Some(format!("the inbox waits for message {seq}, which was not written into it"));
+    }
     let Answer::Mail(pending) = world.tables.run(&Operation::Pending).answer else { return None };
     let forgotten = pending.into_iter().find(|given| !known.contains(&given.seq))?;
     Some(format!("message {} was written into the inbox, which does not wait for it", forgotten.seq))

@@ -43,6 +43,9 @@ fn unseen(world: &World) -> Option<String> {
     for stored in &world.tables.mail {
         let Some(fate) = world.fates.get(&stored.seq) else { continue };
         let is_seen = fate.is_shown || fate.is_confirmed;
+        if world.setup.door == Door::Legacy && stored.state == 1 {
+            return Some(format!("message {} was polled, and is not delivered at rest", stored.seq));
+        }
         let may_stay = fate.has_expired || promises::may_be_held(world, fate) && !fate.is_free && stored.held;
         if !may_stay && (!is_seen || stored.waiting) {
             let seq = stored.seq;

@@ -51,6 +51,8 @@ pub enum Step {
     Kill(usize),
     KillBroker,
     KillAgent,
+    /// The agent process turns to another conversation.
+    Leave,
     /// The session is resumed by a new agent process.
     Resume {
         is_live: bool,
@@ -60,7 +62,10 @@ pub enum Step {
         inbound: InboundRule,
         bypasses: bool,
     },
-    Post,
+    /// The broker writes held messages into the inbox. It may be killed before it notes that.
+    Post {
+        is_noted: bool,
+    },
     LetIn,
     Release(i64),
     Poll,
@@ -100,10 +105,11 @@ impl World {
             Step::Kill(server) => self.kill(server),
             Step::KillBroker => self.kill_broker(),
             Step::KillAgent => self.kill_agent(),
+            Step::Leave => self.leave(),
             Step::Resume { is_live } => self.resume(is_live),
             Step::Expire => self.expire(),
             Step::Control { inbound, bypasses } => self.control(inbound, bypasses),
-            Step::Post => self.post(),
+            Step::Post { is_noted } => self.post(is_noted),
             Step::LetIn => self.let_in(),
             Step::Release(seq) => self.release(seq),
             Step::Poll => self.agent.polled = Some(self.poll()),
@@ -118,9 +124,8 @@ impl World {
         let spent = &mut self.spent;
         match step {
             Step::Lose if self.agent.is_live => spent.faults += 1,
-            Step::Disconnect(_) | Step::Kill(_) | Step::KillBroker | Step::KillAgent | Step::Fail(_, Slot::Door) => {
-                spent.faults += 1
-            }
+            Step::Disconnect(_) | Step::Kill(_) | Step::KillBroker | Step::KillAgent | Step::Leave => spent.faults += 1,
+            Step::Fail(_, Slot::Door) | Step::Post { is_noted: false } => spent.faults += 1,
             Step::Cancel(_) | Step::Fail(..) => spent.cancels += 1,
             Step::Reply { .. } => spent.replies += 1,
             Step::Control { .. } | Step::Release(_) => spent.controls += 1,
@@ -162,6 +167,7 @@ impl World {
         let sender = names.map(|seq| self.fates[&seq].letter.from).filter(|from| *from != "broker");
         let (from, to, key) = (RECIPIENT.to_owned(), sender.unwrap_or("a").to_owned(), self.spent.replies.to_string());
         let is_proof = names.is_some_and(|seq| promises::proves(self, seq));
+        let (before, receiver) = (self.clone(), to.clone());
         let answer = self.run(&Operation::Send(Draft { from, to, key, reply_to: names, names: true, ..Draft::default() }));
         if !matches!(answer, Answer::Number(_)) {
             self.break_promise(format!("a reply was not accepted: {answer:?}"));
@@ -169,7 +175,8 @@ impl World {
         if let Some(fate) = names.and_then(|seq| self.fates.get_mut(&seq)) {
             fate.is_confirmed = true;
         }
-        promises::note_reply(self, names, is_proof);
+        promises::note_reply(self, is_proof);
+        promises::note_confirmed(self, &before, &receiver, names);
     }
 
     fn show_next(&mut self) {
@@ -186,7 +193,11 @@ impl World {
 
     fn hook(&mut self) {
         let report = self.agent.reports.remove(0);
-        self.run(&Operation::Prompt(vec![report]));
+        let is_held = self.tables.mail.iter().any(|stored| stored.seq == report && stored.held && stored.waiting);
+        self.run(&Operation::Prompt { peer: RECIPIENT, messages: vec![report] });
+        if let Some(fate) = self.fates.get_mut(&report).filter(|_| is_held) {
+            (fate.is_free, fate.asked) = (true, None);
+        }
         promises::note_report(self, report);
     }
 
@@ -227,6 +238,12 @@ impl World {
         self.agent = Agent { is_gone: true, ..Agent::new(self.agent.number, false) };
     }
 
+    fn leave(&mut self) {
+        self.kill_agent();
+        self.note_ended_leases(None, Some(self.agent.number));
+        self.run(&Operation::Leave);
+    }
+
     fn resume(&mut self, is_live: bool) {
         self.agent = Agent::new(self.agent.number + 1, is_live);
         self.servers.push(Server::default());
@@ -257,18 +274,20 @@ impl World {
         self.wake();
     }
 
-    fn post(&mut self) {
+    fn post(&mut self, is_noted: bool) {
         let given = self.mail(&Operation::ToPost);
-        self.run(&Operation::Posted(given.iter().map(|given| given.seq).collect()));
-        let is_posted = |given: &Given| self.tables.mail.iter().any(|stored| stored.seq == given.seq && stored.is_offered);
-        if !given.iter().all(is_posted) || !given.is_empty() && self.inbound == InboundRule::Refuse {
-            self.break_promise(format!("{given:?} is posted, and must not be, or is not marked"));
+        if is_noted {
+            self.run(&Operation::Posted(given.iter().map(|given| given.seq).collect()));
         }
+        promises::note_posted(self, &given, is_noted);
         for given in given {
             if let Some(fate) = self.fates.get_mut(&given.seq) {
-                (fate.pushed, fate.is_uncertain) = (Some(self.agent.number), true);
+                (fate.pushed, fate.asked, fate.is_uncertain) = (Some(self.agent.number), Some(self.agent.number), true);
             }
             self.agent.asked.push(given);
+        }
+        if !is_noted {
+            self.kill_broker();
         }
     }
 
@@ -283,7 +302,10 @@ impl World {
     }
 
     fn release(&mut self, seq: i64) {
-        self.run(&Operation::Release(seq));
+        let is_held = self.tables.mail.iter().any(|stored| stored.seq == seq && stored.held && stored.state < 2);
+        if self.run(&Operation::Release(seq)) != Answer::Yes(is_held) {
+            self.break_promise(format!("a release says that it has not released message {seq}, or has"));
+        }
         if let Some(fate) = self.fates.get_mut(&seq) {
             fate.is_free = true;
         }

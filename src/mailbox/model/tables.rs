@@ -137,7 +137,13 @@ impl Tables {
             () if (tables.proved == self.proved) == effects.proofs.iter().any(|(peer, ..)| *peer == recipient) => {
                 Some(format!("{operation:?}: a proof is not told"))
             }
-            () if self.frees(&tables) && wake.is_none() => Some(format!("{operation:?} frees messages, and nobody looks again")),
+            () if effects.proofs.iter().any(|(peer, ..)| *peer != recipient) => {
+                Some(format!("{operation:?} proves an inbox or channel of another peer"))
+            }
+            () if let Some(seq) = self.unsound(&tables) => Some(format!("{operation:?}: the row of message {seq} is wrong")),
+            () if self.frees(&tables) && wake.is_none() && *operation != Operation::Leave => {
+                Some(format!("{operation:?} frees messages, and nobody looks again"))
+            }
             () if matches!(operation, Operation::Move { .. } | Operation::All(_)) => None, // a move changes no state
             () => self.mistold(&tables, &effects.changes, matches!(operation, Operation::Expire | Operation::Poll)),
         };
@@ -174,9 +180,10 @@ impl Tables {
         new.mail.iter().filter(is_free).any(|stored| !free.contains(&stored.seq))
     }
 
-    /// A row that contradicts itself.
-    pub fn unsound(&self) -> Option<i64> {
-        self.mail.iter().find(|stored| !stored.is_sound).map(|stored| stored.seq)
+    /// A row that contradicts itself, or a message that is held although it was shown.
+    fn unsound(&self, new: &Self) -> Option<i64> {
+        let was_shown = |seq| self.mail.iter().any(|old| old.seq == seq && old.state > 0 && !old.held);
+        new.mail.iter().find(|stored| !stored.is_sound || stored.held && was_shown(stored.seq)).map(|stored| stored.seq)
     }
 
     fn read(tx: &Tx<'_>) -> Self {

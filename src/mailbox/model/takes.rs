@@ -1,7 +1,7 @@
 //! Takes, pushes and acknowledgements: the broker's side as `broker/` has it, and the server's as `session/` has it.
 
 use super::{
-    operation::{Given, Operation, RECIPIENT, Taking},
+    operation::{Given, Limit, Operation, RECIPIENT, Taking},
     promises,
     world::{Acknowledging, Call, Door, Parked, Server, Slot, Stage, World, instance},
 };
@@ -122,11 +122,15 @@ impl World {
         if before.is_empty() && !self.may_take(take) {
             return (Vec::new(), false);
         }
-        let operation = Operation::Lease { instance, lease, route: take.route, is_outdated: take.is_outdated };
+        let (route, is_outdated) = (take.route, take.is_outdated);
+        if !self.is_true(&Operation::IsAny { instance: instance.clone(), lease: lease.clone(), route }) {
+            return (Vec::new(), false);
+        }
+        let operation = Operation::Lease { instance, lease, route, is_outdated, limit: Limit::None };
         let given = self.mail(&operation);
         let is_announced = |given: &Given| self.tables.mail.iter().any(|stored| stored.seq == given.seq && stored.is_announced);
-        if take.route == Taking::Result && given.iter().any(is_announced) {
-            self.break_promise(format!("of {given:?} the beginning was shown, and a result shows it again"));
+        if take.route != Taking::Check && given.iter().any(is_announced) {
+            self.break_promise(format!("of {given:?} the beginning was shown, and {:?} shows it again", take.route));
         }
         let fresh: Vec<Given> = given.iter().filter(|given| !before.contains(&given.seq)).cloned().collect();
         promises::note_given(self, &fresh);
@@ -255,7 +259,8 @@ impl World {
         if !leased.is_empty() || self.waiting_calls() > 0 || !self.pushes_by(Taking::Stream) {
             return leased;
         }
-        let given = self.mail(&Operation::Lease { instance, lease: None, route: Taking::Stream, is_outdated: false });
+        let given =
+            self.mail(&Operation::Lease { instance, lease: None, route: Taking::Stream, is_outdated: false, limit: Limit::None });
         promises::note_given(self, &given);
         given
     }
@@ -276,7 +281,12 @@ impl World {
         let Some(route) = queue.first().map(|first| first.route) else { return };
         let batch: Vec<_> = queue.iter_mut().take_while(|queued| queued.route == route).collect();
         let messages = batch.iter().map(|queued| (queued.seq, queued.outcome, queued.lease.clone())).collect();
+        let is_shown = |queued: &&Acknowledging| queued.outcome == Became::Delivered;
+        let shown: Vec<i64> = batch.iter().map(|queued| &**queued).filter(is_shown).map(|queued| queued.seq).collect();
         batch.into_iter().for_each(|queued| queued.is_sent = true);
         self.run(&Operation::Acknowledge { peer: RECIPIENT, route, messages });
+        if self.tables.mail.iter().any(|stored| shown.contains(&stored.seq) && stored.state != 2) {
+            self.break_promise(format!("{shown:?} were shown, and do not count as delivered"));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! its session has seen of it.
 
 use super::{
-    operation::{Answer, BYPASSING, Draft, Facts, Given, LASTING, Operation, RECIPIENT, Taking, agent_key},
+    operation::{Answer, BYPASSING, CONTAINED, Draft, Facts, Given, LASTING, Operation, RECIPIENT, Taking},
     tables::{Outcome, Tables},
 };
 use crate::{
@@ -203,6 +203,8 @@ pub struct Fate {
     pub was_held: bool,
     pub is_free: bool,
     pub has_expired: bool,
+    /// The agent process whose user was asked whether to let it in, and has not.
+    pub asked: Option<u32>,
 }
 
 /// The part of a server that takes messages.
@@ -239,7 +241,7 @@ impl World {
             spent: Spent::default(),
             broken: None,
         };
-        ["a", LASTING, BYPASSING].into_iter().for_each(|peer| drop(world.run(&Operation::Meet(peer.to_owned()))));
+        ["a", LASTING, BYPASSING, CONTAINED].into_iter().for_each(|peer| drop(world.run(&Operation::Meet(peer.to_owned()))));
         world.agent.is_gone = false;
         world.register(0);
         // The stream of `a` pushes it: to name it again proves no channel of its sender.
@@ -330,7 +332,7 @@ impl World {
     pub fn register(&mut self, server: usize) {
         let (before, agent) = (self.registered, self.agent.number);
         let gone = before.filter(|(_, other)| *other != agent).map(|(_, other)| other);
-        self.note_ended_leases(server, gone);
+        self.note_ended_leases(Some(server), gone);
         if before.is_some_and(|(other, _)| other != server) {
             self.servers.iter_mut().for_each(|server| server.is_up = false);
             self.broker.stream = None;
@@ -343,13 +345,14 @@ impl World {
         let facts = Facts {
             instance: instance(server),
             agent,
+            has_channel: self.setup.door == Door::Channel,
             has_inbox: self.has_inbox(),
             has_hook: self.setup.door == Door::Hooked,
             legacy: self.setup.door == Door::Legacy,
             inbound: self.inbound,
             bypasses: self.bypasses,
         };
-        self.run(&Operation::Register { facts, gone: gone.map(agent_key) });
+        self.run(&Operation::Register(facts));
         self.broker.stream = Some(Stream { server, after: 0, buffer: Vec::new(), awake: true });
         self.broker.hint = true;
         self.wake();
@@ -358,10 +361,10 @@ impl World {
     }
 
     /// Leases of other processes end: what they held may have been shown. So may what the agent process before was given.
-    fn note_ended_leases(&mut self, server: usize, gone: Option<u32>) {
-        let instance = instance(server);
+    pub fn note_ended_leases(&mut self, server: Option<usize>, gone: Option<u32>) {
+        let instance = server.map(instance);
         for stored in self.tables.mail.iter().filter(|stored| stored.waiting) {
-            let is_others = stored.holder.as_ref().is_some_and(|(other, _)| *other != instance);
+            let is_others = stored.holder.as_ref().is_some_and(|(other, _)| Some(other) != instance.as_ref());
             if let Some(fate) = self.fates.get_mut(&stored.seq).filter(|_| is_others) {
                 (fate.is_exposed, fate.is_uncertain) = (true, true);
             }
@@ -395,6 +398,7 @@ impl Fate {
             was_held: false,
             is_free: false,
             has_expired: false,
+            asked: None,
         }
     }
 }
