@@ -138,9 +138,8 @@ impl Owner {
     }
 
     fn fits(self, connection: &Connection, table: &'static str) -> rusqlite::Result<bool> {
-        let legacy = LEGACY_TABLES.iter().find(|(legacy, ..)| *legacy == table);
-        match legacy {
-            Some((_, _, columns)) => legacy::has_all(connection, table, columns),
+        match LEGACY_TABLES.into_iter().find(|(legacy, ..)| *legacy == table) {
+            Some(legacy) => legacy::fits(connection, legacy),
             None => schema::fits(connection, table),
         }
     }
