@@ -1,6 +1,7 @@
 //! The files of a database, and connections to it.
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use rustix::fs::{Access, access};
 use std::{
     fs::{self, File},
     io,
@@ -37,6 +38,18 @@ pub(super) fn side_files(path: &Path) -> [PathBuf; 3] {
 /// The rollback journal of the database at `path`. If it is not empty, a process died in the middle of a change.
 pub(super) fn journal(path: &Path) -> PathBuf {
     beside(path, "-journal")
+}
+
+/// Why SQLite could not use a file beside the database at `path`, if that is so: it takes regular files that this user may read and
+/// write, and follows no links.
+pub(super) fn in_the_way(path: &Path) -> Option<String> {
+    let why = |file: &Path| match fs::symlink_metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(error.to_string()),
+        Ok(meta) if !meta.is_file() => Some("it is no regular file; move it away".to_owned()),
+        Ok(_) => access(file, Access::READ_OK | Access::WRITE_OK).err().map(|error| io::Error::from(error).to_string()),
+    };
+    side_files(path).iter().find_map(|file| Some(format!("{} cannot be read and written: {}", file.display(), why(file)?)))
 }
 
 /// The size of the database with its side files, in bytes.

@@ -98,6 +98,14 @@ pub enum OpenError {
         /// The system's reason.
         source: io::Error,
     },
+    /// A file beside it cannot be used.
+    #[error("opening database {path}: {why}; correct the owner and the mode of what is beside it, or set CLAUDE_PEERS_DB")]
+    InTheWay {
+        /// The database.
+        path: PathBuf,
+        /// The file, and the reason.
+        why: String,
+    },
     /// Its file system gives no shared memory, which SQLite's write-ahead log needs.
     #[error("database {path}: its file system has no shared memory ({source}); set CLAUDE_PEERS_DB to a file on a local disk")]
     NotShared {

@@ -10,7 +10,7 @@ use super::{
     lock::Lock,
     schema,
 };
-use crate::platform::clock;
+use crate::platform::{clock, files};
 use rusqlite::Connection;
 use std::{
     fs::{self, File},
@@ -133,8 +133,9 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
 
 /// Removes a database and its side files, as far as they exist.
 fn remove(database: &Path) -> io::Result<()> {
-    let files = side_files(database).into_iter().chain([database.to_owned()]);
-    files.filter(|file| file.exists()).try_for_each(fs::remove_file)
+    side_files(database).into_iter().chain([database.to_owned()]).try_for_each(|file| {
+        files::remove(&file).map_err(|error| io::Error::new(error.kind(), format!("removing {}: {error}", file.display())))
+    })
 }
 
 #[cfg(test)]

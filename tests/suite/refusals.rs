@@ -60,6 +60,16 @@ fn refused_request_keeps_its_connection() {
 }
 
 #[test]
+fn long_facts_of_a_legacy_session_are_not_kept() {
+    let broker = Broker::start();
+    let facts = json!({"pid": 1, "cwd": "/", "git_root": null, "tty": "x".repeat(1_500_000), "summary": ""});
+    for _ in 0..60 {
+        assert_eq!(broker.http().post("/register", &facts).status, 200);
+    }
+    assert!(broker.memory() < 64 * 1024, "{} KiB", broker.memory());
+}
+
+#[test]
 fn unfinished_bodies_take_little_memory() {
     const CLIENTS: usize = 300;
     let broker = Broker::start();
