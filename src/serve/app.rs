@@ -1,6 +1,6 @@
 //! State shared by all handlers.
 
-use super::containers::Containers;
+use super::{answers::AT_ONCE, containers::Containers};
 use crate::{broker::Broker, wire::ListenerStatus};
 use axum::extract::State;
 use std::sync::Arc;
@@ -21,6 +21,9 @@ pub(super) struct App {
     pub bodies: Arc<Semaphore>,
     /// The same for the requests of all containers, which cannot take it from others.
     pub bodies_of_containers: Arc<Semaphore>,
+    /// The free places for large answers, and those for the answers to containers.
+    pub answers: Arc<Semaphore>,
+    pub answers_of_containers: Arc<Semaphore>,
     /// The largest body that is read: the longest text fits in any spelling.
     pub largest_body: usize,
 }
@@ -31,6 +34,16 @@ impl App {
     pub fn new(broker: Arc<Broker>, listeners: Vec<ListenerStatus>, containers: Containers) -> Self {
         let largest_body = broker.limits().text_bytes.saturating_mul(ESCAPES).saturating_add(OTHER_FIELDS);
         let bodies = || Arc::new(Semaphore::new(BODIES.max(largest_body).min(Semaphore::MAX_PERMITS)));
-        Self { broker, listeners, containers, bodies: bodies(), bodies_of_containers: bodies(), largest_body }
+        let answers = || Arc::new(Semaphore::new(AT_ONCE));
+        Self {
+            broker,
+            listeners,
+            containers,
+            bodies: bodies(),
+            bodies_of_containers: bodies(),
+            answers: answers(),
+            answers_of_containers: answers(),
+            largest_body,
+        }
     }
 }
