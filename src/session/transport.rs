@@ -111,16 +111,33 @@ impl ClientTransport {
         let (id, params) = (parts.get("id").copied(), parts.get("params").copied());
         let method = parts.get("method").and_then(|method| serde_json::from_str::<String>(method.get()).ok());
         match (method, id.map(|id| serde_json::from_str::<RequestId>(id.get()))) {
-            (Some(method), None) if self.opened => notification(&method, params).map(JsonRpcMessage::notification),
+            (Some(method), None) if self.opened => {
+                let notification = notification(&method, params);
+                if let Some(ClientNotification::CancelledNotification(cancelled)) = &notification
+                    && let Some(request) = &cancelled.params.request_id
+                {
+                    self.mail.cancel(request); // now, before the next line
+                }
+                notification.map(JsonRpcMessage::notification)
+            }
             // A stray notification, or an answer to a request that this server never made. Neither gets an answer.
             (_, None) => None,
             (None, _) if parts.contains_key("result") || parts.contains_key("error") => None,
             (Some(_), Some(Ok(_))) if matches!(text, Cow::Owned(_)) => {
                 self.refuse(id, ErrorData::parse_error("Parse error: the line is not text in UTF-8", None))
             }
-            (Some(method), Some(Ok(request))) => match self.request(&method, params) {
-                Ok(message) => Some(JsonRpcMessage::request(message, request)),
-                Err(error) => self.refuse(id, error),
+            (Some(method), Some(Ok(request))) => match self.mail.under_way(&request) {
+                // Under that id the client awaits an answer, which may have mail.
+                Some(is_cancelled) => self.refuse(id.filter(|_| is_cancelled), same_id(&request)),
+                None => match self.request(&method, params) {
+                    Ok(message) => {
+                        if matches!(message, ClientRequest::CallToolRequest(_)) {
+                            self.mail.open(&request);
+                        }
+                        Some(JsonRpcMessage::request(message, request))
+                    }
+                    Err(error) => self.refuse(id, error),
+                },
             },
             _ => self.refuse(id, invalid_request("not a JSON-RPC 2.0 request with a string or a whole number as its id")),
         }
@@ -175,6 +192,10 @@ impl ClientTransport {
 
 fn invalid_request(what: &str) -> ErrorData {
     ErrorData::invalid_request(format!("Invalid request: {what}"), None)
+}
+
+fn same_id(request: &RequestId) -> ErrorData {
+    invalid_request(&format!("the call with the id {request} has not ended; give each request an id of its own"))
 }
 
 /// In place of an answer with mail that comes after its client may have given the call up.
