@@ -12,6 +12,9 @@ const OTHER_FIELDS: usize = 64 * 1024;
 /// Memory for all request bodies together, in bytes. It grows only if a single body may be larger.
 const BODIES: usize = 8 * 1024 * 1024;
 
+/// How many people, or programs of theirs, may watch at once.
+const WATCHERS: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct App {
     pub broker: Arc<Broker>,
@@ -24,6 +27,8 @@ pub(super) struct App {
     /// The free places for large answers, and those for the answers to containers.
     pub answers: Arc<Semaphore>,
     pub answers_of_containers: Arc<Semaphore>,
+    /// The free places for watching people: each may have a message of full size on its way.
+    pub watchers: Arc<Semaphore>,
     /// The largest body that is read: the longest text fits in any spelling.
     pub largest_body: usize,
 }
@@ -42,6 +47,7 @@ impl App {
             bodies: bodies(),
             bodies_of_containers: bodies(),
             answers: answers(),
+            watchers: Arc::new(Semaphore::new(WATCHERS)),
             answers_of_containers: answers(),
             largest_body,
         }

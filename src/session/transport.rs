@@ -36,6 +36,8 @@ use tokio_util::sync::CancellationToken;
 /// The longest line accepted. The broker takes 256 KiB of text, which JSON's escapes make at most six times as long; a longer
 /// text reaches the broker, which says so.
 const MAX_LINE: usize = 16 * 1024 * 1024;
+/// The longest batch, in bytes, of which each request gets an error.
+const LONGEST_BATCH: usize = 64 * 1024;
 /// How much of the line buffer is kept between lines, so that one long message does not cost memory forever.
 const KEPT_LINE: usize = 16 * 1024;
 
@@ -174,8 +176,11 @@ impl ClientTransport {
         None
     }
 
-    /// Refuses a batch: each of its requests gets an error of its own.
+    /// Refuses a batch: each of its requests gets an error of its own, but a long batch gets one.
     fn refuse_batch<T>(&mut self, batch: &str) -> Option<T> {
+        if batch.len() > LONGEST_BATCH {
+            return self.refuse(None, no_batches());
+        }
         let messages: Vec<Parts> = match serde_json::from_str(batch) {
             Ok(messages) => messages,
             Err(error) if error.is_data() => Vec::new(),
@@ -186,12 +191,16 @@ impl ClientTransport {
         if ids.is_empty() {
             ids.push(None);
         }
-        ids.into_iter().find_map(|id| self.refuse(id, invalid_request("this server takes one message a line, no batches")))
+        ids.into_iter().find_map(|id| self.refuse(id, no_batches()))
     }
 }
 
 fn invalid_request(what: &str) -> ErrorData {
     ErrorData::invalid_request(format!("Invalid request: {what}"), None)
+}
+
+fn no_batches() -> ErrorData {
+    invalid_request("this server takes one message a line, no batches")
 }
 
 fn same_id(request: &RequestId) -> ErrorData {

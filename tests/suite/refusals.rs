@@ -2,7 +2,7 @@
 
 use crate::support::{
     Broker,
-    events::Peer,
+    events::{Events, Peer},
     eventually,
     http::{Answer, Http},
 };
@@ -102,6 +102,27 @@ fn unread_answers_take_little_memory() {
     assert!(broker.memory() < 64 * 1024, "{} KiB", broker.memory());
     drop(unread);
     assert_eq!(page("0").status, 200);
+}
+
+#[test]
+fn idle_watchers_take_little_memory() {
+    let broker = Broker::with(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
+    let reader = Peer::register(&broker.http(), "reader", json!({"cwd": "/reader"}));
+    let http = broker.http();
+    let watch = || {
+        let mut watcher = Events::watch(&http);
+        watcher.next().map(|_| watcher)
+    };
+    let watchers: Vec<_> = (0..64).map(|_| watch().unwrap()).collect();
+    let refused = http.get("/v1/watch");
+    assert_eq!((refused.status, refused.code().as_str()), (503, "busy"));
+    for number in 0..20 {
+        let text = format!("{number} {}", "x".repeat(250_000));
+        http.post("/v1/send", &json!({"to": reader.id, "text": text})).json();
+    }
+    assert!(broker.memory() < 64 * 1024, "{} KiB", broker.memory());
+    drop(watchers);
+    eventually("a place is free again", watch);
 }
 
 #[test]
