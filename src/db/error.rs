@@ -180,6 +180,19 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
     }
 }
 
+/// Whether the system is at fault, not the file, so that another attempt may succeed. A file that ends too early is at fault itself.
+pub(super) fn is_passing(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{CannotOpen, DatabaseBusy, DiskFull, OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure};
+    let code = error.sqlite_error();
+    code.is_some_and(|code| {
+        let is_of_system = matches!(
+            code.code,
+            CannotOpen | DatabaseBusy | DiskFull | OutOfMemory | PermissionDenied | ReadOnly | SystemIoFailure
+        );
+        is_of_system && code.extended_code != ffi::SQLITE_IOERR_SHORT_READ
+    })
+}
+
 /// An error for damage that SQLite does not detect.
 pub(super) fn damage(what: String) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(what))
