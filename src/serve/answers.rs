@@ -26,8 +26,6 @@ use tokio::{
 
 /// The paths whose answers can be large and come without a wait.
 const LARGE: [&str; 5] = ["/v1/history", "/v1/search", "/v1/peers", "/v1/messages/{id}", "/v1/openapi.json"];
-/// How many of them are under way at once.
-pub(super) const AT_ONCE: usize = 4;
 /// How long a request waits for a place before the broker reports that it is busy.
 const PLACE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a client may read nothing.

@@ -1,6 +1,6 @@
 //! State shared by all handlers.
 
-use super::{answers::AT_ONCE, containers::Containers};
+use super::containers::Containers;
 use crate::{broker::Broker, wire::ListenerStatus};
 use axum::extract::State;
 use std::sync::Arc;
@@ -12,6 +12,8 @@ const OTHER_FIELDS: usize = 64 * 1024;
 /// Memory for all request bodies together, in bytes. It grows only if a single body may be larger.
 const BODIES: usize = 8 * 1024 * 1024;
 
+/// How many large answers are under way at once (`answers`).
+const ANSWERS: usize = 4;
 /// How many people, or programs of theirs, may watch at once.
 const WATCHERS: usize = 64;
 
@@ -39,7 +41,7 @@ impl App {
     pub fn new(broker: Arc<Broker>, listeners: Vec<ListenerStatus>, containers: Containers) -> Self {
         let largest_body = broker.limits().text_bytes.saturating_mul(ESCAPES).saturating_add(OTHER_FIELDS);
         let bodies = || Arc::new(Semaphore::new(BODIES.max(largest_body).min(Semaphore::MAX_PERMITS)));
-        let answers = || Arc::new(Semaphore::new(AT_ONCE));
+        let answers = || Arc::new(Semaphore::new(ANSWERS));
         Self {
             broker,
             listeners,
