@@ -23,6 +23,7 @@ pub mod hooks;
 #[cfg(feature = "cli")]
 pub mod known;
 pub mod names;
+#[cfg(feature = "cli")]
 mod places;
 #[cfg(feature = "mcp")]
 pub mod plugin;

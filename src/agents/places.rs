@@ -1,5 +1,6 @@
 //! Where the program of an agent may be: on `PATH`, then in the folders that installers use.
 
+use super::files;
 use crate::platform::{
     paths,
     settings::{self, InvalidSetting},
@@ -46,7 +47,7 @@ pub fn all() -> Result<Vec<PathBuf>, InvalidSetting> {
 }
 
 fn npm_prefix(home: &Path) -> Option<PathBuf> {
-    let settings = fs::read_to_string(home.join(".npmrc")).ok()?;
+    let settings = files::read(&home.join(".npmrc")).ok()??;
     let value = settings.lines().find_map(|line| {
         let (key, value) = line.split_once('=')?;
         (key.trim() == "prefix").then(|| value.trim().trim_matches('"').to_owned())

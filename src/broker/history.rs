@@ -6,6 +6,7 @@ use super::{
     roster::Resolved,
 };
 use crate::{
+    db::{self, View},
     mailbox::{
         Message,
         history::{self, Filter},
@@ -20,6 +21,12 @@ use crate::{
 /// How many entries a request gets by default, and at most.
 const DEFAULT_ENTRIES: u32 = 50;
 const MOST_ENTRIES: u32 = 1_000;
+/// Most bytes of text on a page; a longer text has a page of its own.
+const PAGE_BYTES: usize = 1024 * 1024;
+/// How much text is read at once, if each is as long as it may be.
+const STEP_BYTES: usize = 4 * PAGE_BYTES;
+/// Most entries that are read at once.
+const MOST_AT_ONCE: usize = 50;
 
 impl Broker {
     /// A message with its receipt. A peer may see messages that it sent or received; the user may see all.
@@ -82,12 +89,12 @@ impl Broker {
             ..Filter::default()
         };
         let is_of_all = Filter { peers: filter.peers.clone(), ..Filter::default() } == filter;
-        let found = self.store.read(move |view| history::list(view, &filter, limit)).await?;
+        let step = (STEP_BYTES / self.limits().text_bytes.max(1)).clamp(1, MOST_AT_ONCE);
+        let (found, is_full) = self.store.read(move |view| read_page(view, filter, limit as usize, step)).await?;
         if let (Caller::User, Some(reference), true) = (caller, request.peer.as_deref(), found.is_empty() && is_of_all) {
             self.must_be_known(&reference.parse()?)?;
         }
-        let full = u32::try_from(found.len()).is_ok_and(|count| count == limit);
-        let next = found.last().filter(|_| full).map(|message| message.receipt.message_id.clone());
+        let next = found.last().filter(|_| is_full).map(|message| message.receipt.message_id.clone());
         Ok(HistoryPage { messages: found.into_iter().map(|message| self.entry(message)).collect(), next })
     }
 
@@ -128,6 +135,29 @@ impl Broker {
         let to_name = roster.name(&receipt.to);
         HistoryEntry { from_name: roster.name(&receipt.from), text, receipt: Receipt { to_name, ..receipt } }
     }
+}
+
+/// A page of at most `limit` messages, of which `step` are read at once, and whether more may follow.
+fn read_page(view: &View<'_>, mut filter: Filter, limit: usize, step: usize) -> db::Result<(Vec<Message>, bool)> {
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while page.len() < limit {
+        let wanted = step.min(limit - page.len());
+        let found = history::list(view, &filter, u32::try_from(wanted).unwrap_or(u32::MAX))?;
+        let is_end = found.len() < wanted;
+        for message in found {
+            bytes += message.text.len();
+            if bytes > PAGE_BYTES && !page.is_empty() {
+                return Ok((page, true));
+            }
+            let cursor = if filter.after.is_some() { &mut filter.after } else { &mut filter.before };
+            *cursor = Some(message.receipt.message_id.seq());
+            page.push(message);
+        }
+        if is_end {
+            return Ok((page, false));
+        }
+    }
+    Ok((page, true))
 }
 
 /// How many entries a request asks for.

@@ -8,7 +8,7 @@ use crate::{
 use sha2::{Digest, Sha256};
 
 /// The longest instance name, session id, key or lease accepted, in bytes.
-pub(super) const LONGEST_TOKEN: usize = 128;
+const LONGEST_TOKEN: usize = 128;
 /// The longest path accepted, in bytes (Linux's PATH_MAX).
 const LONGEST_PATH: usize = 4_096;
 /// Most bytes of each name that a session gives: of its repository, branch, client and agent.
@@ -49,6 +49,11 @@ pub(super) fn check_token(field: &str, token: &str) -> wire::Result<()> {
         return Err(Error::new(Code::InvalidRequest, what).help("give a random text that names this process or session"));
     }
     Ok(())
+}
+
+/// The terminal that a session names; none if that is too long to be one.
+pub(super) fn terminal(tty: Option<String>) -> Option<String> {
+    tty.filter(|tty| tty.len() <= LONGEST_TOKEN)
 }
 
 /// Refuses a name that is too long.

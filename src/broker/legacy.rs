@@ -5,7 +5,7 @@
 
 use super::{
     core::Broker,
-    identity::{check_path, fresh_id},
+    identity::{check_path, fresh_id, terminal},
     names,
     presence::LOOK,
 };
@@ -59,7 +59,7 @@ impl Broker {
                 // Lists show the process id that it claims, as those of the legacy broker do.
                 agent: named.or(Some(Process { pid, started: 0 })),
                 git,
-                tty: request.tty,
+                tty: terminal(request.tty),
                 summary_source: if summary.is_empty() { SummarySource::None } else { SummarySource::Session },
                 summary,
                 ..PeerRow::new(id, name, request.cwd, now)

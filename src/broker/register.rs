@@ -14,7 +14,7 @@
 use super::{
     containers::{check_room, within},
     core::Broker,
-    identity::{LONGEST_TOKEN, check_path, check_token, check_words, fresh_id, hash},
+    identity::{check_path, check_token, check_words, fresh_id, hash, terminal},
     inbox::Inbox,
     names,
     peer::Peer,
@@ -261,7 +261,7 @@ fn row(roster: &Roster, request: Register, id: PeerId, old: Option<&PeerRow>, by
         agent: by.agent,
         cwd,
         git,
-        tty: request.tty.filter(|tty| tty.len() <= LONGEST_TOKEN),
+        tty: terminal(request.tty),
         channel: request.channel,
         delivery: request.delivery,
         last_seen: now,

@@ -47,9 +47,16 @@ pub fn states() -> impl TypedValueParser<Value = MessageState> {
 
 /// The messages of this one's conversation.
 async fn conversation(id: MessageId, broker: &Client) -> Result<BTreeSet<MessageId>, Failure> {
-    let path = with_query("/v1/history", &json!({ "thread": id, "limit": 1_000 }));
-    let page: HistoryPage = broker.get(&path, None).await?;
-    Ok(page.messages.into_iter().map(|entry| entry.receipt.message_id).chain([id]).collect())
+    let (mut conversation, mut after) = (BTreeSet::from([id.clone()]), "0".to_owned());
+    loop {
+        let path = with_query("/v1/history", &json!({ "thread": id, "limit": 1_000, "after": after }));
+        let page: HistoryPage = broker.get(&path, None).await?;
+        conversation.extend(page.messages.into_iter().map(|entry| entry.receipt.message_id));
+        match page.next {
+            Some(next) => after = next.to_string(),
+            None => return Ok(conversation),
+        }
+    }
 }
 
 pub async fn run(args: Args, broker: Client, out: Out) -> Result<(), Failure> {

@@ -31,7 +31,7 @@ pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     let page: HistoryPage = broker.get(&with_query("/v1/history", &query), None).await?;
     out.answer(&page, |page, look| render(page, args.all, look))?;
     if page.next.is_some() {
-        out.aside(&format!("There are more than {}: `claude-peers inbox` again, or --limit.", args.limit));
+        out.aside("There are more: `claude-peers inbox` again, or --limit.");
     }
     // Only what was written out counts as read.
     let unread = page.messages.iter().filter(|entry| entry.receipt.state == MessageState::Queued && !args.keep);

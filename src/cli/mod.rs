@@ -31,10 +31,14 @@ use crate::{
     client::Client,
     console::{Exit, Failure, Out},
     platform::paths,
+    wire::text::printable,
 };
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 use tokio::runtime::{Builder, LocalOptions};
 
 /// Does what the process's arguments say.
@@ -103,6 +107,9 @@ fn refuse_usage(error: &clap::Error) -> Exit {
         let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
         return Out::new(true).failure(Failure::usage(what));
     }
-    let _ = error.print(); // if this fails, there is nowhere left to report it
+    let text = error.render().to_string();
+    // The words of a shell may come from a peer.
+    let shown = printable(&text);
+    let _ = if shown == text { error.print() } else { io::stderr().write_all(shown.as_bytes()) }; // if this fails, there is nowhere left to report it
     if error.use_stderr() { Exit::Usage } else { Exit::Success }
 }

@@ -1,7 +1,7 @@
 //! Inspects a database without changing it, even while a broker uses it.
 
 use super::{
-    connect::{is_filled, journal, reader, share, size, undisturbed, wal},
+    connect::{in_the_way, is_filled, journal, reader, share, size, undisturbed, wal},
     damage::faults,
     error::is_damage,
     kind::{self, FileKind},
@@ -48,7 +48,7 @@ pub fn check(path: &Path) -> DatabaseReport {
     let meta = match fs::metadata(path) {
         Ok(meta) => meta,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            report.problems.extend(unwritable(&standing_folder(path)));
+            report.problems.extend(unwritable(&standing_folder(path)).or_else(|| in_the_way(path)));
             report.state = if report.problems.is_empty() { DatabaseState::Missing } else { DatabaseState::NotWritable };
             return report;
         }
@@ -58,7 +58,8 @@ pub fn check(path: &Path) -> DatabaseReport {
     if !meta.is_file() {
         return failed(report, DatabaseState::Unreadable, "it is no file".to_owned());
     }
-    report.problems.extend(unwritable(path).or_else(|| unwritable(&standing_folder(path))));
+    let problem = unwritable(path).or_else(|| unwritable(&standing_folder(path))).or_else(|| in_the_way(path));
+    report.problems.extend(problem);
     let writable = report.problems.is_empty();
     if writable && let Err(error) = share(path) {
         return failed(report, DatabaseState::NotShared, error.to_string());

@@ -1,6 +1,8 @@
 //! The files of a database, and connections to it.
 
+use crate::platform::files;
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
+use rustix::fs::{Access, access};
 use std::{
     fs::{self, File},
     io,
@@ -41,8 +43,21 @@ pub(super) fn journal(path: &Path) -> PathBuf {
 
 /// Removes a database and its side files, as far as they exist.
 pub(super) fn remove_files(database: &Path) -> io::Result<()> {
-    let files = side_files(database).into_iter().chain([database.to_owned()]);
-    files.filter(|file| file.exists()).try_for_each(fs::remove_file)
+    side_files(database).into_iter().chain([database.to_owned()]).try_for_each(|file| {
+        files::remove(&file).map_err(|error| io::Error::new(error.kind(), format!("removing {}: {error}", file.display())))
+    })
+}
+
+/// Why SQLite could not use a file beside the database at `path`, if that is so: it takes regular files that this user may read and
+/// write, and follows no links.
+pub(super) fn in_the_way(path: &Path) -> Option<String> {
+    let why = |file: &Path| match fs::symlink_metadata(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(error.to_string()),
+        Ok(meta) if !meta.is_file() => Some("it is no regular file; move it away".to_owned()),
+        Ok(_) => access(file, Access::READ_OK | Access::WRITE_OK).err().map(|error| io::Error::from(error).to_string()),
+    };
+    side_files(path).iter().find_map(|file| Some(format!("{} cannot be read and written: {}", file.display(), why(file)?)))
 }
 
 /// The size of the database with its side files, in bytes.

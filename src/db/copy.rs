@@ -3,6 +3,7 @@
 use super::{
     connect::{lenient_reader, size},
     damage::is_readable,
+    error::is_passing,
     header::PAGE,
     legacy::{self, LEGACY_TABLES},
     schema::{self, TABLES, migrate},
@@ -49,8 +50,11 @@ pub(super) fn copy_all(path: &Path, new: &Path) -> rusqlite::Result<(Connection,
         let sql = "SELECT CAST(sql AS BLOB) FROM sqlite_schema WHERE type = 'table' AND name = ?1";
         damaged.query_row(sql, [table], |row| row.get::<_, Vec<u8>>(0)).optional()
     };
-    let Ok(damaged) = lenient_reader(path).and_then(|damaged| created(&damaged, "peer").map(|_| damaged)) else {
-        return Ok((create(new, schema::image()?)?, Vec::new()));
+    let damaged = match lenient_reader(path).and_then(|damaged| created(&damaged, "peer").map(|_| damaged)) {
+        Ok(damaged) => damaged,
+        // What this attempt cannot read, the next may.
+        Err(error) if is_passing(&error) => return Err(error),
+        Err(_) => return Ok((create(new, schema::image()?)?, Vec::new())),
     };
     damaged.execute_batch("BEGIN")?; // or each attempt locks the file
     let patience = PATIENCE * (1 + size(path) / PAGE);
@@ -125,9 +129,13 @@ fn search(damaged: &Connection, new: &Connection, copied: &mut Copied, newest: i
         let sql = format!("SELECT rowid, * FROM {} WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid {order}", copied.name);
         damaged.prepare(&sql)
     };
-    let (Ok(mut up), Ok(mut down)) = (select("ASC"), select("DESC")) else {
-        copied.lost = count(0, newest);
-        return Ok(());
+    let (mut up, mut down) = match select("ASC").and_then(|up| Ok((up, select("DESC")?))) {
+        Ok(both) => both,
+        Err(error) if is_passing(&error) => return Err(error),
+        Err(_) => {
+            copied.lost = count(0, newest);
+            return Ok(());
+        }
     };
     // The order of the columns is the same in all versions; their names may be damaged.
     let mut columns = columns(new, copied.name)?;
@@ -220,6 +228,17 @@ mod tests {
     use crate::db::{Extent, legacy::LEGACY_TABLES, open};
     use rusqlite::Connection;
     use std::fs;
+
+    /// Too many open files, for example: the next start would find an empty database.
+    #[test]
+    fn database_that_cannot_be_opened_is_not_taken_for_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        let new = folder.path().join("new.db");
+        assert!(super::copy_all(folder.path(), &new).is_err() && !new.exists());
+        let noise = folder.path().join("noise.db");
+        fs::write(&noise, [0xa5; 8192]).unwrap();
+        assert!(super::copy_all(&noise, &new).is_ok_and(|(_, copied)| copied.is_empty()), "that is damage");
+    }
 
     #[test]
     fn damage_to_a_legacy_table_costs_no_message() {

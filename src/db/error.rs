@@ -98,6 +98,14 @@ pub enum OpenError {
         /// The system's reason.
         source: io::Error,
     },
+    /// A file beside it cannot be used.
+    #[error("opening database {path}: {why}; correct the owner and the mode of what is beside it, or set CLAUDE_PEERS_DB")]
+    InTheWay {
+        /// The database.
+        path: PathBuf,
+        /// The file, and the reason.
+        why: String,
+    },
     /// Its file system gives no shared memory, which SQLite's write-ahead log needs.
     #[error("database {path}: its file system has no shared memory ({source}); set CLAUDE_PEERS_DB to a file on a local disk")]
     NotShared {
@@ -170,6 +178,19 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
             _ => false,
         },
     }
+}
+
+/// Whether the system is at fault, not the file, so that another attempt may succeed. A file that ends too early is at fault itself.
+pub(super) fn is_passing(error: &rusqlite::Error) -> bool {
+    use ErrorCode::{CannotOpen, DatabaseBusy, DiskFull, OutOfMemory, PermissionDenied, ReadOnly, SystemIoFailure};
+    let code = error.sqlite_error();
+    code.is_some_and(|code| {
+        let is_of_system = matches!(
+            code.code,
+            CannotOpen | DatabaseBusy | DiskFull | OutOfMemory | PermissionDenied | ReadOnly | SystemIoFailure
+        );
+        is_of_system && code.extended_code != ffi::SQLITE_IOERR_SHORT_READ
+    })
 }
 
 /// An error for damage that SQLite does not detect.

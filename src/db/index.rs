@@ -13,9 +13,10 @@ use super::{
     error::{Error, Fault, Result},
     tx::{Met, Tx},
 };
+use crate::platform::files;
 use rusqlite::{Connection, OpenFlags, Row};
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, Permissions},
     io::{self, Read},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -134,7 +135,7 @@ impl Index {
     /// Whether the file is an index of ours, or there is none. Looks at the file itself: SQLite could change it.
     fn is_ours(&self) -> io::Result<bool> {
         let mut header = [0; 72];
-        match File::open(&self.path).and_then(|file| file.take(72).read(&mut header)) {
+        match files::open(&self.path).and_then(|file| file.take(72).read(&mut header)) {
             Ok(0) => Ok(true),
             Ok(_) => Ok(header.starts_with(b"SQLite format 3\0") && header[68..72] == OURS.to_be_bytes()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),

@@ -1,7 +1,7 @@
 //! Opens the database: lock, kind of file, version, migrations, damage, permissions.
 
 use super::{
-    connect::{is_filled, make_folder, share, side_files, wal, writer},
+    connect::{in_the_way, is_filled, make_folder, share, side_files, wal, writer},
     damage::{faults, probe},
     error::{OpenError, damage, is_damage},
     header, kind,
@@ -50,6 +50,9 @@ pub fn open(path: &Path, extent: Extent) -> Result<Opened, OpenError> {
     let real = files::resolve(path).map_err(failed)?;
     // An existing file is locked first, so that no file is renamed while another broker uses it.
     let mut found = Lock::take(&real, false)?;
+    if let Some(why) = in_the_way(&real) {
+        return Err(OpenError::InTheWay { path: path.to_owned(), why });
+    }
     let salvaged = salvage::finish(&real)?;
     if salvaged.is_none() && !is_filled(&real) && is_filled(&wal(&real)) {
         // SQLite would delete it.
@@ -75,9 +78,10 @@ pub fn open(path: &Path, extent: Extent) -> Result<Opened, OpenError> {
         other => other?,
     };
     notices.extend(salvage::notice(&connection).map_err(|source| OpenError::Sqlite { path: path.to_owned(), source })?);
-    let private = |file: &Path| fs::set_permissions(file, Permissions::from_mode(0o600));
-    side_files(&real).iter().filter(|file| file.exists()).try_for_each(|file| private(file)).map_err(failed)?;
-    private(&real).map_err(failed)?;
+    for file in side_files(&real).iter().chain([&real]).filter(|file| file.exists()) {
+        let private = fs::set_permissions(file, Permissions::from_mode(0o600));
+        private.map_err(|source| OpenError::File { path: file.clone(), source })?;
+    }
     let place = Place::of(&connection, path, &real).map_err(failed)?;
     let store = Store::start(connection, place, path, &real, lock).map_err(failed)?;
     Ok(Opened { store, notices })

@@ -7,7 +7,7 @@ use super::{
     roots::{self, Found, Roots},
     schema::{self, TABLES},
 };
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use std::{
     fs::{self, OpenOptions},
     io,
@@ -171,10 +171,17 @@ fn overwrite(file: &Path, beginning: &[u8]) -> io::Result<()> {
 /// Copies the pages of the log into the database at `path`, as its last connection does when it closes.
 fn merge_log(path: &Path) -> io::Result<()> {
     // The schema may be unreadable; the log does not need it.
-    drop(Connection::open(path).and_then(|connection| {
+    let read = Connection::open(path).and_then(|connection| {
         connection.pragma_update(None, "writable_schema", true)?;
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
-    }));
+    });
+    if is_filled(&wal(path)) {
+        match read {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {}
+            Err(error) => return Err(io::Error::other(error)),
+            Ok(()) => return Err(io::Error::other(format!("{} cannot be merged", wal(path).display()))),
+        }
+    }
     side_files(path).iter().filter(|file| file.exists()).try_for_each(fs::remove_file)
 }
 

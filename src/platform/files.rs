@@ -30,7 +30,8 @@ pub fn open_own(path: &Path) -> io::Result<File> {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
+/// Opens a regular file for reading.
+pub fn open(path: &Path) -> io::Result<File> {
     // Nonblocking, because opening a named pipe would wait for its other end.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);

@@ -12,6 +12,11 @@ const OTHER_FIELDS: usize = 64 * 1024;
 /// Memory for all request bodies together, in bytes. It grows only if a single body may be larger.
 const BODIES: usize = 8 * 1024 * 1024;
 
+/// How many large answers are under way at once (`answers`).
+const ANSWERS: usize = 4;
+/// How many people, or programs of theirs, may watch at once.
+const WATCHERS: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct App {
     pub broker: Arc<Broker>,
@@ -21,6 +26,11 @@ pub(super) struct App {
     pub bodies: Arc<Semaphore>,
     /// The same for the requests of all containers, which cannot take it from others.
     pub bodies_of_containers: Arc<Semaphore>,
+    /// The free places for large answers, and those for the answers to containers.
+    pub answers: Arc<Semaphore>,
+    pub answers_of_containers: Arc<Semaphore>,
+    /// The free places for watching people: each may have a message of full size on its way.
+    pub watchers: Arc<Semaphore>,
     /// The largest body that is read: the longest text fits in any spelling.
     pub largest_body: usize,
 }
@@ -31,6 +41,17 @@ impl App {
     pub fn new(broker: Arc<Broker>, listeners: Vec<ListenerStatus>, containers: Containers) -> Self {
         let largest_body = broker.limits().text_bytes.saturating_mul(ESCAPES).saturating_add(OTHER_FIELDS);
         let bodies = || Arc::new(Semaphore::new(BODIES.max(largest_body).min(Semaphore::MAX_PERMITS)));
-        Self { broker, listeners, containers, bodies: bodies(), bodies_of_containers: bodies(), largest_body }
+        let answers = || Arc::new(Semaphore::new(ANSWERS));
+        Self {
+            broker,
+            listeners,
+            containers,
+            bodies: bodies(),
+            bodies_of_containers: bodies(),
+            answers: answers(),
+            watchers: Arc::new(Semaphore::new(WATCHERS)),
+            answers_of_containers: answers(),
+            largest_body,
+        }
     }
 }

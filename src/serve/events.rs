@@ -70,11 +70,15 @@ pub(super) async fn watch(
     State(app): AppState,
     caller: Caller,
 ) -> wire::Result<Sse<impl Events<Item = Result<sse::Event, Infallible>>>> {
+    let place = app.watchers.clone().try_acquire_owned().map_err(|_| {
+        Error::new(Code::Busy, "too many programs watch")
+            .help("end a `claude-peers watch`, or another program that reads /v1/watch")
+    })?;
     let scene = app.broker.open_scene(&caller).await?;
-    Ok(Sse::new(stream::unfold(scene, async |mut scene: Scene| {
+    Ok(Sse::new(stream::unfold((scene, place), async |(mut scene, place): (Scene, _)| {
         let event = scene.next().await.inspect_err(|error| tracing::error!(%error, "a watching stream broke off")).ok()??;
         let event = seen(event).inspect_err(|error| tracing::error!(%error, "an event cannot be written")).ok()?;
-        Some((Ok(event), scene))
+        Some((Ok(event), (scene, place)))
     })))
 }
 

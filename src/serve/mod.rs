@@ -4,6 +4,7 @@
 //! within five seconds; every connection, wait and body is bounded, so that a bad client costs only itself.
 
 mod access;
+mod answers;
 mod app;
 mod body;
 #[cfg(all(feature = "dbus", target_os = "linux"))]

@@ -1,7 +1,7 @@
 //! All routes. Access is checked around all of them, including unknown paths.
 
 use super::{
-    access,
+    access, answers,
     app::App,
     errors::{self, ErrorBody},
     legacy, metrics, v1,
@@ -30,6 +30,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
             Error::new(Code::MethodNotAllowed, "this path is not for this HTTP method")
                 .help("see /v1/openapi.json for the method it takes")
         })
+        .layer(middleware::from_fn_with_state(app.clone(), answers::bound))
         .layer(middleware::from_fn_with_state(app.clone(), access::check))
         .with_state(app)
 }

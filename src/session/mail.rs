@@ -52,6 +52,28 @@ struct Call {
     began: Instant,
     /// The mail for its answer.
     carried: Vec<Handover>,
+    /// Its handler has not ended.
+    runs: bool,
+    is_cancelled: bool,
+}
+
+/// A call whose handler runs. As long as it does, no other call has its id: the mail of one would count as shown with the answer to the
+/// other.
+pub struct Running<'a> {
+    mailbox: &'a Mailbox,
+    request: &'a RequestId,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut answering = self.mailbox.answering();
+        if let Some(call) = answering.get_mut(self.request) {
+            call.runs = false;
+            if call.is_cancelled {
+                answering.remove(self.request); // nobody will claim it
+            }
+        }
+    }
 }
 
 impl Mailbox {
@@ -68,19 +90,29 @@ impl Mailbox {
         self.answering.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins the answer to a call, which can carry mail from now on. False if too many calls are under way.
-    pub fn begin(&self, request: &RequestId) -> bool {
+    /// Whether a call with this id is under way, and if so, whether the client has cancelled it.
+    pub fn under_way(&self, request: &RequestId) -> Option<bool> {
+        self.answering().get(request).map(|call| call.is_cancelled)
+    }
+
+    /// Opens the answer to a call, which can carry mail from now on, unless too many calls are under way.
+    pub fn open(&self, request: &RequestId) {
         let mut answering = self.answering();
-        let has_room = answering.len() < MOST_CALLS;
-        if has_room {
-            answering.insert(request.clone(), Call { began: Instant::now(), carried: Vec::new() });
+        if answering.values().filter(|call| !call.is_cancelled).count() < MOST_CALLS {
+            let call = Call { began: Instant::now(), carried: Vec::new(), runs: true, is_cancelled: false };
+            answering.insert(request.clone(), call);
         }
-        has_room
+    }
+
+    /// Begins to handle a call. None if too many calls are under way.
+    pub fn begin<'a>(&'a self, request: &'a RequestId) -> Option<Running<'a>> {
+        let is_open = self.answering().contains_key(request);
+        is_open.then(|| Running { mailbox: self, request })
     }
 
     /// Adds mail to the answer to `request`, or releases the mail if the request was cancelled meanwhile.
     pub fn attach(&self, request: &RequestId, handover: Handover) {
-        if let Some(call) = self.answering().get_mut(request) {
+        if let Some(call) = self.answering().get_mut(request).filter(|call| !call.is_cancelled) {
             call.carried.push(handover);
         }
     }
@@ -88,15 +120,23 @@ impl Mailbox {
     /// Ends the answer to `request`, which is about to be written, and returns its mail. If it carries mail and the client may have
     /// given the call up, its mail is released and `None` is returned: this answer must not be written.
     pub fn claim(&self, request: &RequestId) -> Option<Vec<Handover>> {
-        let Some(Call { began, carried }) = self.answering().remove(request) else { return Some(Vec::new()) };
+        let Some(Call { began, carried, .. }) = self.answering().remove(request) else { return Some(Vec::new()) };
         let is_late = !carried.is_empty() && self.link.client().may_have_given_up(began.elapsed());
         (!is_late).then_some(carried)
     }
 
     /// Releases the mail for the answer to `request`, which will not be written.
     pub fn cancel(&self, request: &RequestId) {
-        let cancelled = self.answering().remove(request);
-        drop(cancelled);
+        let mut answering = self.answering();
+        let released = match answering.get_mut(request) {
+            Some(call) if call.runs => {
+                call.is_cancelled = true;
+                std::mem::take(&mut call.carried)
+            }
+            _ => answering.remove(request).map(|call| call.carried).unwrap_or_default(),
+        };
+        drop(answering);
+        drop(released);
     }
 
     /// Releases all mail whose answer was not written.
@@ -231,7 +271,8 @@ mod tests {
             let link = Arc::new(Link::default());
             link.opener.set(Opener::new(client, String::new())).expect("not set yet");
             let (mail, request) = (Arc::new(Mailbox::new(link.clone(), Arc::default())), RequestId::Number(1));
-            mail.answering().insert(request.clone(), Call { began: since(seconds), carried: Vec::new() });
+            mail.answering()
+                .insert(request.clone(), Call { began: since(seconds), carried: Vec::new(), runs: false, is_cancelled: false });
             let message = Acknowledgement { id: "m1-abcdef".parse().expect("an id"), outcome: Outcome::Delivered, lease: None };
             let (acknowledger, lease) = (mail.acknowledger.clone(), Some("lease".to_owned()));
             mail.attach(&request, Handover { acknowledger, route: Route::ToolResult, messages: vec![message], lease });

@@ -18,9 +18,8 @@ use crate::{
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
     model::{
-        CallToolRequestParams, CallToolResponse, CallToolResult, CancelledNotificationParam, ContentBlock, Implementation,
-        JsonObject, ListToolsResult, PaginatedRequestParams, ProtocolVersion, RequestId, RequestMetaObject, ServerCapabilities,
-        ServerConfig,
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, JsonObject, ListToolsResult,
+        PaginatedRequestParams, ProtocolVersion, RequestId, RequestMetaObject, ServerCapabilities, ServerConfig,
     },
     service::{NotificationContext, RequestContext},
 };
@@ -100,9 +99,9 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         _ = self.tools.link.initialized.set(()); // a client that calls tools is initialized, even if it has not said so
-        if !self.tools.mail.begin(&context.id) {
+        let Some(_running) = self.tools.mail.begin(&context.id) else {
             return Ok(failed("too many calls are under way; call again when one of them has ended").into());
-        }
+        };
         let takes_mail = self.is_from_session(call.meta.as_ref().map(|meta| &**meta as &JsonObject)).await;
         let token = call.meta.as_ref().and_then(RequestMetaObject::get_progress_token);
         let progress = token.map(|token| Progress::of(token, self.out.clone()));
@@ -122,11 +121,5 @@ impl ServerHandler for Server {
 
     async fn on_initialized(&self, _context: NotificationContext<RoleServer>) {
         _ = self.tools.link.initialized.set(()); // a second time changes nothing
-    }
-
-    async fn on_cancelled(&self, cancelled: CancelledNotificationParam, _context: NotificationContext<RoleServer>) {
-        if let Some(request) = &cancelled.request_id {
-            self.tools.mail.cancel(request);
-        }
     }
 }

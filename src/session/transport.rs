@@ -36,6 +36,8 @@ use tokio_util::sync::CancellationToken;
 /// The longest line accepted. The broker takes 256 KiB of text, which JSON's escapes make at most six times as long; a longer
 /// text reaches the broker, which says so.
 const MAX_LINE: usize = 16 * 1024 * 1024;
+/// The longest batch, in bytes, of which each request gets an error.
+const LONGEST_BATCH: usize = 64 * 1024;
 /// How much of the line buffer is kept between lines, so that one long message does not cost memory forever.
 const KEPT_LINE: usize = 16 * 1024;
 
@@ -111,16 +113,33 @@ impl ClientTransport {
         let (id, params) = (parts.get("id").copied(), parts.get("params").copied());
         let method = parts.get("method").and_then(|method| serde_json::from_str::<String>(method.get()).ok());
         match (method, id.map(|id| serde_json::from_str::<RequestId>(id.get()))) {
-            (Some(method), None) if self.opened => notification(&method, params).map(JsonRpcMessage::notification),
+            (Some(method), None) if self.opened => {
+                let notification = notification(&method, params);
+                if let Some(ClientNotification::CancelledNotification(cancelled)) = &notification
+                    && let Some(request) = &cancelled.params.request_id
+                {
+                    self.mail.cancel(request); // now, before the next line
+                }
+                notification.map(JsonRpcMessage::notification)
+            }
             // A stray notification, or an answer to a request that this server never made. Neither gets an answer.
             (_, None) => None,
             (None, _) if parts.contains_key("result") || parts.contains_key("error") => None,
             (Some(_), Some(Ok(_))) if matches!(text, Cow::Owned(_)) => {
                 self.refuse(id, ErrorData::parse_error("Parse error: the line is not text in UTF-8", None))
             }
-            (Some(method), Some(Ok(request))) => match self.request(&method, params) {
-                Ok(message) => Some(JsonRpcMessage::request(message, request)),
-                Err(error) => self.refuse(id, error),
+            (Some(method), Some(Ok(request))) => match self.mail.under_way(&request) {
+                // Under that id the client awaits an answer, which may have mail.
+                Some(is_cancelled) => self.refuse(id.filter(|_| is_cancelled), same_id(&request)),
+                None => match self.request(&method, params) {
+                    Ok(message) => {
+                        if matches!(message, ClientRequest::CallToolRequest(_)) {
+                            self.mail.open(&request);
+                        }
+                        Some(JsonRpcMessage::request(message, request))
+                    }
+                    Err(error) => self.refuse(id, error),
+                },
             },
             _ => self.refuse(id, invalid_request("not a JSON-RPC 2.0 request with a string or a whole number as its id")),
         }
@@ -157,8 +176,11 @@ impl ClientTransport {
         None
     }
 
-    /// Refuses a batch: each of its requests gets an error of its own.
+    /// Refuses a batch: each of its requests gets an error of its own, but a long batch gets one.
     fn refuse_batch<T>(&mut self, batch: &str) -> Option<T> {
+        if batch.len() > LONGEST_BATCH {
+            return self.refuse(None, no_batches());
+        }
         let messages: Vec<Parts> = match serde_json::from_str(batch) {
             Ok(messages) => messages,
             Err(error) if error.is_data() => Vec::new(),
@@ -169,12 +191,20 @@ impl ClientTransport {
         if ids.is_empty() {
             ids.push(None);
         }
-        ids.into_iter().find_map(|id| self.refuse(id, invalid_request("this server takes one message a line, no batches")))
+        ids.into_iter().find_map(|id| self.refuse(id, no_batches()))
     }
 }
 
 fn invalid_request(what: &str) -> ErrorData {
     ErrorData::invalid_request(format!("Invalid request: {what}"), None)
+}
+
+fn no_batches() -> ErrorData {
+    invalid_request("this server takes one message a line, no batches")
+}
+
+fn same_id(request: &RequestId) -> ErrorData {
+    invalid_request(&format!("the call with the id {request} has not ended; give each request an id of its own"))
 }
 
 /// In place of an answer with mail that comes after its client may have given the call up.

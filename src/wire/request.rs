@@ -259,7 +259,7 @@ object! {
         pub peer: Option<String>,
         /// Only messages to this peer (id or name; `cli` is the command line).
         pub to: Option<String>,
-        /// At most this many, 1 to 1,000; 50 by default.
+        /// At most this many, 1 to 1,000; 50 by default. A page ends earlier if it has a mebibyte of text.
         pub limit: Option<u32>,
         /// Only messages older than this message id.
         pub before: Option<String>,

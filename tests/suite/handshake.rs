@@ -297,6 +297,18 @@ fn most_memory(pid: u32) -> u64 {
 }
 
 #[test]
+fn long_batch_takes_little_memory() {
+    let (broker, place) = (Broker::start(), folder());
+    let mut session = Session::pulling(&broker, place.path(), "session-a");
+    let batch: Vec<_> = (0..200_000).map(|id| format!(r#"{{"id":{id},"method":"x"}}"#)).collect();
+    session.say_raw(format!("[{}]\n", batch.join(",")));
+    assert_eq!(session.answer_to(&json!(null))["error"]["code"], -32600);
+    session.id();
+    let memory = most_memory(session.pid());
+    assert!(memory < MOST_MEMORY, "{memory} KiB");
+}
+
+#[test]
 fn unread_answers_stop_the_reading() {
     let list = |id: usize| json!({"id": id, "method": "tools/list"}).to_string();
     let call = |id: usize| {

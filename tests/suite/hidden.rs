@@ -46,6 +46,17 @@ fn command_line_shows_hidden_text_escaped() {
     assert_eq!(broker.cli_json(&["message", id]).1["text"], text, "JSON says the same, escaped");
 }
 
+#[test]
+fn wrong_words_are_shown_escaped() {
+    let broker = Broker::start();
+    for arguments in [&["send", HIDDEN, "text"][..], &["message", HIDDEN], &["peers", "--scope", HIDDEN], &[HIDDEN]] {
+        let refused = broker.cli(arguments).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert_shows_all(&arguments.join(" "), &said);
+    }
+}
+
 fn peer_of(broker: &Broker) -> String {
     Peer::register(&broker.http(), "two", json!({"cwd": "/two"})).id
 }

@@ -1,8 +1,9 @@
-//! A refusal is heard, whatever its client still writes, and bodies together take little memory.
+//! A refusal is heard, whatever its client still writes, and neither bodies nor answers take much memory.
 
 use crate::support::{
     Broker,
-    events::Peer,
+    events::{Events, Peer},
+    eventually,
     http::{Answer, Http},
 };
 use serde_json::json;
@@ -57,6 +58,71 @@ fn refused_request_keeps_its_connection() {
         conversation.say(b"{}").unwrap();
         assert_eq!(conversation.answer().unwrap().status, 415);
     }
+}
+
+#[test]
+fn long_facts_of_a_legacy_session_are_not_kept() {
+    let broker = Broker::start();
+    let facts = json!({"pid": 1, "cwd": "/", "git_root": null, "tty": "x".repeat(1_500_000), "summary": ""});
+    for _ in 0..60 {
+        assert_eq!(broker.http().post("/register", &facts).status, 200);
+    }
+    assert!(broker.memory() < 64 * 1024, "{} KiB", broker.memory());
+}
+
+#[test]
+fn unread_answers_take_little_memory() {
+    const CLIENTS: usize = 100;
+    let broker = Broker::with(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
+    let reader = Peer::register(&broker.http(), "reader", json!({"cwd": "/reader"}));
+    let http = broker.http();
+    for number in 0..100 {
+        http.post("/v1/send", &json!({"to": reader.id, "text": format!("{number} {}", "x".repeat(250_000))})).json();
+    }
+    let page = |next: &str| http.get(&format!("/v1/history?limit=1000&after={next}"));
+    let (mut next, mut read) = (Some("0".to_owned()), Vec::new());
+    while let Some(after) = next {
+        let answer = page(&after);
+        assert!(answer.body.len() < 2_000_000, "a page is bounded: {}", answer.body.len());
+        let messages = answer.json()["messages"].as_array().unwrap().clone();
+        read.extend(messages.iter().map(|message| message["text"].as_str().unwrap().split(' ').next().unwrap().to_owned()));
+        next = answer.json()["next"].as_str().map(str::to_owned);
+    }
+    assert_eq!(read, (0..100).map(|number| number.to_string()).collect::<Vec<_>>(), "the pages leave out nothing");
+
+    let request = http.written("GET", "/v1/history?limit=1000", &[], "");
+    let unread: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut conversation = http.converse();
+            conversation.say(&request).unwrap();
+            conversation
+        })
+        .collect();
+    eventually("a reader that stopped gives its place up", || (page("0").status == 200).then_some(()));
+    assert!(broker.memory() < 64 * 1024, "{} KiB", broker.memory());
+    drop(unread);
+    assert_eq!(page("0").status, 200);
+}
+
+#[test]
+fn idle_watchers_take_little_memory() {
+    let broker = Broker::with(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
+    let reader = Peer::register(&broker.http(), "reader", json!({"cwd": "/reader"}));
+    let http = broker.http();
+    let watch = || {
+        let mut watcher = Events::watch(&http);
+        watcher.next().map(|_| watcher)
+    };
+    let watchers: Vec<_> = (0..64).map(|_| watch().unwrap()).collect();
+    let refused = http.get("/v1/watch");
+    assert_eq!((refused.status, refused.code().as_str()), (503, "busy"));
+    for number in 0..20 {
+        let text = format!("{number} {}", "x".repeat(250_000));
+        http.post("/v1/send", &json!({"to": reader.id, "text": text})).json();
+    }
+    assert!(broker.memory() < 64 * 1024, "{} KiB", broker.memory());
+    drop(watchers);
+    eventually("a place is free again", watch);
 }
 
 #[test]

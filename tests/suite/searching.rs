@@ -6,6 +6,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// A broker with the peers `shop` and `web`, and these messages from `web` to `shop`.
@@ -303,6 +304,19 @@ fn foreign_file_is_left_alone() {
     assert!(answer.body.contains("peers.db-search") && answer.body.contains("move that file away"), "{}", answer.body);
     assert_eq!(fs::read_to_string(&path).unwrap(), "somebody's notes");
     send(&broker.http(), "shop", "all else goes on");
+}
+
+#[test]
+fn pipe_in_place_of_the_index_blocks_nobody() {
+    let (mut broker, _) = with_messages(&[]);
+    let path = index(&broker);
+    broker.terminate();
+    drop(fs::remove_file(&path));
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    broker.launch();
+    let answer = broker.http().get("/v1/search?words=x");
+    assert!(answer.status == 500 && answer.body.contains("peers.db-search"), "{}", answer.body);
+    assert!(broker.terminate().success());
 }
 
 #[test]

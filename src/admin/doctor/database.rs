@@ -79,8 +79,9 @@ fn judge(report: &DatabaseReport) -> Finding {
         ),
         DatabaseState::NotWritable => {
             let folder = Path::new(path).parent().unwrap_or(Path::new("/")).display();
-            let help =
-                format!("make the file and its folder yours and writable (`ls -ld {path} {folder}`), or set CLAUDE_PEERS_DB");
+            let help = format!(
+                "make the file, those beside it and the folder yours and writable (`ls -ld {path}* {folder}`), or set CLAUDE_PEERS_DB"
+            );
             (format!("{path} cannot be written by you, so the broker cannot work: {problems}"), help)
         }
         DatabaseState::NotShared => (

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     admin::manager::Manager,
+    agents::files,
     client::{OUTSIDE, is_sandboxed},
     platform::{
         call::Call,
@@ -150,7 +151,7 @@ fn is_ours(socket: &Socket) -> bool {
 /// The broker reports that it listens; checks that it is the one that answers there.
 fn served_by(scene: &Scene, broker: &BrokerStatus, port: u16) -> Finding {
     let (address, pid) = (format!("127.0.0.1:{port}"), broker.pid);
-    let token = scene.socket.as_ref().ok().and_then(|socket| fs::read_to_string(paths::token(socket)).ok());
+    let token = scene.socket.as_ref().ok().and_then(|socket| files::read(&paths::token(socket)).ok()?);
     match ask(port, token.as_deref()).and_then(|mut answer| answer.body_mut().read_json::<Hello>().ok()) {
         Some(hello) if hello.pid == pid => ok(format!("{address}, served by the same broker")),
         Some(Hello { pid: other, .. }) => failed(

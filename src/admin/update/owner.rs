@@ -3,10 +3,11 @@
 //! A package manager that is not installed owns nothing; one that cannot answer is a failure.
 
 use crate::{
+    agents::files,
     console::Failure,
     platform::call::{Call, CallFailed, quoted},
 };
-use std::{ffi::OsStr, fs, io, path::Path, time::Duration};
+use std::{ffi::OsStr, path::Path, time::Duration};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -64,10 +65,7 @@ fn cargo(program: &Path) -> Result<Option<String>, Failure> {
     let Some(root) = program.parent().and_then(Path::parent) else { return Ok(None) };
     let record = root.join(".crates2.json");
     let broken = |e: &dyn std::fmt::Display| unanswered("cargo", &format!("reading {}: {e}", record.display()));
-    let text = match fs::read_to_string(&record) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        read => read.map_err(|e| broken(&e))?,
-    };
+    let Some(text) = files::read(&record).map_err(|e| unanswered("cargo", &e.to_string()))? else { return Ok(None) };
     let known: serde_json::Value = serde_json::from_str(&text).map_err(|e| broken(&e))?;
     let packages = known["installs"].as_object();
     Ok(packages.and_then(|packages| packages.keys().find_map(|package| cargo_source(package))))

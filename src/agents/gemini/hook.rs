@@ -18,13 +18,12 @@ use crate::{
         names::GEMINI,
         shown::{self, Shown},
     },
-    platform::{process, random},
+    platform::{files, process, random},
     wire::{Acknowledge, Acknowledged, HOOK_LEASE, Hook, Hooked, MessageId, Outcome, PROCESS_SCHEME, Route, Take, Taken},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{
-    fs::File,
     io::{self, BufReader, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -138,7 +137,7 @@ struct Turn {
 /// The present turn, by the session's transcript: a line of JSON for each step, in order.
 fn turn_in(transcript: &Path) -> io::Result<Turn> {
     let mut text = Vec::new();
-    match File::open(transcript) {
+    match files::open(transcript) {
         Ok(mut file) => {
             let length = file.metadata()?.len();
             file.seek(SeekFrom::Start(length.saturating_sub(LONGEST_READ)))?;

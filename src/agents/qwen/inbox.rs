@@ -12,7 +12,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     time::Duration,
@@ -110,7 +110,7 @@ fn home() -> io::Result<PathBuf> {
 
 /// The whole lines of a file after `place`, which moves behind them.
 fn lines_after(file: &Path, place: &mut u64) -> io::Result<Vec<u8>> {
-    let mut file = File::open(file)?;
+    let mut file = files::open(file)?;
     file.seek(SeekFrom::Start(*place))?;
     let mut text = Vec::new();
     file.take(LONGEST_READ).read_to_end(&mut text)?;

@@ -2,7 +2,7 @@
 
 use super::{Scene, assert_nothing_more, carried, ids, messages_of, other_tools, prove_channel};
 use crate::support::{PATIENCE, events::Peer, eventually, mcp::Start};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::{
     io::{Read, Write},
     net::Shutdown,
@@ -108,6 +108,49 @@ fn cancelled_wait_neither_loses_nor_repeats_mail() {
         assert_eq!((ids(&shown), shown[0].get("repeat")), (vec![id.clone()], None), "round {round}");
         scene.broker.message_once("delivered", &id);
     }
+}
+
+/// The answer to one of them would count as the other's, too.
+#[test]
+fn calls_with_the_same_id_lose_no_mail() {
+    let scene = Scene::new();
+    let (mut asker, mut worker) = (scene.pulling("asker"), scene.pulling("worker"));
+    let (mut sent, mut shown) = (Vec::new(), Vec::new());
+    for round in 0..60 {
+        sent.push(asker.send("worker", &format!("hello {round}"))["messageId"].clone());
+        let call = |name: &str, arguments: Value| {
+            let params = json!({"name": name, "arguments": arguments});
+            json!({"jsonrpc": "2.0", "id": 1_000_000 + round, "method": "tools/call", "params": params})
+        };
+        let check = call("check_messages", json!({}));
+        let again = match round % 3 {
+            0 => check.clone(),
+            1 => call("list_peers", json!({"scope": "machine"})),
+            _ => json!({"jsonrpc": "2.0", "id": 1_000_000 + round, "method": "ping"}),
+        };
+        if round % 2 == 0 {
+            worker.say(&check);
+            worker.say(&again);
+        } else {
+            let cancel =
+                json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1_000_000 + round}});
+            worker.say(&check);
+            worker.say(&cancel);
+            worker.say(&again);
+        }
+    }
+    eventually("every message is shown", || {
+        shown.extend(worker.check());
+        for round in 0..60 {
+            let answers = std::iter::from_fn(|| worker.answered(1_000_000 + round));
+            for result in answers.map(|mut answer| answer["result"]["structuredContent"].take()) {
+                let lists = ["messages", "incomingMessages"].map(|key| result[key].as_array().cloned().unwrap_or_default());
+                shown.extend(lists.concat());
+            }
+        }
+        sent.iter().all(|id| ids(&shown).contains(id)).then_some(())
+    });
+    assert_eq!(shown.len(), sent.len(), "{shown:?}");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use std::{
     fs::{self, Permissions},
-    os::unix::fs::{PermissionsExt, chown},
+    os::unix::fs::{PermissionsExt, chown, symlink},
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -140,6 +141,42 @@ fn read_only_database_is_reported() {
     fs::set_permissions(broker.database(), Permissions::from_mode(0o600)).unwrap();
     let visited = Visit::of(as_nobody(&broker, "claude-peers", &["doctor"]));
     visited.says("database", "failed", &["cannot be read"], "CLAUDE_PEERS_DB");
+}
+
+type Obstacle = fn(&Path);
+
+/// A mount of a missing file leaves a folder in its place, and a program that once ran as root leaves root's files.
+#[test]
+fn unusable_file_beside_a_database_is_named() {
+    let kinds: [(&str, Obstacle); 4] = [
+        ("a folder", |file| fs::create_dir(file).unwrap()),
+        ("a pipe", |file| assert!(Command::new("mkfifo").arg(file).status().unwrap().success())),
+        ("a link", |file| symlink("/nowhere/file", file).unwrap()),
+        ("root's", |file| fs::write(file, "").unwrap()),
+    ];
+    let mut broker = Broker::start();
+    with_claude(&broker);
+    assert!(broker.terminate().success());
+    let is_root = rustix::process::geteuid().is_root();
+    for (what, make) in kinds.into_iter().filter(|(what, _)| is_root || *what != "root's") {
+        for ending in ["-wal", "-shm", "-journal"] {
+            let file = PathBuf::from(format!("{}{ending}", broker.database().display()));
+            make(&file);
+            let (run, doctor) = if what == "root's" {
+                fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+                chown(broker.folder(), Some(NOBODY), Some(NOBODY)).unwrap();
+                chown(broker.database(), Some(NOBODY), Some(NOBODY)).unwrap();
+                (as_nobody(&broker, "claude-peersd", &[]), as_nobody(&broker, "claude-peers", &["doctor"]))
+            } else {
+                (broker.command(), super::doctor(&broker, &[]))
+            };
+            let said = { run }.stdin(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+            let text = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert!(said.status.code() == Some(1) && text.contains(file.to_str().unwrap()), "{what} {ending}: {text}");
+            Visit::of(doctor).says("database", "failed", &[file.to_str().unwrap()], "CLAUDE_PEERS_DB");
+            if file.is_dir() { fs::remove_dir(&file).unwrap() } else { fs::remove_file(&file).unwrap() }
+        }
+    }
 }
 
 /// A file system that gives no shared memory, as 9p does: the kernel refuses every shared mapping of a file.

@@ -10,7 +10,7 @@ use std::{
         net::{UnixListener, UnixStream},
     },
     path::Path,
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 #[test]
@@ -43,6 +43,16 @@ fn only_a_stale_socket_is_removed() {
     visit(&broker, &["--fix"]).says("unix-socket", "failed", &["cannot be reached"], "start it again");
     assert!(broker.socket().exists());
     answering.join().unwrap();
+}
+
+#[test]
+fn pipe_in_place_of_the_token_stops_nobody() {
+    let broker = Broker::start();
+    with_claude(&broker);
+    let token = broker.socket().with_extension("token");
+    drop(fs::remove_file(&token));
+    assert!(Command::new("mkfifo").arg(&token).status().unwrap().success());
+    visit(&broker, &[]).says("tcp-socket", "ok", &["served by the same broker"], "");
 }
 
 /// Claude Code's sandbox for Bash forbids Unix sockets with a filter like this one.

@@ -1,7 +1,7 @@
 //! Setup finds `claude` where npm and nvm put it.
 
 use super::{Home, server};
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 /// Moves `claude` into this folder.
 fn moved(home: &Home, folder: &Path) {
@@ -23,6 +23,14 @@ fn setup_follows_the_prefix_of_npm() {
         assert_eq!(home.setup(&["--register-only"]).0, 0, "{settings}");
         assert_eq!(home.registration(), server(), "{settings}");
     }
+}
+
+#[test]
+fn pipe_in_place_of_the_settings_of_npm_stops_nobody() {
+    let home = Home::new();
+    assert!(Command::new("mkfifo").arg(home.path("home/.npmrc")).status().unwrap().success());
+    assert_eq!(home.setup(&["--register-only"]).0, 0);
+    assert_eq!(home.registration(), server());
 }
 
 #[test]
