@@ -166,14 +166,15 @@ const SIGNS: [&str; 5] = ["no such table", "no such column", "has no column", "d
 
 /// Whether the file itself is at fault: SQLite reports damage, a value does not fit its column, or the schema is incomplete.
 pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
-    use ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
+    use ErrorCode::{DatabaseCorrupt, NotADatabase, TooBig, Unknown};
     use rusqlite::Error as E;
     match error {
         // Our statements are right, so the schema is incomplete, or its version is wrong.
         E::SqlInputError { .. } => true,
         E::FromSqlConversionFailure(..) | E::IntegralValueOutOfRange(..) | E::InvalidColumnType(..) | E::Utf8Error(..) => true,
         other => match other.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase) => true,
+            // No text of ours is too long for SQLite, but a damaged length may be.
+            Some(DatabaseCorrupt | NotADatabase | TooBig) => true,
             Some(Unknown) => SIGNS.iter().any(|sign| other.to_string().contains(sign)),
             _ => false,
         },
