@@ -17,10 +17,20 @@ pub fn is_due(view: &View<'_>, peer: &PeerId) -> db::Result<bool> {
     view.get(&sql, [peer.as_str()])
 }
 
+/// How many bytes of text a poll hands out at most; a longer text comes alone.
+const MOST_BYTES: i64 = 1 << 20;
+
 /// Marks the messages of the previous poll as delivered; returns up to `most` waiting ones.
 pub fn poll(tx: &mut Transaction<'_>, peer: &PeerId, most: u32) -> Result<Vec<Message>> {
     let now = tx.now.as_millis();
     tx.update(&format!("UPDATE message SET state = 2, delivered_at = ?2 WHERE {HANDED_OUT}"), params![peer.as_str(), now])?;
+    let lengths = format!("SELECT octet_length(text) FROM message WHERE {DUE} ORDER BY seq LIMIT ?2");
+    let lengths: Vec<i64> = tx.all(&lengths, params![peer.as_str(), most], |row| row.get(0))?;
+    let sums = lengths.iter().scan(0, |sum, length| {
+        *sum += length;
+        Some(*sum)
+    });
+    let most = i64::try_from(sums.take_while(|sum| *sum <= MOST_BYTES).count().max(1)).unwrap_or(1);
     let messages = Message::all(tx, &format!("{DUE} ORDER BY seq LIMIT ?2"), params![peer.as_str(), most])?;
     for message in &messages {
         let sql =

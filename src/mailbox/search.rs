@@ -12,7 +12,7 @@ use crate::{
 use std::{collections::HashMap, ops::ControlFlow};
 
 /// How many matches are ranked, from the newest back, and how many bytes of text. They bound the time for a word that most messages
-/// have.
+/// have, and the memory.
 const RANKED: usize = 1_000;
 const RANKED_BYTES: usize = 1 << 20;
 /// How many places share a row of `sent`.
@@ -57,16 +57,16 @@ pub fn forget(index: &Tx<'_>, cursor: i64, most: u32) -> Result<Option<i64>> {
 
 /// Up to `most` messages that match and pass `filter`, each with an excerpt, best first.
 pub fn find(index: &Tx<'_>, matching: &str, filter: &Filter, most: u32) -> Result<Vec<(Message, Vec<Part>)>> {
-    let newest = newest(index, matching, filter, most)?;
+    let newest = newest(index, matching, filter)?;
     let texts: Vec<&str> = newest.iter().map(|message| message.text.as_str()).collect();
     let best = best(matching, &texts, most)?;
     let mut newest: HashMap<u32, Message> = (0..).zip(newest).collect();
     Ok(best.into_iter().filter_map(|(place, excerpt)| Some((newest.remove(&place)?, excerpt))).collect())
 }
 
-/// The newest messages that match and pass `filter`, as many as are ranked, but at least `least` if there are so many.
-fn newest(index: &Tx<'_>, matching: &str, filter: &Filter, least: u32) -> Result<Vec<Message>> {
-    let (condition, least) = (filter.condition(), usize::try_from(least).unwrap_or(usize::MAX));
+/// The newest messages that match and pass `filter`, as many as are ranked.
+fn newest(index: &Tx<'_>, matching: &str, filter: &Filter) -> Result<Vec<Message>> {
+    let condition = filter.condition();
     let sql = format!(
         "SELECT {COLUMNS} FROM words CROSS JOIN message ON seq = words.rowid
          WHERE words MATCH :words AND {} AND {} ORDER BY words.rowid DESC",
@@ -79,7 +79,7 @@ fn newest(index: &Tx<'_>, matching: &str, filter: &Filter, least: u32) -> Result
         let message = Message::read(row)?;
         bytes += message.text.len();
         found.push(message);
-        let is_enough = found.len() >= least && (found.len() >= RANKED || bytes >= RANKED_BYTES);
+        let is_enough = found.len() >= RANKED || bytes >= RANKED_BYTES;
         Ok(if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     })?;
     Ok(found)

@@ -114,6 +114,22 @@ fn unknown_id_is_an_error() {
 }
 
 #[test]
+fn poll_hands_out_long_messages_in_parts() {
+    let broker = Broker::start();
+    let id = register(&broker.tcp(), Path::new("/"), "");
+    for letter in ["a", "b", "c", "d", "e"] {
+        let text = letter.repeat(256 * 1024);
+        assert_eq!(broker.http().post("/v1/send", &json!({"to": id, "text": text})).status, 200);
+    }
+    let polled = || -> Vec<String> {
+        let mail = poll(&broker.tcp(), &id);
+        mail.iter().map(|message| message["text"].as_str().unwrap()[..1].to_owned()).collect()
+    };
+    assert_eq!(polled(), ["a", "b", "c", "d"]);
+    assert_eq!(polled(), ["e"]);
+}
+
+#[test]
 fn next_poll_acknowledges_the_fetched_messages() {
     let mut broker = Broker::start();
     let id = register(&broker.tcp(), Path::new("/"), "");

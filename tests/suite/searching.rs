@@ -78,6 +78,14 @@ fn better_matches_come_first() {
 }
 
 #[test]
+fn search_reads_a_mebibyte_of_text_at_most() {
+    let texts: Vec<String> = (0..6).map(|number| format!("deploy {number}{}", " x".repeat(120 * 1024))).collect();
+    let (broker, _) = with_messages(&texts.iter().map(String::as_str).collect::<Vec<_>>());
+    let found = found(&broker.http(), "deploy");
+    assert!(found.len() == 5 && !found.contains(&texts[0]), "the newest: {}", found.len());
+}
+
+#[test]
 fn excerpts_mark_what_matches() {
     let text = format!("{} the port is \u{2}8080\u{3} today {}", "before ".repeat(60), "after ".repeat(60));
     let (broker, _) = with_messages(&[&text]);
