@@ -2,12 +2,13 @@
 
 use super::{
     connect::{is_filled, lenient_reader, remove_files, side_files, wal},
+    error::is_passing,
     header, kind,
     legacy::{self, LEGACY_TABLES},
     roots::{self, Found, Roots},
     schema::{self, TABLES},
 };
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ffi};
 use std::{
     fs::{self, OpenOptions},
     io,
@@ -168,26 +169,32 @@ fn overwrite(file: &Path, beginning: &[u8]) -> io::Result<()> {
     OpenOptions::new().write(true).open(file)?.write_all_at(beginning, 0)
 }
 
-/// Copies the pages of the log into the database at `path`, as its last connection does when it closes.
+/// Copies the pages of the log into the database at `path`, as far as they are sound.
+#[expect(unsafe_code, reason = "the statement for it needs a readable schema")]
 fn merge_log(path: &Path) -> io::Result<()> {
-    // The schema may be unreadable; the log does not need it.
-    let read = Connection::open(path).and_then(|connection| {
-        connection.pragma_update(None, "writable_schema", true)?;
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))
-    });
-    if is_filled(&wal(path)) {
-        match read {
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {}
-            Err(error) => return Err(io::Error::other(error)),
-            Ok(()) => return Err(io::Error::other(format!("{} cannot be merged", wal(path).display()))),
-        }
+    let connection = Connection::open(path).map_err(io::Error::other)?;
+    // This opens the log. The schema may be unreadable; the log does not need it.
+    let read = connection.pragma_update(None, "writable_schema", true);
+    drop(read.and_then(|()| connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))));
+    let (mode, unused) = (ffi::SQLITE_CHECKPOINT_TRUNCATE, std::ptr::null_mut());
+    // SAFETY: the connection is open, the name is static, and the counts may be null.
+    let code = unsafe { ffi::sqlite3_wal_checkpoint_v2(connection.handle(), c"main".as_ptr(), mode, unused, unused) };
+    let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+    if is_passing(&error) {
+        return Err(io::Error::other(error));
     }
+    drop(connection);
     side_files(path).iter().filter(|file| file.exists()).try_for_each(fs::remove_file)
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::db::{Extent, OpenError, legacy::LEGACY_TABLES, open};
+    use crate::db::{
+        Extent, OpenError,
+        connect::{wal, writer},
+        legacy::LEGACY_TABLES,
+        open,
+    };
     use rusqlite::Connection;
     use std::{fs, path::Path};
 
@@ -227,6 +234,23 @@ mod tests {
                 fs::write(&path, bytes).unwrap();
                 assert_eq!((rows(&path), rows(&path)), ([2, 1, 2], [2, 1, 2]), "byte {at}");
             }
+        }
+    }
+
+    #[test]
+    fn rows_in_the_log_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        rows(&path);
+        writer(&path).unwrap().execute_batch(ROWS).unwrap(); // leaves the log
+        let (sound, log) = (fs::read(&path).unwrap(), fs::read(wal(&path)).unwrap());
+        let name = sound.windows(20).position(|text| text == b"CREATE TABLE message").unwrap() + 15;
+        let damaged = |at: usize, byte: u8| [&sound[..at], &[byte], &sound[at + 1..]].concat();
+        let (name, size) = (damaged(name, b'x'), damaged(16, 0x20));
+        for (bytes, expected) in [(&name[..], [2, 1, 2]), (&size, [2, 1, 2]), (&size[..2864], [0, 0, 0])] {
+            fs::write(&path, bytes).unwrap();
+            fs::write(wal(&path), &log).unwrap();
+            assert_eq!((rows(&path), rows(&path)), (expected, expected));
         }
     }
 
