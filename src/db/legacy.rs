@@ -32,6 +32,10 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     if !is_there(tx)? {
         return Ok(());
     }
+    let fault: String = tx.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if fault != "ok" {
+        return Err(damage(fault)); // what is written could get into the wrong table
+    }
     for (table, _, columns) in LEGACY_TABLES {
         if !has_all(tx, table, columns)? {
             return Err(damage(format!("the legacy table {table} lacks a column")));

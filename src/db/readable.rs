@@ -254,6 +254,21 @@ mod tests {
         }
     }
 
+    /// The import would write into the wrong table.
+    #[test]
+    fn damaged_legacy_database_is_not_imported_before_it_is_salvaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let tables = LEGACY_TABLES.map(|(_, sql, _)| sql).join(";");
+        Connection::open(&path).unwrap().execute_batch(&format!("{tables};{LEGACY_ROWS}")).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let numbers = bytes.windows(28).position(|text| text == b"CREATE TABLE sqlite_sequence").unwrap();
+        assert_eq!(bytes[numbers - 1], 5, "where it begins");
+        bytes[numbers - 1] = 4; // where the messages do
+        fs::write(&path, bytes).unwrap();
+        assert_eq!((rows(&path), rows(&path)), ([1, 0, 1], [1, 0, 1]));
+    }
+
     /// Little tells it from another program's database, so it may be refused.
     #[test]
     fn no_byte_of_a_legacy_schema_costs_a_row() {
