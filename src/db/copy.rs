@@ -249,7 +249,8 @@ mod tests {
         let [(_, peers, _), (_, messages, _)] = LEGACY_TABLES;
         Connection::open(&path).unwrap().execute_batch(&format!("{peers}; {messages}; {rows}")).unwrap();
         let sound = fs::read(&path).unwrap();
-        let damages: [&[(&[u8], &[u8])]; 4] = [
+        let damages: [&[(&[u8], &[u8])]; 5] = [
+            &[(b"NOT NULL, git_root", b"NOxxxxxxx git_root")],
             &[(b"CREATE TABLE messages", b"CREATE TABLE message\x0c")],
             &[(b"sent_at", b"sent_af")],
             &[(b"sent_at", b"sent\x97at")],
@@ -263,8 +264,9 @@ mod tests {
             }
             fs::write(&path, bytes).unwrap();
             let opened = open(&path, Extent::Whole).unwrap();
-            let text = opened.store.glance(|view| view.get::<String>("SELECT max(text) FROM message WHERE to_peer = 'ada'", []));
-            assert_eq!((text.unwrap().as_str(), opened.notices.len()), ("first", 1), "{:?}", opened.notices);
+            let sql = "SELECT max(text) || ' to ' || peer.id FROM message, peer WHERE to_peer = peer.id";
+            let text = opened.store.glance(|view| view.get::<String>(sql, []));
+            assert_eq!((text.unwrap().as_str(), opened.notices.len()), ("first to ada", 1), "{:?}", opened.notices);
             opened.store.close();
         }
     }

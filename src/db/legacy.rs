@@ -5,7 +5,7 @@ use super::error::damage;
 use crate::platform::{clock, random};
 use crate::wire::{PeerId, Timestamp};
 use rusqlite::{Connection, Transaction, params};
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 /// The tables of the legacy broker: as it creates them, and the columns that are read here.
 pub(super) const LEGACY_TABLES: [(&str, &str, &[&str]); 2] = [
@@ -127,14 +127,22 @@ pub(super) fn has_all(connection: &Connection, table: &str, columns: &[&str]) ->
     columns.iter().try_fold(true, |all, column| Ok(all && has(connection, table, column)?))
 }
 
-/// Whether a legacy table has all columns that are read here, and no unknown ones.
-pub(super) fn fits(connection: &Connection, (table, sql, columns): (&str, &str, &[&str])) -> rusqlite::Result<bool> {
-    let names = |connection: &Connection| -> rusqlite::Result<BTreeSet<String>> {
+/// Whether a legacy table has the columns that the legacy broker gives it. Of an earlier one, whose rows look different, those that
+/// are read here are enough.
+pub(super) fn fits(
+    connection: &Connection,
+    (table, sql, columns): (&str, &str, &[&str]),
+    is_usual: bool,
+) -> rusqlite::Result<bool> {
+    if !is_usual {
+        return has_all(connection, table, columns);
+    }
+    let names = |connection: &Connection| -> rusqlite::Result<Vec<String>> {
         connection.prepare("SELECT name FROM pragma_table_info(?1)")?.query_map([table], |row| row.get(0))?.collect()
     };
     let usual = Connection::open_in_memory()?;
     usual.execute_batch(sql)?;
-    Ok(has_all(connection, table, columns)? && names(connection)?.is_subset(&names(&usual)?))
+    Ok(names(connection)? == names(&usual)?)
 }
 
 fn has(connection: &Connection, table: &str, column: &str) -> rusqlite::Result<bool> {

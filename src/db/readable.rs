@@ -93,8 +93,15 @@ impl Survey {
         self.is_readable
             && owner.tables().iter().all(|table| {
                 let is_there = self.claimed.get(*table).is_some_and(|root| self.found.can_be(table, *root));
-                is_there && (*table == NUMBERS || owner.fits(&connection, table).unwrap_or(false))
+                is_there && (*table == NUMBERS || self.fits(&connection, table).unwrap_or(false))
             })
+    }
+
+    fn fits(&self, connection: &Connection, table: &'static str) -> rusqlite::Result<bool> {
+        match LEGACY_TABLES.into_iter().find(|(legacy, ..)| *legacy == table) {
+            Some(legacy) => legacy::fits(connection, legacy, self.found.roots.contains_key(table)),
+            None => schema::fits(connection, table),
+        }
     }
 
     /// Gives the database at `path` the schema of a new one, with its tables where they were found. Its indexes are not needed to
@@ -135,13 +142,6 @@ impl Owner {
         match self {
             Self::Us => schema::image().map(<[u8]>::to_vec),
             Self::Legacy => legacy::image(),
-        }
-    }
-
-    fn fits(self, connection: &Connection, table: &'static str) -> rusqlite::Result<bool> {
-        match LEGACY_TABLES.into_iter().find(|(legacy, ..)| *legacy == table) {
-            Some(legacy) => legacy::fits(connection, legacy),
-            None => schema::fits(connection, table),
         }
     }
 }
