@@ -93,10 +93,15 @@ fn asked(tree: &Tree, promised: &[&Promise]) -> Result<Found, String> {
     let mut command = broker.command();
     command.env("CLAUDE_PEERS_DB", root.join("data/peers.db"));
     broker.launch_as(command);
-    let page = broker.http().get("/v1/history?limit=1000").json();
+    let (mut entries, mut before) = (Vec::new(), String::new());
+    loop {
+        let page = broker.http().get(&format!("/v1/history?limit=1000{before}")).json();
+        entries.extend(page["messages"].as_array().into_iter().flatten().cloned());
+        let Some(next) = page["next"].as_str() else { break };
+        before = format!("&before={next}");
+    }
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let entries = page["messages"].as_array().into_iter().flatten().rev();
-    let rows = entries.map(|entry| Row {
+    let rows = entries.iter().rev().map(|entry| Row {
         id: text(&entry["messageId"]),
         text: text(&entry["text"]),
         is_delivered: entry["state"] == "delivered",
