@@ -237,7 +237,8 @@ struct Question {
 impl Question {
     fn find(view: &View<'_>, id: &MessageId, sender: Option<&PeerRow>) -> Result<Self> {
         // `handed` counts the push, unless that showed only the beginning.
-        let sql = "SELECT from_peer, to_peer, state < 2 AND handed <= (again < 2) AND (holder = 1 OR pushed_by IS ?3)
+        let sql =
+            "SELECT from_peer, to_peer, state < 2 AND handed <= (again < 2) AND (holder = 1 OR holder = 0 AND pushed_by IS ?3)
                    FROM message WHERE seq = ?1 AND tag = ?2";
         let found = view.one(sql, params![id.seq(), id.tag(), sender.map(PeerRow::agent_key)], |row| {
             Ok(Self { id: id.clone(), from: read_peer(row, 0)?, to: read_peer(row, 1)?, is_pushed: row.get(2)? })
