@@ -73,8 +73,12 @@ pub(super) fn look(path: &Path, connection: &Connection) -> rusqlite::Result<Fil
     let things: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let is_ours = schema::is_ours(connection)? || legacy::is_there(connection)?;
     let has_our_marks = || has_marks(path).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()));
+    let has_rows = || match roots::find(path, &Roots::new()) {
+        Ok(found) => Ok(!found.roots.is_empty()),
+        Err(error) => Err(rusqlite::Error::ToSqlConversionFailure(error.into())),
+    };
     Ok(match version {
-        _ if things == 0 && version > 0 => return Err(damage("its schema is empty".to_owned())),
+        _ if things == 0 && (version > 0 || has_rows()?) => return Err(damage("its schema is empty".to_owned())),
         _ if !is_ours && things > 0 && schema::is_part(connection)? && has_our_marks()? => {
             return Err(damage("its schema lacks tables".to_owned()));
         }

@@ -262,11 +262,14 @@ mod tests {
         let tables = LEGACY_TABLES.map(|(_, sql, _)| sql).join(";");
         Connection::open(&path).unwrap().execute_batch(&format!("{tables};{LEGACY_ROWS}")).unwrap();
         let mut bytes = fs::read(&path).unwrap();
+        let empty = [&bytes[..104], &[0, 7, 0], &bytes[107..]].concat();
         let numbers = bytes.windows(28).position(|text| text == b"CREATE TABLE sqlite_sequence").unwrap();
         assert_eq!(bytes[numbers - 1], 5, "where it begins");
         bytes[numbers - 1] = 4; // where the messages do
-        fs::write(&path, bytes).unwrap();
-        assert_eq!((rows(&path), rows(&path)), ([1, 0, 1], [1, 0, 1]));
+        for bytes in [bytes, empty] {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!((rows(&path), rows(&path)), ([1, 0, 1], [1, 0, 1]));
+        }
     }
 
     /// Little tells it from another program's database, so it may be refused.
