@@ -254,6 +254,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn free_pages_show_no_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        rows(&path);
+        let freed = "INSERT INTO session WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+                     SELECT 'session ' || i, 'peer', i FROM n; DELETE FROM session";
+        Connection::open(&path).unwrap().execute_batch(freed).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        assert!(bytes.windows(11).any(|text| text == b"session 250"), "they keep their old rows");
+        let name = bytes.windows(20).position(|text| text == b"CREATE TABLE message").unwrap();
+        bytes[name + 15] = b'x';
+        fs::write(&path, bytes).unwrap();
+        assert_eq!((rows(&path), rows(&path)), ([0, 0, 0], [0, 0, 0]));
+    }
+
     /// The import would write into the wrong table.
     #[test]
     fn damaged_legacy_database_is_not_imported_before_it_is_salvaged() {
