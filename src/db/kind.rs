@@ -3,7 +3,6 @@
 use super::{
     connect::{is_filled, reader, wal},
     error::{OpenError, damage, is_damage},
-    header::PAGE,
     legacy,
     roots::{self, Roots},
     schema::{self, SCHEMA},
@@ -12,15 +11,11 @@ use rusqlite::{Connection, ErrorCode};
 use std::{
     fs::File,
     io::{self, Read},
-    os::unix::fs::FileExt,
     path::Path,
 };
 
 /// Every claude-peers database contains one of these texts. They identify it when SQLite cannot read its schema.
 const MARKS: [&[u8]; 3] = [b"CREATE TABLE peer (\n", b"INDEX message_waiting ON message", b"CREATE TABLE peers ("];
-/// The first byte of a page of a table, and of an index.
-const TABLE: [u8; 2] = [5, 13];
-const INDEX: [u8; 2] = [2, 10];
 /// A version from this number on means damage.
 const FARTHEST: i64 = 1_000;
 
@@ -92,26 +87,12 @@ pub(super) fn look(path: &Path, connection: &Connection) -> rusqlite::Result<Fil
 /// Whether the file or its log contains the marks of our schema, or is blank because all its contents were lost, or has lost no more
 /// than its first page: then it has our messages, or tables where a new database has them.
 pub(super) fn has_marks(path: &Path) -> io::Result<bool> {
-    Ok(scan(path)? || (is_filled(&wal(path)) && scan(&wal(path))?) || has_roots(path)? || has_messages(path)?)
+    Ok(scan(path)? || (is_filled(&wal(path)) && scan(&wal(path))?) || roots::has_those_of_a_new_one(path)? || has_messages(path)?)
 }
 
 /// Whether the pages show rows like those of our messages.
 fn has_messages(path: &Path) -> io::Result<bool> {
     Ok(roots::find(path, &Roots::new())?.roots.contains_key("message"))
-}
-
-/// Whether tables and indexes begin where a new claude-peers database has them.
-pub(super) fn has_roots(path: &Path) -> io::Result<bool> {
-    let file = File::open(path)?;
-    for &(page, is_table) in schema::roots().map_err(io::Error::other)? {
-        let mut kind = [0];
-        match file.read_exact_at(&mut kind, (page - 1) * PAGE) {
-            Ok(()) if is_table == TABLE.contains(&kind[0]) && is_table != INDEX.contains(&kind[0]) => {}
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
-            _ => return Ok(false),
-        }
-    }
-    Ok(true)
 }
 
 fn scan(path: &Path) -> io::Result<bool> {

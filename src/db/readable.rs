@@ -3,7 +3,7 @@
 use super::{
     connect::{is_filled, lenient_reader, remove_files, side_files, wal},
     error::is_passing,
-    header, kind,
+    header,
     legacy::{self, LEGACY_TABLES},
     roots::{self, Found, Roots},
     schema::{self, TABLES},
@@ -72,7 +72,7 @@ impl Survey {
         let is_readable = read_schema(path, &mut claimed).is_ok();
         let found = roots::find(path, &claimed)?;
         let has = |table: &str| claimed.contains_key(table) || found.roots.contains_key(table);
-        let owner = if TABLES.into_iter().any(has) || kind::has_roots(path)? {
+        let owner = if TABLES.into_iter().any(has) || roots::has_those_of_a_new_one(path)? {
             Some(Owner::Us)
         } else {
             LEGACY_TABLES.iter().any(|(table, ..)| has(table)).then_some(Owner::Legacy)

@@ -3,7 +3,7 @@
 //!
 //! Source: SQLite, "Database File Format", 1.5, 1.6 and 2.1.
 
-use super::header::PAGE;
+use super::{header::PAGE, schema};
 use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt, path::Path};
 
 /// The first byte of a page that lists other pages, and of one that has rows or keys: of a table, and of an index.
@@ -70,6 +70,17 @@ impl Found {
         }
         self.roots
     }
+}
+
+/// Whether tables and indexes begin where a new database has them.
+pub(super) fn has_those_of_a_new_one(path: &Path) -> io::Result<bool> {
+    let file = Pages::open(path)?;
+    for &(number, is_table) in schema::roots().map_err(io::Error::other)? {
+        if number > file.count || !file.read(number)?.is(if is_table { TABLE } else { INDEX }) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The table whose rows a page shows.

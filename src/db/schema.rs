@@ -50,7 +50,7 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {
 /// A new database.
 struct Fresh {
     shape: BTreeSet<String>,
-    roots: Vec<(u64, bool)>,
+    roots: Vec<(u32, bool)>,
     names: BTreeSet<String>,
     /// Of each version and table.
     columns: BTreeMap<(i64, &'static str), Vec<Column>>,
@@ -73,7 +73,7 @@ fn fresh() -> rusqlite::Result<&'static Fresh> {
         }
     }
     let mut roots = memory.prepare("SELECT rootpage, type = 'table' FROM sqlite_schema WHERE rootpage > 1")?;
-    let roots = roots.query_map([], |row| Ok((row.get::<_, u32>(0)?.into(), row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    let roots = roots.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
     let image = memory.serialize("main")?.to_vec();
     let fresh = Fresh { shape: shape(&memory)?, roots, names: names(&memory)?, columns: columns_of, image };
     Ok(FRESH.get_or_init(|| fresh))
@@ -85,7 +85,7 @@ pub(super) fn missing(connection: &Connection) -> rusqlite::Result<BTreeSet<Stri
 }
 
 /// The pages where a new database has its tables and indexes, each with whether it is a table.
-pub(super) fn roots() -> rusqlite::Result<&'static [(u64, bool)]> {
+pub(super) fn roots() -> rusqlite::Result<&'static [(u32, bool)]> {
     Ok(&fresh()?.roots)
 }
 
