@@ -297,6 +297,18 @@ fn most_memory(pid: u32) -> u64 {
 }
 
 #[test]
+fn second_call_with_an_id_under_way_is_refused() {
+    let (broker, place) = (Broker::start(), folder());
+    let mut session = Session::pulling(&broker, place.path(), "session-a");
+    let call = |arguments: Value| json!({"id": 1_000, "method": "tools/call", "params": {"name": "check_messages", "arguments": arguments}});
+    session.say(&call(json!({"waitSeconds": 60})));
+    session.say(&call(json!({})));
+    // The id belongs to the first call, which goes on.
+    let refused = session.answer_to(&json!(null));
+    assert!(refused["error"]["message"].as_str().unwrap().contains("the id 1000 has not ended"), "{refused}");
+}
+
+#[test]
 fn long_batch_takes_little_memory() {
     let (broker, place) = (Broker::start(), folder());
     let mut session = Session::pulling(&broker, place.path(), "session-a");
