@@ -9,6 +9,9 @@ use super::{
 };
 use crate::wire::InboundRule;
 
+/// The inbox gets what waits, and the broker hears of it.
+const WRITTEN: [Step; 4] =
+    [Step::Ask(0, Slot::Door), Step::Hear(0, Slot::Door), Step::Write(0, Slot::Door), Step::Acknowledge(0)];
 const TAKE: Step = Step::Call { server: 0, route: Taking::Result, waits: false };
 
 fn keeps_promises(setup: Setup, steps: &[Step]) {
@@ -62,15 +65,7 @@ fn beginning_in_result_proves_nothing() {
 
 #[test]
 fn beginning_in_inbox_proves_it() {
-    let steps = [
-        Step::Send { pushed: false },
-        Step::Ask(0, Slot::Door),
-        Step::Hear(0, Slot::Door),
-        Step::Write(0, Slot::Door),
-        Step::Acknowledge(0),
-        Step::Show,
-        Step::Reply { names: Some(3) },
-    ];
+    let steps = [&[Step::Send { pushed: false }], &WRITTEN[..], &[Step::Show, Step::Reply { names: Some(3) }]].concat();
     keeps_promises(Setup { replies: 1, ..setup(Door::Bare, &[LONG]) }, &steps);
 }
 
@@ -109,17 +104,7 @@ fn acknowledgement_tells_of_later_messages() {
 
 #[test]
 fn inbox_that_is_given_up_leaves_messages_to_calls() {
-    let frame = [
-        Step::Ask(0, Slot::Door),
-        Step::Hear(0, Slot::Door),
-        Step::Write(0, Slot::Door),
-        Step::Acknowledge(0),
-        Step::Acknowledged(0),
-        Step::Push,
-        TAKE,
-        Step::Lose,
-        Step::Miss,
-    ];
+    let frame = [&WRITTEN[..], &[Step::Acknowledged(0), Step::Push, TAKE, Step::Lose, Step::Miss]].concat();
     let steps = [&[Step::Send { pushed: false }], &frame[..], &frame, &frame, &[Step::Push]].concat();
     keeps_promises(Setup { faults: 3, ..setup(Door::Hooked, &[A]) }, &steps);
 }
@@ -177,15 +162,7 @@ fn any_reply_confirms_what_its_recipient_has_sent() {
 
 #[test]
 fn any_reply_confirms_what_is_in_the_inbox() {
-    let written = [
-        Step::Send { pushed: false },
-        Step::Ask(0, Slot::Door),
-        Step::Hear(0, Slot::Door),
-        Step::Write(0, Slot::Door),
-        Step::Acknowledge(0),
-        Step::Acknowledged(0),
-        Step::Show,
-    ];
+    let written = [&[Step::Send { pushed: false }], &WRITTEN[..], &[Step::Acknowledged(0), Step::Show]].concat();
     let replies = [Step::Reply { names: Some(3) }, Step::Reply { names: None }].map(|reply| [reply]);
     let steps = [&written[..], &replies[0], &written, &replies[1]].concat();
     keeps_promises(Setup { replies: 2, ..setup(Door::Bare, &[A, A]) }, &steps);
@@ -265,17 +242,8 @@ fn user_is_asked_once() {
 
 #[test]
 fn reply_before_the_report_leaves_other_messages_to_their_own() {
-    let steps = [
-        Step::Send { pushed: false },
-        Step::Send { pushed: false },
-        Step::Ask(0, Slot::Door),
-        Step::Hear(0, Slot::Door),
-        Step::Write(0, Slot::Door),
-        Step::Acknowledge(0),
-        Step::Show,
-        Step::Lose,
-        Step::Reply { names: Some(3) },
-    ];
+    let reply = [Step::Show, Step::Lose, Step::Reply { names: Some(3) }];
+    let steps = [&[Step::Send { pushed: false }; 2], &WRITTEN[..], &reply].concat();
     keeps_promises(Setup { replies: 1, ..setup(Door::Hooked, &[A, A]) }, &steps);
 }
 
