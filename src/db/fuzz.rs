@@ -12,6 +12,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+use tempfile::TempDir;
 
 const ROWS: &str = "
     INSERT INTO peer (id, name, cwd, registered_at, last_seen) VALUES ('ada', 'Ada', '/srv/a', 1, 2), ('eve', 'Eve', '/srv/e', 3, 4);
@@ -43,7 +44,7 @@ struct Files {
 /// another program's, and what was opened opens again without one.
 pub fn salvage(data: &[u8]) {
     let (files, is_ours, rows) = input(data);
-    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let folder = folder();
     let path = folder.path().join("peers.db");
     files.write(&path);
     match open(&path, Extent::Whole) {
@@ -121,7 +122,7 @@ impl Files {
 
 /// Ours, ours with rows in the log, ours of the first version, the legacy broker's.
 fn sound() -> [Files; 4] {
-    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let folder = folder();
     let (ours, logged) = (folder.path().join("ours"), folder.path().join("logged"));
     open(&ours, Extent::Whole).unwrap().store.close();
     open(&logged, Extent::Whole).unwrap().store.close();
@@ -143,6 +144,11 @@ fn fresh(path: &Path, sql: &str) -> Files {
     read(path)
 }
 
+/// A folder in memory, where the system has one.
+fn folder() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 fn read(path: &Path) -> Files {
     Files::new(fs::read(path).unwrap(), fs::read(wal(path)).unwrap_or_default())
 }
@@ -153,4 +159,22 @@ fn set_aside(folder: &Path) -> Option<Vec<u8>> {
     let mut kept =
         files.filter(|path: &PathBuf| path.to_string_lossy().contains(".damaged-") && !path.to_string_lossy().contains("-wal"));
     kept.find(|path| !path.to_string_lossy().ends_with("-shm")).map(|path| fs::read(path).unwrap())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inputs_that_once_failed_hold() {
+        let inputs = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/salvage");
+        let mut tried = 0;
+        for input in fs::read_dir(&inputs).unwrap() {
+            let path = input.unwrap().path();
+            println!("{}", path.display()); // the last one is the one that fails
+            salvage(&fs::read(path).unwrap());
+            tried += 1;
+        }
+        assert!(tried > 0, "{} has inputs", inputs.display());
+    }
 }

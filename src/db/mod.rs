@@ -18,7 +18,7 @@ mod connect;
 mod copy;
 mod damage;
 mod error;
-#[cfg(fuzzing)]
+#[cfg(any(fuzzing, test))]
 pub(crate) mod fuzz;
 mod header;
 mod index;
