@@ -263,6 +263,8 @@ mod tests {
                 bytes[at..at + to.len()].copy_from_slice(to);
             }
             fs::write(&path, bytes).unwrap();
+            let copied = super::copy_all(&path, &folder.path().join(format!("{damage:?}")));
+            assert!(copied.is_ok(), "also if the schema was not mended before");
             let opened = open(&path, Extent::Whole).unwrap();
             let sql = "SELECT max(text) || ' to ' || peer.id FROM message, peer WHERE to_peer = peer.id";
             let text = opened.store.glance(|view| view.get::<String>(sql, []));

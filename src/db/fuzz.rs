@@ -43,15 +43,16 @@ struct Files {
 /// A file with any contents is opened, salvaged or refused untouched. One damaged place never makes our database
 /// another program's, and what was opened opens again without one.
 pub fn salvage(data: &[u8]) {
-    let (files, is_ours, rows) = input(data);
+    let (files, is_ours, least) = input(data);
     let folder = folder();
     let path = folder.path().join("peers.db");
     files.write(&path);
     match open(&path, Extent::Whole) {
         Ok(opened) => {
-            let sql = "SELECT (SELECT count(*) FROM peer) + (SELECT count(*) FROM message)";
-            let found = opened.store.glance(|view| view.get::<i64>(sql, [])).unwrap();
-            assert!(rows.is_none_or(|rows| found == rows), "{found} rows: {:?}", opened.notices);
+            let count = |table| opened.store.glance(|view| view.get(&format!("SELECT count(*) FROM {table}"), [])).unwrap();
+            let mut rows: [i64; 2] = ["peer", "message"].map(count);
+            rows.sort_unstable();
+            assert!(rows.iter().zip(least).all(|(found, least)| *found >= least), "{rows:?}: {:?}", opened.notices);
             opened.store.close();
             let kept = if opened.notices.is_empty() { None } else { set_aside(folder.path()) };
             let (_, given) = files.bytes[..files.log].split_at_checked(100).unwrap_or_default();
@@ -69,23 +70,28 @@ pub fn salvage(data: &[u8]) {
     }
 }
 
-/// The files that the input names; whether they are clearly ours, because one run of bytes is damaged at most; how many peers and
-/// messages they have, if only the schema is damaged.
-fn input(data: &[u8]) -> (Files, bool, Option<i64>) {
+/// The files that the input names; whether they are clearly ours, because one run of bytes is damaged at most; how many rows their two
+/// tables have at least: all if only the schema is damaged, and those of one table if only another page is.
+fn input(data: &[u8]) -> (Files, bool, [i64; 2]) {
     let (which, mut rest) = data.split_first().map_or((0, data), |(which, rest)| (usize::from(*which), rest));
     let Some(mut files) = SOUND.with(|sound| sound.get(which % 5).cloned()) else {
-        return (Files::new(rest.to_vec(), Vec::new()), false, None);
+        return (Files::new(rest.to_vec(), Vec::new()), false, [0, 0]);
     };
     let (mut damages, mut cuts) = (0, 0);
-    let sound = files.bytes.get(PAGE..).map(<[u8]>::to_vec);
+    let sound = files.clone();
     while let [low, high, length, bytes @ ..] = rest {
         let (new, after) = bytes.split_at(usize::from(length % 9).min(bytes.len()));
         files.damage(u16::from_le_bytes([*low, *high]).into(), new);
         (rest, damages, cuts) = (after, damages + 1, cuts + u32::from(new.is_empty()));
     }
     let is_legacy = which % 5 == LEGACY_AT;
-    let is_schema = damages <= 1 && files.bytes.get(PAGE..) == sound.as_deref();
-    (files, !is_legacy && damages <= 1 && cuts == 0, is_schema.then_some(if is_legacy { 2 } else { 4 }))
+    let rows = if is_legacy { 1 } else { 2 };
+    let least = match files.damaged_pages(&sound).as_deref() {
+        Some([] | [0]) if damages <= 1 => [rows, rows],
+        Some([page]) if *page > 0 => [0, rows],
+        _ => [0, 0],
+    };
+    (files, !is_legacy && damages <= 1 && cuts == 0, least)
 }
 
 impl Files {
@@ -109,6 +115,13 @@ impl Files {
         } else if let Some(bytes) = self.bytes.get_mut(from..end.min(from + new.len())) {
             bytes.copy_from_slice(&new[..bytes.len()]);
         }
+    }
+
+    /// The pages that differ from those of the sound files; `None` if the length or the log does.
+    fn damaged_pages(&self, sound: &Self) -> Option<Vec<usize>> {
+        let ((database, log), (pages, sound)) = (self.bytes.split_at(self.log), sound.bytes.split_at(sound.log));
+        let is_damaged = |number: &usize| database.chunks(PAGE).nth(*number) != pages.chunks(PAGE).nth(*number);
+        (database.len() == pages.len() && log == sound).then(|| (0..pages.len() / PAGE).filter(is_damaged).collect())
     }
 
     fn write(&self, path: &Path) {

@@ -144,6 +144,12 @@ mod tests {
         assert_eq!(opened.notices, [""; 0]);
         opened.store.close();
         assert_eq!((sessions(&path), fs::read(&path).unwrap()[16]), (500, 0x20));
+        let index = "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_session_1'";
+        let index: u32 = Connection::open(&path).unwrap().query_row(index, [], |row| row.get(0)).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[(index as usize - 1) * 8192..][..8].fill(0xff);
+        fs::write(&path, bytes).unwrap();
+        assert_eq!((sessions(&path), sessions(&path)), (500, 500), "a damaged index");
     }
 
     #[test]
@@ -203,7 +209,10 @@ mod tests {
         // Nothing else tells whose it is.
         Connection::open(folder.path().join("other.db"))
             .unwrap()
-            .execute_batch("CREATE TABLE other (x); CREATE TABLE more (x)")
+            .execute_batch(
+                "CREATE TABLE other (id INTEGER PRIMARY KEY, a, b, c, d, e, f, g, h); CREATE TABLE more (x);
+                 INSERT INTO other VALUES (NULL, 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h')",
+            )
             .unwrap();
         let other = [vec![0; PAGE as usize], fs::read(folder.path().join("other.db")).unwrap().split_off(PAGE as usize)].concat();
         fs::write(&path, &other).unwrap();

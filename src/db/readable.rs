@@ -70,8 +70,10 @@ impl Survey {
     fn of(path: &Path) -> io::Result<Self> {
         let mut claimed = Roots::new();
         let is_readable = read_schema(path, &mut claimed).is_ok();
-        let found = roots::find(path, &claimed)?;
-        let has = |table: &str| claimed.contains_key(table) || found.roots.contains_key(table);
+        let found = roots::find(path)?;
+        // A page that another table claims is no evidence: damage can make a row look like one of ours.
+        let is_claimed = |page: u32| claimed.values().any(|root| *root == page);
+        let has = |table: &str| claimed.contains_key(table) || found.shown(table, &claimed).is_some_and(|page| !is_claimed(page));
         let owner = if TABLES.into_iter().any(has) || roots::has_those_of_a_new_one(path)? {
             Some(Owner::Us)
         } else {
@@ -82,24 +84,27 @@ impl Survey {
 
     /// Whether there are tables with rows, all where the schema says.
     fn is_confirmed(&self) -> bool {
-        let found = &self.found.roots;
-        !found.is_empty() && found.iter().all(|(table, root)| self.claimed.get(table) == Some(root))
+        let tables = self.owner.map(Owner::tables).unwrap_or_default();
+        let mut shown = tables.iter().filter_map(|table| Some((*table, self.found.shown(table, &self.claimed)?))).peekable();
+        shown.peek().is_some() && shown.all(|(table, root)| self.claimed.get(table) == Some(&root))
     }
 
-    /// Whether the schema has all tables, with the columns of its version, and where the pages show them.
+    /// Whether the schema has all tables, with the columns of its version, and no page shows that they are elsewhere.
     fn is_whole(&self, path: &Path) -> bool {
         let Some(owner) = self.owner else { return true };
         let Ok(connection) = lenient_reader(path) else { return false };
+        let tables = owner.tables();
+        let roots = self.found.roots(&tables, &self.claimed);
         self.is_readable
-            && owner.tables().iter().all(|table| {
-                let is_there = self.claimed.get(*table).is_some_and(|root| self.found.can_be(table, *root));
+            && tables.iter().all(|table| {
+                let is_there = self.claimed.get(*table).is_some_and(|root| roots.get(*table) == Some(root));
                 is_there && (*table == NUMBERS || self.fits(&connection, table).unwrap_or(false))
             })
     }
 
     fn fits(&self, connection: &Connection, table: &'static str) -> rusqlite::Result<bool> {
         match LEGACY_TABLES.into_iter().find(|(legacy, ..)| *legacy == table) {
-            Some(legacy) => legacy::fits(connection, legacy, self.found.roots.contains_key(table)),
+            Some(legacy) => legacy::fits(connection, legacy, self.found.shown(table, &self.claimed).is_some()),
             None => schema::fits(connection, table),
         }
     }
@@ -113,7 +118,7 @@ impl Survey {
         let tables = owner.tables();
         let lend = || {
             let connection = Connection::open(path)?;
-            let roots = self.found.all(&tables);
+            let roots = self.found.roots(&tables, &self.claimed);
             connection.execute_batch("PRAGMA writable_schema = on; PRAGMA journal_mode = off; PRAGMA synchronous = off")?;
             connection.execute("DELETE FROM sqlite_schema WHERE type = 'index'", [])?;
             for table in &tables {
@@ -268,6 +273,75 @@ mod tests {
         bytes[name + 15] = b'x';
         fs::write(&path, bytes).unwrap();
         assert_eq!((rows(&path), rows(&path)), ([0, 0, 0], [0, 0, 0]));
+    }
+
+    #[test]
+    fn no_number_of_a_page_costs_a_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        rows(&path);
+        Connection::open(&path).unwrap().execute_batch(&format!("{ROWS}; DELETE FROM session")).unwrap();
+        let sound = fs::read(&path).unwrap();
+        for text in ["CREATE TABLE peer", "CREATE TABLE \"session\"", "CREATE TABLE message"] {
+            let number = sound.windows(text.len()).position(|part| part == text.as_bytes()).unwrap() - 1;
+            for page in 0..=u8::try_from(sound.len() / 4096).unwrap() {
+                fs::write(&path, [&sound[..number], &[page], &sound[number + 1..]].concat()).unwrap();
+                assert_eq!((rows(&path), rows(&path)), ([2, 0, 2], [2, 0, 2]), "{text} at page {page}");
+            }
+        }
+    }
+
+    /// A table begins after pages of its own, or after free ones that keep rows like its own.
+    #[test]
+    fn pages_before_the_first_one_cost_no_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let [(_, peers, _), (_, messages, _)] = LEGACY_TABLES;
+        let (before, numbers) =
+            (messages.replace("messages", "before"), "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n");
+        let fill = |table: &str, rows: u32| {
+            format!("INSERT INTO {table} {numbers} WHERE i < {rows}) SELECT i, 'eve', 'ada', hex(zeroblob(400)), '', 0 FROM n")
+        };
+        for (kept, position, damage) in [(100, None, &b"x"[..]), (1, Some(32), &[0; 8])] {
+            drop(fs::remove_file(&path));
+            let (old, new) = (fill("before", 100), fill("messages", kept));
+            Connection::open(&path)
+                .unwrap()
+                .execute_batch(&format!("{before}; {old}; {peers}; {messages}; DROP TABLE before; {new}"))
+                .unwrap();
+            let mut bytes = fs::read(&path).unwrap();
+            let name = || bytes.windows(21).position(|text| text == b"CREATE TABLE messages").unwrap() + 13;
+            let at = position.unwrap_or_else(name);
+            bytes[at..at + damage.len()].copy_from_slice(damage);
+            fs::write(&path, bytes).unwrap();
+            assert_eq!((rows(&path), rows(&path)), ([0, 0, kept.into()], [0, 0, kept.into()]));
+        }
+    }
+
+    #[test]
+    fn another_legacy_table_keeps_its_columns() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        let tables = LEGACY_TABLES.map(|(_, sql, _)| sql.replace("from_id TEXT", "room TEXT, from_id TEXT")).join(";");
+        let room = LEGACY_ROWS.replace("(1, 'eve'", "(1, 'room', 'eve'");
+        Connection::open(&path).unwrap().execute_batch(&format!("{tables};{room}")).unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[21] = 7; // in the header
+        fs::write(&path, bytes).unwrap();
+        assert_eq!((rows(&path), rows(&path)), ([1, 0, 1], [1, 0, 1]));
+        let sql = "SELECT room || message.from_peer || message.text FROM message, messages";
+        let text = Connection::open(&path).unwrap().query_row(sql, [], |row| row.get::<_, String>(0));
+        assert_eq!(text.unwrap(), "roomevefirst");
+    }
+
+    /// Too many open files, for example: its rows would be lost.
+    #[test]
+    fn log_that_cannot_be_opened_is_not_taken_for_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        rows(&path);
+        fs::create_dir(wal(&path)).unwrap();
+        assert!(super::merge_log(&path).is_err());
     }
 
     /// The import would write into the wrong table.

@@ -1,5 +1,5 @@
-//! Finds the tables of a database without its schema: a table begins at a page to which no other page points, and the rows show which
-//! table it is.
+//! Finds the tables of a database without its schema: a table begins at a page to which no other page points, and its rows show which
+//! table it is. A damaged page or row is no evidence against the schema.
 //!
 //! Source: SQLite, "Database File Format", 1.5, 1.6 and 2.1.
 
@@ -11,64 +11,77 @@ const TABLE: (u8, u8) = (5, 13);
 const INDEX: (u8, u8) = (2, 10);
 /// Where the header of the file names the first page of the list of free pages.
 const FREE: usize = 32;
-/// More pages between a root and a row than any file has.
-const DEEPEST: u32 = 20;
+/// How many pages of a table are looked at, at most.
+const MOST: usize = 64;
 
 /// The page where each table begins.
 pub(super) type Roots = BTreeMap<String, u32>;
 
-/// The tables that the pages of a database show.
-pub(super) struct Found {
-    /// Those with rows.
-    pub roots: Roots,
-    /// The pages where the others begin. They show no more of a table that has no rows.
-    empty: Vec<u32>,
+/// The pages where the tables of a database can begin, each with the rows that it shows.
+pub(super) struct Found(BTreeMap<u32, Rows>);
+
+/// The rows that begin at a page.
+#[derive(Default)]
+struct Rows {
+    /// How many look like rows of which table. Damage can make a row look like one of another table.
+    like: BTreeMap<&'static str, usize>,
+    is_empty: bool,
 }
 
-/// Finds the tables of the database at `path`, without its log. If several pages fit a table, it takes the one that `claimed` names, or
-/// else one that lists others.
-pub(super) fn find(path: &Path, claimed: &Roots) -> io::Result<Found> {
+/// Finds the pages where tables can begin in the database at `path`, without its log. Damage may hide what a page is.
+pub(super) fn find(path: &Path) -> io::Result<Found> {
     let file = Pages::open(path)?;
     let is_free = file.free()?;
     let mut is_listed = vec![false; file.count as usize + 1];
     let mut begins = Vec::new();
     for number in (2..=file.count).filter(|number| !is_free[*number as usize]) {
         let page = file.read(number)?;
-        begins.extend(page.is(TABLE).then_some((number, page.0[0])));
         if page.is(TABLE) || page.is(INDEX) {
             page.children().filter(|child| *child <= file.count).for_each(|child| is_listed[child as usize] = true);
         }
+        begins.extend((!page.is(INDEX)).then_some(number));
     }
-    begins.retain(|(number, _)| !is_listed[*number as usize]);
-    begins.sort_by_key(|(_, kind)| *kind != TABLE.0);
-    let mut found = Found { roots: Roots::new(), empty: Vec::new() };
-    for (number, _) in begins {
-        match file.rows(number)? {
-            Rows::Of(table) if claimed.get(table) == Some(&number) => _ = found.roots.insert(table.to_owned(), number),
-            Rows::Of(table) => _ = found.roots.entry(table.to_owned()).or_insert(number),
-            Rows::None => found.empty.push(number),
-            Rows::Unknown => {}
-        }
-    }
-    Ok(found)
+    begins.retain(|number| !is_listed[*number as usize]);
+    begins.into_iter().map(|number| Ok((number, file.rows(number)?))).collect::<io::Result<_>>().map(Found)
 }
 
 impl Found {
-    /// Whether the pages agree that `table` begins at page `root`.
-    pub(super) fn can_be(&self, table: &str, root: u32) -> bool {
-        self.roots.get(table).map_or_else(|| self.empty.contains(&root), |found| *found == root)
+    /// Where the pages show that `table` begins: where the schema says, if any of its rows are there, or else at the first page with
+    /// mostly its rows.
+    pub(super) fn shown(&self, table: &str, claimed: &Roots) -> Option<u32> {
+        let claim = claimed.get(table).filter(|root| self.0.get(root).is_some_and(|rows| rows.like.contains_key(table)));
+        claim.or_else(|| self.0.iter().find(|(_, rows)| rows.table() == Some(table)).map(|(page, _)| page)).copied()
     }
 
-    /// Where each of these tables begins, as far as there is a page for it. One that shows no rows gets any empty page.
-    pub(super) fn all(mut self, tables: &[&str]) -> Roots {
+    /// Whether there are rows of any table.
+    pub(super) fn has_rows(&self) -> bool {
+        self.0.values().any(|rows| !rows.like.is_empty())
+    }
+
+    /// Where each of these tables begins, as far as there is a page for it. One that shows no rows is where the schema says, unless
+    /// other rows are there, or else at any empty page.
+    pub(super) fn roots(&self, tables: &[&str], claimed: &Roots) -> Roots {
+        let mut roots: Roots =
+            tables.iter().filter_map(|table| Some(((*table).to_owned(), self.shown(table, claimed)?))).collect();
         for table in tables {
-            if !self.roots.contains_key(*table)
-                && let Some(empty) = self.empty.pop()
+            let is_left = |page: &u32| !roots.values().any(|root| root == page);
+            let is_possible = |root: &&u32| self.0.get(root).is_some_and(|rows| rows.like.is_empty()) && is_left(root);
+            let mut empty = self.0.iter().filter(|(page, rows)| rows.is_empty && is_left(page)).map(|(page, _)| page);
+            let root = claimed.get(*table).filter(is_possible).or_else(|| empty.next()).copied();
+            if let Some(root) = root
+                && !roots.contains_key(*table)
             {
-                self.roots.insert((*table).to_owned(), empty);
+                roots.insert((*table).to_owned(), root);
             }
         }
-        self.roots
+        roots
+    }
+}
+
+impl Rows {
+    /// The table that most of them look like.
+    fn table(&self) -> Option<&'static str> {
+        self.like.iter().max_by_key(|(_, count)| **count).map(|(table, _)| *table)
     }
 }
 
@@ -81,13 +94,6 @@ pub(super) fn has_those_of_a_new_one(path: &Path) -> io::Result<bool> {
         }
     }
     Ok(true)
-}
-
-/// The table whose rows a page shows.
-enum Rows {
-    Of(&'static str),
-    None,
-    Unknown,
 }
 
 struct Pages {
@@ -122,19 +128,23 @@ impl Pages {
         Ok(free)
     }
 
+    /// The rows that begin at page `root`. A page that cannot be read hides no others.
     fn rows(&self, root: u32) -> io::Result<Rows> {
-        let mut number = root;
-        for _ in 0..DEEPEST {
+        let (mut rows, mut pages) = (Rows::default(), vec![root]);
+        for _ in 0..MOST {
+            let Some(number) = pages.pop() else { break };
             let page = self.read(number)?;
             if page.0[0] == TABLE.1 {
-                return Ok(page.rows());
-            }
-            match page.children().next() {
-                Some(child) if page.is(TABLE) && (2..=self.count).contains(&child) => number = child,
-                _ => break,
+                page.entries()
+                    .filter_map(|at| table(&page.types(at)?))
+                    .for_each(|table| *rows.like.entry(table).or_default() += 1);
+                rows.is_empty = number == root && page.entries().next().is_none();
+            } else if page.is(TABLE) {
+                let children: Vec<u32> = page.children().filter(|child| (2..=self.count).contains(child)).collect();
+                pages.extend(children.into_iter().rev());
             }
         }
-        Ok(Rows::Unknown)
+        Ok(rows)
     }
 }
 
@@ -165,15 +175,6 @@ impl Page {
         let is_listing = self.0[0] == TABLE.0 || self.0[0] == INDEX.0;
         let entries = self.entries().filter(move |_| is_listing).map(|at| self.number(at));
         entries.chain(is_listing.then(|| self.number(8)))
-    }
-
-    /// The table whose rows this leaf has.
-    fn rows(&self) -> Rows {
-        let mut entries = self.entries().peekable();
-        if entries.peek().is_none() {
-            return Rows::None;
-        }
-        entries.find_map(|at| table(&self.types(at)?)).map_or(Rows::Unknown, Rows::Of)
     }
 
     /// The types of a row's values.

@@ -199,13 +199,55 @@ mod tests {
         };
         let (leaves, roots) = (pages("session", "leaf"), pages("sqlite_autoindex_session_1", "internal"));
         assert!(leaves.len() > 5 && roots.len() == 1, "{leaves:?} {roots:?}");
-        let damaged = [leaves[1], leaves[leaves.len() - 1]];
-        let mut bytes = fs::read(&path).unwrap();
-        for (page, _) in damaged.into_iter().chain(roots) {
-            bytes[(page as usize - 1) * 4096..][..8].fill(0xff);
+        let sound = fs::read(&path).unwrap();
+        for first in [leaves[0], leaves[1]] {
+            let (mut bytes, last) = (sound.clone(), leaves[leaves.len() - 1]);
+            for (page, _) in [first, last].into_iter().chain(roots.clone()) {
+                bytes[(page as usize - 1) * 4096..][..8].fill(0xff);
+            }
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(opened(&path), (1, 200 - first.1 - last.1));
         }
-        fs::write(&path, bytes).unwrap();
-        assert_eq!(opened(&path), (1, 200 - damaged[0].1 - damaged[1].1));
+    }
+
+    #[test]
+    fn lost_page_costs_its_own_rows_at_most() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        opened(&path);
+        let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
+                    INSERT INTO peer (id, name, cwd, registered_at, last_seen) SELECT 'peer-' || i, 'Ada', hex(zeroblob(150)), 1, 2 FROM n;
+                    INSERT INTO session SELECT id, id, 3 FROM peer, (SELECT 1 LIMIT 1);
+                    INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at)
+                    SELECT substr('bcdfghjkmnpq', 1 + rowid % 6, 6), id, 'ada', hex(zeroblob(400)), 5, 9e12 FROM peer";
+        Connection::open(&path).unwrap().execute_batch(fill).unwrap();
+        let pages: Vec<(u32, String, String, i64)> = Connection::open(&path)
+            .unwrap()
+            .prepare("SELECT pageno, name, pagetype, ncell FROM dbstat WHERE pageno > 1")
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let sound = fs::read(&path).unwrap();
+        for (page, name, kind, cells) in &pages {
+            for noise in [&[0xff; 8][..], &[0; 4096], &[0xa5; 4096]] {
+                let mut bytes = sound.clone();
+                bytes[(*page as usize - 1) * 4096..][..noise.len()].copy_from_slice(noise);
+                fs::write(&path, bytes).unwrap();
+                opened(&path);
+                for table in ["peer", "session", "message"] {
+                    let sql = format!("SELECT count(*) FROM {table}");
+                    let rows: i64 = Connection::open(&path).unwrap().query_row(&sql, [], |row| row.get(0)).unwrap();
+                    let lost = match (name == table, kind.as_str()) {
+                        (false, _) => 0,
+                        (true, "leaf") => *cells,
+                        (true, _) => 40,
+                    };
+                    assert!((40 - lost..=40).contains(&rows), "{rows} rows of {table} without page {page} of {name}");
+                }
+            }
+        }
     }
 
     fn replaced(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
