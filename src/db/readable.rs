@@ -51,7 +51,7 @@ pub(super) fn readable<'a>(path: &'a Path, copy: &'a Path) -> io::Result<&'a Pat
 
 /// What a database shows of its tables.
 struct Survey {
-    /// Where the schema says that they begin.
+    /// Where the schema says that they and their indexes begin.
     claimed: Roots,
     /// Whether all of the schema can be read.
     is_readable: bool,
@@ -71,7 +71,7 @@ impl Survey {
         let mut claimed = Roots::new();
         let is_readable = read_schema(path, &mut claimed).is_ok();
         let found = roots::find(path)?;
-        // A page that another table claims is no evidence: damage can make a row look like one of ours.
+        // A page that is claimed for something else is no evidence: damage can make a row look like one of ours.
         let is_claimed = |page: u32| claimed.values().any(|root| *root == page);
         let has = |table: &str| claimed.contains_key(table) || found.shown(table, &claimed).is_some_and(|page| !is_claimed(page));
         let owner = if TABLES.into_iter().any(has) || roots::has_those_of_a_new_one(path)? {
@@ -151,10 +151,10 @@ impl Owner {
     }
 }
 
-/// Reads where the schema says that each table begins, as far as it can be read.
+/// Reads where the schema says that each table and index begins, as far as it can be read.
 fn read_schema(path: &Path, claimed: &mut Roots) -> rusqlite::Result<()> {
     let connection = lenient_reader(path)?;
-    let mut select = connection.prepare("SELECT name, rootpage FROM sqlite_schema WHERE type = 'table'")?;
+    let mut select = connection.prepare("SELECT name, rootpage FROM sqlite_schema")?;
     let mut rows = select.query([])?;
     while let Some(row) = rows.next()? {
         claimed.insert(row.get(0)?, row.get(1)?);
