@@ -280,7 +280,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
         rows(&path);
-        Connection::open(&path).unwrap().execute_batch(&format!("{ROWS}; DELETE FROM session")).unwrap();
+        let legacy = LEGACY_TABLES.map(|(_, sql, _)| sql).join(";"); // the import leaves them
+        Connection::open(&path).unwrap().execute_batch(&format!("{ROWS}; DELETE FROM session; {legacy}; {LEGACY_ROWS}")).unwrap();
         let sound = fs::read(&path).unwrap();
         for text in ["CREATE TABLE peer", "CREATE TABLE \"session\"", "CREATE TABLE message"] {
             let number = sound.windows(text.len()).position(|part| part == text.as_bytes()).unwrap() - 1;
@@ -302,19 +303,28 @@ mod tests {
         let fill = |table: &str, rows: u32| {
             format!("INSERT INTO {table} {numbers} WHERE i < {rows}) SELECT i, 'eve', 'ada', hex(zeroblob(400)), '', 0 FROM n")
         };
-        for (kept, position, damage) in [(100, None, &b"x"[..]), (1, Some(32), &[0; 8])] {
+        for (kept, lost) in [(100, "the number of its page"), (100, "that and its first rows"), (1, "the list of free pages")] {
             drop(fs::remove_file(&path));
             let (old, new) = (fill("before", 100), fill("messages", kept));
-            Connection::open(&path)
-                .unwrap()
-                .execute_batch(&format!("{before}; {old}; {peers}; {messages}; DROP TABLE before; {new}"))
-                .unwrap();
+            let connection = Connection::open(&path).unwrap();
+            connection.execute_batch(&format!("{before}; {old}; {peers}; {messages}; DROP TABLE before; {new}")).unwrap();
+            let first = "SELECT pageno, ncell FROM dbstat WHERE name = 'messages' AND pagetype = 'leaf' ORDER BY path";
+            let (first, cells): (u32, i64) = connection.query_row(first, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+            connection.close().unwrap();
             let mut bytes = fs::read(&path).unwrap();
-            let name = || bytes.windows(21).position(|text| text == b"CREATE TABLE messages").unwrap() + 13;
-            let at = position.unwrap_or_else(name);
-            bytes[at..at + damage.len()].copy_from_slice(damage);
+            let text = bytes.windows(21).position(|text| text == b"CREATE TABLE messages").unwrap();
+            let mut kept = i64::from(kept);
+            match lost {
+                "the list of free pages" => bytes[32..40].fill(0),
+                "the number of its page" => bytes[text - 1] = 0,
+                _ => {
+                    bytes[text - 1] = 0;
+                    bytes[(first as usize - 1) * 4096..][..8].fill(0xff);
+                    kept -= cells;
+                }
+            }
             fs::write(&path, bytes).unwrap();
-            assert_eq!((rows(&path), rows(&path)), ([0, 0, kept.into()], [0, 0, kept.into()]));
+            assert_eq!((rows(&path), rows(&path)), ([0, 0, kept], [0, 0, kept]), "{lost}");
         }
     }
 
