@@ -61,20 +61,13 @@ impl Found {
     /// Where each of these tables begins, as far as there is a page for it. One that shows no rows is where the schema says, unless
     /// other rows are there, or else at any empty page.
     pub(super) fn roots(&self, tables: &[&str], claimed: &Roots) -> Roots {
-        let mut roots: Roots =
-            tables.iter().filter_map(|table| Some(((*table).to_owned(), self.shown(table, claimed)?))).collect();
-        for table in tables {
-            let is_left = |page: &u32| !roots.values().any(|root| root == page);
-            let is_possible = |root: &&u32| self.0.get(root).is_some_and(|rows| rows.like.is_empty()) && is_left(root);
-            let mut empty = self.0.iter().filter(|(page, rows)| rows.is_empty && is_left(page)).map(|(page, _)| page);
-            let root = claimed.get(*table).filter(is_possible).or_else(|| empty.next()).copied();
-            if let Some(root) = root
-                && !roots.contains_key(*table)
-            {
-                roots.insert((*table).to_owned(), root);
-            }
-        }
-        roots
+        let empty = self.0.iter().find(|(_, rows)| rows.is_empty).map(|(page, _)| *page);
+        let shows_no_other = |root: &&u32| self.0.get(root).is_some_and(|rows| rows.like.is_empty());
+        let root = |table: &str| {
+            let claim = || claimed.get(table).filter(shows_no_other).copied();
+            self.shown(table, claimed).or_else(claim).or(empty)
+        };
+        tables.iter().filter_map(|table| Some(((*table).to_owned(), root(table)?))).collect()
     }
 }
 
