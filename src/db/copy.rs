@@ -16,6 +16,7 @@ use rusqlite::{
 use std::{
     collections::VecDeque,
     fs::OpenOptions,
+    ops::Range,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
 };
@@ -23,6 +24,8 @@ use std::{
 /// The number of consecutive reads that find no row, for each page of the database, after which the rest of a table counts as lost. A
 /// page that cannot be read costs a few reads for each of its rows.
 const PATIENCE: u64 = 64;
+/// The numbers that rows can have; any other is damaged.
+const NUMBERS: Range<i64> = 0..1 << 53;
 /// The highest row number to search for if the damaged table does not say.
 const FAR: i64 = 1 << 20;
 
@@ -89,7 +92,7 @@ pub(super) fn copy_all(path: &Path, new: &Path) -> rusqlite::Result<(Connection,
 fn copy(damaged: &Connection, new: &Connection, name: &'static str, patience: u64) -> rusqlite::Result<Copied> {
     let mut copied = Copied { name, rows: 0, lost: 0 };
     let number =
-        |sql: &str| damaged.query_row(sql, [], |row| row.get::<_, i64>(0)).ok().filter(|number| (0..1 << 53).contains(number));
+        |sql: &str| damaged.query_row(sql, [], |row| row.get::<_, i64>(0)).ok().filter(|number| NUMBERS.contains(number));
     let given = number(&format!("SELECT seq FROM sqlite_sequence WHERE name = '{name}'"));
     // If the table does not tell its last row, the index of its key may.
     let newest = number(&format!("SELECT max(rowid) FROM {name}"))
@@ -123,14 +126,16 @@ fn copy(damaged: &Connection, new: &Connection, name: &'static str, patience: u6
     Ok(copied)
 }
 
-/// Copies all readable rows up to number `newest`. Splits an unreadable part again and again, until only damaged rows are left.
+/// Copies all readable rows, the newest of which has the number `newest`. Reads the table from both ends as far as the damage; without
+/// bounds, because a damaged number would end the search there. Splits the unreadable part again and again, until only damaged rows
+/// are left.
 fn search(damaged: &Connection, new: &Connection, copied: &mut Copied, newest: i64, patience: u64) -> rusqlite::Result<()> {
-    let select = |order: &str| {
-        let sql = format!("SELECT rowid, * FROM {} WHERE rowid BETWEEN ?1 AND ?2 ORDER BY rowid {order}", copied.name);
-        damaged.prepare(&sql)
-    };
-    let (mut up, mut down) = match select("ASC").and_then(|up| Ok((up, select("DESC")?))) {
-        Ok(both) => both,
+    let name = copied.name;
+    let select =
+        |bounds: &str, order: &str| damaged.prepare(&format!("SELECT rowid, * FROM {name} {bounds} ORDER BY rowid {order}"));
+    let both = |bounds: &str| Ok((select(bounds, "ASC")?, select(bounds, "DESC")?));
+    let (mut whole, mut part) = match both("").and_then(|whole| Ok((whole, both("WHERE rowid BETWEEN ?1 AND ?2")?))) {
+        Ok(all) => all,
         Err(error) if is_passing(&error) => return Err(error),
         Err(_) => {
             copied.lost = count(0, newest);
@@ -138,34 +143,41 @@ fn search(damaged: &Connection, new: &Connection, copied: &mut Copied, newest: i
         }
     };
     // The order of the columns is the same in all versions; their names may be damaged.
-    let mut columns = columns(new, copied.name)?;
-    columns.truncate(up.column_count() - 1);
+    let mut columns = columns(new, name)?;
+    columns.truncate(whole.0.column_count() - 1);
     let values = vec!["?"; columns.len()].join(", ");
-    let mut insert = new.prepare(&format!("INSERT INTO {} ({}) VALUES ({values})", copied.name, columns.join(", ")))?;
-    let (mut parts, mut fruitless) = (VecDeque::from([(0, newest)]), 0);
+    let mut insert = new.prepare(&format!("INSERT INTO {name} ({}) VALUES ({values})", columns.join(", ")))?;
+    let mut fruitless = 0;
+    let mut attempt = |select: &mut Statement<'_>, bounds: &[i64], before| {
+        let end = copy_part(select, bounds, before, &columns, |number, values| {
+            let inserted = if NUMBERS.contains(&number) { insert.execute(params_from_iter(values)) } else { Ok(0) };
+            match inserted {
+                Ok(1) => copied.rows += 1,
+                Ok(_) => copied.lost += 1,
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => copied.lost += 1,
+                Err(error) => return Err(error),
+            }
+            Ok(())
+        })?;
+        fruitless = if end == Some(before) { fruitless + 1 } else { 0 };
+        Ok::<_, rusqlite::Error>((end, fruitless))
+    };
+    let (Some(last), _) = attempt(&mut whole.0, &[], -1)? else { return Ok(()) };
+    let (Some(first), _) = attempt(&mut whole.1, &[], newest + 1)? else { return Ok(()) };
+    let mut parts = VecDeque::from([(last + 1, first - 1)]);
+    let mut lost = 0;
     while let Some((mut from, mut to)) = parts.pop_front() {
-        let mut attempt = |select: &mut Statement<'_>, from, to, before| {
-            let end = copy_part(select, (from, to, before), &columns, |values| {
-                match insert.execute(params_from_iter(values)) {
-                    Ok(_) => copied.rows += 1,
-                    Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => copied.lost += 1,
-                    Err(error) => return Err(error),
-                }
-                Ok(())
-            })?;
-            fruitless = if end == Some(before) { fruitless + 1 } else { 0 };
-            Ok::<_, rusqlite::Error>(end)
-        };
-        let Some(last) = attempt(&mut up, from, to, from - 1)? else { continue };
+        let (Some(last), _) = attempt(&mut part.0, &[from, to], from - 1)? else { continue };
         from = last + 1;
-        let Some(first) = attempt(&mut down, from, to, to + 1)? else { continue };
+        let (Some(first), fruitless) = attempt(&mut part.1, &[from, to], to + 1)? else { continue };
         to = first - 1;
         if from < to && fruitless < patience {
             parts.extend(pieces(from, to));
         } else {
-            copied.lost += count(from, to);
+            lost += count(from, to);
         }
     }
+    copied.lost += lost;
     Ok(())
 }
 
@@ -184,12 +196,13 @@ fn count(from: i64, to: i64) -> u64 {
 /// is no damage.
 fn copy_part(
     select: &mut Statement<'_>,
-    (from, to, before): (i64, i64, i64),
+    bounds: &[i64],
+    before: i64,
     columns: &[String],
-    mut insert: impl FnMut(Vec<Value>) -> rusqlite::Result<()>,
+    mut insert: impl FnMut(i64, Vec<Value>) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<Option<i64>> {
     let mut at = before;
-    let mut rows = select.query([from, to])?;
+    let mut rows = select.query(params_from_iter(bounds))?;
     loop {
         let row = match rows.next() {
             Ok(Some(row)) => row,
@@ -201,8 +214,8 @@ fn copy_part(
             Ok::<_, rusqlite::Error>((row.get(0)?, values.collect::<rusqlite::Result<Vec<_>>>()?))
         };
         let Ok((rowid, values)) = read() else { return Ok(Some(at)) };
-        at = rowid;
-        insert(values)?;
+        at = if NUMBERS.contains(&rowid) { rowid } else { at };
+        insert(rowid, values)?;
     }
 }
 

@@ -180,12 +180,12 @@ fn merge_log(path: &Path) -> io::Result<()> {
     let connection = Connection::open(path).map_err(io::Error::other)?;
     // This opens the log. The schema may be unreadable; the log does not need it.
     let read = connection.pragma_update(None, "writable_schema", true);
-    drop(read.and_then(|()| connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))));
+    let read = read.and_then(|()| connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())));
     let (mode, unused) = (ffi::SQLITE_CHECKPOINT_TRUNCATE, std::ptr::null_mut());
     // SAFETY: the connection is open, the name is static, and the counts may be null.
     let code = unsafe { ffi::sqlite3_wal_checkpoint_v2(connection.handle(), c"main".as_ptr(), mode, unused, unused) };
-    let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
-    if is_passing(&error) {
+    let merged = Err(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+    if let Some(error) = [read, merged].into_iter().filter_map(Result::err).find(is_passing) {
         return Err(io::Error::other(error));
     }
     drop(connection);
@@ -371,7 +371,8 @@ mod tests {
         let path = folder.path().join("peers.db");
         rows(&path);
         fs::create_dir(wal(&path)).unwrap();
-        assert!(super::merge_log(&path).is_err());
+        let error = super::merge_log(&path).unwrap_err().to_string();
+        assert!(error.contains("unable to open database file"), "{error}");
     }
 
     /// The import would write into the wrong table.

@@ -231,9 +231,11 @@ mod tests {
             .unwrap();
         let sound = fs::read(&path).unwrap();
         for (page, name, kind, cells) in &pages {
-            for noise in [&[0xff; 8][..], &[0; 4096], &[0xa5; 4096]] {
+            // The last one is in the place of the second entry, and so makes it another row, also with a number out of order.
+            let noises = [(0, &[0xff; 8][..]), (0, &[0; 4096]), (0, &[0xa5; 4096]), (10, &[8])];
+            for (at, noise) in noises {
                 let mut bytes = sound.clone();
-                bytes[(*page as usize - 1) * 4096..][..noise.len()].copy_from_slice(noise);
+                bytes[(*page as usize - 1) * 4096 + at..][..noise.len()].copy_from_slice(noise);
                 fs::write(&path, bytes).unwrap();
                 opened(&path);
                 for table in ["peer", "session", "message"] {
