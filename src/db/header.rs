@@ -144,12 +144,17 @@ mod tests {
         assert_eq!(opened.notices, [""; 0]);
         opened.store.close();
         assert_eq!((sessions(&path), fs::read(&path).unwrap()[16]), (500, 0x20));
-        let index = "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_session_1'";
-        let index: u32 = Connection::open(&path).unwrap().query_row(index, [], |row| row.get(0)).unwrap();
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[(index as usize - 1) * 8192..][..8].fill(0xff);
-        fs::write(&path, bytes).unwrap();
-        assert_eq!((sessions(&path), sessions(&path)), (500, 500), "a damaged index");
+        for (change, kept) in [("", 500), ("DELETE FROM session WHERE seen_at > 2; VACUUM", 2)] {
+            let connection = Connection::open(&path).unwrap();
+            connection.execute_batch(change).unwrap();
+            let index = "SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_session_1'";
+            let index: u32 = connection.query_row(index, [], |row| row.get(0)).unwrap();
+            connection.close().unwrap();
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[(index as usize - 1) * 8192..][..8].fill(0xff);
+            fs::write(&path, bytes).unwrap();
+            assert_eq!((sessions(&path), sessions(&path)), (kept, kept), "a damaged index");
+        }
     }
 
     #[test]
