@@ -88,7 +88,8 @@ pub(super) fn copy_all(path: &Path, new: &Path) -> rusqlite::Result<(Connection,
     Ok((new, copied))
 }
 
-/// Copies the rows of a table. `patience` is how many attempts in a row may find no row before the rest counts as lost.
+/// Copies the rows of a table, and of the pages that were cut off from it. `patience` is how many attempts in a row may find no row
+/// before the rest counts as lost.
 fn copy(damaged: &Connection, new: &Connection, name: &'static str, patience: u64) -> rusqlite::Result<Copied> {
     let mut copied = Copied { name, rows: 0, lost: 0 };
     let number =
@@ -99,8 +100,17 @@ fn copy(damaged: &Connection, new: &Connection, name: &'static str, patience: u6
         .or_else(|| number(&format!("SELECT max(rowid) FROM {name} INDEXED BY sqlite_autoindex_{name}_1")))
         .max(given)
         .unwrap_or(FAR);
+    // The index of its key may know of rows that the table does not show.
+    let keys = number(&format!("SELECT count(*) FROM {name} INDEXED BY sqlite_autoindex_{name}_1"));
     let together = new.unchecked_transaction()?;
-    search(damaged, new, &mut copied, newest, patience)?;
+    search(damaged, new, name, &mut copied, newest, patience)?;
+    for page in cut_off(damaged, name).unwrap_or_default() {
+        let (mut rows, newest) = (Copied { name, rows: 0, lost: 0 }, number(&format!("SELECT max(rowid) FROM \"{page}\"")));
+        search(damaged, new, &page, &mut rows, newest.unwrap_or(FAR), patience)?;
+        // They are among those that the table lacks.
+        copied.lost = copied.lost.saturating_sub(rows.rows) + rows.lost;
+        copied.rows += rows.rows;
+    }
     // The broker may be unable to use a row that SQLite can read.
     if TABLES.contains(&name) {
         let mut select = new.prepare(&format!("SELECT *, rowid AS place FROM {name}"))?;
@@ -113,6 +123,8 @@ fn copy(damaged: &Connection, new: &Connection, name: &'static str, patience: u6
             (copied.rows, copied.lost) = (copied.rows - 1, copied.lost + 1);
         }
     }
+    let keys = keys.and_then(|keys| u64::try_from(keys).ok()).unwrap_or_default();
+    copied.lost = copied.lost.max(keys.saturating_sub(copied.rows));
     // A row number is never assigned twice. Damage may have taken this rule from a legacy table.
     if let Some(given) = given
         && new.table_exists(None::<&str>, "sqlite_sequence")?
@@ -126,13 +138,27 @@ fn copy(damaged: &Connection, new: &Connection, name: &'static str, patience: u6
     Ok(copied)
 }
 
-/// Copies all readable rows, the newest of which has the number `newest`. Reads the table from both ends as far as the damage; without
+/// The tables of the pages that were cut off from a table.
+fn cut_off(damaged: &Connection, name: &str) -> rusqlite::Result<Vec<String>> {
+    let mut select = damaged.prepare("SELECT name FROM sqlite_schema WHERE name GLOB ?1 || '~*'")?;
+    select.query_map([name], |row| row.get(0))?.collect()
+}
+
+/// Copies all readable rows of `source`, the newest of which has the number `newest`. Reads the table from both ends as far as the damage; without
 /// bounds, because a damaged number would end the search there. Splits the unreadable part again and again, until only damaged rows
 /// are left.
-fn search(damaged: &Connection, new: &Connection, copied: &mut Copied, newest: i64, patience: u64) -> rusqlite::Result<()> {
+fn search(
+    damaged: &Connection,
+    new: &Connection,
+    source: &str,
+    copied: &mut Copied,
+    newest: i64,
+    patience: u64,
+) -> rusqlite::Result<()> {
     let name = copied.name;
-    let select =
-        |bounds: &str, order: &str| damaged.prepare(&format!("SELECT rowid, * FROM {name} {bounds} ORDER BY rowid {order}"));
+    let select = |bounds: &str, order: &str| {
+        damaged.prepare(&format!("SELECT rowid, * FROM \"{source}\" {bounds} ORDER BY rowid {order}"))
+    };
     let both = |bounds: &str| Ok((select(bounds, "ASC")?, select(bounds, "DESC")?));
     let (mut whole, mut part) = match both("").and_then(|whole| Ok((whole, both("WHERE rowid BETWEEN ?1 AND ?2")?))) {
         Ok(all) => all,

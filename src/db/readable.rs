@@ -19,6 +19,12 @@ use std::{
 /// SQLite's table of the numbers that were assigned last.
 const NUMBERS: &str = "sqlite_sequence";
 
+/// A page that was cut off from a table becomes a table of its own, named `table~page`.
+const CUT_OFF: &str = "
+    INSERT INTO sqlite_schema (type, name, tbl_name, rootpage, sql)
+    SELECT type, name || '~' || ?2, name || '~' || ?2, ?2, 'CREATE TABLE \"' || name || '~' || ?2 || '\"' || substr(sql, instr(sql, '('))
+    FROM sqlite_schema WHERE name = ?1";
+
 /// The file to read the rows of the database at `path` from: itself, or the new file `copy`.
 pub(super) fn readable<'a>(path: &'a Path, copy: &'a Path) -> io::Result<&'a Path> {
     let mended = header::mend(path)?;
@@ -96,10 +102,23 @@ impl Survey {
         let tables = owner.tables();
         let roots = self.found.roots(&tables, &self.claimed);
         self.is_readable
+            && tables.iter().all(|table| self.cut_off(path, table).is_empty())
             && tables.iter().all(|table| {
                 let is_there = self.claimed.get(*table).is_some_and(|root| roots.get(*table) == Some(root));
                 is_there && (*table == NUMBERS || self.fits(&connection, table).unwrap_or(false))
             })
+    }
+
+    /// The pages that were cut off from `table` in the database at `path`. Pages that are missing in the list of free ones look the same,
+    /// but then the table is sound.
+    fn cut_off(&self, path: &Path, table: &str) -> Vec<u32> {
+        let check = format!("PRAGMA quick_check('{table}')");
+        let is_sound = || {
+            let fault = lenient_reader(path).and_then(|database| database.query_row(&check, [], |row| row.get::<_, String>(0)));
+            fault.is_ok_and(|fault| fault == "ok")
+        };
+        let pages = self.found.cut_off(table, &self.claimed);
+        if pages.is_empty() || is_sound() { Vec::new() } else { pages }
     }
 
     fn fits(&self, connection: &Connection, table: &'static str) -> rusqlite::Result<bool> {
@@ -114,8 +133,10 @@ impl Survey {
     fn lend_schema(self, path: &Path) -> io::Result<()> {
         let Some(owner) = self.owner else { return Ok(()) };
         let image = owner.image().map_err(io::Error::other)?;
-        overwrite(path, &header::first_page(&image, path)?)?;
         let tables = owner.tables();
+        let cut_off = tables.iter().flat_map(|table| self.cut_off(path, table).into_iter().map(move |page| (*table, page)));
+        let cut_off: Vec<(&str, u32)> = cut_off.collect();
+        overwrite(path, &header::first_page(&image, path)?)?;
         let lend = || {
             let connection = Connection::open(path)?;
             let roots = self.found.roots(&tables, &self.claimed);
@@ -126,6 +147,9 @@ impl Survey {
                     Some(root) => connection.execute("UPDATE sqlite_schema SET rootpage = ?2 WHERE name = ?1", (table, root))?,
                     None => connection.execute("DELETE FROM sqlite_schema WHERE name = ?1", [table])?,
                 };
+            }
+            for page in cut_off {
+                connection.execute(CUT_OFF, page)?;
             }
             Ok::<_, rusqlite::Error>(())
         };

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt, path::Path
 /// The first byte of a page that lists other pages, and of one that has rows or keys: of a table, and of an index.
 const TABLE: (u8, u8) = (5, 13);
 const INDEX: (u8, u8) = (2, 10);
-/// Where the header of the file names the first page of the list of free pages.
+/// Where the header of the file names the first page of the list of free pages, and then their number.
 const FREE: usize = 32;
 /// How many pages of a table are looked at, at most.
 const MOST: usize = 64;
@@ -17,8 +17,13 @@ const MOST: usize = 64;
 /// The page where each table begins.
 pub(super) type Roots = BTreeMap<String, u32>;
 
-/// The pages where the tables of a database can begin, each with the rows that it shows.
-pub(super) struct Found(BTreeMap<u32, Rows>);
+/// What the pages of a database show of its tables.
+pub(super) struct Found {
+    /// The pages where tables can begin, each with the rows that are there.
+    begins: BTreeMap<u32, Rows>,
+    /// Whether all free pages are known, which keep old rows.
+    knows_free: bool,
+}
 
 /// The rows that begin at a page.
 #[derive(Default)]
@@ -31,7 +36,7 @@ struct Rows {
 /// Finds the pages where tables can begin in the database at `path`, without its log. Damage may hide what a page is.
 pub(super) fn find(path: &Path) -> io::Result<Found> {
     let file = Pages::open(path)?;
-    let is_free = file.free()?;
+    let (is_free, knows_free) = file.free()?;
     let mut is_listed = vec![false; file.count as usize + 1];
     let mut begins = Vec::new();
     for number in (2..=file.count).filter(|number| !is_free[*number as usize]) {
@@ -42,32 +47,41 @@ pub(super) fn find(path: &Path) -> io::Result<Found> {
         begins.extend((!page.is(INDEX)).then_some(number));
     }
     begins.retain(|number| !is_listed[*number as usize]);
-    begins.into_iter().map(|number| Ok((number, file.rows(number)?))).collect::<io::Result<_>>().map(Found)
+    let begins = begins.into_iter().map(|number| Ok((number, file.rows(number)?))).collect::<io::Result<_>>()?;
+    Ok(Found { begins, knows_free })
 }
 
 impl Found {
     /// Where the pages show that `table` begins: where the schema says, if any of its rows are there, or else at the first page with
     /// mostly its rows.
     pub(super) fn shown(&self, table: &str, claimed: &Roots) -> Option<u32> {
-        let claim = claimed.get(table).filter(|root| self.0.get(root).is_some_and(|rows| rows.like.contains_key(table)));
-        claim.or_else(|| self.0.iter().find(|(_, rows)| rows.table() == Some(table)).map(|(page, _)| page)).copied()
+        let claim = claimed.get(table).filter(|root| self.begins.get(root).is_some_and(|rows| rows.like.contains_key(table)));
+        claim.or_else(|| self.begins.iter().find(|(_, rows)| rows.table() == Some(table)).map(|(page, _)| page)).copied()
     }
 
     /// Whether there are rows of any table.
     pub(super) fn has_rows(&self) -> bool {
-        self.0.values().any(|rows| !rows.like.is_empty())
+        self.begins.values().any(|rows| !rows.like.is_empty())
     }
 
     /// Where each of these tables begins, as far as there is a page for it. One that shows no rows is where the schema says, unless
     /// other rows are there, or else at any empty page.
     pub(super) fn roots(&self, tables: &[&str], claimed: &Roots) -> Roots {
-        let empty = self.0.iter().find(|(_, rows)| rows.is_empty).map(|(page, _)| *page);
-        let shows_no_other = |root: &&u32| self.0.get(root).is_some_and(|rows| rows.like.is_empty());
+        let empty = self.begins.iter().find(|(_, rows)| rows.is_empty).map(|(page, _)| *page);
+        let shows_no_other = |root: &&u32| self.begins.get(root).is_some_and(|rows| rows.like.is_empty());
         let root = |table: &str| {
             let claim = || claimed.get(table).filter(shows_no_other).copied();
             self.shown(table, claimed).or_else(claim).or(empty)
         };
         tables.iter().filter_map(|table| Some(((*table).to_owned(), root(table)?))).collect()
+    }
+
+    /// The other pages with rows of `table`, which damage has cut off from it.
+    pub(super) fn cut_off(&self, table: &str, claimed: &Roots) -> Vec<u32> {
+        let root = self.shown(table, claimed);
+        let is_known = |page: &u32| Some(*page) == root || claimed.values().any(|root| root == page);
+        let pages = self.begins.iter().filter(|(page, rows)| self.knows_free && rows.table() == Some(table) && !is_known(page));
+        pages.map(|(page, _)| *page).collect()
     }
 }
 
@@ -107,10 +121,11 @@ impl Pages {
         Ok(page)
     }
 
-    /// The pages in the list of free ones. They keep their old rows.
-    fn free(&self) -> io::Result<Vec<bool>> {
+    /// The pages in the list of free ones, and whether these are all.
+    fn free(&self) -> io::Result<(Vec<bool>, bool)> {
         let mut free = vec![false; self.count as usize + 1];
-        let mut next = if self.count == 0 { 0 } else { self.read(1)?.number(FREE) };
+        let first = if self.count == 0 { Page([0; PAGE as usize]) } else { self.read(1)? };
+        let mut next = first.number(FREE);
         while (2..=self.count).contains(&next) && !free[next as usize] {
             free[next as usize] = true;
             let page = self.read(next)?;
@@ -118,7 +133,9 @@ impl Pages {
             leaves.filter(|leaf| *leaf <= self.count).for_each(|leaf| free[leaf as usize] = true);
             next = page.number(0);
         }
-        Ok(free)
+        let count = free.iter().filter(|is_free| **is_free).count();
+        let is_whole = first.0.starts_with(b"SQLite format 3\0") && first.number(FREE + 4) as usize == count;
+        Ok((free, is_whole))
     }
 
     /// The rows that begin at page `root`. A page that cannot be read hides no others.
