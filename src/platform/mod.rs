@@ -8,6 +8,8 @@ pub mod files;
 pub mod folders;
 pub mod git;
 pub mod kernel;
+#[cfg(any(feature = "broker", feature = "link"))]
+pub mod manager;
 #[cfg(feature = "broker")]
 pub mod memory;
 pub mod mounted;

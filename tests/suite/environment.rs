@@ -1,0 +1,100 @@
+//! The environment that a program is started in: variables that nobody expects, sockets that do not fit, inherited limits. What cannot
+//! be used is an error that names it; what does not matter has no effect.
+
+use crate::support::{
+    Broker,
+    activation::activated,
+    broker::signal,
+    events::Peer,
+    eventually, folder,
+    mcp::{SERVER, Start},
+};
+use serde_json::json;
+use std::{
+    ffi::OsString,
+    fs,
+    os::unix::{
+        ffi::OsStringExt,
+        fs::PermissionsExt,
+        net::{UnixDatagram, UnixListener},
+    },
+    process::{Child, Command, Stdio},
+};
+
+/// Bytes that are no UTF-8.
+fn no_text(start: &str) -> OsString {
+    OsString::from_vec([start.as_bytes(), b"\xff"].concat())
+}
+
+/// The exit code of a start of the broker that must fail.
+fn refused(mut command: Command) -> Option<i32> {
+    let mut child = Running(command.spawn().unwrap());
+    eventually("it refuses to start", || child.0.try_wait().unwrap()).code()
+}
+
+/// What the broker logs until it stops, if it is started with this variable and told to stop once it is ready.
+fn log_with(variable: &str, value: &str) -> String {
+    let broker = Broker::prepared(&[]);
+    let mut child = Running(broker.command().env(variable, value).spawn().unwrap());
+    eventually("it is ready", || broker.log().contains(" ready: ").then_some(()));
+    signal(child.0.id(), "TERM");
+    assert!(child.0.wait().unwrap().success());
+    broker.log()
+}
+
+/// A process that ends with the test.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+// The service manager.
+
+#[cfg(target_os = "linux")]
+#[test]
+fn abstract_service_manager_is_told_of_readiness() {
+    use std::os::{linux::net::SocketAddrExt, unix::net::SocketAddr};
+    let broker = Broker::prepared(&[]);
+    let name = format!("claude-peers-{}", broker.folder().file_name().unwrap().to_str().unwrap());
+    let manager = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    manager.set_nonblocking(true).unwrap();
+    let _child = Running(broker.command().env("NOTIFY_SOCKET", format!("@{name}")).spawn().unwrap());
+    let mut said = [0; 4096];
+    let size = eventually("it says something", || manager.recv(&mut said).ok());
+    let said = String::from_utf8_lossy(&said[..size]);
+    assert!(said.starts_with("READY=1\n"), "{said}");
+}
+
+#[test]
+fn empty_notify_socket_counts_as_not_set() {
+    let log = log_with("NOTIFY_SOCKET", "");
+    assert!(!log.contains("WARN"), "{log}");
+}
+
+#[test]
+fn missing_service_manager_is_named() {
+    let log = log_with("NOTIFY_SOCKET", "/nowhere/notify\u{1b}[2J");
+    assert!(log.contains("NOTIFY_SOCKET") && log.contains("/nowhere/notify\\u{1b}[2J"), "{log}");
+}
+
+#[test]
+fn watchdog_of_zero_is_off() {
+    let mut broker = Broker::with(&[("WATCHDOG_USEC", "0")]);
+    (0..20).for_each(|_| assert_eq!(broker.http().get("/v1/status").status, 200));
+    assert!(broker.terminate().success());
+    let mut said = String::new();
+    while !said.contains("STOPPING=1") {
+        said = broker.tells();
+        assert!(!said.contains("WATCHDOG=1"), "{said}");
+    }
+}
+
+// Settings.
+
+// Limits and masks.
+
+// The log.
