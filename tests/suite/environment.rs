@@ -93,7 +93,48 @@ fn watchdog_of_zero_is_off() {
     }
 }
 
+#[test]
+fn second_socket_of_a_name_is_refused() {
+    for name in ["unix", "tcp"] {
+        let broker = Broker::prepared(&[]);
+        let place = folder();
+        let socket = |file: &str| match name {
+            "unix" => UnixListener::bind(place.path().join(file)).unwrap().into(),
+            _ => std::net::TcpListener::bind("127.0.0.1:0").unwrap().into(),
+        };
+        assert_eq!(refused(activated(&broker, [(name, socket("a")), (name, socket("b"))])), Some(1));
+        let log = broker.log();
+        assert!(log.contains(&format!("4 as {name:?}: there is another")), "{log}");
+    }
+}
+
+#[test]
+fn unusable_descriptors_name_their_variables() {
+    for (count, names) in [("1", "unix"), ("999999999", "unix"), ("4294967295", ""), ("-1", ""), ("", ""), ("many", "")] {
+        let broker = Broker::prepared(&[]);
+        let mut command = broker.command_after("exec 3<&-; export LISTEN_PID=$$");
+        command.env("LISTEN_FDS", count).env("LISTEN_FDNAMES", names);
+        assert_eq!(refused(command), Some(1), "{count:?}");
+        let log = broker.log();
+        assert!(log.contains(&format!("LISTEN_FDS={count:?}")) && log.contains("unset LISTEN_PID"), "{log}");
+    }
+}
+
 // Settings.
+
+#[test]
+fn socket_that_cannot_be_made_names_its_setting() {
+    let place = folder();
+    let inside = |file: &str| place.path().join(file).to_str().unwrap().to_owned();
+    fs::create_dir(inside("folder")).unwrap();
+    fs::write(inside("file"), "").unwrap();
+    for socket in ["/proc/broker.sock".to_owned(), "/dev/null".to_owned(), inside("folder"), inside("file/broker.sock")] {
+        let broker = Broker::prepared(&[("CLAUDE_PEERS_SOCKET", &socket)]);
+        assert_eq!(broker.refused(), 1, "{socket}");
+        let log = broker.log();
+        assert!(log.contains(&socket) && log.contains("CLAUDE_PEERS_SOCKET") && !log.contains("remove it"), "{log}");
+    }
+}
 
 // Limits and masks.
 
