@@ -138,4 +138,22 @@ fn socket_that_cannot_be_made_names_its_setting() {
 
 // Limits and masks.
 
+#[test]
+fn limit_on_file_sizes_is_an_error() {
+    let broker = Broker::prepared(&[]);
+    assert_eq!(refused(broker.command_after("ulimit -f 32")), Some(1), "{}", broker.log());
+    assert!(broker.log().contains("ERROR"), "{}", broker.log());
+
+    let mut broker = Broker::prepared(&[("CLAUDE_PEERS_RATE_LIMIT", "0")]);
+    broker.launch_as(broker.command_after("ulimit -f 500"));
+    let peer = Peer::register(&broker.http(), "peer", json!({}));
+    let text = "x".repeat(20_000);
+    let refused =
+        (0..100).map(|number| broker.http().post("/v1/send", &json!({"to": peer.id, "text": format!("{number}{text}")})));
+    let refused = refused.into_iter().find(|sent| sent.status != 200).expect("the limit is reached");
+    assert_eq!((refused.status, refused.code()), (500, "internal".into()));
+    assert_eq!(broker.http().get("/v1/status").status, 200);
+    assert!(broker.terminate().success());
+}
+
 // The log.
