@@ -15,7 +15,7 @@ use crate::{
 use serde::Serialize;
 use std::{
     fs::{self, DirBuilder, File},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -159,7 +159,8 @@ fn spawn(bin: &Path, log: &Path) -> Result<tokio::process::Child, Failure> {
     let help = "make it writable for you";
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| Failure::io("making", folder, &e, help))?;
     drop(fs::rename(log, log.with_extension("log.old"))); // there may be none
-    let file = File::create(log).map_err(|e| Failure::io("writing", log, &e, help))?;
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(log);
+    let file = file.map_err(|e| Failure::io("writing", log, &e, help))?;
     let program = bin.join("claude-peersd");
     let mut command = Command::new(&program);
     for variable in TIES {

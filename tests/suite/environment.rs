@@ -156,4 +156,21 @@ fn limit_on_file_sizes_is_an_error() {
     assert!(broker.terminate().success());
 }
 
+#[test]
+fn log_of_a_started_broker_is_private() {
+    let broker = Broker::prepared(&[]);
+    let umask = |words: &str| {
+        let plain = broker.cli(&[words]);
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "umask 0; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
+        shell.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+        shell.output().unwrap()
+    };
+    let started = umask("start");
+    let log = broker.socket().with_extension("log");
+    let mode = fs::metadata(&log).map(|log| log.permissions().mode() & 0o777);
+    let stopped = umask("stop");
+    assert_eq!(mode.ok(), Some(0o600), "{started:?} {stopped:?}");
+}
+
 // The log.
