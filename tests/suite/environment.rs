@@ -136,6 +136,16 @@ fn socket_that_cannot_be_made_names_its_setting() {
     }
 }
 
+#[test]
+fn argument_that_is_no_text_is_refused() {
+    for program in [SERVER, env!("CARGO_BIN_EXE_claude-peersd"), env!("CARGO_BIN_EXE_claude-peers")] {
+        let output = Command::new(program).arg(no_text("--")).env_clear().output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{program}: {said}");
+        assert!(!said.contains("panicked"), "{program}: {said}");
+    }
+}
+
 // Limits and masks.
 
 #[test]
