@@ -123,6 +123,51 @@ fn unusable_descriptors_name_their_variables() {
 // Settings.
 
 #[test]
+fn unusable_home_is_shown() {
+    let broker = Broker::prepared(&[]);
+    let mut command = broker.command();
+    command.env_remove("CLAUDE_PEERS_SOCKET").env_remove("CLAUDE_PEERS_DB").env("HOME", "in/here");
+    assert_eq!(refused(command), Some(2));
+    assert!(broker.log().contains("HOME=\"in/here\""), "{}", broker.log());
+}
+
+#[test]
+fn long_value_makes_no_long_error() {
+    let long = "/9".repeat(50_000);
+    for variable in ["CLAUDE_PEERS_PORT", "CLAUDE_PEERS_SOCKET", "HOME"] {
+        let broker = Broker::prepared(&[]);
+        let mut command = broker.command();
+        command.env_remove("CLAUDE_PEERS_SOCKET").env(variable, &long);
+        assert_eq!(refused(command), Some(2), "{variable}");
+        let log = broker.log();
+        assert!(log.len() < 1_000 && log.contains(&format!("{variable}=\"/9/9")) && log.contains("allowed: "), "{}", log.len());
+    }
+}
+
+#[test]
+fn errors_show_no_key_or_password() {
+    let broker = Broker::prepared(&[]);
+    let key = ("OPENAI_API_KEY", OsString::from("sk-secret"));
+    let url = |url: &str| ("OPENAI_BASE_URL", OsString::from(url));
+    for env in [
+        [("OPENAI_API_KEY", no_text("sk-secret")), url("http://127.0.0.1:9")],
+        [key.clone(), url("http://me:secret@[")],
+        [key.clone(), url("http://me:secret@127.0.0.1:9/?query")],
+        [key.clone(), url("ftp://me:sec@ret@127.0.0.1/")],
+        [key.clone(), url(&format!("ftp://me:secret{}@127.0.0.1/", "x".repeat(1_000)))],
+        [key, ("OPENAI_BASE_URL", no_text("http://me:secret@127.0.0.1:9/"))],
+    ] {
+        let output = broker.cli(&["summarize"]).envs(env.clone()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("OPENAI_") && !said.contains("sec") && !said.contains("ret@"), "{env:?}: {said}");
+    }
+    let broker = Broker::prepared(&[("CLAUDE_PEERS_METRICS", "http://me:secret@127.0.0.1:9")]);
+    assert_eq!(broker.refused(), 2);
+    assert!(broker.log().contains("@127.0.0.1:9") && !broker.log().contains("secret"), "{}", broker.log());
+}
+
+#[test]
 fn socket_that_cannot_be_made_names_its_setting() {
     let place = folder();
     let inside = |file: &str| place.path().join(file).to_str().unwrap().to_owned();
