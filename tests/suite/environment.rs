@@ -181,6 +181,26 @@ fn socket_that_cannot_be_made_names_its_setting() {
     }
 }
 
+#[cfg(all(feature = "dbus", target_os = "linux"))]
+#[test]
+fn unusable_bus_names_its_variable() {
+    for address in ["here", "unix:path=/nowhere", "unixexec:path=/bin/false"] {
+        let log = log_with("DBUS_SESSION_BUS_ADDRESS", address);
+        assert!(log.contains(&format!("its address is {address:?}, and DBUS_SESSION_BUS_ADDRESS")), "{log}");
+    }
+}
+
+#[test]
+fn unusable_inbox_is_named() {
+    let (broker, place) = (Broker::start(), folder());
+    let inbox = place.path().join("no\u{1b}[2Jinbox");
+    let env = vec![("CLAUDE_CODE_MESSAGING_SOCKET".to_owned(), inbox.to_str().unwrap().to_owned())];
+    let mut session = Start { broker: &broker, directory: place.path(), session_id: "s", delivery: "", env }.go();
+    session.tool("list_peers", json!({"scope": "machine"}));
+    let log = session.log();
+    assert!(log.contains("no\\u{1b}[2Jinbox: No such file"), "{log}");
+}
+
 #[test]
 fn argument_that_is_no_text_is_refused() {
     for program in [SERVER, env!("CARGO_BIN_EXE_claude-peersd"), env!("CARGO_BIN_EXE_claude-peers")] {
@@ -229,3 +249,13 @@ fn log_of_a_started_broker_is_private() {
 }
 
 // The log.
+
+#[test]
+fn failure_of_the_search_index_is_explained() {
+    let mut broker = Broker::prepared(&[]);
+    fs::create_dir(broker.folder().join("peers.db-search")).unwrap();
+    broker.launch();
+    let words = "the search index is not up to date";
+    let log = eventually("it is logged", || Some(broker.log()).filter(|log| log.contains(words)));
+    assert!(log.contains(&format!("{words}: ")), "{log}");
+}
