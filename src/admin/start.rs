@@ -8,13 +8,14 @@ use super::{
 };
 use crate::{
     client::Client,
-    console::{Failure, Out},
+    console::{Failure, LIMITS, Out},
     platform::{paths, retry::Retry},
     wire::Hello,
 };
 use serde::Serialize;
 use std::{
     fs::{self, DirBuilder, File},
+    io::ErrorKind,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::Stdio,
@@ -168,5 +169,11 @@ fn spawn(bin: &Path, log: &Path) -> Result<tokio::process::Child, Failure> {
     }
     // A group of its own: Ctrl-C in the terminal does not reach it.
     command.process_group(0).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-    command.spawn().map_err(|e| Failure::io("running", &program, &e, "install all three programs together"))
+    command.spawn().map_err(|error| {
+        let help = match error.kind() {
+            ErrorKind::NotFound | ErrorKind::PermissionDenied => "install all three programs together",
+            _ => LIMITS,
+        };
+        Failure::io("running", &program, &error, help)
+    })
 }

@@ -2,6 +2,8 @@
 
 #[cfg(any(feature = "cli", feature = "dbus", feature = "link", target_os = "macos"))]
 pub mod call;
+#[cfg(any(feature = "cli", feature = "link", feature = "mcp"))]
+pub mod children;
 pub mod clock;
 pub mod files;
 #[cfg(feature = "broker")]

@@ -2,11 +2,11 @@
 //! be used is an error that names it; what does not matter has no effect.
 
 use crate::support::{
-    Broker,
+    Broker, Session,
     activation::activated,
     broker::signal,
     events::Peer,
-    eventually, folder,
+    eventually, folder, git,
     mcp::{SERVER, Start},
 };
 use serde_json::json;
@@ -40,6 +40,17 @@ fn log_with(variable: &str, value: &str) -> String {
     signal(child.0.id(), "TERM");
     assert!(child.0.wait().unwrap().success());
     broker.log()
+}
+
+/// The command after this preparation in a shell, such as `umask`. It is bash, because dash ignores no SIGCHLD.
+fn after(preparation: &str, command: &Command) -> Command {
+    let mut shell = Command::new("bash");
+    shell.arg("-c").arg(format!("{preparation}; exec \"$0\" \"$@\"")).arg(command.get_program()).args(command.get_args());
+    shell.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
+    if let Some(directory) = command.get_current_dir() {
+        shell.current_dir(directory);
+    }
+    shell
 }
 
 /// A process that ends with the test.
@@ -234,18 +245,37 @@ fn limit_on_file_sizes_is_an_error() {
 #[test]
 fn log_of_a_started_broker_is_private() {
     let broker = Broker::prepared(&[]);
-    let umask = |words: &str| {
-        let plain = broker.cli(&[words]);
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "umask 0; exec \"$0\" \"$@\""]).arg(plain.get_program()).args(plain.get_args());
-        shell.env_clear().envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?)))).stdin(Stdio::null());
-        shell.output().unwrap()
-    };
+    let umask = |words: &str| after("umask 0", &broker.cli(&[words])).output().unwrap();
     let started = umask("start");
     let log = broker.socket().with_extension("log");
     let mode = fs::metadata(&log).map(|log| log.permissions().mode() & 0o777);
     let stopped = umask("stop");
     assert_eq!(mode.ok(), Some(0o600), "{started:?} {stopped:?}");
+}
+
+#[test]
+fn ignored_children_are_still_waited_for() {
+    const IGNORING: &str = "trap '' CHLD";
+    let (broker, place) = (Broker::start(), folder());
+    git::repository(place.path());
+    let start = Start { broker: &broker, directory: place.path(), session_id: "s", delivery: "", env: Vec::new() };
+    let mut session = Session::spawn(after(IGNORING, &start.command()));
+    session.handshake();
+    let summary = || Some(broker.peers().first()?["summary"].as_str()?.to_owned()).filter(|summary| !summary.is_empty());
+    let summary = eventually("it has a summary", summary);
+    assert!(summary.contains("Last commit: first commit."), "{summary}: {}", session.log());
+
+    let output = after(IGNORING, &broker.cli(&["demo"])).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn limit_of_open_files_is_not_a_missing_program() {
+    let broker = Broker::prepared(&[]);
+    let output = after("ulimit -n 10", &broker.cli(&["start"])).output().unwrap();
+    drop(broker.cli(&["stop"]).output());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("ulimit -a") && !said.contains("install"), "{said}");
 }
 
 // The log.
