@@ -8,14 +8,15 @@ use super::{
 };
 use crate::{
     client::Client,
-    console::{Failure, Out},
+    console::{Failure, LIMITS, Out},
     platform::{paths, retry::Retry},
     wire::Hello,
 };
 use serde::Serialize;
 use std::{
     fs::{self, DirBuilder, File},
-    os::unix::fs::DirBuilderExt,
+    io::ErrorKind,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -159,7 +160,8 @@ fn spawn(bin: &Path, log: &Path) -> Result<tokio::process::Child, Failure> {
     let help = "make it writable for you";
     DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| Failure::io("making", folder, &e, help))?;
     drop(fs::rename(log, log.with_extension("log.old"))); // there may be none
-    let file = File::create(log).map_err(|e| Failure::io("writing", log, &e, help))?;
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(log);
+    let file = file.map_err(|e| Failure::io("writing", log, &e, help))?;
     let program = bin.join("claude-peersd");
     let mut command = Command::new(&program);
     for variable in TIES {
@@ -167,5 +169,11 @@ fn spawn(bin: &Path, log: &Path) -> Result<tokio::process::Child, Failure> {
     }
     // A group of its own: Ctrl-C in the terminal does not reach it.
     command.process_group(0).current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-    command.spawn().map_err(|e| Failure::io("running", &program, &e, "install all three programs together"))
+    command.spawn().map_err(|error| {
+        let help = match error.kind() {
+            ErrorKind::NotFound | ErrorKind::PermissionDenied => "install all three programs together",
+            _ => LIMITS,
+        };
+        Failure::io("running", &program, &error, help)
+    })
 }

@@ -75,7 +75,7 @@ impl Plugin {
     pub async fn connect(path: &Path, agent: u32, cwd: &Path) -> io::Result<Arc<Self>> {
         let (stream, pid) = socket::connect(path).await?;
         if !process::descends_from(pid, agent) {
-            return Err(io::Error::other(format!("{}: process {pid} listens there, not {agent}", path.display())));
+            return Err(io::Error::other(format!("process {pid} listens there, not {agent}")));
         }
         let (reader, writer) = stream.into_split();
         let (progress, mut opened) = watch::channel(Progress::Opening);

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// If there is none, or another user could be behind it: it must be a socket, not a link, that only this user may write, and a process of
 /// this user must listen.
 pub async fn connect(path: &Path) -> io::Result<(UnixStream, u32)> {
-    let refused = |what: &str| io::Error::new(io::ErrorKind::PermissionDenied, format!("{}: {what}", path.display()));
+    let refused = |what: &str| io::Error::new(io::ErrorKind::PermissionDenied, what);
     let meta = fs::symlink_metadata(path)?;
     let ours = rustix::process::getuid().as_raw();
     if !FileType::from_raw_mode(meta.mode()).is_socket() {
@@ -40,7 +40,8 @@ pub async fn connect(path: &Path) -> io::Result<(UnixStream, u32)> {
 /// If another process listens there, or not all of the text was written.
 pub async fn post(path: &Path, agent: u32, text: &str) -> io::Result<()> {
     use tokio::io::AsyncWriteExt;
-    let (mut stream, pid) = connect(path).await?;
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let (mut stream, pid) = connect(path).await.map_err(named)?;
     if pid != agent {
         return Err(io::Error::other(format!("{}: process {pid} listens there, not {agent}", path.display())));
     }

@@ -8,9 +8,9 @@ use tokio::runtime::{Builder, LocalOptions};
 
 fn main() -> ExitCode {
     let name = env!("CARGO_BIN_NAME");
-    let outcome = match std::env::args().nth(1).as_deref() {
+    let outcome = match std::env::args_os().nth(1) {
         None => serve(),
-        Some("--version" | "-V") => writeln!(stdout(), "{name} {}", env!("CARGO_PKG_VERSION")),
+        Some(word) if word == "--version" || word == "-V" => writeln!(stdout(), "{name} {}", env!("CARGO_PKG_VERSION")),
         Some(other) => {
             let _ =
                 writeln!(stderr(), "{name}: unknown argument {other:?}; it takes none, or --version. Coding agents start it.");

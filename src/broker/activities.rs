@@ -24,7 +24,7 @@ pub(super) struct Activities {
 
 impl Activities {
     pub fn of(broker: &Arc<Broker>) -> Self {
-        let folders = Folders::new().inspect_err(|error| tracing::warn!(%error, "watching folders failed")).ok();
+        let folders = Folders::new().inspect_err(|error| tracing::warn!(%error, "watching folders failed: {error}")).ok();
         let now = Instant::now();
         Self { broker: broker.clone(), folders, files: BTreeSet::new(), looked: now, settled: now }
     }
@@ -59,7 +59,7 @@ impl Activities {
     }
 
     fn give_up(&mut self, error: &std::io::Error) -> bool {
-        tracing::warn!(%error, "watching folders failed");
+        tracing::warn!(%error, "watching folders failed: {error}");
         self.folders = None;
         false
     }

@@ -58,7 +58,7 @@ impl Broker {
             tokio::time::sleep(PAUSE).await;
         }
         if let Err(error) = self.maintain_index(removed).await {
-            tracing::warn!(%error, "the search index is not up to date");
+            tracing::warn!(%error, "the search index is not up to date: {error}");
         }
         self.forget_unseen(before).await?;
         Ok(self.store.read(expire::next_expiry).await?)

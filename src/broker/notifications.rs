@@ -171,7 +171,7 @@ impl Notifications {
     fn words(&self, subject: &Subject) -> Option<(String, String)> {
         let message = |id: &MessageId| {
             let found = self.broker.store.glance(|view| history::get(view, id));
-            let found = found.inspect_err(|error| tracing::warn!(%error, "reading a message for a notification failed"));
+            let found = found.inspect_err(|error| tracing::warn!(%error, "reading a message for a notification failed: {error}"));
             Some(self.broker.entry(found.ok()??))
         };
         Some(match subject {

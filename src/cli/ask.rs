@@ -4,7 +4,7 @@ use super::{candidates, send};
 use crate::{
     agents::shown,
     client::{Client, with_query},
-    console::{Failure, Look, Out},
+    console::{Failure, LIMITS, Look, Out},
     wire::{
         Acknowledged, Asked, CLI_SENDER, PeerRef, Receipt, Result as Answered,
         text::{printable, printable_line},
@@ -29,9 +29,8 @@ pub struct Args {
 
 pub async fn run(args: Args, broker: &Client, out: Out) -> Result<(), Failure> {
     // Before the question: Ctrl-C never hides its id.
-    let help = "try again; if it stays, look at the limits of this session (`ulimit -a`)";
     let interrupts = signal(SignalKind::interrupt());
-    let mut interrupts = interrupts.map_err(|e| Failure::local(format!("listening for Ctrl-C: {e}"), help))?;
+    let mut interrupts = interrupts.map_err(|e| Failure::local(format!("listening for Ctrl-C: {e}"), LIMITS))?;
     let question: Receipt = send::send(&send::message(&args.peer, &args.text)?, broker, out).await?;
     out.aside(&waiting(&question, args.wait));
     let asked = tokio::select! {

@@ -29,8 +29,8 @@ mod whoami;
 use crate::{
     admin::{demo, doctor, logs, setup, start, stop, update},
     client::Client,
-    console::{Exit, Failure, Out},
-    platform::paths,
+    console::{Exit, Failure, LIMITS, Out},
+    platform::{children, paths},
     wire::text::printable,
 };
 use args::{Cli, Command};
@@ -59,9 +59,9 @@ pub fn run() -> ExitCode {
 fn dispatch(command: Command, out: Out) -> Result<(), Failure> {
     // A local runtime makes the program smaller: it leaves out the scheduler for many threads.
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
-    let runtime = runtime
-        .map_err(|e| Failure::local(format!("starting the runtime: {e}"), "look at the limits of this session (`ulimit -a`)"))?;
-    runtime.block_on(async {
+    let failed = |e: io::Error| Failure::local(format!("starting the runtime: {e}"), LIMITS);
+    runtime.map_err(failed)?.block_on(async {
+        children::expect().map_err(failed)?;
         match command {
             Command::Status => status::run(&broker()?, out).await,
             Command::Peers(args) => peers::run(args, &broker()?, out).await,

@@ -22,6 +22,8 @@ pub const EXIT_CODES: [(Exit, &str); 9] = [
 ];
 
 pub const UNSET: &str = "correct or unset the variable";
+/// For a call to the system that fails only where something has run out.
+pub const LIMITS: &str = "look at the limits of this session (`ulimit -a`)";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -6,7 +6,7 @@ mod out;
 mod report;
 mod time;
 
-pub use exit::{EXIT_CODES, Exit, Failure, Report, UNSET};
+pub use exit::{EXIT_CODES, Exit, Failure, LIMITS, Report, UNSET};
 pub use fit::Column;
 pub use out::{Field, Look, Out, Tone, ago, size, span};
 pub use report::{Columns, Row};

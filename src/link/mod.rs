@@ -35,7 +35,7 @@ mod store;
 mod subject;
 
 use crate::{
-    platform::settings,
+    platform::{children, settings},
     wire::{self, Error, MachineName},
 };
 use args::{Args, Verb};
@@ -68,6 +68,7 @@ fn log(level: LevelFilter) {
 }
 
 async fn run(verb: Verb) -> wire::Result<()> {
+    children::expect().local("handling SIGCHLD")?;
     match verb {
         Verb::Init(args) => owner::init::run(args).await,
         Verb::Invite(args) => owner::invite::run(args).await,

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     client::Client,
-    platform::paths,
+    platform::{manager, paths},
     wire::{self, Code, Error, text::printable_line},
 };
 use futures_util::StreamExt;
@@ -107,7 +107,7 @@ impl Link {
 
 /// Tells the service manager, if there is one.
 fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!("telling the service manager: {error}");
+    if let Err(error) = manager::tell(states, true) {
+        tracing::warn!("telling the service manager: {}", printable_line(&error.to_string()));
     }
 }

@@ -35,7 +35,7 @@ pub fn socket() -> Result<PathBuf, InvalidSetting> {
     if setting.allows(path.as_os_str()) {
         return Ok(path);
     }
-    let allowed = format!("a shorter one, or set {} to {}, since {} is longer", setting.name, setting.kind, path.display());
+    let allowed = format!("a shorter one, or set {} to {}, since the socket's path would be longer", setting.name, setting.kind);
     Err(InvalidSetting::new(variable, folder.to_string_lossy(), allowed))
 }
 
@@ -110,9 +110,11 @@ pub fn containers(socket: &Path) -> PathBuf {
 /// The user's home directory.
 /// From `HOME`, else from the user database.
 pub fn home() -> Result<PathBuf, InvalidSetting> {
-    std::env::home_dir()
-        .filter(|home| home.is_absolute())
-        .ok_or_else(|| InvalidSetting::new("HOME", "", "the absolute path of the home directory"))
+    let unusable = || {
+        let value = settings::raw("HOME").unwrap_or_default();
+        InvalidSetting::new("HOME", value.to_string_lossy(), "the absolute path of the home directory")
+    };
+    std::env::home_dir().filter(|home| home.is_absolute()).ok_or_else(unusable)
 }
 
 /// The runtime directory that the login manager made for this user. Processes without the login's environment (cron, some

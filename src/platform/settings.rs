@@ -21,6 +21,9 @@ const CLI: &str = "claude-peers";
 /// Longest path of a Unix socket: 104 bytes on macOS and 108 on Linux, with the final zero. The smaller limit applies everywhere.
 const MAX_SOCKET_PATH: usize = 103;
 
+/// An error shows so many characters of a value: more than a path has that is too long by a little.
+const MAX_SHOWN: usize = 300;
+
 #[derive(Debug)]
 pub struct Setting {
     pub name: &'static str,
@@ -211,8 +214,21 @@ pub struct InvalidSetting {
 
 impl InvalidSetting {
     pub fn new(variable: &str, value: impl Into<String>, allowed: impl Into<String>) -> Self {
-        Self { variable: variable.to_owned(), value: value.into(), allowed: allowed.into() }
+        let value = value.into();
+        let is_secret = variable == OPENAI_KEY.name && !value.is_empty();
+        let value = if is_secret { "…".to_owned() } else { shown(&value) };
+        Self { variable: variable.to_owned(), value, allowed: allowed.into() }
     }
+}
+
+/// A value as an error shows it: the beginning of a long one, and an address without its password.
+fn shown(value: &str) -> String {
+    let open = match value.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?.1))) {
+        Some((scheme, rest)) => format!("{scheme}://…@{rest}"),
+        None => value.to_owned(),
+    };
+    let is_long = open.chars().nth(MAX_SHOWN).is_some();
+    open.chars().take(MAX_SHOWN).chain(is_long.then_some('…')).collect()
 }
 
 impl From<InvalidSetting> for Error {

@@ -145,6 +145,8 @@ fn start() -> Result<BrokerExit, ServeError> {
 
 async fn run(config: Config, given: Given) -> Result<(), ServeError> {
     let (mut terminate, mut interrupt) = (on(SignalKind::terminate())?, on(SignalKind::interrupt())?);
+    // Where a limit on the size of files is reached, writing fails instead of ending this process.
+    let _limit = on(SignalKind::from_raw(libc::SIGXFSZ))?;
     // Opens the database first: of two brokers started together, only the one with its lock touches the sockets.
     let opened = db::open(&config.database, Extent::UnderWay)?;
     let listeners = listen::complete(given, &config.socket, config.port, config.metrics)?;

@@ -76,8 +76,9 @@ pub(super) async fn watch(
     })?;
     let scene = app.broker.open_scene(&caller).await?;
     Ok(Sse::new(stream::unfold((scene, place), async |(mut scene, place): (Scene, _)| {
-        let event = scene.next().await.inspect_err(|error| tracing::error!(%error, "a watching stream broke off")).ok()??;
-        let event = seen(event).inspect_err(|error| tracing::error!(%error, "an event cannot be written")).ok()?;
+        let event =
+            scene.next().await.inspect_err(|error| tracing::error!(%error, "a watching stream broke off: {error}")).ok()??;
+        let event = seen(event).inspect_err(|error| tracing::error!(%error, "an event cannot be written: {error}")).ok()?;
         Some((Ok(event), (scene, place)))
     })))
 }

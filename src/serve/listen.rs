@@ -5,8 +5,8 @@
 //! others. A stale socket file is replaced; a running broker's file never is.
 
 use crate::{
-    platform::{files, kernel, process},
-    wire::{ListenerStatus, text::printable_line},
+    platform::{files, kernel, process, settings},
+    wire::{ListenerStatus, echo, text::printable_line},
 };
 use rustix::net::{AddressFamily, getsockname};
 use std::{
@@ -28,11 +28,11 @@ use std::{
 pub(super) enum ListenError {
     #[error("socket activation gave descriptor {fd} as {name:?}: {problem}; expected a listening {expected}")]
     Activation { fd: RawFd, name: String, problem: &'static str, expected: &'static str },
-    #[error("reading the sockets from the service manager: {0}")]
+    #[error("taking the sockets of the service manager: {0}")]
     Manager(io::Error),
     #[error("another broker already serves {path}; use that one, stop it with `claude-peers stop`, or set CLAUDE_PEERS_SOCKET")]
     Living { path: PathBuf },
-    #[error("{doing} {path}: {source}")]
+    #[error("{doing} {path}: {source}; change that, or set CLAUDE_PEERS_SOCKET to another path")]
     File { doing: &'static str, path: PathBuf, source: io::Error },
 }
 
@@ -55,6 +55,9 @@ pub(super) struct Given {
     unix: Option<UnixListener>,
     tcp: Option<TcpListener>,
 }
+
+/// systemd gives a unit's second `ListenStream=` the same name. Its clients would wait for ever.
+const AGAIN: &str = "there is another of this name";
 
 impl Given {
     /// Whether the next connection starts a broker after this one has exited.
@@ -83,14 +86,18 @@ pub(super) fn given() -> Result<Given, ListenError> {
                 if !is_unix || !listens {
                     return Err(wrong("it is no listening Unix socket", "Unix socket"));
                 }
-                given.unix = Some(socket.into());
+                if given.unix.replace(socket.into()).is_some() {
+                    return Err(wrong(AGAIN, "Unix socket that is the only one"));
+                }
             }
             "tcp" | "claude-peers-tcp.socket" => {
                 let tcp = TcpListener::from(socket);
                 if !listens || !tcp.local_addr().is_ok_and(|address| address.ip().is_loopback()) {
                     return Err(wrong("it does not listen on a loopback address", "TCP socket on 127.0.0.1"));
                 }
-                given.tcp = Some(tcp);
+                if given.tcp.replace(tcp).is_some() {
+                    return Err(wrong(AGAIN, "TCP socket that is the only one"));
+                }
             }
             _ => return Err(wrong("the name is unknown", "socket named \"unix\" or \"tcp\" (FileDescriptorName=)")),
         }
@@ -101,10 +108,19 @@ pub(super) fn given() -> Result<Given, ListenError> {
 /// The sockets that systemd holds for the broker, with their names.
 #[cfg(not(target_os = "macos"))]
 fn inherited() -> io::Result<Vec<(RawFd, String)>> {
-    if sd_notify::listen_fds()?.len() == 0 {
-        return Ok(Vec::new()); // leftover names belong to another process and were inherited from it
-    }
-    Ok(sd_notify::listen_fds_with_names()?.collect())
+    let take = || {
+        if sd_notify::listen_fds()?.len() == 0 {
+            return Ok(Vec::new()); // leftover names belong to another process and were inherited from it
+        }
+        Ok(sd_notify::listen_fds_with_names()?.collect())
+    };
+    take().map_err(|error: io::Error| {
+        let [pid, count, names] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"].map(|name| {
+            let value = settings::raw(name).unwrap_or_default();
+            format!("{name}={:?}", echo(&value.to_string_lossy()))
+        });
+        io::Error::other(format!("{error} ({pid}, {count}, {names}); unset LISTEN_PID to start without them"))
+    })
 }
 
 /// The sockets that launchd holds for the broker, by their names in the LaunchAgent's `Sockets` (`admin/manager/launchd.rs`).
@@ -198,7 +214,7 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         Err(e) => Err(failed("looking at", path)(e)),
         Ok(meta) if !meta.file_type().is_socket() => {
-            let reason = io::Error::new(ErrorKind::AlreadyExists, "there is a file that is no socket; remove it");
+            let reason = io::Error::new(ErrorKind::AlreadyExists, "there is a file that is no socket");
             Err(failed("binding", path)(reason))
         }
         Ok(_) => match UnixStream::connect(path) {

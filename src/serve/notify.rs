@@ -1,8 +1,6 @@
 //! Telling the service manager: ready, still working, stopping.
 
-#[cfg(target_os = "linux")]
-use crate::platform::settings;
-use crate::{broker::Broker, wire::Code};
+use crate::{broker::Broker, platform::manager::tell, wire::Code};
 use sd_notify::NotifyState;
 use std::{io, sync::Arc, time::Duration};
 
@@ -12,7 +10,7 @@ const PACE: Duration = Duration::from_millis(100);
 /// Tells the service manager, if there is one, without waiting: a manager with a full queue must not delay the broker. Returns
 /// whether the message was sent.
 pub(super) fn say(states: &[NotifyState<'_>]) -> bool {
-    heard(tell(states))
+    heard(tell(states, false))
 }
 
 fn heard(told: io::Result<()>) -> bool {
@@ -24,38 +22,12 @@ fn heard(told: io::Result<()>) -> bool {
     told.is_ok()
 }
 
-/// `sd_notify::notify` without its wait for room in the queue.
-#[cfg(target_os = "linux")]
-fn tell(states: &[NotifyState<'_>]) -> io::Result<()> {
-    use std::os::{
-        linux::net::SocketAddrExt,
-        unix::{
-            ffi::OsStrExt,
-            net::{SocketAddr, UnixDatagram},
-        },
-    };
-    let Some(path) = settings::raw("NOTIFY_SOCKET") else { return Ok(()) };
-    let manager = match path.as_bytes().strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(&path)?,
-    };
-    let socket = UnixDatagram::unbound()?;
-    socket.set_nonblocking(true)?;
-    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
-    socket.send_to_addr(message.as_bytes(), &manager).map(drop)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn tell(states: &[NotifyState<'_>]) -> io::Result<()> {
-    sd_notify::notify(states)
-}
-
 /// Reports that the broker is ready, then each change in the number of peers, which `systemctl --user status` shows.
 pub(super) async fn ready(broker: &Arc<Broker>) -> impl Future<Output = ()> + use<> {
     let mut watch = broker.watch().await;
     let mut said = watch.counts().0;
     // The manager waits for this message, so the broker waits for room in the manager's queue.
-    heard(sd_notify::notify(&[NotifyState::Ready, NotifyState::Status(&status(said))]));
+    heard(tell(&[NotifyState::Ready, NotifyState::Status(&status(said))], true));
     async move {
         while watch.next().await.is_some() {
             let peers = watch.counts().0;
@@ -74,8 +46,8 @@ fn status(peers: u32) -> String {
 /// Pings the watchdog while the broker works: each ping follows a job through the database's writer. Returns at once if no
 /// watchdog was requested.
 pub(super) async fn watchdog(broker: Arc<Broker>) {
-    let Some(patience) = sd_notify::watchdog_enabled() else { return };
-    // Half the time allowed, as sd_watchdog_enabled(3) recommends.
+    // Zero is no watchdog, and half the time allowed is the pace, as sd_watchdog_enabled(3) says.
+    let Some(patience) = sd_notify::watchdog_enabled().filter(|patience| !patience.is_zero()) else { return };
     let mut ticks = tokio::time::interval((patience / 2).max(Duration::from_millis(1)));
     loop {
         tokio::select! {

@@ -237,7 +237,7 @@ impl Doors {
         if let Some(path) = self.client.inbox.and_then(settings::raw).map(PathBuf::from) {
             match socket::connect(&path).await {
                 Ok((_, agent)) => found = Some(Inbox { path, agent }),
-                Err(error) => log!("the inbox of this session's client is not used: {error}"),
+                Err(error) => log!("the inbox of this session's client is not used: {}: {error}", path.display()),
             }
         }
         for pid in process::ancestors(std::process::id()) {

@@ -31,7 +31,7 @@ mod tools;
 mod transport;
 mod words;
 
-use crate::platform::process;
+use crate::platform::{children, process};
 use acknowledge::Acknowledger;
 use channel::Channel;
 use follow::Follower;
@@ -54,6 +54,9 @@ const FAREWELL_PATIENCE: Duration = Duration::from_millis(500);
 /// Serves the session until its client is gone: stdin has ended, the parent process has died, or a signal came.
 pub async fn run() {
     let parent = process::parent();
+    if let Err(error) = children::expect() {
+        log!("handling SIGCHLD: {error}");
+    }
     let (reader, writer) = stdio::open();
     let link = Arc::new(Link::default());
     let acknowledger = Arc::new(Acknowledger::default());

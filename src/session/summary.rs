@@ -27,6 +27,9 @@ use tokio::{
 
 /// How long a `git` command may take.
 const GIT_PATIENCE: Duration = Duration::from_secs(5);
+/// The variables that name a repository. An agent that was started by a hook of git has them, and works in another directory.
+const OF_ANOTHER: [&str; 6] =
+    ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"];
 /// How long the generated summary may take.
 const GENERATE_PATIENCE: Duration = Duration::from_secs(30);
 /// The pause before the broker is asked again to store a summary.
@@ -171,6 +174,9 @@ async fn run_git(cwd: &Path, no_filters: &[String], arguments: &[&str]) -> io::R
     let mut git = Command::new("git");
     let settings = QUIET.iter().copied().chain(no_filters.iter().map(String::as_str));
     git.arg("--no-pager").args(settings.flat_map(|setting| ["-c", setting])).args(arguments).current_dir(cwd);
+    for variable in OF_ANOTHER {
+        git.env_remove(variable);
+    }
     git.env("GIT_OPTIONAL_LOCKS", "0").env("GIT_TERMINAL_PROMPT", "0").stderr(Stdio::null());
     git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", ""); // versions before 2.45 know only the latter
     let failed = |error: io::Error| io::Error::new(error.kind(), format!("git {}: {error}", arguments[0]));

@@ -23,6 +23,7 @@ mod delivery;
 mod desktop;
 mod doctor;
 mod documented;
+mod environment;
 mod everyone;
 mod exporting;
 #[cfg(target_os = "linux")]

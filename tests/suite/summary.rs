@@ -133,6 +133,20 @@ fn git_gives_the_summary_without_a_key() {
 }
 
 #[test]
+fn variables_of_git_change_nothing() {
+    let place = folder();
+    let [here, elsewhere] = ["here", "elsewhere"].map(|name| place.path().join(name));
+    git::repository(&here);
+    git::repository(&elsewhere);
+    fs::write(elsewhere.join("private.rs"), "").unwrap();
+    let broker = Broker::start();
+    let of_git = |name: &str, path: &Path| (name.to_owned(), path.to_str().unwrap().to_owned());
+    let env = vec![of_git("GIT_DIR", &elsewhere.join(".git")), of_git("GIT_WORK_TREE", &elsewhere)];
+    let _session = start(&broker, &here, env);
+    becomes(&broker, "In here on branch main. Last commit: first commit.");
+}
+
+#[test]
 fn with_a_key_only_facts_are_sent() {
     let (broker, place, endpoint) = (Broker::start(), folder(), Endpoint::start());
     let directory = place.path().join("poker-engine");

@@ -237,8 +237,14 @@ fn keys() -> io::Result<mpsc::UnboundedReceiver<io::Result<Event>>> {
                 Ok(_) if ready[0].revents() == PollFlags::IN => {}
                 _ => return,
             }
-            while event::poll(MOMENT).unwrap_or(false) {
-                if tell.send(event::read()).is_err() {
+            loop {
+                let event = match event::poll(MOMENT) {
+                    Ok(false) => break,
+                    Ok(true) => event::read(),
+                    Err(error) => Err(error),
+                };
+                let is_last = event.is_err(); // it ends the view
+                if tell.send(event).is_err() || is_last {
                     return; // nobody listens any more
                 }
             }

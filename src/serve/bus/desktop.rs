@@ -158,6 +158,6 @@ fn open() {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     match command.spawn() {
         Ok(mut child) => _ = tokio::spawn(async move { child.wait().await }), // systemd logs what becomes of it
-        Err(error) => tracing::warn!(%error, "the live view cannot be opened: systemd-run failed"),
+        Err(error) => tracing::warn!(%error, "the live view cannot be opened: running systemd-run: {error}"),
     }
 }

@@ -12,7 +12,7 @@ use super::{app::App, desktop::When};
 use crate::{
     broker::{News, Watch},
     platform::settings::{self, InvalidSetting},
-    wire::text::printable,
+    wire::{echo, text::printable},
 };
 use interface::Interface;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -46,10 +46,22 @@ enum NotJoined {
     NotOurs(Option<u32>),
     #[error("the name is held by another program, perhaps another broker of yours; stop that one and restart this one")]
     Taken,
+    #[error("{error}; its address is {address:?}, and {} sets another", settings::DBUS.name)]
+    At { address: String, error: Box<Self> },
     #[error(transparent)]
     Bus(#[from] zbus::Error),
     #[error(transparent)]
     System(#[from] std::io::Error),
+}
+
+impl NotJoined {
+    /// The same for a bus that is not as its address says.
+    fn at(self, address: &str) -> Self {
+        match self {
+            Self::Taken => self,
+            other => Self::At { address: echo(address), error: Box::new(other) },
+        }
+    }
 }
 
 impl Bus {
@@ -61,7 +73,10 @@ impl Bus {
                 tracing::info!("there is no session bus: going on without D-Bus");
                 return None;
             }
-            Ok(Some(address)) => tokio::time::timeout(PATIENCE, join(app, &address)).await.unwrap_or(Err(NotJoined::Silent)),
+            Ok(Some(address)) => {
+                let joined = tokio::time::timeout(PATIENCE, join(app, &address)).await.unwrap_or(Err(NotJoined::Silent));
+                joined.map_err(|error| error.at(&address))
+            }
             Err(error) => Err(error.into()),
         };
         match joined {

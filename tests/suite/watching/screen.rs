@@ -269,3 +269,19 @@ fn view_sleeps_while_nothing_happens() {
         (switches() == before).then_some(())
     });
 }
+
+#[test]
+fn view_that_cannot_read_keys_ends() {
+    let broker = Broker::start();
+    for limit in 10..=16 {
+        let command = format!("(ulimit -n {limit}; claude-peers watch)");
+        let Some(terminal) = Terminal::run(&broker, &command, SMALL, &[]) else { return };
+        let shown =
+            || Some(terminal.screen()).filter(|screen| ["q quit", "ended with"].iter().any(|words| screen.contains(words)));
+        if !eventually("it shows something", shown).contains("ended with") {
+            terminal.types("q");
+        }
+        let screen = terminal.shows("ended with");
+        assert!(screen.contains("ended with 0") || screen.contains("help:"), "{limit}: {screen}");
+    }
+}
