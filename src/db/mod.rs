@@ -19,6 +19,7 @@ mod copy;
 mod damage;
 mod error;
 #[cfg(any(fuzzing, test))]
+#[allow(clippy::unwrap_used, reason = "it is a test")]
 pub(crate) mod fuzz;
 mod header;
 mod index;
