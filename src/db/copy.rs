@@ -14,6 +14,7 @@ use rusqlite::{
     types::{Value, ValueRef},
 };
 use std::{
+    cell::Cell,
     collections::VecDeque,
     fs::OpenOptions,
     ops::Range,
@@ -173,37 +174,44 @@ fn search(
     columns.truncate(whole.0.column_count() - 1);
     let values = vec!["?"; columns.len()].join(", ");
     let mut insert = new.prepare(&format!("INSERT INTO {name} ({}) VALUES ({values})", columns.join(", ")))?;
-    let mut fruitless = 0;
+    let (rows, refused) = (Cell::new(0), Cell::new(0));
     let mut attempt = |select: &mut Statement<'_>, bounds: &[i64], before| {
-        let end = copy_part(select, bounds, before, &columns, |number, values| {
+        copy_part(select, bounds, before, &columns, |number, values| {
             let inserted = if NUMBERS.contains(&number) { insert.execute(params_from_iter(values)) } else { Ok(0) };
             match inserted {
-                Ok(1) => copied.rows += 1,
-                Ok(_) => copied.lost += 1,
-                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => copied.lost += 1,
+                Ok(1) => rows.update(|rows| rows + 1),
+                Ok(_) => refused.update(|refused| refused + 1),
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                    refused.update(|refused| refused + 1)
+                }
                 Err(error) => return Err(error),
             }
             Ok(())
-        })?;
-        fruitless = if end == Some(before) { fruitless + 1 } else { 0 };
-        Ok::<_, rusqlite::Error>((end, fruitless))
+        })
     };
-    let (Some(last), _) = attempt(&mut whole.0, &[], -1)? else { return Ok(()) };
-    let (Some(first), _) = attempt(&mut whole.1, &[], newest + 1)? else { return Ok(()) };
-    let mut parts = VecDeque::from([(last + 1, first - 1)]);
-    let mut lost = 0;
-    while let Some((mut from, mut to)) = parts.pop_front() {
-        let (Some(last), _) = attempt(&mut part.0, &[from, to], from - 1)? else { continue };
-        from = last + 1;
-        let (Some(first), fruitless) = attempt(&mut part.1, &[from, to], to + 1)? else { continue };
-        to = first - 1;
-        if from < to && fruitless < patience {
-            parts.extend(pieces(from, to));
-        } else {
-            lost += count(from, to);
+    let mut missing = 0;
+    if let Some(last) = attempt(&mut whole.0, &[], -1)?
+        && let Some(first) = attempt(&mut whole.1, &[], newest + 1)?
+    {
+        let outside = (rows.get(), refused.get());
+        let (mut parts, mut fruitless) = (VecDeque::from([(last + 1, first - 1)]), 0);
+        while let Some((from, to)) = parts.pop_front() {
+            let last = attempt(&mut part.0, &[from, to], from - 1)?;
+            let first = last.map(|last| attempt(&mut part.1, &[last + 1, to], to + 1)).transpose()?.flatten();
+            fruitless = if (last, first) == (Some(from - 1), Some(to + 1)) { fruitless + 2 } else { 0 };
+            if let (Some(last), Some(first)) = (last, first)
+                && last + 1 < first - 1
+                && fruitless < patience
+            {
+                parts.extend(pieces(last + 1, first - 1));
+            }
         }
+        // A damaged number can hide rows without an error.
+        missing = count(last + 1, first - 1).saturating_sub(rows.get() - outside.0);
+        refused.set(outside.1);
     }
-    copied.lost += lost;
+    copied.rows += rows.get();
+    copied.lost += missing + refused.get();
     Ok(())
 }
 
