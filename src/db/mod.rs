@@ -34,6 +34,7 @@ mod roots;
 mod salvage;
 mod schema;
 mod store;
+mod survey;
 #[cfg(test)]
 pub(crate) mod testing;
 mod tx;

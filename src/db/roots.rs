@@ -11,6 +11,8 @@ const TABLE: (u8, u8) = (5, 13);
 const INDEX: (u8, u8) = (2, 10);
 /// Where the header of the file names the first page of the list of free pages, and then their number.
 const FREE: usize = 32;
+/// Where the first page begins, after that header.
+const BEGINNING: usize = 100;
 /// How many pages of a table are looked at, at most.
 const MOST: usize = 64;
 
@@ -79,9 +81,8 @@ impl Found {
     /// The other pages with rows of `table`, which damage has cut off from it.
     pub(super) fn cut_off(&self, table: &str, claimed: &Roots) -> Vec<u32> {
         let root = self.shown(table, claimed);
-        let is_known = |page: &u32| Some(*page) == root || claimed.values().any(|root| root == page);
-        let pages = self.begins.iter().filter(|(page, rows)| self.knows_free && rows.table() == Some(table) && !is_known(page));
-        pages.map(|(page, _)| *page).collect()
+        let pages = self.begins.iter().filter(|(_, rows)| self.knows_free && rows.table() == Some(table));
+        pages.map(|(page, _)| *page).filter(|page| Some(*page) != root).collect()
     }
 }
 
@@ -134,7 +135,8 @@ impl Pages {
             next = page.number(0);
         }
         let count = free.iter().filter(|is_free| **is_free).count();
-        let is_whole = first.0.starts_with(b"SQLite format 3\0") && first.number(FREE + 4) as usize == count;
+        let is_page = [TABLE.0, TABLE.1].contains(&first.0[BEGINNING]); // all zeros would be an empty list
+        let is_whole = is_page && first.number(FREE + 4) as usize == count;
         Ok((free, is_whole))
     }
 
@@ -225,6 +227,7 @@ fn table(types: &[u64]) -> Option<&'static str> {
     Some(match (types.len(), *types.first()?) {
         (2, first) if is_text(first) => "sqlite_sequence",
         (3, first) if is_text(first) => "session",
+        (5, first) if is_text(first) => "sqlite_schema",
         (6, 0) => "messages",
         (8, first) if is_text(first) => "peers",
         (9.., 0) if is_tag(&types[1]) => "message",
