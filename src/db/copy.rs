@@ -301,7 +301,7 @@ mod tests {
             &[(b"CREATE TABLE messages", b"CREATE TABLE message\x0c")],
             &[(b"sent_at", b"sent_af")],
             &[(b"sent_at", b"sent\x97at")],
-            &[(b"AUTOINCREMENT", b"CHECK (1 = 1)"), (b"works", b"work\xff")],
+            &[(b"AUTOINCREMENT", b"CHECK (1 = 1)"), (b"SQLite format", b"SQLite forma_")],
         ];
         for damage in damages {
             let mut bytes = sound.clone();

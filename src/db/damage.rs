@@ -46,6 +46,7 @@ pub(super) fn faults(connection: &Connection) -> rusqlite::Result<Vec<String>> {
 }
 
 fn unreadable(connection: &Connection, from: &str) -> rusqlite::Result<u32> {
+    schema::columns(connection, from)?; // rows are read by the names of their columns, which must be text
     let mut select = connection.prepare(&format!("SELECT * FROM {from}"))?;
     let columns = select.column_count();
     let (mut rows, mut count) = (select.query([])?, 0);

@@ -4,7 +4,7 @@
 use super::error::damage;
 use crate::platform::{clock, random};
 use crate::wire::{PeerId, Timestamp};
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 use std::time::Duration;
 
 /// The tables of the legacy broker: as it creates them, and the columns that are read here.
@@ -49,28 +49,24 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let mut rows = peers.query([])?;
     let mut imported_peers = 0;
     while let Some(row) = rows.next()? {
-        let id: String = row.get(0)?;
+        let id = text(row, 0)?.unwrap_or_default();
         if id.parse::<PeerId>().is_err() {
             continue; // nobody can address an invalid id; the row stays in the legacy table
         }
         let time = |column| {
             Ok::<_, rusqlite::Error>(
-                row.get::<_, Option<String>>(column)?
-                    .as_deref()
-                    .and_then(|text| text.parse::<Timestamp>().ok())
-                    .unwrap_or(now)
-                    .as_millis(),
+                text(row, column)?.as_deref().and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or(now).as_millis(),
             )
         };
-        let summary: String = row.get::<_, Option<String>>(4)?.unwrap_or_default();
+        let summary = text(row, 4)?.unwrap_or_default();
         imported_peers += tx.execute(
             "INSERT OR IGNORE INTO peer (id, name, legacy, pid, cwd, tty, summary, summary_source, registered_at, last_seen)
              VALUES (?1, ?1, 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 id,
                 row.get::<_, Option<i64>>(1)?.and_then(|pid| u32::try_from(pid).ok()),
-                row.get::<_, Option<String>>(2)?.unwrap_or_default(),
-                row.get::<_, Option<String>>(3)?,
+                text(row, 2)?.unwrap_or_default(),
+                text(row, 3)?,
                 summary,
                 if summary.is_empty() { "none" } else { "session" },
                 time(5)?,
@@ -84,16 +80,16 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let mut rows = messages.query([])?;
     let mut imported_messages = 0;
     while let Some(row) = rows.next()? {
-        let sent_at = row.get::<_, Option<String>>(3)?.as_deref().and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or(now);
+        let sent_at = text(row, 3)?.as_deref().and_then(|text| text.parse::<Timestamp>().ok()).unwrap_or(now);
         let fetched = row.get::<_, Option<i64>>(4)?.unwrap_or(0) != 0;
         imported_messages += tx.execute(
             "INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at, state, waiting, handed, route, offered_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?7, ?9, ?10)",
             params![
                 random::message_tag(),
-                row.get::<_, Option<String>>(0)?.unwrap_or_default(),
-                row.get::<_, Option<String>>(1)?.unwrap_or_default(),
-                row.get::<_, Option<String>>(2)?.unwrap_or_default(),
+                text(row, 0)?.unwrap_or_default(),
+                text(row, 1)?.unwrap_or_default(),
+                text(row, 2)?.unwrap_or_default(),
                 sent_at.as_millis(),
                 now.plus(EXPIRY_OF_IMPORTED).as_millis(),
                 i64::from(fetched),
@@ -109,6 +105,11 @@ pub(super) fn import(tx: &Transaction<'_>) -> rusqlite::Result<()> {
         "copied the legacy database: {imported_peers} peers, {imported_messages} messages"
     );
     Ok(())
+}
+
+/// A text, also one that is no valid UTF-8: what was cast may have been any bytes.
+fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
+    Ok(row.get_ref(column)?.as_bytes_or_null()?.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
 }
 
 /// The bytes of a new legacy database.

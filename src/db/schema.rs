@@ -58,7 +58,7 @@ struct Fresh {
 }
 
 /// A column's name, type, default, and whether it is the first of the primary key.
-type Column = (String, String, Option<String>, bool);
+pub(super) type Column = (String, String, Option<String>, bool);
 
 fn fresh() -> rusqlite::Result<&'static Fresh> {
     static FRESH: OnceLock<Fresh> = OnceLock::new();
@@ -111,7 +111,11 @@ pub(super) fn fits(connection: &Connection, table: &'static str) -> rusqlite::Re
     Ok(fresh()?.columns.get(&(version(connection)?, table)) == Some(&columns(connection, table)?))
 }
 
-fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
+/// The columns of a table.
+///
+/// # Errors
+/// Also if a name is no valid UTF-8.
+pub(super) fn columns(connection: &Connection, table: &str) -> rusqlite::Result<Vec<Column>> {
     let mut select = connection.prepare("SELECT name, type, dflt_value, pk = 1 FROM pragma_table_info(?1)")?;
     select.query_map([table], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?.collect()
 }
