@@ -105,7 +105,11 @@ fn copy(damaged: &Connection, new: &Connection, name: &'static str, patience: u6
     let keys = number(&format!("SELECT count(*) FROM {name} INDEXED BY sqlite_autoindex_{name}_1"));
     let together = new.unchecked_transaction()?;
     search(damaged, new, name, &mut copied, newest, patience)?;
-    for page in cut_off(damaged, name).unwrap_or_default() {
+    let pages = match cut_off(damaged, name) {
+        Err(error) if is_passing(&error) => return Err(error),
+        pages => pages.unwrap_or_default(), // a schema that cannot be read names none
+    };
+    for page in pages {
         let (mut rows, newest) = (Copied { name, rows: 0, lost: 0 }, number(&format!("SELECT max(rowid) FROM \"{page}\"")));
         search(damaged, new, &page, &mut rows, newest.unwrap_or(FAR), patience)?;
         // They are among those that the table lacks.
@@ -145,9 +149,9 @@ fn cut_off(damaged: &Connection, name: &str) -> rusqlite::Result<Vec<String>> {
     select.query_map([name], |row| row.get(0))?.collect()
 }
 
-/// Copies all readable rows of `source`, the newest of which has the number `newest`. Reads the table from both ends as far as the damage; without
-/// bounds, because a damaged number would end the search there. Splits the unreadable part again and again, until only damaged rows
-/// are left.
+/// Copies all readable rows of `source`, the newest of which has the number `newest`. Reads the table from both ends as far as the
+/// damage; without bounds, because a damaged number would end the search there. Splits the unreadable part again and again, until only
+/// damaged rows are left.
 fn search(
     damaged: &Connection,
     new: &Connection,

@@ -217,7 +217,7 @@ mod tests {
         opened(&path);
         let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
                     INSERT INTO peer (id, name, cwd, registered_at, last_seen) SELECT 'peer-' || i, 'Ada', hex(zeroblob(150)), 1, 2 FROM n;
-                    INSERT INTO session SELECT id, id, 3 FROM peer, (SELECT 1 LIMIT 1);
+                    INSERT INTO session SELECT id, id, 3 FROM peer;
                     INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at)
                     SELECT substr('bcdfghjkmnpq', 1 + rowid % 6, 6), id, 'ada', hex(zeroblob(400)), 5, 9e12 FROM peer";
         Connection::open(&path).unwrap().execute_batch(fill).unwrap();
