@@ -71,8 +71,9 @@ pub(super) fn size(path: &Path) -> u64 {
         .sum()
 }
 
+/// Whether there is a file with contents. SQLite takes a file of one byte for an empty one.
 pub(super) fn is_filled(path: &Path) -> bool {
-    path.metadata().is_ok_and(|meta| meta.len() > 0)
+    path.metadata().is_ok_and(|meta| meta.len() > 1)
 }
 
 /// Fails if processes cannot share the file at `path` in memory, as on 9p: then SQLite cannot share the index of its log. Touches no

@@ -31,8 +31,7 @@ const MODES: std::ops::Range<usize> = 18..20;
 /// The number of pages. With 0 there, SQLite counts them itself.
 const PAGES: std::ops::Range<usize> = 28..32;
 
-/// Whether bytes that never change have changed. A file without a whole header has none that could be damaged, and one with pages of
-/// another size may be a legacy database.
+/// Whether bytes that never change have changed. An empty file has none, and one with pages of another size may be a legacy database.
 pub(super) fn is_damaged(path: &Path) -> io::Result<bool> {
     Ok(read(path)?.is_some_and(|(found, _)| !has_another_size(&found) && mended(found) != found))
 }
@@ -78,15 +77,15 @@ fn move_entries(page: &mut [u8], by: u16) {
     }
 }
 
-/// The header, and the number of pages of our size.
+/// The header, and the number of pages of our size; `None` for an empty file, for which SQLite takes one byte, too. It takes the bytes
+/// that a short file lacks for zeros.
 fn read(path: &Path) -> io::Result<Option<([u8; LENGTH], u64)>> {
-    let (mut file, mut header) = (File::open(path)?, [0; LENGTH]);
-    let pages = file.metadata()?.len() / PAGE;
-    if pages == 0 {
-        return Ok(None);
-    }
-    file.read_exact(&mut header)?;
-    Ok(Some((header, pages)))
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let (mut header, mut found) = ([0; LENGTH], Vec::new());
+    file.take(LENGTH as u64).read_to_end(&mut found)?;
+    header[..found.len()].copy_from_slice(&found);
+    Ok((length > 1).then_some((header, length / PAGE)))
 }
 
 /// Whether it gives another valid size of a page.
@@ -240,6 +239,21 @@ mod tests {
             assert_eq!(opened.notices.len(), notices, "{:?}", opened.notices);
             opened.store.close();
         }
+    }
+
+    /// SQLite would write all texts in another encoding, and the next start would take that for damage.
+    #[test]
+    fn header_of_a_short_file_is_mended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE extra (x); DROP TABLE extra; VACUUM").unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.truncate(3_000);
+        bytes[59] = 3;
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(sessions(&path), 0);
+        Connection::open(&path).unwrap().execute_batch(FILL).unwrap();
+        assert_eq!(sessions(&path), 500);
     }
 
     /// The version of the schema is left out above ours: a database with a newer one is refused.

@@ -53,11 +53,12 @@ impl Survey {
         Ok(Self { claimed, is_readable, found, owner })
     }
 
-    /// Whether there are tables with rows, all where the schema says.
+    /// Whether there are tables with rows where the schema says, and none elsewhere. A damaged schema may lack some.
     pub(super) fn is_confirmed(&self) -> bool {
         let tables = self.owner.map(Owner::tables).unwrap_or_default();
-        let mut shown = tables.iter().filter_map(|table| Some((*table, self.found.shown(table, &self.claimed)?))).peekable();
-        shown.peek().is_some() && shown.all(|(table, root)| self.claimed.get(table) == Some(&root))
+        let claimed = tables.iter().filter_map(|table| Some((*table, self.claimed.get(*table)?)));
+        let mut shown = claimed.filter_map(|(table, root)| Some((root, self.found.shown(table, &self.claimed)?))).peekable();
+        shown.peek().is_some() && shown.all(|(root, page)| *root == page)
     }
 
     /// Whether the schema has all tables, with the columns of its version, and no page shows that they are elsewhere.

@@ -146,16 +146,21 @@ fn full_disk_stops_a_salvage_and_loses_nothing() {
 
 #[test]
 fn log_without_its_database_is_kept() {
-    let mut broker = Broker::with(&UNLIMITED);
-    let peer = Peer::register(&broker.http(), "reader", json!({}));
-    send_many(&broker, &peer, 5);
-    broker.kill();
-    let log = fs::read(broker.folder().join("peers.db-wal")).unwrap();
-    fs::remove_file(broker.database()).unwrap();
-    broker.launch();
-    assert_eq!(count(&broker.database(), "SELECT count(*) FROM message"), 0);
-    let kept = files(broker.folder()).into_iter().find(|(name, _)| name.contains(".damaged-") && name.ends_with("-wal"));
-    assert!(kept.is_some_and(|(_, bytes)| bytes == log), "it may hold messages");
-    let notices = broker.http().get("/v1/status").json()["notices"].to_string();
-    assert!(notices.contains("without its database"), "{notices}");
+    for left in [None, Some(""), Some("S")] {
+        let mut broker = Broker::with(&UNLIMITED);
+        let peer = Peer::register(&broker.http(), "reader", json!({}));
+        send_many(&broker, &peer, 5);
+        broker.kill();
+        let log = fs::read(broker.folder().join("peers.db-wal")).unwrap();
+        fs::remove_file(broker.database()).unwrap();
+        if let Some(left) = left {
+            fs::write(broker.database(), left).unwrap();
+        }
+        broker.launch();
+        assert_eq!(count(&broker.database(), "SELECT count(*) FROM message"), 0);
+        let kept = files(broker.folder()).into_iter().find(|(name, _)| name.contains(".damaged-") && name.ends_with("-wal"));
+        assert!(kept.is_some_and(|(_, bytes)| bytes == log), "it may hold messages; left of the database: {left:?}");
+        let notices = broker.http().get("/v1/status").json()["notices"].to_string();
+        assert!(notices.contains("without its database"), "{notices}");
+    }
 }
