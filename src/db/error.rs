@@ -82,6 +82,8 @@ impl Fault {
             Some(code) if code.extended_code == ffi::SQLITE_IOERR_SHORT_READ => {
                 Some(Self::Moved("a file ends where committed data was".to_owned()))
             }
+            // A damaged length asks for more memory than SQLite gives. If it was not damage, the next start finds none.
+            Some(code) if code.code == ErrorCode::OutOfMemory => Some(Self::Damaged(error.to_string())),
             _ => is_damage(error).then(|| Self::Damaged(error.to_string())),
         }
     }

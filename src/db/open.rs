@@ -95,12 +95,12 @@ fn prepare(real: &Path, extent: Extent) -> Result<Connection, OpenError> {
     }
     let mut connection = writer(real).map_err(sqlite)?;
     schema::migrate(&mut connection).map_err(|error| sqlite(unfit(error)))?;
-    let check = || {
-        probe(&connection)?;
-        match extent {
-            Extent::UnderWay => Ok(()),
-            Extent::Whole => faults(&connection)?.into_iter().next().map_or(Ok(()), |fault| Err(damage(fault))),
-        }
+    let whole = || faults(&connection)?.into_iter().next().map_or(Ok(()), |fault| Err(damage(fault)));
+    let check = || match probe(&connection) {
+        // A damaged length asks for more memory than SQLite gives.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::OutOfMemory) => whole().and(Err(error)),
+        Ok(()) if extent == Extent::Whole => whole(),
+        probed => probed,
     };
     check().map_err(sqlite)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(sqlite)?;
