@@ -68,7 +68,7 @@ pub(super) fn look(path: &Path, connection: &Connection) -> rusqlite::Result<Fil
     let things: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let is_ours = schema::is_ours(connection)? || legacy::is_there(connection)?;
     let has_our_marks = || has_marks(path).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()));
-    let has_rows = || match roots::find(path) {
+    let has_rows = || match roots::find(path, &BTreeMap::new()) {
         Ok(found) => Ok(found.has_rows()),
         Err(error) => Err(rusqlite::Error::ToSqlConversionFailure(error.into())),
     };
@@ -92,7 +92,7 @@ pub(super) fn has_marks(path: &Path) -> io::Result<bool> {
 
 /// Whether the pages show rows like those of our messages.
 fn has_messages(path: &Path) -> io::Result<bool> {
-    Ok(roots::find(path)?.shown("message", &BTreeMap::new()).is_some())
+    Ok(roots::find(path, &BTreeMap::new())?.shown("message", &BTreeMap::new()).is_some())
 }
 
 fn scan(path: &Path) -> io::Result<bool> {

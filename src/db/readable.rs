@@ -168,6 +168,23 @@ mod tests {
     }
 
     #[test]
+    fn page_that_is_listed_as_free_keeps_its_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, new, first] = ["peers.db", "new", "first"].map(|name| folder.path().join(name));
+        rows(&new);
+        Connection::open(&new).unwrap().execute_batch(ROWS).unwrap();
+        Connection::open(&first).unwrap().execute_batch(&format!("{FIRST}{ROWS}")).unwrap();
+        for sound in [new, first].map(|database| fs::read(database).unwrap()) {
+            for page in 1..=sound.len() as u32 / 4096 {
+                // The header: how many pages there are, and the first one in the list.
+                let bytes = [&sound[..28], &[0, 0, 0, 1], &page.to_be_bytes(), &sound[36..]].concat();
+                fs::write(&path, bytes).unwrap();
+                assert_eq!((rows(&path), rows(&path)), ([2, 1, 2], [2, 1, 2]), "page {page}");
+            }
+        }
+    }
+
+    #[test]
     fn no_number_of_a_page_costs_a_row() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");

@@ -35,10 +35,14 @@ struct Rows {
     is_empty: bool,
 }
 
-/// Finds the pages where tables can begin in the database at `path`, without its log. Damage may hide what a page is.
-pub(super) fn find(path: &Path) -> io::Result<Found> {
+/// Finds the pages where tables can begin in the database at `path`, without its log. Damage may hide what a page is. A damaged list of
+/// free pages may name pages that the schema claims; these are not free.
+pub(super) fn find(path: &Path, claimed: &Roots) -> io::Result<Found> {
     let file = Pages::open(path)?;
-    let (is_free, knows_free) = file.free()?;
+    let (mut is_free, knows_free) = file.free()?;
+    for page in claimed.values().filter(|page| !knows_free && **page <= file.count) {
+        is_free[*page as usize] = false;
+    }
     let mut is_listed = vec![false; file.count as usize + 1];
     let mut begins = Vec::new();
     for number in (2..=file.count).filter(|number| !is_free[*number as usize]) {

@@ -41,7 +41,7 @@ impl Survey {
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         let mut claimed = Roots::new();
         let is_readable = read_schema(path, &mut claimed).is_ok();
-        let found = roots::find(path)?;
+        let found = roots::find(path, &claimed)?;
         // A page that is claimed for something else is no evidence: damage can make a row look like one of ours.
         let is_claimed = |page: u32| claimed.values().any(|root| *root == page);
         let has = |table: &str| claimed.contains_key(table) || found.shown(table, &claimed).is_some_and(|page| !is_claimed(page));
