@@ -66,3 +66,19 @@ pub(super) fn is_readable(table: &str, row: &Row<'_>) -> bool {
         _ => message().is_some_and(|(seq, tag, _)| MessageId::new(seq, tag).is_ok()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::unreadable;
+    use rusqlite::Connection;
+
+    /// SQLite checks the type of a column only when it writes, so a damaged row can have another.
+    #[test]
+    fn session_that_is_no_text_is_found() {
+        let connection = Connection::open_in_memory().unwrap();
+        let rows =
+            "CREATE TABLE session (session_id, peer); INSERT INTO session VALUES ('one', 'ada'), (2, 'ada'), ('three', NULL)";
+        connection.execute_batch(rows).unwrap();
+        assert_eq!(unreadable(&connection, "session", "session_id, peer"), Ok(2));
+    }
+}

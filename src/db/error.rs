@@ -200,3 +200,15 @@ pub(super) fn is_passing(error: &rusqlite::Error) -> bool {
 pub(super) fn damage(what: String) -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(what))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lack_of_memory_ends_in_a_check_of_the_file() {
+        let error = rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_NOMEM), None);
+        assert!(matches!(Fault::of(&error), Some(Fault::Damaged(_))));
+        assert!(!is_damage(&error), "the check decides");
+    }
+}
