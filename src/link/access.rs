@@ -20,6 +20,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PING: Duration = Duration::from_secs(5);
 /// How long a connection that breaks is tried again.
 const MOMENT: Duration = Duration::from_secs(2);
+/// How often it is tried at least, however long that takes. On a line that loses much, a handshake can take longer than the hub waits for it.
+const TRIES: u32 = 2;
 /// How many messages of one subject wait in memory. Another machine may send many that are as large as the hub takes.
 const WAITING: usize = 64;
 /// The pause before a key is tried again.
@@ -89,17 +91,18 @@ impl Access {
         }
     }
 
-    /// Connects now. A key that is rejected is tried for as long as `patience`, and a connection that breaks for a moment: while a hub
-    /// reloads, it rejects valid keys and drops connections.
+    /// Connects now. A key that is rejected is tried for as long as `patience`: a hub that reloads rejects valid keys and drops connections.
+    /// A connection that breaks is tried for a moment, and twice at least.
     pub async fn connect_patiently(&self, inbox: &str, patience: Duration) -> wire::Result<Hub> {
-        let begun = Instant::now();
-        let deadline = begun + patience;
+        let (begun, mut tries) = (Instant::now(), 0);
         loop {
+            tries += 1;
             match self.connect(inbox.to_owned()).await {
-                Err(error) if error.code == Code::Forbidden && Instant::now() < deadline => sleep(LOOK).await,
-                Err(error) if error.code == Code::Unreachable && begun.elapsed() < patience.min(MOMENT) => sleep(LOOK).await,
+                Err(error) if error.code == Code::Forbidden && begun.elapsed() < patience => {}
+                Err(error) if error.code == Code::Unreachable && (tries < TRIES || begun.elapsed() < patience.min(MOMENT)) => {}
                 connected => return connected,
             }
+            sleep(LOOK).await;
         }
     }
 

@@ -13,9 +13,11 @@ use nkeys::{KeyPair, KeyPairType, XKey};
 use serde_json::{Value, json};
 use std::{
     fs,
-    io::{Read, Write},
-    net::TcpListener,
+    io::{self, Read, Write},
+    net::{TcpListener, TcpStream},
     process::{Command, Output},
+    thread,
+    time::Duration,
 };
 
 /// Asserts that it failed, with these words and without another.
@@ -246,7 +248,7 @@ fn slow_change_undoes_no_later_one() {
 fn words_of_a_hub_steer_no_terminal() {
     let (listener, home) = (TcpListener::bind("127.0.0.1:0").unwrap(), folder());
     let address = format!("nats://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         for connection in listener.incoming() {
             let mut connection = connection.unwrap();
             let info = json!({"server_id": "x", "version": "2.10.0", "max_payload": 1_000_000, "proto": 1, "headers": true, "nonce": "x"});
@@ -286,4 +288,39 @@ fn program_with_the_number_of_a_killed_hub_gets_no_signal() {
     drop(other.kill());
     drop(other.wait());
     assert_eq!(ended, None);
+}
+
+#[test]
+fn connection_that_breaks_late_is_tried_again() {
+    if !installed("nats-server") {
+        return;
+    }
+    // The hub's clients reach it over a line that holds up their first connection, and then drops it, as a hub does whose client's frames get lost.
+    let (mut hub, line) = (Hub::set_up(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let owner = hub.folder().join("owner.json");
+    let written = fs::read_to_string(&owner).unwrap();
+    let address = line.local_addr().unwrap().to_string();
+    fs::write(&owner, written.replace(&hub.address(), &address)).unwrap();
+    hub.launch();
+    let behind = hub.address();
+    thread::spawn(move || {
+        let slow = line.accept().unwrap();
+        thread::sleep(Duration::from_secs(3)); // the line's slowness, not a wait
+        drop(slow);
+        for near in line.incoming() {
+            let (near, far) = (near.unwrap(), TcpStream::connect(&behind).unwrap());
+            carry(near.try_clone().unwrap(), far.try_clone().unwrap());
+            carry(far, near);
+        }
+    });
+    let invitation = hub.invite("laptop");
+    assert!(!invitation.line.is_empty());
+}
+
+/// Carries bytes one way until one of the two ends.
+fn carry(mut from: TcpStream, mut to: TcpStream) {
+    thread::spawn(move || {
+        drop(io::copy(&mut from, &mut to));
+        drop(to.shutdown(std::net::Shutdown::Both));
+    });
 }

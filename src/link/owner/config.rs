@@ -40,7 +40,7 @@ pub(super) fn write_main(owner: &Owner, port: u16, synced: bool) -> wire::Result
          # Its unit waits for the file that the server writes here when it can be reached.\n\
          ports_file_dir: \".\"\n\
          max_payload: 4MB\n\
-         tls {{ cert_file: \"hub.pem\", key_file: \"hub.key\", timeout: 5 }}\n\
+         tls {{ cert_file: \"hub.pem\", key_file: \"hub.key\", timeout: 10 }}\n\
          jetstream {{\n  store_dir: \"store\"\n  max_file_store: 4GB\n{sync}}}\n\
          accounts {{ CLAUDE_PEERS {{\n  jetstream: enabled\n  include {MACHINES:?}\n}} }}\n"
     );
