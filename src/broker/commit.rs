@@ -1,11 +1,11 @@
 //! Changes: a job for the writing thread and, after its commit, the effects on connected peers. Only this file does either.
 
-use super::{core::Broker, roster::Roster};
+use super::{completion::Completion, core::Broker, roster::Roster};
 use crate::{
     db::{self, Durability},
     mailbox::{self, Effects, InboxNews, MessageChange, Transaction},
     platform::clock,
-    wire::{self, Code, Error, MessageState, Timestamp},
+    wire::{self, MessageState, Timestamp},
 };
 use std::{
     fmt::{self, Display},
@@ -35,8 +35,7 @@ impl Broker {
             broker.apply(effects);
             Ok(value)
         };
-        let ended = |error| Error::new(Code::Internal, format!("the change was not finished: {error}"));
-        tokio::spawn(change).await.map_err(ended)?
+        Completion::of(change).await
     }
 
     fn apply(&self, effects: Effects) {

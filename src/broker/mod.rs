@@ -13,6 +13,7 @@ mod activities;
 mod attended;
 mod changes;
 mod commit;
+mod completion;
 mod containers;
 mod core;
 mod doorbell;

@@ -3,6 +3,11 @@
 
 use super::connect::wal;
 use rusqlite::Connection;
+#[cfg(target_os = "linux")]
+use rustix::{
+    fs::{AtFlags, CWD, StatxFlags, makedev, statx},
+    io::Errno,
+};
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
@@ -17,7 +22,26 @@ struct Seen {
 }
 
 impl Seen {
+    /// Leaves out the file's times: since Linux 6.13, after they are read, the next write updates them, and the fsync after it takes
+    /// longer by a third.
+    #[cfg(target_os = "linux")]
     fn now(path: &Path) -> io::Result<Self> {
+        match statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::SIZE) {
+            Ok(meta) => {
+                let device = makedev(meta.stx_dev_major, meta.stx_dev_minor);
+                Ok(Self { file: (device, meta.stx_ino), length: meta.stx_size })
+            }
+            Err(Errno::NOSYS) => Self::by_metadata(path), // a sandbox without that call
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn now(path: &Path) -> io::Result<Self> {
+        Self::by_metadata(path)
+    }
+
+    fn by_metadata(path: &Path) -> io::Result<Self> {
         let meta = fs::metadata(path)?;
         Ok(Self { file: (meta.dev(), meta.ino()), length: meta.len() })
     }
