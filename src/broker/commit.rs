@@ -1,11 +1,11 @@
 //! Changes: a job for the writing thread and, after its commit, the effects on connected peers. Only this file does either.
 
-use super::{completion::Completion, core::Broker, roster::Roster};
+use super::{core::Broker, roster::Roster};
 use crate::{
     db::{self, Durability},
     mailbox::{self, Effects, InboxNews, MessageChange, Transaction},
     platform::clock,
-    wire::{self, MessageState, Timestamp},
+    wire::{self, Code, Error, MessageState, Timestamp},
 };
 use std::{
     fmt::{self, Display},
@@ -35,7 +35,8 @@ impl Broker {
             broker.apply(effects);
             Ok(value)
         };
-        Completion::of(change).await
+        let ended = |error| Error::new(Code::Internal, format!("the change was not finished: {error}"));
+        tokio::spawn(change).await.map_err(ended)?
     }
 
     fn apply(&self, effects: Effects) {

@@ -13,7 +13,6 @@ mod activities;
 mod attended;
 mod changes;
 mod commit;
-mod completion;
 mod containers;
 mod core;
 mod doorbell;

@@ -26,12 +26,15 @@ fn run(world: &World, arguments: &[&str]) -> (String, Vec<String>) {
 
 fn working(claude: &Path) {
     let world = World::hooked(claude);
-    let task = world.model.plan("job", &[("mcp__claude-peers__list_peers", json!({"scope": "machine"}))]);
+    // Nothing tells when Claude Code has read its inbox. One call's result may be too early for the message, not those of several in a row.
+    let calls = [(); 5].map(|()| ("mcp__claude-peers__list_peers", json!({"scope": "machine"})));
+    let task = world.model.plan("job", &calls);
     world.model.hold(&task.cue);
     let (message, output) = std::thread::scope(|scope| {
         let job = scope.spawn(|| world.print("job", &task.cue, &[]));
         world.model.request("job", "its first", |request| request.news().contains(&task.cue));
         let message = world.send("job", "Stop: the schema changed.");
+        world.broker().message_once("offered", &message);
         world.model.release(&task.cue);
         (message, job.join().unwrap())
     });
