@@ -20,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PING: Duration = Duration::from_secs(5);
 /// How long a connection that breaks is tried again.
 const MOMENT: Duration = Duration::from_secs(2);
-/// How often it is tried at least, however long that takes. On a line that loses much, a handshake can take longer than the hub waits for it.
+/// How often it is tried at least, however long that takes: if a line loses much, a handshake can take longer than the hub waits.
 const TRIES: u32 = 2;
 /// How many messages of one subject wait in memory. Another machine may send many that are as large as the hub takes.
 const WAITING: usize = 64;
@@ -91,8 +91,8 @@ impl Access {
         }
     }
 
-    /// Connects now. A key that is rejected is tried for as long as `patience`: a hub that reloads rejects valid keys and drops connections.
-    /// A connection that breaks is tried for a moment, and twice at least.
+    /// Connects now. A key that is rejected is tried for as long as `patience`, and a connection that breaks for a moment, but twice at
+    /// least: while a hub reloads, it rejects valid keys and drops connections.
     pub async fn connect_patiently(&self, inbox: &str, patience: Duration) -> wire::Result<Hub> {
         let (begun, mut tries) = (Instant::now(), 0);
         loop {

@@ -26,7 +26,7 @@ fn run(world: &World, arguments: &[&str]) -> (String, Vec<String>) {
 
 fn working(claude: &Path) {
     let world = World::hooked(claude);
-    // Nothing tells when Claude Code has read its inbox. One call's result may be too early for the message, not those of several in a row.
+    // Nothing tells when Claude Code has read its inbox. The result of one call may come too early, but not those of five.
     let calls = [(); 5].map(|()| ("mcp__claude-peers__list_peers", json!({"scope": "machine"})));
     let task = world.model.plan("job", &calls);
     world.model.hold(&task.cue);

@@ -295,7 +295,7 @@ fn connection_that_breaks_late_is_tried_again() {
     if !installed("nats-server") {
         return;
     }
-    // The hub's clients reach it over a line that holds up their first connection, and then drops it, as a hub does whose client's frames get lost.
+    // The line to the hub holds up the first connection, then drops it, as the hub does with a client whose frames get lost.
     let (mut hub, line) = (Hub::set_up(), TcpListener::bind("127.0.0.1:0").unwrap());
     let owner = hub.folder().join("owner.json");
     let written = fs::read_to_string(&owner).unwrap();
