@@ -14,8 +14,7 @@ use rusqlite::{
     types::{Value, ValueRef},
 };
 use std::{
-    cell::Cell,
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     fs::OpenOptions,
     ops::Range,
     os::unix::fs::{FileExt, OpenOptionsExt},
@@ -150,8 +149,8 @@ fn cut_off(damaged: &Connection, name: &str) -> rusqlite::Result<Vec<String>> {
 }
 
 /// Copies all readable rows of `source`, the newest of which has the number `newest`. Reads the table from both ends as far as the
-/// damage; without bounds, because a damaged number would end the search there. Splits the unreadable part again and again, until only
-/// damaged rows are left.
+/// damage; without bounds, because a damaged number would end the search there. Then looks for each number that was not seen: reads
+/// the gaps from both ends, and splits what stays unreadable again and again, until only damaged rows are left.
 fn search(
     damaged: &Connection,
     new: &Connection,
@@ -177,45 +176,34 @@ fn search(
     let mut columns = columns(new, name)?;
     columns.truncate(whole.0.column_count() - 1);
     let values = vec!["?"; columns.len()].join(", ");
-    let mut insert = new.prepare(&format!("INSERT INTO {name} ({}) VALUES ({values})", columns.join(", ")))?;
-    let (rows, refused) = (Cell::new(0), Cell::new(0));
-    let mut attempt = |select: &mut Statement<'_>, bounds: &[i64], before| {
-        copy_part(select, bounds, before, &columns, |number, values| {
-            let inserted = if NUMBERS.contains(&number) { insert.execute(params_from_iter(values)) } else { Ok(0) };
-            match inserted {
-                Ok(1) => rows.update(|rows| rows + 1),
-                Ok(_) => refused.update(|refused| refused + 1),
-                Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
-                    refused.update(|refused| refused + 1)
-                }
-                Err(error) => return Err(error),
-            }
-            Ok(())
-        })
-    };
+    let insert = new.prepare(&format!("INSERT INTO {name} ({}) VALUES ({values})", columns.join(", ")))?;
+    let mut rows = Rows { columns, insert, seen: BTreeSet::new(), copied: 0, refused: 0 };
     let mut missing = 0;
-    if let Some(last) = attempt(&mut whole.0, &[], -1)?
-        && let Some(first) = attempt(&mut whole.1, &[], newest + 1)?
+    if let Some(last) = rows.copy(&mut whole.0, &[], -1)?
+        && let Some(first) = rows.copy(&mut whole.1, &[], newest + 1)?
     {
-        let outside = (rows.get(), refused.get());
-        let (mut parts, mut fruitless) = (VecDeque::from([(last + 1, first - 1)]), 0);
+        let (mut parts, mut fruitless, mut unreadable) = (VecDeque::from(rows.gaps(0, newest)), 0, 0);
         while let Some((from, to)) = parts.pop_front() {
-            let last = attempt(&mut part.0, &[from, to], from - 1)?;
-            let first = last.map(|last| attempt(&mut part.1, &[last + 1, to], to + 1)).transpose()?.flatten();
-            fruitless = if (last, first) == (Some(from - 1), Some(to + 1)) { fruitless + 2 } else { 0 };
-            if let (Some(last), Some(first)) = (last, first)
-                && last + 1 < first - 1
-                && fruitless < patience
-            {
-                parts.extend(pieces(last + 1, first - 1));
+            let seen = rows.seen.len();
+            // A page that belongs elsewhere can end a read early. It does not end the one from the other side.
+            let mut is_damaged = rows.copy(&mut part.0, &[from, to], from)?.is_some();
+            is_damaged |= !rows.gaps(from, to).is_empty() && rows.copy(&mut part.1, &[from, to], to)?.is_some();
+            // Each round sees a new number or splits a part, so the search ends, whatever the table shows.
+            let is_fruitful = rows.seen.len() > seen;
+            fruitless = if is_fruitful { 0 } else { fruitless + u64::from(is_damaged) * 2 };
+            match is_damaged {
+                true if is_fruitful => parts.extend(rows.gaps(from, to)),
+                true if from < to && fruitless < patience => parts.extend(pieces(from, to)),
+                true => unreadable += count(from, to),
+                false => {}
             }
         }
         // A damaged number can hide rows without an error.
-        missing = count(last + 1, first - 1).saturating_sub(rows.get() - outside.0);
-        refused.set(outside.1);
+        let hidden = rows.gaps(last + 1, first - 1).into_iter().map(|(from, to)| count(from, to)).sum();
+        missing = unreadable.max(hidden);
     }
-    copied.rows += rows.get();
-    copied.lost += missing + refused.get();
+    copied.rows += rows.copied;
+    copied.lost += missing + rows.refused;
     Ok(())
 }
 
@@ -230,30 +218,63 @@ fn count(from: i64, to: i64) -> u64 {
     u64::try_from(to - from + 1).unwrap_or_default()
 }
 
-/// Reads the rows of a part from one end. Returns the last row before the damage, or `before` if that comes first; `None` if there
-/// is no damage.
-fn copy_part(
-    select: &mut Statement<'_>,
-    bounds: &[i64],
-    before: i64,
-    columns: &[String],
-    mut insert: impl FnMut(i64, Vec<Value>) -> rusqlite::Result<()>,
-) -> rusqlite::Result<Option<i64>> {
-    let mut at = before;
-    let mut rows = select.query(params_from_iter(bounds))?;
-    loop {
-        let row = match rows.next() {
-            Ok(Some(row)) => row,
-            Ok(None) => return Ok(None),
-            Err(_) => return Ok(Some(at)),
-        };
-        let read = || {
-            let values = columns.iter().enumerate().map(|(index, name)| Ok(mended(name, row.get_ref(index + 1)?)));
-            Ok::<_, rusqlite::Error>((row.get(0)?, values.collect::<rusqlite::Result<Vec<_>>>()?))
-        };
-        let Ok((rowid, values)) = read() else { return Ok(Some(at)) };
-        at = if NUMBERS.contains(&rowid) { rowid } else { at };
-        insert(rowid, values)?;
+/// The rows of a damaged table on their way into the new one.
+struct Rows<'new> {
+    columns: Vec<String>,
+    insert: Statement<'new>,
+    /// The numbers of all rows that were read. A page that belongs elsewhere shows its rows anywhere, also a second time.
+    seen: BTreeSet<i64>,
+    copied: u64,
+    refused: u64,
+}
+
+impl Rows<'_> {
+    /// Reads rows as far as the damage, and inserts them. Returns the number of the last one, or `before` if there is none; `None` if
+    /// there is no damage.
+    fn copy(&mut self, select: &mut Statement<'_>, bounds: &[i64], before: i64) -> rusqlite::Result<Option<i64>> {
+        let mut at = before;
+        let mut rows = select.query(params_from_iter(bounds))?;
+        loop {
+            let row = match rows.next() {
+                Ok(Some(row)) => row,
+                Ok(None) => return Ok(None),
+                Err(_) => return Ok(Some(at)),
+            };
+            let read = || {
+                let values = self.columns.iter().enumerate().map(|(index, name)| Ok(mended(name, row.get_ref(index + 1)?)));
+                Ok::<_, rusqlite::Error>((row.get(0)?, values.collect::<rusqlite::Result<Vec<_>>>()?))
+            };
+            let Ok((number, values)) = read() else { return Ok(Some(at)) };
+            at = if NUMBERS.contains(&number) { number } else { at };
+            self.insert(number, values)?;
+        }
+    }
+
+    fn insert(&mut self, number: i64, values: Vec<Value>) -> rusqlite::Result<()> {
+        let is_new = self.seen.insert(number);
+        let inserted = if NUMBERS.contains(&number) { self.insert.execute(params_from_iter(values)) } else { Ok(0) };
+        match inserted {
+            Ok(1) => self.copied += 1,
+            Ok(_) => self.refused += u64::from(is_new),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                self.refused += u64::from(is_new);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// The numbers between these two that were not seen, as parts from one to another.
+    fn gaps(&self, from: i64, to: i64) -> Vec<(i64, i64)> {
+        let seen = if from <= to { self.seen.range(from..=to) } else { Default::default() };
+        let (mut gaps, mut next) = (Vec::new(), from);
+        for number in seen.copied().chain([to + 1]) {
+            if next < number {
+                gaps.push((next, number - 1));
+            }
+            next = number + 1;
+        }
+        gaps
     }
 }
 

@@ -129,7 +129,7 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
 mod tests {
     use crate::db::{Extent, open};
     use rusqlite::Connection;
-    use std::{fs, path::Path};
+    use std::{collections::BTreeSet, fs, path::Path};
 
     const LEGACY: &str = "CREATE TABLE peers (id TEXT PRIMARY KEY, cwd TEXT, pid INTEGER, tty TEXT, summary TEXT, registered_at TEXT,
                           last_seen TEXT);
@@ -251,6 +251,41 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    /// A page that belongs elsewhere has rows of any number, also lower ones than the search asks for.
+    #[test]
+    fn misplaced_page_does_not_lead_the_search_in_circles() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("peers.db");
+        opened(&path);
+        let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60)
+                    INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at)
+                    SELECT 'bcdfgh', 'ada', 'eve', hex(zeroblob(400)), 5, 9e12 FROM n";
+        Connection::open(&path).unwrap().execute_batch(fill).unwrap();
+        let leaves: Vec<(u32, i64)> = Connection::open(&path)
+            .unwrap()
+            .prepare("SELECT pageno, ncell FROM dbstat WHERE name = 'message' AND pagetype = 'leaf' ORDER BY path")
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .collect::<Result<_, _>>()
+            .unwrap();
+        assert!(leaves.len() > 9, "{leaves:?}");
+        let place = |leaf: usize| (leaves[leaf].0 as usize - 1) * 4096..leaves[leaf].0 as usize * 4096;
+        let sound = fs::read(&path).unwrap();
+        for (at, from) in (4..9).flat_map(|at| (0..leaves.len()).map(move |from| (at, from))) {
+            let lost = BTreeSet::from([3, at, at + 1, 10]);
+            let mut bytes = sound.clone();
+            lost.iter().for_each(|leaf| bytes[place(*leaf)].fill(0));
+            bytes[place(at)].copy_from_slice(&sound[place(from)]);
+            fs::write(&path, bytes).unwrap();
+            let opened = open(&path, Extent::Whole).unwrap();
+            let rows = opened.store.glance(|view| view.get::<i64>("SELECT count(*) FROM message", [])).unwrap();
+            opened.store.close();
+            let least = 60 - lost.iter().map(|leaf| leaves[*leaf].1).sum::<i64>();
+            assert!(rows >= least, "page {from} in place of {at}: {:?}", opened.notices);
         }
     }
 

@@ -4,13 +4,15 @@ use super::{
     disk::Tree,
     workload::{Promise, Recording, files, sizes},
 };
-use crate::support::Broker;
+use crate::support::{Broker, PATIENCE};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
 };
 
 /// What a power cut leaves of the memory that connections share.
@@ -60,7 +62,14 @@ pub fn opened(tree: &Tree) -> Result<Found, String> {
     let root = tempfile::tempdir_in(memory()).unwrap();
     put(tree, root.path());
     let path = root.path().join("data/peers.db");
-    let opened = claude_peers::open_database(&path, claude_peers::Extent::UnderWay).map_err(|error| format!("{error:?}"))?;
+    // A broker that never starts is a failure, not a test that never ends.
+    let (done, result) = mpsc::channel();
+    let opening = path.clone();
+    thread::spawn(move || done.send(claude_peers::open_database(&opening, claude_peers::Extent::UnderWay)));
+    let Ok(opened) = result.recv_timeout(PATIENCE) else {
+        panic!("the broker's code does not open this disk: {}", root.keep().display());
+    };
+    let opened = opened.map_err(|error| format!("{error:?}"))?;
     opened.store.close();
     let database = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(|error| error.to_string())?;
     let (rows, peers, verdict) = read(&database).map_err(|error| format!("after it was opened: {error}"))?;
