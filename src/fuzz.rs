@@ -15,7 +15,11 @@ use std::{
     str::FromStr,
 };
 
-pub use crate::{db::fuzz::salvage, serve::fuzz::http, session::fuzz::mcp};
+pub use crate::{
+    db::fuzz::{pages, salvage},
+    serve::fuzz::http,
+    session::fuzz::mcp,
+};
 
 /// An id is read back as it is written, and has one spelling.
 pub fn ids(data: &[u8]) {

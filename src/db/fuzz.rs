@@ -22,12 +22,23 @@ const LEGACY_ROWS: &str = "
     INSERT INTO peers VALUES ('ada', 7, '/srv/a', NULL, NULL, 'works', '2026-05-16T12:36:00.000Z', '2026-05-16T12:36:00.000Z');
     INSERT INTO messages VALUES (1, 'eve', 'ada', 'first', '2026-05-16T12:36:00.000Z', 0);";
 
+/// How many rows the tables of several pages have.
+const MANY: i64 = 40;
+const MANY_ROWS: &str = "
+    INSERT INTO peer (id, name, cwd, registered_at, last_seen)
+        WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
+        SELECT 'peer-' || i, 'Ada', hex(zeroblob(150)), 1, 2 FROM n;
+    INSERT INTO session SELECT id, id, 3 FROM peer;
+    INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at)
+        SELECT substr('bcdfghjkmnpq', 1 + rowid % 6, 6), id, 'ada', hex(zeroblob(400)), 5, 9e12 FROM peer;";
+
 const PAGE: usize = header::PAGE as usize;
 /// Little tells the legacy broker's database from one of another program.
 const LEGACY_AT: usize = 3;
 
 thread_local! {
     static SOUND: [Files; 4] = sound();
+    static LARGE: (Files, Vec<i64>) = large();
 }
 
 /// A database and its log.
@@ -44,6 +55,38 @@ struct Files {
 /// another program's, and what was opened opens again without one.
 pub fn salvage(data: &[u8]) {
     let (files, is_ours, least) = input(data);
+    holds(&files, is_ours, least);
+}
+
+/// Tables of several pages, some of which are damaged, overwritten by another page, or swapped. What the search for their rows meets
+/// there, it ends, and one page costs its own rows at most.
+pub fn pages(data: &[u8]) {
+    let (mut files, sound, cells) = LARGE.with(|(files, cells)| (files.clone(), files.clone(), cells.clone()));
+    let (changes, _) = data.as_chunks::<5>();
+    for [kind, page, other, place @ ..] in changes {
+        let start = |page: &u8| usize::from(*page) % cells.len() * PAGE;
+        let (page, from) = (start(page), start(other));
+        match kind % 4 {
+            0 => files.bytes.copy_within(from..from + PAGE, page),
+            1 => files.bytes[page..page + PAGE].fill(*other),
+            2 => files.bytes[page + usize::from(u16::from_le_bytes(*place)) % PAGE] = *other,
+            _ => {
+                let kept = files.bytes[page..page + PAGE].to_vec();
+                files.bytes.copy_within(from..from + PAGE, page);
+                files.bytes[from..from + PAGE].copy_from_slice(&kept);
+            }
+        }
+    }
+    let least = match files.damaged_pages(&sound).as_deref() {
+        Some([]) => MANY,
+        Some([page]) if *page > 0 => MANY - cells[*page],
+        _ => 0,
+    };
+    holds(&files, changes.len() <= 1, [least, if least > 0 { MANY } else { 0 }]);
+}
+
+/// Opens the files twice. The two tables have at least so many rows.
+fn holds(files: &Files, is_ours: bool, least: [i64; 2]) {
     let folder = folder();
     let path = folder.path().join("peers.db");
     files.write(&path);
@@ -148,6 +191,24 @@ fn sound() -> [Files; 4] {
     [read(&ours), read(&logged), fresh(&folder.path().join("first"), &first), fresh(&folder.path().join("legacy"), &legacy)]
 }
 
+/// Ours with tables of several pages, and how many rows each page has.
+fn large() -> (Files, Vec<i64>) {
+    let folder = folder();
+    let path = folder.path().join("large");
+    open(&path, Extent::Whole).unwrap().store.close();
+    let connection = Connection::open(&path).unwrap();
+    connection.execute_batch(MANY_ROWS).unwrap();
+    let sql = "SELECT pageno, ncell FROM dbstat WHERE pagetype = 'leaf' AND name IN ('peer', 'session', 'message')";
+    let pages = connection.query_row("PRAGMA page_count", [], |row| row.get::<_, u32>(0)).unwrap();
+    let mut cells = vec![0; pages as usize];
+    let mut select = connection.prepare(sql).unwrap();
+    let leaves = select.query_map([], |row| Ok((row.get::<_, u32>(0)?, row.get(1)?))).unwrap();
+    leaves.map(Result::unwrap).for_each(|(page, rows)| cells[page as usize - 1] = rows);
+    drop(select);
+    connection.close().unwrap();
+    (read(&path), cells)
+}
+
 fn fresh(path: &Path, sql: &str) -> Files {
     let connection = Connection::open(path).unwrap();
     connection.pragma_update(None, "journal_mode", "wal").unwrap();
@@ -180,14 +241,16 @@ mod tests {
 
     #[test]
     fn inputs_that_once_failed_hold() {
-        let inputs = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/salvage");
-        let mut tried = 0;
-        for input in fs::read_dir(&inputs).unwrap() {
-            let path = input.unwrap().path();
-            println!("{}", path.display()); // the last one is the one that fails
-            salvage(&fs::read(path).unwrap());
-            tried += 1;
+        for (target, name) in [(salvage as fn(&[u8]), "salvage"), (pages, "pages")] {
+            let inputs = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
+            let mut tried = 0;
+            for input in fs::read_dir(&inputs).unwrap() {
+                let path = input.unwrap().path();
+                println!("{}", path.display()); // the last one is the one that fails
+                target(&fs::read(path).unwrap());
+                tried += 1;
+            }
+            assert!(tried > 0, "{} has inputs", inputs.display());
         }
-        assert!(tried > 0, "{} has inputs", inputs.display());
     }
 }

@@ -13,6 +13,8 @@ const INDEX: (u8, u8) = (2, 10);
 const FREE: usize = 32;
 /// Where the first page begins, after that header.
 const BEGINNING: usize = 100;
+/// How many entries fit into a page: each has at least four bytes, and its place two.
+const MOST_ENTRIES: u16 = (PAGE as u16 - 8) / 6;
 /// How many pages of a table are looked at, at most.
 const MOST: usize = 64;
 
@@ -44,14 +46,20 @@ pub(super) fn find(path: &Path, claimed: &Roots) -> io::Result<Found> {
         is_free[*page as usize] = false;
     }
     let mut is_listed = vec![false; file.count as usize + 1];
-    let mut begins = Vec::new();
+    let (mut begins, mut is_table, mut by_indexes) = (Vec::new(), is_listed.clone(), Vec::new());
     for number in (2..=file.count).filter(|number| !is_free[*number as usize]) {
         let page = file.read(number)?;
-        if page.is(TABLE) || page.is(INDEX) {
-            page.children().filter(|child| *child <= file.count).for_each(|child| is_listed[child as usize] = true);
+        let children = page.children().filter(|child| page.is_readable() && *child <= file.count);
+        if page.is(TABLE) {
+            children.for_each(|child| is_listed[child as usize] = true);
+        } else if page.is(INDEX) {
+            by_indexes.extend(children);
         }
+        is_table[number as usize] = page.is(TABLE);
         begins.extend((!page.is(INDEX)).then_some(number));
     }
+    // No index lists a page of a table: damage has made a page of that table look like one of an index.
+    by_indexes.into_iter().filter(|child| !is_table[*child as usize]).for_each(|child| is_listed[child as usize] = true);
     begins.retain(|number| !is_listed[*number as usize]);
     let begins = begins.into_iter().map(|number| Ok((number, file.rows(number)?))).collect::<io::Result<_>>()?;
     Ok(Found { begins, knows_free })
@@ -169,6 +177,11 @@ struct Page([u8; PAGE as usize]);
 impl Page {
     fn is(&self, (listing, leaf): (u8, u8)) -> bool {
         self.0[0] == listing || self.0[0] == leaf
+    }
+
+    /// Whether SQLite reads what it lists. It refuses a page that lists one page alone, or more than fit.
+    fn is_readable(&self) -> bool {
+        (1..=MOST_ENTRIES).contains(&self.get(3).map_or(0, u16::from_be_bytes))
     }
 
     fn get<const N: usize>(&self, at: usize) -> Option<[u8; N]> {

@@ -75,8 +75,9 @@ impl Survey {
             })
     }
 
-    /// The pages that were cut off from `table` in the database at `path`. Pages that are missing in the list of free ones look the same,
-    /// but then the table is sound. SQLite's own table has too few rows for it.
+    /// The pages that were cut off from `table` in the database at `path`. Free pages that are missing in a damaged list look the same.
+    /// In our tables their old rows do no harm, because a row that still matters is never deleted. The legacy broker may have deleted any;
+    /// its pages count only if the table is damaged. SQLite's own table has too few rows for it.
     fn cut_off(&self, path: &Path, table: &str) -> Vec<u32> {
         let check = format!("PRAGMA quick_check('{table}')");
         let is_sound = || {
@@ -84,7 +85,8 @@ impl Survey {
             fault.is_ok_and(|fault| fault == "ok")
         };
         let pages = self.found.cut_off(table, &self.claimed);
-        if table == NUMBERS || pages.is_empty() || is_sound() { Vec::new() } else { pages }
+        let is_free = || matches!(self.owner, Some(Owner::Legacy)) && is_sound();
+        if table == NUMBERS || pages.is_empty() || is_free() { Vec::new() } else { pages }
     }
 
     fn fits(&self, connection: &Connection, table: &'static str) -> rusqlite::Result<bool> {
