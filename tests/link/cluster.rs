@@ -1,11 +1,15 @@
 //! A hub of three nodes, which hold every message three times.
 
-use crate::{admin, hub::Hub, support::eventually};
+use crate::{
+    admin,
+    hub::Hub,
+    support::{eventually, unused_port},
+};
 use async_nats::{Client, jetstream};
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -40,7 +44,7 @@ impl Cluster {
         let written = fs::read_to_string(hub.folder().join("hub/nats-server.conf")).unwrap();
         let cluster = Self { hosts: hosts.map(str::to_owned), hub, nodes: [None, None, None] };
         // The same port on three addresses.
-        let routes = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let routes = unused_port();
         let all: Vec<String> = hosts.iter().map(|host| format!("nats://{host}:{routes}")).collect();
         for (node, host) in hosts.iter().enumerate() {
             let of_node = |line: &str| match line.split_once(':').map_or(line, |(word, _)| word.trim()) {

@@ -1,13 +1,13 @@
 //! A real `nats-server` with the configuration that `claude-peers link init` writes.
 
 use crate::{
-    support::{Broker, eventually, folder},
+    support::{Broker, eventually, folder, unused_port},
     world::LINK,
 };
 use std::{
     fs,
     io::{BufRead, BufReader, Read},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -34,7 +34,7 @@ impl Hub {
 
     /// The same, with servers on these addresses and further words for `init`.
     pub fn set_up_on(hosts: &[&str], words: &[&str]) -> Self {
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let port = unused_port();
         let hub = Self { home: folder(), child: None, port };
         let addresses: Vec<String> = hosts.iter().map(|host| format!("{host}:{port}")).collect();
         let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
@@ -45,7 +45,7 @@ impl Hub {
 
     /// A hub that others run with this configuration, and of whose machines the user owns some by these credentials.
     pub fn of_others(credentials: &Path, configuration: impl FnOnce(u16) -> String) -> Self {
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let port = unused_port();
         let mut hub = Self { home: folder(), child: None, port };
         let address = format!("nats://{}", hub.address());
         let made = hub.owner(&["init", &address, "--credentials", credentials.to_str().unwrap()]);
@@ -57,7 +57,7 @@ impl Hub {
 
     /// A server with this configuration, without an owner of machines.
     pub fn serving(configuration: impl FnOnce(u16) -> String) -> Self {
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+        let port = unused_port();
         let mut hub = Self { home: folder(), child: None, port };
         fs::create_dir_all(hub.folder().join("hub")).unwrap();
         fs::write(hub.folder().join("hub/nats-server.conf"), configuration(port)).unwrap();

@@ -2,13 +2,13 @@
 
 use crate::{
     hub::{Hub, join, on, said},
-    support::{Broker, events::Peer, eventually, folder, installed},
+    support::{Broker, events::Peer, eventually, folder, installed, unused_port},
     world::{LINK, Machine},
 };
 use data_encoding::BASE64URL_NOPAD;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
-use std::{fs, net::TcpListener, path::PathBuf, process::Command};
+use std::{fs, path::PathBuf, process::Command};
 
 /// The operators of a NATS server.
 struct Operators {
@@ -144,7 +144,7 @@ fn machine_talks_through_a_leaf_node() {
     }
     let operators = Operators::new();
     let owner = operators.credentials("owner", &[">".to_owned()], &[">".to_owned()]);
-    let leaves = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let leaves = unused_port();
     let listen = format!("leafnodes {{ listen: \"127.0.0.1:{leaves}\" }}\n");
     let hub = Hub::of_others(&owner, |port| operators.configuration_with(port, ", domain: site") + &listen);
     // The leaf may do all in its account, and lets in whoever reaches it: only the seals tell who has sent something.

@@ -10,7 +10,7 @@ mod places;
 mod plugin;
 mod policy;
 
-use crate::support::{Broker, folder};
+use crate::support::{Broker, folder, unused_port};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -211,15 +211,11 @@ fn server() -> &'static str {
 }
 
 /// A free port that no other test gets.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
 #[test]
 fn setup_is_idempotent_and_undo_restores_home() {
     let home = Home::new();
     fs::write(home.path("home/.config/other"), "not ours").unwrap();
-    let (before, port) = (home.tree(), free_port().to_string());
+    let (before, port) = (home.tree(), unused_port().to_string());
 
     let (code, steps) = home.setup(&["--port", &port]);
     let done = ["allow_rule", "hooks", "registration", "round_trip", "sockets", "tcp_port", "units"].map(|step| (step, "done"));
@@ -267,7 +263,7 @@ fn setup_is_idempotent_and_undo_restores_home() {
 fn dry_run_lists_everything_and_changes_nothing() {
     let home = Home::new();
     let before = home.tree();
-    let (code, steps) = home.setup(&["--dry-run", "--port", &free_port().to_string()]);
+    let (code, steps) = home.setup(&["--dry-run", "--port", &unused_port().to_string()]);
     let planned =
         ["allow_rule", "hooks", "registration", "round_trip", "sockets", "tcp_port", "units"].map(|step| (step, "planned"));
     assert_eq!((code, states(&steps)), (0, planned.to_vec()), "{steps:?}");
@@ -503,7 +499,7 @@ fn taken_port_is_no_failure_of_setup() {
     assert_eq!((code, steps["tcp_port"].0.as_str()), (0, "skipped"), "{steps:?}");
     assert!(steps["tcp_port"].1.contains(&format!("port {port} is in use")), "{steps:?}");
 
-    let other = free_port();
+    let other = unused_port();
     let (code, steps) = home.setup(&["--port", &other.to_string()]);
     assert_eq!((code, steps["tcp_port"].0.as_str()), (0, "done"), "{steps:?}");
     // A running service would prevent its socket from being opened.
@@ -511,7 +507,7 @@ fn taken_port_is_no_failure_of_setup() {
         home.calls()[home.calls().len() - 2..],
         ["systemctl stop claude-peers.service", "systemctl start claude-peers-tcp.socket"]
     );
-    let another = free_port();
+    let another = unused_port();
     assert_eq!(home.setup(&["--port", &another.to_string()]).1["tcp_port"].0, "done");
     assert_eq!(home.calls().last().unwrap(), "systemctl restart claude-peers-tcp.socket");
     let service = fs::read_to_string(home.unit("claude-peers.service.d/port.conf")).unwrap();

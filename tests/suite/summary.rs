@@ -1,6 +1,8 @@
 //! The automatic summary: local at first, then generated if there is a key. It never delays anything or replaces the session's own.
 
-use crate::support::{Broker, PATIENCE, Session, events::Peer, eventually, folder, git, http::read_head, mcp::Start};
+use crate::support::{
+    Broker, PATIENCE, Session, events::Peer, eventually, folder, git, http::read_head, mcp::Start, unused_port,
+};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -273,8 +275,9 @@ fn summary_failure_is_only_logged() {
         fail(endpoint.asked());
         stays_local(what, words, &broker, place.path(), session);
     }
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    for (what, url) in [("nobody there", format!("http://{nobody}/v1")), ("no web address", "ftp://127.0.0.1/".to_owned())] {
+    for (what, url) in
+        [("nobody there", format!("http://127.0.0.1:{}/v1", unused_port())), ("no web address", "ftp://127.0.0.1/".to_owned())]
+    {
         let (broker, place) = (Broker::start(), folder());
         let env = vec![("OPENAI_API_KEY".to_owned(), KEY.to_owned()), ("OPENAI_BASE_URL".to_owned(), url)];
         let session = start(&broker, place.path(), env);

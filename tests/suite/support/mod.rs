@@ -23,7 +23,11 @@ pub mod terminal;
 pub use broker::Broker;
 pub use mcp::Session;
 
-use std::time::Duration;
+use std::{
+    net::TcpListener,
+    sync::atomic::{AtomicU16, Ordering},
+    time::Duration,
+};
 
 /// How long an event may take before a test gives up. It is generous, because it only limits hangs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,6 +42,15 @@ pub fn installed(program: &str) -> bool {
     assert!(std::env::var_os("CLAUDE_PEERS_HOST_TESTS").is_none_or(|value| value != "required"), "{program} is missing");
     eprintln!("SKIPPED: there is no {program}");
     false
+}
+
+/// A port for a server that is started later, given once. The kernel gives ports from 32768 on to connections and other listeners, so
+/// it is a lower one.
+pub fn unused_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 100) as u16 * 100; // tests in other processes have other ports
+    let ports = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed));
+    ports.take(100).find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).expect("one of a hundred ports is unused")
 }
 
 /// Polls `condition` until it returns something, for facts that no event announces.

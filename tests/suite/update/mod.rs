@@ -5,13 +5,12 @@ mod release;
 mod rights;
 mod server;
 
-use crate::support::folder as temporary;
+use crate::support::{folder as temporary, unused_port};
 use serde_json::{Value, json};
 use server::{Entry, NEWER, PROGRAMS, Server, archive_name, key, pack, program, programs, sign, sum};
 use std::{
     collections::BTreeMap,
     fs,
-    net::TcpListener,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
@@ -293,10 +292,8 @@ fn altered_release_is_refused() {
     server.serve("/repos/claude-peers/claude-peers/releases/latest", b"<html>".to_vec());
     installed.refuses(&server, "asking http://127.0.0.1");
     installed.refuses(&Server::start(), "has no release");
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut gone = Server::start();
-    gone.url = format!("http://{}", nobody.local_addr().unwrap());
-    drop(nobody);
+    gone.url = format!("http://127.0.0.1:{}", unused_port());
     installed.refuses(&gone, "asking http://127.0.0.1");
 }
 
