@@ -24,7 +24,7 @@ const LEGACY_ROWS: &str = "
 
 /// How many rows the tables of several pages have.
 const MANY: i64 = 40;
-const MANY_ROWS: &str = "
+pub(super) const MANY_ROWS: &str = "
     INSERT INTO peer (id, name, cwd, registered_at, last_seen)
         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
         SELECT 'peer-' || i, 'Ada', hex(zeroblob(150)), 1, 2 FROM n;

@@ -127,7 +127,7 @@ fn build(path: &Path, unfinished: &Path, cause: &rusqlite::Error) -> io::Result<
 
 #[cfg(test)]
 mod tests {
-    use crate::db::{Extent, open};
+    use crate::db::{Extent, fuzz::MANY_ROWS, open};
     use rusqlite::Connection;
     use std::{collections::BTreeSet, fs, path::Path};
 
@@ -141,6 +141,14 @@ mod tests {
         let sessions = opened.store.glance(|view| view.get("SELECT count(*) FROM session", [])).unwrap();
         opened.store.close();
         (opened.notices.len(), sessions)
+    }
+
+    /// The pages of this kind that a table or index has, in its order, each with its number of entries.
+    fn pages(path: &Path, thing: &str, kind: &str) -> Vec<(u32, i64)> {
+        let database = Connection::open(path).unwrap();
+        let mut pages =
+            database.prepare("SELECT pageno, ncell FROM dbstat WHERE name = ?1 AND pagetype = ?2 ORDER BY path").unwrap();
+        pages.query_map([thing, kind], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
     }
 
     #[test]
@@ -191,13 +199,7 @@ mod tests {
         let fill = "INSERT INTO session WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200)
                     SELECT i || hex(zeroblob(50)), 'peer', i FROM n";
         Connection::open(&path).unwrap().execute_batch(fill).unwrap();
-        let pages = |thing: &str, kind: &str| -> Vec<(u32, i64)> {
-            let database = Connection::open(&path).unwrap();
-            let mut pages =
-                database.prepare("SELECT pageno, ncell FROM dbstat WHERE name = ?1 AND pagetype = ?2 ORDER BY path").unwrap();
-            pages.query_map([thing, kind], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
-        };
-        let (leaves, roots) = (pages("session", "leaf"), pages("sqlite_autoindex_session_1", "internal"));
+        let (leaves, roots) = (pages(&path, "session", "leaf"), pages(&path, "sqlite_autoindex_session_1", "internal"));
         assert!(leaves.len() > 5 && roots.len() == 1, "{leaves:?} {roots:?}");
         let sound = fs::read(&path).unwrap();
         for first in [leaves[0], leaves[1]] {
@@ -215,12 +217,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("peers.db");
         opened(&path);
-        let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
-                    INSERT INTO peer (id, name, cwd, registered_at, last_seen) SELECT 'peer-' || i, 'Ada', hex(zeroblob(150)), 1, 2 FROM n;
-                    INSERT INTO session SELECT id, id, 3 FROM peer;
-                    INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at)
-                    SELECT substr('bcdfghjkmnpq', 1 + rowid % 6, 6), id, 'ada', hex(zeroblob(400)), 5, 9e12 FROM peer";
-        Connection::open(&path).unwrap().execute_batch(fill).unwrap();
+        Connection::open(&path).unwrap().execute_batch(MANY_ROWS).unwrap();
         let pages: Vec<(u32, String, String, i64)> = Connection::open(&path)
             .unwrap()
             .prepare("SELECT pageno, name, pagetype, ncell FROM dbstat WHERE pageno > 1")
@@ -264,14 +261,7 @@ mod tests {
                     INSERT INTO message (tag, from_peer, to_peer, text, sent_at, expires_at)
                     SELECT 'bcdfgh', 'ada', 'eve', hex(zeroblob(400)), 5, 9e12 FROM n";
         Connection::open(&path).unwrap().execute_batch(fill).unwrap();
-        let leaves: Vec<(u32, i64)> = Connection::open(&path)
-            .unwrap()
-            .prepare("SELECT pageno, ncell FROM dbstat WHERE name = 'message' AND pagetype = 'leaf' ORDER BY path")
-            .unwrap()
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-            .unwrap()
-            .collect::<Result<_, _>>()
-            .unwrap();
+        let leaves = pages(&path, "message", "leaf");
         assert!(leaves.len() > 9, "{leaves:?}");
         let place = |leaf: usize| (leaves[leaf].0 as usize - 1) * 4096..leaves[leaf].0 as usize * 4096;
         let sound = fs::read(&path).unwrap();

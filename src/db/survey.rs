@@ -75,9 +75,10 @@ impl Survey {
             })
     }
 
-    /// The pages that were cut off from `table` in the database at `path`. Free pages that are missing in a damaged list look the same.
-    /// In our tables their old rows do no harm, because a row that still matters is never deleted. The legacy broker may have deleted any;
-    /// its pages count only if the table is damaged. SQLite's own table has too few rows for it.
+    /// The pages that were cut off from `table` in the database at `path`. If damage makes the list of free pages
+    /// look empty, the free pages look the same, and their old rows come back. Only finished messages are ever deleted from our tables, so
+    /// that is better than to lose a row. The legacy broker may have deleted any; its pages count only if the table is damaged. SQLite's own
+    /// table has too few rows for it.
     fn cut_off(&self, path: &Path, table: &str) -> Vec<u32> {
         let check = format!("PRAGMA quick_check('{table}')");
         let is_sound = || {
